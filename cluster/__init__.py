@@ -1,0 +1,1 @@
+"""Where it runs: the Ray session, placement and queues. Knows nothing of distillation."""

@@ -1,0 +1,71 @@
+"""The only place that connects to Ray."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+Device = Literal["cpu", "gpu"]
+
+LOCAL_OBJECT_STORE_BYTES = 1 << 30
+"""A laptop run moves rows of text; the default (30 % of memory) would take it from the engines."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the connected cluster offers."""
+
+    device: Device
+    num_cpus: float
+    num_gpus: float
+    address: str
+    log_dir: str
+
+
+def resolve_device(wanted: Literal["auto", "cpu", "gpu"], num_gpus: float) -> Device:
+    """The device to use: `auto` takes GPUs where there are any.
+
+    Raises:
+        ValueError: GPUs are asked for and the cluster has none.
+    """
+    if wanted == "gpu" and num_gpus < 1:
+        raise ValueError("device = 'gpu', but the Ray cluster has no GPU: use device = 'auto' or add a GPU node")
+    return "gpu" if wanted != "cpu" and num_gpus >= 1 else "cpu"
+
+
+@contextmanager
+def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]:
+    """Join the cluster named by `RAY_ADDRESS` (set inside a Ray job) or start a local one for the time of the block.
+
+    Raises:
+        ValueError: GPUs are asked for and the cluster has none.
+    """
+    import ray
+
+    # Ray's own bars and worker output would bury ours; they stay in its log files.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # A run is dead-lettered by its own code, so Ray need not be told twice how it is used.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        context = ray.init(log_to_driver=False, ignore_reinit_error=True)
+    else:
+        context = ray.init(
+            log_to_driver=False,
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            num_cpus=max(2, os.cpu_count() or 2),
+        )
+    try:
+        resources = ray.cluster_resources()
+        num_gpus = resources.get("GPU", 0.0)
+        yield Session(
+            device=resolve_device(wanted, num_gpus),
+            num_cpus=resources.get("CPU", 0.0),
+            num_gpus=num_gpus,
+            address=str(context.address_info["address"]),
+            log_dir=os.path.join(str(context.address_info["session_dir"]), "logs"),
+        )
+    finally:
+        ray.shutdown()

@@ -1,0 +1,1 @@
+"""Mix distillation: prompts -> generate -> verify -> mix -> train -> evaluate -> report, one file per stage."""

@@ -1,0 +1,7 @@
+"""`python -m distill`: the command line where the package is not installed (a Ray job's working directory)."""
+
+import sys
+
+from distill.cli import main
+
+sys.exit(main())

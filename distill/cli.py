@@ -1,0 +1,114 @@
+"""The command line: few verbs, a recipe and dotted overrides. Nothing below this module reads argv or the environment."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from distill.errors import DistillError, InputError
+from distill.recipe import find_recipe, load_recipe, shipped_recipes
+from distill.run_dir import RunDir
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; user errors are printed without traceback. Returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    verb: Callable[[argparse.Namespace], int] = arguments.verb
+    try:
+        return verb(arguments)
+    except DistillError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; what is finished is on disk, the same command continues", file=sys.stderr)
+        return INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
+    parser = argparse.ArgumentParser(prog="distill", description="Mix distillation on Ray: a recipe in, proven students out.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    recipes = f"path of a TOML file, or a shipped recipe: {', '.join(shipped_recipes())}"
+
+    run = verbs.add_parser("run", help="everything, resumable; a finished run does nothing")
+    run.add_argument("recipe", metavar="RECIPE", help=recipes)
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
+    run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    run.set_defaults(verb=run_verb)
+
+    report = verbs.add_parser("report", help="tables of a run, and where its report.html is")
+    report.add_argument("run_dir", metavar="RUN")
+    report.set_defaults(verb=report_verb)
+
+    status = verbs.add_parser("status", help="which stages of a run are done")
+    status.add_argument("run_dir", metavar="RUN")
+    status.set_defaults(verb=status_verb)
+
+    serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
+    serve.add_argument("run_dir", metavar="RUN")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--models", metavar="A,B", help="only these students (default: all of the run)")
+    serve.set_defaults(verb=serve_verb)
+
+    ask = verbs.add_parser("ask", help="ask a served student")
+    ask.add_argument("model", metavar="MODEL", help="name of a student, for example smol-135m@mix-long")
+    ask.add_argument("problem", metavar="TEXT")
+    ask.add_argument("--url", default="http://127.0.0.1:8000", help="where `distill serve` listens")
+    ask.set_defaults(verb=ask_verb)
+    return parser
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """`distill run`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.launch import launch
+
+    return launch(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}", command=arguments.recipe)
+
+
+def report_verb(arguments: argparse.Namespace) -> int:
+    """`distill report`."""
+    from distill.launch import show_report
+
+    return show_report(open_run(arguments.run_dir))
+
+
+def status_verb(arguments: argparse.Namespace) -> int:
+    """`distill status`."""
+    from distill.launch import show_status
+
+    return show_status(open_run(arguments.run_dir))
+
+
+def serve_verb(arguments: argparse.Namespace) -> int:
+    """`distill serve`."""
+    from distill.launch import serve_run
+
+    names = tuple(arguments.models.split(",")) if arguments.models else ()
+    return serve_run(open_run(arguments.run_dir), host=arguments.host, port=arguments.port, names=names)
+
+
+def ask_verb(arguments: argparse.Namespace) -> int:
+    """`distill ask`."""
+    from distill.launch import ask_student
+
+    return ask_student(arguments.url, arguments.model, arguments.problem)
+
+
+def open_run(uri: str) -> RunDir:
+    """An existing run directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    run_dir = RunDir(uri)
+    if not run_dir.fs.exists(run_dir.path("recipe.json")):
+        known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
+        raise InputError(f"{uri} is no run directory -> {'known here: ' + ', '.join(known) if known else 'start one with distill run'}")
+    return run_dir

@@ -1,0 +1,309 @@
+"""The config tree: what a recipe can say. Frozen, extra keys forbidden, every field with its unit and bound.
+
+This module and `distill.recipe` import no ray, torch or vllm, so `--help` and config tests stay instant.
+Illegal combinations across sections are found in `distill.recipe`, all of them in one go.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distill.schema import AnswerKind, Style
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused, docstrings under fields are their help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """A model by reference."""
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Where the weights are, tried in order: a hub id, a local folder, a `.gguf` file, any fsspec URI of a folder, or
+    `package://NAME` for an installed package that carries one GGUF file."""
+    revision: str = "main"
+    """Hub revision (branch, tag or commit)."""
+    keep_layers: int | None = Field(default=None, ge=1)
+    """Cut the model to this many decoder layers, evenly spaced, first and last kept. Absent: the model as it is."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt plus completion the model takes, tokens. Absent: what its config.json says."""
+    chat_template: str | None = None
+    """Jinja chat template for a model that has none."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""
+
+
+class Columns(Section):
+    """Which column of a data file means what."""
+
+    problem: str = "problem"
+    """The question."""
+    reference: str = "answer"
+    """The reference answer. GSM8K's `... #### value` is reduced to the value."""
+    level: str = "level"
+    """Difficulty label; may be absent."""
+    subject: str = "subject"
+    """Topic label; may be absent."""
+
+
+class FileSource(Section):
+    """Prompts from local or remote JSONL, JSON or Parquet files."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    """File or glob; any fsspec URI. Relative paths are relative to the recipe."""
+    columns: Columns = Columns()
+    answer_kind: AnswerKind = AnswerKind.MATH
+    """How answers are compared."""
+
+
+class HubSource(Section):
+    """Prompts from a Hugging Face data set."""
+
+    kind: Literal["hub"] = "hub"
+    dataset: str
+    """Hub id, for example `openai/gsm8k`."""
+    subset: str | None = None
+    """Configuration of the data set."""
+    split: str = "train"
+    """Split name."""
+    revision: str = "main"
+    """Pinned revision."""
+    columns: Columns = Columns()
+    answer_kind: AnswerKind = AnswerKind.MATH
+    """How answers are compared."""
+
+
+class GymSource(Section):
+    """Generated problems of reasoning-gym tasks, with their own scorers."""
+
+    kind: Literal["reasoning_gym"] = "reasoning_gym"
+    task: str
+    """Name of the task, for example `chain_sum`."""
+    params: dict[str, Any] = {}
+    """Options of the task, for example `{ min_terms = 2 }`."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the problem generator; benchmarks must use another one than training prompts."""
+    size: int = Field(default=200, ge=1)
+    """Problems generated before duplicates are removed."""
+
+
+PromptSource = Annotated[FileSource | HubSource | GymSource, Field(discriminator="kind")]
+
+
+class PromptsConfig(Section):
+    """The training prompts."""
+
+    sources: tuple[PromptSource, ...] = Field(min_length=1)
+    """Where prompts come from; all are read, duplicates removed."""
+    num_prompts: int | None = Field(default=None, ge=1)
+    """Keep at most this many, chosen by a seeded hash of the problem. Absent: all."""
+    max_problem_chars: int = Field(default=20_000, ge=1)
+    """A longer problem is dropped (and counted), characters."""
+
+
+class Sampling(Section):
+    """How completions are drawn."""
+
+    temperature: float = Field(default=0.7, ge=0.0, le=2.0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Nucleus mass."""
+    max_tokens: int = Field(default=4096, ge=1)
+    """Longest completion, tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion (not included in it)."""
+
+
+class WorkedExample(Section):
+    """One solved problem shown before the real one."""
+
+    problem: str
+    completion: str
+
+
+class ChatFormat(Section):
+    """How a problem becomes chat turns. Students see the same format in training and in evaluation."""
+
+    system: str | None = None
+    """System turn. Absent: the chat template's own default."""
+    template: str = "{problem}"
+    """User turn; `{problem}` is replaced."""
+    examples: tuple[WorkedExample, ...] = ()
+    """Worked examples, shown as earlier turns."""
+
+
+class EngineConfig(Section):
+    """A vLLM engine. Unknown to us, known to vLLM: goes into `kwargs`."""
+
+    max_model_len: int = Field(default=8192, ge=16)
+    """Prompt plus completion, tokens."""
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that share one copy of the weights."""
+    pipeline_parallel: int = Field(default=1, ge=1)
+    """GPU groups that hold consecutive layers."""
+    kv_cache_gb: float = Field(default=1.0, gt=0)
+    """CPU only: memory for the key-value cache, GiB."""
+    kwargs: dict[str, Any] = {}
+    """Passed to vLLM as they are."""
+
+
+class TeacherConfig(Section):
+    """A model that writes traces. Its verified traces are the pool of the same name."""
+
+    name: Name
+    model: str
+    """A key of `[models]`."""
+    style: Style
+    """Reasoning style of its traces."""
+    chat: ChatFormat = ChatFormat()
+    """How it is asked."""
+    sampling: Sampling = Sampling()
+    num_samples: int = Field(default=1, ge=1, le=1024)
+    """Traces per prompt."""
+    engine: EngineConfig = EngineConfig()
+    replicas: tuple[int, int] = (1, 1)
+    """Fewest and most engines of this model. Teachers with the same model and engine share one."""
+    reasoning_end: str = "</think>"
+    """What closes the reasoning; the answer is taken after its last occurrence."""
+
+
+class VerifyConfig(Section):
+    """The verifier."""
+
+    deadline_s: float = Field(default=2.0, gt=0, le=600)
+    """Longest time for one answer, seconds; over it the verdict is ERROR."""
+    memory_mb: int = Field(default=1024, ge=64)
+    """Memory of one verifier process beyond its start, MiB."""
+    num_workers: int = Field(default=1, ge=1)
+    """Verifier processes per engine."""
+
+
+class MixConfig(Section):
+    """An arm: one trace per prompt, drawn from the pools by weight."""
+
+    name: Name
+    weights: dict[str, Share] = Field(min_length=1)
+    """Pool name -> share of the prompts; they add up to 1."""
+
+
+class LoraTune(Section):
+    """Low-rank adapters (peft)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    targets: str | tuple[str, ...] = "all-linear"
+    """Module names, or `all-linear`."""
+    learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    """Peak learning rate."""
+
+
+class FullTune(Section):
+    """All weights."""
+
+    kind: Literal["full"] = "full"
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    """Peak learning rate."""
+
+
+Tune = Annotated[LoraTune | FullTune, Field(discriminator="kind")]
+
+
+class StudentConfig(Section):
+    """A model that is trained."""
+
+    name: Name
+    model: str
+    """A key of `[models]`."""
+    tune: Tune = FullTune()
+    micro_batch_size: int = Field(default=4, ge=1)
+    """Rows per forward pass and worker."""
+    num_workers: int = Field(default=1, ge=1)
+    """Data-parallel workers (GPUs on a GPU cluster)."""
+    zero_stage: int = Field(default=1, ge=0, le=3)
+    """DeepSpeed ZeRO stage."""
+
+
+class TrainConfig(Section):
+    """One optimiser budget for every arm: same rows, same batch, same epochs, hence the same steps."""
+
+    num_epochs: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    """Rows per optimiser step, over all workers."""
+    max_length: int = Field(default=4096, ge=8)
+    """Longest prompt plus completion, tokens. A longer example is dropped and counted, never cut."""
+    warmup_ratio: Share = 0.1
+    """Share of the steps over which the learning rate rises; then it falls as a cosine."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Training seeds (row order, initial adapter): every student x mix is trained once with each."""
+    checkpoint_every_steps: int = Field(default=50, ge=1)
+    """Optimiser steps between checkpoints."""
+    max_failures: int = Field(default=2, ge=0)
+    """How often one cell is restarted from its last checkpoint."""
+    max_parallel_cells: int | None = Field(default=None, ge=1)
+    """Cells trained at once. Absent: as many as the cluster holds."""
+
+
+class BenchmarkConfig(Section):
+    """A held-out prompt set."""
+
+    source: PromptSource
+    num_prompts: int | None = Field(default=None, ge=1)
+    """Keep at most this many, by seeded hash. Absent: all."""
+
+
+class EvaluateConfig(Section):
+    """How models are scored."""
+
+    benchmarks: tuple[str, ...] = Field(min_length=1)
+    """Names in `[benchmarks]`, or built-in ones."""
+    sampling: Sampling = Sampling(temperature=0.0)
+    num_samples: int = Field(default=1, ge=1)
+    """Completions per prompt; more than one needs a temperature above 0."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """Requests open at once per run."""
+    reasoning_end: str = "</think>"
+    """What closes the reasoning; the answer is taken after its last occurrence."""
+
+
+class ServeSection(Section):
+    """The students' endpoint (evaluation and `distill serve`)."""
+
+    engine: EngineConfig = EngineConfig()
+    cpus_per_engine: float = Field(default=1.0, gt=0)
+    """Logical CPUs an engine reserves."""
+    max_engines: int = Field(default=8, ge=1)
+    """Engines up at once; evaluation takes the students in groups that fit."""
+
+
+class Recipe(Section):
+    """Everything that defines a run."""
+
+    name: Name
+    description: str = ""
+    seed: int = Field(default=17, ge=0)
+    """Root of every random choice but the training seeds."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto`: gpu where the cluster has one."""
+    models: dict[str, ModelConfig] = Field(min_length=1)
+    prompts: PromptsConfig
+    teachers: tuple[TeacherConfig, ...] = Field(min_length=1)
+    verify: VerifyConfig = VerifyConfig()
+    mixes: tuple[MixConfig, ...] = Field(min_length=1)
+    students: tuple[StudentConfig, ...] = Field(min_length=1)
+    student_chat: ChatFormat = ChatFormat()
+    """How students are asked, in training and in evaluation alike."""
+    train: TrainConfig = TrainConfig()
+    benchmarks: dict[str, BenchmarkConfig] = {}
+    evaluate: EvaluateConfig
+    serve: ServeSection = ServeSection()

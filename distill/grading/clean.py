@@ -1,0 +1,107 @@
+"""One spelling for the many ways the same LaTeX answer is written. Linear time, no parsing."""
+
+import re
+import unicodedata
+
+REPLACEMENTS = (
+    ("\\dfrac", "\\frac"),
+    ("\\tfrac", "\\frac"),
+    ("\\cfrac", "\\frac"),
+    ("\\left", ""),
+    ("\\right", ""),
+    ("\\displaystyle", ""),
+    ("\\!", ""),
+    ("\\,", " "),
+    ("\\;", " "),
+    ("\\:", " "),
+    ("\\ ", " "),
+    ("\\quad", " "),
+    ("\\qquad", " "),
+    ("~", " "),
+    ("{,}", ","),
+    ("\\%", "%"),
+    ("\\$", ""),
+    ("$", ""),
+    ("^{\\circ}", ""),
+    ("^\\circ", ""),
+    ("°", ""),
+    ("−", "-"),
+    ("\\lbrace", "\\{"),
+    ("\\rbrace", "\\}"),
+    ("\\textnormal{", "\\text{"),
+    ("\\textbf{", "\\text{"),
+    ("\\textrm{", "\\text{"),
+    ("\\textit{", "\\text{"),
+    ("\\mathrm{", "\\text{"),
+    ("\\mathbf{", "\\text{"),
+    ("\\mathit{", "\\text{"),
+    ("\\mbox{", "\\text{"),
+    ("\\operatorname{", "\\text{"),
+)
+NEEDS_CLEANING = re.compile(r"[^0-9A-Za-z.]")
+ROW_BREAK = "\\\\"  # kept apart: the "\\ " inside it is not a space
+ARROW = re.compile(r"\\(?:left|right)(?=[a-z])")  # \leftarrow, \rightarrow are not brackets
+SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(\{[^{}]*\})|(\{[^{}]*\})\s*(\d))")
+SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z])(?![A-Za-z])")
+WORD_ROOT = re.compile(r"(?<!\\)\bsqrt\b")
+SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+TEXT_UNIT = re.compile(r"(?<=[\d})%])\s*\\text\s*\{\s*[^{}\d]*\}(?:\^\{?\d\}?)?$")
+PERCENT_WORD = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*)?(?:percentage|percent|pct)\s*\}?$")
+UNIT_WORDS = re.compile(r"(?<=\d)\s*((?:[A-Za-z]{3,}|cm|mm|km|kg|ft|in|mi|hr|am|pm|of)(?:[ /][A-Za-z]+)*)(?:\^\{?[23]\}?)?$")
+WORDS = re.compile(r"\(?[A-Za-z][A-Za-z '\-]*\)?")
+MATHS_WORDS = frozenset({"and", "or", "sqrt", "pi", "infty", "mod", "base", "infinity", "inf"})
+
+
+def _short_fraction(match: re.Match[str]) -> str:
+    top, bottom = (part for part in match.groups() if part)
+    return "\\frac" + "".join(part if part.startswith("{") else f"{{{part}}}" for part in (top, bottom))
+
+
+def _respelt(text: str) -> str:
+    if ARROW.search(text):
+        return text
+    for old, new in REPLACEMENTS:
+        if old in text:
+            text = text.replace(old, new)
+    return text
+
+
+def clean(text: str) -> str:
+    """The answer with one spelling per idea and no needless white space."""
+    text = text.replace("\0", "").strip()
+    if not NEEDS_CLEANING.search(text):
+        return text.rstrip(".")
+    text = _respelt(text) if "\\\\" not in text else ROW_BREAK.join(_respelt(row) for row in text.split(ROW_BREAK))
+    text = text.strip().rstrip(".,;:").strip()
+    if "\\frac" in text:
+        text = SHORT_FRACTION.sub(_short_fraction, text)
+    if "sqrt" in text:
+        text = SHORT_ROOT.sub(r"\\sqrt{\1}", WORD_ROOT.sub(r"\\sqrt", text))
+    return SPACES.sub("", text) if "\\text" not in text else text
+
+
+def without_units(text: str) -> str:
+    """A cleaned answer less the unit behind its number; percent is a value, not a unit, and stays as `%`."""
+    text = PERCENT_WORD.sub("%", text)
+    if "\\text" in text:
+        text = SPACES.sub("", TEXT_UNIT.sub("", text))
+    match = UNIT_WORDS.search(text) if text[-1:].isalpha() or text[-1:] in "23}" else None
+    if match and "\\" not in match.group(1) and match.group(1) not in MATHS_WORDS and "=" not in text:
+        text = text[: match.start()]
+    return text
+
+
+def words(text: str) -> str | None:
+    """The answer as folded words ("\\text{(C)}" is "c", "Evelyn." is "evelyn"), or None when it is not words."""
+    bare = TEXT.sub(r"\1", text).strip()
+    if not WORDS.fullmatch(bare):
+        return None
+    return re.sub(r"[^a-z]+", " ", bare.casefold()).strip()
+
+
+def folded(text: str) -> str:
+    """Free text as it is compared: NFKC, case, white space, mark-up and closing punctuation do not count."""
+    text = unicodedata.normalize("NFKC", TEXT.sub(r"\1", text)).casefold()
+    text = re.sub(r"[*_`\"'“”‘’$]", "", text)
+    return re.sub(r"\s+", " ", text).strip(" .,;:!?")

@@ -1,0 +1,154 @@
+"""Finds the final answer in a completion: the last box, else a marked line, else the last number.
+
+Every search is linear in the text: patterns that can back-track run on a tail of fixed length only.
+"""
+
+import re
+from typing import NamedTuple
+
+MAX_ANSWER_CHARS = 2_000
+"""A longer "answer" is not one; it also bounds what a worker is sent."""
+TAIL_CHARS = 2_000
+"""Where marked lines and last numbers are looked for."""
+MAX_JOINED_BOXES = 16
+
+BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
+SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
+SENTENCE_END = re.compile(r"[.:!?]\s|\n\s*\n")
+HASHES = re.compile(r"####[ \t]*([^\n]*)")
+MARKER = re.compile(
+    r"(?i:\banswer\b)[ \t*_]*(?:[:=]|(?i:is\b|are\b|was\b)|[^\n.:=]{1,80}?\b(?i:is)\b)[ \t*_:]*(?:(?i:is)\b[ \t*_:]*)?"
+    r"|(?m:^)(?i:a|ans):[ \t]*"
+)
+CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*")
+TAG = re.compile(r"(?is)<answer>(.*?)</answer>")
+HOPE = re.compile(r"(?i)\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
+
+
+class Found(NamedTuple):
+    """The text of an answer, where it was found, and whether the writer had closed it."""
+
+    text: str
+    where: str
+    is_closed: bool
+
+
+class Missing(NamedTuple):
+    """Why there is no answer."""
+
+    rule: str
+
+
+def answer_part(completion: str, reasoning_end: str) -> str | None:
+    """The part after the reasoning; None when the reasoning was opened and never closed."""
+    if not reasoning_end:
+        return completion
+    _, delimiter, rest = completion.rpartition(reasoning_end)
+    if delimiter:
+        return rest
+    opening = reasoning_end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
+    is_inside = opening != reasoning_end and opening in completion
+    return None if is_inside else completion
+
+
+class _Box(NamedTuple):
+    start: int
+    end: int
+    content: str
+
+
+def _box_at(text: str, start: int, after: int) -> _Box | None:
+    """The box whose command spans [start, after), or None where its braces do not close."""
+    opening = after
+    while opening < len(text) and text[opening] in " \t\n":
+        opening += 1
+    if opening >= len(text):
+        return None
+    if text[opening] != "{":  # "\boxed 5" boxes the one token that follows
+        token = re.compile(r"\\[A-Za-z]+|[^\s$\\{}]").match(text, opening)
+        return _Box(start, token.end(), token.group()) if token else None
+    depth = 0
+    for match in BRACE_OR_ESCAPE.finditer(text, opening):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return _Box(start, match.end(), text[opening + 1 : match.start()].strip())
+        if match.end() - opening > MAX_ANSWER_CHARS * 2:
+            return _Box(start, match.end(), text[opening + 1 : match.end()])
+    return None
+
+
+def _last_command(text: str, end: int) -> tuple[int, int] | None:
+    """Span of the last box command before `end`."""
+    while (start := max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))) >= 0:
+        match = BOX_COMMAND.match(text, start)
+        if match:
+            return start, match.end()
+        end = start
+    return None
+
+
+def _belongs(gap: str) -> bool:
+    """Whether the text between two boxes makes them one answer ("\\boxed{1} and \\boxed{2}")."""
+    if len(gap) < 10:
+        return True
+    return len(gap) < 70 and bool(SEPARATOR.search(gap)) and not SENTENCE_END.search(gap)
+
+
+def find_box(text: str) -> Found | Missing | None:
+    """The last box, joined with the boxes that belong to it; a malformed last box never falls back to an earlier one."""
+    span = _last_command(text, len(text))
+    if span is None:
+        return None
+    box = _box_at(text, *span)
+    if box is None:
+        return Missing("malformed_box")
+    contents = [box.content]
+    while len(contents) < MAX_JOINED_BOXES:
+        span = _last_command(text, box.start)
+        if span is None or box.start - span[0] > MAX_ANSWER_CHARS:
+            break
+        earlier = _box_at(text, *span)
+        if earlier is None or earlier.end > box.start or not _belongs(text[earlier.end : box.start]):
+            break
+        box = earlier
+        if earlier.content not in contents:
+            contents.insert(0, earlier.content)
+    return _sized(Found(", ".join(contents), "box", is_closed=True))
+
+
+def _sized(found: Found) -> Found | Missing:
+    if len(found.text) > MAX_ANSWER_CHARS:
+        return Missing("answer_too_long")
+    return found if found.text.strip() else Missing(f"empty_{found.where}")
+
+
+def find_tag(text: str) -> Found | Missing | None:
+    """The last `<answer>...</answer>`, the form that reasoning-gym's prompts ask for."""
+    if "<answer>" not in text:
+        return None
+    tail = text[text.rfind("<answer>") :]
+    if "</answer>" not in tail:
+        return Missing("malformed_tag")
+    return _sized(Found(tail[len("<answer>") :].split("</answer>")[0].strip(), "tag", is_closed=True))
+
+
+def find_marked(text: str) -> Found | None:
+    """What follows the last "#### ", "Final Answer:", "the answer is" or "A:"."""
+    tail = text[-TAIL_CHARS:]
+    matches = [*HASHES.finditer(tail), *MARKER.finditer(tail)]
+    if not matches:
+        return None
+    last = max(matches, key=lambda match: match.start())
+    start = last.start(1) if last.re is HASHES else last.end()
+    rest = tail[start:]
+    value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
+    if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
+        value = " ".join(rest.split())
+    value = HOPE.sub("", value).strip(" \t*")
+    return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None
+
+
+def last_line(text: str) -> str:
+    """The last line that holds anything."""
+    return text.rstrip()[-TAIL_CHARS:].rpartition("\n")[2].strip()

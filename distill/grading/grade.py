@@ -1,0 +1,224 @@
+"""`grade`: completion and reference in, verdict out. A pure function in two halves.
+
+`decide` is cheap and bounded, so the caller may run it inline; what it cannot settle comes back as a `Question`, which
+`solve` answers with Math-Verify or a reasoning-gym scorer and which belongs in a process that can be killed.
+"""
+
+import re
+from typing import NamedTuple
+
+from distill.grading import gym, symbolic
+from distill.grading.compare import (
+    Prepared,
+    Settled,
+    compare,
+    compare_text,
+    marked_number,
+    only_number,
+    prepare,
+    prepare_reference,
+    reference_text,
+)
+from distill.grading.extract import (
+    MAX_ANSWER_CHARS,
+    TAIL_CHARS,
+    Found,
+    Missing,
+    answer_part,
+    find_box,
+    find_marked,
+    find_tag,
+    last_line,
+)
+from distill.grading.numbers import Number, numbers_in, same_number
+from distill.grading.types import Grade, GradeRequest
+from distill.schema import AnswerKind, Verdict
+
+FAULTS = (
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    NotImplementedError,
+    MemoryError,
+    AssertionError,
+    ImportError,
+)
+"""What a parser or scorer raises on bad input. Anything else ends the worker, which is an ERROR too."""
+CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-Z])\)?(?![A-Za-z'’])")
+DETAIL_CHARS = 500
+MAX_REFERENCE_CHARS = 20_000
+
+
+class Question(NamedTuple):
+    """What `decide` leaves open: plain strings of bounded length, fit for a pipe."""
+
+    kind: str
+    reference: str
+    answer: str
+    where: str
+    """Where the answer was found; "prose" asks Math-Verify to find it."""
+    entry: str = ""
+
+
+def _error(rule: str, detail: str, extracted: str = "") -> Grade:
+    return Grade(Verdict.ERROR, extracted[:MAX_ANSWER_CHARS], rule, detail[:DETAIL_CHARS])
+
+
+def _no_answer(rule: str) -> Grade:
+    return Grade(Verdict.NO_ANSWER, "", rule, "")
+
+
+def _graded(found: Found, settled: Settled) -> Grade:
+    verdict = Verdict.CORRECT if settled.is_equal else Verdict.INCORRECT
+    return Grade(verdict, found.text, f"{found.where}:{settled.how}", "")
+
+
+def decide(request: GradeRequest) -> Grade | Question:
+    """The verdict where it takes no algebra and no scorer, else what is left to find out."""
+    kind = request.answer_kind
+    if kind not in set(AnswerKind):
+        return _error("unknown_kind", f"answer_kind is {kind!r}; known kinds: {', '.join(AnswerKind)}")
+    if kind != AnswerKind.REASONING_GYM and not request.reference.strip():
+        return _error("no_reference", "the reference answer is empty")
+    if len(request.reference) > MAX_REFERENCE_CHARS:
+        return _error("reference_too_long", f"{len(request.reference)} characters")
+    part = answer_part(request.completion, request.reasoning_end)
+    if part is None:
+        return _no_answer("reasoning_not_closed")
+    if not part.strip():
+        return _no_answer("empty")
+    found = _find(part, kind, is_cut=request.finish_reason == "length")
+    if isinstance(found, Missing):
+        return _no_answer(found.rule)
+    return _judge(request, kind, found)
+
+
+def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
+    """The final answer; in a completion cut by the token limit only one that its writer had closed."""
+    found = find_tag(part) if kind == AnswerKind.REASONING_GYM else None
+    found = found or find_box(part) or find_marked(part)
+    if isinstance(found, Missing):
+        return found
+    if is_cut:
+        is_closed = found is not None and found.is_closed
+        return found._replace(where=f"cut_{found.where}") if found and is_closed else Missing("cut_before_answer")
+    return found or _unmarked(part, kind)
+
+
+def _unmarked(part: str, kind: str) -> Found | Missing:
+    """What counts as the answer when nothing marks one."""
+    if kind == AnswerKind.NUMBER:
+        tail = part[-TAIL_CHARS:]
+        return Found(tail, "last_number", is_closed=False) if numbers_in(tail) else Missing("no_number")
+    if kind == AnswerKind.MATH:
+        return Found(part[-TAIL_CHARS:].strip(), "prose", is_closed=False)
+    if kind == AnswerKind.REASONING_GYM:
+        return Found(part.strip(), "whole", is_closed=False) if len(part) <= TAIL_CHARS else Missing("answer_too_long")
+    return Found(last_line(part), "last_line", is_closed=False)
+
+
+def _judge(request: GradeRequest, kind: str, found: Found) -> Grade | Question:
+    if kind == AnswerKind.CHOICE:
+        return _choice(request.reference, found)
+    if kind == AnswerKind.TEXT:
+        return _graded(found, compare_text(reference_text(request.reference), found.text))
+    if kind == AnswerKind.REASONING_GYM:
+        return _gym(request.entry, found)
+    reference = prepare_reference(request.reference)
+    if kind == AnswerKind.NUMBER and reference.number is not None:
+        return _number(request.reference, reference, found)
+    return _math(request, reference, found)
+
+
+def _choice(reference: str, found: Found) -> Grade:
+    gold = CHOICE.findall(reference_text(reference).upper())
+    if len(gold) != 1:
+        return _error("gold_unparseable", f"no single letter in the reference {reference!r}", found.text)
+    text = found.text.strip()
+    letters = [text.upper()] if len(text) == 1 else CHOICE.findall(text)
+    letters = letters[:1] if found.where.endswith("marker") else letters
+    if len(set(letters)) != 1:
+        return _no_answer(f"{found.where}:no_single_letter")
+    return _graded(found._replace(text=letters[0]), Settled(letters[0] == gold[0], "choice"))
+
+
+def _gym(entry: str, found: Found) -> Grade | Question:
+    try:
+        gym.parse_entry(entry)
+    except ValueError as error:
+        return _error("bad_entry", str(error), found.text)
+    return Question(AnswerKind.REASONING_GYM, "", found.text, found.where, entry)
+
+
+def _shown(number: Number) -> str:
+    value = str(number.value) if number.value.denominator == 1 or not number.is_decimal else str(float(number.value))
+    return f"{value}%" if number.is_percent else value
+
+
+def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
+    """A number where one is expected, out of a box, a marked line or prose."""
+    answer = prepare(found.text) if found.where.endswith("box") else None
+    number: Number | None
+    if answer is not None:
+        number = answer.number or only_number(found.text)
+    elif found.where.endswith("marker"):
+        number = marked_number(found.text)
+    else:
+        number = numbers_in(found.text)[-1]
+    if number is None and answer is None:
+        return _no_answer(f"{found.where}:no_number")
+    if number is None or gold.number is None:
+        return Question(AnswerKind.MATH, reference, found.text, found.where)
+    shown = found._replace(text=found.text if answer else _shown(number))
+    return _graded(shown, Settled(same_number(gold.number, number), "numeric"))
+
+
+def _math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
+    if found.where == "prose":
+        return Question(AnswerKind.MATH, request.reference, found.text, "prose")
+    settled = compare(gold, prepare(found.text))
+    if settled is not None and (settled.is_equal or found.where.endswith("box")):
+        return _graded(found, settled)
+    if found.where.endswith("marker"):
+        # A marked line is prose ("the answer is then x = 5, as wanted"): Math-Verify reads it better than we do.
+        return Question(AnswerKind.MATH, request.reference, request.completion[-TAIL_CHARS:], "prose")
+    return Question(AnswerKind.MATH, request.reference, found.text, found.where)
+
+
+def solve(question: Question) -> Grade:
+    """The verdict on what `decide` left open. Unbounded in time and memory: run it where it can be killed."""
+    try:
+        return _solve_gym(question) if question.kind == AnswerKind.REASONING_GYM else _solve_math(question)
+    except MemoryError:
+        return _error("memory", "out of memory", question.answer)
+    except FAULTS as error:
+        return _error("fault", f"{type(error).__name__}: {error}", question.answer)
+
+
+def _solve_gym(question: Question) -> Grade:
+    score = gym.score(question.entry, question.answer)
+    verdict = Verdict.CORRECT if score >= 1.0 else Verdict.INCORRECT
+    return Grade(verdict, question.answer, f"{question.where}:reasoning_gym", f"score {score:.3g}")
+
+
+def _solve_math(question: Question) -> Grade:
+    reference = reference_text(question.reference)
+    is_prose = question.where.endswith("prose")
+    is_equal, found = symbolic.compare(reference, question.answer, boxed=not is_prose)
+    extracted = found[:MAX_ANSWER_CHARS] if is_prose else question.answer
+    if is_equal:
+        return Grade(Verdict.CORRECT, extracted, f"{question.where}:math_verify", "")
+    if not symbolic.is_parseable(reference) and prepare(reference).words is None:
+        return _error("gold_unparseable", f"Math-Verify cannot read the reference {reference!r}", extracted)
+    if is_prose and not found:
+        return _no_answer("no_mathematics")
+    return Grade(Verdict.INCORRECT, extracted, f"{question.where}:math_verify", "")
+
+
+def grade(request: GradeRequest) -> Grade:
+    """Grades one completion, both halves in this process."""
+    decided = decide(request)
+    return solve(decided) if isinstance(decided, Question) else decided

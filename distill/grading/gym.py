@@ -1,0 +1,33 @@
+"""reasoning-gym's own scorers, without its configs: the entry carries all that a scorer reads."""
+
+import json
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+
+class Entry(NamedTuple):
+    """A generated problem and the task whose scorer knows it."""
+
+    task: str
+    entry: dict[str, Any]
+
+
+def parse_entry(text: str) -> Entry:
+    """Reads `{"task": name, "entry": {...}}`; ValueError says what is wrong with it."""
+    data = json.loads(text)
+    if not isinstance(data, dict) or not isinstance(data.get("task"), str) or not isinstance(data.get("entry"), dict):
+        raise ValueError('a reasoning_gym row needs entry = {"task": name, "entry": {...}}')
+    return Entry(data["task"], data["entry"])
+
+
+@lru_cache(maxsize=64)
+def _scorer(task: str) -> Any:
+    from reasoning_gym import get_score_answer_fn  # 4 s of imports: only processes that need it pay
+
+    return get_score_answer_fn(task)
+
+
+def score(text: str, answer: str) -> float:
+    """The task's own score of an answer, in [0, 1]."""
+    task, entry = parse_entry(text)
+    return float(_scorer(task)(answer, entry))

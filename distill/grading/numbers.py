@@ -1,0 +1,117 @@
+"""Plain numbers as exact fractions, and when two of them are the same answer. No computer algebra here."""
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+MAX_DIGITS = 400
+"""Above this a "number" is left alone: int() is quadratic and Python refuses 4,300 digits."""
+
+PLAIN = re.compile(r"([-+]?)([1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d*)(?:\.(\d*))?(%?)")
+FRACTION = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\(?([-+]?\d+)\)?/\(?(\d+)\)?)(%?)")
+MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\})(%?)")
+SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)(?:\\times|\\cdot|\*|×|e)10\^(?:\{([-+]?\d{1,3})\}|([-+]?\d))")
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,(?:\d{1,2}|\d{4,})|[-+]?0,\d+")
+IN_TEXT = re.compile(
+    r"(?<![\w.,/])(?<!\d[-−])[-−]?[$€£¥₹]?[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?(?:\s?(?:\\?%|[Pp]ercent\b|pct\b))?"
+)
+ROUNDING = Fraction(1, 2_000_000)
+"""Half a unit of the sixth decimal, Math-Verify's own tolerance where a decimal is involved."""
+
+
+class Number(NamedTuple):
+    """An exact value, whether it was written as a decimal (so perhaps rounded), and whether as a percentage."""
+
+    value: Fraction
+    is_decimal: bool
+    is_percent: bool
+
+
+def _plain(text: str) -> Number | None:
+    match = PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, decimals, percent = match.groups()
+    if not whole and not decimals:
+        return None
+    digits = whole.replace(",", "").replace(" ", "")
+    value = Fraction(int(digits + (decimals or "") or "0"), 10 ** len(decimals or ""))
+    return Number(-value if sign == "-" else value, bool(decimals and decimals.strip("0")), bool(percent))
+
+
+def _ratio(sign: str, numerator: str, denominator: str, percent: str) -> Number | None:
+    if int(denominator) == 0:
+        return None
+    value = Fraction(int(numerator), int(denominator))
+    return Number(-value if sign == "-" else value, False, bool(percent))
+
+
+def _fraction(text: str) -> Number | None:
+    match = FRACTION.fullmatch(text)
+    if match is None:
+        return None
+    sign, top, bottom, top2, bottom2, percent = match.groups()
+    return _ratio(sign, top or top2, bottom or bottom2, percent)
+
+
+def _mixed(text: str) -> Number | None:
+    match = MIXED.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, top, bottom, top2, bottom2, percent = match.groups()
+    part = _ratio("", top or top2, bottom or bottom2, percent)
+    if part is None:
+        return None
+    value = part.value + int(whole)
+    return Number(-value if sign == "-" else value, False, bool(percent))
+
+
+def _scientific(text: str) -> Number | None:
+    match = SCIENTIFIC.fullmatch(text.replace(" ", ""))
+    if match is None:
+        return None
+    value = Fraction(match.group(1)) * Fraction(10) ** int(match.group(2) or match.group(3))
+    return Number(value, "." in match.group(1), False)
+
+
+def parse_number(text: str) -> Number | None:
+    """The number that a cleaned answer is, or None when it is anything else."""
+    if not text or len(text) > MAX_DIGITS or not any(character.isdecimal() for character in text):
+        return None
+    if not text.isascii():
+        return None
+    return _plain(text) or _fraction(text) or _mixed(text) or _scientific(text)
+
+
+def parse_text_number(text: str) -> Number | None:
+    """As `parse_number`, for prose, where "2,74" is a decimal comma."""
+    bare = text.replace("\\%", "%").replace("−", "-").strip("$€£¥₹ \t*")
+    bare = re.sub(r"\s*(?:%|[Pp]ercent|pct)$", "%", bare).translate({ord(sign): None for sign in "$€£¥₹"}).rstrip(",.")
+    if DECIMAL_COMMA.fullmatch(bare):
+        bare = bare.replace(",", ".")
+    return parse_number(bare)
+
+
+def _rounded_equal(left: Fraction, right: Fraction) -> bool:
+    tolerance = ROUNDING
+    if 0 < abs(left) < Fraction(1, 1000):  # six decimals would call every tiny value zero
+        tolerance = abs(left) * ROUNDING
+    return abs(left - right) <= tolerance
+
+
+def same_number(reference: Number, answer: Number) -> bool:
+    """Equal, or equal to six decimals where one is a decimal; "28%" is 28 and 0.28, but 0.28 is not 28."""
+    equal = _rounded_equal if reference.is_decimal or answer.is_decimal else Fraction.__eq__
+    if equal(reference.value, answer.value):
+        return True
+    if reference.is_percent == answer.is_percent:
+        return False
+    if reference.is_percent:
+        return bool(equal(reference.value / 100, answer.value))
+    return bool(equal(reference.value, answer.value / 100))
+
+
+def numbers_in(text: str) -> list[Number]:
+    """Every number in a piece of prose, in order."""
+    found = (parse_text_number(match.group()) for match in IN_TEXT.finditer(text))
+    return [number for number in found if number is not None]

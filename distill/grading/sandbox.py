@@ -1,0 +1,47 @@
+"""What a worker gives up before it reads a row: memory beyond a limit, files, processes, the network.
+
+Scorers hand text of a model to `sympy.parse_expr`, which evaluates it with the builtins in reach. The audit hook cannot
+be removed again from Python; the resource limits are the kernel's.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+HARMLESS_EVENTS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
+FORBIDDEN_PREFIXES = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "webbrowser.", "urllib.", "signal.")
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class ForbiddenError(BaseException):
+    """Text of a row tried to act on the machine. Not an Exception: scorers swallow those."""
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open":
+        flags = arguments[2] if isinstance(arguments[2], int) else 0
+        if flags & WRITE_FLAGS:
+            raise ForbiddenError(f"open for writing: {arguments[0]!r}")
+    elif event.startswith(FORBIDDEN_PREFIXES) and event not in HARMLESS_EVENTS:
+        raise ForbiddenError(event)
+
+
+def _limit(memory_bytes: int) -> None:
+    """Memory over what is mapped now, no file of any size, no core dump."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes + memory_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def confine(memory_bytes: int) -> None:
+    """Limits this process for the rest of its life, which ends with its parent's."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.dont_write_bytecode = True
+    _limit(memory_bytes)
+    sys.addaudithook(_audit)

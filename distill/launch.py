@@ -1,0 +1,91 @@
+"""What the verbs do: a run directory held by one process at a time, libraries quiet, the result shown last."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+
+from rich.console import Console
+
+from distill.config import Recipe
+from distill.errors import InputError
+from distill.pipeline import run
+from distill.report import build_report, render_terminal
+from distill.run_dir import RunDir
+from distill.stages import stage_states
+from distill.terminal import quiet
+
+
+def launch(recipe: Recipe, base: Path, uri: str, command: str) -> int:
+    """`distill run`: bring a run up to date and show its report."""
+    started = time.monotonic()
+    run_dir = RunDir(uri)
+    log_file = log_path(run_dir)
+    with held(run_dir), quiet(log_file) as console:
+        console.print(f"[bold]{recipe.name}[/] -> {uri}   [dim](libraries' messages: {log_file})[/]")
+        had_work = run(recipe, base, run_dir, console)
+        if had_work:
+            console.print(render_terminal(build_report(recipe, run_dir)))
+        minutes = (time.monotonic() - started) / 60
+        console.print(f"finished in {minutes:.1f} minutes" if had_work else "nothing to do: every stage is done")
+        show_next(console, run_dir)
+    return 0
+
+
+def show_next(console: Console, run_dir: RunDir) -> None:
+    """What a person does with a finished run."""
+    names = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path("train", "*@*")))
+    console.print("\nserve the students   distill serve " + run_dir.uri, markup=False)
+    if names:
+        console.print(f'ask one of them      distill ask {names[-1]} "What is 3 + 4?"', markup=False)
+    console.print("report               " + run_dir.path("report", "report.html"), markup=False)
+
+
+def log_path(run_dir: RunDir) -> Path:
+    """Where libraries' messages go: into the run directory where it is local."""
+    return run_dir.local_path("logs", "run.log") if run_dir.is_local else Path(gettempdir()) / "distill-run.log"
+
+
+@contextmanager
+def held(run_dir: RunDir) -> Iterator[None]:
+    """Keep a second process off a local run directory. The lock goes with the process, however it ends.
+
+    Raises:
+        InputError: another process has it.
+    """
+    if not run_dir.is_local:
+        yield
+        return
+    path = run_dir.local_path(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{run_dir.uri} is being worked on by another process -> wait for it or stop it") from error
+        yield
+
+
+def load_run_recipe(run_dir: RunDir) -> Recipe:
+    """The resolved recipe of an existing run."""
+    return Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+
+
+def show_report(run_dir: RunDir) -> int:
+    """`distill report`."""
+    console = Console()
+    console.print(render_terminal(build_report(load_run_recipe(run_dir), run_dir)))
+    console.print("report " + run_dir.path("report", "report.html"), markup=False, soft_wrap=True)
+    return 0
+
+
+def show_status(run_dir: RunDir) -> int:
+    """`distill status`."""
+    console = Console()
+    for state in stage_states(load_run_recipe(run_dir), Path.cwd(), run_dir).values():
+        manifest = run_dir.read_manifest(state.stage)
+        rows = f"{manifest.rows_out}/{manifest.rows_in} rows, {manifest.wall_s:.0f} s" if manifest else ""
+        console.print(f"{state.stage:10} {state.status:8} {rows} {state.reason}", highlight=False)
+    return 0

@@ -1,0 +1,76 @@
+"""The driver: stages in order, each skipped where its manifest says that it is done."""
+
+import dataclasses
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from distill.config import Recipe
+from distill.run import Run
+from distill.run_dir import Manifest, RunDir, now
+from distill.stages import StageState, stage_states
+from distill.steps import STEPS
+
+
+def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
+    """Bring every stage up to date. Returns whether there was anything to do.
+
+    Raises:
+        StageError, InputError: what failed and how to continue; finished work is on disk.
+    """
+    states = stage_states(recipe, base, run_dir)
+    stale = [state for state in states.values() if state.status != "done"]
+    if not stale:
+        return False
+    show_states(console, states)
+    run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), "recipe.json")
+    with ExitStack() as resources:
+        current = Run(recipe, base, run_dir, console, resources)
+        for number, (stage, step) in enumerate(STEPS.items(), 1):
+            if states[stage].status != "done":
+                console.print(f"[bold]{number}/{len(STEPS)} {stage}[/]")
+                with timed(step, current, states[stage]) as manifest:
+                    run_dir.write_manifest(manifest, stage)
+    return True
+
+
+def show_states(console: Console, states: Mapping[str, StageState]) -> None:
+    """Say what will be done, and why."""
+    done = [state.stage for state in states.values() if state.status == "done"]
+    if done:
+        console.print(f"kept as they are: {', '.join(done)}")
+    for state in states.values():
+        if state.status == "changed":
+            console.print(f"{state.stage} is done again: {state.reason} changed")
+
+
+@contextmanager
+def timed(step: Callable[[Run], Manifest], current: Run, state: StageState) -> Iterator[Manifest]:
+    """Run a stage; complete its manifest with key, code version and wall time."""
+    started = time.monotonic()
+    manifest = step(current)
+    wall_s = time.monotonic() - started
+    yield dataclasses.replace(
+        manifest,
+        key=state.key,
+        wall_s=round(wall_s, 2),
+        code_version=code_version(),
+        finished_at=now(),
+        details={**manifest.details, "config": state.config},
+    )
+
+
+def code_version() -> str:
+    """Package version, with the commit where the code is a checkout."""
+    release = version("mix-distillation-on-ray")
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return release
+    return f"{release}+{commit}"

@@ -1,0 +1,171 @@
+"""From TOML files and dotted overrides to one checked `Recipe`: every problem found in one go, none by traceback."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from distill.config import Recipe
+from distill.errors import ConfigError, Problem
+from distill.recipe_checks import cross_problems
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    return tuple(sorted(path.stem for path in RECIPES_DIR.glob("*.toml")))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by shipped name.
+
+    Raises:
+        ConfigError: there is neither; names the shipped recipes.
+    """
+    for path in (Path(name), RECIPES_DIR / f"{name}.toml"):
+        if path.is_file():
+            return path
+    remedy = f"give the path of a TOML file or one of: {', '.join(shipped_recipes())}"
+    raise ConfigError([Problem("RECIPE", f"no file and no shipped recipe named {name!r}", remedy)])
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `key.path=value` overrides, check everything.
+
+    Raises:
+        ConfigError: with every problem of the recipe.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError([Problem(str(path), f"cannot be read: {error}", "correct the file")]) from error
+    problems = [problem for override in overrides if (problem := apply_override(raw, override))]
+    return parse_recipe(raw, problems)
+
+
+def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Recipe:
+    """A checked recipe from a nested mapping.
+
+    Raises:
+        ConfigError: with every problem, those of single fields and those between sections.
+    """
+    found = list(problems)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        found += [_field_problem(detail, raw) for detail in error.errors() if not _is_echo(detail)]
+    found += cross_problems(raw)
+    if found or recipe is None:
+        raise ConfigError(found)
+    return recipe
+
+
+def apply_override(raw: dict[str, Any], override: str) -> Problem | None:
+    """Set one dotted key in place; list items are addressed by number or by their `name`. Returns what is wrong."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        return Problem(override, "is not of the form key.path=value", "for example train.num_epochs=3")
+    node: Any = raw
+    *parents, last = key.strip().split(".")
+    for part in parents:
+        node = _child(node, part)
+        if node is None:
+            return Problem(key, f"there is no {part!r} to set a value in", "check the path against the recipe")
+    if isinstance(node, list):
+        index = _list_index(node, last)
+        if index is None:
+            return Problem(key, f"the list has no item {last!r}", "use a number or the name of an item")
+        node[index] = _override_value(text)
+    else:
+        node[last] = _override_value(text)
+    return None
+
+
+def _child(node: Any, part: str) -> Any:
+    if isinstance(node, list):
+        index = _list_index(node, part)
+        return None if index is None else node[index]
+    return node.setdefault(part, {}) if isinstance(node, dict) else None
+
+
+def _list_index(items: list[Any], part: str) -> int | None:
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    return names.index(part) if part in names else None
+
+
+def _override_value(text: str) -> Any:
+    """TOML value where it is one, else the text itself: `lr=1e-4`, `name=short`, `seeds=[0,1]`."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _is_echo(detail: Any) -> bool:
+    """pydantic calls a list too short when its items were refused; those are reported by themselves."""
+    return detail["type"] == "too_short" and bool(detail.get("input"))
+
+
+def _field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
+    location = [part for part in detail["loc"] if part not in ("lora", "full", "file", "hub", "reasoning_gym")]
+    where = _where(location, raw)
+    if detail["type"] == "extra_forbidden":
+        return Problem(where, "is not a known key", _did_you_mean(location))
+    if detail["type"] == "missing":
+        return Problem(where, "is missing", "add it to the recipe")
+    value = json.dumps(detail.get("input"), default=str)[:200]
+    return Problem(where, f"{value} is refused: {detail['msg']}", "correct the value")
+
+
+def _where(location: Sequence[str | int], raw: Any) -> str:
+    """A location as a reader knows it: `teachers[long].sampling.max_tokens`."""
+    text, node = "", raw
+    for part in location:
+        node = node[part] if isinstance(node, dict | list) and _holds(node, part) else None
+        if isinstance(part, int):
+            text += f"[{node['name']}]" if isinstance(node, dict) and "name" in node else f"[{part}]"
+        else:
+            text += f".{part}" if text else str(part)
+    return text
+
+
+def _holds(node: Any, part: str | int) -> bool:
+    return part in node if isinstance(node, dict) else isinstance(part, int) and part < len(node)
+
+
+def _did_you_mean(location: Sequence[str | int]) -> str:
+    known = _fields_at(Recipe, location[:-1])
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known) or 'none'}"
+
+
+def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:
+    """Field names of the section at a location, unions taken together."""
+    schema = TypeAdapter(model).json_schema()
+    nodes = [schema]
+    for part in location:
+        nodes = [child for node in nodes for child in _schema_children(_variants(node, schema), part)]
+    return sorted({name for node in nodes for variant in _variants(node, schema) for name in variant.get("properties", ())})
+
+
+def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "$ref" in node:
+        return _variants(schema["$defs"][node["$ref"].rsplit("/", 1)[1]], schema)
+    options = node.get("anyOf") or node.get("oneOf")
+    return [variant for option in options for variant in _variants(option, schema)] if options else [node]
+
+
+def _schema_children(nodes: Iterable[Mapping[str, Any]], part: str | int) -> Iterator[Any]:
+    for node in nodes:
+        if isinstance(part, int):
+            yield node.get("items", {})
+        else:
+            yield node.get("properties", {}).get(part) or node.get("additionalProperties") or {}

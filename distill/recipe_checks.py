@@ -1,0 +1,170 @@
+"""Problems of a recipe that only show when its sections are seen together.
+
+They are checked on every section that parses by itself, even where others do not, so that all of a recipe's problems
+come in one go.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
+from distill.config import BenchmarkConfig, GymSource, MixConfig, StudentConfig, TeacherConfig
+from distill.errors import Problem
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
+    """Problems that only show when sections are seen together."""
+    teachers = _parsed(TeacherConfig, raw.get("teachers"))
+    students = _parsed(StudentConfig, raw.get("students"))
+    mixes = _parsed(MixConfig, raw.get("mixes"))
+    return [
+        *_duplicate_names(raw),
+        *_unknown_models(raw, [*_numbered("teachers", teachers), *_numbered("students", students)]),
+        *(problem for mix in mixes for problem in _mix_problems(mix, _names(raw.get("teachers")))),
+        *(problem for teacher in teachers for problem in _teacher_problems(teacher)),
+        *_length_problems(raw, students),
+        *(problem for student in students for problem in _batch_problems(raw, student)),
+        *_benchmark_problems(raw),
+        *_leak_problems(raw),
+        *_evaluate_problems(raw),
+    ]
+
+
+def _parsed(section: type[SectionT], items: Any) -> list[SectionT]:
+    """The items of a list that are valid by themselves; the others are reported as field problems."""
+    parsed = []
+    for item in items if isinstance(items, list | tuple) else ():
+        try:
+            parsed.append(section.model_validate(item))
+        except ValidationError:
+            continue
+    return parsed
+
+
+def _names(items: Any) -> list[str]:
+    listed = items if isinstance(items, list | tuple) else ()
+    return [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
+
+
+def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
+    return [(f"{where}[{item.name}].model", item.model) for item in items]
+
+
+def _one_of(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = raw.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _duplicate_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    for section in ("teachers", "mixes", "students"):
+        names = _names(raw.get(section))
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield Problem(section, f"the name {name!r} is used {names.count(name)} times", "give each its own name")
+
+
+def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    models = _section(raw, "models")
+    for where, model in uses:
+        if model not in models:
+            yield Problem(where, f"no model is called {model!r}", _one_of(model, models))
+
+
+def _mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
+    for pool in mix.weights:
+        if pool not in pools:
+            yield Problem(f"mixes[{mix.name}].weights", f"no teacher fills a pool {pool!r}", _one_of(pool, pools))
+    total = sum(mix.weights.values())
+    if abs(total - 1.0) > 1e-9:
+        weights = " + ".join(f"{weight:g}" for weight in mix.weights.values())
+        yield Problem(f"mixes[{mix.name}].weights", f"{weights} = {total:g}, not 1", "make the weights add up to 1")
+
+
+def _teacher_problems(teacher: TeacherConfig) -> Iterator[Problem]:
+    where, engine, sampling = f"teachers[{teacher.name}]", teacher.engine, teacher.sampling
+    if sampling.max_tokens >= engine.max_model_len:
+        what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in engine.max_model_len {engine.max_model_len}"
+        yield Problem(where, what, "lower max_tokens or raise engine.max_model_len")
+    if teacher.num_samples > 1 and sampling.temperature == 0:
+        what = f"num_samples {teacher.num_samples} at temperature 0 writes the same trace {teacher.num_samples} times"
+        yield Problem(where, what, "raise sampling.temperature or set num_samples = 1")
+    if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
+        yield Problem(f"{where}.replicas", f"{list(teacher.replicas)} is no range", "use [fewest, most] with 1 <= fewest <= most")
+    if "{problem}" not in teacher.chat.template:
+        yield Problem(f"{where}.chat.template", "does not contain {problem}", "say where the problem goes")
+
+
+def _length_problems(raw: Mapping[str, Any], students: Sequence[StudentConfig]) -> Iterator[Problem]:
+    train, models = _section(raw, "train"), _section(raw, "models")
+    max_length = train.get("max_length", 4096)
+    for student in students:
+        model = models.get(student.model)
+        context = model.get("context_tokens") or _local_context(model) if isinstance(model, dict) else None
+        if isinstance(context, int) and isinstance(max_length, int) and max_length > context:
+            what = f"train.max_length {max_length} is longer than the context of {student.model!r}, {context} tokens"
+            yield Problem(f"students[{student.name}]", what, f"set train.max_length to at most {context}")
+    if "{problem}" not in str(_section(raw, "student_chat").get("template", "{problem}")):
+        yield Problem("student_chat.template", "does not contain {problem}", "say where the problem goes")
+
+
+def _local_context(model: Mapping[str, Any]) -> int | None:
+    """Context of a model that is a local folder, from its config.json; None where it cannot be known yet."""
+    for source in model.get("sources", ()):
+        config = Path(str(source)) / "config.json"
+        if config.is_file():
+            value = json.loads(config.read_text()).get("max_position_embeddings")
+            return value if isinstance(value, int) else None
+    return None
+
+
+def _batch_problems(raw: Mapping[str, Any], student: StudentConfig) -> Iterator[Problem]:
+    batch_size, rows = _section(raw, "train").get("batch_size", 16), student.micro_batch_size * student.num_workers
+    if isinstance(batch_size, int) and batch_size > 0 and batch_size % rows:
+        what = f"train.batch_size {batch_size} is not a multiple of micro_batch_size {student.micro_batch_size} x num_workers {student.num_workers}"
+        yield Problem(f"students[{student.name}]", what, f"use a batch size that {rows} divides")
+
+
+def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    known = {*_section(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
+    for name in _section(raw, "evaluate").get("benchmarks", ()):
+        if name not in known:
+            yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", _one_of(str(name), known))
+
+
+def _leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """A benchmark drawn by the generator and seed of the training prompts would be the training prompts."""
+    sources = _section(raw, "prompts").get("sources", ())
+    for name, benchmark in _section(raw, "benchmarks").items():
+        try:
+            source = BenchmarkConfig.model_validate(benchmark).source
+        except ValidationError:
+            continue
+        if isinstance(source, GymSource) and any(_same_generator(source, other) for other in sources):
+            what = f"draws {source.task!r} with seed {source.seed}, as the training prompts do"
+            yield Problem(f"benchmarks.{name}", what, "give the benchmark another seed")
+
+
+def _same_generator(source: GymSource, other: Any) -> bool:
+    keys = ("kind", "task", "seed")
+    return isinstance(other, dict) and all(other.get(key, 0) == getattr(source, key) for key in keys)
+
+
+def _evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    evaluate = _section(raw, "evaluate")
+    samples, temperature = evaluate.get("num_samples", 1), _section(evaluate, "sampling").get("temperature", 0.0)
+    if isinstance(samples, int) and samples > 1 and temperature == 0:
+        what = f"num_samples {samples} at temperature 0 gives {samples} times the same completion"
+        yield Problem("evaluate", what, "raise evaluate.sampling.temperature or set num_samples = 1")

@@ -1,0 +1,117 @@
+"""From a run directory to a `Report`, and from a `Report` to its three files."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distill.config import Recipe
+from distill.report.arms import arm_scores, build_arms, compare, detectable, macro_scores
+from distill.report.numbers import ModelScore, Report
+from distill.report.page import render_page
+from distill.report.pools import mix_rows, pool_rows, read_traces
+from distill.report.progress import cell_rows, funnel, read_manifests, stage_rows
+from distill.report.provenance import provenance
+from distill.report.samples import answer_samples, trace_samples
+from distill.report.scores import model_score, read_scores
+from distill.report.words import caveats, findings, headline
+from distill.run_dir import RunDir
+from distill.schema import seed_for
+
+
+def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
+    """All numbers of a run, as far as it has got. Reads rows and manifests, writes nothing.
+
+    Args:
+        recipe: the resolved recipe of the run; files of other students, mixes or seeds are ignored.
+        run_dir: a run directory, finished or not.
+    """
+    rng = np.random.default_rng(seed_for("report", recipe.seed))
+    manifests, traces, scores = read_manifests(run_dir), read_traces(run_dir), read_scores(recipe, run_dir)
+    models = [model_score(one, rng) for one in scores]
+    arms = build_arms(recipe, scores)
+    comparisons = compare(recipe, arms, rng)
+    lines = arm_scores(arms, comparisons, rng)
+    cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
+    source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
+    sizes = {model.name: model.num_parameters for model in source.models}
+    return Report(
+        name=recipe.name,
+        description=recipe.description,
+        headline=headline(recipe, lines),
+        findings=tuple(findings(comparisons)),
+        caveats=tuple(caveats(recipe, models, limits, cells)),
+        benchmarks=tuple(recipe.evaluate.benchmarks),
+        students=tuple(student.name for student in recipe.students),
+        student_sizes={student.name: sizes.get(student.model) for student in recipe.students},
+        mixes=tuple(mix.name for mix in recipe.mixes),
+        models=tuple(models),
+        arms=tuple(lines),
+        macros=tuple(macro_scores(lines, len(recipe.evaluate.benchmarks))),
+        comparisons=tuple(comparisons),
+        detectable=tuple(limits),
+        pools=tuple(pool_rows(recipe, traces)),
+        mix_rows=tuple(mixes),
+        cells=tuple(cells),
+        stages=tuple(stage_rows(manifests)),
+        funnel=tuple(funnel(recipe, manifests, traces, mixes)),
+        answers=tuple(answer_samples(recipe, run_dir, arms)),
+        traces=tuple(trace_samples(recipe, run_dir)),
+        provenance=source,
+    )
+
+
+def write_report(report: Report, run_dir: RunDir) -> str:
+    """Write report.html, report.json and scores.parquet; returns the path of the page. The manifest is the caller's."""
+    run_dir.write_table(scores_table(report.models), "report", "scores.parquet")
+    run_dir.write_bytes(report_json(report), "report", "report.json")
+    run_dir.write_bytes(render_page(report).encode(), "report", "report.html")
+    return run_dir.path("report", "report.html")
+
+
+def report_json(report: Report) -> bytes:
+    """The same numbers as the page, for programs."""
+    return json.dumps(_finite(dataclasses.asdict(report)), indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _finite(value: Any) -> Any:
+    # A diverged training writes NaN losses, and JSON has no word for them.
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+SCORE_FIELDS: dict[str, pa.DataType] = {
+    "model": pa.string(),
+    "student": pa.string(),
+    "mix": pa.string(),
+    "seed": pa.int64(),
+    "benchmark": pa.string(),
+    "accuracy": pa.float64(),
+    "interval_low": pa.float64(),
+    "interval_high": pa.float64(),
+    "num_prompts": pa.int64(),
+    "num_graded": pa.int64(),
+    "correct": pa.int64(),
+    "incorrect": pa.int64(),
+    "no_answer": pa.int64(),
+    "errors": pa.int64(),
+    "mean_tokens": pa.float64(),
+    "p95_tokens": pa.float64(),
+    "truncated": pa.int64(),
+}
+
+
+def scores_table(models: tuple[ModelScore, ...]) -> pa.Table:
+    """One row per model and benchmark."""
+    rows = []
+    for one in models:
+        row = dataclasses.asdict(one)
+        interval = row.pop("interval")
+        rows.append(row | {"interval_low": interval["low"], "interval_high": interval["high"]})
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(SCORE_FIELDS.items())))

@@ -1,0 +1,269 @@
+"""What a report holds: frozen numbers and texts, no formatting. `None` means that the run did not record it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distill.statistics import Interval
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """One evaluated model on one benchmark. One row of scores.parquet."""
+
+    model: str
+    student: str
+    mix: str
+    """Empty for the untouched student."""
+    seed: int | None
+    benchmark: str
+    accuracy: float | None
+    interval: Interval
+    num_prompts: int
+    num_graded: int
+    correct: int
+    incorrect: int
+    no_answer: int
+    errors: int
+    """Completions the verifier could not decide: in no denominator."""
+    mean_tokens: float | None
+    p95_tokens: float | None
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second, on the same prompts."""
+
+    purpose: str
+    """`gain` over the untouched student, `gap` long minus short, or `blend` against one of its own pools alone."""
+    student: str
+    benchmark: str
+    first: str
+    second: str
+    difference: float
+    interval: Interval
+    p_value: float
+    p_adjusted: float
+    """Holm, over every comparison of the report."""
+    test: str
+    num_prompts: int
+    spread: float
+    is_shown: bool
+    """The interval leaves out 0 and the adjusted p-value is under 0.05."""
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """A student under one mix (all its training seeds together), or untouched, on one benchmark."""
+
+    student: str
+    mix: str
+    label: str
+    benchmark: str
+    accuracy: float
+    interval: Interval
+    standard_error: float
+    num_prompts: int
+    num_runs: int
+    errors: int
+    mean_tokens: float | None
+    truncated_share: float | None
+    gain: Comparison | None
+
+
+@dataclass(frozen=True)
+class MacroScore:
+    """Unweighted mean over the benchmarks, with its standard error; only where there are several."""
+
+    student: str
+    mix: str
+    label: str
+    accuracy: float
+    standard_error: float
+    num_benchmarks: int
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """Smallest difference that a benchmark can show (80 % power, 5 % level, before correction)."""
+
+    benchmark: str
+    num_prompts: int
+    difference: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges; one more edge than counts."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """A teacher's traces."""
+
+    pool: str
+    style: str
+    model: str
+    traces: int
+    correct: int
+    incorrect: int
+    no_answer: int
+    errors: int
+    solve_rate: float | None
+    interval: Interval
+    prompts: int
+    prompts_solved: int
+    mean_tokens: float | None
+    median_tokens: float | None
+    p95_tokens: float | None
+    truncated: int
+    lengths: Histogram
+    """Tokens of the correct traces, on edges that all pools share."""
+
+
+@dataclass(frozen=True)
+class MixShare:
+    """One pool's part of a mix."""
+
+    pool: str
+    requested: float
+    rows: float | None
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class MixRow:
+    """A mix as it was drawn."""
+
+    mix: str
+    rows: int
+    tokens: int | None
+    mean_tokens: float | None
+    shares: tuple[MixShare, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training loss by optimiser step."""
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One training run."""
+
+    cell: str
+    student: str
+    mix: str
+    seed: int | None
+    steps: int | None
+    supervised_tokens: int | None
+    first_loss: float | None
+    last_loss: float | None
+    wall_s: float | None
+    peak_memory: str | None
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage's manifest in numbers."""
+
+    stage: str
+    wall_s: float
+    rows_in: int
+    rows_out: int
+    drops: Mapping[str, int]
+    finished_at: str
+    code_version: str
+    peak_memory: str | None
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """How many were left, and what was lost on the way here."""
+
+    name: str
+    count: int
+    drops: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's completion, or one pool's trace."""
+
+    label: str
+    verdict: str
+    extracted: str
+    tokens: int | None
+    completion: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One problem and what several models (or pools) made of it."""
+
+    source: str
+    problem: str
+    reference: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which weights were really used."""
+
+    name: str
+    source: str
+    num_parameters: int | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to make the same report again."""
+
+    recipe_json: str
+    models: tuple[ModelSource, ...]
+    code_versions: tuple[str, ...]
+    written_at: str
+    machine: Mapping[str, str]
+    packages: Mapping[str, str]
+    run_uri: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page, the terminal table and the JSON say."""
+
+    name: str
+    description: str
+    headline: str
+    findings: tuple[str, ...]
+    caveats: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    students: tuple[str, ...]
+    student_sizes: Mapping[str, int | None]
+    """Parameters of each student's weights."""
+    mixes: tuple[str, ...]
+    models: tuple[ModelScore, ...]
+    arms: tuple[ArmScore, ...]
+    macros: tuple[MacroScore, ...]
+    comparisons: tuple[Comparison, ...]
+    detectable: tuple[Detectable, ...]
+    pools: tuple[PoolRow, ...]
+    mix_rows: tuple[MixRow, ...]
+    cells: tuple[CellRow, ...]
+    stages: tuple[StageRow, ...]
+    funnel: tuple[FunnelStep, ...]
+    answers: tuple[Sample, ...]
+    traces: tuple[Sample, ...]
+    provenance: Provenance
+
+    def gaps(self) -> tuple[Comparison, ...]:
+        """The paper's quantity: long minus short, per student and benchmark."""
+        return tuple(one for one in self.comparisons if one.purpose == "gap")

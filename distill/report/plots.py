@@ -1,0 +1,229 @@
+"""The report's plots: matplotlib SVG whose colours are CSS variables, so that one file is right in light and dark.
+
+Text stays text (the page's font), white space is transparent. Colours are written as place-holders that occur nowhere
+else and are replaced in the finished SVG.
+"""
+
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from distill.report.numbers import ArmScore, CellRow, Comparison, Curve, Report
+from distill.report.words import size
+
+INK, GRID, UNTOUCHED = "#010203", "#010204", "#010205"
+SERIES = tuple(f"#01030{number}" for number in range(8))
+CSS = {INK: "currentColor", GRID: "var(--grid)", UNTOUCHED: "var(--series-untouched)"}
+CSS |= {colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)}
+WIDTH = 5.4
+"""Inches; a plot is shown at 72 px per inch, two beside each other on a wide screen."""
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "distill",
+    # Names come from recipes and data: a `$` in one must not be read as mathematics.
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 10,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+}
+
+
+def arm_colours(report: Report) -> dict[str, str]:
+    """One colour per mix; a pool has the colour of the mix that is made of it alone."""
+    colours = {mix: SERIES[number % len(SERIES)] for number, mix in enumerate(report.mixes)}
+    return {"": UNTOUCHED, **colours}
+
+
+def pool_colours(report: Report) -> dict[str, str]:
+    """Colours of the pools, shared with their pure mixes."""
+    by_mix = arm_colours(report)
+    pure = {row.shares[0].pool: by_mix[row.mix] for row in report.mix_rows if len(row.shares) == 1}
+    free = [colour for colour in SERIES if colour not in by_mix.values()] or list(SERIES)
+    return {row.pool: pure.get(row.pool, free[number % len(free)]) for number, row in enumerate(report.pools)}
+
+
+def draw(height: float, title: str, paint: Callable[[Axes], None]) -> str:
+    """One pair of axes as inline SVG."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        paint(figure.add_subplot())
+        return to_svg(figure, title)
+
+
+def to_svg(figure: Figure, title: str) -> str:
+    """Inline SVG that fills its box, named for screen readers, in CSS colours."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
+    for place_holder, css in CSS.items():
+        text = text.replace(place_holder, css)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
+
+
+def accuracy_plot(report: Report, benchmark: str) -> str:
+    """Accuracy with interval of every arm, grouped by student."""
+    arms = [arm for arm in report.arms if arm.benchmark == benchmark]
+    colours = arm_colours(report)
+    rows = _grouped_rows([arm.student for arm in arms])
+
+    def paint(axes: Axes) -> None:
+        for arm, y in zip(arms, rows, strict=True):
+            _interval_mark(axes, arm.accuracy * 100, (arm.interval.low * 100, arm.interval.high * 100), y, colours[arm.mix])
+        _row_labels(axes, rows, [arm.mix or "untouched" for arm in arms])
+        for student in dict.fromkeys(arm.student for arm in arms):
+            top = min(y for arm, y in zip(arms, rows, strict=True) if arm.student == student)
+            axes.text(0.0, top - 0.62, student, transform=axes.get_yaxis_transform(), weight="bold", va="center")
+        axes.set_xlim(*_percent_limits(arms))
+        axes.set_xlabel("problems solved, %  (95 % interval)")
+
+    return draw(0.9 + 0.3 * (len(arms) + 1.2 * len(set(arm.student for arm in arms))), "Accuracy by student and mix", paint)
+
+
+def _percent_limits(arms: Sequence[ArmScore]) -> tuple[float, float]:
+    high = max(arm.interval.high for arm in arms) * 100
+    return 0.0, min(100.0, math.ceil((high + 3) / 10) * 10)
+
+
+def _grouped_rows(groups: Sequence[str]) -> list[float]:
+    rows, y = [], 0.0
+    for number, group in enumerate(groups):
+        y += 1.0 if number and groups[number - 1] == group else 2.0
+        rows.append(y)
+    return rows
+
+
+def _interval_mark(axes: Axes, value: float, ends: tuple[float, float], y: float, colour: str) -> None:
+    axes.plot(ends, (y, y), color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
+    axes.plot([value], [y], "o", color=colour, markersize=7)
+
+
+def _row_labels(axes: Axes, rows: Sequence[float], labels: Sequence[str]) -> None:
+    axes.set_yticks(rows, labels)
+    axes.set_ylim(max(rows) + 0.7, min(rows) - 1.1)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def gap_plot(report: Report) -> str:
+    """Long minus short per student (and benchmark), smallest student first."""
+    gaps = sorted(report.gaps(), key=lambda one: (report.student_sizes[one.student] or 0, one.student))
+    labels = [_gap_label(report, one) for one in gaps]
+    rows = [float(number) for number in range(len(gaps))]
+
+    def paint(axes: Axes) -> None:
+        axes.axvline(0, color=INK, linewidth=1)
+        for one, y in zip(gaps, rows, strict=True):
+            _interval_mark(axes, one.difference * 100, (one.interval.low * 100, one.interval.high * 100), y, SERIES[0])
+        _row_labels(axes, rows, labels)
+        reach = max(5.0, *(100 * max(abs(one.interval.low), abs(one.interval.high)) for one in gaps)) * 1.1
+        axes.set_xlim(-reach, reach)
+        axes.set_xlabel("short is better  ←   points   →  long is better")
+
+    return draw(1.0 + 0.42 * len(gaps), "Gap long minus short by student", paint)
+
+
+def _gap_label(report: Report, one: Comparison) -> str:
+    weight = size(report.student_sizes[one.student])
+    name = f"{one.student} ({weight})" if weight and weight.lower() not in one.student.lower() else one.student
+    return f"{name}\n{one.benchmark}" if len(report.benchmarks) > 1 else name
+
+
+def length_plot(report: Report) -> str:
+    """Distribution of the lengths of correct traces, per pool."""
+    colours = pool_colours(report)
+    pools = [row for row in report.pools if sum(row.lengths.counts)]
+
+    def paint(axes: Axes) -> None:
+        for row in pools:
+            heights = np.array(row.lengths.counts) / sum(row.lengths.counts) * 100
+            axes.stairs(heights, row.lengths.edges, fill=True, color=colours[row.pool], alpha=0.35)
+            label = f"{row.pool} ({row.style}), median {row.median_tokens:,.0f}"
+            axes.stairs(heights, row.lengths.edges, color=colours[row.pool], linewidth=1.6, label=label)
+        _length_axis(axes, pools[0].lengths.edges)
+        axes.set_ylabel("% of the pool's traces")
+        _legend_above(axes)
+
+    return draw(3.0, "Length of correct traces by pool", paint)
+
+
+def _length_axis(axes: Axes, edges: Sequence[float]) -> None:
+    axes.set_xlabel("tokens of a correct trace")
+    if edges[-1] / max(edges[0], 1) > 12:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def loss_plot(report: Report, student: str) -> str:
+    """Training loss of one student's cells; a colour per mix, a line per seed."""
+    colours = arm_colours(report)
+    cells = [cell for cell in report.cells if cell.student == student and cell.curve.steps]
+
+    def paint(axes: Axes) -> None:
+        for cell in cells:
+            axes.plot(cell.curve.steps, cell.curve.losses, color=colours[cell.mix], linewidth=1, alpha=0.3)
+            smooth = smoothed(cell.curve)
+            axes.plot(smooth.steps, smooth.losses, color=colours[cell.mix], linewidth=1.8, label=_once(cell, cells))
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel("loss per supervised token")
+        axes.set_ylim(bottom=0)
+        _legend_above(axes)
+
+    return draw(3.0, f"Training loss of {student}", paint)
+
+
+def _legend_above(axes: Axes) -> None:
+    # Above the axes it hides nothing, whatever the curves do.
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4)
+
+
+def _once(cell: CellRow, cells: Sequence[CellRow]) -> str:
+    first = next(one for one in cells if one.mix == cell.mix)
+    return cell.mix if cell is first else "_nolegend_"
+
+
+def smoothed(curve: Curve) -> Curve:
+    """Centred running mean over a tenth of the steps; ends are averaged over what there is."""
+    width = max(1, len(curve.steps) // 10)
+    losses = np.array(curve.losses)
+    near = [losses[max(0, index - width // 2) : index + width // 2 + 1] for index in range(len(losses))]
+    return Curve(curve.steps, tuple(float(window.mean()) for window in near))
+
+
+def all_plots(report: Report) -> Mapping[str, str]:
+    """Every plot that the run has numbers for, by name."""
+    scored = dict.fromkeys(arm.benchmark for arm in report.arms)
+    trained = dict.fromkeys(cell.student for cell in report.cells if cell.curve.steps)
+    plots = {f"accuracy {benchmark}": accuracy_plot(report, benchmark) for benchmark in scored}
+    plots |= {"gap": gap_plot(report)} if report.gaps() else {}
+    plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}
+    return plots | {f"loss {student}": loss_plot(report, student) for student in trained}

@@ -1,0 +1,147 @@
+"""What the teachers wrote and what the mixes drew from it, counted from the rows themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distill.config import MixConfig, Recipe, TeacherConfig
+from distill.report.numbers import Histogram, MixRow, MixShare, PoolRow
+from distill.run_dir import RunDir
+from distill.schema import Example, IndexRow, Verdict
+from distill.statistics import wilson_interval
+
+NUM_BINS = 28
+COLUMNS = ("trace_id", "prompt_id", "pool", "verdict", "completion_tokens", "finish_reason")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Columns of `verify/verdicts.parquet`, one entry per trace."""
+
+    trace_ids: NDArray[np.str_]
+    prompt_ids: NDArray[np.str_]
+    pools: NDArray[np.str_]
+    verdicts: NDArray[np.str_]
+    tokens: NDArray[np.int64]
+    is_truncated: NDArray[np.bool_]
+
+    def solved(self, pool: str) -> set[str]:
+        """Prompts with at least one correct trace in the pool."""
+        return set(self.prompt_ids[(self.pools == pool) & (self.verdicts == Verdict.CORRECT.value)].tolist())
+
+    def usable(self, pool: str) -> set[str]:
+        """Prompts that a mix can draw from the pool: solved by a trace that came to its end."""
+        is_usable = (self.verdicts == Verdict.CORRECT.value) & ~self.is_truncated
+        return set(self.prompt_ids[(self.pools == pool) & is_usable].tolist())
+
+
+def read_traces(run_dir: RunDir) -> Traces:
+    """Every verified trace; empty where the stage did not run."""
+    table = run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow, columns=COLUMNS)
+    return Traces(
+        trace_ids=_strings(table, "trace_id"),
+        prompt_ids=_strings(table, "prompt_id"),
+        pools=_strings(table, "pool"),
+        verdicts=_strings(table, "verdict"),
+        tokens=table["completion_tokens"].to_numpy(),
+        is_truncated=_strings(table, "finish_reason") == "length",
+    )
+
+
+def pool_rows(recipe: Recipe, traces: Traces) -> list[PoolRow]:
+    """One row per teacher that wrote something."""
+    edges = _length_edges(traces)
+    return [_pool_row(teacher, traces, edges) for teacher in recipe.teachers if (traces.pools == teacher.name).any()]
+
+
+def _pool_row(teacher: TeacherConfig, traces: Traces, edges: NDArray[np.float64]) -> PoolRow:
+    mine = traces.pools == teacher.name
+    counts = {verdict: int((traces.verdicts[mine] == verdict.value).sum()) for verdict in Verdict}
+    decided = int(mine.sum()) - counts[Verdict.ERROR]
+    tokens = traces.tokens[mine & (traces.verdicts == Verdict.CORRECT.value)]
+    return PoolRow(
+        pool=teacher.name,
+        style=teacher.style.value,
+        model=teacher.model,
+        traces=int(mine.sum()),
+        correct=counts[Verdict.CORRECT],
+        incorrect=counts[Verdict.INCORRECT],
+        no_answer=counts[Verdict.NO_ANSWER],
+        errors=counts[Verdict.ERROR],
+        solve_rate=counts[Verdict.CORRECT] / decided if decided else None,
+        interval=wilson_interval(counts[Verdict.CORRECT], decided),
+        prompts=len(np.unique(traces.prompt_ids[mine])),
+        prompts_solved=len(traces.solved(teacher.name)),
+        mean_tokens=float(tokens.mean()) if len(tokens) else None,
+        median_tokens=float(np.median(tokens)) if len(tokens) else None,
+        p95_tokens=float(np.quantile(tokens, 0.95)) if len(tokens) else None,
+        truncated=int((mine & traces.is_truncated).sum()),
+        lengths=_histogram(tokens, edges),
+    )
+
+
+def _length_edges(traces: Traces) -> NDArray[np.float64]:
+    tokens = traces.tokens[traces.verdicts == Verdict.CORRECT.value]
+    if not len(tokens):
+        return np.array([0.0, 1.0])
+    low, high = max(1.0, float(tokens.min())), float(tokens.max()) + 1
+    # Long reasoning can be a hundred times as long as short: then only a logarithmic axis shows both.
+    even = np.geomspace(low, high, NUM_BINS + 1) if high / low > 12 else np.linspace(low, high, NUM_BINS + 1)
+    # Tokens are whole: bins between them, each at least one wide, or short traces would show as a comb.
+    return np.unique(np.round(even)) - 0.5
+
+
+def _histogram(tokens: NDArray[np.int64], edges: NDArray[np.float64]) -> Histogram:
+    counts, _ = np.histogram(tokens, bins=edges)
+    return Histogram(tuple(float(edge) for edge in edges), tuple(int(count) for count in counts))
+
+
+def mix_rows(recipe: Recipe, run_dir: RunDir, traces: Traces) -> list[MixRow]:
+    """One row per mix that was drawn: the manifest's token counts where it has them, else those of the traces."""
+    manifest = run_dir.read_manifest("mix")
+    recorded = manifest.details.get("mixes", {}) if manifest else {}
+    lengths = dict(zip(traces.trace_ids.tolist(), traces.tokens.tolist(), strict=True))
+    tables = {mix.name: read_examples(run_dir, mix.name, ("trace_id", "pool")) for mix in recipe.mixes}
+    return [
+        _mix_row(mix, tables[mix.name], lengths, recorded.get(mix.name, {}))
+        for mix in recipe.mixes
+        if tables[mix.name].num_rows
+    ]
+
+
+def read_examples(run_dir: RunDir, mix: str, columns: tuple[str, ...]) -> pa.Table:
+    """Rows of one mix; empty where it was not drawn."""
+    return run_dir.read_table("mix", f"{mix}.parquet", row_type=Example, columns=columns)
+
+
+def _mix_row(mix: MixConfig, table: pa.Table, lengths: Mapping[str, int], recorded: Mapping[str, Any]) -> MixRow:
+    pools = _strings(table, "pool")
+    known = [lengths.get(trace) for trace in table["trace_id"].to_pylist()]
+    tokens = None if None in known else np.array(known, dtype=np.int64)
+    total = recorded.get("tokens", None if tokens is None else int(tokens.sum()))
+    return MixRow(
+        mix=mix.name,
+        rows=table.num_rows,
+        tokens=total,
+        mean_tokens=None if total is None else total / table.num_rows,
+        shares=tuple(
+            _mix_share(pool, weight, pools, tokens, recorded) for pool, weight in mix.weights.items() if weight > 0
+        ),
+    )
+
+
+def _mix_share(
+    pool: str, weight: float, pools: NDArray[np.str_], tokens: NDArray[np.int64] | None, recorded: Mapping[str, Any]
+) -> MixShare:
+    mine = pools == pool
+    counted = None if tokens is None or not tokens.sum() else float(tokens[mine].sum() / tokens.sum())
+    token_share = recorded.get("realised_tokens", {}).get(pool, counted)
+    return MixShare(pool=pool, requested=weight, rows=float(mine.mean()), tokens=token_share)
+
+
+def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
+    return np.asarray(table[column].to_pylist(), dtype=np.str_)

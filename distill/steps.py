@@ -1,0 +1,217 @@
+"""What each stage does to a run directory: read what the stages before wrote, transform, write, account for every row."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from distill.errors import InputError, StageError
+from distill.generate import Pool, group_by_engine, plan_requests, run_engine
+from distill.mix import candidates, mix_details, select, to_example
+from distill.prompts import count_reasons, load_prompts
+from distill.run import Run
+from distill.run_dir import Manifest
+from distill.schema import Dropped, Example, IndexRow, Prompt, Trace, Verdict, dropped
+from distill.stages import benchmark_configs
+from distill.terminal import bars
+from distill.verify import pool_details, read_index, regrade
+
+
+def prompts_stage(current: Run) -> Manifest:
+    """Read and clean the prompts; the benchmarks first, since no training prompt may be in one."""
+    recipe, run_dir = current.recipe, current.run_dir
+    exclude: dict[str, str] = {}
+    drops: list[Dropped] = []
+    sizes = {}
+    for name, benchmark in benchmark_configs(recipe).items():
+        limit = recipe.prompts.max_problem_chars
+        loaded = load_prompts(
+            [benchmark.source], base=current.base, max_problem_chars=limit, num_prompts=benchmark.num_prompts, seed=recipe.seed
+        )
+        if not loaded.prompts:
+            raise InputError(f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source")
+        run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
+        exclude |= {prompt.prompt_id: name for prompt in loaded.prompts}
+        drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
+        sizes[name] = len(loaded.prompts)
+    config = recipe.prompts
+    loaded = load_prompts(
+        config.sources,
+        base=current.base,
+        max_problem_chars=config.max_problem_chars,
+        num_prompts=config.num_prompts,
+        seed=recipe.seed,
+        exclude=exclude,
+    )
+    if not loaded.prompts:
+        raise InputError(f"prompts: no usable row ({count_reasons(loaded.drops)}) -> correct prompts.sources")
+    run_dir.write_rows(loaded.prompts, Prompt, "prompts", "prompts.parquet")
+    run_dir.write_drops([*loaded.drops, *drops], "prompts")
+    reasons = count_reasons(loaded.drops)
+    current.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
+    return Manifest(
+        stage="prompts",
+        key="",
+        rows_in=len(loaded.prompts) + len(loaded.drops),
+        rows_out=len(loaded.prompts),
+        drops=reasons,
+        details={"benchmarks": sizes},
+    )
+
+
+def generate_stage(current: Run) -> Manifest:
+    """Ask every teacher for the traces that are not on disk yet."""
+    run_dir, recipe = current.run_dir, current.recipe
+    prompts = current.prompts()
+    totals = dict.fromkeys(("traces", "failed", "correct", "tokens"), 0)
+    engine_s = 0.0
+    for group in group_by_engine(current.pools):
+        done = {row.trace_id for pool in group for row in read_index(run_dir, pool)}
+        requests = plan_requests(prompts, group, done, recipe.seed)
+        names = ", ".join(pool.teacher.name for pool in group)
+        if done:
+            current.console.print(f"  {names}: {len(done)} traces are on disk already")
+        if requests:
+            counts, seconds = _run_group(current, group, requests, names)
+            totals = {name: totals[name] + counts[name] for name in totals}
+            engine_s += seconds
+    return _generate_manifest(current, prompts, totals, engine_s)
+
+
+def _run_group(current: Run, group: Sequence[Pool], requests: Sequence[Any], names: str) -> tuple[dict[str, int], float]:
+    session = current.session
+    current.console.print(f"  [dim]{names}: starting the engine (about a minute) ...[/]")
+    started = time.monotonic()
+    with bars(current.console) as shown:
+        counts = run_engine(
+            group,
+            requests,
+            run_dir=current.run_dir,
+            verify=current.recipe.verify,
+            device=session.device,
+            progress=lambda done, tokens: shown.update(f"traces of {names}", done, len(requests), f"{tokens} tokens"),
+        )
+    if counts["traces"] + counts["failed"] < len(requests):
+        raise StageError(f"generate: {names} wrote {counts} of {len(requests)} -> run the same command to continue")
+    return counts, time.monotonic() - started
+
+
+def _generate_manifest(current: Run, prompts: Sequence[Prompt], totals: Mapping[str, int], engine_s: float) -> Manifest:
+    run_dir, wanted = current.run_dir, sum(pool.teacher.num_samples for pool in current.pools) * len(prompts)
+    failed = run_dir.read_table("generate", "failed", row_type=Dropped).to_pylist()
+    ids = {request.trace_id for request in plan_requests(prompts, current.pools, set(), current.recipe.seed)}
+    written = {pool.folder: [row for row in read_index(run_dir, pool) if row.trace_id in ids] for pool in current.pools}
+    have = sum(len(rows) for rows in written.values())
+    reasons = [json.loads(row["row"]).get("trace_id") in ids and row["reason"] for row in failed]
+    known = {reason: reasons.count(reason) for reason in {reason for reason in reasons if reason}}
+    drops = known if sum(known.values()) == wanted - have else {"engine error": wanted - have}
+    return Manifest(
+        stage="generate",
+        key="",
+        rows_in=wanted,
+        rows_out=have,
+        drops={reason: count for reason, count in drops.items() if count},
+        details={
+            "pools": {
+                pool.teacher.name: {
+                    "traces": len(written[pool.folder]),
+                    "completion_tokens": sum(row.completion_tokens for row in written[pool.folder]),
+                    "folder": pool.folder,
+                }
+                for pool in current.pools
+            },
+            "this_session": dict(totals),
+            "engine_s": round(engine_s, 1),
+            "tokens_per_s": round(totals["tokens"] / engine_s, 1) if engine_s else None,
+        },
+    )
+
+
+def verify_stage(current: Run) -> Manifest:
+    """Index the traces of the present prompts; grade again what needs it."""
+    prompts = {prompt.prompt_id: prompt for prompt in current.prompts()}
+    index: list[IndexRow] = []
+    again, details = 0, {}
+    for pool in current.pools:
+        again += regrade(current.run_dir, pool, prompts, current.recipe.verify)
+        rows = [
+            row
+            for row in read_index(current.run_dir, pool)
+            if row.prompt_id in prompts and row.sample_index < pool.teacher.num_samples
+        ]
+        index += rows
+        details[pool.teacher.name] = pool_details(rows, len(prompts))
+        solved, name = details[pool.teacher.name]["prompts_solved"], pool.teacher.name
+        correct = details[pool.teacher.name]["correct"]
+        current.console.print(f"  {name}: {correct}/{len(rows)} traces correct, {solved}/{len(prompts)} prompts solved")
+    current.run_dir.write_rows(index, IndexRow, "verify", "verdicts.parquet")
+    drops = {
+        verdict.value.lower(): count
+        for verdict in (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR)
+        if (count := sum(row.verdict == verdict for row in index))
+    }
+    return Manifest(
+        stage="verify",
+        key="",
+        rows_in=len(index),
+        rows_out=sum(row.verdict == Verdict.CORRECT for row in index),
+        drops=drops,
+        details={"pools": details, "graded_again": again},
+    )
+
+
+def mix_stage(current: Run) -> Manifest:
+    """Choose every mix's traces from the index, then read only those texts."""
+    recipe, run_dir = current.recipe, current.run_dir
+    index = [IndexRow(**row) for row in run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow).to_pylist()]
+    best = candidates(index, recipe.seed)
+    chosen = select(best, recipe.mixes, recipe.seed)
+    prompts = {prompt.prompt_id: prompt for prompt in current.prompts()}
+    texts = _completions(current, {row.trace_id for rows in chosen.values() for row in rows})
+    details = {}
+    for mix in recipe.mixes:
+        rows = chosen[mix.name]
+        examples = [
+            to_example(row, mix.name, prompts[row.prompt_id], texts[row.trace_id], recipe.student_chat) for row in rows
+        ]
+        run_dir.write_rows(examples, Example, "mix", f"{mix.name}.parquet")
+        details[mix.name] = mix_details(mix, rows)
+        shares = ", ".join(f"{pool} {share:.0%}" for pool, share in details[mix.name]["realised_tokens"].items())
+        current.console.print(f"  {mix.name}: {len(rows)} rows, {details[mix.name]['tokens']} tokens (by tokens: {shares})")
+    common = len(next(iter(chosen.values())))
+    pools = {pool for mix in recipe.mixes for pool in mix.weights}
+    unsolved = [prompt for prompt in prompts if not pools <= set(best.get(prompt, {}))]
+    drops = [
+        dropped("mix", prompt, "not solved by every pool", detail=", ".join(sorted(pools - set(best.get(prompt, {})))))
+        for prompt in unsolved
+    ]
+    run_dir.write_drops(drops, "mix")
+    return Manifest(
+        stage="mix",
+        key="",
+        rows_in=len(prompts),
+        rows_out=common,
+        drops={"not solved by every pool": len(drops)} if drops else {},
+        details={"mixes": details, "common_prompts": common},
+    )
+
+
+def _completions(current: Run, wanted: set[str]) -> dict[str, str]:
+    """trace id -> completion, for the chosen traces only."""
+    texts: dict[str, str] = {}
+    for pool in current.pools:
+        columns = ("trace_id", "completion")
+        table = current.run_dir.read_table("generate", pool.folder, row_type=Trace, columns=columns)
+        for row in table.to_pylist():
+            if row["trace_id"] in wanted:
+                texts[row["trace_id"]] = row["completion"]
+    return texts
+
+
+STEPS: dict[str, Callable[[Run], Manifest]] = {
+    "prompts": prompts_stage,
+    "generate": generate_stage,
+    "verify": verify_stage,
+    "mix": mix_stage,
+}

@@ -1,0 +1,80 @@
+"""What a person sees: bars with counts and time left, plain lines where there is no terminal, libraries' talk in a file."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 20.0
+"""Without a terminal (a Ray job, CI) a long step prints a line this often."""
+
+
+class Bars:
+    """Progress of one long step, possibly of several things at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._printed_at = time.monotonic()
+
+    def update(self, name: str, done: float, total: float, note: str = "") -> None:
+        """Show that `done` of `total` are done."""
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
+        self._progress.update(self._tasks[name], completed=done, total=total, note=note)
+        is_due = time.monotonic() - self._printed_at > LINE_EVERY_S or done >= total
+        if not self._console.is_terminal and is_due:
+            self._printed_at = time.monotonic()
+            self._console.print(f"  {name}: {done:g}/{total:g} {note}", highlight=False)
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Bars]:
+    """Bars for the time of the block."""
+    shown = Bars(console)
+    if console.is_terminal:
+        with shown._progress:
+            yield shown
+    else:
+        yield shown
+
+
+@contextmanager
+def quiet(log_file: Path) -> Iterator[Console]:
+    """Send everything that libraries print (also from C code and child processes) to `log_file`; yield a console on the
+    real terminal."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with open(log_file, "a", buffering=1) as log, _text_stream(os.dup(saved[0])) as terminal:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in enumerate(saved, 1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+def _text_stream(descriptor: int) -> TextIO:
+    return os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Which row is trained when: pure functions of (number of rows, lengths, seed), no torch.
+
+The order depends on the seed and the epoch only, so that a cell killed at any step continues with the same rows, and
+arms with equally many rows take equally many steps.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from distill.render import IGNORED
+from distill.schema import seed_for
+
+
+@dataclass(frozen=True)
+class TrainRow:
+    """A rendered example."""
+
+    trace_id: str
+    pool: str
+    input_ids: Sequence[int]
+    labels: Sequence[int]
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that count in the loss. The first token has no predecessor to be predicted from."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+class Padded(NamedTuple):
+    """A micro-batch as rectangles."""
+
+    input_ids: list[list[int]]
+    attention_mask: list[list[int]]
+    labels: list[list[int]]
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Optimiser steps of one pass; the last one may hold fewer rows."""
+    return math.ceil(num_rows / batch_size)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(num_rows: int, *, seed: int, epoch: int) -> tuple[int, ...]:
+    """The shuffled rows of one epoch."""
+    order = list(range(num_rows))
+    random.Random(seed_for("order", seed, epoch)).shuffle(order)
+    return tuple(order)
+
+
+def step_rows(step: int, num_rows: int, *, batch_size: int, seed: int) -> tuple[int, ...]:
+    """The rows of one optimiser step (counted from 0), over all workers."""
+    epoch, position = divmod(step, steps_per_epoch(num_rows, batch_size))
+    start = position * batch_size
+    return epoch_order(num_rows, seed=seed, epoch=epoch)[start : start + batch_size]
+
+
+def micro_batches(
+    rows: Sequence[int], lengths: Sequence[int], *, rank: int, num_workers: int, size: int
+) -> list[list[int]]:
+    """One worker's micro-batches of an optimiser step; equally many on every worker, the last ones possibly empty.
+
+    Rows of similar length share a micro-batch, which saves padding and does not change the step's gradient.
+    """
+    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    mine = ordered[rank::num_workers]
+    num_batches = math.ceil(math.ceil(len(rows) / num_workers) / size)
+    return [mine[start : start + size] for start in range(0, num_batches * size, size)]
+
+
+def pad(rows: Sequence[TrainRow], padding: int) -> Padded:
+    """Rows padded on the right to the longest. Padding is neither seen nor learnt, whatever its id."""
+    width = max(len(row.input_ids) for row in rows)
+    gaps = [width - len(row.input_ids) for row in rows]
+    return Padded(
+        input_ids=[[*row.input_ids, *[padding] * gap] for row, gap in zip(rows, gaps, strict=True)],
+        attention_mask=[[1] * (width - gap) + [0] * gap for gap in gaps],
+        labels=[[*row.labels, *[IGNORED] * gap] for row, gap in zip(rows, gaps, strict=True)],
+    )
+
+
+def learning_rate(step: int, num_steps: int, *, peak: float, warmup_ratio: float) -> float:
+    """Linear rise over the warm-up, then a cosine that reaches zero after the last step. Steps count from 0."""
+    warmup = round(num_steps * warmup_ratio)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,174 @@
+"""From a trained engine to a model folder that anyone can load, checked by loading it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from distill.config import LoraTune
+from distill.errors import InputError, StageError
+from distill.render import IGNORED, end_of_turn
+from distill.train_batches import TrainRow, pad
+from distill.train_checkpoint import writing
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from distill.run_dir import RunDir
+    from distill.train_loop import CellJob, ResponseLoss
+
+MODEL = "model"
+ADAPTER = "adapter"
+PROBE_ROWS = 4
+PROBE_TOLERANCE = 0.01
+"""The same weights, read back, give the same loss up to the rounding of their own kernels."""
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no usable tokenizer ({error})") from error
+
+
+def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The weights of a model folder, on the CPU.
+
+    Raises:
+        InputError: There are none, or they are not a causal language model's.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no usable causal language model ({error})") from error
+
+
+def stored_dtype(path: str) -> torch.dtype:
+    """The precision a model folder is kept in; its student is saved in the same."""
+    config = json.loads(Path(path, "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
+
+
+def export_student(
+    job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, *, rows: Sequence[TrainRow],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:  # fmt: skip
+    """Save the student (merged, and its adapter too), read it back and compare. Every worker must call it.
+
+    Raises:
+        StageError: What was read back is not what was trained.
+    """
+    model = _consolidated(job, engine)
+    if model is None:
+        return {}
+    if isinstance(job.student.tune, LoraTune):
+        with writing(run_dir, "train", job.cell, ADAPTER) as folder:
+            model.save_pretrained(str(folder))
+        model = model.merge_and_unload()
+    model = model.to(stored_dtype(job.model_path))
+    _set_generation_config(model, tokenizer)
+    probe = sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
+    trained = probe_loss(model, probe, tokenizer.pad_token_id or 0)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    run_dir.remove("train", job.cell, MODEL)
+    with writing(run_dir, "train", job.cell, MODEL) as folder:
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+        del model
+        gc.collect()
+        loss = check_saved(folder, shapes, probe, expected_loss=trained)
+    return {"probe_loss": loss}
+
+
+def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | None:
+    """The whole model in the memory of the first worker; None on the others."""
+    from distill.train_loop import build_student
+
+    loss: ResponseLoss = engine.module
+    if job.student.zero_stage < 3:
+        return loss.release() if dist.get_rank() == 0 else None
+    state = _gathered(loss.release())
+    if dist.get_rank() != 0:
+        return None
+    model = build_student(job)
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def _gathered(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The trained weights that ZeRO 3 has spread over the workers, collected by all, kept by the first."""
+    import deepspeed
+
+    state = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if dist.get_rank() == 0:
+                state[name] = parameter.detach().cpu().clone()
+    return state
+
+
+def _set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Engines stop where the student learnt to stop, also where the base model ended its texts with another token."""
+    config = model.generation_config
+    assert config is not None
+    known = config.eos_token_id
+    ends = [] if known is None else [known] if isinstance(known, int) else list(known)
+    learnt = end_of_turn(tokenizer)[-1]
+    config.eos_token_id = [learnt, *[end for end in ends if end != learnt]]
+    config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else learnt
+
+
+def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow], padding: int) -> float:
+    """Mean loss per supervised token of a few rows, by the plain model."""
+    columns = pad(rows, padding)
+    ids, mask, labels = (torch.tensor(values, device=model.device) for values in columns)
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    kept = labels[:, 1:] != IGNORED
+    return float(torch.nn.functional.cross_entropy(logits[kept].float(), labels[:, 1:][kept]))
+
+
+def check_saved(
+    folder: Path, shapes: dict[str, tuple[int, ...]], probe: Sequence[TrainRow], *, expected_loss: float
+) -> float:
+    """Open a saved student and compare it with what was trained; its loss on the probe rows.
+
+    Raises:
+        StageError: Weights are missing, misshapen or not finite, or the loss differs.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(str(folder))
+    model, info = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", output_loading_info=True)
+    state = model.state_dict()
+    faults = [f"{kind.replace('_', ' ')}: {sorted(map(str, names))[:3]}" for kind, names in info.items() if names]
+    faults += [f"shape of {name}" for name, shape in shapes.items() if tuple(state[name].shape) != shape]
+    faults += [f"{name} is not finite" for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    faults += [] if tokenizer.chat_template else ["no chat template"]
+    loss = probe_loss(model, probe, tokenizer.pad_token_id or 0)
+    if not math.isfinite(loss) or abs(loss - expected_loss) > PROBE_TOLERANCE * max(1.0, expected_loss):
+        faults.append(f"loss {loss:.4f} where the trained model had {expected_loss:.4f}")
+    if faults:
+        raise StageError(f"the student saved in {folder} is not the one that was trained: {'; '.join(faults[:5])}")
+    return loss

@@ -1,0 +1,468 @@
+"""What every worker of a training cell does: load, tune, build the engine, resume, step, save.
+
+Runs inside Ray Train. All workers hold all rendered rows and the same plan; each takes its share of every step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import resource
+import sys
+import time
+import traceback
+import warnings
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
+from torch.nn import functional
+
+from distill.config import LoraTune, StudentConfig, TrainConfig
+from distill.errors import DistillError, StageError
+from distill.render import IGNORED, Rendered, render_example
+from distill.run_dir import RunDir
+from distill.schema import Dropped, Example, arrow_schema, dropped, seed_for
+from distill.train_batches import TrainRow, learning_rate, micro_batches, pad, step_rows, steps_per_epoch
+from distill.train_checkpoint import STATE, Checkpoints, reading, writing
+from distill.train_metrics import MetricsLog, StepMetrics
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OUTCOME = "outcome.json"
+CPU_BUCKET = 20_000_000
+"""Elements of ZeRO's communication buffers on CPU; the default takes 2 GB for a model of a quarter of that."""
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Everything a worker needs to know. Travels to it by pickle."""
+
+    cell: str
+    key: str
+    run_uri: str
+    model_path: str
+    shards: tuple[str, ...]
+    student: StudentConfig
+    train: TrainConfig
+    seed: int
+    device: Literal["cpu", "gpu"]
+    threads: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """bf16 needs hardware that multiplies it faster; a CPU without AMX gains nothing and loses digits."""
+        return torch.bfloat16 if self.device == "gpu" else torch.float32
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended, for the driver: counts and measurements, or an error that trying again would not cure."""
+
+    key: str
+    error: str = ""
+    rows_in: int = 0
+    rows_out: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Rows(NamedTuple):
+    """The rendered rows of a cell and what was dropped."""
+
+    kept: list[TrainRow]
+    drops: list[Dropped]
+    pools: tuple[str, ...]
+
+
+class BatchLoss(NamedTuple):
+    """Sums over the supervised tokens of one optimiser step, over all workers: the loss, and [loss, tokens] per pool."""
+
+    total: float
+    pools: list[list[float]]
+
+
+class ResponseLoss(torch.nn.Module):
+    """A causal model whose forward returns the summed loss of the supervised tokens.
+
+    Only their hidden states reach the output layer: logits of prompts and padding are never computed.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_pools: int) -> None:
+        super().__init__()
+        self.model = model
+        self.num_pools = num_pools
+        self._kept = torch.empty(0)
+        self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
+
+    def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0][self._kept].unsqueeze(0), *args[1:])
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, pools: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss to differentiate, and a [pool, (loss, tokens)] table."""
+        targets = labels[:, 1:]
+        kept = targets != IGNORED
+        self._kept = functional.pad(kept, (0, 1))
+        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits[0]
+        losses = functional.cross_entropy(logits.float(), targets[kept], reduction="none")
+        seen = losses.detach().double()
+        table = torch.zeros(self.num_pools, 2, dtype=torch.double, device=losses.device)
+        table.index_add_(0, pools[:, None].expand_as(kept)[kept], torch.stack([seen, torch.ones_like(seen)], dim=1))
+        return losses.sum(), table
+
+    def release(self) -> PreTrainedModel:
+        """The bare model again, with logits for every position."""
+        self._hook.remove()
+        return self.model
+
+
+# The worker
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """The function that Ray Train runs on every worker: `config["job"]` is the cell."""
+    job: CellJob = config["job"]
+    run_dir = RunDir(job.run_uri)
+    with _own_log(job, run_dir):
+        _prepare_process(job)
+        try:
+            outcome = _train(job, run_dir)
+        except DistillError as error:
+            # Ray Train would start the cell again, and it would fail again: the driver is told instead.
+            outcome = Outcome(job.key, error=str(error))
+        if _rank() == 0:
+            run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), "train", job.cell, OUTCOME)
+
+
+def _train(job: CellJob, run_dir: RunDir) -> Outcome:
+    from distill.train_export import export_student, load_tokenizer
+
+    clock = _Clock()
+    tokenizer = load_tokenizer(job.model_path)
+    rows = load_rows(job, run_dir, tokenizer)
+    if not rows.kept:
+        reasons = dict(Counter(drop.reason for drop in rows.drops))
+        raise StageError(f"{job.cell}: no row is left to train on ({reasons})")
+    loss = ResponseLoss(build_student(job), len(rows.pools))
+    clock.lap("load")
+    engine = build_engine(job, loss)
+    cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0)
+    clock.lap("engine")
+    details = cell.run()
+    clock.lap("train")
+    details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
+    clock.lap("finish")
+    _write_drops(rows.drops, job, run_dir)
+    return Outcome(
+        key=job.key,
+        rows_in=len(rows.kept) + len(rows.drops),
+        rows_out=len(rows.kept),
+        drops=dict(Counter(drop.reason for drop in rows.drops)),
+        details={**details, "seconds": clock.laps, "peak_rss_gib": _peak_rss_gib(), "precision": str(job.dtype)[6:]},
+    )
+
+
+def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
+    if _rank() == 0:
+        run_dir.write_rows(drops, Dropped, "train", job.cell, "dropped.parquet")
+
+
+# Load
+
+
+def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
+    """Read and render the cell's examples."""
+    schema = arrow_schema(Example)
+    examples: list[dict[str, Any]] = []
+    for shard in job.shards:
+        examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
+    kept: list[TrainRow] = []
+    drops: list[Dropped] = []
+    for example in examples:
+        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length)
+        if isinstance(rendered, str):
+            drops.append(dropped("train", job.cell, rendered, row=example))
+        else:
+            kept.append(_compact(example, rendered))
+    return Rows(kept, drops, tuple(sorted({row.pool for row in kept})))
+
+
+def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
+    # Lists of Python integers would take ten times the memory.
+    ids, labels = (array("i", values) for values in rendered)
+    return TrainRow(trace_id=example["trace_id"], pool=example["pool"], input_ids=ids, labels=labels)
+
+
+# Tune
+
+
+def build_student(job: CellJob) -> PreTrainedModel:
+    """The student to train: all its weights, or frozen with an adapter on it."""
+    from distill.train_export import load_model
+
+    torch.manual_seed(seed_for("student", job.seed))
+    model = load_model(job.model_path, job.dtype)
+    if isinstance(job.student.tune, LoraTune):
+        return add_adapter(model, job.student.tune)
+    return model
+
+
+def add_adapter(model: PreTrainedModel, tune: LoraTune) -> PreTrainedModel:
+    """Freeze the model and put a low-rank adapter on it."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=tune.rank,
+        lora_alpha=tune.alpha,
+        lora_dropout=tune.dropout,
+        target_modules=tune.targets if isinstance(tune.targets, str) else list(tune.targets),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)  # a PeftModel forwards to the model inside
+
+
+# Build the engine
+
+
+def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
+    """The DeepSpeed engine around the student and its optimiser."""
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(
+        model=loss,
+        optimizer=_optimizer(job, loss),
+        config=engine_config(job.student, job.train, job.device),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def engine_config(student: StudentConfig, train: TrainConfig, device: Literal["cpu", "gpu"]) -> dict[str, Any]:
+    """DeepSpeed's configuration of a cell. Accumulation is steered per step, as the last batch may be smaller."""
+    zero: dict[str, Any] = {"stage": student.zero_stage}
+    if device == "cpu":
+        zero |= {"reduce_bucket_size": CPU_BUCKET, "allgather_bucket_size": CPU_BUCKET}
+    return {
+        "train_micro_batch_size_per_gpu": student.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": train.max_grad_norm,
+        "bf16": {"enabled": device == "gpu"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def _optimizer(job: CellJob, loss: ResponseLoss) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    # Norms and biases (one dimension) are never decayed.
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": job.train.weight_decay},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=job.student.tune.learning_rate)
+
+
+# Resume, step, save
+
+
+class TrainingCell:
+    """The optimiser steps of one cell, from the newest checkpoint to the last step."""
+
+    def __init__(self, job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, rows: Rows, padding: int) -> None:
+        self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
+        self.lengths = [len(row.input_ids) for row in rows.kept]
+        self.num_steps = job.train.num_epochs * steps_per_epoch(len(rows.kept), job.train.batch_size)
+        self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; what the manifest is told of it."""
+        first = self.resume()
+        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if _rank() == 0 else None
+        for step in range(first, self.num_steps):
+            metrics = self.step(step)
+            if log:
+                log.add(metrics)
+            if (step + 1) % self.job.train.checkpoint_every_steps == 0 and step + 1 < self.num_steps:
+                self.save(step + 1, log)
+        if log:
+            log.flush()
+        return self._summary(log.lines) if log else {}
+
+    def resume(self) -> int:
+        """Load the newest checkpoint that can be read; the number of steps already done."""
+        chosen: list[int] = [self.checkpoints.newest_intact() if _rank() == 0 else 0]
+        dist.broadcast_object_list(chosen)
+        if chosen[0]:
+            with reading(self.run_dir, *self.checkpoints.parts(chosen[0])) as folder:
+                self.engine.load_checkpoint(
+                    str(folder), tag=STATE, load_module_strict=False, load_lr_scheduler_states=False
+                )
+        _say(f"starts after step {chosen[0]} of {self.num_steps}")
+        return chosen[0]
+
+    def save(self, step: int, log: MetricsLog | None) -> None:
+        """Write a checkpoint; every worker writes its share. The metrics first: no step of it may be missing there."""
+        if log:
+            log.flush()
+        with writing(self.run_dir, *self.checkpoints.parts(step)) as folder:
+            is_lora = isinstance(self.job.student.tune, LoraTune)
+            self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False, exclude_frozen_parameters=is_lora)
+        dist.barrier()
+        if _rank() == 0:
+            self.checkpoints.commit(step)
+
+    def step(self, step: int) -> StepMetrics:
+        """One optimiser step (counted from 0)."""
+        started = time.monotonic()
+        train, seed = self.job.train, self.job.seed
+        # All randomness inside a step (dropout) follows from its number, so a resumed cell repeats it exactly.
+        torch.manual_seed(seed_for("step", seed, step, _rank()))
+        batch = step_rows(step, len(self.rows.kept), batch_size=train.batch_size, seed=seed)
+        supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
+        rate = learning_rate(
+            step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio
+        )
+        loss = self._accumulate(batch, supervised)
+        self._refuse_broken(loss.total, step, batch)
+        norm = self._update(rate)
+        self._refuse_broken(norm, step, batch)
+        return StepMetrics(
+            step=step + 1,
+            num_steps=self.num_steps,
+            loss=loss.total / supervised,
+            lr=rate,
+            grad_norm=norm,
+            tokens=sum(self.lengths[row] for row in batch),
+            supervised_tokens=supervised,
+            seconds=round(time.monotonic() - started, 4),
+            pools={name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, loss.pools, strict=True) if sums[1]},
+        )
+
+    def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
+        workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
+        size = self.job.student.micro_batch_size
+        micros = micro_batches(batch, self.lengths, rank=_rank(), num_workers=workers, size=size)
+        for position, micro in enumerate(micros, 1):
+            self.engine.set_gradient_accumulation_boundary(position == len(micros))
+            loss, seen = self.engine(**self._tensors(micro))
+            # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
+            self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
+            table += seen.cpu()
+        table = table.to(self.engine.device)
+        dist.all_reduce(table)
+        return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
+
+    def _tensors(self, micro: Sequence[int]) -> dict[str, torch.Tensor]:
+        # A worker without rows of its own still takes part: with two tokens that are not learnt.
+        idle = TrainRow("", "", input_ids=[self.padding] * 2, labels=[IGNORED] * 2)
+        rows = [self.rows.kept[row] for row in micro] or [idle]
+        pools = [self.rows.pools.index(row.pool) if micro else 0 for row in rows]
+        columns = {**pad(rows, self.padding)._asdict(), "pools": pools}
+        return {name: torch.tensor(values, device=self.engine.device) for name, values in columns.items()}
+
+    def _update(self, rate: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def _refuse_broken(self, value: float, step: int, batch: Sequence[int]) -> None:
+        if math.isfinite(value):
+            return
+        ids = ", ".join(self.rows.kept[row].trace_id for row in batch)
+        raise StageError(
+            f"{self.job.cell}: the loss or its gradient is {value} at step {step + 1} of {self.num_steps} "
+            f"(rows {ids}); lower students.tune.learning_rate ({self.job.student.tune.learning_rate:g}) or look at these rows. "
+            "The last checkpoint is kept."
+        )
+
+    def _summary(self, lines: Sequence[StepMetrics]) -> dict[str, Any]:
+        seconds = sum(line.seconds for line in lines)
+        return {
+            "steps": self.num_steps,
+            "supervised_tokens": sum(line.supervised_tokens for line in lines),
+            "tokens": sum(line.tokens for line in lines),
+            "first_loss": lines[0].loss,
+            "last_loss": lines[-1].loss,
+            "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
+        }
+
+
+# The process
+
+
+class _Clock:
+    """Seconds between named points."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        self.laps[name] = round(time.monotonic() - self._since, 2)
+        self._since = time.monotonic()
+
+
+def _rank() -> int:
+    return int(dist.get_rank())
+
+
+def _peak_rss_gib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} rank {_rank()} pid {os.getpid()} {text}", flush=True)
+
+
+def log_file(rank: int) -> str:
+    """Name of a worker's log in the cell's folder."""
+    return f"log-rank{rank}.txt"
+
+
+@contextmanager
+def _own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
+    """Everything this process prints, libraries and their C++ included, goes to the cell's own log file."""
+    if run_dir.is_local:
+        path = run_dir.local_path("train", job.cell, log_file(_rank()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stdout.flush()
+
+
+def _prepare_process(job: CellJob) -> None:
+    if job.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and need not be on the PATH.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", "")])
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(job.threads)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    _say(f"trains {job.cell} on {job.device} with {job.threads} threads")

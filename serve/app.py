@@ -1,0 +1,123 @@
+"""Endpoints -> one Ray Serve application with an OpenAI-compatible door.
+
+Adapters are loaded when their engine starts and are addressed by name: Ray's own LoRA path takes cloud folders only.
+Importing this module imports vLLM, which takes seconds.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve as ray_serve
+from ray.llm._internal.serve.core.configs.openai_api_models import to_model_metadata
+from ray.serve import Application
+from ray.serve.llm import LLMConfig, build_llm_deployment
+from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
+from vllm.entrypoints.openai.models.protocol import LoRAModulePath
+
+from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
+
+ENGINE_PREFIX = "engine:"
+INGRESS = "ingress"
+APP = "students"
+
+
+def build_app(endpoints: Sequence[Endpoint], config: ServeConfig) -> Application:
+    """The application: one deployment per engine, and an ingress that maps every name to its engine.
+
+    Raises:
+        ValueError: names clash, or an adapter cannot be served.
+    """
+    deployments: dict[str, Application] = {}
+    cards: dict[str, Any] = {}
+    for spec in group_engines(endpoints):
+        llm_config = build_llm_config(spec, config)
+        deployment = build_llm_deployment(llm_config, name_prefix=ENGINE_PREFIX, bind_kwargs=_engine_class(config))
+        for endpoint in spec.endpoints:
+            deployments[endpoint.name] = deployment
+            cards[endpoint.name] = to_model_metadata(endpoint.name, llm_config, _card_metadata(endpoint))
+    ingress = make_fastapi_ingress(OpenAiIngress)
+    options: dict[str, Any] = {
+        "max_ongoing_requests": config.max_ongoing * len(endpoints),
+        "num_replicas": 1,
+        # The ingress only forwards; on a laptop every whole core belongs to the engines.
+        "ray_actor_options": {"num_cpus": 0},
+    }
+    return ray_serve.deployment(ingress, name=INGRESS, **options).bind(llm_deployments=deployments, model_cards=cards)
+
+
+def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
+    """Ray's description of one engine."""
+    return LLMConfig(
+        model_loading_config={"model_id": spec.base_model, "model_source": spec.source},
+        engine_kwargs=_engine_kwargs(spec, config),
+        runtime_env={"env_vars": _env_vars(spec, config)},
+        # Tokens go out as they are made: the default gathers them for 50 ms first.
+        experimental_configs={"stream_batching_interval_ms": 0},
+        placement_group_config={"bundles": [_bundle(config)]},
+        deployment_config={
+            "name": spec.name,
+            "num_replicas": 1,
+            "max_ongoing_requests": config.max_ongoing,
+            # Counted in the placement group's bundle: Ray adds the two.
+            "ray_actor_options": {"num_cpus": 0},
+        },
+    )
+
+
+def _bundle(config: ServeConfig) -> dict[str, float]:
+    if config.device == "cpu":
+        return {"CPU": config.engine_cpus}
+    return {"CPU": config.engine_cpus, "GPU": config.engine_gpus}
+
+
+def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {"max_model_len": config.max_model_len, "max_num_seqs": config.max_num_seqs}
+    if config.device == "cpu":
+        kwargs |= _cpu_engine_kwargs(config)
+    if spec.adapters:
+        kwargs |= {
+            "enable_lora": True,
+            # All adapters stay loaded: requests for different ones share a batch.
+            "max_loras": len(spec.adapters),
+            "max_lora_rank": spec.max_lora_rank,
+            "lora_modules": [LoRAModulePath(name=a.name, path=a.path) for a in spec.adapters],
+        }
+    return kwargs | config.engine_kwargs
+
+
+def _cpu_engine_kwargs(config: ServeConfig) -> dict[str, Any]:
+    return {
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
+        # A seeded request kills vLLM on CPU once its prompt is prefilled in chunks ("CPU Generator does not use
+        # offset"): take every prompt whole.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(config.max_model_len, 1024),
+    }
+
+
+def _env_vars(spec: EngineSpec, config: ServeConfig) -> dict[str, str]:
+    # Ray replaces the job's variables by a deployment's, so ours are added to them here.
+    inherited: Mapping[str, str] = ray.get_runtime_context().runtime_env.get("env_vars", {})
+    own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if Path(spec.source).is_dir():
+        own["HF_HUB_OFFLINE"] = "1"  # a hub that cannot be reached costs minutes of time-outs
+    if config.device == "cpu":
+        own["OMP_NUM_THREADS"] = str(config.cpu_threads or max(1, (os.cpu_count() or 2) - 1))
+    return {**inherited, **own}
+
+
+def _engine_class(config: ServeConfig) -> dict[str, Any]:
+    if config.device == "gpu":
+        return {}
+    from serve.cpu_engine import CpuEngine
+
+    return {"engine_cls": CpuEngine}
+
+
+def _card_metadata(endpoint: Endpoint) -> dict[str, Any]:
+    # Ray's card names the engine's own model; a client knows the endpoint.
+    return {"model_id": endpoint.name, **endpoint.metadata}

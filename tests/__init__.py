@@ -1,0 +1,1 @@
+"""Tests: unit (no Ray), integration (local Ray and real engines), gpu, benchmarks."""

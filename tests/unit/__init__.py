@@ -1,0 +1,1 @@
+"""Tests without Ray and without a network."""

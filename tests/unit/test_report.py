@@ -1,0 +1,305 @@
+"""The report of a synthetic run: seeded random rows, written through the real run directory."""
+
+import dataclasses
+import io
+import json
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from distill.config import Recipe
+from distill.report import Report, build_report, render_terminal, write_report
+from distill.report.page import render_page, ticks
+from distill.report.progress import read_curve
+from distill.run_dir import STAGES, Manifest, RunDir
+from distill.schema import Example, IndexRow, Message, Prompt, Score, Verdict, prompt_id, trace_id
+
+ATTACK = '<script>alert(1)</script><img src=x onerror=alert(2)> `$x_1$` </pre></svg>'
+SIZES = {"smol-135m": 134_515_008, "smol-8l": 60_300_000}
+SOLVED = {"": 0.18, "short": 0.48, "long": 0.40, "mix-long": 0.58}
+
+
+def make_recipe(**changes: Any) -> Recipe:
+    gym = {"kind": "reasoning_gym", "task": "chain_sum", "size": 240}
+    mixes = {"short": {"short": 1.0}, "long": {"long": 1.0}, "mix-long": {"long": 0.2, "short": 0.8}}
+    raw = {
+        "name": "synthetic",
+        "description": "Random rows, to look at the page.",
+        "models": {name: {"sources": [f"hub/{name}"]} for name in SIZES},
+        "prompts": {"sources": [gym]},
+        "teachers": [{"name": style, "model": "smol-135m", "style": style, "num_samples": 2} for style in ("long", "short")],
+        "mixes": [{"name": name, "weights": weights} for name, weights in mixes.items()],
+        "students": [{"name": name, "model": name} for name in SIZES],
+        "benchmarks": {"arithmetic": {"source": gym | {"seed": 1, "size": 100}}},
+        "evaluate": {"benchmarks": ["arithmetic"]},
+    }
+    return Recipe.model_validate(raw | changes)
+
+
+def make_run(folder: Path, recipe: Recipe, *, seed: int = 3, num_prompts: int = 200, num_scored: int = 100) -> RunDir:
+    rng, run_dir = random.Random(seed), RunDir(str(folder))
+    prompts = [make_prompt(number) for number in range(num_prompts)]
+    run_dir.write_rows(prompts, Prompt, "prompts", "prompts.parquet")
+    traces = [make_trace(rng, prompt, teacher.name, index) for prompt in prompts for teacher in recipe.teachers for index in (0, 1)]
+    run_dir.write_rows(traces, IndexRow, "verify", "verdicts.parquet")
+    write_mixes(run_dir, recipe, traces, rng)
+    write_scores(run_dir, recipe, rng, num_scored)
+    cells = {f"{student.name}@{mix.name}": write_metrics(run_dir, f"{student.name}@{mix.name}", rng) for student in recipe.students for mix in recipe.mixes}
+    write_manifests(run_dir, num_prompts, traces, cells)
+    return run_dir
+
+
+def make_prompt(number: int, offset: int = 0) -> Prompt:
+    a, b = number + 11 + offset, 3 * number + 2
+    problem = f"State the final answer to: {a} + {b} ="
+    return Prompt(prompt_id(problem), problem, str(a + b), "number", "reasoning_gym/chain_sum", "", "", "")
+
+
+def make_trace(rng: random.Random, prompt: Prompt, pool: str, index: int) -> IndexRow:
+    verdict = rng.choices(list(Verdict), (0.62, 0.28, 0.08, 0.02))[0]
+    tokens = round(rng.lognormvariate(4.6 if pool == "long" else 3.1, 0.35))
+    identity = trace_id(prompt.prompt_id, pool, index)
+    finish = "length" if rng.random() < 0.03 else "stop"
+    return IndexRow(identity, prompt.prompt_id, pool, pool, "f", index, verdict.value, "number", 40, tokens, finish)
+
+
+def write_mixes(run_dir: RunDir, recipe: Recipe, traces: list[IndexRow], rng: random.Random) -> None:
+    good = [one for one in traces if one.verdict == Verdict.CORRECT and one.finish_reason == "stop"]
+    best = {(one.prompt_id, one.pool): one for one in good}
+    common = sorted(p for p, pool in best if pool == "long" and (p, "short") in best)
+    for mix in recipe.mixes:
+        num_long = round(len(common) * mix.weights.get("long", 0.0))
+        pools = ["long"] * num_long + ["short"] * (len(common) - num_long)
+        rng.shuffle(pools)
+        rows = [best[prompt, pool] for prompt, pool in zip(common, pools, strict=True)]
+        examples = [make_example(row, mix.name) for row in rows]
+        run_dir.write_rows(examples, Example, "mix", f"{mix.name}.parquet")
+
+
+def make_example(row: IndexRow, mix: str) -> Example:
+    completion = "First I take it apart.\n" * 4 + ATTACK if row.pool == "long" else "= 45"
+    messages = [Message("user", "?"), Message("assistant", completion)]
+    return Example(row.trace_id, row.prompt_id, mix, row.pool, row.style, messages)
+
+
+def write_scores(run_dir: RunDir, recipe: Recipe, rng: random.Random, num_scored: int) -> None:
+    for benchmark in recipe.evaluate.benchmarks:
+        prompts = [make_prompt(number, offset=7000) for number in range(num_scored)]
+        run_dir.write_rows(prompts, Prompt, "prompts", "benchmarks", f"{benchmark}.parquet")
+        hardness = {prompt.prompt_id: rng.gauss(0, 0.15) for prompt in prompts}
+        for student in recipe.students:
+            for mix in ("", *(mix.name for mix in recipe.mixes)):
+                model = f"{student.name}@{mix}" if mix else student.name
+                level = SOLVED.get(mix, 0.4) - (0.08 if student.name == "smol-8l" else 0)
+                rows = [make_score(rng, model, benchmark, prompt, level + hardness[prompt.prompt_id]) for prompt in prompts]
+                run_dir.write_rows(rows, Score, "evaluate", model, f"{benchmark}.parquet")
+
+
+def make_score(rng: random.Random, model: str, benchmark: str, prompt: Prompt, chance: float) -> Score:
+    verdict = Verdict.CORRECT if rng.random() < chance else rng.choices(list(Verdict)[1:], (0.8, 0.17, 0.03))[0]
+    completion = f"I add the two numbers.\n{ATTACK}\nFinal Answer: {prompt.reference}"
+    finish = "length" if rng.random() < 0.04 else "stop"
+    tokens = round(rng.lognormvariate(4, 0.5))
+    return Score(model, benchmark, prompt.prompt_id, 0, completion, verdict.value, prompt.reference, "number", "", 40, tokens, finish)
+
+
+def write_metrics(run_dir: RunDir, cell: str, rng: random.Random) -> dict[str, Any]:
+    losses = [0.4 + 1.2 * 0.94**step + rng.gauss(0, 0.06) for step in range(1, 61)]
+    lines = [json.dumps({"step": step, "loss": loss, "lr": 1e-4}) for step, loss in enumerate(losses, 1)]
+    run_dir.write_bytes("\n".join(lines).encode(), "train", cell, "metrics.jsonl")
+    return {"steps": 60, "supervised_tokens": 41_200, "first_loss": losses[0], "last_loss": losses[-1], "wall_s": 71.5}
+
+
+def write_manifests(run_dir: RunDir, num_prompts: int, traces: list[IndexRow], cells: dict[str, Any]) -> None:
+    models = {name: {"source": f"package://{name}", "num_parameters": size} for name, size in SIZES.items()}
+    details: dict[str, dict[str, Any]] = {"train": {"cells": cells, "models": models, "peak_memory_mb": 3482.0}}
+    drops = {"prompts": {"duplicate": 31, "in a benchmark": 4}, "generate": {"engine died": 2}}
+    for number, stage in enumerate(STAGES[:-1]):
+        lost = drops.get(stage, {})
+        out = num_prompts if stage == "prompts" else len(traces)
+        manifest = Manifest(stage, "key", out + sum(lost.values()), out, lost, 12.5 * 3**number, "0.1.0+g1234567", "2026-01-02T03:04:05Z", details.get(stage, {}))
+        run_dir.write_manifest(manifest, stage)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return make_recipe()
+
+
+@pytest.fixture(scope="module")
+def run_dir(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return make_run(tmp_path_factory.mktemp("run"), recipe)
+
+
+@pytest.fixture(scope="module")
+def report(recipe: Recipe, run_dir: RunDir) -> Report:
+    return build_report(recipe, run_dir)
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute that a browser would see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_headline_is_about_the_first_blend_and_says_its_numbers(report: Report) -> None:
+    arm = next(one for one in report.arms if one.label == "smol-135m@mix-long")
+    assert report.headline.startswith(f"`smol-135m@mix-long` solves {arm.accuracy * 100:.0f} % of `arithmetic` [")
+    assert arm.gain is not None and arm.gain.is_shown
+    assert f"{arm.gain.difference * 100:.0f} points [" in report.headline
+    assert "above the untouched `smol-135m`" in report.headline
+
+
+def test_headline_says_when_no_difference_is_shown(tmp_path: Path, recipe: Recipe) -> None:
+    run_dir = make_run(tmp_path, recipe, num_scored=8)
+    assert "no difference shown from the untouched `smol-135m`" in build_report(recipe, run_dir).headline
+
+
+def test_every_planned_comparison_is_there_once_and_corrected(report: Report) -> None:
+    for student in report.students:
+        mine = [one for one in report.comparisons if one.student == student]
+        assert [one.purpose for one in mine] == ["gain", "gain", "gain", "gap", "blend", "blend"]
+        assert (mine[3].first, mine[3].second) == (f"{student}@long", f"{student}@short")
+    assert all(one.p_adjusted >= one.p_value for one in report.comparisons)
+    assert [one.student for one in report.gaps()] == list(report.students)
+
+
+def test_errors_are_counted_and_in_no_denominator(report: Report) -> None:
+    for one in report.models:
+        assert one.num_graded == one.correct + one.incorrect + one.no_answer == one.num_prompts - one.errors
+        assert one.accuracy == pytest.approx(one.correct / one.num_graded)
+    assert any(one.errors for one in report.models)
+    assert any("could not be graded" in line for line in report.caveats)
+
+
+def test_mixes_show_shares_of_rows_and_of_tokens(report: Report) -> None:
+    blend = next(row for row in report.mix_rows if row.mix == "mix-long")
+    long = next(share for share in blend.shares if share.pool == "long")
+    assert long.rows == pytest.approx(0.2, abs=0.01)
+    assert long.tokens is not None and long.tokens > 0.4  # long traces are longer, so their token share is larger
+    assert len({row.rows for row in report.mix_rows}) == 1
+
+
+def test_funnel_names_every_drop_and_ends_at_the_examples(report: Report) -> None:
+    steps = {step.name: step for step in report.funnel}
+    assert steps["prompts kept"].drops == {"duplicate": 31, "in a benchmark": 4}
+    assert steps["problems read"].count - steps["prompts kept"].count == 35
+    verified = steps["traces verified correct"]
+    assert verified.count + sum(verified.drops.values()) == steps["traces written"].count
+    common = steps["prompts solved by every pool"]
+    assert common.count + sum(common.drops.values()) == steps["prompts kept"].count
+    assert all(steps[f"examples in {mix}"].count == common.count for mix in report.mixes)
+
+
+def test_files_hold_the_same_numbers(report: Report, run_dir: RunDir) -> None:
+    page = write_report(report, run_dir)
+    assert page.endswith("report/report.html") and Path(page).stat().st_size < 1_000_000
+    rows = pq.read_table(run_dir.path("report", "scores.parquet")).to_pylist()
+    stored = json.loads(Path(run_dir.path("report", "report.json")).read_text())
+    assert [row["accuracy"] for row in rows] == [one.accuracy for one in report.models]
+    assert stored["headline"] == report.headline
+    assert stored["comparisons"][0]["interval"] == dataclasses.asdict(report.comparisons[0].interval)
+
+
+def test_page_fetches_nothing_and_runs_only_its_own_script(report: Report) -> None:
+    tags = Tags()
+    tags.feed(render_page(report))
+    assert [tag for tag, _ in tags.seen].count("script") == 1
+    assert not [tag for tag, _ in tags.seen if tag in ("img", "link", "iframe", "object", "embed")]
+    for _, attributes in tags.seen:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+
+
+def test_page_shows_hostile_completions_as_text(report: Report) -> None:
+    page = render_page(report)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script>alert" not in page and "<img" not in page
+
+
+def test_page_has_every_section_and_names_of_plots(report: Report) -> None:
+    page = render_page(report)
+    assert set(re.findall(r"<h2[^>]*>([^<]+)", page)) >= {"Accuracy", "Comparisons", "Training", "Samples", "Provenance"}
+    assert page.count('<svg role="img"') == 5  # accuracy, gap, lengths, two students' losses
+    assert "currentColor" in page and "#010203" not in page
+
+
+def test_same_run_gives_the_same_page(recipe: Recipe, run_dir: RunDir, report: Report) -> None:
+    again = build_report(recipe, run_dir)
+    again = dataclasses.replace(again, provenance=dataclasses.replace(again.provenance, written_at=report.provenance.written_at))
+    assert render_page(again) == render_page(report)
+
+
+def test_an_empty_run_is_a_page_that_says_so(tmp_path: Path, recipe: Recipe) -> None:
+    report = build_report(recipe, RunDir(str(tmp_path)))
+    assert report.headline.startswith("No scores recorded")
+    assert "No training recorded" in render_page(report)
+    assert any(line.startswith("Not scored") for line in report.caveats)
+
+
+def test_seeds_are_one_arm_with_several_runs(tmp_path: Path) -> None:
+    recipe = make_recipe(train={"seeds": [0, 1]})
+    run_dir = make_run(tmp_path, recipe)
+    for seed in (0, 1):
+        source, target = (run_dir.local_path("evaluate", name) for name in ("smol-135m@short", f"smol-135m@short@{seed}"))
+        target.mkdir()
+        (target / "arithmetic.parquet").write_bytes((source / "arithmetic.parquet").read_bytes())
+    report = build_report(recipe, run_dir)
+    arm = next(one for one in report.arms if one.label == "smol-135m@short")
+    assert arm.num_runs == 2  # the file without a seed is of an older recipe
+    assert arm.gain is not None and arm.gain.test.startswith("sign-flip")
+    assert "2 training seeds" in report.caveats[0]
+
+
+def test_several_benchmarks_get_a_mean_and_their_own_plots(tmp_path: Path) -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum", "seed": 5}
+    names = {"arithmetic": {"source": source}, "sums $x$ & <b>": {"source": source | {"seed": 6}}}
+    recipe = make_recipe(benchmarks=names, evaluate={"benchmarks": list(names)})
+    report = build_report(recipe, make_run(tmp_path, recipe))
+    assert len(report.macros) == 8 and report.macros[0].standard_error > 0
+    page = render_page(report)
+    assert "sums $x$ &amp; &lt;b&gt;" in page and "<b>" not in page
+    assert "macro" not in page.lower() or report.macros
+
+
+def test_resumed_metrics_count_each_step_once_and_survive_a_torn_line(tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path))
+    lines = ['{"step": 1, "loss": 3.0}', '{"step": 2, "loss": 9.0}', '{"step": 2, "loss": 2.0}', '{"step": 3, "lo']
+    run_dir.write_bytes("\n".join(lines).encode(), "train", "cell", "metrics.jsonl")
+    curve = read_curve(run_dir, "cell")
+    assert (curve.steps, curve.losses) == ((1, 2), (3.0, 2.0))
+
+
+def test_a_diverged_loss_is_null_in_the_json(tmp_path: Path, recipe: Recipe) -> None:
+    run_dir = make_run(tmp_path, recipe)
+    run_dir.write_bytes(b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}', "train", "smol-8l@long", "metrics.jsonl")
+    report = build_report(recipe, run_dir)
+    write_report(report, run_dir)
+    stored = json.loads(Path(run_dir.path("report", "report.json")).read_text())
+    assert next(cell for cell in stored["cells"] if cell["cell"] == "smol-8l@long")["curve"]["losses"] == [2.0, None]
+
+
+def test_back_quotes_in_a_sentence_are_code_and_the_rest_is_escaped() -> None:
+    assert ticks("`a<b` & c") == "<code>a&lt;b</code> &amp; c"
+    assert ticks("one ` alone <i>") == "one ` alone &lt;i&gt;"
+
+
+def test_terminal_shows_every_arm_with_its_interval(report: Report) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(render_terminal(report))
+    text = stream.getvalue()
+    for arm in report.arms:
+        assert f"{arm.accuracy * 100:.0f} % [{arm.interval.low * 100:.0f}, {arm.interval.high * 100:.0f}]" in text
+    assert "Pools" in text and "Mixes" in text and "together" in text
