@@ -7,7 +7,12 @@ from cluster.session import Device
 
 
 def engine_arguments(
-    device: Device, *, max_model_len: int, tensor_parallel: int = 1, pipeline_parallel: int = 1, extra: Mapping[str, Any]
+    device: Device,
+    *,
+    max_model_len: int,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    extra: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments of a vLLM engine; `extra` is passed through and wins.
 

@@ -4,7 +4,9 @@ from distill.config import BenchmarkConfig, Columns, HubSource
 from distill.schema import AnswerKind
 
 
-def _hub(dataset: str, split: str, problem: str, reference: str, kind: AnswerKind, subset: str | None = None) -> BenchmarkConfig:
+def _hub(
+    dataset: str, split: str, problem: str, reference: str, kind: AnswerKind, subset: str | None = None
+) -> BenchmarkConfig:
     columns = Columns(problem=problem, reference=reference)
     return BenchmarkConfig(
         source=HubSource(dataset=dataset, subset=subset, split=split, columns=columns, answer_kind=kind)

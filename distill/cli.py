@@ -1,4 +1,4 @@
-"""The command line: few verbs, a recipe and dotted overrides. Nothing below this module reads argv or the environment."""
+"""The command line: few verbs, a recipe and dotted overrides. Nothing below this module reads argv."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from rich.console import Console
 from distill.errors import DistillError, InputError
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.run_dir import RunDir
+from serve.errors import ServeError
 
 INTERRUPTED = 130
 
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DistillError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
         return error.exit_code
+    except ServeError as error:
+        print(error, file=sys.stderr)
+        return DistillError.exit_code
     except KeyboardInterrupt:
         print("stopped; what is finished is on disk, the same command continues", file=sys.stderr)
         return INTERRUPTED
@@ -30,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
-    parser = argparse.ArgumentParser(prog="distill", description="Mix distillation on Ray: a recipe in, proven students out.")
+    parser = argparse.ArgumentParser(
+        prog="distill", description="Mix distillation on Ray: a recipe in, proven students out."
+    )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     recipes = f"path of a TOML file, or a shipped recipe: {', '.join(shipped_recipes())}"
 
@@ -110,5 +116,6 @@ def open_run(uri: str) -> RunDir:
     run_dir = RunDir(uri)
     if not run_dir.fs.exists(run_dir.path("recipe.json")):
         known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
-        raise InputError(f"{uri} is no run directory -> {'known here: ' + ', '.join(known) if known else 'start one with distill run'}")
+        remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
+        raise InputError(f"{uri} is no run directory -> {remedy}")
     return run_dir

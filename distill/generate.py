@@ -19,7 +19,7 @@ from typing import Any
 
 from cluster.engine import engine_arguments, engine_bundles, engine_environment
 from cluster.session import Device
-from distill.config import ChatFormat, TeacherConfig, VerifyConfig
+from distill.config import ChatFormat, Sampling, TeacherConfig, VerifyConfig
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
 from distill.models import load_tokenizer
 from distill.render import chat_messages, render_prompt
@@ -129,17 +129,23 @@ def _tokenizer(path: str) -> Any:
 def engine_row(row: Mapping[str, Any], *, chats: Mapping[str, ChatFormat], pools: Mapping[str, Pool]) -> dict[str, Any]:
     """A request as ray.data.llm takes it: token ids (rendered once, here) and sampling with the request's own seed."""
     pool = pools[row["pool"]]
-    sampling = pool.teacher.sampling
     token_ids = render_prompt(_tokenizer(pool.model_path), chat_messages(row["problem"], chats[row["pool"]]))
+    return {
+        **row,
+        "tokenized_prompt": token_ids,
+        "sampling_params": sampling_params(pool.teacher.sampling, row["seed"]),
+    }
+
+
+def sampling_params(sampling: Sampling, seed: int) -> dict[str, Any]:
+    """Sampling as vLLM and the OpenAI protocol take it; every request carries its own seed."""
     params: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
-        "seed": row["seed"],
+        "seed": seed,
     }
-    if sampling.stop:
-        params["stop"] = list(sampling.stop)
-    return {**row, "tokenized_prompt": token_ids, "sampling_params": params}
+    return params | ({"stop": list(sampling.stop)} if sampling.stop else {})
 
 
 def to_trace(row: Mapping[str, Any], pool: Pool, eos_ids: Sequence[int], grade: Grade) -> Trace:

@@ -1,9 +1,11 @@
 """What the verbs do: a run directory held by one process at a time, libraries quiet, the result shown last."""
 
 import fcntl
+import signal
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -11,11 +13,15 @@ from rich.console import Console
 
 from distill.config import Recipe
 from distill.errors import InputError
+from distill.evaluate import Evaluated, evaluated_models, serve_config
 from distill.pipeline import run
 from distill.report import build_report, render_terminal
+from distill.run import Run
 from distill.run_dir import RunDir
 from distill.stages import stage_states
 from distill.terminal import quiet
+from serve.client import ask
+from serve.deploy import deploy, undeploy
 
 
 def launch(recipe: Recipe, base: Path, uri: str, command: str) -> int:
@@ -64,7 +70,9 @@ def held(run_dir: RunDir) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{run_dir.uri} is being worked on by another process -> wait for it or stop it") from error
+            raise InputError(
+                f"{run_dir.uri} is being worked on by another process -> wait for it or stop it"
+            ) from error
         yield
 
 
@@ -88,4 +96,60 @@ def show_status(run_dir: RunDir) -> int:
         manifest = run_dir.read_manifest(state.stage)
         rows = f"{manifest.rows_out}/{manifest.rows_in} rows, {manifest.wall_s:.0f} s" if manifest else ""
         console.print(f"{state.stage:10} {state.status:8} {rows} {state.reason}", highlight=False)
+    return 0
+
+
+def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) -> int:
+    """`distill serve`: the run's students, and their untouched selves, until Ctrl-C."""
+    recipe = load_run_recipe(run_dir)
+    with quiet(log_path(run_dir)) as console, ExitStack() as resources:
+        current = Run(recipe, Path.cwd(), run_dir, console, resources)
+        models = choose_models(evaluated_models(recipe, current.models, run_dir), names)
+        config = serve_config(recipe.serve, current.session.device, host=host, port=port)
+        console.print(f"  [dim]starting {', '.join(model.name for model in models)} ...[/]")
+        url = deploy([model.endpoint for model in models], config, log_dir=current.session.log_dir)
+        console.print(f"{url}/v1 answers the OpenAI protocol. Models:", markup=False)
+        for model in models:
+            console.print(f"  {model.name}", markup=False)
+        console.print(f'\ndistill ask {models[-1].name} "What is 3 + 4?" --url {url}', markup=False)
+        console.print("Ctrl-C stops it")
+        wait_for_stop()
+        console.print("stopping")
+        undeploy()
+    return 0
+
+
+def choose_models(models: list[Evaluated], names: tuple[str, ...]) -> list[Evaluated]:
+    """The models to serve: those named, or all that are trained and their untouched selves.
+
+    Raises:
+        InputError: a name that the run does not have, or a student that is not trained yet.
+    """
+    known = {model.name: model for model in models}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"the run has no student {unknown[0]!r} -> it has: {', '.join(known)}")
+    chosen = [known[name] for name in names] or models
+    missing = [model.name for model in chosen if not model.key]
+    if missing:
+        raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run first")
+    return chosen
+
+
+def wait_for_stop() -> None:
+    """Until Ctrl-C or a polite kill."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
+    try:
+        while not stopped.wait(1.0):
+            pass
+    except KeyboardInterrupt:
+        return
+
+
+def ask_student(url: str, model: str, problem: str) -> int:
+    """`distill ask`: stream one answer."""
+    for piece in ask(url, model, problem):
+        print(piece, end="", flush=True)
+    print()
     return 0

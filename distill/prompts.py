@@ -74,13 +74,13 @@ def load_prompts(
     return choose(prompts, drops, num_prompts, seed)
 
 
-def _check_identity(
-    prompt: Prompt, where: str, seen: AbstractSet[str], exclude: Mapping[str, str]
-) -> Prompt | Dropped:
+def _check_identity(prompt: Prompt, where: str, seen: AbstractSet[str], exclude: Mapping[str, str]) -> Prompt | Dropped:
     if prompt.prompt_id in seen:
         return dropped(STAGE, where, "duplicate", detail=prompt.prompt_id, row={"problem": prompt.problem})
     if prompt.prompt_id in exclude:
-        return dropped(STAGE, where, "in a benchmark", detail=exclude[prompt.prompt_id], row={"problem": prompt.problem})
+        return dropped(
+            STAGE, where, "in a benchmark", detail=exclude[prompt.prompt_id], row={"problem": prompt.problem}
+        )
     return prompt
 
 

@@ -129,7 +129,7 @@ def _where(location: Sequence[str | int], raw: Any) -> str:
     """A location as a reader knows it: `teachers[long].sampling.max_tokens`."""
     text, node = "", raw
     for part in location:
-        node = node[part] if isinstance(node, dict | list) and _holds(node, part) else None
+        node = _item(node, part)
         if isinstance(part, int):
             text += f"[{node['name']}]" if isinstance(node, dict) and "name" in node else f"[{part}]"
         else:
@@ -137,8 +137,10 @@ def _where(location: Sequence[str | int], raw: Any) -> str:
     return text
 
 
-def _holds(node: Any, part: str | int) -> bool:
-    return part in node if isinstance(node, dict) else isinstance(part, int) and part < len(node)
+def _item(node: Any, part: str | int) -> Any:
+    if isinstance(node, dict):
+        return node.get(part)
+    return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
 
 
 def _did_you_mean(location: Sequence[str | int]) -> str:
@@ -153,7 +155,9 @@ def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:
     nodes = [schema]
     for part in location:
         nodes = [child for node in nodes for child in _schema_children(_variants(node, schema), part)]
-    return sorted({name for node in nodes for variant in _variants(node, schema) for name in variant.get("properties", ())})
+    return sorted(
+        {name for node in nodes for variant in _variants(node, schema) for name in variant.get("properties", ())}
+    )
 
 
 def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -96,13 +96,16 @@ def _mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
 def _teacher_problems(teacher: TeacherConfig) -> Iterator[Problem]:
     where, engine, sampling = f"teachers[{teacher.name}]", teacher.engine, teacher.sampling
     if sampling.max_tokens >= engine.max_model_len:
-        what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in engine.max_model_len {engine.max_model_len}"
+        room = f"engine.max_model_len {engine.max_model_len}"
+        what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in {room}"
         yield Problem(where, what, "lower max_tokens or raise engine.max_model_len")
     if teacher.num_samples > 1 and sampling.temperature == 0:
         what = f"num_samples {teacher.num_samples} at temperature 0 writes the same trace {teacher.num_samples} times"
         yield Problem(where, what, "raise sampling.temperature or set num_samples = 1")
     if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
-        yield Problem(f"{where}.replicas", f"{list(teacher.replicas)} is no range", "use [fewest, most] with 1 <= fewest <= most")
+        yield Problem(
+            f"{where}.replicas", f"{list(teacher.replicas)} is no range", "use [fewest, most] with 1 <= fewest <= most"
+        )
     if "{problem}" not in teacher.chat.template:
         yield Problem(f"{where}.chat.template", "does not contain {problem}", "say where the problem goes")
 
@@ -133,7 +136,8 @@ def _local_context(model: Mapping[str, Any]) -> int | None:
 def _batch_problems(raw: Mapping[str, Any], student: StudentConfig) -> Iterator[Problem]:
     batch_size, rows = _section(raw, "train").get("batch_size", 16), student.micro_batch_size * student.num_workers
     if isinstance(batch_size, int) and batch_size > 0 and batch_size % rows:
-        what = f"train.batch_size {batch_size} is not a multiple of micro_batch_size {student.micro_batch_size} x num_workers {student.num_workers}"
+        factors = f"micro_batch_size {student.micro_batch_size} x num_workers {student.num_workers}"
+        what = f"train.batch_size {batch_size} is not a multiple of {factors}"
         yield Problem(f"students[{student.name}]", what, f"use a batch size that {rows} divides")
 
 

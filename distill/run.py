@@ -43,7 +43,7 @@ class Run:
     def models(self) -> Mapping[str, ResolvedModel]:
         """The models in use. A resumed run takes the very ones it began with, where they are still there."""
         resolved = {}
-        used = {item.model for item in (*self.recipe.teachers, *self.recipe.students)}
+        used = {*(teacher.model for teacher in self.recipe.teachers), *(one.model for one in self.recipe.students)}
         for name in sorted(used):
             resolved[name] = self._recorded(name) or self._resolve(name)
         return resolved
@@ -75,4 +75,6 @@ class Run:
 
     def prompts(self) -> list[Prompt]:
         """The training prompts."""
-        return [Prompt(**row) for row in self.run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt).to_pylist()]
+        return [
+            Prompt(**row) for row in self.run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt).to_pylist()
+        ]

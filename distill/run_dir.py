@@ -84,7 +84,9 @@ class RunDir:
 
     def write_manifest(self, manifest: Manifest, *item: str) -> None:
         """Commit an item: from here on it is complete."""
-        self.write_bytes(json.dumps(dataclasses.asdict(manifest), indent=1, default=str).encode(), *item, "manifest.json")
+        self.write_bytes(
+            json.dumps(dataclasses.asdict(manifest), indent=1, default=str).encode(), *item, "manifest.json"
+        )
 
     # Files
 

@@ -17,6 +17,7 @@ from scipy import stats
 LEVEL = 0.95
 ALPHA = 0.05
 NUM_RESAMPLES = 4000
+NUM_FLIPS = 200_000
 
 Shares = NDArray[np.float64]
 """[runs, prompts]: share of a prompt's graded completions that are correct, per training seed; NaN = none graded."""
@@ -100,13 +101,17 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
 
 
 def sign_flip_p(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> float:
-    """Two-sided permutation test that the prompts' differences are symmetric around 0."""
+    """Two-sided permutation test that the prompts' differences are symmetric around 0.
+
+    The same test as `scipy.stats.permutation_test(..., permutation_type="samples")`, with differences of one size
+    flipped together: fine enough a p-value to outlast Holm's correction over a hundred comparisons.
+    """
     if not per_prompt.any():
         return 1.0
-    found = stats.permutation_test(
-        (per_prompt,), np.mean, permutation_type="samples", vectorized=True, n_resamples=NUM_RESAMPLES, rng=rng
-    )
-    return float(found.pvalue)
+    sizes, occurs = np.unique(np.abs(per_prompt).round(9), return_counts=True)
+    ups = rng.binomial(occurs, 0.5, size=(NUM_FLIPS, len(occurs)))
+    is_extreme = np.abs((2 * ups - occurs) @ sizes) >= abs(per_prompt.sum()) - 1e-6
+    return float((is_extreme.sum() + 1) / (NUM_FLIPS + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -173,7 +178,9 @@ def _weighted_means(shares: Shares, draws: NDArray[np.float64], rng: np.random.G
     total = (draws @ np.where(graded, shares, 0.0).T * runs).sum(axis=1)
     weight = (draws @ graded.T.astype(np.float64) * runs).sum(axis=1)
     # A draw can miss every graded cell only when nearly all of them are NaN; it then says nothing new.
-    return np.divide(total, weight, out=np.full(len(total), accuracy(shares)), where=weight > 0)
+    means = np.full(len(total), accuracy(shares))
+    np.divide(total, weight, out=means, where=weight > 0)
+    return means
 
 
 def _percentiles(values: NDArray[np.float64]) -> Interval:

@@ -1,21 +1,40 @@
-"""What each stage does to a run directory: read what the stages before wrote, transform, write, account for every row."""
+"""What each stage does to a run directory: read what stages before it wrote, transform, write, account for rows."""
 
 import dataclasses
 import json
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from distill.errors import InputError, StageError
+from distill.evaluate import (
+    Evaluated,
+    Item,
+    evaluated_models,
+    interleave,
+    items,
+    request_rows,
+    score_rows,
+    serve_config,
+    waves,
+)
 from distill.generate import Pool, group_by_engine, plan_requests, run_engine
+from distill.grading import GraderPool
 from distill.mix import candidates, mix_details, select, to_example
+from distill.models import ResolvedModel
 from distill.prompts import count_reasons, load_prompts
+from distill.report import build_report, write_report
 from distill.run import Run
-from distill.run_dir import Manifest
-from distill.schema import Dropped, Example, IndexRow, Prompt, Trace, Verdict, dropped
+from distill.run_dir import Manifest, RunDir, now
+from distill.schema import Dropped, Example, IndexRow, Prompt, Score, Trace, Verdict, content_hash, dropped
 from distill.stages import benchmark_configs
 from distill.terminal import bars
+from distill.train import Cell, CellWork, cells, train_all
 from distill.verify import pool_details, read_index, regrade
+from serve.batch import BatchConfig, complete
+from serve.deploy import deploy, undeploy
 
 
 def prompts_stage(current: Run) -> Manifest:
@@ -27,10 +46,16 @@ def prompts_stage(current: Run) -> Manifest:
     for name, benchmark in benchmark_configs(recipe).items():
         limit = recipe.prompts.max_problem_chars
         loaded = load_prompts(
-            [benchmark.source], base=current.base, max_problem_chars=limit, num_prompts=benchmark.num_prompts, seed=recipe.seed
+            [benchmark.source],
+            base=current.base,
+            max_problem_chars=limit,
+            num_prompts=benchmark.num_prompts,
+            seed=recipe.seed,
         )
         if not loaded.prompts:
-            raise InputError(f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source")
+            raise InputError(
+                f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source"
+            )
         run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
         exclude |= {prompt.prompt_id: name for prompt in loaded.prompts}
         drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
@@ -79,7 +104,9 @@ def generate_stage(current: Run) -> Manifest:
     return _generate_manifest(current, prompts, totals, engine_s)
 
 
-def _run_group(current: Run, group: Sequence[Pool], requests: Sequence[Any], names: str) -> tuple[dict[str, int], float]:
+def _run_group(
+    current: Run, group: Sequence[Pool], requests: Sequence[Any], names: str
+) -> tuple[dict[str, int], float]:
     session = current.session
     current.console.print(f"  [dim]{names}: starting the engine (about a minute) ...[/]")
     started = time.monotonic()
@@ -178,7 +205,9 @@ def mix_stage(current: Run) -> Manifest:
         run_dir.write_rows(examples, Example, "mix", f"{mix.name}.parquet")
         details[mix.name] = mix_details(mix, rows)
         shares = ", ".join(f"{pool} {share:.0%}" for pool, share in details[mix.name]["realised_tokens"].items())
-        current.console.print(f"  {mix.name}: {len(rows)} rows, {details[mix.name]['tokens']} tokens (by tokens: {shares})")
+        current.console.print(
+            f"  {mix.name}: {len(rows)} rows, {details[mix.name]['tokens']} tokens (by tokens: {shares})"
+        )
     common = len(next(iter(chosen.values())))
     pools = {pool for mix in recipe.mixes for pool in mix.weights}
     unsolved = [prompt for prompt in prompts if not pools <= set(best.get(prompt, {}))]
@@ -209,9 +238,148 @@ def _completions(current: Run, wanted: set[str]) -> dict[str, str]:
     return texts
 
 
+def train_stage(current: Run) -> Manifest:
+    """Train every cell whose examples, student or settings have changed."""
+    recipe, run_dir, models = current.recipe, current.run_dir, current.models
+    settings = recipe.train.model_dump(
+        exclude={"seeds", "max_failures", "max_parallel_cells", "checkpoint_every_steps"}
+    )
+    works = [_cell_work(cell, settings, run_dir, models) for cell in cells(recipe)]
+    todo = [work for work in works if not run_dir.is_complete(work.key, "train", work.cell.name)]
+    if len(todo) < len(works):
+        current.console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
+    if todo:
+        _train(current, todo)
+    return _train_manifest(current, works)
+
+
+def _cell_work(cell: Cell, settings: Any, run_dir: RunDir, models: Mapping[str, ResolvedModel]) -> CellWork:
+    model = models[cell.student.model]
+    rows = run_dir.read_table("mix", f"{cell.mix}.parquet", row_type=Example)
+    texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
+    key = content_hash("cell", cell.student.model_dump(), cell.seed, settings, model.identity, texts)
+    return CellWork(cell, model.path, (run_dir.path("mix", f"{cell.mix}.parquet"),), key)
+
+
+def _train(current: Run, works: Sequence[CellWork]) -> None:
+    session = current.session
+    with bars(current.console) as shown:
+        train_all(
+            works,
+            train=current.recipe.train,
+            run_dir=current.run_dir,
+            device=session.device,
+            report_progress=lambda cell: shown.update(
+                cell.cell,
+                cell.step,
+                cell.num_steps or 1,
+                cell.phase if cell.loss is None else f"{cell.phase}, loss {cell.loss:.3f}",
+            ),
+        )
+
+
+def _train_manifest(current: Run, works: Sequence[CellWork]) -> Manifest:
+    """Sums over the cells; a row that one cell drops counts once for that cell."""
+    done = {work.cell.name: current.run_dir.read_manifest("train", work.cell.name) for work in works}
+    manifests = {name: manifest for name, manifest in done.items() if manifest is not None}
+    drops: Counter[str] = Counter()
+    for manifest in manifests.values():
+        drops.update(manifest.drops)
+    return Manifest(
+        stage="train",
+        key="",
+        rows_in=sum(manifest.rows_in for manifest in manifests.values()),
+        rows_out=sum(manifest.rows_out for manifest in manifests.values()),
+        drops=dict(drops),
+        details={
+            "cells": {name: manifest.details for name, manifest in manifests.items()},
+            "models": {name: dataclasses.asdict(model) for name, model in current.models.items()},
+        },
+    )
+
+
+def evaluate_stage(current: Run) -> Manifest:
+    """Score every model on every benchmark that has no score yet."""
+    recipe, run_dir = current.recipe, current.run_dir
+    benchmarks = {
+        name: [
+            Prompt(**row)
+            for row in run_dir.read_table("prompts", "benchmarks", f"{name}.parquet", row_type=Prompt).to_pylist()
+        ]
+        for name in recipe.evaluate.benchmarks
+    }
+    wanted = items(evaluated_models(recipe, current.models, run_dir), benchmarks, recipe)
+    todo = [item for item in wanted if not run_dir.is_complete(item.key, *item.folder)]
+    if len(todo) < len(wanted):
+        current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
+    models = list({item.model.name: item.model for item in todo}.values())
+    for wave in waves(models, recipe.serve.max_engines):
+        _score_wave(current, wave, [item for item in todo if item.model in wave], benchmarks)
+    scores = [run_dir.read_manifest(*item.folder) for item in wanted]
+    counted = [manifest for manifest in scores if manifest is not None]
+    errors = sum(manifest.drops.get("error", 0) for manifest in counted)
+    rows_in = sum(manifest.rows_in for manifest in counted)
+    return Manifest(
+        stage="evaluate",
+        key="",
+        rows_in=rows_in,
+        rows_out=rows_in - errors,
+        drops={"error": errors} if errors else {},
+        details={"scores": len(counted)},
+    )
+
+
+def _score_wave(
+    current: Run, wave: Sequence[Evaluated], todo: Sequence[Item], benchmarks: Mapping[str, Sequence[Prompt]]
+) -> None:
+    recipe, session = current.recipe, current.session
+    config = serve_config(recipe.serve, session.device, port=0)
+    current.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
+    url = deploy([model.endpoint for model in wave], config, log_dir=session.log_dir)
+    requests = {item: list(request_rows(item, benchmarks[item.benchmark], recipe)) for item in todo}
+    # One after another fills an engine's batch, which is what counts on a CPU; GPUs of their own work side by side.
+    rows = list(chain(*requests.values()) if session.device == "cpu" else interleave(requests.values()))
+    by_name = {(item.model.name, item.benchmark): item for item in todo}
+    answered: dict[Item, list[dict[str, Any]]] = defaultdict(list)
+    try:
+        with bars(current.console) as shown:
+            for row in complete(rows, url, BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)).iter_rows():
+                item = by_name[row["model"], row["benchmark"]]
+                answered[item].append(row)
+                total = len(requests[item])
+                shown.update(f"{item.model.name} on {item.benchmark}", len(answered[item]), total)
+                if len(answered[item]) == total:
+                    _score_item(current, item, answered.pop(item), benchmarks[item.benchmark])
+    finally:
+        undeploy()
+
+
+def _score_item(current: Run, item: Item, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]) -> None:
+    verify, run_dir = current.recipe.verify, current.run_dir
+    memory_bytes = verify.memory_mb << 20
+    with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
+        by_id = {prompt.prompt_id: prompt for prompt in prompts}
+        scores = score_rows(rows, by_id, current.recipe.evaluate, graders.grade_batch)
+    errors = sum(score.verdict == Verdict.ERROR for score in scores)
+    run_dir.write_rows(scores, Score, "evaluate", item.model.name, f"{item.benchmark}.parquet")
+    drops = {"error": errors} if errors else {}
+    manifest = Manifest("evaluate", item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
+    run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
+
+
+def report_stage(current: Run) -> Manifest:
+    """Write the report from scores and manifests."""
+    path = write_report(build_report(current.recipe, current.run_dir), current.run_dir)
+    current.console.print(f"  {path}", markup=False)
+    return Manifest(stage="report", key="")
+
+
 STEPS: dict[str, Callable[[Run], Manifest]] = {
     "prompts": prompts_stage,
     "generate": generate_stage,
     "verify": verify_stage,
     "mix": mix_stage,
+    "train": train_stage,
+    "evaluate": evaluate_stage,
+    "report": report_stage,
 }

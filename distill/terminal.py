@@ -1,4 +1,4 @@
-"""What a person sees: bars with counts and time left, plain lines where there is no terminal, libraries' talk in a file."""
+"""What a person sees: bars with counts and time left, plain lines without a terminal, libraries' talk in a file."""
 
 import os
 import sys
@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 20.0
 """Without a terminal (a Ray job, CI) a long step prints a line this often."""

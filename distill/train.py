@@ -154,8 +154,8 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
             resources_per_worker={"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {}),
         ),
         run_config=RunConfig(
-            name="ray",
-            storage_path=f"{job.run_uri.rstrip('/')}/train/{job.cell}",
+            name=job.cell,
+            storage_path=f"{job.run_uri.rstrip('/')}/train/{job.cell}/ray",
             failure_config=FailureConfig(max_failures=job.train.max_failures),
         ),
     )
@@ -228,8 +228,8 @@ def train_all(
     Raises:
         StageError: Some cells failed; raised after all others have finished, naming each with its cause and log.
     """
-    _quicken_ray_train()
     nodes = cluster_nodes() if nodes is None else nodes
+    _quicken_ray_train(len(nodes))
     fleet = _Fleet(works, train=train, run_dir=run_dir, device=device, nodes=nodes)
     fleet.refuse_misfits()
     while fleet.start_next():
@@ -353,6 +353,9 @@ def cluster_nodes() -> tuple[Resources, ...]:
     return tuple(Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0)) for total in totals)
 
 
-def _quicken_ray_train() -> None:
-    """Ray Train looks at its workers every 2 s by default, and starts after each look; a small cell waits for that."""
+def _quicken_ray_train(num_nodes: int) -> None:
+    """Small cells would spend much of their time in Ray Train's defaults: a look at the workers every 2 s, and one more
+    process per cell that watches for nodes about to be taken away. Settings of the user's own stay."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    if num_nodes == 1:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -1,7 +1,7 @@
 """Checkpoints of one training cell: written in place, complete once their marker exists, the newest two kept.
 
-Ray Train restarts a dead worker; nothing but the files survives a dead driver. So the files alone say where to continue:
-the newest checkpoint of the present key whose files are all there and readable, or the one before it.
+Ray Train restarts a dead worker; nothing but the files survives a dead driver. So the files alone say where to
+continue: the newest checkpoint of the present key whose files are all there and readable, or the one before it.
 """
 
 from __future__ import annotations

@@ -50,9 +50,7 @@ def needs_grading(trace: Trace) -> bool:
     return trace.verifier != VERIFIER_VERSION or trace.verdict == Verdict.ERROR
 
 
-def _grade(
-    traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], verify: VerifyConfig
-) -> Iterator[Trace]:
+def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], verify: VerifyConfig) -> Iterator[Trace]:
     requests = [grade_request(trace, prompts[trace.prompt_id], pool.teacher.reasoning_end) for trace in traces]
     memory_bytes = verify.memory_mb << 20
     with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:

@@ -17,11 +17,9 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.config import ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
 
-ENGINE_PREFIX = "engine:"
 INGRESS = "ingress"
-APP = "students"
 
 
 def build_app(endpoints: Sequence[Endpoint], config: ServeConfig) -> Application:
@@ -61,6 +59,8 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
             "name": spec.name,
             "num_replicas": 1,
             "max_ongoing_requests": config.max_ongoing,
+            # An engine that cannot start is wrong, not unlucky: the two further tries Serve makes cost minutes.
+            "max_constructor_retry_count": 1,
             # Counted in the placement group's bundle: Ray adds the two.
             "ray_actor_options": {"num_cpus": 0},
         },

@@ -12,6 +12,12 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+APP = "students"
+"""Name of the Serve application."""
+
+ENGINE_PREFIX = "engine:"
+"""What the name of an engine's Serve deployment starts with."""
+
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM 0.29 can be started for."""
@@ -57,8 +63,8 @@ class ServeConfig(BaseModel):
     host: str = "127.0.0.1"
     """Address to listen on; the loopback address keeps other machines out."""
 
-    port: int = Field(8000, ge=1, le=65535)
-    """TCP port to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one."""
 
     device: Literal["cpu", "gpu"] = "cpu"
     """What the engines compute on."""
@@ -147,7 +153,7 @@ def adapter_rank(folder: str) -> int:
         raise ValueError(f"{folder} is no LoRA adapter: it has no adapter_config.json")
     settings = json.loads(path.read_text(encoding="utf-8"))
     if settings.get("use_dora") or settings.get("modules_to_save"):
-        raise ValueError(f"{folder} uses DoRA or modules_to_save, which cannot share an engine: merge it and serve that")
+        raise ValueError(f"{folder} uses DoRA or modules_to_save, which vLLM cannot add to a model: merge it first")
     # rank_pattern gives single modules a rank of their own, and the engine must hold the largest.
     rank = max([int(settings["r"]), *(int(value) for value in (settings.get("rank_pattern") or {}).values())])
     if rank > LORA_RANKS[-1]:
@@ -167,10 +173,16 @@ def _validate_endpoints(endpoints: Sequence[Endpoint]) -> None:
         other = weights.setdefault((endpoint.source, endpoint.adapter), endpoint.name)
         if other != endpoint.name:
             raise ValueError(f"{other!r} and {endpoint.name!r} are the same weights ({endpoint.source}): keep one")
+    if len({_engine_name(name) for name in names}) < len(names):
+        raise ValueError(f"endpoint names differ only in punctuation: {', '.join(sorted(names))}")
 
 
 def _build_spec(group: Sequence[Endpoint], rank_of: Callable[[str], int]) -> EngineSpec:
     first = group[0]
     adapters = tuple(Adapter(e.name, e.adapter, rank_of(e.adapter)) for e in group if e.adapter is not None)
-    # Serve allows no '@' or '+' to be relied on in log file names, so the engine's name is a plain word.
-    return EngineSpec(re.sub(r"[@+]", "-", first.name), first.source, adapters, tuple(group))
+    return EngineSpec(_engine_name(first.name), first.source, adapters, tuple(group))
+
+
+def _engine_name(endpoint_name: str) -> str:
+    # It becomes the name of a Serve deployment and part of its log files' names.
+    return re.sub(r"[@+.]", "-", endpoint_name)

@@ -4,14 +4,13 @@ Ray starts four processes per engine (replica, download task, engine core, worke
 of CPU time. A local model of one process needs two of them.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 
 
-class CpuEngine(VLLMEngine):  # type: ignore[misc]  # Ray is not typed
+class CpuEngine(VLLMEngine):
     """vLLM on CPU whose model runs inside the engine core process. One process only: no tensor parallelism."""
 
     async def start(self) -> None:
@@ -26,5 +25,4 @@ class CpuEngine(VLLMEngine):  # type: ignore[misc]  # Ray is not typed
         # give the one process its thread count by environment instead, unbound: engines that share a machine must not
         # all be pinned to the same cores.
         vllm_engine_config.parallel_config.distributed_executor_backend = "uni"
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
         return super()._start_async_llm_engine(vllm_engine_args, vllm_engine_config, placement_group)

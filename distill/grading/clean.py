@@ -26,6 +26,11 @@ REPLACEMENTS = (
     ("^\\circ", ""),
     ("°", ""),
     ("−", "-"),
+    ("π", "\\pi "),
+    ("∞", "\\infty"),
+    ("×", "\\times "),
+    ("·", "\\cdot "),
+    ("\\cdotp", "\\cdot"),
     ("\\lbrace", "\\{"),
     ("\\rbrace", "\\}"),
     ("\\textnormal{", "\\text{"),
@@ -44,6 +49,10 @@ ARROW = re.compile(r"\\(?:left|right)(?=[a-z])")  # \leftarrow, \rightarrow are 
 SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(\{[^{}]*\})|(\{[^{}]*\})\s*(\d))")
 SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z])(?![A-Za-z])")
 WORD_ROOT = re.compile(r"(?<!\\)\bsqrt\b")
+UNICODE_ROOT = re.compile(r"√\s*(?:(\d+|[a-z])|\(([^()]*)\))")
+SHORT_SCRIPT = re.compile(r"([_^])\{([A-Za-z0-9])\}")
+LIST_COMMA = re.compile(r"(?<=\d),\s+(?=\d)")
+ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*\{?\s*(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}*|(?:st|nd|rd|th)\b)")
 SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 TEXT_UNIT = re.compile(r"(?<=[\d})%])\s*\\text\s*\{\s*[^{}\d]*\}(?:\^\{?\d\}?)?$")
@@ -78,14 +87,20 @@ def clean(text: str) -> str:
         text = SHORT_FRACTION.sub(_short_fraction, text)
     if "sqrt" in text:
         text = SHORT_ROOT.sub(r"\\sqrt{\1}", WORD_ROOT.sub(r"\\sqrt", text))
+    if "√" in text:
+        text = UNICODE_ROOT.sub(lambda match: f"\\sqrt{{{match.group(1) or match.group(2)}}}", text)
+    if "{" in text:
+        text = SHORT_SCRIPT.sub(r"\1\2", text)
+    text = LIST_COMMA.sub(";", text)  # "32, 349" is two numbers, "32,349" is one
     return SPACES.sub("", text) if "\\text" not in text else text
 
 
 def without_units(text: str) -> str:
     """A cleaned answer less the unit behind its number; percent is a value, not a unit, and stays as `%`."""
-    text = PERCENT_WORD.sub("%", text)
+    text = ORDINAL.sub("", PERCENT_WORD.sub("%", text))
     if "\\text" in text:
-        text = SPACES.sub("", TEXT_UNIT.sub("", text))
+        text = TEXT_UNIT.sub("", text)
+        text = text if "\\text" in text else SPACES.sub("", text)
     match = UNIT_WORDS.search(text) if text[-1:].isalpha() or text[-1:] in "23}" else None
     if match and "\\" not in match.group(1) and match.group(1) not in MATHS_WORDS and "=" not in text:
         text = text[: match.start()]

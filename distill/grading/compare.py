@@ -1,9 +1,12 @@
 """Settles what can be settled without a computer algebra system; everything else is None, for Math-Verify."""
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 
 from distill.grading.clean import clean, folded, without_units, words
+from distill.grading.containers import Parts, compare_parts, parts
+from distill.grading.expression import evaluate, same_values
 from distill.grading.extract import Found, find_box
 from distill.grading.numbers import Number, numbers_in, parse_number, parse_text_number, same_number
 
@@ -14,6 +17,8 @@ class Prepared(NamedTuple):
     cleaned: str
     number: Number | None
     words: str | None
+    name: str
+    """What the value was assigned to ("x" of "x=5"), or empty."""
 
 
 class Settled(NamedTuple):
@@ -23,22 +28,27 @@ class Settled(NamedTuple):
     how: str
 
 
-def _assigned(text: str) -> str:
-    """The value of "x=5"; relations other than one plain assignment stay as they are."""
-    name, equals, value = text.partition("=")
-    is_plain = bool(equals) and "=" not in value and name.strip().isalpha() and len(name.strip()) == 1
-    return value.strip() if is_plain else text
+ASSIGNMENT = re.compile(r"([A-Za-z](?:\([a-z]\))?)\s*=\s*(?=[^=])([^=<>]+)")
+CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
+BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
+INFINITY = re.compile(r"([-+]?)\\infty")
+COMPARED_APART = ("<", ">", "\\le", "\\ge", "\\ne", "=", "\\in", "\\approx", "|")
 
 
 def prepare(text: str) -> Prepared:
     """Cleans an answer and reads it as a number or as words where it is one."""
     cleaned = clean(text)
-    bare = cleaned
     number = parse_number(cleaned)
-    if number is None and cleaned:
-        bare = without_units(_assigned(cleaned))
-        number = parse_number(bare)
-    return Prepared(bare if number is None else cleaned, number, None if number else words(cleaned))
+    if number is not None or not cleaned:
+        return Prepared(cleaned, number, None, "")
+    match = ASSIGNMENT.fullmatch(cleaned)
+    value = without_units(match.group(2).strip() if match else cleaned)
+    return Prepared(value, parse_number(value), words(value), match.group(1) if match else "")
+
+
+@lru_cache(maxsize=4096)
+def _prepared(text: str) -> Prepared:
+    return prepare(text)
 
 
 def reference_text(reference: str) -> str:
@@ -58,14 +68,85 @@ def prepare_reference(reference: str) -> Prepared:
 
 
 def compare(reference: Prepared, answer: Prepared) -> Settled | None:
-    """Equal, different, or None for "not without algebra"."""
+    """Equal, different, or None for "not without a computer algebra system"."""
+    if reference.name and answer.name and reference.name != answer.name:
+        return None
     if reference.cleaned and reference.cleaned == answer.cleaned:
         return Settled(True, "exact")
     if reference.number is not None and answer.number is not None:
         return Settled(same_number(reference.number, answer.number), "numeric")
-    if reference.words and answer.words and min(len(reference.words), len(answer.words)) > 1:
+    if reference.words or answer.words:
+        return _compare_words(reference, answer)
+    if any(mark in reference.cleaned or mark in answer.cleaned for mark in COMPARED_APART[:5]):
+        return None
+    return _compare_parts(reference.cleaned, answer.cleaned)
+
+
+def _compare_words(reference: Prepared, answer: Prepared) -> Settled | None:
+    gold, given = CHOICE.fullmatch(reference.cleaned), CHOICE.fullmatch(answer.cleaned)
+    if gold and given and gold.group(1) != reference.cleaned:  # "(C)" is a choice, a bare "C" may be a variable
+        return Settled(gold.group(1) == given.group(1), "choice")
+    if reference.words and answer.words and min(len(reference.words), len(answer.words)) > 2:
         return Settled(reference.words == answer.words, "words")
-    return None
+    if reference.number is not None and answer.words and "\\text" in answer.cleaned and " " in answer.words:
+        return Settled(False, "words")
+    if reference.words and len(reference.words) > 2:
+        return None
+    return _compare_parts(reference.cleaned, answer.cleaned)
+
+
+def _compare_parts(reference: str, answer: str) -> Settled | None:
+    based = BASED.fullmatch(reference), BASED.fullmatch(answer)
+    if based[0] and based[1]:
+        return Settled(based[0].groups() == based[1].groups(), "based")
+    gold, given = parts(reference), parts(answer)
+    if gold and given:
+        result = compare_parts(gold, given, _same)
+        return None if result is None else Settled(result, "parts")
+    if gold or given:
+        return _compare_mixed(gold, given, reference, answer)
+    result = _same(reference, answer)
+    return None if result is None else Settled(result, "evaluated")
+
+
+def _compare_mixed(gold: Parts | None, given: Parts | None, reference: str, answer: str) -> Settled | None:
+    """A single value beside several: different as soon as one of the several surely is."""
+    several, single = (gold, answer) if gold else (given, reference)
+    if several is None or "" in several.items or several.brackets not in ("", "{}"):
+        return None
+    return Settled(False, "parts") if any(_same(single, item) is False for item in several.items) else None
+
+
+def _same(reference: str, answer: str) -> bool | None:
+    """One value with one value, or nested containers."""
+    if reference == answer:
+        return True
+    left, right = _prepared(reference), _prepared(answer)
+    if left.number is not None and right.number is not None:
+        return same_number(left.number, right.number)
+    if "\\infty" in reference or "\\infty" in answer:
+        return _same_infinity(left, right)
+    if left.name or right.name:
+        return None
+    gold, given = parts(left.cleaned), parts(right.cleaned)
+    if gold and given:
+        return compare_parts(gold, given, _same)
+    if gold or given:
+        return None
+    values, others = evaluate(left.cleaned), evaluate(right.cleaned)
+    if values is None or others is None:
+        return None
+    verdict = same_values(values, others)
+    is_upper = reference != reference.lower() or answer != answer.lower()
+    return None if verdict is False and is_upper else verdict  # Math-Verify holds R and r for the same
+
+
+def _same_infinity(left: Prepared, right: Prepared) -> bool | None:
+    signs = [match and match.group(1) == "-" for match in map(INFINITY.fullmatch, (left.cleaned, right.cleaned))]
+    if None not in signs:
+        return signs[0] == signs[1]
+    is_finite = left.number is not None or right.number is not None
+    return False if is_finite else None
 
 
 def compare_text(reference: str, answer: str) -> Settled:

@@ -40,15 +40,15 @@ class Missing(NamedTuple):
     rule: str
 
 
-def answer_part(completion: str, reasoning_end: str) -> str | None:
-    """The part after the reasoning; None when the reasoning was opened and never closed."""
+def answer_part(completion: str, reasoning_end: str, *, must_reason: bool = False) -> str | None:
+    """The part after the reasoning; None when the reasoning was opened (or must have been) and never closed."""
     if not reasoning_end:
         return completion
     _, delimiter, rest = completion.rpartition(reasoning_end)
     if delimiter:
         return rest
     opening = reasoning_end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
-    is_inside = opening != reasoning_end and opening in completion
+    is_inside = must_reason or (opening != reasoning_end and opening in completion)
     return None if is_inside else completion
 
 

@@ -85,7 +85,7 @@ def decide(request: GradeRequest) -> Grade | Question:
         return _error("no_reference", "the reference answer is empty")
     if len(request.reference) > MAX_REFERENCE_CHARS:
         return _error("reference_too_long", f"{len(request.reference)} characters")
-    part = answer_part(request.completion, request.reasoning_end)
+    part = answer_part(request.completion, request.reasoning_end, must_reason=request.must_reason)
     if part is None:
         return _no_answer("reasoning_not_closed")
     if not part.strip():

@@ -102,13 +102,12 @@ def _rounded_equal(left: Fraction, right: Fraction) -> bool:
 def same_number(reference: Number, answer: Number) -> bool:
     """Equal, or equal to six decimals where one is a decimal; "28%" is 28 and 0.28, but 0.28 is not 28."""
     equal = _rounded_equal if reference.is_decimal or answer.is_decimal else Fraction.__eq__
-    if equal(reference.value, answer.value):
-        return True
     if reference.is_percent == answer.is_percent:
-        return False
-    if reference.is_percent:
-        return bool(equal(reference.value / 100, answer.value))
-    return bool(equal(reference.value, answer.value / 100))
+        return bool(equal(reference.value, answer.value))
+    percent, plain = (reference, answer) if reference.is_percent else (answer, reference)
+    # A dropped sign is a slip only where the number cannot be meant as a share: 0.5% is not one half.
+    is_sign_dropped = reference.is_percent or abs(percent.value) > 1
+    return (is_sign_dropped and bool(equal(percent.value, plain.value))) or bool(equal(percent.value / 100, plain.value))
 
 
 def numbers_in(text: str) -> list[Number]:

@@ -40,6 +40,7 @@ class GraderPool:
         self.memory_bytes = memory_bytes
         self.num_replaced = 0
         """Workers killed over a limit or found dead, for the counters of a long run."""
+        self._ended_cpu_s = 0.0
         self._nursery: Nursery | None = None
         self._idle: list[Worker] = []
         self._busy: dict[int, tuple[Worker, Job]] = {}
@@ -74,6 +75,10 @@ class GraderPool:
             with self._lock:
                 self._work_off(jobs, grades)
         return [grades[index] for index in range(len(requests))]
+
+    def worker_cpu_s(self) -> float:
+        """CPU time that rows have cost in workers, to the kernel's tick of 10 ms per worker."""
+        return self._ended_cpu_s + sum(worker.cpu_s() for worker in self._idle)
 
     def _work_off(self, jobs: deque[Job], grades: dict[int, Grade]) -> None:
         restarts = 0
@@ -123,7 +128,7 @@ class GraderPool:
             worker = self._idle.pop()
             if worker.num_rows < RECYCLE_ROWS and (worker.knows_gym or not needs_gym):
                 return worker
-            worker.end()
+            self._end(worker)
         return Worker(self._nursery, self.memory_bytes)
 
     def _collect(self, grades: dict[int, Grade]) -> None:
@@ -151,4 +156,8 @@ class GraderPool:
 
     def _replace(self, worker: Worker) -> None:
         self.num_replaced += 1
+        self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        self._ended_cpu_s += worker.cpu_s()
         worker.end()

@@ -24,6 +24,8 @@ class GradeRequest:
     """As the engine said it; "length" means that the token limit cut the completion."""
     reasoning_end: str = "</think>"
     """Delimiter after which the answer part begins; "" for a model that has none."""
+    must_reason: bool = False
+    """The model always closes its reasoning (its template may open it unseen): no delimiter means no answer."""
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,8 @@ class ModelSource:
     name: str
     source: str
     num_parameters: int | None
+    skipped: tuple[str, ...]
+    """Sources tried before it, and why they were not used."""
 
 
 @dataclass(frozen=True)

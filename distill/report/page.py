@@ -19,13 +19,14 @@ def render_page(report: Report) -> str:
     page = _environment().get_template("report.html.j2")
     # The one script of the page is allowed by its hash: markup that came with a completion could run nothing
     # even if it got past the escaping.
-    return page.render(
+    html: str = page.render(
         report=report,
         plots=plots,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup(_asset("report.css")),
     )
+    return html
 
 
 def ticks(text: str) -> Markup:

@@ -95,7 +95,9 @@ def accuracy_plot(report: Report, benchmark: str) -> str:
 
     def paint(axes: Axes) -> None:
         for arm, y in zip(arms, rows, strict=True):
-            _interval_mark(axes, arm.accuracy * 100, (arm.interval.low * 100, arm.interval.high * 100), y, colours[arm.mix])
+            _interval_mark(
+                axes, arm.accuracy * 100, (arm.interval.low * 100, arm.interval.high * 100), y, colours[arm.mix]
+            )
         _row_labels(axes, rows, [arm.mix or "untouched" for arm in arms])
         for student in dict.fromkeys(arm.student for arm in arms):
             top = min(y for arm, y in zip(arms, rows, strict=True) if arm.student == student)
@@ -103,7 +105,9 @@ def accuracy_plot(report: Report, benchmark: str) -> str:
         axes.set_xlim(*_percent_limits(arms))
         axes.set_xlabel("problems solved, %  (95 % interval)")
 
-    return draw(0.9 + 0.3 * (len(arms) + 1.2 * len(set(arm.student for arm in arms))), "Accuracy by student and mix", paint)
+    return draw(
+        0.9 + 0.3 * (len(arms) + 1.2 * len({arm.student for arm in arms})), "Accuracy by student and mix", paint
+    )
 
 
 def _percent_limits(arms: Sequence[ArmScore]) -> tuple[float, float]:
@@ -203,7 +207,9 @@ def loss_plot(report: Report, student: str) -> str:
 
 def _legend_above(axes: Axes) -> None:
     # Above the axes it hides nothing, whatever the curves do.
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4
+    )
 
 
 def _once(cell: CellRow, cells: Sequence[CellRow]) -> str:

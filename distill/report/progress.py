@@ -53,16 +53,17 @@ def peak_memory(details: Mapping[str, Any]) -> str | None:
 
 def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[CellRow]:
     """One row per training cell of the recipe that left metrics or is in the manifest."""
-    recorded = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
+    summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
     cells = [(model, read_curve(run_dir, model.name)) for model in expected_models(recipe) if model.mix]
     return [
-        _cell_row(model, curve, recorded.get(model.name, {}))
+        _cell_row(model, curve, summary.get(model.name, {}), run_dir.read_manifest("train", model.name))
         for model, curve in cells
-        if curve.steps or model.name in recorded
+        if curve.steps or model.name in summary
     ]
 
 
-def _cell_row(model: Model, curve: Curve, recorded: Mapping[str, Any]) -> CellRow:
+def _cell_row(model: Model, curve: Curve, summary: Mapping[str, Any], manifest: Manifest | None) -> CellRow:
+    recorded = {"wall_s": manifest.wall_s, **manifest.details} if manifest else summary
     return CellRow(
         cell=model.name,
         student=model.student,
@@ -104,6 +105,7 @@ def funnel(recipe: Recipe, manifests: Manifests, traces: Traces, mixes: Sequence
         *_trace_steps(manifests, traces),
         *_common_step(recipe, manifests, traces),
         *(FunnelStep(f"examples in {row.mix}", row.rows, {}) for row in mixes),
+        *_train_step(manifests),
     ]
 
 
@@ -134,5 +136,12 @@ def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[F
     common, some = set.intersection(*solved), set.union(*solved)
     prompts = manifests["prompts"].rows_out if "prompts" in manifests else len(set(traces.prompt_ids.tolist()))
     lost = {"solved by some pools only": len(some) - len(common), "solved by no pool": prompts - len(some)}
-    later = dict(manifests["mix"].drops) if "mix" in manifests else {}
-    return [FunnelStep("prompts solved by every pool", len(common), lost | later)]
+    return [FunnelStep("prompts solved by every pool", len(common), lost)]
+
+
+def _train_step(manifests: Manifests) -> list[FunnelStep]:
+    """Only where rows were lost: they are counted once for each cell that could not take them."""
+    one = manifests.get("train")
+    return (
+        [FunnelStep("examples trained on, over all cells", one.rows_out, dict(one.drops))] if one and one.drops else []
+    )

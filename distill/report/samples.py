@@ -3,7 +3,8 @@
 Chosen by the hash in their id, before any answer is looked at, so that they are not picked to please.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +13,7 @@ from distill.config import Recipe
 from distill.report.arms import Arm
 from distill.report.numbers import Answer, Sample
 from distill.report.pools import read_examples
+from distill.report.words import MISSING
 from distill.run_dir import RunDir
 from distill.schema import IndexRow, Prompt, Score, Verdict
 
@@ -43,20 +45,18 @@ def _answers(run_dir: RunDir, arm: Arm, prompt_ids: Sequence[str]) -> dict[str, 
     table = run_dir.read_table(
         "evaluate", run.model, f"{run.benchmark}.parquet", row_type=Score, columns=ANSWER_COLUMNS
     )
-    rows = _rows_of(table, prompt_ids)
     # Reversed, so that the first sample of a prompt is the one that stays.
-    return {
-        row["prompt_id"]: _answer(run.model, row) for row in sorted(rows, key=lambda row: -int(row["sample_index"]))
-    }
+    rows = sorted(_rows_of(table, prompt_ids), key=lambda row: -int(row["sample_index"]))
+    return {row["prompt_id"]: _answer(run.model, row) for row in rows}
 
 
-def _answer(label: str, row: dict[str, object]) -> Answer:
+def _answer(label: str, row: Mapping[str, Any]) -> Answer:
     return Answer(
         label=label,
-        verdict=str(row["verdict"]),
-        extracted=str(row["extracted"])[:200],
-        tokens=int(str(row["completion_tokens"])),
-        completion=cut(str(row["completion"])),
+        verdict=row["verdict"],
+        extracted=(row["extracted"] or "")[:200],
+        tokens=row["completion_tokens"],
+        completion=cut(row["completion"] or ""),
     )
 
 
@@ -66,40 +66,47 @@ def _answer_sample(
     return Sample(
         source=benchmark,
         problem=cut(prompt.problem) if prompt else f"(problem {prompt_id}: its text is not recorded)",
-        reference=cut(prompt.reference) if prompt else "not recorded",
+        reference=cut(prompt.reference) if prompt else MISSING,
         answers=tuple(table[prompt_id] for table in tables.values()),
     )
 
 
 def trace_samples(recipe: Recipe, run_dir: RunDir) -> list[Sample]:
     """One training prompt with a verified trace of each pool, as students saw them."""
-    by_pool = _examples_by_pool(recipe, run_dir)
-    common = sorted(set.intersection(*(set(rows) for rows in by_pool.values()))) if by_pool else []
-    prompts = {row["prompt_id"]: Prompt(**row) for row in _training_prompts(run_dir, common[:1]).to_pylist()}
-    lengths = _trace_tokens(run_dir, [by_pool[pool][prompt][0] for pool in by_pool for prompt in common[:1]])
+    sources = _pool_sources(recipe, run_dir)
+    common = set.intersection(*(prompts for _, prompts in sources.values())) if sources else set()
+    if not common:
+        return []
+    chosen = min(common)
+    found = [Prompt(**row) for row in _training_prompts(run_dir, [chosen]).to_pylist()]
+    answers = [_trace_answer(run_dir, pool, mix, chosen) for pool, (mix, _) in sources.items()]
     return [
         Sample(
-            source=prompts[prompt].source if prompt in prompts else "not recorded",
-            problem=cut(prompts[prompt].problem) if prompt in prompts else "not recorded",
-            reference=cut(prompts[prompt].reference) if prompt in prompts else "not recorded",
-            answers=tuple(_trace_answer(pool, *by_pool[pool][prompt], lengths) for pool in by_pool),
+            source=found[0].source if found else MISSING,
+            problem=cut(found[0].problem) if found else MISSING,
+            reference=cut(found[0].reference) if found else MISSING,
+            answers=tuple(answers),
         )
-        for prompt in common[:1]
     ]
 
 
-def _trace_answer(pool: str, trace_id: str, completion: str, lengths: dict[str, int]) -> Answer:
-    return Answer(pool, Verdict.CORRECT.value, "", lengths.get(trace_id), cut(completion))
-
-
-def _examples_by_pool(recipe: Recipe, run_dir: RunDir) -> dict[str, dict[str, tuple[str, str]]]:
-    found: dict[str, dict[str, tuple[str, str]]] = {}
+def _pool_sources(recipe: Recipe, run_dir: RunDir) -> dict[str, tuple[str, set[str]]]:
+    """pool -> the mix that holds most of its traces, and their prompts."""
+    found: dict[str, tuple[str, set[str]]] = {}
     for mix in recipe.mixes:
-        rows = read_examples(run_dir, mix.name, ("trace_id", "prompt_id", "pool", "messages")).to_pylist()
-        for row in rows:
-            pool = found.setdefault(row["pool"], {})
-            pool.setdefault(row["prompt_id"], (row["trace_id"], row["messages"][-1]["content"]))
+        table = read_examples(run_dir, mix.name, ("prompt_id", "pool"))
+        for pool in table["pool"].unique().to_pylist():
+            prompts = set(table.filter(pc.equal(table["pool"], pool))["prompt_id"].to_pylist())
+            if len(prompts) > len(found.get(pool, ("", set()))[1]):
+                found[pool] = (mix.name, prompts)
     return found
+
+
+def _trace_answer(run_dir: RunDir, pool: str, mix: str, prompt_id: str) -> Answer:
+    table = read_examples(run_dir, mix, ("trace_id", "prompt_id", "pool", "messages"))
+    row = table.filter(pc.and_(pc.equal(table["prompt_id"], prompt_id), pc.equal(table["pool"], pool))).to_pylist()[0]
+    tokens = _trace_tokens(run_dir, [row["trace_id"]]).get(row["trace_id"])
+    return Answer(pool, Verdict.CORRECT.value, "", tokens, cut(row["messages"][-1]["content"]))
 
 
 def _training_prompts(run_dir: RunDir, prompt_ids: Sequence[str]) -> pa.Table:
@@ -114,7 +121,7 @@ def _trace_tokens(run_dir: RunDir, trace_ids: Sequence[str]) -> dict[str, int]:
     return dict(zip(kept["trace_id"].to_pylist(), kept["completion_tokens"].to_pylist(), strict=True))
 
 
-def _rows_of(table: pa.Table, prompt_ids: Sequence[str]) -> list[dict[str, object]]:
+def _rows_of(table: pa.Table, prompt_ids: Sequence[str]) -> list[dict[str, Any]]:
     return list(table.filter(pc.is_in(table["prompt_id"], pa.array(prompt_ids, pa.string()))).to_pylist())
 
 

@@ -1,5 +1,6 @@
 """Scores of a run as outcomes per prompt: which models were scored, and the numbers of one model on one benchmark."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +42,14 @@ class Model:
 
 
 def expected_models(recipe: Recipe) -> list[Model]:
-    """Every model the recipe can have scored: what else lies in the folder belongs to an older recipe."""
+    """Every model of the recipe, as evaluate names it: what else lies in the folder belongs to an older recipe."""
+    several = len(recipe.train.seeds) > 1
     found = []
     for student in recipe.students:
         found.append(Model(student.name, student.name, "", None))
-        for mix in recipe.mixes:
-            base = f"{student.name}@{mix.name}"
-            found.append(Model(base, student.name, mix.name, None))
-            found += [Model(f"{base}@{seed}", student.name, mix.name, seed) for seed in recipe.train.seeds]
+        for mix, seed in itertools.product(recipe.mixes, recipe.train.seeds):
+            name = f"{student.name}@{mix.name}" + (f"@{seed}" if several else "")
+            found.append(Model(name, student.name, mix.name, seed))
     return found
 
 
@@ -59,7 +60,7 @@ def read_scores(recipe: Recipe, run_dir: RunDir) -> list[Scored]:
         for benchmark in recipe.evaluate.benchmarks
         for model in expected_models(recipe)
     ]
-    return _without_stale([scored for scored in read if len(scored.prompt_ids)])
+    return [scored for scored in read if len(scored.prompt_ids)]
 
 
 def read_scored(run_dir: RunDir, model: Model, benchmark: str) -> Scored:
@@ -114,13 +115,9 @@ def _run_shares(run: Scored, prompt_ids: NDArray[np.str_]) -> NDArray[np.float64
     correct = (run.verdicts[graded] == Verdict.CORRECT.value).astype(np.float64)
     num_graded = np.bincount(positions, minlength=len(prompt_ids)).astype(np.float64)
     num_correct = np.bincount(positions, weights=correct, minlength=len(prompt_ids))
-    return np.divide(num_correct, num_graded, out=np.full(len(prompt_ids), np.nan), where=num_graded > 0)
-
-
-def _without_stale(scores: list[Scored]) -> list[Scored]:
-    # `student@mix` beside `student@mix@seed` is a left-over of the same recipe with another number of seeds.
-    seeded = {(one.student, one.mix, one.benchmark) for one in scores if one.seed is not None}
-    return [one for one in scores if one.seed is not None or (one.student, one.mix, one.benchmark) not in seeded]
+    shares = np.full(len(prompt_ids), np.nan)
+    np.divide(num_correct, num_graded, out=shares, where=num_graded > 0)
+    return shares
 
 
 def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:

@@ -1,4 +1,4 @@
-"""Sentences and number formats of the report. Every sentence is computed; which arm it is about is set by the recipe."""
+"""Sentences and number formats of the report. Every sentence is computed; the recipe says which arm it is about."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,8 @@ from distill.report.numbers import ArmScore, CellRow, Comparison, Detectable, Mo
 from distill.statistics import Interval
 
 MISSING = "not recorded"
+MAX_IN_LINE = 4
+"""Comparisons or names in one sentence."""
 MAX_FINDINGS = 5
 """Lines above the first plot; the rest is in the table."""
 
@@ -100,18 +102,28 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
         _student_words([one for one in rest if (one.student, one.benchmark) == key])
         for key in dict.fromkeys((one.student, one.benchmark) for one in rest)
     ]
-    more = [f"{len(said) - MAX_FINDINGS} more students and benchmarks: see Comparisons."] if len(said) > MAX_FINDINGS else []
+    more = (
+        [f"{len(said) - MAX_FINDINGS} more students and benchmarks: see Comparisons."]
+        if len(said) > MAX_FINDINGS
+        else []
+    )
     return [*([_gain_count(gains)] if gains else []), *said[:MAX_FINDINGS], *more]
 
 
 def _student_words(of_student: Sequence[Comparison]) -> str:
-    """`smol` on `arithmetic`: long against short +3 points [-1, 7], no difference shown; ..."""
+    """`smol` on `arithmetic`: long against short +3 points [-1, 7], no difference shown; ...
+
+    Of a sweep of blends the recipe's first speaks for all; the table has the others.
+    """
+    first_blend = [one.first for one in of_student if one.purpose == "blend"][:1]
+    chosen = [one for one in of_student if one.purpose == "gap" or one.first in first_blend]
     said = []
-    for one in of_student:
+    for one in chosen[:MAX_IN_LINE]:
         first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
         middle = f"{first} against {second} {_signed(one)}"
         said.append(f"{middle}, {'' if one.is_shown else 'no '}difference shown{_why_not(one)}")
-    return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(said)}."
+    more = f"; {len(of_student) - len(said)} more below" if len(of_student) > len(said) else ""
+    return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(said)}{more}."
 
 
 def _why_not(one: Comparison) -> str:
@@ -154,14 +166,16 @@ def _seed_caveats(recipe: Recipe) -> list[str]:
     seeds = len(recipe.train.seeds)
     if seeds == 1:
         return ["One training seed: the intervals hold for these very weights, not for training again."]
-    return [f"{seeds} training seeds: the intervals include only part of the spread between seeds."] if seeds < 5 else []
+    return (
+        [f"{seeds} training seeds: the intervals include only part of the spread between seeds."] if seeds < 5 else []
+    )
 
 
 def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
     errors = {one.model: one.errors for one in models if one.errors}
     if not errors:
         return []
-    named = ", ".join(f"`{model}` {count}" for model, count in errors.items())
+    named = _listed([f"`{model}` {count}" for model, count in errors.items()])
     return [f"{sum(errors.values())} completions could not be graded and are in no denominator ({named})."]
 
 
@@ -169,7 +183,7 @@ def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
     cut = [one for one in models if one.truncated > 0.05 * max(1, one.num_graded + one.errors)]
     if not cut:
         return []
-    named = ", ".join(dict.fromkeys(f"`{one.model}`" for one in cut))
+    named = _listed(list(dict.fromkeys(f"`{one.model}`" for one in cut)))
     return [f"More than 5 % of the completions ran into the token limit for {named}: their accuracy is a lower bound."]
 
 
@@ -182,7 +196,12 @@ def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
         for mix in ("", *(one.name for one in recipe.mixes))
         if (student.name, mix, benchmark) not in scored
     ]
-    return [f"Not scored: {', '.join(missing)}."] if missing else []
+    return [f"Not scored: {_listed(missing)}."] if missing else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - MAX_IN_LINE} more"] if len(names) > MAX_IN_LINE else []
+    return ", ".join([*names[:MAX_IN_LINE], *more])
 
 
 def _step_caveats(cells: Sequence[CellRow]) -> list[str]:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.verify [--data DIR]
 
-Both run on one core, one row at a time. Ours is `GraderPool(num_workers=1)`, whose caller and worker take turns, with
-its start-up (imports, one fork) left out; Math-Verify is `parse` and `verify` with their defaults, imported beforehand.
+Seconds are CPU seconds, since the machine may be shared. Ours is `GraderPool(num_workers=1)`: those of the caller and of
+the worker together, with the start-up (imports, one fork) left out; Math-Verify is `parse` and `verify` with their defaults, imported beforehand.
 The last line is a JSON object. Without the data folder it says so and ends with 0.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill.grading import VERIFIER_VERSION, Grade, GraderPool, GradeRequest
+from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
 from distill.schema import Verdict
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -33,7 +33,7 @@ class Labelled(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Accepted or not per row, and the seconds it took."""
+    """Accepted or not per row, and the CPU seconds it took."""
 
     accepted: list[bool]
     seconds: float
@@ -58,20 +58,23 @@ def gsm8k(data: Path) -> list[Labelled]:
 
 def math_traces(data: Path) -> list[Labelled]:
     """Real traces of five models on MATH-500; a long trace that never ended was cut, and so is never right."""
+    golds = [row["answer"] for row in rows_of(data / "math" / "math500.jsonl")]
     labelled = []
     for row in rows_of(data / "traces" / "math500_five_models.jsonl"):
         is_long = row["model"] == LONG_MODEL
         is_cut = row["truncated"] or (is_long and "<|end_of_solution|>" not in row["response"])
         end = "<|end_of_thought|>" if is_long else ""
+        gold = golds[row["idx"]]  # the traces' own copy of it has lost signs and row breaks
         request = GradeRequest(
             row["response"],
-            row["gold"],
+            gold,
             "math",
             finish_reason="length" if is_cut else "stop",
             reasoning_end=end,
+            must_reason=is_long,
         )
         group = row["model"] + (", unfinished" if is_cut else "")
-        labelled.append(Labelled(group, request, f"${row['gold']}$", row["correct"] and not is_cut))
+        labelled.append(Labelled(group, request, f"${gold}$", row["correct"] and not is_cut))
     return labelled
 
 
@@ -96,18 +99,18 @@ def run_math_verify(rows: Sequence[Labelled]) -> Run:
     """Math-Verify alone, as a user would call it."""
     from math_verify import parse, verify
 
-    started = time.perf_counter()
+    started = time.process_time()
     accepted = [bool(verify(parse(row.gold), parse(row.request.completion))) for row in rows]
-    return Run(accepted, time.perf_counter() - started)
+    return Run(accepted, time.process_time() - started)
 
 
 def run_ours(pool: GraderPool, rows: Sequence[Labelled]) -> tuple[Run, list[Grade]]:
     """Ours, in batches of the size that a pipeline uses."""
-    started = time.perf_counter()
+    started = time.process_time() + pool.worker_cpu_s()
     grades: list[Grade] = []
     for start in range(0, len(rows), 256):
         grades += pool.grade_batch([row.request for row in rows[start : start + 256]])
-    return Run([grade.verdict == Verdict.CORRECT for grade in grades], time.perf_counter() - started), grades
+    return Run([grade.verdict == Verdict.CORRECT for grade in grades], time.process_time() + pool.worker_cpu_s() - started), grades
 
 
 def tally(rows: Sequence[Labelled], accepted: Sequence[bool]) -> dict[str, Counter[str]]:

@@ -20,7 +20,7 @@ from distill.report.progress import read_curve
 from distill.run_dir import STAGES, Manifest, RunDir
 from distill.schema import Example, IndexRow, Message, Prompt, Score, Verdict, prompt_id, trace_id
 
-ATTACK = '<script>alert(1)</script><img src=x onerror=alert(2)> `$x_1$` </pre></svg>'
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> `$x_1$` </pre></svg>"
 SIZES = {"smol-135m": 134_515_008, "smol-8l": 60_300_000}
 SOLVED = {"": 0.18, "short": 0.48, "long": 0.40, "mix-long": 0.58}
 
@@ -33,7 +33,9 @@ def make_recipe(**changes: Any) -> Recipe:
         "description": "Random rows, to look at the page.",
         "models": {name: {"sources": [f"hub/{name}"]} for name in SIZES},
         "prompts": {"sources": [gym]},
-        "teachers": [{"name": style, "model": "smol-135m", "style": style, "num_samples": 2} for style in ("long", "short")],
+        "teachers": [
+            {"name": style, "model": "smol-135m", "style": style, "num_samples": 2} for style in ("long", "short")
+        ],
         "mixes": [{"name": name, "weights": weights} for name, weights in mixes.items()],
         "students": [{"name": name, "model": name} for name in SIZES],
         "benchmarks": {"arithmetic": {"source": gym | {"seed": 1, "size": 100}}},
@@ -46,11 +48,20 @@ def make_run(folder: Path, recipe: Recipe, *, seed: int = 3, num_prompts: int = 
     rng, run_dir = random.Random(seed), RunDir(str(folder))
     prompts = [make_prompt(number) for number in range(num_prompts)]
     run_dir.write_rows(prompts, Prompt, "prompts", "prompts.parquet")
-    traces = [make_trace(rng, prompt, teacher.name, index) for prompt in prompts for teacher in recipe.teachers for index in (0, 1)]
+    traces = [
+        make_trace(rng, prompt, teacher.name, index)
+        for prompt in prompts
+        for teacher in recipe.teachers
+        for index in (0, 1)
+    ]
     run_dir.write_rows(traces, IndexRow, "verify", "verdicts.parquet")
     write_mixes(run_dir, recipe, traces, rng)
     write_scores(run_dir, recipe, rng, num_scored)
-    cells = {f"{student.name}@{mix.name}": write_metrics(run_dir, f"{student.name}@{mix.name}", rng) for student in recipe.students for mix in recipe.mixes}
+    cells = {
+        f"{student.name}@{mix.name}": write_metrics(run_dir, f"{student.name}@{mix.name}", rng)
+        for student in recipe.students
+        for mix in recipe.mixes
+    }
     write_manifests(run_dir, num_prompts, traces, cells)
     return run_dir
 
@@ -97,7 +108,9 @@ def write_scores(run_dir: RunDir, recipe: Recipe, rng: random.Random, num_scored
             for mix in ("", *(mix.name for mix in recipe.mixes)):
                 model = f"{student.name}@{mix}" if mix else student.name
                 level = SOLVED.get(mix, 0.4) - (0.08 if student.name == "smol-8l" else 0)
-                rows = [make_score(rng, model, benchmark, prompt, level + hardness[prompt.prompt_id]) for prompt in prompts]
+                rows = [
+                    make_score(rng, model, benchmark, prompt, level + hardness[prompt.prompt_id]) for prompt in prompts
+                ]
                 run_dir.write_rows(rows, Score, "evaluate", model, f"{benchmark}.parquet")
 
 
@@ -106,7 +119,20 @@ def make_score(rng: random.Random, model: str, benchmark: str, prompt: Prompt, c
     completion = f"I add the two numbers.\n{ATTACK}\nFinal Answer: {prompt.reference}"
     finish = "length" if rng.random() < 0.04 else "stop"
     tokens = round(rng.lognormvariate(4, 0.5))
-    return Score(model, benchmark, prompt.prompt_id, 0, completion, verdict.value, prompt.reference, "number", "", 40, tokens, finish)
+    return Score(
+        model,
+        benchmark,
+        prompt.prompt_id,
+        0,
+        completion,
+        verdict.value,
+        prompt.reference,
+        "number",
+        "",
+        40,
+        tokens,
+        finish,
+    )
 
 
 def write_metrics(run_dir: RunDir, cell: str, rng: random.Random) -> dict[str, Any]:
@@ -117,13 +143,26 @@ def write_metrics(run_dir: RunDir, cell: str, rng: random.Random) -> dict[str, A
 
 
 def write_manifests(run_dir: RunDir, num_prompts: int, traces: list[IndexRow], cells: dict[str, Any]) -> None:
-    models = {name: {"source": f"package://{name}", "num_parameters": size} for name, size in SIZES.items()}
+    models = {
+        name: {"source": f"package://{name}", "num_parameters": size, "skipped": ["hub: offline"]}
+        for name, size in SIZES.items()
+    }
     details: dict[str, dict[str, Any]] = {"train": {"cells": cells, "models": models, "peak_memory_mb": 3482.0}}
     drops = {"prompts": {"duplicate": 31, "in a benchmark": 4}, "generate": {"engine died": 2}}
     for number, stage in enumerate(STAGES[:-1]):
         lost = drops.get(stage, {})
         out = num_prompts if stage == "prompts" else len(traces)
-        manifest = Manifest(stage, "key", out + sum(lost.values()), out, lost, 12.5 * 3**number, "0.1.0+g1234567", "2026-01-02T03:04:05Z", details.get(stage, {}))
+        manifest = Manifest(
+            stage,
+            "key",
+            out + sum(lost.values()),
+            out,
+            lost,
+            12.5 * 3**number,
+            "0.1.0+g1234567",
+            "2026-01-02T03:04:05Z",
+            details.get(stage, {}),
+        )
         run_dir.write_manifest(manifest, stage)
 
 
@@ -231,14 +270,22 @@ def test_page_shows_hostile_completions_as_text(report: Report) -> None:
 
 def test_page_has_every_section_and_names_of_plots(report: Report) -> None:
     page = render_page(report)
-    assert set(re.findall(r"<h2[^>]*>([^<]+)", page)) >= {"Accuracy", "Comparisons", "Training", "Samples", "Provenance"}
+    assert set(re.findall(r"<h2[^>]*>([^<]+)", page)) >= {
+        "Accuracy",
+        "Comparisons",
+        "Training",
+        "Samples",
+        "Provenance",
+    }
     assert page.count('<svg role="img"') == 5  # accuracy, gap, lengths, two students' losses
     assert "currentColor" in page and "#010203" not in page
 
 
 def test_same_run_gives_the_same_page(recipe: Recipe, run_dir: RunDir, report: Report) -> None:
     again = build_report(recipe, run_dir)
-    again = dataclasses.replace(again, provenance=dataclasses.replace(again.provenance, written_at=report.provenance.written_at))
+    again = dataclasses.replace(
+        again, provenance=dataclasses.replace(again.provenance, written_at=report.provenance.written_at)
+    )
     assert render_page(again) == render_page(report)
 
 
@@ -253,12 +300,17 @@ def test_seeds_are_one_arm_with_several_runs(tmp_path: Path) -> None:
     recipe = make_recipe(train={"seeds": [0, 1]})
     run_dir = make_run(tmp_path, recipe)
     for seed in (0, 1):
-        source, target = (run_dir.local_path("evaluate", name) for name in ("smol-135m@short", f"smol-135m@short@{seed}"))
+        source, target = (
+            run_dir.local_path("evaluate", name) for name in ("smol-135m@short", f"smol-135m@short@{seed}")
+        )
         target.mkdir()
         (target / "arithmetic.parquet").write_bytes((source / "arithmetic.parquet").read_bytes())
     report = build_report(recipe, run_dir)
     arm = next(one for one in report.arms if one.label == "smol-135m@short")
-    assert arm.num_runs == 2  # the file without a seed is of an older recipe
+    assert arm.num_runs == 2
+    # Files without a seed in their name are of an older recipe.
+    assert not [one for one in report.models if one.mix == "long"]
+    assert any("`smol-135m@long` on `arithmetic`" in line for line in report.caveats if line.startswith("Not scored"))
     assert arm.gain is not None and arm.gain.test.startswith("sign-flip")
     assert "2 training seeds" in report.caveats[0]
 
@@ -280,6 +332,15 @@ def test_resumed_metrics_count_each_step_once_and_survive_a_torn_line(tmp_path: 
     run_dir.write_bytes("\n".join(lines).encode(), "train", "cell", "metrics.jsonl")
     curve = read_curve(run_dir, "cell")
     assert (curve.steps, curve.losses) == ((1, 2), (3.0, 2.0))
+
+
+def test_a_cell_is_described_by_its_own_manifest(tmp_path: Path, recipe: Recipe) -> None:
+    run_dir = make_run(tmp_path, recipe)
+    run_dir.write_manifest(
+        Manifest("train", "k", wall_s=99.5, details={"steps": 7, "peak_rss_gib": 1.25}), "train", "smol-8l@long"
+    )
+    cell = next(cell for cell in build_report(recipe, run_dir).cells if cell.cell == "smol-8l@long")
+    assert (cell.steps, cell.wall_s, cell.peak_memory) == (7, 99.5, "1.2 GiB")
 
 
 def test_a_diverged_loss_is_null_in_the_json(tmp_path: Path, recipe: Recipe) -> None:

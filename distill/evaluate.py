@@ -1,0 +1,176 @@
+"""Stage 6: students and their untouched selves answer the benchmarks through Ray Serve; the verifier that read the
+traces reads their answers.
+
+A score is kept per model and benchmark under a content key, so a finished one is never computed again. Models are
+taken in waves of as many engines as may be up at once; adapters share their base model's engine.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from cluster.session import Device
+from distill.config import EvaluateConfig, Recipe, ServeSection
+from distill.generate import sampling_params
+from distill.grading import VERIFIER_VERSION, Grade, GradeRequest
+from distill.models import ResolvedModel
+from distill.render import chat_messages
+from distill.run_dir import RunDir
+from distill.schema import Prompt, Score, Verdict, content_hash, seed_for
+from distill.train import Cell, cells
+from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
+
+STAGE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model to be scored or served: a student's untouched self, or one of its cells."""
+
+    name: str
+    source: str
+    adapter: str | None
+    key: str
+    """Content hash of the weights' origin."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """How Serve is told of it."""
+        return Endpoint(name=self.name, source=self.source, adapter=self.adapter)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One model on one benchmark: what is scored, kept and skipped as a whole."""
+
+    model: Evaluated
+    benchmark: str
+    key: str
+
+    @property
+    def folder(self) -> tuple[str, str, str]:
+        """Where its manifest is; its rows are beside that folder."""
+        return STAGE, self.model.name, self.benchmark
+
+
+def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[Evaluated]:
+    """Untouched students first, then their cells; an adapter rides on the untouched weights."""
+    untouched = [
+        Evaluated(student.name, models[student.model].path, None, models[student.model].identity)
+        for student in recipe.students
+    ]
+    return untouched + [_trained(cell, models, run_dir) for cell in cells(recipe)]
+
+
+def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> Evaluated:
+    manifest = run_dir.read_manifest("train", cell.name)
+    key = manifest.key if manifest else ""
+    if cell.student.tune.kind == "lora":
+        adapter = str(run_dir.local_path("train", cell.name, "adapter"))
+        return Evaluated(cell.name, models[cell.student.model].path, adapter, key)
+    return Evaluated(cell.name, str(run_dir.local_path("train", cell.name, "model")), None, key)
+
+
+def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Recipe) -> list[Item]:
+    """Every model on every benchmark, with the key of its score."""
+    settings = [
+        recipe.evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight"}),
+        recipe.student_chat.model_dump(),
+        recipe.serve.engine.model_dump(),
+        VERIFIER_VERSION,
+    ]
+    return [
+        Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], settings))
+        for model in models
+        for name, prompts in benchmarks.items()
+    ]
+
+
+def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
+    """Models in groups whose engines may be up together; an engine's models are never split."""
+    specs: Sequence[EngineSpec] = group_engines([model.endpoint for model in models]) if models else ()
+    by_name = {model.name: model for model in models}
+    return [
+        [by_name[endpoint.name] for spec in specs[start : start + max_engines] for endpoint in spec.endpoints]
+        for start in range(0, len(specs), max_engines)
+    ]
+
+
+def serve_config(section: ServeSection, device: Device, **address: Any) -> ServeConfig:
+    """The recipe's serving settings as the serve package takes them; `address`: host and port."""
+    engine = section.engine
+    parallel = {"tensor_parallel_size": engine.tensor_parallel, "pipeline_parallel_size": engine.pipeline_parallel}
+    return ServeConfig(
+        device=device,
+        engine_cpus=section.cpus_per_engine,
+        kv_cache_gib=engine.kv_cache_gb,
+        max_model_len=engine.max_model_len,
+        engine_kwargs={name: size for name, size in parallel.items() if size > 1} | engine.kwargs,
+        **address,
+    )
+
+
+def request_rows(item: Item, prompts: Sequence[Prompt], recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
+    evaluate = recipe.evaluate
+    for prompt in prompts:
+        for sample in range(evaluate.num_samples):
+            yield {
+                "model": item.model.name,
+                "benchmark": item.benchmark,
+                "prompt_id": prompt.prompt_id,
+                "sample_index": sample,
+                "messages": chat_messages(prompt.problem, recipe.student_chat),
+                "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)),
+            }
+
+
+def interleave(groups: Iterable[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Rows of all groups in turn, so that every engine has work from the start."""
+    for rows in zip_longest(*groups):
+        yield from (row for row in rows if row is not None)
+
+
+def score_rows(
+    rows: Sequence[Mapping[str, Any]],
+    prompts: Mapping[str, Prompt],
+    evaluate: EvaluateConfig,
+    grade_batch: Callable[[Sequence[GradeRequest]], list[Grade]],
+) -> list[Score]:
+    """Grade answered rows. A row that the endpoint could not answer is ERROR, never a wrong answer."""
+    grades = iter(grade_batch([_grade_request(row, prompts, evaluate) for row in rows if not row["error"]]))
+    return [_score(row, _failed(row) if row["error"] else next(grades)) for row in rows]
+
+
+def _grade_request(row: Mapping[str, Any], prompts: Mapping[str, Prompt], evaluate: EvaluateConfig) -> GradeRequest:
+    prompt = prompts[row["prompt_id"]]
+    return GradeRequest(
+        completion=row["completion"],
+        reference=prompt.reference,
+        answer_kind=prompt.answer_kind,
+        entry=prompt.entry,
+        finish_reason=row["finish_reason"],
+        reasoning_end=evaluate.reasoning_end,
+    )
+
+
+def _failed(row: Mapping[str, Any]) -> Grade:
+    return Grade(verdict=Verdict.ERROR, extracted="", rule="endpoint", detail=str(row["error"])[:500])
+
+
+def _score(row: Mapping[str, Any], grade: Grade) -> Score:
+    return Score(
+        model=row["model"],
+        benchmark=row["benchmark"],
+        prompt_id=row["prompt_id"],
+        sample_index=int(row["sample_index"]),
+        completion=row["completion"] or "",
+        verdict=grade.verdict,
+        extracted=grade.extracted,
+        rule=grade.rule,
+        detail=grade.detail,
+        prompt_tokens=int(row["prompt_tokens"] or 0),
+        completion_tokens=int(row["completion_tokens"] or 0),
+        finish_reason=row["finish_reason"] or "",
+    )

@@ -1,0 +1,135 @@
+"""Answers made of several: tuples, intervals, sets, lists, unions, matrices, plus-or-minus pairs."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+Compare = Callable[[str, str], bool | None]
+"""Same, different, or None for "cannot tell"."""
+
+MAX_PARTS = 40
+OPENING = "([{"
+CLOSING = ")]}"
+MATRIX = re.compile(r"\\begin\{([pbvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}")
+MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
+JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
+
+
+class Parts(NamedTuple):
+    """The items of a container and how it is bracketed: "()", "[)", "{}", "" for a bare list, "cup", "matrix"."""
+
+    brackets: str
+    items: tuple[str, ...]
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the position of an item matters."""
+        return self.brackets not in ("", "{}")
+
+
+def _split(text: str, separators: str) -> list[str] | None:
+    """Splits outside brackets; None where brackets do not match."""
+    items, depth, start, position = [], 0, 0, 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\" and text[position + 1 : position + 2] not in ("{", "}"):
+            position += 2
+            continue
+        depth += (character in OPENING) - (character in CLOSING)
+        if depth < 0:
+            return None
+        if depth == 0 and character in separators:
+            items.append(text[start:position])
+            start = position + 1
+        position += 1
+    return [*items, text[start:]] if depth == 0 else None
+
+
+def _is_wrapped(text: str) -> bool:
+    """Whether the first bracket closes at the very end."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character in OPENING) - (character in CLOSING)
+        if depth == 0:
+            return position == len(text) - 1
+    return False
+
+
+def _unwrap(text: str) -> tuple[str, str]:
+    """Brackets and inside of "(a,b]", "\\{a,b\\}"; no brackets for a bare list."""
+    if text.startswith("\\{") and text.endswith("\\}") and _is_wrapped(text[1:-2] + "}"):
+        return "{}", text[2:-2]
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _is_wrapped(text):
+        return text[0] + text[-1], text[1:-1]
+    return "", text
+
+
+def parts(text: str) -> Parts | None:
+    """The container that a cleaned answer is, or None for a single value."""
+    text = JOINER.sub(",", MEMBER.sub("", text, count=1))
+    matrix = MATRIX.fullmatch(text)
+    if matrix:
+        rows = [row.split("&") for row in matrix.group(2).strip().removesuffix("\\\\").split("\\\\")]
+        return Parts(f"matrix{len(rows)}x{len(rows[0])}", tuple(item.strip() for row in rows for item in row))
+    if "\\cup" in text:
+        return Parts("cup", tuple(part.strip() for part in text.split("\\cup")))
+    brackets, inside = _unwrap(text)
+    items = _split(inside, ",;")
+    if items is None or len(items) > MAX_PARTS:
+        return None
+    if len(items) == 1:
+        return Parts("", _plus_minus(text)) if "\\pm" in text else Parts("{}", (inside,)) if brackets == "{}" else None
+    expanded = tuple(value.strip() for item in items for value in _plus_minus(item))
+    return Parts(brackets, expanded) if all(expanded) else None
+
+
+def _plus_minus(item: str) -> tuple[str, ...]:
+    return (item.replace("\\pm", "+"), item.replace("\\pm", "-")) if "\\pm" in item else (item,)
+
+
+def _compare_ordered(reference: Sequence[str], answer: Sequence[str], same: Compare) -> bool | None:
+    results = [same(left, right) for left, right in zip(reference, answer, strict=True)]
+    if False in results:
+        return False
+    return True if all(results) else None
+
+
+def _has_stranger(reference: Sequence[str], answer: Sequence[str], same: Compare) -> bool:
+    """Whether an item of the reference is surely none of the answer's."""
+    return any(all(same(item, other) is False for other in answer) for item in reference)
+
+
+def _compare_unordered(reference: Sequence[str], answer: Sequence[str], same: Compare) -> bool | None:
+    remaining = list(answer)
+    for item in reference:
+        match = next((index for index, other in enumerate(remaining) if same(item, other)), None)
+        if match is None:
+            return False if _has_stranger(reference, answer, same) else None
+        remaining.pop(match)
+    return True
+
+
+def _are_intervals(reference: Parts, answer: Parts) -> bool:
+    """Whether other brackets mean another answer: half-open ones and infinite ends belong to intervals, not to pairs."""
+    kinds = {reference.brackets, answer.brackets}
+    if len(reference.items) != 2 or not kinds <= {"()", "[)", "(]", "[]"}:
+        return False
+    return bool(kinds & {"[)", "(]"}) or any("\\infty" in item for item in reference.items)
+
+
+def compare_parts(reference: Parts, answer: Parts, same: Compare) -> bool | None:
+    """Item by item. Other brackets with the same items (an open interval for a pair) are Math-Verify's to judge."""
+    are_lists = not reference.is_ordered and not answer.is_ordered
+    if len(reference.items) != len(answer.items):
+        stranger = are_lists and (
+            _has_stranger(reference.items, answer.items, same) or _has_stranger(answer.items, reference.items, same)
+        )
+        return False if stranger else None
+    if reference.brackets == answer.brackets:
+        compare = _compare_ordered if reference.is_ordered else _compare_unordered
+        return compare(reference.items, answer.items, same)
+    if are_lists:
+        return _compare_unordered(reference.items, answer.items, same)
+    if _are_intervals(reference, answer) or _has_stranger(reference.items, answer.items, same):
+        return False
+    return None

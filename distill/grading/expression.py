@@ -1,0 +1,278 @@
+"""Small closed forms, evaluated: enough algebra for most answers, in time linear in their length.
+
+Two expressions are the same when they agree at fixed sample points, exactly where only rationals occur and to eleven
+digits where roots do; they differ when they are clearly apart at one point. All else is left to Math-Verify: functions,
+relations, subscripted numbers, anything ambiguous ("1/2x"), deep or large.
+"""
+
+import cmath
+import math
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+Value = Fraction | float | complex
+Node = Callable[[int], Value]
+"""An expression as a function of the number of a sample point."""
+
+MAX_CHARS = 300
+MAX_DEPTH = 25
+MAX_BITS = 2_000
+"""Of a numerator or denominator: above it exact arithmetic is no longer cheap."""
+NUM_POINTS = 3
+SAME = 1e-11
+APART = 1e-3
+MAX_FLOAT = 1e8
+"""Beyond it, eleven digits no longer tell two integers from each other."""
+
+TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]])")
+WORD = re.compile(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]{3,}")
+TIMES = frozenset({"*", "\\cdot", "\\times"})
+FUNCTION_NAMES = frozenset("fghFGHPQpq")
+OPENING = {"(": ")", "{": "}", "[": "]"}
+
+
+class UnsupportedError(ValueError):
+    """Not a small closed form."""
+
+
+def _tokens(text: str) -> list[str]:
+    if len(text) > MAX_CHARS or WORD.search(text):
+        raise UnsupportedError(text[:40])
+    tokens, position = [], 0
+    text = text.rstrip()
+    while position < len(text):
+        match = TOKEN.match(text, position)
+        if match is None:
+            raise UnsupportedError(text[position : position + 20])
+        tokens.append(match.group(1))
+        position = match.end()
+    return tokens
+
+
+def _bounded(value: Value) -> Value:
+    if isinstance(value, Fraction):
+        if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
+            raise UnsupportedError("too large")
+    elif not cmath.isfinite(value):
+        raise UnsupportedError("not finite")
+    return value
+
+
+def _inexact(value: Value) -> float | complex:
+    return float(value) if isinstance(value, Fraction) else value
+
+
+def _sum(left: Value, right: Value) -> Value:
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return _bounded(left + right)
+    return _bounded(_inexact(left) + _inexact(right))
+
+
+def _product(left: Value, right: Value) -> Value:
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return _bounded(left * right)
+    return _bounded(_inexact(left) * _inexact(right))
+
+
+def _power(base: Value, exponent: Value) -> Value:
+    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
+        bits = base.numerator.bit_length() + base.denominator.bit_length()
+        if abs(exponent) * bits > MAX_BITS:
+            raise UnsupportedError("too large")
+        return Fraction(base ** int(exponent))
+    if isinstance(exponent, complex) or (isinstance(base, Fraction | float) and base < 0):
+        raise UnsupportedError("a branch to choose")
+    return _bounded(_inexact(base) ** _inexact(exponent))
+
+
+def _root(value: Value, degree: int) -> Value:
+    if isinstance(value, complex) or value < 0 or not 1 < degree < 10:
+        raise UnsupportedError("a branch to choose")
+    if degree == 2 and isinstance(value, Fraction):
+        top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
+        if top * top == value.numerator and bottom * bottom == value.denominator:
+            return Fraction(top, bottom)
+    return _bounded(_inexact(value) ** (1 / degree))
+
+
+@lru_cache(maxsize=512)
+def _sample(name: str, point: int) -> Fraction:
+    """A fixed rational near one, of either sign, for a variable."""
+    seed = sum(ord(character) * 31**place for place, character in enumerate(name)) * 7919 + point * 104_729
+    size = Fraction(37 + seed % 101, 61 + seed % 53)
+    return -size if point == 1 else size
+
+
+class _Parser:
+    """Recursive descent over tokens; every method consumes what it returns."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.position = 0
+        self.depth = 0
+
+    def peek(self) -> str:
+        return self.tokens[self.position] if self.position < len(self.tokens) else ""
+
+    def take(self, expected: str = "") -> str:
+        token = self.peek()
+        if not token or (expected and token != expected):
+            raise UnsupportedError(f"expected {expected or 'more'}")
+        self.position += 1
+        return token
+
+    def sum(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UnsupportedError("too deep")
+        sign = self.take() if self.peek() in ("+", "-") else "+"
+        total = _signed(self.product(), sign)
+        while self.peek() in ("+", "-"):
+            sign = self.take()
+            total = _both(_sum, total, _signed(self.product(), sign))
+        self.depth -= 1
+        return total
+
+    def product(self) -> Node:
+        total = self.factor()
+        may_juxtapose = True
+        while self.peek() not in ("", ")", "}", "]", "+", "-"):
+            token = self.peek()
+            if token in TIMES or token == "/":
+                self.take()
+                may_juxtapose = token != "/"
+                factor = self.factor()
+                total = _both(_product, total, factor if token != "/" else _inverse(factor))
+            elif may_juxtapose:
+                total = _both(_product, total, self.factor())
+            else:
+                raise UnsupportedError("a/bc is ambiguous")
+        return total
+
+    def factor(self) -> Node:
+        base = self.atom()
+        if self.peek() != "^":
+            return base
+        self.take()
+        exponent = self.group() if self.peek() == "{" else self.exponent_token()
+        return _both(_power, base, exponent)
+
+    def exponent_token(self) -> Node:
+        """The one token that "^" takes without braces; of "10^12" TeX raises only the 1, but writers mean 12."""
+        token = self.take()
+        if token.isdigit() and len(token) == 1:
+            return _constant(Fraction(token))
+        if len(token) == 1 and token.isalpha():
+            return _variable(token)
+        raise UnsupportedError("exponent")
+
+    def group(self) -> Node:
+        closing = OPENING[self.take()]
+        inner = self.sum()
+        self.take(closing)
+        return inner
+
+    def argument(self) -> Node:
+        """What \\frac and \\sqrt take: a group, or "\\pi" alone."""
+        if self.peek() == "{":
+            return self.group()
+        if self.peek() == "\\pi":
+            self.take()
+            return _constant(math.pi)
+        raise UnsupportedError("argument without braces")
+
+    def atom(self) -> Node:
+        token = self.peek()
+        if token in OPENING:
+            return self.group()
+        self.take()
+        if token[0].isdigit() or token[0] == ".":
+            return self.number(token)
+        if token == "\\frac":
+            return _both(_product, self.argument(), _inverse(self.argument()))
+        if token == "\\sqrt":
+            return self.root()
+        if token == "\\pi":
+            return _constant(math.pi)
+        if token[0].isalpha():
+            if token in FUNCTION_NAMES and self.peek() == "(":
+                raise UnsupportedError("a function")
+            return _variable(token)
+        raise UnsupportedError(token)
+
+    def number(self, token: str) -> Node:
+        value = Fraction(token)
+        after = self.tokens[self.position : self.position + 7]
+        is_mixed = after[:2] == ["\\frac", "{"] and after[3:5] == ["}", "{"] and after[6:] == ["}"]
+        if is_mixed and token.isdigit() and after[2].isdigit() and after[5].isdigit():
+            self.position += 7
+            value += Fraction(int(after[2]), int(after[5]))
+        return _constant(value)
+
+    def root(self) -> Node:
+        degree = 2
+        if self.peek() == "[":
+            self.take()
+            token = self.take()
+            degree = int(token) if token.isdigit() and len(token) == 1 else 0
+            self.take("]")
+        inner = self.argument()
+        return lambda point: _root(inner(point), degree)
+
+
+def _constant(value: Value) -> Node:
+    return lambda point: value
+
+
+def _variable(name: str) -> Node:
+    if name == "i":
+        return _constant(1j)
+    if name == "e":
+        return _constant(math.e)
+    return lambda point: _sample(name, point)
+
+
+def _both(operation: Callable[[Value, Value], Value], left: Node, right: Node) -> Node:
+    return lambda point: operation(left(point), right(point))
+
+
+def _signed(node: Node, sign: str) -> Node:
+    return node if sign == "+" else lambda point: -node(point)
+
+
+def _inverse(node: Node) -> Node:
+    return lambda point: 1 / node(point)
+
+
+FAULTS = (UnsupportedError, ZeroDivisionError, OverflowError, RecursionError)
+
+
+@lru_cache(maxsize=4096)
+def evaluate(text: str) -> tuple[Value, ...] | None:
+    """The values of a cleaned expression at the sample points, or None where it is not a small closed form."""
+    try:
+        parser = _Parser(_tokens(text))
+        root = parser.sum()
+        if parser.peek():
+            return None
+        return tuple(root(point) for point in range(NUM_POINTS))
+    except FAULTS:
+        return None
+
+
+def same_values(reference: tuple[Value, ...], answer: tuple[Value, ...]) -> bool | None:
+    """True where they agree at all points, False where clearly apart at one, None in between."""
+    verdict: bool | None = True
+    for left, right in zip(reference, answer, strict=True):
+        if isinstance(left, Fraction) and isinstance(right, Fraction) and left == right:
+            continue
+        a, b = complex(_inexact(left)), complex(_inexact(right))
+        distance, size = abs(a - b), max(abs(a), abs(b), 1e-6)
+        if distance > APART * size:
+            return False
+        is_exact = isinstance(left, Fraction) and isinstance(right, Fraction)
+        if is_exact or distance > SAME * size or size > MAX_FLOAT:
+            verdict = None
+    return verdict

@@ -1,0 +1,146 @@
+"""A Ray Data set through served models: every row comes back, with a completion or with the reason why not."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import openai
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+INPUT_COLUMNS = ("model", "messages", "sampling")
+
+OUTPUT_FIELDS = (
+    pa.field("completion", pa.string()),
+    pa.field("finish_reason", pa.string()),
+    pa.field("prompt_tokens", pa.int64()),
+    pa.field("completion_tokens", pa.int64()),
+    pa.field("error", pa.string()),
+)
+
+OPENAI_SAMPLING = frozenset(
+    {"temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty", "logprobs", "n"}
+)
+"""What the openai client takes as arguments; other keys (top_k, min_p, ...) are vLLM's and travel in the body."""
+
+
+class BatchConfig(BaseModel):
+    """How rows are sent to an endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_in_flight: int = Field(64, ge=1)
+    """Requests that wait for an answer at the same time; at least the engines' max_num_seqs keeps them busy."""
+
+    max_retries: int = Field(8, ge=0)
+    """Further tries after a dropped connection, a time-out or a 408, 409, 429 or 5xx answer; waits grow to 8 s each."""
+
+    timeout_s: float = Field(600.0, gt=0)
+    """Seconds that one try may take."""
+
+    num_cpus: float = Field(0.1, gt=0)
+    """CPUs that Ray sets aside for the sender."""
+
+
+class Answer(NamedTuple):
+    """What became of one row. `error` is empty exactly if the endpoint answered."""
+
+    completion: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str = ""
+
+
+def complete(
+    rows: "Dataset | Sequence[Mapping[str, Any]]", base_url: str, config: BatchConfig | None = None
+) -> "Dataset":
+    """Answer every row (`model`, `messages`, `sampling`; other columns pass through), lazily and in the order given.
+
+    Adds completion, finish_reason, prompt_tokens, completion_tokens and error (empty on success). A row that fails is
+    kept with its reason; one output row per input row.
+
+    Raises:
+        ValueError: a needed column is missing.
+    """
+    from ray.data import ActorPoolStrategy
+
+    config = config or BatchConfig()
+    data = _as_dataset(rows)
+    _validate_columns(data)
+    return data.map_batches(
+        Sender,
+        fn_constructor_args=(base_url, config),
+        batch_format="pyarrow",
+        # Ray runs four batches of an async actor at once: half a window each keeps the window full while the slowest
+        # row of a batch is still being written.
+        batch_size=max(1, config.max_in_flight // 2),
+        compute=ActorPoolStrategy(size=1),
+        num_cpus=config.num_cpus,
+    )
+
+
+class Sender:
+    """The actor that holds the connections. One window for all batches, so that requests in flight stay bounded."""
+
+    def __init__(self, base_url: str, config: BatchConfig) -> None:
+        self._client = openai.AsyncOpenAI(
+            base_url=f"{base_url}/v1", api_key="none", timeout=config.timeout_s, max_retries=config.max_retries
+        )
+        self._window = asyncio.Semaphore(config.max_in_flight)
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Append the answers to one batch."""
+        answers = await asyncio.gather(*(self._answer(row) for row in batch.to_pylist()))
+        for index, field in enumerate(OUTPUT_FIELDS):
+            batch = batch.append_column(field, pa.array([answer[index] for answer in answers], field.type))
+        return batch
+
+    async def _answer(self, row: Mapping[str, Any]) -> Answer:
+        async with self._window:
+            try:
+                response = await self._client.chat.completions.create(**request_arguments(row))
+            except openai.APIError as error:
+                return Answer(error=_reason(error))
+            except (TypeError, ValueError) as error:  # a row the client cannot even send
+                return Answer(error=f"{type(error).__name__}: {error}")
+        choice = response.choices[0]
+        usage = response.usage
+        return Answer(
+            completion=choice.message.content or "",
+            finish_reason=choice.finish_reason or "",
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+        )
+
+
+def request_arguments(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as arguments of the openai client. Arrow fills absent struct fields with null: those are left out."""
+    sampling = {key: value for key, value in (row["sampling"] or {}).items() if value is not None}
+    extra = {key: sampling.pop(key) for key in sorted(sampling.keys() - OPENAI_SAMPLING)}
+    messages = [{key: value for key, value in message.items() if value is not None} for message in row["messages"]]
+    arguments = {"model": row["model"], "messages": messages, **sampling}
+    return {**arguments, "extra_body": extra} if extra else arguments
+
+
+def _reason(error: openai.APIError) -> str:
+    status = getattr(error, "status_code", None)
+    label = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
+    return f"{label}: {error.message}"[:1000]
+
+
+def _as_dataset(rows: "Dataset | Sequence[Mapping[str, Any]]") -> "Dataset":
+    import ray.data
+
+    if isinstance(rows, ray.data.Dataset):
+        return rows
+    return ray.data.from_arrow(pa.Table.from_pylist([dict(row) for row in rows]))
+
+
+def _validate_columns(data: "Dataset") -> None:
+    columns = data.columns() or []
+    if missing := [name for name in INPUT_COLUMNS if name not in columns]:
+        raise ValueError(f"rows for an endpoint need {', '.join(INPUT_COLUMNS)}; missing: {', '.join(missing)}")

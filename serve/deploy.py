@@ -1,0 +1,218 @@
+"""Starts the engines of some endpoints and returns once every one of them has answered; stops them again.
+
+The caller has connected to Ray. Nothing here writes on the terminal.
+"""
+
+import glob
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from serve.client import first_answers, served_models
+from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.errors import ServeError
+
+POLL_S = 0.5
+PROXY_GRACE_S = 30.0
+"""Seconds from a running application to an open port, before we say that something else is wrong."""
+
+
+class Progress(NamedTuple):
+    """How far a deployment is."""
+
+    ready_engines: int
+    num_engines: int
+    elapsed_s: float
+
+
+def deploy(
+    endpoints: Sequence[Endpoint],
+    config: ServeConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    log_dir: str | None = None,
+) -> str:
+    """Serve `endpoints` and return the base URL, without the trailing /v1.
+
+    `log_dir` is the Ray session's log folder, to be named in an error.
+
+    Raises:
+        ValueError: the endpoints cannot be served as they are.
+        ServeError: an engine failed or the deadline passed; nothing is left running.
+    """
+    specs = group_engines(endpoints)
+    started = time.monotonic()
+    config = config.model_copy(update={"port": _resolve_port(config)})
+    with _quiet_libraries():
+        try:
+            _start(endpoints, config)
+            _wait_for_engines(specs, config, _Clock(started, on_progress), log_dir)
+            _wait_for_answers(endpoints, config)
+        except BaseException:  # also Ctrl-C: half-started engines would hold their memory
+            undeploy()
+            raise
+    return base_url(config)
+
+
+def undeploy() -> None:
+    """Stop every engine that `deploy` started; Serve itself goes with the Ray session."""
+    with _quiet_libraries():
+        from ray import serve as ray_serve
+
+        ray_serve.delete(APP)
+
+
+def base_url(config: ServeConfig) -> str:
+    """Address for clients on this machine."""
+    return f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
+
+
+class _Clock(NamedTuple):
+    started: float
+    on_progress: Callable[[Progress], None] | None
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def report(self, ready: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(ready, total, self.elapsed_s))
+
+
+def _start(endpoints: Sequence[Endpoint], config: ServeConfig) -> None:
+    from ray import serve as ray_serve
+
+    # Before the import below, which takes seconds: the controller and the proxy start meanwhile.
+    ray_serve.start(http_options={"host": config.host, "port": config.port})
+    from serve.app import build_app
+
+    target = ray_serve.RunTarget(target=build_app(endpoints, config), name=APP, route_prefix="/")
+    ray_serve.run_many([target], wait_for_applications_running=False)
+
+
+def _wait_for_engines(specs: Sequence[EngineSpec], config: ServeConfig, clock: _Clock, log_dir: str | None) -> None:
+    from ray import serve as ray_serve
+
+    while True:
+        app = ray_serve.status().applications[APP]
+        states = {spec.name: app.deployments.get(ENGINE_PREFIX + spec.name) for spec in specs}
+        ready = _in_state(specs, states, {"HEALTHY"})
+        clock.report(len(ready), len(specs))
+        if app.status == "RUNNING":
+            return
+        failed = _in_state(specs, states, {"DEPLOY_FAILED", "UNHEALTHY"})
+        if failed or app.status == "DEPLOY_FAILED":
+            raise ServeError(_failure(failed, states, app.message, log_dir))
+        if clock.elapsed_s > config.startup_deadline_s:
+            late = [spec for spec in specs if spec not in ready]
+            raise ServeError(_lateness(late, config, log_dir))
+        time.sleep(POLL_S)
+
+
+def _in_state(specs: Sequence[EngineSpec], states: Mapping[str, Any], wanted: Set[str]) -> list[EngineSpec]:
+    # Serve lists a deployment a moment after the application.
+    return [spec for spec in specs if (state := states[spec.name]) is not None and state.status in wanted]
+
+
+def _failure(failed: Sequence[EngineSpec], states: Mapping[str, Any], message: str, log_dir: str | None) -> str:
+    if not failed:
+        return f"the server did not start: {_last_line(message)}"
+    spec = failed[0]
+    log = _engine_log(spec, log_dir)
+    cause = _root_cause(log) or _last_line(states[spec.name].message)
+    return f"the engine of {_describe(spec)} did not start: {cause}{_log_hint(log)}"
+
+
+def _lateness(late: Sequence[EngineSpec], config: ServeConfig, log_dir: str | None) -> str:
+    names = "; ".join(_describe(spec) for spec in late) or "the HTTP door"
+    log = _engine_log(late[0], log_dir) if late else None
+    return (
+        f"not ready after {config.startup_deadline_s:g} s: {names}. "
+        f"Fewer engines at once, or a larger startup_deadline_s{_log_hint(log)}"
+    )
+
+
+def _describe(spec: EngineSpec) -> str:
+    return f"{', '.join(endpoint.name for endpoint in spec.endpoints)} (weights: {spec.source})"
+
+
+def _log_hint(log: str | None) -> str:
+    return f". Its log: {log}" if log else ". Its log is in the Ray session's log folder"
+
+
+def _engine_log(spec: EngineSpec, log_dir: str | None) -> str | None:
+    """The newest output file of the engine's processes; Ray names such files by worker, not by actor."""
+    if log_dir is None:
+        return None
+    mark = f":actor_name:ServeReplica:{APP}:{ENGINE_PREFIX}{spec.name}\n"
+    found = [path for path in glob.glob(os.path.join(log_dir, "worker-*.out")) if mark in _read(path, 500)]
+    return max(found, key=os.path.getmtime, default=None)
+
+
+def _read(path: str, limit: int = -1) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(limit)
+
+
+def _root_cause(log: str | None) -> str | None:
+    """The first exception in the engine's output. Serve's own message only says to see above."""
+    if log is None:
+        return None
+    found = re.findall(r"([A-Za-z_.]+(?:Error|Exception): .+)", _read(log))
+    return found[0][:500] if found else None
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
+
+
+def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig) -> None:
+    names = [endpoint.name for endpoint in endpoints]
+    deadline = time.monotonic() + PROXY_GRACE_S
+    while set(served_models(base_url(config))) != set(names):
+        if time.monotonic() > deadline:
+            raise ServeError(
+                f"the engines run, but {base_url(config)} does not list them: this Ray cluster's Serve probably "
+                "listens on another port already. Stop it first (`serve shutdown`)"
+            )
+        time.sleep(POLL_S)
+    # One token each loads the adapter, the chat template and the kernels before a user waits for them.
+    first_answers(base_url(config), names)
+
+
+def _resolve_port(config: ServeConfig) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise ServeError(
+                f"cannot listen on {config.host}:{config.port} ({error.strerror}): choose another serve.port, "
+                "or 0 for a free one"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep Ray's and vLLM's announcements off the terminal, and the caller's logging as it was.
+
+    Importing ray.serve.llm replaces the handlers of the root logger by one that prints JSON, and Ray's loggers set
+    their own levels as they go: only the global switch holds them all.
+    """
+    root = logging.getLogger()
+    handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,117 @@
+"""One real engine on Ray Serve: plain weights and an adapter behind one address, asked as users ask."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from serve.batch import complete
+from serve.client import ask, served_models
+from serve.config import Endpoint, ServeConfig
+from serve.deploy import Progress, deploy, undeploy
+from serve.errors import ServeError, UnknownModelError
+from tests.integration.tiny_models import make_tiny_adapter, make_tiny_model
+
+pytestmark = pytest.mark.integration
+
+CONFIG = ServeConfig(port=0, max_model_len=256, max_num_seqs=8, kv_cache_gib=0.1)
+QUESTION = "What is 3 + 4?"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Progress]]]:
+    """The base URL of a tiny model and one adapter on it, and what was reported while they started."""
+    import ray
+
+    folder = tmp_path_factory.mktemp("serve")
+    model = make_tiny_model(folder / "model", seed=1)
+    adapter = make_tiny_adapter(folder / "adapter", model, seed=2)
+    endpoints = [
+        Endpoint(name="tiny", source=str(model), metadata={"kind": "baseline"}),
+        Endpoint(name="tiny@mix-long", source=str(model), adapter=str(adapter), metadata={"accuracy": 0.5}),
+    ]
+    root = Path(__file__).parents[2]
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=256 << 20,
+        runtime_env={"env_vars": {"PYTHONPATH": str(root)}},
+    )
+    seen: list[Progress] = []
+    try:
+        yield deploy(endpoints, CONFIG, on_progress=seen.append), seen
+        undeploy()
+    finally:
+        ray.shutdown()
+
+
+def chat(url: str, model: str, **options: Any) -> str:
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    answer = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": QUESTION}], temperature=0.0, seed=0, max_tokens=24, **options
+    )
+    return answer.choices[0].message.content or ""
+
+
+def test_every_endpoint_is_listed_with_its_metadata(served: tuple[str, list[Progress]]) -> None:
+    models = served_models(served[0])
+    assert set(models) == {"tiny", "tiny@mix-long"}
+    assert models["tiny"]["kind"] == "baseline"
+    assert models["tiny@mix-long"]["accuracy"] == 0.5
+
+
+def test_progress_counts_up_to_all_engines(served: tuple[str, list[Progress]]) -> None:
+    ready = [progress.ready_engines for progress in served[1]]
+    assert ready == sorted(ready) and ready[-1] == served[1][-1].num_engines == 1
+
+
+def test_the_adapter_answers_differently_from_the_plain_weights(served: tuple[str, list[Progress]]) -> None:
+    plain, adapted = chat(served[0], "tiny"), chat(served[0], "tiny@mix-long")
+    assert plain and adapted and plain != adapted
+    assert chat(served[0], "tiny") == plain, "a greedy answer repeats"
+
+
+def test_ask_streams_the_same_answer(served: tuple[str, list[Progress]]) -> None:
+    pieces = list(ask(served[0], "tiny@mix-long", QUESTION, max_tokens=24))
+    assert len(pieces) > 1
+    assert "".join(pieces) == chat(served[0], "tiny@mix-long")
+
+
+def test_ask_names_the_models_there_are(served: tuple[str, list[Progress]]) -> None:
+    with pytest.raises(UnknownModelError, match=r"no model 'nope'.*tiny, tiny@mix-long"):
+        list(ask(served[0], "nope", QUESTION))
+
+
+def test_ask_says_how_to_start_an_endpoint_when_nothing_listens() -> None:
+    with pytest.raises(ServeError, match="start one with"):
+        list(ask("http://127.0.0.1:9", "tiny", QUESTION))
+
+
+def test_a_batch_returns_every_row_once_and_keeps_impossible_ones_with_a_reason(
+    served: tuple[str, list[Progress]],
+) -> None:
+    rows = [
+        {
+            "row": number,
+            "model": "tiny" if number % 2 else "tiny@mix-long",
+            "messages": [{"role": "user", "content": f"{number} + {number}?"}],
+            "sampling": {"temperature": 0.0, "seed": number, "max_tokens": 8},
+        }
+        for number in range(20)
+    ]
+    rows[3]["messages"] = [{"role": "user", "content": "9" * 1000}]
+    rows[4]["model"] = "nope"
+    done = sorted(complete(rows, served[0]).take_all(), key=lambda row: row["row"])
+    assert [row["row"] for row in done] == list(range(20))
+    assert {row["row"] for row in done if row["error"]} == {3, 4}
+    assert "context length" in done[3]["error"]
+    assert all(row["finish_reason"] in {"stop", "length"} and row["prompt_tokens"] for row in done if not row["error"])
+
+
+def test_a_busy_port_is_refused_before_an_engine_starts(served: tuple[str, list[Progress]]) -> None:
+    port = int(served[0].rsplit(":", 1)[1])
+    with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port}"):
+        deploy([Endpoint(name="x", source="nowhere")], CONFIG.model_copy(update={"port": port}))

@@ -1,0 +1,72 @@
+"""The batching plan and the schedule: complete, deterministic, the same for every arm."""
+
+import itertools
+
+import pytest
+
+from distill.render import IGNORED
+from distill.train_batches import (
+    TrainRow,
+    epoch_order,
+    learning_rate,
+    micro_batches,
+    pad,
+    step_rows,
+    steps_per_epoch,
+)
+
+
+def test_every_row_is_trained_once_per_epoch() -> None:
+    for epoch in range(3):
+        steps = range(epoch * steps_per_epoch(50, 16), (epoch + 1) * steps_per_epoch(50, 16))
+        rows = [row for step in steps for row in step_rows(step, 50, batch_size=16, seed=1)]
+        assert sorted(rows) == list(range(50))
+
+
+def test_the_order_depends_on_seed_and_epoch_only() -> None:
+    assert epoch_order(50, seed=1, epoch=0) == epoch_order(50, seed=1, epoch=0)
+    orders = {epoch_order(50, seed=seed, epoch=epoch) for seed in (1, 2) for epoch in (0, 1)}
+    assert len(orders) == 4
+
+
+@pytest.mark.parametrize(("num_rows", "num_workers", "size"), [(16, 1, 4), (16, 3, 2), (5, 4, 4), (1, 2, 8), (7, 2, 3)])
+def test_workers_share_a_step_without_gap_or_overlap_in_equally_many_micro_batches(
+    num_rows: int, num_workers: int, size: int
+) -> None:
+    lengths = [(row * 37) % 11 + 1 for row in range(num_rows)]
+    shares = [
+        micro_batches(range(num_rows), lengths, rank=rank, num_workers=num_workers, size=size)
+        for rank in range(num_workers)
+    ]
+    assert sorted(itertools.chain(*itertools.chain(*shares))) == list(range(num_rows))
+    assert len({len(share) for share in shares}) == 1
+    assert all(len(micro) <= size for share in shares for micro in share)
+
+
+def test_rows_of_similar_length_share_a_micro_batch() -> None:
+    micros = micro_batches([0, 1, 2, 3], [9, 1, 8, 2], rank=0, num_workers=1, size=2)
+    assert micros == [[0, 2], [3, 1]]
+
+
+def test_padding_is_neither_seen_nor_learnt() -> None:
+    rows = [TrainRow("a", "p", [5, 6, 7], [IGNORED, 6, 7]), TrainRow("b", "p", [5], [5])]
+    padded = pad(rows, 7)
+    assert padded.input_ids == [[5, 6, 7], [5, 7, 7]]
+    assert padded.attention_mask == [[1, 1, 1], [1, 0, 0]]
+    assert padded.labels == [[IGNORED, 6, 7], [5, IGNORED, IGNORED]]
+
+
+def test_the_first_token_is_not_counted_as_it_cannot_be_predicted() -> None:
+    assert TrainRow("a", "p", [5, 6, 7], [5, IGNORED, 7]).supervised_tokens == 1
+
+
+def test_the_learning_rate_rises_then_falls_and_never_reaches_zero_within_the_run() -> None:
+    rates = [learning_rate(step, 20, peak=1.0, warmup_ratio=0.2) for step in range(20)]
+    assert rates[:5] == sorted(rates[:5]) and rates[4] == 1.0
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert min(rates) > 0
+
+
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+def test_the_schedule_holds_for_a_single_step(warmup: float) -> None:
+    assert 0 < learning_rate(0, 1, peak=1.0, warmup_ratio=warmup) <= 1.0

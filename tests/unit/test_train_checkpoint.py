@@ -1,0 +1,75 @@
+"""Checkpoints: which one a cell continues from."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from distill.run_dir import RunDir
+from distill.train_checkpoint import MARKER, Checkpoints, reading, writing
+
+
+def write(checkpoints: Checkpoints, step: int, *, is_complete: bool = True) -> Path:
+    with writing(checkpoints.run_dir, *checkpoints.parts(step)) as folder:
+        with zipfile.ZipFile(folder / "state.pt", "w") as archive:
+            archive.writestr("weights", "x" * 100)
+    if is_complete:
+        checkpoints.commit(step)
+    return Path(checkpoints.run_dir.path(*checkpoints.parts(step)))
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(RunDir(str(tmp_path)), "cell", "key")
+
+
+def test_a_new_cell_starts_at_the_beginning(checkpoints: Checkpoints) -> None:
+    assert checkpoints.newest_intact() == 0
+
+
+def test_the_newest_two_are_kept(checkpoints: Checkpoints) -> None:
+    for step in (10, 20, 30):
+        write(checkpoints, step)
+    assert checkpoints.complete_steps() == [30, 20]
+    assert checkpoints.newest_intact() == 30
+
+
+def test_one_that_was_not_finished_does_not_count(checkpoints: Checkpoints) -> None:
+    write(checkpoints, 10)
+    write(checkpoints, 20, is_complete=False)
+    assert checkpoints.newest_intact() == 10
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_an_unreadable_one_gives_way_to_the_one_before(checkpoints: Checkpoints, damage: str) -> None:
+    write(checkpoints, 10)
+    file = write(checkpoints, 20) / "state.pt"
+    data = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    else:
+        data[60] ^= 255
+        file.write_bytes(data if damage == "flipped" else data[:50])
+    assert checkpoints.newest_intact() == 10
+
+
+def test_those_of_another_key_are_never_continued(checkpoints: Checkpoints) -> None:
+    write(checkpoints, 10)
+    assert Checkpoints(checkpoints.run_dir, "cell", "other").newest_intact() == 0
+
+
+def test_a_torn_marker_is_no_marker(checkpoints: Checkpoints) -> None:
+    folder = write(checkpoints, 10)
+    (folder / MARKER).write_text('{"key": "ke')
+    assert checkpoints.newest_intact() == 0
+
+
+def test_a_remote_run_directory_gets_and_gives_back_the_files() -> None:
+    remote = Checkpoints(RunDir("memory://runs/one"), "cell", "key")
+    with writing(remote.run_dir, *remote.parts(10)) as folder:
+        (folder / "state").mkdir()
+        (folder / "state" / "weights.pt").write_text("w")
+    remote.commit(10)
+    assert remote.newest_intact() == 10
+    with reading(remote.run_dir, *remote.parts(10)) as folder:
+        assert (folder / "state" / "weights.pt").read_text() == "w"
