@@ -80,7 +80,9 @@ class Checkpoints:
         if any(present.get(name) != size for name, size in self._marker(step)["files"].items()):
             return False
         folder = self.run_dir.path(*self.parts(step))
-        return not self.run_dir.is_local or all(_is_readable(Path(folder, name)) for name in present)
+        # DeepSpeed puts a script beside its tensors.
+        tensors = [Path(folder, name) for name in present if name.endswith(".pt")]
+        return not self.run_dir.is_local or all(map(_is_readable, tensors))
 
 
 def _is_readable(path: Path) -> bool:

@@ -47,7 +47,7 @@ def deploy(
     """
     specs = group_engines(endpoints)
     started = time.monotonic()
-    config = config.model_copy(update={"port": _resolve_port(config)})
+    config = config.model_copy(update={"port": _running_port(config) or _free_port(config)})
     with _quiet_libraries():
         try:
             _start(endpoints, config)
@@ -60,7 +60,7 @@ def deploy(
 
 
 def undeploy() -> None:
-    """Stop every engine that `deploy` started; Serve itself goes with the Ray session."""
+    """Stop every engine that `deploy` started; Serve itself, idle, goes with the Ray session."""
     with _quiet_libraries():
         from ray import serve as ray_serve
 
@@ -179,15 +179,31 @@ def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig) -> Non
     while set(served_models(base_url(config))) != set(names):
         if time.monotonic() > deadline:
             raise ServeError(
-                f"the engines run, but {base_url(config)} does not list them: this Ray cluster's Serve probably "
-                "listens on another port already. Stop it first (`serve shutdown`)"
+                f"the engines run, but {base_url(config)} does not list them after {PROXY_GRACE_S:g} s: "
+                "look for the proxy's log in the Ray session's log folder"
             )
         time.sleep(POLL_S)
     # One token each loads the adapter, the chat template and the kernels before a user waits for them.
     first_answers(base_url(config), names)
 
 
-def _resolve_port(config: ServeConfig) -> int:
+def _running_port(config: ServeConfig) -> int | None:
+    """The port of a Serve that runs in this Ray session already, which cannot move to another one."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return None
+    port = int(client.http_config.port)
+    if config.port not in (0, port):
+        raise ServeError(
+            f"Ray Serve of this cluster listens on port {port}, not on {config.port}: set serve.port to {port} or 0, "
+            "or stop it (`serve shutdown`)"
+        )
+    return port
+
+
+def _free_port(config: ServeConfig) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

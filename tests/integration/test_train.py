@@ -185,7 +185,7 @@ def killed_and_restarted_by_ray(run_dir: RunDir, item: CellWork) -> Manifest:
 def killed_and_started_again(run_dir: RunDir, item: CellWork) -> Manifest:
     with ThreadPoolExecutor() as pool:
         killed = pool.submit(kill_worker, run_dir, "lora")
-        with pytest.raises(StageError, match="lora@mix: .*log: "):
+        with pytest.raises(StageError, match=r"lora@mix: .*log: "):
             train_cell(item, train=TRAIN, run_dir=run_dir, device="cpu")
         assert killed.result() < NUM_STEPS
     return train_cell(item, train=TRAIN, run_dir=run_dir, device="cpu")

@@ -10,9 +10,12 @@ from distill.train_checkpoint import MARKER, Checkpoints, reading, writing
 
 
 def write(checkpoints: Checkpoints, step: int, *, is_complete: bool = True) -> Path:
-    with writing(checkpoints.run_dir, *checkpoints.parts(step)) as folder:
-        with zipfile.ZipFile(folder / "state.pt", "w") as archive:
-            archive.writestr("weights", "x" * 100)
+    with (
+        writing(checkpoints.run_dir, *checkpoints.parts(step)) as folder,
+        zipfile.ZipFile(folder / "state.pt", "w") as archive,
+    ):
+        archive.writestr("weights", "x" * 100)
+        (folder / "script.py").write_text("# not an archive")
     if is_complete:
         checkpoints.commit(step)
     return Path(checkpoints.run_dir.path(*checkpoints.parts(step)))

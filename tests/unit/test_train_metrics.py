@@ -8,8 +8,8 @@ from distill.train_metrics import MetricsLog, StepMetrics, read_metrics
 
 def metrics(step: int) -> StepMetrics:
     return StepMetrics(
-        step=step, num_steps=9, loss=1.0, lr=0.1, grad_norm=1.0, tokens=5, supervised_tokens=3, seconds=0.1, pools={"a": 1.0}
-    )  # fmt: skip
+        step=step, num_steps=9, loss=1.0, lr=0.1, grad_norm=1.0, tokens=5, supervised_tokens=3, seconds=0.1
+    )
 
 
 def test_a_resumed_cell_drops_the_steps_that_it_repeats(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Prompts: identity is content; a bad row is kept aside with its reason and the rest goes on."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from distill.config import FileSource, GymSource
+from distill.errors import InputError
+from distill.prompts import Loaded, count_reasons, final_value, load_prompts
+from distill.schema import prompt_id
+
+
+def load(path: Path, **changes: object) -> Loaded:
+    settings = {"max_problem_chars": 100, "num_prompts": None, "seed": 0} | changes
+    return load_prompts([FileSource(path=path.name)], base=path.parent, **settings)  # type: ignore[arg-type] # a test's keywords
+
+
+def write(path: Path, lines: list[object]) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_every_bad_row_is_kept_with_its_reason(tmp_path: Path) -> None:
+    rows: list[object] = [
+        {"problem": "1 + 1 = ?", "answer": "2"},
+        {"problem": "1  +  1 = ?", "answer": "2"},
+        {"problem": "", "answer": "2"},
+        {"problem": "   ", "answer": "2"},
+        {"answer": "2"},
+        {"problem": 7, "answer": "2"},
+        {"problem": "x" * 101, "answer": "2"},
+        {"problem": "no answer?"},
+        {"problem": "odd answer?", "answer": {"a": 1}},
+        "{torn",
+        "[1, 2]",
+        {"problem": "2 + 2 = ?", "answer": 4},
+    ]
+    loaded = load(write(tmp_path / "p.jsonl", rows))
+    assert [prompt.problem for prompt in sorted(loaded.prompts, key=lambda p: p.problem)] == ["1 + 1 = ?", "2 + 2 = ?"]
+    assert count_reasons(loaded.drops) == {
+        "empty problem": 2,
+        "answer is not text or number": 1,
+        "duplicate": 1,
+        "no answer": 1,
+        "no problem": 1,
+        "not JSON: JSONDecodeError": 1,
+        "not a JSON object": 1,
+        "problem is not text": 1,
+        "problem too long": 1,
+    }
+    assert len(loaded.prompts) + len(loaded.drops) == len(rows)
+
+
+def test_identity_and_choice_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    rows = [{"problem": f"{n} + 1", "answer": n + 1} for n in range(30)]
+    forward = load(write(tmp_path / "a.jsonl", list(rows)), num_prompts=10)
+    backward = load(write(tmp_path / "b.jsonl", list(reversed(rows))), num_prompts=10)
+    assert [p.prompt_id for p in forward.prompts] == [p.prompt_id for p in backward.prompts]
+    larger = load(tmp_path / "a.jsonl", num_prompts=20)
+    assert {p.prompt_id for p in forward.prompts} < {p.prompt_id for p in larger.prompts}
+
+
+def test_a_prompt_that_is_in_a_benchmark_is_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [{"problem": "a", "answer": 1}, {"problem": "b", "answer": 2}])
+    loaded = load(path, exclude={prompt_id("a"): "held-out"})
+    assert [p.problem for p in loaded.prompts] == ["b"]
+    assert count_reasons(loaded.drops) == {"in a benchmark": 1}
+
+
+def test_parquet_and_jsonl_give_the_same_prompts(tmp_path: Path) -> None:
+    rows = [{"problem": "a", "answer": "1", "level": "Level 2"}, {"problem": "b", "answer": "2", "level": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    from_parquet = load(tmp_path / "p.parquet").prompts
+    from_jsonl = load(write(tmp_path / "p.jsonl", list(rows))).prompts
+    assert [p.prompt_id for p in from_parquet] == [p.prompt_id for p in from_jsonl]
+    assert {p.level for p in from_parquet} == {"Level 2", ""}
+
+
+def test_a_missing_file_says_what_to_correct(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file at"):
+        load(tmp_path / "absent.jsonl")
+
+
+def test_gsm8k_references_are_reduced_to_the_value() -> None:
+    assert final_value("She sold 48/2 = 24.\n#### 1,072") == "1072"
+    assert final_value("\\frac{1}{2}") == "\\frac{1}{2}"
+
+
+def test_reasoning_gym_prompts_carry_their_entry() -> None:
+    source = GymSource(task="chain_sum", seed=3, size=5)
+    loaded = load_prompts([source], base=Path(), max_problem_chars=500, num_prompts=None, seed=0)
+    assert loaded.prompts
+    entry = json.loads(loaded.prompts[0].entry)
+    assert entry["task"] == "chain_sum"
+    assert entry["entry"]["answer"] == loaded.prompts[0].reference
+
+
+def test_an_unknown_gym_task_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="no_such_task"):
+        load_prompts([GymSource(task="no_such_task")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)

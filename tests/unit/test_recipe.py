@@ -1,0 +1,134 @@
+"""A recipe is refused with every problem at once, each with where, what and remedy."""
+
+import copy
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from distill.errors import ConfigError
+from distill.recipe import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
+
+GOOD: dict[str, Any] = {
+    "name": "tiny",
+    "models": {"m": {"sources": ["somewhere/model"], "context_tokens": 512}},
+    "prompts": {"sources": [{"kind": "file", "path": "prompts.jsonl"}]},
+    "teachers": [
+        {"name": "long", "model": "m", "style": "long", "sampling": {"max_tokens": 64}},
+        {"name": "short", "model": "m", "style": "short", "sampling": {"max_tokens": 64}},
+    ],
+    "mixes": [{"name": "mix-long", "weights": {"long": 0.2, "short": 0.8}}],
+    "students": [{"name": "s", "model": "m", "tune": {"kind": "lora", "rank": 4}}],
+    "train": {"max_length": 256},
+    "evaluate": {"benchmarks": ["gsm8k"]},
+}
+
+
+def recipe_with(change: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(GOOD) | change
+
+
+def problems_of(raw: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_recipe(raw)
+    assert caught.value.exit_code == 2
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_good_recipe_is_frozen() -> None:
+    recipe = parse_recipe(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_parses(name: str) -> None:
+    assert load_recipe(find_recipe(name)).name == name
+
+
+def test_shipped_recipes_are_found_by_name() -> None:
+    assert find_recipe("quickstart") == RECIPES_DIR / "quickstart.toml"
+
+
+def test_an_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="quickstart"):
+        find_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        ({"trian": {}}, "trian", "did you mean 'train'"),
+        ({"train": {"max_lenght": 3}}, "train.max_lenght", "did you mean 'max_length'"),
+        ({"train": {"num_epochs": 0}}, "train.num_epochs", "0 is refused"),
+        ({"train": {"max_length": 1024}}, "students[s]", "longer than the context of 'm', 512"),
+        ({"train": {"batch_size": 6}}, "students[s]", "not a multiple"),
+        ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
+        ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
+        ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),
+        ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),
+        ({"evaluate": {"benchmarks": ["gsm9k"]}}, "evaluate.benchmarks", "did you mean 'gsm8k'"),
+        (
+            {"evaluate": {"benchmarks": ["gsm8k"], "num_samples": 4}},
+            "evaluate",
+            "at temperature 0 gives 4 times the same",
+        ),
+    ],
+)
+def test_a_wrong_recipe_says_where_and_what(change: dict[str, Any], where: str, what: str) -> None:
+    found = [problem for problem in problems_of(recipe_with(change)) if problem.startswith(f"{where}:")]
+    assert any(what in problem for problem in found), found
+
+
+def test_a_missing_section_is_named() -> None:
+    raw = copy.deepcopy(GOOD)
+    del raw["evaluate"]
+    assert any(problem.startswith("evaluate: is missing") for problem in problems_of(raw))
+
+
+def test_all_problems_come_in_one_go() -> None:
+    raw = recipe_with(
+        {
+            "train": {"num_epochs": -1, "max_length": 256},
+            "mixes": [{"name": "a", "weights": {"nobody": 0.5}}],
+            "evaluate": {"benchmarks": ["unheard-of"]},
+        }
+    )
+    assert len(problems_of(raw)) == 4
+
+
+def test_a_teacher_that_leaves_no_room_for_a_prompt_is_refused() -> None:
+    teacher = {"name": "long", "model": "m", "style": "long", "sampling": {"max_tokens": 600}}
+    raw = recipe_with({"teachers": [{**teacher, "engine": {"max_model_len": 512}}, GOOD["teachers"][1]]})
+    assert any("leaves no room" in problem for problem in problems_of(raw))
+
+
+def test_a_benchmark_may_not_repeat_the_training_generator() -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum", "seed": 1}
+    raw = recipe_with({"prompts": {"sources": [source]}, "benchmarks": {"b": {"source": source}}})
+    assert any("as the training prompts do" in problem for problem in problems_of(raw))
+
+
+def test_overrides_reach_list_items_by_name_and_number() -> None:
+    raw = copy.deepcopy(GOOD)
+    assert apply_override(raw, "teachers.long.sampling.max_tokens=32") is None
+    assert apply_override(raw, "teachers.1.num_samples=3") is None
+    assert apply_override(raw, "train.seeds=[0,1]") is None
+    assert apply_override(raw, "description=plain words") is None
+    recipe = parse_recipe(raw)
+    assert recipe.teachers[0].sampling.max_tokens == 32
+    assert recipe.teachers[1].num_samples == 3
+    assert recipe.train.seeds == (0, 1)
+    assert recipe.description == "plain words"
+
+
+def test_a_bad_override_is_a_problem_not_a_traceback() -> None:
+    assert apply_override(copy.deepcopy(GOOD), "no equals sign") is not None
+    assert apply_override(copy.deepcopy(GOOD), "teachers.nobody.style=long") is not None
+
+
+def test_config_imports_neither_ray_nor_torch_nor_vllm() -> None:
+    code = "import sys, distill.recipe, distill.cli; print([m for m in ('ray','torch','vllm') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
