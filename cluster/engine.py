@@ -1,50 +1,54 @@
 """vLLM engine arguments per device: the one place for what a CPU engine needs and a GPU engine does not."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cluster.session import Device
 
 
 def engine_arguments(
-    device: Device,
-    *,
-    max_model_len: int,
-    tensor_parallel: int = 1,
-    pipeline_parallel: int = 1,
-    extra: Mapping[str, Any],
+    device: Device, *, max_model_len: int, max_num_seqs: int = 64, kv_cache_gb: float, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Arguments of a vLLM engine; `extra` is passed through and wins.
 
     Args:
         device: what the engine runs on.
         max_model_len: prompt plus completion, tokens.
-        tensor_parallel: GPUs that share one copy of the weights.
-        pipeline_parallel: GPU groups that hold consecutive layers.
+        max_num_seqs: sequences computed at the same time; CPU only, a GPU engine chooses its own.
+        kv_cache_gb: memory for keys and values, GiB; CPU only, a GPU engine takes what is free.
         extra: vLLM arguments as the recipe gives them.
     """
-    arguments: dict[str, Any] = {"max_model_len": max_model_len, "dtype": "bfloat16"}
-    if tensor_parallel * pipeline_parallel > 1:
-        arguments |= {"tensor_parallel_size": tensor_parallel, "pipeline_parallel_size": pipeline_parallel}
+    arguments: dict[str, Any] = {"max_model_len": max_model_len}
     if device == "cpu":
-        # A seeded request whose prompt is prefilled in chunks kills the CPU engine of vLLM 0.29 ("CPU Generator does
-        # not use offset"), so a prompt must fit one batch. Compilation costs a small model more than it gives.
         arguments |= {
+            "dtype": "bfloat16",
+            "max_num_seqs": max_num_seqs,
+            # Compilation costs a small model more than it gives.
             "enforce_eager": True,
+            "kv_cache_memory_bytes": int(kv_cache_gb * 2**30),
+            # A seeded request kills vLLM on CPU once its prompt is prefilled in chunks ("CPU Generator does not use
+            # offset"): take every prompt whole.
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(max_model_len, 2048),
-            "max_num_seqs": 64,
+            "max_num_batched_tokens": max(max_model_len, 1024),
         }
     return arguments | dict(extra)
 
 
-def engine_environment(device: Device, kv_cache_gb: float) -> dict[str, str]:
-    """Environment of an engine's process."""
-    quiet = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    return quiet | ({"VLLM_CPU_KVCACHE_SPACE": f"{kv_cache_gb:g}"} if device == "cpu" else {})
+def engine_environment(device: Device, model: str, cpu_threads: int | None = None) -> dict[str, str]:
+    """Environment of an engine's processes. `cpu_threads`: compute threads on a CPU; none means all cores but one."""
+    variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    if Path(model).is_dir():
+        variables["HF_HUB_OFFLINE"] = "1"  # a hub that cannot be reached costs minutes of time-outs
+    if device == "cpu":
+        variables["OMP_NUM_THREADS"] = str(cpu_threads or max(1, (os.cpu_count() or 2) - 1))
+    return variables
 
 
-def engine_bundles(device: Device, num_workers: int = 1, num_cpus: float = 1.0) -> dict[str, Any]:
+def engine_bundles(
+    device: Device, num_workers: int = 1, *, num_cpus: float = 1.0, num_gpus: float = 1.0
+) -> dict[str, Any]:
     """Placement of one engine: a bundle per worker, as ray.data.llm and ray.serve.llm take it."""
-    bundle = {"CPU": num_cpus} | ({"GPU": 1.0} if device == "gpu" else {})
+    bundle = {"CPU": num_cpus} | ({"GPU": num_gpus} if device == "gpu" else {})
     return {"bundles": [bundle] * num_workers, "strategy": "PACK"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.session import Device
 from distill.config import EvaluateConfig, Recipe, ServeSection
-from distill.generate import sampling_params
+from distill.generate import parallel_arguments, sampling_params
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest
 from distill.models import ResolvedModel
 from distill.render import chat_messages
@@ -100,13 +100,12 @@ def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]
 def serve_config(section: ServeSection, device: Device, **address: Any) -> ServeConfig:
     """The recipe's serving settings as the serve package takes them; `address`: host and port."""
     engine = section.engine
-    parallel = {"tensor_parallel_size": engine.tensor_parallel, "pipeline_parallel_size": engine.pipeline_parallel}
     return ServeConfig(
         device=device,
         engine_cpus=section.cpus_per_engine,
         kv_cache_gib=engine.kv_cache_gb,
         max_model_len=engine.max_model_len,
-        engine_kwargs={name: size for name, size in parallel.items() if size > 1} | engine.kwargs,
+        engine_kwargs=parallel_arguments(engine) | engine.kwargs,
         **address,
     )
 

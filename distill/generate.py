@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Any
 
 from cluster.engine import engine_arguments, engine_bundles, engine_environment
 from cluster.session import Device
-from distill.config import ChatFormat, Sampling, TeacherConfig, VerifyConfig
+from distill.config import ChatFormat, EngineConfig, Sampling, TeacherConfig, VerifyConfig
+from distill.errors import StageError
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
 from distill.models import load_tokenizer
 from distill.render import chat_messages, render_prompt
@@ -280,6 +282,7 @@ def run_engine(
     """Fill the pools of one engine; `progress(done, tokens)` after every shard. Returns the sums of the counts."""
     import ray.data
     from ray.data.llm import build_processor
+    from ray.exceptions import RayError
 
     by_name = {pool.teacher.name: pool for pool in pools}
     chats = {name: pool.teacher.chat for name, pool in by_name.items()}
@@ -300,10 +303,30 @@ def run_engine(
         compute=ray.data.ActorPoolStrategy(size=1),
     )
     totals = dict.fromkeys(("traces", "failed", "correct", "tokens"), 0)
-    for row in counted.iter_rows():
-        totals = {name: totals[name] + int(row[name]) for name in totals}
-        progress(totals["traces"] + totals["failed"], totals["tokens"])
+    try:
+        for row in counted.iter_rows():
+            totals = {name: totals[name] + int(row[name]) for name in totals}
+            progress(totals["traces"] + totals["failed"], totals["tokens"])
+    except RayError as error:
+        raise StageError(
+            f"generate: the engine of {', '.join(by_name)} failed: {root_cause(str(error))}\n"
+            f"  -> {totals['traces']} traces of this attempt are on disk; correct the teacher's engine settings if they"
+            " are named above, then run the same command to continue"
+        ) from error
     return totals
+
+
+def root_cause(message: str) -> str:
+    """The line of a remote traceback that says what was wrong."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"(Value error|[\w.]*(Error|Exception)\b)", line)]
+    return (causes[-1] if causes else lines[-1] if lines else "no message")[:500]
+
+
+def parallel_arguments(engine: EngineConfig) -> dict[str, int]:
+    """vLLM's names for an engine that spans several GPUs; empty for one."""
+    sizes = {"tensor_parallel_size": engine.tensor_parallel, "pipeline_parallel_size": engine.pipeline_parallel}
+    return {name: size for name, size in sizes.items() if size > 1}
 
 
 def processor_config(pool: Pool, num_requests: int, device: Device) -> Any:
@@ -317,11 +340,10 @@ def processor_config(pool: Pool, num_requests: int, device: Device) -> Any:
         engine_kwargs=engine_arguments(
             device,
             max_model_len=engine.max_model_len,
-            tensor_parallel=engine.tensor_parallel,
-            pipeline_parallel=engine.pipeline_parallel,
-            extra=engine.kwargs,
+            kv_cache_gb=engine.kv_cache_gb,
+            extra=parallel_arguments(engine) | engine.kwargs,
         ),
-        runtime_env={"env_vars": engine_environment(device, engine.kv_cache_gb)},
+        runtime_env={"env_vars": engine_environment(device, pool.model_path)},
         placement_group_config=engine_bundles(device, num_workers),
         concurrency=replicas,
         batch_size=min(BATCH_ROWS, num_requests),

@@ -4,9 +4,7 @@ Adapters are loaded when their engine starts and are addressed by name: Ray's ow
 Importing this module imports vLLM, which takes seconds.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +15,7 @@ from ray.serve.llm import LLMConfig, build_llm_deployment
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
+from cluster.engine import engine_arguments, engine_bundles, engine_environment
 from serve.config import ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
 
 INGRESS = "ingress"
@@ -54,7 +53,7 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
         runtime_env={"env_vars": _env_vars(spec, config)},
         # Tokens go out as they are made: the default gathers them for 50 ms first.
         experimental_configs={"stream_batching_interval_ms": 0},
-        placement_group_config={"bundles": [_bundle(config)]},
+        placement_group_config=_placement(config),
         deployment_config={
             "name": spec.name,
             "num_replicas": 1,
@@ -67,16 +66,21 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
     )
 
 
-def _bundle(config: ServeConfig) -> dict[str, float]:
-    if config.device == "cpu":
-        return {"CPU": config.engine_cpus}
-    return {"CPU": config.engine_cpus, "GPU": config.engine_gpus}
+def _placement(config: ServeConfig) -> dict[str, Any]:
+    parallel = [int(config.engine_kwargs.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline")]
+    return engine_bundles(
+        config.device, parallel[0] * parallel[1], num_cpus=config.engine_cpus, num_gpus=config.engine_gpus
+    )
 
 
 def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
-    kwargs: dict[str, Any] = {"max_model_len": config.max_model_len, "max_num_seqs": config.max_num_seqs}
-    if config.device == "cpu":
-        kwargs |= _cpu_engine_kwargs(config)
+    kwargs = engine_arguments(
+        config.device,
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        kv_cache_gb=config.kv_cache_gib,
+        extra=config.engine_kwargs,
+    )
     if spec.adapters:
         kwargs |= {
             "enable_lora": True,
@@ -85,29 +89,13 @@ def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
             "max_lora_rank": spec.max_lora_rank,
             "lora_modules": [LoRAModulePath(name=a.name, path=a.path) for a in spec.adapters],
         }
-    return kwargs | config.engine_kwargs
-
-
-def _cpu_engine_kwargs(config: ServeConfig) -> dict[str, Any]:
-    return {
-        "enforce_eager": True,
-        "kv_cache_memory_bytes": int(config.kv_cache_gib * 2**30),
-        # A seeded request kills vLLM on CPU once its prompt is prefilled in chunks ("CPU Generator does not use
-        # offset"): take every prompt whole.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(config.max_model_len, 1024),
-    }
+    return kwargs
 
 
 def _env_vars(spec: EngineSpec, config: ServeConfig) -> dict[str, str]:
     # Ray replaces the job's variables by a deployment's, so ours are added to them here.
     inherited: Mapping[str, str] = ray.get_runtime_context().runtime_env.get("env_vars", {})
-    own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-    if Path(spec.source).is_dir():
-        own["HF_HUB_OFFLINE"] = "1"  # a hub that cannot be reached costs minutes of time-outs
-    if config.device == "cpu":
-        own["OMP_NUM_THREADS"] = str(config.cpu_threads or max(1, (os.cpu_count() or 2) - 1))
-    return {**inherited, **own}
+    return {**inherited, **engine_environment(config.device, spec.source, config.cpu_threads)}
 
 
 def _engine_class(config: ServeConfig) -> dict[str, Any]:

@@ -57,7 +57,9 @@ SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 TEXT_UNIT = re.compile(r"(?<=[\d})%])\s*\\text\s*\{\s*[^{}\d]*\}(?:\^\{?\d\}?)?$")
 PERCENT_WORD = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*)?(?:percentage|percent|pct)\s*\}?$")
-UNIT_WORDS = re.compile(r"(?<=\d)\s*((?:[A-Za-z]{3,}|cm|mm|km|kg|ft|in|mi|hr|am|pm|of)(?:[ /][A-Za-z]+)*)(?:\^\{?[23]\}?)?$")
+UNIT_WORDS = re.compile(
+    r"(?<=\d)\s*((?:[A-Za-z]{3,}|cm|mm|km|kg|ft|in|mi|hr|am|pm|of)(?:[ /][A-Za-z]+)*)(?:\^\{?[23]\}?)?$"
+)
 WORDS = re.compile(r"\(?[A-Za-z][A-Za-z '\-]*\)?")
 MATHS_WORDS = frozenset({"and", "or", "sqrt", "pi", "infty", "mod", "base", "infinity", "inf"})
 

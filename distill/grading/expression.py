@@ -26,7 +26,9 @@ APART = 1e-3
 MAX_FLOAT = 1e8
 """Beyond it, eleven digits no longer tell two integers from each other."""
 
-TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]])")
+TOKEN = re.compile(
+    r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]])"
+)
 WORD = re.compile(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]{3,}")
 TIMES = frozenset({"*", "\\cdot", "\\times"})
 FUNCTION_NAMES = frozenset("fghFGHPQpq")

@@ -107,7 +107,9 @@ def same_number(reference: Number, answer: Number) -> bool:
     percent, plain = (reference, answer) if reference.is_percent else (answer, reference)
     # A dropped sign is a slip only where the number cannot be meant as a share: 0.5% is not one half.
     is_sign_dropped = reference.is_percent or abs(percent.value) > 1
-    return (is_sign_dropped and bool(equal(percent.value, plain.value))) or bool(equal(percent.value / 100, plain.value))
+    return (is_sign_dropped and bool(equal(percent.value, plain.value))) or bool(
+        equal(percent.value / 100, plain.value)
+    )
 
 
 def numbers_in(text: str) -> list[Number]:

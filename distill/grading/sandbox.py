@@ -13,7 +13,17 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 HARMLESS_EVENTS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk")
-FORBIDDEN_PREFIXES = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "webbrowser.", "urllib.", "signal.")
+FORBIDDEN_PREFIXES = (
+    "os.",
+    "subprocess.",
+    "socket.",
+    "shutil.",
+    "ctypes.",
+    "pty.",
+    "webbrowser.",
+    "urllib.",
+    "signal.",
+)
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 

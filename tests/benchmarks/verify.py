@@ -110,7 +110,9 @@ def run_ours(pool: GraderPool, rows: Sequence[Labelled]) -> tuple[Run, list[Grad
     grades: list[Grade] = []
     for start in range(0, len(rows), 256):
         grades += pool.grade_batch([row.request for row in rows[start : start + 256]])
-    return Run([grade.verdict == Verdict.CORRECT for grade in grades], time.process_time() + pool.worker_cpu_s() - started), grades
+    return Run(
+        [grade.verdict == Verdict.CORRECT for grade in grades], time.process_time() + pool.worker_cpu_s() - started
+    ), grades
 
 
 def tally(rows: Sequence[Labelled], accepted: Sequence[bool]) -> dict[str, Counter[str]]:
@@ -165,7 +167,9 @@ def print_disagreements(rows: Sequence[Labelled], grades: Sequence[Grade], their
         is_accepted = grade.verdict == Verdict.CORRECT
         if not is_accepted == accepted == row.is_correct:
             tail = row.request.completion[-120:]
-            print(f"  label={row.is_correct!s:5} ours={is_accepted!s:5} mv={accepted!s:5} {row.group[:24]} {grade.rule}")
+            print(
+                f"  label={row.is_correct!s:5} ours={is_accepted!s:5} mv={accepted!s:5} {row.group[:24]} {grade.rule}"
+            )
             print(f"      gold={row.request.reference[:150]!r} extracted={grade.extracted[:150]!r} tail={tail!r}")
 
 
@@ -189,7 +193,9 @@ def main() -> None:
         for name in options.sets.split(","):
             result |= measure(name, SETS[name](options.data), pool, options.show)
     timed = [name for name in ("gsm8k", "math") if f"{name}_ratio" in result]
-    seconds = [sum(float(str(result[f"{name}{end}"])) for name in timed) for end in ("_math_verify_seconds", "_seconds")]
+    seconds = [
+        sum(float(str(result[f"{name}{end}"])) for name in timed) for end in ("_math_verify_seconds", "_seconds")
+    ]
     ratio = round(seconds[0] / seconds[1], 2) if timed else None
     print(json.dumps({"ratio_vs_math_verify": ratio, **result}))
 
