@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ray.train import TrainingFailedError
 
     from distill.config import Recipe, StudentConfig, TrainConfig
-    from distill.train_loop import CellJob, Outcome
+    from distill.train_engine import CellJob
+    from distill.train_loop import Outcome
 
 Device = Literal["cpu", "gpu"]
 
@@ -120,7 +121,7 @@ def _clear_other_attempts(work: CellWork, run_dir: RunDir) -> None:
 
 
 def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int) -> CellJob:
-    from distill.train_loop import CellJob
+    from distill.train_engine import CellJob
 
     return CellJob(
         cell=work.cell.name,

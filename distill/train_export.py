@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distill.run_dir import RunDir
-    from distill.train_loop import CellJob, ResponseLoss
+    from distill.train_engine import CellJob, ResponseLoss
 
 MODEL = "model"
 ADAPTER = "adapter"
@@ -100,7 +100,7 @@ def export_student(
 
 def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | None:
     """The whole model in the memory of the first worker; None on the others."""
-    from distill.train_loop import build_student
+    from distill.train_engine import build_student
 
     loss: ResponseLoss = engine.module
     if job.student.zero_stage < 3:

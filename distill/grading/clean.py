@@ -22,9 +22,6 @@ REPLACEMENTS = (
     ("\\%", "%"),
     ("\\$", ""),
     ("$", ""),
-    ("^{\\circ}", ""),
-    ("^\\circ", ""),
-    ("°", ""),
     ("−", "-"),
     ("π", "\\pi "),
     ("∞", "\\infty"),
@@ -43,6 +40,8 @@ REPLACEMENTS = (
     ("\\mbox{", "\\text{"),
     ("\\operatorname{", "\\text{"),
 )
+DEGREES = ("^{\\circ}", "^\\circ", "°")
+ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 NEEDS_CLEANING = re.compile(r"[^0-9A-Za-z.]")
 ROW_BREAK = "\\\\"  # kept apart: the "\\ " inside it is not a space
 ARROW = re.compile(r"\\(?:left|right)(?=[a-z])")  # \leftarrow, \rightarrow are not brackets
@@ -89,6 +88,9 @@ def clean(text: str) -> str:
         text = SHORT_FRACTION.sub(_short_fraction, text)
     if "sqrt" in text:
         text = SHORT_ROOT.sub(r"\\sqrt{\1}", WORD_ROOT.sub(r"\\sqrt", text))
+    for sign in DEGREES:  # a unit on an answer, a factor inside a function
+        if sign in text:
+            text = text.replace(sign, "\\degree " if ANGLE_FUNCTION.search(text) else "")
     if "√" in text:
         text = UNICODE_ROOT.sub(lambda match: f"\\sqrt{{{match.group(1) or match.group(2)}}}", text)
     if "{" in text:

@@ -28,7 +28,7 @@ class Settled(NamedTuple):
     how: str
 
 
-ASSIGNMENT = re.compile(r"([A-Za-z](?:\([a-z]\))?)\s*=\s*(?=[^=])([^=<>]+)")
+ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*=\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
 INFINITY = re.compile(r"([-+]?)\\infty")
@@ -137,15 +137,20 @@ def _same(reference: str, answer: str) -> bool | None:
     if values is None or others is None:
         return None
     verdict = same_values(values, others)
-    is_upper = reference != reference.lower() or answer != answer.lower()
-    return None if verdict is False and is_upper else verdict  # Math-Verify holds R and r for the same
+    if verdict is False and (reference != reference.lower() or answer != answer.lower()):
+        # Math-Verify holds R and r for the same variable: where that could matter the decision is its.
+        folded_values, folded_others = evaluate(left.cleaned.lower()), evaluate(right.cleaned.lower())
+        if not folded_values or not folded_others or same_values(folded_values, folded_others) is not False:
+            return None
+    return verdict
 
 
 def _same_infinity(left: Prepared, right: Prepared) -> bool | None:
     signs = [match and match.group(1) == "-" for match in map(INFINITY.fullmatch, (left.cleaned, right.cleaned))]
     if None not in signs:
         return signs[0] == signs[1]
-    is_finite = left.number is not None or right.number is not None
+    other = right.cleaned if signs[0] is not None else left.cleaned
+    is_finite = "\\infty" not in other and evaluate(other) is not None
     return False if is_finite else None
 
 

@@ -31,6 +31,18 @@ TOKEN = re.compile(
 )
 WORD = re.compile(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]{3,}")
 TIMES = frozenset({"*", "\\cdot", "\\times"})
+FUNCTIONS: dict[str, Callable[[complex], complex]] = {
+    "\\sin": cmath.sin,
+    "\\cos": cmath.cos,
+    "\\tan": cmath.tan,
+    "\\cot": lambda angle: 1 / cmath.tan(angle),
+    "\\sec": lambda angle: 1 / cmath.cos(angle),
+    "\\csc": lambda angle: 1 / cmath.sin(angle),
+}
+GREEK = frozenset(
+    "\\alpha \\beta \\gamma \\delta \\theta \\lambda \\mu \\phi \\varphi \\omega \\rho \\sigma \\tau \\ell".split()
+)
+STOPS = frozenset({"", ")", "}", "]", "+", "-"})
 FUNCTION_NAMES = frozenset("fghFGHPQpq")
 OPENING = {"(": ")", "{": "}", "[": "]"}
 
@@ -56,7 +68,7 @@ def _tokens(text: str) -> list[str]:
 def _bounded(value: Value) -> Value:
     if isinstance(value, Fraction):
         if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
-            raise UnsupportedError("too large")
+            return _bounded(float(value))
     elif not cmath.isfinite(value):
         raise UnsupportedError("not finite")
     return value
@@ -81,12 +93,24 @@ def _product(left: Value, right: Value) -> Value:
 def _power(base: Value, exponent: Value) -> Value:
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
         bits = base.numerator.bit_length() + base.denominator.bit_length()
-        if abs(exponent) * bits > MAX_BITS:
-            raise UnsupportedError("too large")
-        return Fraction(base ** int(exponent))
+        if abs(exponent) * bits <= MAX_BITS:
+            return Fraction(base ** int(exponent))
+        return _bounded(float(base) ** float(exponent))
+    if isinstance(exponent, Fraction) and exponent.denominator == 1:
+        return _power_of_any_sign(base, exponent)
     if isinstance(exponent, complex) or (isinstance(base, Fraction | float) and base < 0):
         raise UnsupportedError("a branch to choose")
     return _bounded(_inexact(base) ** _inexact(exponent))
+
+
+def _power_of_any_sign(base: Value, exponent: Value) -> Value:
+    if not isinstance(exponent, Fraction):
+        raise UnsupportedError("a branch to choose")
+    return _bounded(_inexact(base) ** int(exponent))
+
+
+def _real(value: complex) -> float | complex:
+    return value.real if abs(value.imag) < 1e-300 else value
 
 
 def _root(value: Value, degree: int) -> Value:
@@ -140,8 +164,7 @@ class _Parser:
     def product(self) -> Node:
         total = self.factor()
         may_juxtapose = True
-        while self.peek() not in ("", ")", "}", "]", "+", "-"):
-            token = self.peek()
+        while (token := self.peek()) not in STOPS:
             if token in TIMES or token == "/":
                 self.take()
                 may_juxtapose = token != "/"
@@ -198,6 +221,10 @@ class _Parser:
             return self.root()
         if token == "\\pi":
             return _constant(math.pi)
+        if token in FUNCTIONS:
+            return self.function(FUNCTIONS[token])
+        if token in GREEK:
+            return _variable(token)
         if token[0].isalpha():
             if token in FUNCTION_NAMES and self.peek() == "(":
                 raise UnsupportedError("a function")
@@ -211,7 +238,25 @@ class _Parser:
         if is_mixed and token.isdigit() and after[2].isdigit() and after[5].isdigit():
             self.position += 7
             value += Fraction(int(after[2]), int(after[5]))
+        if self.peek() == "\\degree":
+            self.take()
+            return _constant(float(value) * math.pi / 180)
         return _constant(value)
+
+    def function(self, function: Callable[[complex], complex]) -> Node:
+        """A trigonometric function: of a group, or of what follows up to a sign, a bracket or the next function."""
+        power: Node | None = None
+        if self.peek() == "^":
+            self.take()
+            power = self.exponent_token()  # "\\cos^{-1}" is an inverse, not a power, and is not for us
+        if self.peek() in OPENING:
+            argument = self.group()
+        else:
+            argument = self.factor()
+            while self.peek() not in STOPS | TIMES | OPENING.keys() | FUNCTIONS.keys() | {"/"}:
+                argument = _both(_product, argument, self.factor())
+        node: Node = lambda point: _bounded(_real(function(_inexact(argument(point)))))  # noqa: E731
+        return node if power is None else _both(_power_of_any_sign, node, power)
 
     def root(self) -> Node:
         degree = 2

@@ -6,6 +6,8 @@ Every search is linear in the text: patterns that can back-track run on a tail o
 import re
 from typing import NamedTuple
 
+from distill.grading.numbers import IN_TEXT
+
 MAX_ANSWER_CHARS = 2_000
 """A longer "answer" is not one; it also bounds what a worker is sent."""
 TAIL_CHARS = 2_000
@@ -23,6 +25,10 @@ MARKER = re.compile(
 )
 CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*")
 TAG = re.compile(r"(?is)<answer>(.*?)</answer>")
+STATED = re.compile(
+    r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
+    re.DOTALL,
+)
 HOPE = re.compile(r"(?i)\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
 
 
@@ -147,6 +153,23 @@ def find_marked(text: str) -> Found | None:
         value = " ".join(rest.split())
     value = HOPE.sub("", value).strip(" \t*")
     return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None
+
+
+def find_formulas(text: str) -> list[str]:
+    """The contents of `$...$`, `\\(...\\)`, `\\[...\\]` and bold phrases with a digit, in order."""
+    return [next(filter(None, match.groups())).strip() for match in STATED.finditer(text)]
+
+
+def find_stated(text: str) -> Found | None:
+    """The last formula, bold phrase or number of an unmarked text, whichever comes last."""
+    tail = text[-TAIL_CHARS:]
+    if len(text) > TAIL_CHARS:  # from a line's start: half a formula would turn every later "$" round
+        tail = tail.partition("\n")[2] or tail
+    statement = next(reversed([*STATED.finditer(tail)]), None)
+    number = next(reversed([*IN_TEXT.finditer(tail)]), None)
+    if statement is not None and (number is None or number.start() < statement.end()):
+        return Found(next(filter(None, statement.groups())).strip(), "last_formula", is_closed=False)
+    return Found(number.group().strip(), "last_number", is_closed=False) if number else None
 
 
 def last_line(text: str) -> str:

@@ -26,7 +26,9 @@ from distill.grading.extract import (
     Missing,
     answer_part,
     find_box,
+    find_formulas,
     find_marked,
+    find_stated,
     find_tag,
     last_line,
 )
@@ -49,6 +51,8 @@ FAULTS = (
 """What a parser or scorer raises on bad input. Anything else ends the worker, which is an ERROR too."""
 CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-Z])\)?(?![A-Za-z'’])")
 DETAIL_CHARS = 500
+PROSE_CHARS = 300
+"""Math-Verify finds an answer in a sentence better than we do, but tries every formula of a page, at seconds each."""
 MAX_REFERENCE_CHARS = 20_000
 
 
@@ -114,7 +118,9 @@ def _unmarked(part: str, kind: str) -> Found | Missing:
         tail = part[-TAIL_CHARS:]
         return Found(tail, "last_number", is_closed=False) if numbers_in(tail) else Missing("no_number")
     if kind == AnswerKind.MATH:
-        return Found(part[-TAIL_CHARS:].strip(), "prose", is_closed=False)
+        if len(part) <= PROSE_CHARS:
+            return Found(part.strip(), "prose", is_closed=False)
+        return find_stated(part) or Missing("no_mathematics")
     if kind == AnswerKind.REASONING_GYM:
         return Found(part.strip(), "whole", is_closed=False) if len(part) <= TAIL_CHARS else Missing("answer_too_long")
     return Found(last_line(part), "last_line", is_closed=False)
@@ -179,13 +185,23 @@ def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
 def _math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
     if found.where == "prose":
         return Question(AnswerKind.MATH, request.reference, found.text, "prose")
+    if not found.where.endswith("box"):
+        found = found._replace(text=_stated_value(found.text, request.reference))
     settled = compare(gold, prepare(found.text))
-    if settled is not None and (settled.is_equal or found.where.endswith("box")):
+    if settled is not None:
         return _graded(found, settled)
     if found.where.endswith("marker"):
-        # A marked line is prose ("the answer is then x = 5, as wanted"): Math-Verify reads it better than we do.
-        return Question(AnswerKind.MATH, request.reference, request.completion[-TAIL_CHARS:], "prose")
+        # A marked line may be a sentence ("the answer is then x = 5, as wanted"): Math-Verify finds the answer in it.
+        return Question(AnswerKind.MATH, request.reference, f"The answer is {found.text}", f"{found.where}_prose")
     return Question(AnswerKind.MATH, request.reference, found.text, found.where)
+
+
+def _stated_value(text: str, reference: str) -> str:
+    """What a formula or a marked line states: its one formula, and the value after its last "=" unless "=" is asked for."""
+    formulas = find_formulas(text)
+    value = formulas[-1] if formulas else text
+    is_chain = "=" in value and "=" not in reference and not any(mark in value for mark in ("<", ">", ",", ";"))
+    return value.rpartition("=")[2].strip() or value if is_chain else value
 
 
 def solve(question: Question) -> Grade:

@@ -1,0 +1,293 @@
+"""The whole pipeline through the command line: killed twice, finished, started again, edited."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distill.config import ChatFormat
+from distill.render import chat_messages, render_example
+from distill.run_dir import STAGES, RunDir
+from distill.schema import Dropped, Example, Message, Score, Trace
+from tests.integration.tiny_models import make_tiny_model
+
+pytestmark = pytest.mark.integration
+
+ANSWER = "The answer is \\boxed{1}."
+NUM_SOLVABLE = 9
+
+RECIPE = """
+name = "tiny"
+device = "cpu"
+[models.tiny]
+sources = ["{model}"]
+[prompts]
+sources = [{{ kind = "file", path = "prompts.jsonl", answer_kind = "number" }}]
+[[teachers]]
+name = "short"
+model = "tiny"
+style = "short"
+num_samples = 4
+sampling = {{ temperature = 0.2, max_tokens = 40 }}
+engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
+[[teachers]]
+name = "long"
+model = "tiny"
+style = "long"
+num_samples = 4
+chat = {{ template = "Think. {{problem}}" }}
+sampling = {{ temperature = 0.2, max_tokens = 40 }}
+engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
+[[mixes]]
+name = "mix-long"
+weights = {{ long = 0.2, short = 0.8 }}
+[[students]]
+name = "lora"
+model = "tiny"
+tune = {{ kind = "lora", rank = 4, learning_rate = 1e-3 }}
+[[students]]
+name = "full"
+model = "tiny"
+tune = {{ kind = "full", learning_rate = 1e-4 }}
+[train]
+num_epochs = 4
+batch_size = 4
+max_length = 256
+checkpoint_every_steps = 2
+[benchmarks.held-out]
+source = {{ kind = "file", path = "held_out.jsonl", answer_kind = "number" }}
+[evaluate]
+benchmarks = ["held-out"]
+sampling = {{ temperature = 0.0, max_tokens = 40 }}
+[serve]
+cpus_per_engine = 0.25
+engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
+"""
+
+
+class Setup(NamedTuple):
+    """A recipe on disk and the run directory it goes to."""
+
+    recipe: Path
+    run: Path
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "distill", "run", str(self.recipe), "--run-dir", str(self.run)]
+
+
+def teach_one_answer(path: Path) -> None:
+    """Overfit a tiny model until it answers everything with 1: a teacher that solves what has that answer."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    chats = [ChatFormat(), ChatFormat(template="Think. {problem}")]
+    turns = [
+        [*chat_messages(f"What is {number} - {number - 1}?", chat), {"role": "assistant", "content": ANSWER}]
+        for number in (3, 18, 77)
+        for chat in chats
+    ]
+    rows = [render_example(tokenizer, messages, 256) for messages in turns]
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(240):
+        row = rows[step % len(rows)]
+        assert not isinstance(row, str), row
+        loss = model(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    folder = tmp_path_factory.mktemp("pipeline")
+    model = make_tiny_model(folder / "model")
+    teach_one_answer(model)
+    solvable: list[Any] = [{"problem": f"What is {n} - {n - 1}?", "answer": "1"} for n in range(10, 10 + NUM_SOLVABLE)]
+    unsolvable: list[Any] = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(2, 4)]
+    bad: list[Any] = [
+        {"problem": ""},
+        {"problem": 3, "answer": "1"},
+        solvable[0],
+        {"problem": "x" * 30_000, "answer": "1"},
+    ]
+    lines = [json.dumps(row) for row in [*solvable, *unsolvable, *bad]] + ["{torn"]
+    (folder / "prompts.jsonl").write_text("\n".join(lines))
+    held_out = [{"problem": f"What is {n} - {n - 1}?", "answer": "1"} for n in range(40, 46)]
+    (folder / "held_out.jsonl").write_text("\n".join(json.dumps(row) for row in held_out))
+    recipe = folder / "tiny.toml"
+    recipe.write_text(RECIPE.format(model=model))
+    return Setup(recipe, folder / "run")
+
+
+def kill_when(setup: Setup, is_time: Callable[[], bool]) -> None:
+    """Start the run and kill its driver, without a chance to clean up, as soon as `is_time()`."""
+    driver = subprocess.Popen(setup.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 400
+    while not is_time():
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+        assert time.monotonic() < deadline, "the moment to kill the run never came"
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+
+def finish(setup: Setup, *overrides: str) -> str:
+    result = subprocess.run([*setup.command, *overrides], capture_output=True, text=True, timeout=580)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(setup: Setup) -> str:
+    """Killed while traces are written, killed while students are trained, then finished; what the last start said."""
+    kill_when(setup, lambda: any(setup.run.glob("generate/*-*/*.parquet")))
+    first = {path: path.stat().st_mtime_ns for path in setup.run.glob("generate/*-*/*.parquet")}
+    kill_when(setup, lambda: any(path.stat().st_size for path in setup.run.glob("train/*/metrics.jsonl")))
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in first.items()), "a finished shard was written again"
+    return finish(setup)
+
+
+def test_a_killed_run_continues_and_no_trace_is_lost_or_repeated(setup: Setup, finished: str) -> None:
+    assert "kept as they are: prompts, generate" in finished
+    run_dir = RunDir(str(setup.run))
+    for folder in setup.run.glob("generate/*-*"):
+        ids = [row["trace_id"] for row in run_dir.read_table("generate", folder.name, row_type=Trace).to_pylist()]
+        assert len(ids) == len(set(ids)) == 4 * (NUM_SOLVABLE + 2)
+
+
+def test_every_stage_accounts_for_its_rows(setup: Setup, finished: str) -> None:
+    run_dir = RunDir(str(setup.run))
+    for stage in STAGES:
+        manifest = run_dir.read_manifest(stage)
+        assert manifest is not None
+        assert manifest.rows_in == manifest.rows_out + sum(manifest.drops.values())
+
+
+def test_bad_rows_are_kept_aside_with_reasons(setup: Setup, finished: str) -> None:
+    rows = RunDir(str(setup.run)).read_table("prompts", "dropped.parquet", row_type=Dropped).to_pylist()
+    reasons = sorted(row["reason"] for row in rows)
+    assert reasons == [
+        "duplicate",
+        "empty problem",
+        "not JSON: JSONDecodeError",
+        "problem is not text",
+        "problem too long",
+    ]
+
+
+def test_only_solved_prompts_are_taught_in_the_asked_share(setup: Setup, finished: str) -> None:
+    rows = RunDir(str(setup.run)).read_table("mix", "mix-long.parquet", row_type=Example).to_pylist()
+    assert 5 <= len(rows) <= NUM_SOLVABLE
+    assert sum(row["pool"] == "long" for row in rows) == round(0.2 * len(rows))
+    assert all(Message(**row["messages"][-1]).role == "assistant" for row in rows)
+
+
+def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) -> None:
+    for cell in ("lora@mix-long", "full@mix-long"):
+        lines = [json.loads(line) for line in (setup.run / "train" / cell / "metrics.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in lines]
+        assert steps == list(range(1, len(steps) + 1))
+        assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_students_and_their_untouched_selves_are_scored(setup: Setup, finished: str) -> None:
+    for model in ("lora", "full", "lora@mix-long", "full@mix-long"):
+        table = RunDir(str(setup.run)).read_table("evaluate", model, "held-out.parquet", row_type=Score)
+        assert table.num_rows == 6
+        assert "ERROR" not in table.column("verdict").to_pylist()
+
+
+def test_the_report_is_one_file_without_outside_resources(setup: Setup, finished: str) -> None:
+    page = (setup.run / "report" / "report.html").read_text()
+    assert "lora@mix-long" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> None:
+    started = time.monotonic()
+    said = finish(setup)
+    assert "nothing to do" in said
+    assert time.monotonic() - started < 10
+
+
+def test_an_edited_recipe_redoes_what_it_touches_and_says_so(setup: Setup, finished: str) -> None:
+    said = finish(setup, "description=another")
+    assert "kept as they are: prompts, generate, verify, mix, train, evaluate" in said
+    assert "report is done again: description changed" in said
+
+
+def test_a_wrong_recipe_ends_with_code_2_and_no_traceback(setup: Setup) -> None:
+    result = subprocess.run([*setup.command, "trian.x=1", "evaluate.benchmarks=['x']"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "2 problems in the recipe" in result.stderr
+
+
+def test_a_second_process_is_kept_off_a_run_in_progress(setup: Setup, finished: str) -> None:
+    from distill.launch import held
+
+    with held(RunDir(str(setup.run))):
+        result = subprocess.run(setup.command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "another process" in result.stderr
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A Ray cluster of its own with a job server; the address of the latter. Authentication stays on."""
+    port, dashboard = free_port(), free_port()
+    with tempfile.TemporaryDirectory(prefix="ray-job-", dir="/tmp") as folder:  # sockets need a short path
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+        command += [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
+        with open(tmp_path / "ray.log", "w") as log:
+            head = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield f"http://127.0.0.1:{dashboard}"
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            try:
+                head.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def submit(address: str, setup: Setup, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """`ray job submit` with the checkout as working directory, once the job server answers."""
+    root = Path(__file__).parents[2]
+    command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address]
+    command += ["--working-dir", str(root), "--", *setup.command, *overrides]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    deadline = time.monotonic() + 120
+    while True:
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=580, cwd=root)
+        is_refused = "Failed to connect" in result.stdout + result.stderr
+        if not is_refused or time.monotonic() > deadline:
+            return result
+        time.sleep(2)
+
+
+def test_the_same_command_runs_as_a_ray_job(setup: Setup, finished: str, cluster: str) -> None:
+    result = submit(cluster, setup, "evaluate.sampling.max_tokens=39")
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said[-4000:]
+    assert "evaluate is done again: evaluate.sampling.max_tokens changed" in said
+    assert "succeeded" in said

@@ -1,0 +1,94 @@
+"""The fleet's cells and its refusals, without Ray."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.fleet import Resources
+from distill import train
+from distill.config import Recipe, StudentConfig, TrainConfig
+from distill.errors import StageError
+from distill.run_dir import Manifest, RunDir
+from distill.train import Cell, CellWork, Progress, cells, train_all
+
+
+def recipe(seeds: tuple[int, ...]) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "models": {"m": {"sources": ["m"]}},
+            "prompts": {"sources": [{"kind": "file", "path": "p.jsonl"}]},
+            "teachers": [{"name": "long", "model": "m", "style": "long"}],
+            "mixes": [{"name": "a", "weights": {"long": 1.0}}, {"name": "b", "weights": {"long": 1.0}}],
+            "students": [{"name": "s", "model": "m"}],
+            "train": {"seeds": seeds},
+            "evaluate": {"benchmarks": ["gsm8k"]},
+        }
+    )
+
+
+def test_a_cell_is_named_by_student_and_mix_and_by_its_seed_only_where_there_are_several() -> None:
+    assert [cell.name for cell in cells(recipe((7,)))] == ["s@a", "s@b"]
+    assert [cell.name for cell in cells(recipe((7, 8)))] == ["s@a@7", "s@a@8", "s@b@7", "s@b@8"]
+
+
+def works(run_dir: RunDir, *names: str, **student: Any) -> list[CellWork]:
+    run_dir.write_bytes(b"rows", "rows.parquet")
+    config = StudentConfig(name="s", model="m", **student)
+    return [
+        CellWork(Cell(name, config, "mix", 0), "nowhere", (run_dir.path("rows.parquet"),), key=name) for name in names
+    ]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir(str(tmp_path))
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces training by a note of its order; a cell named `bad...` fails."""
+    order: list[str] = []
+
+    def fake(work: CellWork, **_: Any) -> Manifest:
+        order.append(work.cell.name)
+        if work.cell.name.startswith("bad"):
+            raise StageError(f"{work.cell.name}: no luck; log: somewhere")
+        return Manifest(stage="train", key=work.key)
+
+    monkeypatch.setattr(train, "train_cell", fake)
+    return order
+
+
+def fleet(run_dir: RunDir, items: list[CellWork], report: Callable[[Progress], None] = print) -> list[Manifest]:
+    nodes = (Resources(cpus=2),)
+    return train_all(items, train=TrainConfig(), run_dir=run_dir, device="cpu", report_progress=report, nodes=nodes)
+
+
+def test_manifests_come_back_in_the_order_of_the_cells(run_dir: RunDir, trained: list[str]) -> None:
+    assert [manifest.key for manifest in fleet(run_dir, works(run_dir, "c", "a", "b"))] == ["c", "a", "b"]
+    assert sorted(trained) == ["a", "b", "c"]
+
+
+def test_failed_cells_are_named_together_after_the_others_have_finished(run_dir: RunDir, trained: list[str]) -> None:
+    seen: list[Progress] = []
+    with pytest.raises(StageError, match=r"2 of 4 cells failed.*\n  bad1: no luck.*\n  bad2: no luck"):
+        fleet(run_dir, works(run_dir, "bad1", "bad2", "x", "y"), seen.append)
+    assert sorted(trained) == ["bad1", "bad2", "x", "y"]
+    assert {progress.cell: progress.phase for progress in seen} == {
+        "bad1": "failed", "bad2": "failed", "x": "done", "y": "done",
+    }  # fmt: skip
+
+
+def test_a_cell_that_no_waiting_would_let_start_is_refused_with_what_there_is(
+    run_dir: RunDir, trained: list[str]
+) -> None:
+    with pytest.raises(StageError, match=r"do not fit the cluster \(2 CPU\): big needs 3 x \(1 CPU\)"):
+        fleet(run_dir, works(run_dir, "big", num_workers=3))
+    assert trained == []
+
+
+def test_no_cells_is_no_work(run_dir: RunDir) -> None:
+    assert fleet(run_dir, []) == []
