@@ -52,7 +52,7 @@ UNICODE_ROOT = re.compile(r"√\s*(?:(\d+|[a-z])|\(([^()]*)\))")
 SHORT_SCRIPT = re.compile(r"([_^])\{([A-Za-z0-9])\}")
 LIST_COMMA = re.compile(r"(?<=\d),\s+(?=\d)")
 ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*\{?\s*(?:\\text\s*\{\s*)?(?:st|nd|rd|th)\s*\}*|(?:st|nd|rd|th)\b)")
-SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+SPACES = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])|(?<!\d)\s+|\s+(?!\d)")  # "\\cos x" keeps its space
 TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 TEXT_UNIT = re.compile(r"(?<=[\d})%])\s*\\text\s*\{\s*[^{}\d]*\}(?:\^\{?\d\}?)?$")
 PERCENT_WORD = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*)?(?:percentage|percent|pct)\s*\}?$")
@@ -60,7 +60,12 @@ UNIT_WORDS = re.compile(
     r"(?<=\d)\s*((?:[A-Za-z]{3,}|cm|mm|km|kg|ft|in|mi|hr|am|pm|of)(?:[ /][A-Za-z]+)*)(?:\^\{?[23]\}?)?$"
 )
 WORDS = re.compile(r"\(?[A-Za-z][A-Za-z '\-]*\)?")
+LONG_WORD = re.compile(r"[A-Za-z]{3}")  # shorter runs are products of variables: ab is ba
 MATHS_WORDS = frozenset({"and", "or", "sqrt", "pi", "infty", "mod", "base", "infinity", "inf"})
+
+
+def _without_spaces(text: str) -> str:
+    return SPACES.sub(lambda match: f"{match.group(1)} " if match.group(1) else "", text)
 
 
 def _short_fraction(match: re.Match[str]) -> str:
@@ -96,7 +101,7 @@ def clean(text: str) -> str:
     if "{" in text:
         text = SHORT_SCRIPT.sub(r"\1\2", text)
     text = LIST_COMMA.sub(";", text)  # "32, 349" is two numbers, "32,349" is one
-    return SPACES.sub("", text) if "\\text" not in text else text
+    return _without_spaces(text) if "\\text" not in text else text
 
 
 def without_units(text: str) -> str:
@@ -104,7 +109,7 @@ def without_units(text: str) -> str:
     text = ORDINAL.sub("", PERCENT_WORD.sub("%", text))
     if "\\text" in text:
         text = TEXT_UNIT.sub("", text)
-        text = text if "\\text" in text else SPACES.sub("", text)
+        text = text if "\\text" in text else _without_spaces(text)
     match = UNIT_WORDS.search(text) if text[-1:].isalpha() or text[-1:] in "23}" else None
     if match and "\\" not in match.group(1) and match.group(1) not in MATHS_WORDS and "=" not in text:
         text = text[: match.start()]
@@ -112,9 +117,9 @@ def without_units(text: str) -> str:
 
 
 def words(text: str) -> str | None:
-    """The answer as folded words ("\\text{(C)}" is "c", "Evelyn." is "evelyn"), or None when it is not words."""
+    """The answer as folded words ("\\text{Yes}" is "yes", "Evelyn." is "evelyn"), or None when it is not words."""
     bare = TEXT.sub(r"\1", text).strip()
-    if not WORDS.fullmatch(bare):
+    if not WORDS.fullmatch(bare) or not LONG_WORD.search(bare):
         return None
     return re.sub(r"[^a-z]+", " ", bare.casefold()).strip()
 

@@ -75,6 +75,9 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
         return Settled(True, "exact")
     if reference.number is not None and answer.number is not None:
         return Settled(same_number(reference.number, answer.number), "numeric")
+    gold, given = CHOICE.fullmatch(reference.cleaned), CHOICE.fullmatch(answer.cleaned)
+    if gold and given and gold.group(1) != reference.cleaned:  # "(C)" is a choice, a bare "C" may be a variable
+        return Settled(gold.group(1) == given.group(1), "choice")
     if reference.words or answer.words:
         return _compare_words(reference, answer)
     if any(mark in reference.cleaned or mark in answer.cleaned for mark in COMPARED_APART[:5]):
@@ -83,16 +86,11 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
 
 
 def _compare_words(reference: Prepared, answer: Prepared) -> Settled | None:
-    gold, given = CHOICE.fullmatch(reference.cleaned), CHOICE.fullmatch(answer.cleaned)
-    if gold and given and gold.group(1) != reference.cleaned:  # "(C)" is a choice, a bare "C" may be a variable
-        return Settled(gold.group(1) == given.group(1), "choice")
-    if reference.words and answer.words and min(len(reference.words), len(answer.words)) > 2:
+    if reference.words and answer.words:
         return Settled(reference.words == answer.words, "words")
     if reference.number is not None and answer.words and "\\text" in answer.cleaned and " " in answer.words:
         return Settled(False, "words")
-    if reference.words and len(reference.words) > 2:
-        return None
-    return _compare_parts(reference.cleaned, answer.cleaned)
+    return None
 
 
 def _compare_parts(reference: str, answer: str) -> Settled | None:

@@ -110,7 +110,7 @@ def _compare_unordered(reference: Sequence[str], answer: Sequence[str], same: Co
 
 
 def _are_intervals(reference: Parts, answer: Parts) -> bool:
-    """Whether other brackets mean another answer: half-open ones and infinite ends belong to intervals, not to pairs."""
+    """Whether other brackets mean another answer: half-open or infinite ends belong to intervals, not to pairs."""
     kinds = {reference.brackets, answer.brackets}
     if len(reference.items) != 2 or not kinds <= {"()", "[)", "(]", "[]"}:
         return False

@@ -40,7 +40,23 @@ FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "\\csc": lambda angle: 1 / cmath.sin(angle),
 }
 GREEK = frozenset(
-    "\\alpha \\beta \\gamma \\delta \\theta \\lambda \\mu \\phi \\varphi \\omega \\rho \\sigma \\tau \\ell".split()
+    f"\\{name}"
+    for name in (
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "theta",
+        "lambda",
+        "mu",
+        "phi",
+        "varphi",
+        "omega",
+        "rho",
+        "sigma",
+        "tau",
+        "ell",
+    )
 )
 STOPS = frozenset({"", ")", "}", "]", "+", "-"})
 FUNCTION_NAMES = frozenset("fghFGHPQpq")

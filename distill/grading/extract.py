@@ -13,6 +13,7 @@ MAX_ANSWER_CHARS = 2_000
 TAIL_CHARS = 2_000
 """Where marked lines and last numbers are looked for."""
 MAX_JOINED_BOXES = 16
+MAX_STATED_DIGITS = 100
 
 BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 BRACE_OR_ESCAPE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -102,7 +103,7 @@ def _belongs(gap: str) -> bool:
 
 
 def find_box(text: str) -> Found | Missing | None:
-    """The last box, joined with the boxes that belong to it; a malformed last box never falls back to an earlier one."""
+    """The last box, joined with the boxes that belong to it; a malformed last one never falls back to another."""
     span = _last_command(text, len(text))
     if span is None:
         return None
@@ -160,7 +161,7 @@ def find_formulas(text: str) -> list[str]:
     return [next(filter(None, match.groups())).strip() for match in STATED.finditer(text)]
 
 
-def find_stated(text: str) -> Found | None:
+def find_stated(text: str) -> Found | Missing:
     """The last formula, bold phrase or number of an unmarked text, whichever comes last."""
     tail = text[-TAIL_CHARS:]
     if len(text) > TAIL_CHARS:  # from a line's start: half a formula would turn every later "$" round
@@ -169,7 +170,10 @@ def find_stated(text: str) -> Found | None:
     number = next(reversed([*IN_TEXT.finditer(tail)]), None)
     if statement is not None and (number is None or number.start() < statement.end()):
         return Found(next(filter(None, statement.groups())).strip(), "last_formula", is_closed=False)
-    return Found(number.group().strip(), "last_number", is_closed=False) if number else None
+    if number is None:
+        return Missing("no_mathematics")
+    is_runaway = len(number.group()) > MAX_STATED_DIGITS  # "0000..." until the limit
+    return Missing("answer_too_long") if is_runaway else Found(number.group().strip(), "last_number", is_closed=False)
 
 
 def last_line(text: str) -> str:

@@ -120,7 +120,7 @@ def _unmarked(part: str, kind: str) -> Found | Missing:
     if kind == AnswerKind.MATH:
         if len(part) <= PROSE_CHARS:
             return Found(part.strip(), "prose", is_closed=False)
-        return find_stated(part) or Missing("no_mathematics")
+        return find_stated(part)
     if kind == AnswerKind.REASONING_GYM:
         return Found(part.strip(), "whole", is_closed=False) if len(part) <= TAIL_CHARS else Missing("answer_too_long")
     return Found(last_line(part), "last_line", is_closed=False)
@@ -197,7 +197,7 @@ def _math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Questi
 
 
 def _stated_value(text: str, reference: str) -> str:
-    """What a formula or a marked line states: its one formula, and the value after its last "=" unless "=" is asked for."""
+    """What a formula or marked line states: its one formula, and what follows its last "=" unless "=" is asked for."""
     formulas = find_formulas(text)
     value = formulas[-1] if formulas else text
     is_chain = "=" in value and "=" not in reference and not any(mark in value for mark in ("<", ">", ",", ";"))

@@ -32,7 +32,7 @@ def _error(question: Question, rule: str, detail: str) -> Grade:
 
 
 class GraderPool:
-    """Grades batches. Safe to share between threads (one batch's hard rows at a time); starts no process until needed."""
+    """Grades batches. Safe to share between threads (one batch at a time); starts a process when one is needed."""
 
     def __init__(self, num_workers: int = 1, deadline_s: float = 2.0, memory_bytes: int = 1 << 30) -> None:
         self.num_workers = num_workers

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.verify [--data DIR]
 
-Seconds are CPU seconds, since the machine may be shared. Ours is `GraderPool(num_workers=1)`: those of the caller and of
-the worker together, with the start-up (imports, one fork) left out; Math-Verify is `parse` and `verify` with their defaults, imported beforehand.
+Seconds are CPU seconds, since the machine may be shared. Ours is `GraderPool(num_workers=1)`: those of the caller and
+of the worker together, with the start-up (imports, one fork) left out; Math-Verify is `parse` and `verify` with their
+defaults, imported beforehand.
 The last line is a JSON object. Without the data folder it says so and ends with 0.
 """
 
