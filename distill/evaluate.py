@@ -72,6 +72,12 @@ def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -
     return Evaluated(cell.name, str(run_dir.local_path("train", cell.name, "model")), None, key)
 
 
+def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
+    """model -> the first model with the very same weights: untouched students of one base are loaded and scored once."""
+    first: dict[tuple[str, str | None], str] = {}
+    return {model.name: first.setdefault((model.source, model.adapter), model.name) for model in models}
+
+
 def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Recipe) -> list[Item]:
     """Every model on every benchmark, with the key of its score."""
     settings = [

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from distill.config import Recipe
 from distill.errors import InputError
-from distill.evaluate import Evaluated, evaluated_models, serve_config
+from distill.evaluate import Evaluated, evaluated_models, same_weights, serve_config
 from distill.pipeline import run
 from distill.report import build_report, render_terminal
 from distill.run import Run
@@ -105,6 +105,8 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         current = Run(recipe, Path.cwd(), run_dir, console, resources)
         models = choose_models(evaluated_models(recipe, current.models, run_dir), names)
+        first = same_weights(models)
+        models = [model for model in models if first[model.name] == model.name]
         config = serve_config(recipe.serve, current.session.device, host=host, port=port)
         console.print(f"  [dim]starting {', '.join(model.name for model in models)} ...[/]")
         url = deploy([model.endpoint for model in models], config, log_dir=current.session.log_dir)

@@ -16,6 +16,7 @@ from distill.evaluate import (
     interleave,
     items,
     request_rows,
+    same_weights,
     score_rows,
     serve_config,
     waves,
@@ -308,13 +309,18 @@ def evaluate_stage(current: Run) -> Manifest:
         ]
         for name in recipe.evaluate.benchmarks
     }
-    wanted = items(evaluated_models(recipe, current.models, run_dir), benchmarks, recipe)
+    evaluated = evaluated_models(recipe, current.models, run_dir)
+    wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
     todo = [item for item in wanted if not run_dir.is_complete(item.key, *item.folder)]
     if len(todo) < len(wanted):
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
-    models = list({item.model.name: item.model for item in todo}.values())
+    alone = [item for item in todo if first[item.model.name] == item.model.name]
+    models = list({item.model.name: item.model for item in alone}.values())
     for wave in waves(models, recipe.serve.max_engines):
-        _score_wave(current, wave, [item for item in todo if item.model in wave], benchmarks)
+        _score_wave(current, wave, [item for item in alone if item.model in wave], benchmarks)
+    for item in todo:
+        if item not in alone:
+            _copy_score(run_dir, item, first[item.model.name])
     scores = [run_dir.read_manifest(*item.folder) for item in wanted]
     counted = [manifest for manifest in scores if manifest is not None]
     errors = sum(manifest.drops.get("error", 0) for manifest in counted)
@@ -354,12 +360,23 @@ def _score_wave(
         undeploy()
 
 
+def _copy_score(run_dir: RunDir, item: Item, other: str) -> None:
+    """Give a model the scores of another name for the same weights."""
+    rows = run_dir.read_table("evaluate", other, f"{item.benchmark}.parquet", row_type=Score).to_pylist()
+    scores = [Score(**{**row, "model": item.model.name}) for row in rows]
+    _write_scores(run_dir, item, scores)
+
+
 def _score_item(current: Run, item: Item, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]) -> None:
     verify, run_dir = current.recipe.verify, current.run_dir
     memory_bytes = verify.memory_mb << 20
     with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
         by_id = {prompt.prompt_id: prompt for prompt in prompts}
         scores = score_rows(rows, by_id, current.recipe.evaluate, graders.grade_batch)
+    _write_scores(run_dir, item, scores)
+
+
+def _write_scores(run_dir: RunDir, item: Item, scores: Sequence[Score]) -> None:
     errors = sum(score.verdict == Verdict.ERROR for score in scores)
     run_dir.write_rows(scores, Score, "evaluate", item.model.name, f"{item.benchmark}.parquet")
     drops = {"error": errors} if errors else {}
