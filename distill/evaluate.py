@@ -73,7 +73,7 @@ def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -
 
 
 def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
-    """model -> the first model with the very same weights: untouched students of one base are loaded and scored once."""
+    """model -> the first model with the very same weights: one base under two students is loaded and scored once."""
     first: dict[tuple[str, str | None], str] = {}
     return {model.name: first.setdefault((model.source, model.adapter), model.name) for model in models}
 
