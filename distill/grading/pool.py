@@ -135,24 +135,26 @@ class GraderPool:
         """Takes the grades that have arrived, and the lives of workers past their deadline."""
         ready, _, _ = select.select(list(self._busy), [], [], min(POLL_S, self.deadline_s))
         for descriptor in ready:
-            worker, job = self._busy.pop(descriptor)
-            grades[job[0]] = self._finish(worker, job)
+            self._finish(descriptor, grades)
         overdue = [key for key, (worker, _) in self._busy.items() if worker.is_overdue(self.deadline_s)]
         for descriptor in overdue:
-            worker, (index, question, _) = self._busy.pop(descriptor)
+            worker, (index, question, _) = self._busy[descriptor]
             self._replace(worker)
+            del self._busy[descriptor]
             grades[index] = _error(question, "timeout", f"no verdict in {self.deadline_s:g} s")
 
-    def _finish(self, worker: Worker, job: Job) -> Grade:
+    def _finish(self, descriptor: int, grades: dict[int, Grade]) -> None:
+        """Books one worker's grade. A row leaves `_busy` only then: should the nursery turn out dead, it is retried."""
+        worker, (index, question, _) = self._busy[descriptor]
         grade = worker.receive()
         if grade is None:
             self._replace(worker)
-            return _error(job[1], "crash", "the worker process died on this row")
-        if grade.rule == "memory":  # its heap is full of what did not fit
+        del self._busy[descriptor]
+        grades[index] = grade or _error(question, "crash", "the worker process died on this row")
+        if grade is not None and grade.rule == "memory":  # its heap is full of what did not fit
             self._replace(worker)
-        else:
+        elif grade is not None:
             self._idle.append(worker)
-        return grade
 
     def _replace(self, worker: Worker) -> None:
         self.num_replaced += 1

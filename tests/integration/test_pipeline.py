@@ -30,20 +30,22 @@ NUM_SOLVABLE = 9
 RECIPE = """
 name = "tiny"
 device = "cpu"
-[models.tiny]
-sources = ["{model}"]
+[models.teacher]
+sources = ["{teacher}"]
+[models.student]
+sources = ["{student}"]
 [prompts]
 sources = [{{ kind = "file", path = "prompts.jsonl", answer_kind = "number" }}]
 [[teachers]]
 name = "short"
-model = "tiny"
+model = "teacher"
 style = "short"
 num_samples = 4
 sampling = {{ temperature = 0.2, max_tokens = 40 }}
 engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
 [[teachers]]
 name = "long"
-model = "tiny"
+model = "teacher"
 style = "long"
 num_samples = 4
 chat = {{ template = "Think. {{problem}}" }}
@@ -54,11 +56,11 @@ name = "mix-long"
 weights = {{ long = 0.2, short = 0.8 }}
 [[students]]
 name = "lora"
-model = "tiny"
+model = "student"
 tune = {{ kind = "lora", rank = 4, learning_rate = 1e-3 }}
 [[students]]
 name = "full"
-model = "tiny"
+model = "student"
 tune = {{ kind = "full", learning_rate = 1e-4 }}
 [train]
 num_epochs = 4
@@ -112,8 +114,8 @@ def teach_one_answer(path: Path) -> None:
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     folder = tmp_path_factory.mktemp("pipeline")
-    model = make_tiny_model(folder / "model")
-    teach_one_answer(model)
+    teacher, student = make_tiny_model(folder / "teacher"), make_tiny_model(folder / "student", seed=1)
+    teach_one_answer(teacher)
     solvable: list[Any] = [{"problem": f"What is {n} - {n - 1}?", "answer": "1"} for n in range(10, 10 + NUM_SOLVABLE)]
     unsolvable: list[Any] = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(2, 4)]
     bad: list[Any] = [
@@ -127,7 +129,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     held_out = [{"problem": f"What is {n} - {n - 1}?", "answer": "1"} for n in range(40, 46)]
     (folder / "held_out.jsonl").write_text("\n".join(json.dumps(row) for row in held_out))
     recipe = folder / "tiny.toml"
-    recipe.write_text(RECIPE.format(model=model))
+    recipe.write_text(RECIPE.format(teacher=teacher, student=student))
     return Setup(recipe, folder / "run")
 
 
