@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; user errors are printed without traceback. Returns the exit code."""
-    arguments = build_parser().parse_args(argv)
+    arguments = parse_arguments(argv)
     verb: Callable[[argparse.Namespace], int] = arguments.verb
     try:
         return verb(arguments)
@@ -30,6 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what is finished is on disk, the same command continues", file=sys.stderr)
         return INTERRUPTED
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; overrides may stand before or after options, which argparse alone does not take."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:

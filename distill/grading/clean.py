@@ -10,7 +10,6 @@ REPLACEMENTS = (
     ("\\left", ""),
     ("\\right", ""),
     ("\\displaystyle", ""),
-    ("\\!", ""),
     ("\\,", " "),
     ("\\;", " "),
     ("\\:", " "),
@@ -18,7 +17,6 @@ REPLACEMENTS = (
     ("\\quad", " "),
     ("\\qquad", " "),
     ("~", " "),
-    ("{,}", ","),
     ("\\%", "%"),
     ("\\$", ""),
     ("$", ""),
@@ -41,6 +39,8 @@ REPLACEMENTS = (
     ("\\operatorname{", "\\text{"),
 )
 DEGREES = ("^{\\circ}", "^\\circ", "°")
+THIN_SPACE = re.compile(r"\\!\s*")  # "11,\\! 080" is one number
+GUARDED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 NEEDS_CLEANING = re.compile(r"[^0-9A-Za-z.]")
 ROW_BREAK = "\\\\"  # kept apart: the "\\ " inside it is not a space
@@ -76,6 +76,7 @@ def _short_fraction(match: re.Match[str]) -> str:
 def _respelt(text: str) -> str:
     if ARROW.search(text):
         return text
+    text = THIN_SPACE.sub("", GUARDED_COMMA.sub(",", text))
     for old, new in REPLACEMENTS:
         if old in text:
             text = text.replace(old, new)

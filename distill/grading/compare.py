@@ -31,6 +31,7 @@ class Settled(NamedTuple):
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*=\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
+CHOICE_WITH_TEXT = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)\s*\}?(?=.)")  # "(B) 3x+1"
 INFINITY = re.compile(r"([-+]?)\\infty")
 COMPARED_APART = ("<", ">", "\\le", "\\ge", "\\ne", "=", "\\in", "\\approx", "|")
 
@@ -75,7 +76,8 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
         return Settled(True, "exact")
     if reference.number is not None and answer.number is not None:
         return Settled(same_number(reference.number, answer.number), "numeric")
-    gold, given = CHOICE.fullmatch(reference.cleaned), CHOICE.fullmatch(answer.cleaned)
+    gold = CHOICE.fullmatch(reference.cleaned)
+    given = CHOICE.fullmatch(answer.cleaned) or CHOICE_WITH_TEXT.match(answer.cleaned)
     if gold and given and gold.group(1) != reference.cleaned:  # "(C)" is a choice, a bare "C" may be a variable
         return Settled(gold.group(1) == given.group(1), "choice")
     if reference.words or answer.words:
@@ -88,7 +90,8 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
 def _compare_words(reference: Prepared, answer: Prepared) -> Settled | None:
     if reference.words and answer.words:
         return Settled(reference.words == answer.words, "words")
-    if reference.number is not None and answer.words and "\\text" in answer.cleaned and " " in answer.words:
+    is_phrase = answer.words is not None and "\\text" in answer.cleaned and " " in answer.words
+    if is_phrase and (evaluate(reference.cleaned) or parts(reference.cleaned)):  # "no solution" for a value
         return Settled(False, "words")
     return None
 
@@ -97,6 +100,8 @@ def _compare_parts(reference: str, answer: str) -> Settled | None:
     based = BASED.fullmatch(reference), BASED.fullmatch(answer)
     if based[0] and based[1]:
         return Settled(based[0].groups() == based[1].groups(), "based")
+    if based[0] and answer.isdigit() and answer not in (based[0].group(1), _decimal(*based[0].groups())):
+        return Settled(False, "based")
     gold, given = parts(reference), parts(answer)
     if gold and given:
         result = compare_parts(gold, given, _same)
@@ -105,6 +110,17 @@ def _compare_parts(reference: str, answer: str) -> Settled | None:
         return _compare_mixed(gold, given, reference, answer)
     result = _same(reference, answer)
     return None if result is None else Settled(result, "evaluated")
+
+
+def _decimal(digits: str, base: str) -> str:
+    """A based number in base ten, or "" where it has no such value."""
+    is_valid = (
+        len(digits) < 60
+        and len(base) < 3
+        and 2 <= int(base) <= 36
+        and max(int(digit, 36) for digit in digits) < int(base)
+    )
+    return str(int(digits, int(base))) if is_valid else ""
 
 
 def _compare_mixed(gold: Parts | None, given: Parts | None, reference: str, answer: str) -> Settled | None:

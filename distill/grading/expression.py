@@ -8,7 +8,7 @@ relations, subscripted numbers, anything ambiguous ("1/2x"), deep or large.
 import cmath
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -29,7 +29,9 @@ MAX_FLOAT = 1e8
 TOKEN = re.compile(
     r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]])"
 )
-WORD = re.compile(r"(?<!\\)(?<![A-Za-z\\])[A-Za-z]{3,}")
+WORD = re.compile(
+    r"(?<!\\)(?<![A-Za-z\\])(?:[A-Za-z]{4,}|sin|cos|tan|cot|sec|csc|log|exp|max|min|mod|det|gcd|lcm|and|not)"
+)
 TIMES = frozenset({"*", "\\cdot", "\\times"})
 FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "\\sin": cmath.sin,
@@ -143,7 +145,7 @@ def _root(value: Value, degree: int) -> Value:
 def _sample(name: str, point: int) -> Fraction:
     """A fixed rational near one, of either sign, for a variable."""
     seed = sum(ord(character) * 31**place for place, character in enumerate(name)) * 7919 + point * 104_729
-    size = Fraction(37 + seed % 101, 61 + seed % 53)
+    size = Fraction(97 + seed % 47, 113 + (seed // 47) % 29)
     return -size if point == 1 else size
 
 
@@ -313,29 +315,49 @@ FAULTS = (UnsupportedError, ZeroDivisionError, OverflowError, RecursionError)
 
 
 @lru_cache(maxsize=4096)
-def evaluate(text: str) -> tuple[Value, ...] | None:
-    """The values of a cleaned expression at the sample points, or None where it is not a small closed form."""
+def evaluate(text: str) -> tuple[Value | None, ...] | None:
+    """The values of a cleaned expression at the sample points, or None where it is not a small closed form.
+
+    A point at which it has no value, or too large a one, is None: what is apart at another point is apart.
+    """
     try:
         parser = _Parser(_tokens(text))
         root = parser.sum()
         if parser.peek():
             return None
-        return tuple(root(point) for point in range(NUM_POINTS))
+    except FAULTS:
+        return None
+    values = tuple(_value_at(root, point) for point in range(NUM_POINTS))
+    return values if any(value is not None for value in values) else None
+
+
+def _value_at(root: Node, point: int) -> Value | None:
+    try:
+        return root(point)
     except FAULTS:
         return None
 
 
-def same_values(reference: tuple[Value, ...], answer: tuple[Value, ...]) -> bool | None:
+def same_values(reference: Sequence[Value | None], answer: Sequence[Value | None]) -> bool | None:
     """True where they agree at all points, False where clearly apart at one, None in between."""
     verdict: bool | None = True
     for left, right in zip(reference, answer, strict=True):
-        if isinstance(left, Fraction) and isinstance(right, Fraction) and left == right:
-            continue
-        a, b = complex(_inexact(left)), complex(_inexact(right))
-        distance, size = abs(a - b), max(abs(a), abs(b), 1e-6)
-        if distance > APART * size:
+        agreed = None if left is None or right is None else _same_value(left, right)
+        if agreed is False:
             return False
-        is_exact = isinstance(left, Fraction) and isinstance(right, Fraction)
-        if is_exact or distance > SAME * size or size > MAX_FLOAT:
-            verdict = None
+        verdict = verdict and agreed
     return verdict
+
+
+def _same_value(left: Value, right: Value) -> bool | None:
+    is_exact = isinstance(left, Fraction) and isinstance(right, Fraction)
+    if is_exact and left == right:
+        return True
+    try:
+        a, b = complex(left), complex(right)
+    except OverflowError:
+        return None
+    distance, size = abs(a - b), max(abs(a), abs(b), 1e-6)
+    if distance > APART * size:
+        return False
+    return None if is_exact or distance > SAME * size or size > MAX_FLOAT else True

@@ -12,7 +12,8 @@ MAX_ANSWER_CHARS = 2_000
 """A longer "answer" is not one; it also bounds what a worker is sent."""
 TAIL_CHARS = 2_000
 """Where marked lines and last numbers are looked for."""
-MAX_JOINED_BOXES = 16
+MAX_BOXES = 32
+"""Looked at from the end; a model in a loop writes thousands."""
 MAX_STATED_DIGITS = 100
 
 BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
@@ -24,6 +25,7 @@ MARKER = re.compile(
     r"(?i:\banswer\b)[ \t*_]*(?:[:=]|(?i:is\b|are\b|was\b)|[^\n.:=]{1,80}?\b(?i:is)\b)[ \t*_:]*(?:(?i:is)\b[ \t*_:]*)?"
     r"|(?m:^)(?i:a|ans):[ \t]*"
 )
+CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
 CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*")
 TAG = re.compile(r"(?is)<answer>(.*?)</answer>")
 STATED = re.compile(
@@ -85,12 +87,13 @@ def _box_at(text: str, start: int, after: int) -> _Box | None:
     return None
 
 
-def _last_command(text: str, end: int) -> tuple[int, int] | None:
-    """Span of the last box command before `end`."""
-    while (start := max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))) >= 0:
-        match = BOX_COMMAND.match(text, start)
-        if match:
-            return start, match.end()
+def _last_command(text: str, end: int, first: int = 0) -> tuple[int, int] | None:
+    """Span of the last box command in [first, end)."""
+    for _ in range(MAX_BOXES):  # a bound, since "\\boxedx" a thousand times would each cost a search of the whole text
+        start = max(text.rfind("\\boxed", first, end), text.rfind("\\fbox", first, end))
+        match = BOX_COMMAND.match(text, start) if start >= 0 else None
+        if match or start < 0:
+            return (start, match.end()) if match else None
         end = start
     return None
 
@@ -111,9 +114,9 @@ def find_box(text: str) -> Found | Missing | None:
     if box is None:
         return Missing("malformed_box")
     contents = [box.content]
-    while len(contents) < MAX_JOINED_BOXES:
-        span = _last_command(text, box.start)
-        if span is None or box.start - span[0] > MAX_ANSWER_CHARS:
+    for _ in range(MAX_BOXES):
+        span = _last_command(text, box.start, max(0, box.start - MAX_ANSWER_CHARS))
+        if span is None:
             break
         earlier = _box_at(text, *span)
         if earlier is None or earlier.end > box.start or not _belongs(text[earlier.end : box.start]):
@@ -138,6 +141,17 @@ def find_tag(text: str) -> Found | Missing | None:
     if "</answer>" not in tail:
         return Missing("malformed_tag")
     return _sized(Found(tail[len("<answer>") :].split("</answer>")[0].strip(), "tag", is_closed=True))
+
+
+def find_concluded(text: str) -> Found | None:
+    """The `$...$` of "Final Answer: The final answer is" behind the last box: the writer boxed steps only."""
+    tail = text[-TAIL_CHARS:]
+    if "inal answer is" not in tail:
+        return None
+    concluded = next(reversed([*CONCLUSION.finditer(tail)]), None)
+    if concluded is None or "\\boxed" in tail[concluded.start() :]:
+        return None
+    return Found(concluded.group(1).strip(), "marker", is_closed=True)
 
 
 def find_marked(text: str) -> Found | None:

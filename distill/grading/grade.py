@@ -26,6 +26,7 @@ from distill.grading.extract import (
     Missing,
     answer_part,
     find_box,
+    find_concluded,
     find_formulas,
     find_marked,
     find_stated,
@@ -50,6 +51,7 @@ FAULTS = (
 )
 """What a parser or scorer raises on bad input. Anything else ends the worker, which is an ERROR too."""
 CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-Z])\)?(?![A-Za-z'’])")
+RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text)(?![a-z])")
 DETAIL_CHARS = 500
 PROSE_CHARS = 300
 """Math-Verify finds an answer in a sentence better than we do, but tries every formula of a page, at seconds each."""
@@ -103,7 +105,7 @@ def decide(request: GradeRequest) -> Grade | Question:
 def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
     """The final answer; in a completion cut by the token limit only one that its writer had closed."""
     found = find_tag(part) if kind == AnswerKind.REASONING_GYM else None
-    found = found or find_box(part) or find_marked(part)
+    found = found or find_concluded(part) or find_box(part) or find_marked(part)
     if isinstance(found, Missing):
         return found
     if is_cut:
@@ -185,22 +187,28 @@ def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
 def _math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
     if found.where == "prose":
         return Question(AnswerKind.MATH, request.reference, found.text, "prose")
+    said = found.text
     if not found.where.endswith("box"):
         found = found._replace(text=_stated_value(found.text, request.reference))
-    settled = compare(gold, prepare(found.text))
+    settled = compare(gold, prepare(_last_side(found.text, request.reference)))
     if settled is not None:
         return _graded(found, settled)
     if found.where.endswith("marker"):
         # A marked line may be a sentence ("the answer is then x = 5, as wanted"): Math-Verify finds the answer in it.
-        return Question(AnswerKind.MATH, request.reference, f"The answer is {found.text}", f"{found.where}_prose")
+        return Question(AnswerKind.MATH, request.reference, f"The answer is {said}", f"{found.where}_prose")
     return Question(AnswerKind.MATH, request.reference, found.text, found.where)
 
 
 def _stated_value(text: str, reference: str) -> str:
     """What a formula or marked line states: its one formula, and what follows its last "=" unless "=" is asked for."""
-    formulas = find_formulas(text)
-    value = formulas[-1] if formulas else text
-    is_chain = "=" in value and "=" not in reference and not any(mark in value for mark in ("<", ">", ",", ";"))
+    stated = find_stated(text) if find_formulas(text) else None  # "the largest $n$ is 34" states 34, not n
+    value = stated.text if isinstance(stated, Found) else text
+    return _last_side(value, reference)
+
+
+def _last_side(value: str, reference: str) -> str:
+    """The value after the last "=" of a chain, unless relations are asked for: Math-Verify's reading too."""
+    is_chain = "=" in value and "=" not in reference and not RELATION.search(value)
     return value.rpartition("=")[2].strip() or value if is_chain else value
 
 

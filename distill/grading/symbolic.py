@@ -8,6 +8,8 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any, NamedTuple
 
+from distill.grading.numbers import DECIMAL_COMMA
+
 RISKY = re.compile(r"\^\s*\{?[^{}]*\^|\d{5,}\s*!|!|\^\{?\s*\d{3,}|\*\*|\d{40,}|\\binom")
 """Shapes that can run out of memory or recursion inside Math-Verify, which swallows both and says "different"."""
 MAX_DEPTH = 40
@@ -40,6 +42,8 @@ def _parse(text: str, *, boxed: bool) -> list[Any]:
 @lru_cache(maxsize=256)
 def _parse_reference(reference: str) -> list[Any]:
     is_bare = "\\boxed" not in reference and "$" not in reference and "\\(" not in reference and "\\[" not in reference
+    if DECIMAL_COMMA.fullmatch(reference):  # "1,22" is a list in LaTeX and a decimal in prose: either will do
+        return [*_parse(reference, boxed=True), *_parse(reference, boxed=False)]
     return _parse(reference, boxed=is_bare) or _parse(reference, boxed=False)
 
 

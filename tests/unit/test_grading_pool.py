@@ -75,6 +75,8 @@ def test_order_is_kept_and_poison_costs_only_its_own_row(pool: GraderPool) -> No
         "\\boxed{" + "7" * 1_000_000 + "}",
         "$" * 100_000,
         "\\boxed{" * 20_000,
+        "\\boxed{1} " * 100_000,
+        "\\boxedx" * 100_000,
         "answer " * 20_000,
         "-" * 50_000 + "1/" * 20_000,
         "\x00" * 1_000 + "\\boxed{\x00}",

@@ -1,0 +1,26 @@
+"""What is settled about a deployment before Ray is asked. No server and no Ray."""
+
+import socket
+
+import pytest
+
+from serve.config import ServeConfig
+from serve.deploy import _free_port, base_url
+from serve.errors import ServeError
+
+
+def test_a_port_that_another_program_holds_is_refused_with_the_way_out() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port} .*or 0 for a free one"):
+            _free_port(ServeConfig(port=port))
+
+
+def test_port_0_takes_a_free_one() -> None:
+    assert _free_port(ServeConfig(port=0)) > 0
+
+
+def test_an_endpoint_that_listens_everywhere_is_reached_on_the_loopback_address() -> None:
+    assert base_url(ServeConfig(host="0.0.0.0", port=8123)) == "http://127.0.0.1:8123"
