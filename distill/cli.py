@@ -86,7 +86,7 @@ def run_verb(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(path, arguments.overrides)
     from distill.launch import launch
 
-    return launch(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}", command=arguments.recipe)
+    return launch(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}")
 
 
 def report_verb(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from serve.client import ask
 from serve.deploy import deploy, undeploy
 
 
-def launch(recipe: Recipe, base: Path, uri: str, command: str) -> int:
+def launch(recipe: Recipe, base: Path, uri: str) -> int:
     """`distill run`: bring a run up to date and show its report."""
     started = time.monotonic()
     run_dir = RunDir(uri)
