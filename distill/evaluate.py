@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from cluster.engine import parallel_arguments
 from cluster.session import Device
 from distill.config import EvaluateConfig, Recipe, ServeSection
-from distill.generate import parallel_arguments, sampling_params
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest
 from distill.models import ResolvedModel
 from distill.render import chat_messages
 from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Verdict, content_hash, seed_for
+from distill.teachers.pools import sampling_params
 from distill.train import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
@@ -111,7 +112,7 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
         engine_cpus=section.cpus_per_engine,
         kv_cache_gib=engine.kv_cache_gb,
         max_model_len=engine.max_model_len,
-        engine_kwargs=parallel_arguments(engine) | engine.kwargs,
+        engine_kwargs=parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel) | engine.kwargs,
         **address,
     )
 

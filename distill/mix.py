@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from distill.config import ChatFormat, MixConfig
+from distill.config import MixConfig
+from distill.config_teachers import ChatFormat
 from distill.errors import StageError
 from distill.render import chat_messages
 from distill.schema import Example, IndexRow, Message, Prompt, Verdict, content_hash

@@ -13,6 +13,9 @@ from distill.config import Recipe
 from distill.errors import ConfigError, Problem
 from distill.recipe_checks import cross_problems
 
+UNION_TAGS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset")
+"""What pydantic puts into a location for the variant of a section; no part of the recipe's own path."""
+
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
 
@@ -115,7 +118,7 @@ def _is_echo(detail: Any) -> bool:
 
 
 def _field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
-    location = [part for part in detail["loc"] if part not in ("lora", "full", "file", "hub", "reasoning_gym")]
+    location = [part for part in detail["loc"] if part not in UNION_TAGS]
     where = _where(location, raw)
     if detail["type"] == "extra_forbidden":
         return Problem(where, "is not a known key", _did_you_mean(location))

@@ -10,25 +10,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
-from distill.config import BenchmarkConfig, GymSource, MixConfig, StudentConfig, TeacherConfig
+from distill.config import BenchmarkConfig, MixConfig, StudentConfig
+from distill.config_sources import GymSource
+from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
 
-SectionT = TypeVar("SectionT", bound=BaseModel)
+SectionT = TypeVar("SectionT")
 
 
 def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     """Problems that only show when sections are seen together."""
-    teachers = _parsed(TeacherConfig, raw.get("teachers"))
-    students = _parsed(StudentConfig, raw.get("students"))
-    mixes = _parsed(MixConfig, raw.get("mixes"))
+    teachers = _parsed(TypeAdapter(TeacherConfig), raw.get("teachers"))
+    students = _parsed(TypeAdapter(StudentConfig), raw.get("students"))
+    mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
+    ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
+    asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
     return [
         *_duplicate_names(raw),
-        *_unknown_models(raw, [*_numbered("teachers", teachers), *_numbered("students", students)]),
+        *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
         *(problem for mix in mixes for problem in _mix_problems(mix, _names(raw.get("teachers")))),
-        *(problem for teacher in teachers for problem in _teacher_problems(teacher)),
+        *(problem for teacher in asked for problem in _teacher_problems(teacher)),
+        *(problem for teacher in ours for problem in _engine_problems(teacher)),
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_benchmark_problems(raw),
@@ -37,12 +42,12 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _parsed(section: type[SectionT], items: Any) -> list[SectionT]:
+def _parsed(section: TypeAdapter[SectionT], items: Any) -> list[SectionT]:
     """The items of a list that are valid by themselves; the others are reported as field problems."""
     parsed = []
     for item in items if isinstance(items, list | tuple) else ():
         try:
-            parsed.append(section.model_validate(item))
+            parsed.append(section.validate_python(item))
         except ValidationError:
             continue
     return parsed
@@ -93,19 +98,28 @@ def _mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
         yield Problem(f"mixes[{mix.name}].weights", f"{weights} = {total:g}, not 1", "make the weights add up to 1")
 
 
-def _teacher_problems(teacher: TeacherConfig) -> Iterator[Problem]:
+def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
     where, engine, sampling = f"teachers[{teacher.name}]", teacher.engine, teacher.sampling
     if sampling.max_tokens >= engine.max_model_len:
         room = f"engine.max_model_len {engine.max_model_len}"
         what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in {room}"
         yield Problem(where, what, "lower max_tokens or raise engine.max_model_len")
+    if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
+        what = f"{list(teacher.replicas)} is no range"
+        yield Problem(f"{where}.replicas", what, "use [fewest, most] with 1 <= fewest <= most")
+
+
+def _teacher_problems(teacher: AskedTeacher) -> Iterator[Problem]:
+    where, sampling = f"teachers[{teacher.name}]", teacher.sampling
     if teacher.num_samples > 1 and sampling.temperature == 0:
         what = f"num_samples {teacher.num_samples} at temperature 0 writes the same trace {teacher.num_samples} times"
         yield Problem(where, what, "raise sampling.temperature or set num_samples = 1")
-    if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
-        yield Problem(
-            f"{where}.replicas", f"{list(teacher.replicas)} is no range", "use [fewest, most] with 1 <= fewest <= most"
-        )
+    if teacher.num_correct > teacher.num_samples:
+        what = f"num_correct {teacher.num_correct} cannot be reached with num_samples {teacher.num_samples}"
+        yield Problem(where, what, "raise num_samples or lower num_correct")
+    if isinstance(teacher, EndpointTeacher) and teacher.max_usd_total and not teacher.usd_per_million_tokens:
+        what = f"max_usd_total {teacher.max_usd_total:g} cannot be kept without a price"
+        yield Problem(where, what, "set usd_per_million_tokens")
     if "{problem}" not in teacher.chat.template:
         yield Problem(f"{where}.chat.template", "does not contain {problem}", "say where the problem goes")
 

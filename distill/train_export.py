@@ -149,9 +149,7 @@ def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow], padding: int) -
     return float(torch.nn.functional.cross_entropy(logits[kept].float(), labels[:, 1:][kept]))
 
 
-def check_saved(
-    folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float
-) -> float:
+def check_saved(folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float) -> float:
     """Open a saved student and compare it with what was trained; its loss on the probe rows.
 
     Raises:

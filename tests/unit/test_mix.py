@@ -2,7 +2,8 @@
 
 import pytest
 
-from distill.config import ChatFormat, MixConfig
+from distill.config import MixConfig
+from distill.config_teachers import ChatFormat
 from distill.errors import StageError
 from distill.mix import assign, candidates, common_prompts, largest_remainder, mix_details, select, to_example
 from distill.schema import IndexRow, Prompt
