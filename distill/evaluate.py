@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cluster.engine import parallel_arguments
-from cluster.session import Device
+from cluster.session import Device, Session
 from distill.config import EvaluateConfig, Recipe, ServeSection
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest
 from distill.models import ResolvedModel
@@ -102,6 +102,15 @@ def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]
         [by_name[endpoint.name] for spec in specs[start : start + max_engines] for endpoint in spec.endpoints]
         for start in range(0, len(specs), max_engines)
     ]
+
+
+def engines_at_once(section: ServeSection, session: Session) -> int:
+    """Engines that the cluster can hold and still run Ray Data's small tasks, for which a CPU is left; at least one."""
+    engine = section.engine
+    by_cpu = (session.num_cpus - 1.0) / section.cpus_per_engine
+    num_gpus = engine.tensor_parallel * engine.pipeline_parallel
+    by_gpu = session.num_gpus / num_gpus if session.device == "gpu" else by_cpu
+    return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
 
 
 def serve_config(section: ServeSection, device: Device, **address: Any) -> ServeConfig:

@@ -10,6 +10,7 @@ from distill.errors import InputError
 from distill.evaluate import (
     Evaluated,
     Item,
+    engines_at_once,
     evaluated_models,
     interleave,
     items,
@@ -244,7 +245,7 @@ def evaluate_stage(current: Run) -> Manifest:
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     models = list({item.model.name: item.model for item in alone}.values())
-    for wave in waves(models, recipe.serve.max_engines):
+    for wave in waves(models, engines_at_once(recipe.serve, current.session) if models else 1):
         _score_wave(current, wave, [item for item in alone if item.model in wave], benchmarks)
     for item in todo:
         if item not in alone:
