@@ -34,6 +34,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *(problem for mix in mixes for problem in _mix_problems(mix, _names(raw.get("teachers")))),
         *(problem for teacher in asked for problem in _teacher_problems(teacher)),
         *(problem for teacher in ours for problem in _engine_problems(teacher)),
+        *_same_teachers(teachers),
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_benchmark_problems(raw),
@@ -96,6 +97,17 @@ def _mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
     if abs(total - 1.0) > 1e-9:
         weights = " + ".join(f"{weight:g}" for weight in mix.weights.values())
         yield Problem(f"mixes[{mix.name}].weights", f"{weights} = {total:g}, not 1", "make the weights add up to 1")
+
+
+def _same_teachers(teachers: Sequence[TeacherConfig]) -> Iterator[Problem]:
+    """Two teachers that write the same traces would be one pool under two names."""
+    first: dict[str, str] = {}
+    free = {"name", "num_samples", "num_correct", "usd_per_million_tokens", "replicas"}
+    for teacher in teachers:
+        other = first.setdefault(teacher.model_dump_json(exclude=free), teacher.name)
+        if other != teacher.name:
+            what = f"is the same teacher as {other!r}: it would write the same traces"
+            yield Problem(f"teachers[{teacher.name}]", what, "keep one, or give them different chat or sampling")
 
 
 def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
