@@ -113,9 +113,11 @@ def ask_vllm(prompts: Dataset, job: TeacherJob, device: Device) -> Dataset:
     processor = build_processor(
         config, preprocess_map_kwargs={"num_cpus": 0.1}, postprocess_map_kwargs={"num_cpus": 0.1}
     )
-    stage = processor.get_stage_by_name("vLLMEngineStage")
-    stage.fn = TeacherEngine
-    stage.fn_constructor_kwargs = {**stage.fn_constructor_kwargs, "job": job}
+    name = "vLLMEngineStage"
+    stage = processor.get_stage_by_name(name)
+    arguments = {**stage.fn_constructor_kwargs, "job": job}
+    # A copy: assigning to the stage runs its validator again, which has lost the placement by then and asks for a GPU.
+    processor.stages[name] = stage.model_copy(update={"fn": TeacherEngine, "fn_constructor_kwargs": arguments})
     return processor(prompts)
 
 

@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill.config_teachers import ChatFormat
-from distill.render import chat_messages, render_example
 from distill.run_dir import STAGES, RunDir
 from distill.schema import Dropped, Example, Message, Score, Trace
-from tests.integration.tiny_models import make_tiny_model
+from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
 pytestmark = pytest.mark.integration
 
-ANSWER = "The answer is \\boxed{1}."
 NUM_SOLVABLE = 9
 
 RECIPE = """
@@ -87,28 +82,6 @@ class Setup(NamedTuple):
     @property
     def command(self) -> list[str]:
         return [sys.executable, "-m", "distill", "run", str(self.recipe), "--run-dir", str(self.run)]
-
-
-def teach_one_answer(path: Path) -> None:
-    """Overfit a tiny model until it answers everything with 1: a teacher that solves what has that answer."""
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    chats = [ChatFormat(), ChatFormat(template="Think. {problem}")]
-    turns = [
-        [*chat_messages(f"What is {number} - {number - 1}?", chat), {"role": "assistant", "content": ANSWER}]
-        for number in (3, 18, 77)
-        for chat in chats
-    ]
-    rows = [render_example(tokenizer, messages, 256) for messages in turns]
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for step in range(240):
-        row = rows[step % len(rows)]
-        assert not isinstance(row, str), row
-        loss = model(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.to(torch.bfloat16).save_pretrained(path)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,13 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from distill.config_teachers import ChatFormat
+from distill.render import chat_messages, render_example
+
+ANSWER = "The answer is \\boxed{1}."
+"""What a model says after `teach_one_answer`."""
 
 HEAD_DIM = 32
 """The smallest that vLLM's CPU attention takes."""
@@ -77,3 +83,25 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=EOS,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def teach_one_answer(path: Path) -> None:
+    """Overfit a tiny model until it answers everything with 1: a teacher that solves what has that answer."""
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    chats = [ChatFormat(), ChatFormat(template="Think. {problem}")]
+    turns = [
+        [*chat_messages(f"What is {number} - {number - 1}?", chat), {"role": "assistant", "content": ANSWER}]
+        for number in (3, 18, 77)
+        for chat in chats
+    ]
+    rows = [render_example(tokenizer, messages, 256) for messages in turns]
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(240):
+        row = rows[step % len(rows)]
+        assert not isinstance(row, str), row
+        loss = model(input_ids=torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(path)
