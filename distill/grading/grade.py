@@ -32,8 +32,9 @@ from distill.grading.extract import (
     find_stated,
     find_tag,
     last_line,
+    only_statement,
 )
-from distill.grading.numbers import Number, numbers_in, same_number
+from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, same_number
 from distill.grading.types import Grade, GradeRequest
 from distill.schema import AnswerKind, Verdict
 
@@ -50,8 +51,12 @@ FAULTS = (
     ImportError,
 )
 """What a parser or scorer raises on bad input. Anything else ends the worker, which is an ERROR too."""
-CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-Z])\)?(?![A-Za-z'’])")
-RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text)(?![a-z])")
+CHOICE = re.compile(r"(?<![A-Za-z\\])(?:\(([A-Z])\)|([B-HJ-Z])(?![A-Za-z'’])|([AI])(?![A-Za-z'’])(?!\s+[a-z]))")
+"""A single letter; a bare "A" or "I" before a word is an article or a pronoun."""
+NAMED_CHOICE = re.compile(r"(?i:\b(?:option|choice))\s*\W{0,3}([A-Z])(?![A-Za-z'’])|\(([a-j])\)")
+LETTER = re.compile(r"(?<![A-Za-z\\])[A-H](?![A-Za-z'’])")
+TWO_CHOICES = re.compile(r"\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*\W{0,3}[A-Z](?![A-Za-z'’])")
+RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 DETAIL_CHARS = 500
 PROSE_CHARS = 300
 """Math-Verify finds an answer in a sentence better than we do, but tries every formula of a page, at seconds each."""
@@ -141,14 +146,24 @@ def _judge(request: GradeRequest, kind: str, found: Found) -> Grade | Question:
     return _math(request, reference, found)
 
 
+def _letters(text: str) -> list[str]:
+    """The choices that a text names, in order."""
+    if len(text) == 1:
+        return [text.upper()]
+    pattern = NAMED_CHOICE if NAMED_CHOICE.search(text) else CHOICE
+    return ["".join(filter(None, match.groups())).upper() for match in pattern.finditer(text)]
+
+
 def _choice(reference: str, found: Found) -> Grade:
-    gold = CHOICE.findall(reference_text(reference).upper())
+    gold = _letters(reference_text(reference).strip().upper())
     if len(gold) != 1:
         return _error("gold_unparseable", f"no single letter in the reference {reference!r}", found.text)
     text = found.text.strip()
-    letters = [text.upper()] if len(text) == 1 else CHOICE.findall(text)
-    letters = letters[:1] if found.where.endswith("marker") else letters
-    if len(set(letters)) != 1:
+    letters = _letters(text)
+    if found.where.endswith("marker"):
+        letters = letters[:1]
+    is_open = TWO_CHOICES.match(text) or (found.where == "last_line" and len({*letters, *LETTER.findall(text)}) > 1)
+    if is_open or len(set(letters)) != 1:
         return _no_answer(f"{found.where}:no_single_letter")
     return _graded(found._replace(text=letters[0]), Settled(letters[0] == gold[0], "choice"))
 
@@ -186,17 +201,26 @@ def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
 
 def _math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
     if found.where == "prose":
+        stated = only_statement(found.text)
+        settled = stated and compare(gold, prepare(_last_side(stated, request.reference)))
+        if stated and settled and not _is_comma_decimal(request.reference, stated):
+            return _graded(Found(stated, "formula", is_closed=False), settled)
         return Question(AnswerKind.MATH, request.reference, found.text, "prose")
     said = found.text
     if not found.where.endswith("box"):
         found = found._replace(text=_stated_value(found.text, request.reference))
     settled = compare(gold, prepare(_last_side(found.text, request.reference)))
-    if settled is not None:
+    if settled is not None and not _is_comma_decimal(request.reference, found.text):
         return _graded(found, settled)
     if found.where.endswith("marker"):
         # A marked line may be a sentence ("the answer is then x = 5, as wanted"): Math-Verify finds the answer in it.
         return Question(AnswerKind.MATH, request.reference, f"The answer is {said}", f"{found.where}_prose")
     return Question(AnswerKind.MATH, request.reference, found.text, found.where)
+
+
+def _is_comma_decimal(reference: str, answer: str) -> bool:
+    """Whether "3,75" may mean 3.75, as the answer "3.75" suggests: Math-Verify tries both readings."""
+    return "," not in answer and bool(DECIMAL_COMMA.fullmatch(reference.strip()))
 
 
 def _stated_value(text: str, reference: str) -> str:
