@@ -10,6 +10,7 @@ import fsspec
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
 from distill.config import BenchmarkConfig, FileSource, PromptSource, Recipe
 from distill.grading import VERIFIER_VERSION
+from distill.judge import judge_name
 from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
 
@@ -54,7 +55,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "teachers": dump["teachers"],
             "models": {name: dump["models"][name] for name in sorted(teachers)},
         },
-        "verify": {"verifier": VERIFIER_VERSION},
+        "verify": {"verifier": VERIFIER_VERSION, **_judge_config(recipe)},
         "mix": {"mixes": dump["mixes"], "student_chat": dump["student_chat"]},
         "train": {
             "train": train,
@@ -64,6 +65,12 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
         "evaluate": {"evaluate": dump["evaluate"], "serve.engine": dump["serve"]["engine"]},
         "report": {"name": recipe.name, "description": recipe.description},
     }
+
+
+def _judge_config(recipe: Recipe) -> dict[str, Any]:
+    """What decides a judge's word. No key at all without one, so that runs made before there were judges stay done."""
+    judge = recipe.verify.judge
+    return {"judge": {"name": judge_name(judge), "base_url": judge.base_url}} if judge else {}
 
 
 def _file_stamps(source: PromptSource, base: Path) -> Iterator[tuple[str, str]]:
