@@ -12,7 +12,7 @@ from distill.grading.expression import evaluate, is_constant, same_values
 from distill.grading.extract import Found, find_box
 from distill.grading.numbers import Number, numbers_in, parse_number, parse_text_number, same_number
 from distill.grading.reals import is_written_as_set, parse_reals, same_reals
-from distill.grading.units import SPELT, clock, same_clock, unit_of
+from distill.grading.units import SPELT, clock, same_clock, sign_unit, unit_of
 
 
 class Prepared(NamedTuple):
@@ -54,14 +54,15 @@ def prepare(text: str) -> Prepared:
     """Cleans an answer and reads it as a number or as words where it is one."""
     cleaned = clean(text)
     number = parse_number(cleaned)
+    sign = sign_unit(text)
     if number is not None or not cleaned:
-        return Prepared(cleaned, number, None, "")
+        return Prepared(cleaned, number, None, "", sign)
     match = ASSIGNMENT.fullmatch(cleaned)
     stated = match.group(2).strip() if match else cleaned
     value = without_units(stated)
     spelt = words(value)
     number = parse_number(value) or _spelt_number(spelt)
-    unit = unit_of(stated[len(value) :]) if len(value) < len(stated) and stated.startswith(value) else ""
+    unit = sign or (unit_of(stated[len(value) :]) if len(value) < len(stated) and stated.startswith(value) else "")
     return Prepared(value, number, spelt, match.group(1) if match else "", unit, cleaned)
 
 
@@ -119,7 +120,8 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
 
 def _compare_whole(reference: Prepared, answer: Prepared) -> Settled | None:
     """What is settled by a part that later comparisons leave out: units, halves of the day, a second number."""
-    if reference.unit and answer.unit and reference.unit != answer.unit:
+    are_numbers = reference.number is not None and answer.number is not None
+    if are_numbers and reference.unit and answer.unit and reference.unit != answer.unit:
         return Settled(False, "unit")
     if ":" in reference.whole and ":" in answer.whole:
         times = clock(reference.whole), clock(answer.whole)

@@ -28,6 +28,8 @@ UNITS = {
         "oz": "oz ounce ounces",
         "dollar": "dollar dollars usd",
         "cent": "cent cents",
+        "deg": "deg degree degrees",
+        "%": "percent percentage pct",
         "mph": "mph",
         "km/h": "km/h kph",
     }.items()
@@ -49,6 +51,13 @@ def unit_of(text: str) -> str:
     """The canonical unit in what stood behind a number ("\\text{ cm}^2" is "cm"), or "" for none that is known."""
     match = LETTERS.search(text.replace("\\text", "").replace("\\mbox", ""))
     return UNITS.get(match.group().casefold(), "") if match else ""
+
+
+def sign_unit(text: str) -> str:
+    """The unit that a sign says: degrees or percent."""
+    if "%" in text:
+        return "%"
+    return "deg" if "\\circ" in text or "°" in text or "\\degree" in text else ""
 
 
 def unscaled(text: str) -> tuple[str, Fraction]:
