@@ -5,7 +5,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.grading.clean import clean, folded, without_units, words
+from distill.grading.clean import TEXT, clean, folded, without_units, words
 from distill.grading.containers import Parts, compare_parts, parts
 from distill.grading.equations import same_equations
 from distill.grading.expression import evaluate, is_constant, same_values
@@ -44,6 +44,9 @@ COMPOUND = re.compile(r"\d\s*\\text\s*\{[^{}]*[A-Za-z][^{}]*\}\s*\d")  # "10\\te
 FUNCTION = re.compile(r"[A-Za-z]\([A-Za-z]\)")
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 MINUS_WORD = re.compile(r"(?<![\d)] )\b(?i:minus|negative) (?=\d)")
+# Possessive throughout: what one alternative has taken is not tried again, so the time is linear.
+PHRASE = re.compile(r"(?:[$€£¥₹%,.;:()*\s]|[A-Za-z][A-Za-z'’/-]++(?![\w\\^])|[aA](?=\s)|[-+]?\d[\d.,/]*+(?![\w\\^]))*+")
+FORMULA = re.compile(r"\d\s*(?:\\(?:sqrt|pi|frac|cdot|times)(?![a-z])|[π√]|\^\s*\{?\d|[xyzn](?![A-Za-z]))")
 RANGE_CHARS = 120
 RANGE = re.compile(r"(?i)\W{0,3}(?:between\b.*\d.*\band\b.*\d|\$?\d[\d.,]* (?:or|to) \$?\d)")
 INFINITY = re.compile(r"([-+]?)\\infty")
@@ -254,9 +257,10 @@ def compare_text(reference: str, answer: str) -> Settled:
 
 
 def only_number(text: str) -> Number | None:
-    """The number in a phrase that has exactly one ("18 eggs a day")."""
-    found = numbers_in(text)
-    return found[0] if len(found) == 1 else None
+    """The number in a phrase of words that has exactly one ("18 eggs a day"); None in a formula ("5x", "\\sqrt{5}")."""
+    bare = TEXT.sub(r" \1 ", text.replace("\\$", "$").replace("\\%", "%").replace("\\ ", " ").replace("\\,", " "))
+    found = numbers_in(bare)
+    return found[0] if len(found) == 1 and PHRASE.fullmatch(bare) else None
 
 
 def marked_number(value: str) -> Number | None:
@@ -268,5 +272,6 @@ def marked_number(value: str) -> Number | None:
         return whole
     if RANGE.match(value[:RANGE_CHARS]):
         return None
-    found = numbers_in(value.rpartition("=")[2]) or numbers_in(value)
-    return found[0] if found else None
+    stated = value.rpartition("=")[2]
+    found = numbers_in(stated) or numbers_in(value)
+    return found[0] if found and not FORMULA.search(stated) else None  # "5\\pi" is not 5

@@ -142,7 +142,7 @@ def _judge(request: GradeRequest, kind: str, found: Found) -> Grade | Question:
         return _gym(request.entry, found)
     reference = prepare_reference(request.reference)
     if kind == AnswerKind.NUMBER and reference.number is not None:
-        return _number(request.reference, reference, found)
+        return _number(request, reference, found)
     return _math(request, reference, found)
 
 
@@ -181,7 +181,7 @@ def _shown(number: Number) -> str:
     return f"{value}%" if number.is_percent else value
 
 
-def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
+def _number(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
     """A number where one is expected, out of a box, a marked line or prose."""
     answer = prepare(found.text) if found.where.endswith("box") else None
     number: Number | None
@@ -194,7 +194,7 @@ def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
     if number is None and answer is None:
         return _no_answer(f"{found.where}:no_number")
     if number is None or gold.number is None:
-        return Question(AnswerKind.MATH, reference, found.text, found.where)
+        return _math(request, gold, found)
     shown = found._replace(text=found.text if answer else _shown(number))
     return _graded(shown, Settled(same_number(gold.number, number), "numeric"))
 
