@@ -42,6 +42,7 @@ REPLACEMENTS = (
     ("\\varnothing", "\\emptyset"),
     ("\\langle", "("),
     ("\\rangle", ")"),
+    ("{:}", ":"),
     ("\\lvert", "|"),
     ("\\rvert", "|"),
     ("\\mid", "|"),
@@ -55,6 +56,7 @@ THIN_SPACE = re.compile(r"\\!\s*")  # "11,\\! 080" is one number
 GUARDED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 NEEDS_CLEANING = re.compile(r"[^0-9A-Za-z.]")
+TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z]{2})")
 ROW_BREAK = "\\\\"  # kept apart: the "\\ " inside it is not a space
 ARROW = re.compile(r"\\(?:left|right)(?=[a-z])")  # \leftarrow, \rightarrow are not brackets
 SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(\{[^{}]*\})|(\{[^{}]*\})\s*(\d))")
@@ -108,6 +110,8 @@ def _without_closing(text: str) -> str:
 def clean(text: str) -> str:
     """The answer with one spelling per idea and no needless white space."""
     text = text.replace("\0", "").strip()
+    if "\\\\" in text and "\\begin" not in text:  # escaped twice; row breaks belong to matrices
+        text = TWICE_ESCAPED.sub(r"\\", text)
     if not NEEDS_CLEANING.search(text):
         return _without_closing(text)
     text = _respelt(text) if "\\\\" not in text else ROW_BREAK.join(_respelt(row) for row in text.split(ROW_BREAK))

@@ -107,7 +107,9 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
         return Settled(same_number(reference.number, answer.number), "numeric")
     gold = CHOICE.fullmatch(reference.cleaned)
     given = CHOICE.fullmatch(answer.cleaned) or CHOICE_WITH_TEXT.match(answer.cleaned)
-    if gold and given and gold.group(1) != reference.cleaned:  # "(C)" is a choice, a bare "C" may be a variable
+    # "(C)" is a choice, a bare "C" may be a variable.
+    is_choice = gold and given and (gold.group(1) != reference.cleaned or given.group(1) != answer.cleaned)
+    if gold and given and is_choice:
         return Settled(gold.group(1) == given.group(1), "choice")
     if reference.words or answer.words:
         settled = _compare_words(reference, answer)
@@ -203,6 +205,8 @@ def _same(reference: str, answer: str) -> bool | None:
     if reference == answer:
         return True
     left, right = _prepared(reference), _prepared(answer)
+    if left.name != right.name and len(left.name) == len(right.name) == 1:
+        return False  # x = 1 is not y = 1
     if left.number is not None and right.number is not None:
         return same_number(left.number, right.number)
     if "\\infty" in reference or "\\infty" in answer:

@@ -13,6 +13,7 @@ CLOSING = ")]}"
 # A vmatrix is a determinant, so a number: left to Math-Verify.
 MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}")
 MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
+NAMED = re.compile(r"([a-z])\s*=")
 JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
 
 
@@ -81,7 +82,13 @@ def parts(text: str) -> Parts | None:
     if len(items) == 1:
         return Parts("", _plus_minus(text)) if "\\pm" in text else Parts("{}", (inside,)) if brackets == "{}" else None
     expanded = tuple(value.strip() for item in items for value in _plus_minus(item))
-    return Parts(brackets, expanded) if all(expanded) else None
+    return Parts(brackets, expanded if brackets else _by_name(expanded)) if all(expanded) else None
+
+
+def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
+    """ "y = 2, x = 1" in the order of its names, as the pair (1, 2) has it; other lists as they are."""
+    names = [match.group(1) for item in items if (match := NAMED.match(item))]
+    return tuple(sorted(items)) if len(set(names)) == len(items) else items
 
 
 def _plus_minus(item: str) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ CHOICE = re.compile(r"(?<![A-Za-z\\])(?:\(([A-Z])\)|([B-HJ-Z])(?![A-Za-z'’])|(
 """A single letter; a bare "A" or "I" before a word is an article or a pronoun."""
 NAMED_CHOICE = re.compile(r"(?i:\b(?:option|choice))\s*\W{0,3}([A-Z])(?![A-Za-z'’])|\(([a-j])\)")
 LETTER = re.compile(r"(?<![A-Za-z\\])[A-H](?![A-Za-z'’])")
+LEADING_CHOICE = re.compile(r"\W{0,4}([A-J])\W{0,2}[).:]")
+NO_CHOICE = re.compile(r"(?i:\b(?:not|neither)\s+(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])")
 TWO_CHOICES = re.compile(r"\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*\W{0,3}[A-Z](?![A-Za-z'’])")
 RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 DETAIL_CHARS = 500
@@ -150,6 +152,9 @@ def _letters(text: str) -> list[str]:
     """The choices that a text names, in order."""
     if len(text) == 1:
         return [text.upper()]
+    leading = LEADING_CHOICE.match(text)
+    if leading:
+        return [leading.group(1)]
     pattern = NAMED_CHOICE if NAMED_CHOICE.search(text) else CHOICE
     return ["".join(filter(None, match.groups())).upper() for match in pattern.finditer(text)]
 
@@ -162,8 +167,9 @@ def _choice(reference: str, found: Found) -> Grade:
     letters = _letters(text)
     if found.where.endswith("marker"):
         letters = letters[:1]
-    is_open = TWO_CHOICES.match(text) or (found.where == "last_line" and len({*letters, *LETTER.findall(text)}) > 1)
-    if is_open or len(set(letters)) != 1:
+    is_vague = found.where == "last_line" and not LEADING_CHOICE.match(text)
+    is_open = TWO_CHOICES.match(text) or (is_vague and len({*letters, *LETTER.findall(text)}) > 1)
+    if is_open or NO_CHOICE.search(text) or len(set(letters)) != 1:
         return _no_answer(f"{found.where}:no_single_letter")
     return _graded(found._replace(text=letters[0]), Settled(letters[0] == gold[0], "choice"))
 

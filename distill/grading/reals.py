@@ -27,8 +27,9 @@ POINT = re.compile(r"\\\{([^,;]+)\\\}")
 ALL = re.compile(
     r"\\mathbb\{?R\}?|\\R|(?:\\text\s*\{\s*)?(?:all real numbers|all reals|any real number|the real numbers)\s*\}?"
 )
-EMPTY = re.compile(r"\\emptyset|\\\{\\\}")
-MARKS = ("<", ">", "\\le", "\\ge", "≤", "≥", "\\cup", "\\infty", "\\mathbb", "real", "\\in", "\\emptyset")
+EMPTY = re.compile(r"\\emptyset|\\\{\\\}|(?:\\text\s*\{\s*)?no (?:real )?solutions?\s*\}?")
+EXCLUDED = re.compile(r"([a-zA-Z])\s*(?:\\neq?(?![A-Za-z])|≠)\s*([^,;]+)")
+MARKS = ("<", ">", "\\le", "\\ge", "\\ne", "≠", "≤", "≥", "\\cup", "\\infty", "\\mathbb", "real", "\\in", "\\emptyset")
 
 
 class Piece(NamedTuple):
@@ -64,10 +65,11 @@ def parse_reals(text: str) -> Reals | None:
     pieces, variables = [], set()
     for part in OR.split(text):
         found = _interval(part) or _relation(part)
-        if found is None:
+        both = [found] if found else _all_but_one(part)
+        if not both:
             return None
-        pieces.append(found[0])
-        variables.add(found[1])
+        pieces += [piece for piece, _ in both]
+        variables.add(both[0][1])
     if len(pieces) > MAX_PIECES or len(variables) > 1:
         return None
     return Reals(_merged(pieces), variables.pop())
@@ -127,6 +129,16 @@ def _relation(text: str) -> tuple[Piece, str] | None:
     if len(sides) == 2 and VARIABLE.fullmatch(sides[1]):
         return _piece(_bound(sides[0]), is_closed[0], INFINITE, False, sides[1])
     return None
+
+
+def _all_but_one(text: str) -> list[tuple[Piece, str]]:
+    """`x \\ne a` as its two sides; nothing for anything else."""
+    match = EXCLUDED.fullmatch(text.strip())
+    value = _bound(match.group(2)) if match else None
+    if match is None or value is None:
+        return []
+    below, above = Piece(-INFINITE, False, value, False), Piece(value, False, INFINITE, False)
+    return [(below, match.group(1)), (above, match.group(1))]
 
 
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:

@@ -54,7 +54,9 @@ def unit_of(text: str) -> str:
 
 
 def sign_unit(text: str) -> str:
-    """The unit that a sign says: degrees or percent."""
+    """The unit that a sign says: dollars, degrees or percent."""
+    if "\\$" in text:
+        return "dollar"
     if "%" in text:
         return "%"
     return "deg" if "\\circ" in text or "°" in text or "\\degree" in text else ""

@@ -130,7 +130,7 @@ def test_gym_rows_that_cannot_be_scored_are_errors() -> None:
 
 
 def test_wire_keeps_every_field() -> None:
-    question = decide(GradeRequest("\\boxed{x \\neq 5}", "5 \\neq x", "math"))
+    question = decide(GradeRequest("\\boxed{2\\ln 2}", "\\ln 4", "math"))
     assert isinstance(question, Question)
     assert question_from_bytes(question_to_bytes(question)) == question
     result = grade(GradeRequest("\\boxed{4}", "4", "math"))
