@@ -127,6 +127,12 @@ def _power_of_any_sign(base: Value, exponent: Value) -> Value:
     return _bounded(_inexact(base) ** int(exponent))
 
 
+def _absolute(value: Value) -> Value:
+    if isinstance(value, Fraction):
+        return abs(value)
+    return abs(complex(value))
+
+
 def _real(value: complex) -> float | complex:
     return value.real if abs(value.imag) < 1e-300 else value
 
@@ -258,7 +264,7 @@ class _Parser:
         inner = self.sum()
         self.take("|")
         self.num_open_bars -= 1
-        return lambda point: abs(inner(point))
+        return lambda point: _absolute(inner(point))
 
     def number(self, token: str) -> Node:
         value = Fraction(token)

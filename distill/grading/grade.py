@@ -90,7 +90,15 @@ def _graded(found: Found, settled: Settled) -> Grade:
 
 
 def decide(request: GradeRequest) -> Grade | Question:
-    """The verdict where it takes no algebra and no scorer, else what is left to find out."""
+    """The verdict where it takes no algebra and no scorer, else what is left to find out. It runs in the caller, so it
+    never raises on what a row holds."""
+    try:
+        return _decide(request)
+    except FAULTS as error:
+        return _error("fault", f"{type(error).__name__}: {error}")
+
+
+def _decide(request: GradeRequest) -> Grade | Question:
     kind = request.answer_kind
     if kind not in set(AnswerKind):
         return _error("unknown_kind", f"answer_kind is {kind!r}; known kinds: {', '.join(AnswerKind)}")

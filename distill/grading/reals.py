@@ -84,7 +84,9 @@ def _bound(text: str) -> Value | None:
     if values is None or any(value != values[0] for value in values):  # a variable has another value at each point
         return None
     value = values[0]
-    return value if value is not None and not isinstance(value, complex) and abs(value) < MAX_BOUND else None
+    if value is None or isinstance(value, complex):
+        return None
+    return value if -MAX_BOUND < value < MAX_BOUND else None
 
 
 def _interval(text: str) -> tuple[Piece, str] | None:
@@ -107,7 +109,9 @@ def _piece(
 ) -> tuple[Piece, str] | None:
     if low is None or high is None or isinstance(low, complex) or isinstance(high, complex) or not low < high:
         return None
-    return Piece(low, is_low_closed and abs(low) < INFINITE, high, is_high_closed and abs(high) < INFINITE), variable
+    return Piece(
+        low, is_low_closed and abs(float(low)) < INFINITE, high, is_high_closed and abs(float(high)) < INFINITE
+    ), variable
 
 
 def _relation(text: str) -> tuple[Piece, str] | None:

@@ -1,6 +1,7 @@
 """What the verifier says about answers: the project's own cases, extraction, scorers, and text that means harm."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from distill.grading import VERIFIER_VERSION, GradeRequest, grade
 from distill.grading.equations import same_equations
 from distill.grading.expression import evaluate, same_values
 from distill.grading.extract import Found, Missing, answer_part, find_box
-from distill.grading.grade import Question, decide
+from distill.grading.grade import Question, _decide, decide
 from distill.grading.numbers import numbers_in, parse_number, same_number
 from distill.grading.reals import parse_reals, same_reals
 from distill.grading.wire import grade_from_bytes, grade_to_bytes, question_from_bytes, question_to_bytes
@@ -211,3 +212,28 @@ def test_no_rounding_makes_a_whole_number() -> None:
     assert whole and close and third
     assert not same_number(whole, close)
     assert same_number(third._replace(value=third.value + third.value / 10**6), third)
+
+
+PIECES = [
+    *"12.,;:|&%!^_()[]{}=<>+-*/ixy\n\0",
+    *"\\frac \\sqrt \\pi \\infty \\cup \\pm \\le \\ne \\in \\text{ \\{ \\} \\\\ \\overline{ \\sin \\boxed{ ^\\circ \\$".split(),
+    *"10^{400} e400 million five a.m. (B) and or ... \ud800 \u0663 \u00bd \u03c0".split(),
+]
+
+
+def test_no_text_makes_the_half_that_runs_in_the_caller_raise() -> None:
+    draw = random.Random(3)
+    for _ in range(4_000):
+        answer, reference = ("".join(draw.choices(PIECES, k=draw.randint(1, 12))) for _ in range(2))
+        shape = draw.choice(["\\boxed{%s}", "%s", "The answer is %s."])
+        kind = draw.choice(["math", "number", "choice", "text"])
+        _decide(GradeRequest(shape.replace("%s", answer), reference, kind))
+
+
+def test_a_fault_of_the_rules_is_an_error_and_not_incorrect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(request: GradeRequest) -> None:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr("distill.grading.grade._decide", broken)
+    result = grade(GradeRequest("\\boxed{1}", "1", "math"))
+    assert (result.verdict, result.rule) == (Verdict.ERROR, "fault")
