@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +215,9 @@ def test_no_rounding_makes_a_whole_number() -> None:
     assert same_number(third._replace(value=third.value + third.value / 10**6), third)
 
 
-PIECES = [
-    *"12.,;:|&%!^_()[]{}=<>+-*/ixy\n\0",
-    *"\\frac \\sqrt \\pi \\infty \\cup \\pm \\le \\ne \\in \\text{ \\{ \\} \\\\ \\overline{ \\sin \\boxed{ ^\\circ \\$".split(),
-    *"10^{400} e400 million five a.m. (B) and or ... \ud800 \u0663 \u00bd \u03c0".split(),
-]
+COMMANDS = r"""\frac \sqrt \pi \infty \cup \pm \le \ne \in \text{ \{ \} \\ \overline{ \sin \boxed{ ^\circ \$
+    10^{400} e400 million five a.m. (B) and or ..."""
+PIECES = [*"12.,;:|&%!^_()[]{}=<>+-*/ixy\n\0\ud800\u0663\u00bd\u03c0", *COMMANDS.split()]
 
 
 def test_no_text_makes_the_half_that_runs_in_the_caller_raise() -> None:
@@ -234,6 +233,6 @@ def test_a_fault_of_the_rules_is_an_error_and_not_incorrect(monkeypatch: pytest.
     def broken(request: GradeRequest) -> None:
         raise OverflowError("too large")
 
-    monkeypatch.setattr("distill.grading.grade._decide", broken)
+    monkeypatch.setattr(sys.modules["distill.grading.grade"], "_decide", broken)
     result = grade(GradeRequest("\\boxed{1}", "1", "math"))
     assert (result.verdict, result.rule) == (Verdict.ERROR, "fault")
