@@ -4,22 +4,27 @@ import dataclasses
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from distill.config import JudgeConfig, TeacherConfig
 from distill.errors import ConfigError, InputError
 from distill.generate import Pool
+from distill.grading import VERIFIER_VERSION
 from distill.judge import Judge, Question, api_key, judge_messages, judge_name, parse_reply
 from distill.judge_traces import judge_pools, judge_question
 from distill.recipe import parse_recipe
+from distill.run import Run
 from distill.run_dir import RunDir
 from distill.schema import IndexRow, Prompt, Trace, Verdict
 from distill.stages import stage_configs
+from distill.steps import verify_stage
 from distill.verify import read_index
 from tests.unit.test_recipe import recipe_with
 
@@ -242,3 +247,21 @@ def test_credentials_in_the_address_are_refused() -> None:
 
 def test_the_index_does_not_know_the_judge() -> None:
     assert not any("judge" in field.name for field in dataclasses.fields(IndexRow))
+
+
+def test_the_verify_stage_counts_the_judge_beside_the_rules(run_dir: RunDir, endpoint: Endpoint) -> None:
+    config = {"base_url": endpoint.url, "model": "judge-1", "max_retries": 0}
+    recipe = parse_recipe(recipe_with({"verify": {"judge": config}}))
+    with ExitStack() as resources:
+        current = Run(recipe, Path(), run_dir, Console(quiet=True), resources)
+        current.__dict__["pools"] = (POOL,)  # no model to resolve
+        run_dir.write_rows([PROMPT], Prompt, "prompts", "prompts.parquet")
+        renewed = [
+            dataclasses.replace(row, verifier=VERIFIER_VERSION) for row in TRACES if row.verdict != Verdict.ERROR
+        ]
+        run_dir.write_rows(renewed, Trace, "generate", POOL.folder, "0.parquet")
+        manifest = verify_stage(current)
+    assert (manifest.rows_in, manifest.rows_out) == (5, 1)
+    assert manifest.drops == {"incorrect": 1, "no_answer": 3}
+    assert manifest.details["judge"]["name"] == judge_name(JudgeConfig(**config))
+    assert manifest.details["judge"]["pools"]["short"]["says_correct"] == 1
