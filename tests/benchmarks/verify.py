@@ -1,6 +1,6 @@
 """Ours beside Math-Verify alone, on the same completions in one run: answers per second per core, and who is right.
 
-    python -m tests.benchmarks.verify [--data DIR] [--sets gsm8k,math,cases] [--show]
+    python -m tests.benchmarks.verify [--data DIR] [--sets gsm8k,math,cases,own] [--show]
 
 Seconds are CPU seconds, since the machine may be shared. Ours is `GraderPool(num_workers=1)`: those of the caller and
 of the worker together, with the start-up (imports, one fork) left out; Math-Verify is `parse` and `verify` with their
@@ -24,6 +24,7 @@ from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
 from distill.schema import Verdict
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+CASES = Path(__file__).resolve().parents[1] / "cases" / "grading.jsonl"
 SLOW_S = 1.0
 LONG_MODEL = "Sky-T1-math-correct-5K-27B"
 
@@ -96,10 +97,22 @@ def checker_cases(data: Path) -> list[Labelled]:
     return labelled
 
 
+def own_cases(data: Path) -> list[Labelled]:
+    """The project's own cases, which ours is tested to agree with: what Math-Verify alone would make of them."""
+    labelled = []
+    for row in rows_of(CASES):
+        request = GradeRequest(
+            row["completion"], row["reference"], row["answer_kind"], finish_reason=row["finish_reason"]
+        )
+        labelled.append(Labelled(row["answer_kind"], request, f"${row['reference']}$", row["expected"] == "CORRECT"))
+    return labelled
+
+
 SETS: dict[str, Callable[[Path], list[Labelled]]] = {
     "gsm8k": gsm8k,
     "math": math_traces,
     "cases": checker_cases,
+    "own": own_cases,
 }
 
 
