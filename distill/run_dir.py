@@ -126,9 +126,26 @@ class RunDir:
         """All shards of a folder (or the one file named) as one table of the type's schema; empty where none."""
         schema = arrow_schema(row_type)
         wanted = pa.schema([schema.field(name) for name in columns or schema.names])
-        names = list(wanted.names)
-        tables = [pq.read_table(shard, filesystem=self.fs, columns=names) for shard in self.shards(*parts)]
-        return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
+        tables = [self._read_shard(shard, wanted, row_type) for shard in self.shards(*parts)]
+        return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+    def _read_shard(self, shard: str, wanted: pa.Schema, row_type: type) -> pa.Table:
+        """One shard in the present schema: a column that an older version did not write holds the field's default."""
+        with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
+            written = set(parquet.schema_arrow.names)
+            absent = {
+                field.name: field.default
+                for field in dataclasses.fields(row_type)
+                if field.name not in written and field.default is not dataclasses.MISSING
+            }
+            table = parquet.read(columns=[name for name in wanted.names if name not in absent])
+        if unknown := [name for name in wanted.names if name not in absent and name not in written]:
+            raise InputError(f"{shard} has no column {', '.join(unknown)}; delete it to have its rows written again")
+        for name in wanted.names:
+            if name in absent:
+                column = pa.array([absent[name]] * table.num_rows, wanted.field(name).type)
+                table = table.append_column(name, column)
+        return table.select(wanted.names).cast(wanted)
 
     def num_rows(self, *parts: str) -> int:
         """Rows of one Parquet file, from its footer."""

@@ -61,7 +61,7 @@ class Prompt:
     """JSON of what the scorer needs beyond the reference (a reasoning-gym entry with its task), or empty."""
 
 
-# Producer: generate (which verifies as it streams). Consumers: verify, mix, report.
+# Producer: generate (which verifies as it streams); the judge's columns: verify. Consumers: verify, mix, report.
 @dataclass(frozen=True)
 class Trace:
     """One teacher's complete output for one prompt, with the verdict on it."""
@@ -87,6 +87,12 @@ class Trace:
     rule: str
     verifier: str
     detail: str
+    judge_verdict: str = ""
+    """What an LLM judge said of a trace that the rules reject; never counted as `verdict`. Empty: no judgement."""
+    judge: str = ""
+    """Model and instructions that judged."""
+    judge_detail: str = ""
+    """The judge's words, or why there is no judgement."""
 
 
 # Producer: verify. Consumers: mix, report. The traces without their texts: policies choose from this index.

@@ -12,6 +12,7 @@ from distill.config import BenchmarkConfig, Recipe
 from distill.config_sources import FileSource, PromptSource
 from distill.config_teachers import DatasetTeacher, VllmTeacher
 from distill.grading import VERIFIER_VERSION
+from distill.judge import judge_name
 from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
 
@@ -59,7 +60,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "models": {name: dump["models"][name] for name in sorted(teachers)},
             "files": {name: stamp for source in imported for name, stamp in _file_stamps(source, base)},
         },
-        "verify": {"verifier": VERIFIER_VERSION},
+        "verify": {"verifier": VERIFIER_VERSION, **_judge_config(recipe)},
         "mix": {"mixes": dump["mixes"], "student_chat": dump["student_chat"]},
         "train": {
             "train": train,
@@ -69,6 +70,12 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
         "evaluate": {"evaluate": dump["evaluate"], "serve.engine": dump["serve"]["engine"]},
         "report": {"name": recipe.name, "description": recipe.description},
     }
+
+
+def _judge_config(recipe: Recipe) -> dict[str, Any]:
+    """What decides a judge's word. No key at all without one, so that runs made before there were judges stay done."""
+    judge = recipe.verify.judge
+    return {"judge": {"name": judge_name(judge), "base_url": judge.base_url}} if judge else {}
 
 
 def _file_stamps(source: PromptSource, base: Path) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from distill.evaluate import (
 )
 from distill.generate import generate_stage
 from distill.grading import GraderPool
+from distill.judge_traces import judge_pools
 from distill.mix import candidates, mix_details, select, to_example
 from distill.models import ResolvedModel
 from distill.prompts import count_reasons, load_prompts
@@ -114,8 +115,20 @@ def verify_stage(current: Run) -> Manifest:
         rows_in=len(index),
         rows_out=sum(row.verdict == Verdict.CORRECT for row in index),
         drops=drops,
-        details={"pools": details, "graded_again": again},
+        details={"pools": details, "graded_again": again, **_judge(current, prompts, index)},
     )
+
+
+def _judge(current: Run, prompts: Mapping[str, Prompt], index: Sequence[IndexRow]) -> dict[str, Any]:
+    """What a judge says of the rejected traces, where the recipe names one: beside the verifier's counts, never in."""
+    config = current.recipe.verify.judge
+    if config is None:
+        return {}
+    with bars(current.console) as shown:
+        judged = judge_pools(current.run_dir, current.pools, prompts, index, config, progress=shown.update)
+    for name, counts in judged["pools"].items():
+        current.console.print(f"  judge on {name}: {counts}", markup=False)
+    return {"judge": judged}
 
 
 def mix_stage(current: Run) -> Manifest:

@@ -35,14 +35,19 @@ def regrade(run_dir: RunDir, pool: Pool, prompts: Mapping[str, Prompt], verify: 
     """
     count = 0
     for shard in run_dir.shards(GENERATE, pool.folder):
-        traces = [Trace(**row) for row in pq.read_table(shard, filesystem=run_dir.fs).to_pylist()]
+        traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
         stale = [trace for trace in traces if needs_grading(trace) and trace.prompt_id in prompts]
         if stale:
             graded = {trace.trace_id: trace for trace in _grade(stale, pool, prompts, verify)}
             renewed = [graded.get(trace.trace_id, trace) for trace in traces]
-            run_dir.write_rows(renewed, Trace, GENERATE, pool.folder, shard.rsplit("/", 1)[1])
+            run_dir.write_rows(renewed, Trace, *shard_parts(pool, shard))
             count += len(stale)
     return count
+
+
+def shard_parts(pool: Pool, shard: str) -> tuple[str, str, str]:
+    """A shard's path in the terms of `RunDir`."""
+    return GENERATE, pool.folder, shard.rsplit("/", 1)[1]
 
 
 def needs_grading(trace: Trace) -> bool:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from distill.grading.units import BASE_WORD, SCALES, SPELT
+
 REPLACEMENTS = (
     ("\\dfrac", "\\frac"),
     ("\\tfrac", "\\frac"),
@@ -37,12 +39,24 @@ REPLACEMENTS = (
     ("\\mathit{", "\\text{"),
     ("\\mbox{", "\\text{"),
     ("\\operatorname{", "\\text{"),
+    ("\\varnothing", "\\emptyset"),
+    ("\\langle", "("),
+    ("\\rangle", ")"),
+    ("{:}", ":"),
+    ("\\lvert", "|"),
+    ("\\rvert", "|"),
+    ("\\mid", "|"),
 )
-DEGREES = ("^{\\circ}", "^\\circ", "°")
+DEGREES = ("^{\\circ}", "^\\circ", "°", "\\degree")
+DECORATION = re.compile(r"\\(?:underline|color\{[a-z]+\}|textcolor\{[a-z]+\})\s*\{([^{}]*)\}")
+CURRENCY = re.compile(r"^(?:\\text\s*\{\s*)?(?:USD|EUR|GBP|US|Rs\.?|[€£¥₹])\s*\}?\s*(?=[-\d.])|\s*[€£¥₹]$")
+SAID = re.compile(r"^\\text\s*\{(?:(?!not\b|n't)[^{}])*(?:\bis|:|=)\s*\}\s*(?=[^\s])")
+TEXT_DIGITS = re.compile(r"\\text\{([0-9A-F]+)\}(?=_)")
 THIN_SPACE = re.compile(r"\\!\s*")  # "11,\\! 080" is one number
 GUARDED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 NEEDS_CLEANING = re.compile(r"[^0-9A-Za-z.]")
+TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z]{2})")
 ROW_BREAK = "\\\\"  # kept apart: the "\\ " inside it is not a space
 ARROW = re.compile(r"\\(?:left|right)(?=[a-z])")  # \leftarrow, \rightarrow are not brackets
 SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(\{[^{}]*\})|(\{[^{}]*\})\s*(\d))")
@@ -80,16 +94,28 @@ def _respelt(text: str) -> str:
     for old, new in REPLACEMENTS:
         if old in text:
             text = text.replace(old, new)
+    if "color" in text or "\\underline" in text:
+        text = DECORATION.sub(r"\1", text)
+    if "\\text" in text:
+        text = TEXT_DIGITS.sub(r"\1", SAID.sub("", text.strip(), count=1))
+        text = BASE_WORD.sub(lambda match: f"_{{{SPELT[match.group(1)]}}}", text)
     return text
+
+
+def _without_closing(text: str) -> str:
+    """Less the punctuation that ends a sentence; "0.333..." goes on for ever and keeps its dots."""
+    return text if text.endswith("..") else text.rstrip(".,;:").strip()
 
 
 def clean(text: str) -> str:
     """The answer with one spelling per idea and no needless white space."""
     text = text.replace("\0", "").strip()
+    if "\\\\" in text and "\\begin" not in text:  # escaped twice; row breaks belong to matrices
+        text = TWICE_ESCAPED.sub(r"\\", text)
     if not NEEDS_CLEANING.search(text):
-        return text.rstrip(".")
+        return _without_closing(text)
     text = _respelt(text) if "\\\\" not in text else ROW_BREAK.join(_respelt(row) for row in text.split(ROW_BREAK))
-    text = text.strip().rstrip(".,;:").strip()
+    text = CURRENCY.sub("", _without_closing(text.strip()))
     if "\\frac" in text:
         text = SHORT_FRACTION.sub(_short_fraction, text)
     if "sqrt" in text:
@@ -112,7 +138,13 @@ def without_units(text: str) -> str:
         text = TEXT_UNIT.sub("", text)
         text = text if "\\text" in text else _without_spaces(text)
     match = UNIT_WORDS.search(text) if text[-1:].isalpha() or text[-1:] in "23}" else None
-    if match and "\\" not in match.group(1) and match.group(1) not in MATHS_WORDS and "=" not in text:
+    if (
+        match
+        and not match.group(1).startswith(tuple(SCALES))
+        and "\\" not in match.group(1)
+        and match.group(1) not in MATHS_WORDS
+        and "=" not in text
+    ):
         text = text[: match.start()]
     return text
 

@@ -1,14 +1,18 @@
 """Settles what can be settled without a computer algebra system; everything else is None, for Math-Verify."""
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.grading.clean import clean, folded, without_units, words
+from distill.grading.clean import TEXT, clean, folded, without_units, words
 from distill.grading.containers import Parts, compare_parts, parts
-from distill.grading.expression import evaluate, same_values
+from distill.grading.equations import same_equations
+from distill.grading.expression import evaluate, is_constant, same_values
 from distill.grading.extract import Found, find_box
 from distill.grading.numbers import Number, numbers_in, parse_number, parse_text_number, same_number
+from distill.grading.reals import is_written_as_set, parse_reals, same_reals
+from distill.grading.units import SPELT, clock, same_clock, sign_unit, unit_of
 
 
 class Prepared(NamedTuple):
@@ -19,6 +23,10 @@ class Prepared(NamedTuple):
     words: str | None
     name: str
     """What the value was assigned to ("x" of "x=5"), or empty."""
+    unit: str = ""
+    """The unit that was written behind it, in one spelling, where it is one we know."""
+    whole: str = ""
+    """The cleaned answer with its unit and its name."""
 
 
 class Settled(NamedTuple):
@@ -28,10 +36,19 @@ class Settled(NamedTuple):
     how: str
 
 
-ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*=\s*(?=[^=])([^=<>]+)")
+ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
 CHOICE_WITH_TEXT = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)\s*\}?(?=.)")  # "(B) 3x+1"
+COMPOUND = re.compile(r"\d\s*\\text\s*\{[^{}]*[A-Za-z][^{}]*\}\s*\d")  # "10\\text{ dollars }50\\text{ cents}"
+FUNCTION = re.compile(r"[A-Za-z]\([A-Za-z]\)")
+TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+MINUS_WORD = re.compile(r"(?<![\d)] )\b(?i:minus|negative) (?=\d)")
+# Possessive throughout: what one alternative has taken is not tried again, so the time is linear.
+PHRASE = re.compile(r"(?:[$€£¥₹%,.;:()*\s]|[A-Za-z][A-Za-z'’/-]++(?![\w\\^])|[aA](?=\s)|[-+]?\d[\d.,/]*+(?![\w\\^]))*+")
+FORMULA = re.compile(r"\d\s*(?:\\(?:sqrt|pi|frac|cdot|times)(?![a-z])|[π√]|\^\s*\{?\d|[xyzn](?![A-Za-z]))")
+RANGE_CHARS = 120
+RANGE = re.compile(r"(?i)\W{0,3}(?:between\b.*\d.*\band\b.*\d|\$?\d[\d.,]* (?:or|to) \$?\d)")
 INFINITY = re.compile(r"([-+]?)\\infty")
 COMPARED_APART = ("<", ">", "\\le", "\\ge", "\\ne", "=", "\\in", "\\approx", "|")
 
@@ -40,11 +57,20 @@ def prepare(text: str) -> Prepared:
     """Cleans an answer and reads it as a number or as words where it is one."""
     cleaned = clean(text)
     number = parse_number(cleaned)
+    sign = sign_unit(text)
     if number is not None or not cleaned:
-        return Prepared(cleaned, number, None, "")
+        return Prepared(cleaned, number, None, "", sign)
     match = ASSIGNMENT.fullmatch(cleaned)
-    value = without_units(match.group(2).strip() if match else cleaned)
-    return Prepared(value, parse_number(value), words(value), match.group(1) if match else "")
+    stated = match.group(2).strip() if match else cleaned
+    value = without_units(stated)
+    spelt = words(value)
+    number = parse_number(value) or _spelt_number(spelt)
+    unit = sign or (unit_of(stated[len(value) :]) if len(value) < len(stated) and stated.startswith(value) else "")
+    return Prepared(value, number, spelt, match.group(1) if match else "", unit, cleaned)
+
+
+def _spelt_number(text: str | None) -> Number | None:
+    return Number(Fraction(SPELT[text]), False, False) if text in SPELT else None
 
 
 @lru_cache(maxsize=4096)
@@ -70,6 +96,9 @@ def prepare_reference(reference: str) -> Prepared:
 
 def compare(reference: Prepared, answer: Prepared) -> Settled | None:
     """Equal, different, or None for "not without a computer algebra system"."""
+    settled = _compare_whole(reference, answer)
+    if settled is not None:
+        return settled
     if reference.name and answer.name and reference.name != answer.name:
         return None
     if reference.cleaned and reference.cleaned == answer.cleaned:
@@ -78,18 +107,56 @@ def compare(reference: Prepared, answer: Prepared) -> Settled | None:
         return Settled(same_number(reference.number, answer.number), "numeric")
     gold = CHOICE.fullmatch(reference.cleaned)
     given = CHOICE.fullmatch(answer.cleaned) or CHOICE_WITH_TEXT.match(answer.cleaned)
-    if gold and given and gold.group(1) != reference.cleaned:  # "(C)" is a choice, a bare "C" may be a variable
+    # "(C)" is a choice, a bare "C" may be a variable.
+    is_choice = gold and given and (gold.group(1) != reference.cleaned or given.group(1) != answer.cleaned)
+    if gold and given and is_choice:
         return Settled(gold.group(1) == given.group(1), "choice")
     if reference.words or answer.words:
-        return _compare_words(reference, answer)
+        settled = _compare_words(reference, answer)
+        if settled is not None:
+            return settled
+    settled = _compare_reals(reference, answer)
+    if settled is not None:
+        return settled
     if any(mark in reference.cleaned or mark in answer.cleaned for mark in COMPARED_APART[:5]):
         return None
     return _compare_parts(reference.cleaned, answer.cleaned)
 
 
+def _compare_whole(reference: Prepared, answer: Prepared) -> Settled | None:
+    """What is settled by a part that later comparisons leave out: units, halves of the day, a second number."""
+    are_numbers = reference.number is not None and answer.number is not None
+    if are_numbers and reference.unit and answer.unit and reference.unit != answer.unit:
+        return Settled(False, "unit")
+    if ":" in reference.whole and ":" in answer.whole:
+        times = clock(reference.whole), clock(answer.whole)
+        if times[0] and times[1]:
+            return Settled(same_clock(times[0], times[1]), "clock")
+    if reference.number is not None and answer.number is None and COMPOUND.search(answer.whole):
+        return Settled(False, "compound")
+    if reference.number is not None and FUNCTION.fullmatch(answer.whole):
+        return Settled(False, "function")
+    if "=" in reference.whole and "=" in answer.whole:
+        is_same = same_equations(reference.whole, answer.whole)
+        return None if is_same is None else Settled(is_same, "equation")
+    return None
+
+
+def _compare_reals(reference: Prepared, answer: Prepared) -> Settled | None:
+    """Intervals, unions and inequalities, when at least one side can be nothing else."""
+    texts = [side.whole or side.cleaned for side in (reference, answer)]
+    if not any(is_written_as_set(text) for text in texts):
+        return None
+    gold, given = parse_reals(texts[0]), parse_reals(texts[1])
+    if gold is None or given is None:
+        return None
+    is_same = same_reals(gold, given)
+    return None if is_same is None else Settled(is_same, "reals")
+
+
 def _compare_words(reference: Prepared, answer: Prepared) -> Settled | None:
     if reference.words and answer.words:
-        return Settled(reference.words == answer.words, "words")
+        return Settled(reference.words.rstrip("s") == answer.words.rstrip("s"), "words")
     is_phrase = answer.words is not None and "\\text" in answer.cleaned and " " in answer.words
     if is_phrase and (evaluate(reference.cleaned) or parts(reference.cleaned)):  # "no solution" for a value
         return Settled(False, "words")
@@ -126,6 +193,8 @@ def _decimal(digits: str, base: str) -> str:
 def _compare_mixed(gold: Parts | None, given: Parts | None, reference: str, answer: str) -> Settled | None:
     """A single value beside several: different as soon as one of the several surely is."""
     several, single = (gold, answer) if gold else (given, reference)
+    if _scalar_and_several(several, single) is False:
+        return Settled(False, "parts")
     if several is None or "" in several.items or several.brackets not in ("", "{}"):
         return None
     return Settled(False, "parts") if any(_same(single, item) is False for item in several.items) else None
@@ -136,6 +205,8 @@ def _same(reference: str, answer: str) -> bool | None:
     if reference == answer:
         return True
     left, right = _prepared(reference), _prepared(answer)
+    if left.name != right.name and len(left.name) == len(right.name) == 1:
+        return False  # x = 1 is not y = 1
     if left.number is not None and right.number is not None:
         return same_number(left.number, right.number)
     if "\\infty" in reference or "\\infty" in answer:
@@ -146,10 +217,12 @@ def _same(reference: str, answer: str) -> bool | None:
     if gold and given:
         return compare_parts(gold, given, _same)
     if gold or given:
-        return None
+        return _scalar_and_several(gold or given, right.cleaned if gold else left.cleaned)
     values, others = evaluate(left.cleaned), evaluate(right.cleaned)
     if values is None or others is None:
         return None
+    if is_unevaluated(right.cleaned) and is_constant(left.cleaned) and not is_unevaluated(left.cleaned):
+        return False
     verdict = same_values(values, others)
     if verdict is False and (reference != reference.lower() or answer != answer.lower()):
         # Math-Verify holds R and r for the same variable: where that could matter the decision is its.
@@ -157,6 +230,20 @@ def _same(reference: str, answer: str) -> bool | None:
         if not folded_values or not folded_others or same_values(folded_values, folded_others) is not False:
             return None
     return verdict
+
+
+def is_unevaluated(text: str) -> bool:
+    """Several trigonometric functions of numbers, most likely the problem said again: equal, but no answer to it."""
+    return len(TRIGONOMETRIC.findall(text)) > 1 and is_constant(text)
+
+
+def _scalar_and_several(several: Parts | None, single: str) -> bool | None:
+    """A constant is no tuple and no matrix of several items; anything less sure is None."""
+    if several is None or not several.is_ordered or several.brackets == "cup" or len(several.items) < 2:
+        return None
+    if several.brackets == "()" and len(several.items[-1]) == 3 and "".join(several.items).isdigit():  # "(1,234)"
+        return None
+    return False if is_constant(single) else None
 
 
 def _same_infinity(left: Prepared, right: Prepared) -> bool | None:
@@ -174,15 +261,21 @@ def compare_text(reference: str, answer: str) -> Settled:
 
 
 def only_number(text: str) -> Number | None:
-    """The number in a phrase that has exactly one ("18 eggs a day")."""
-    found = numbers_in(text)
-    return found[0] if len(found) == 1 else None
+    """The number in a phrase of words that has exactly one ("18 eggs a day"); None in a formula ("5x", "\\sqrt{5}")."""
+    bare = TEXT.sub(r" \1 ", text.replace("\\$", "$").replace("\\%", "%").replace("\\ ", " ").replace("\\,", " "))
+    found = numbers_in(bare)
+    return found[0] if len(found) == 1 and PHRASE.fullmatch(bare) else None
 
 
 def marked_number(value: str) -> Number | None:
-    """The number a marked line states: after its last "=", else the first one."""
-    whole = parse_number(without_units(clean(value))) or parse_text_number(value)
+    """The number a marked line states: after its last "=", else the first one; None where it names a choice of two."""
+    value = MINUS_WORD.sub("-", value)
+    spelt = _spelt_number(words(folded(value).removesuffix(".")))
+    whole = spelt or parse_number(without_units(clean(value))) or parse_text_number(value)
     if whole is not None:
         return whole
-    found = numbers_in(value.rpartition("=")[2]) or numbers_in(value)
-    return found[0] if found else None
+    if RANGE.match(value[:RANGE_CHARS]):
+        return None
+    stated = value.rpartition("=")[2]
+    found = numbers_in(stated) or numbers_in(value)
+    return found[0] if found and not FORMULA.search(stated) else None  # "5\\pi" is not 5

@@ -10,8 +10,10 @@ Compare = Callable[[str, str], bool | None]
 MAX_PARTS = 40
 OPENING = "([{"
 CLOSING = ")]}"
-MATRIX = re.compile(r"\\begin\{([pbvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}")
+# A vmatrix is a determinant, so a number: left to Math-Verify.
+MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}")
 MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
+NAMED = re.compile(r"([a-z])\s*=")
 JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
 
 
@@ -80,7 +82,13 @@ def parts(text: str) -> Parts | None:
     if len(items) == 1:
         return Parts("", _plus_minus(text)) if "\\pm" in text else Parts("{}", (inside,)) if brackets == "{}" else None
     expanded = tuple(value.strip() for item in items for value in _plus_minus(item))
-    return Parts(brackets, expanded) if all(expanded) else None
+    return Parts(brackets, expanded if brackets else _by_name(expanded)) if all(expanded) else None
+
+
+def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
+    """ "y = 2, x = 1" in the order of its names, as the pair (1, 2) has it; other lists as they are."""
+    names = [match.group(1) for item in items if (match := NAMED.match(item))]
+    return tuple(sorted(items)) if len(set(names)) == len(items) else items
 
 
 def _plus_minus(item: str) -> tuple[str, ...]:
@@ -132,4 +140,16 @@ def compare_parts(reference: Parts, answer: Parts, same: Compare) -> bool | None
         return _compare_unordered(reference.items, answer.items, same)
     if _are_intervals(reference, answer) or _has_stranger(reference.items, answer.items, same):
         return False
-    return None
+    return _compare_across(reference, answer, same)
+
+
+def _compare_across(reference: Parts, answer: Parts, same: Compare) -> bool | None:
+    """The same items in other brackets: an ordered pair is no set, and a bare list is a pair only in its order."""
+    kinds = {reference.brackets, answer.brackets}
+    if kinds == {"()", "{}"}:
+        return False
+    if kinds == {"()", ""}:
+        return _compare_ordered(reference.items, answer.items, same)
+    is_column = "()" in kinds and any(re.fullmatch(r"matrix\d+x1", kind) for kind in kinds)
+    is_same = _compare_ordered(reference.items, answer.items, same) if is_column else None
+    return True if is_same else None

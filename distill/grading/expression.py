@@ -27,7 +27,7 @@ MAX_FLOAT = 1e8
 """Beyond it, eleven digits no longer tell two integers from each other."""
 
 TOKEN = re.compile(
-    r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]])"
+    r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]|])"
 )
 WORD = re.compile(
     r"(?<!\\)(?<![A-Za-z\\])(?:[A-Za-z]{4,}|sin|cos|tan|cot|sec|csc|log|exp|max|min|mod|det|gcd|lcm|and|not)"
@@ -127,6 +127,12 @@ def _power_of_any_sign(base: Value, exponent: Value) -> Value:
     return _bounded(_inexact(base) ** int(exponent))
 
 
+def _absolute(value: Value) -> Value:
+    if isinstance(value, Fraction):
+        return abs(value)
+    return abs(complex(value))
+
+
 def _real(value: complex) -> float | complex:
     return value.real if abs(value.imag) < 1e-300 else value
 
@@ -156,6 +162,7 @@ class _Parser:
         self.tokens = tokens
         self.position = 0
         self.depth = 0
+        self.num_open_bars = 0
 
     def peek(self) -> str:
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
@@ -182,7 +189,7 @@ class _Parser:
     def product(self) -> Node:
         total = self.factor()
         may_juxtapose = True
-        while (token := self.peek()) not in STOPS:
+        while (token := self.peek()) not in STOPS and not (token == "|" and self.num_open_bars):
             if token in TIMES or token == "/":
                 self.take()
                 may_juxtapose = token != "/"
@@ -231,6 +238,8 @@ class _Parser:
         if token in OPENING:
             return self.group()
         self.take()
+        if token == "|":
+            return self.absolute()
         if token[0].isdigit() or token[0] == ".":
             return self.number(token)
         if token == "\\frac":
@@ -248,6 +257,14 @@ class _Parser:
                 raise UnsupportedError("a function")
             return _variable(token)
         raise UnsupportedError(token)
+
+    def absolute(self) -> Node:
+        """What is between two bars; inside, the next bar closes."""
+        self.num_open_bars += 1
+        inner = self.sum()
+        self.take("|")
+        self.num_open_bars -= 1
+        return lambda point: _absolute(inner(point))
 
     def number(self, token: str) -> Node:
         value = Fraction(token)
@@ -336,6 +353,12 @@ def _value_at(root: Node, point: int) -> Value | None:
         return root(point)
     except FAULTS:
         return None
+
+
+def is_constant(text: str) -> bool:
+    """Whether a cleaned expression has one and the same value at every point."""
+    values = evaluate(text)
+    return values is not None and values[0] is not None and all(value == values[0] for value in values)
 
 
 def same_values(reference: Sequence[Value | None], answer: Sequence[Value | None]) -> bool | None:

@@ -32,6 +32,7 @@ STATED = re.compile(
     r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
     re.DOTALL,
 )
+BARE = re.compile(r"[-+]?[\d./]+%?")
 HOPE = re.compile(r"(?i)\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
 
 
@@ -114,6 +115,8 @@ def find_box(text: str) -> Found | Missing | None:
     if box is None:
         return Missing("malformed_box")
     contents = [box.content]
+    if not box.content.strip():
+        return Missing("empty_box")
     for _ in range(MAX_BOXES):
         span = _last_command(text, box.start, max(0, box.start - MAX_ANSWER_CHARS))
         if span is None:
@@ -122,7 +125,7 @@ def find_box(text: str) -> Found | Missing | None:
         if earlier is None or earlier.end > box.start or not _belongs(text[earlier.end : box.start]):
             break
         box = earlier
-        if earlier.content not in contents:
+        if earlier.content.strip() and earlier.content not in contents:
             contents.insert(0, earlier.content)
     return _sized(Found(", ".join(contents), "box", is_closed=True))
 
@@ -173,6 +176,15 @@ def find_marked(text: str) -> Found | None:
 def find_formulas(text: str) -> list[str]:
     """The contents of `$...$`, `\\(...\\)`, `\\[...\\]` and bold phrases with a digit, in order."""
     return [next(filter(None, match.groups())).strip() for match in STATED.finditer(text)]
+
+
+def only_statement(text: str) -> str | None:
+    """The one formula of a short text with no number behind it, or the whole text where it is one bare word."""
+    matches = [*STATED.finditer(text)]
+    if not matches:
+        return text if BARE.fullmatch(text) else None
+    is_last = len(matches) == 1 and not any(character.isdigit() for character in text[matches[0].end() :])
+    return next(filter(None, matches[0].groups())).strip() if is_last else None
 
 
 def find_stated(text: str) -> Found | Missing:

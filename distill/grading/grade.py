@@ -32,8 +32,9 @@ from distill.grading.extract import (
     find_stated,
     find_tag,
     last_line,
+    only_statement,
 )
-from distill.grading.numbers import Number, numbers_in, same_number
+from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, same_number
 from distill.grading.types import Grade, GradeRequest
 from distill.schema import AnswerKind, Verdict
 
@@ -50,8 +51,14 @@ FAULTS = (
     ImportError,
 )
 """What a parser or scorer raises on bad input. Anything else ends the worker, which is an ERROR too."""
-CHOICE = re.compile(r"(?<![A-Za-z\\])\(?([A-Z])\)?(?![A-Za-z'’])")
-RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text)(?![a-z])")
+CHOICE = re.compile(r"(?<![A-Za-z\\])(?:\(([A-Z])\)|([B-HJ-Z])(?![A-Za-z'’])|([AI])(?![A-Za-z'’])(?!\s+[a-z]))")
+"""A single letter; a bare "A" or "I" before a word is an article or a pronoun."""
+NAMED_CHOICE = re.compile(r"(?i:\b(?:option|choice))\s*\W{0,3}([A-Z])(?![A-Za-z'’])|\(([a-j])\)")
+LETTER = re.compile(r"(?<![A-Za-z\\])[A-H](?![A-Za-z'’])")
+LEADING_CHOICE = re.compile(r"\W{0,4}([A-J])\W{0,2}[).:]")
+NO_CHOICE = re.compile(r"(?i:\b(?:not|neither)\s+(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])")
+TWO_CHOICES = re.compile(r"\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*\W{0,3}[A-Z](?![A-Za-z'’])")
+RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 DETAIL_CHARS = 500
 PROSE_CHARS = 300
 """Math-Verify finds an answer in a sentence better than we do, but tries every formula of a page, at seconds each."""
@@ -83,7 +90,15 @@ def _graded(found: Found, settled: Settled) -> Grade:
 
 
 def decide(request: GradeRequest) -> Grade | Question:
-    """The verdict where it takes no algebra and no scorer, else what is left to find out."""
+    """The verdict where it takes no algebra and no scorer, else what is left to find out. It runs in the caller, so it
+    never raises on what a row holds."""
+    try:
+        return _decide(request)
+    except FAULTS as error:
+        return _error("fault", f"{type(error).__name__}: {error}")
+
+
+def _decide(request: GradeRequest) -> Grade | Question:
     kind = request.answer_kind
     if kind not in set(AnswerKind):
         return _error("unknown_kind", f"answer_kind is {kind!r}; known kinds: {', '.join(AnswerKind)}")
@@ -137,18 +152,32 @@ def _judge(request: GradeRequest, kind: str, found: Found) -> Grade | Question:
         return _gym(request.entry, found)
     reference = prepare_reference(request.reference)
     if kind == AnswerKind.NUMBER and reference.number is not None:
-        return _number(request.reference, reference, found)
+        return _number(request, reference, found)
     return _math(request, reference, found)
 
 
+def _letters(text: str) -> list[str]:
+    """The choices that a text names, in order."""
+    if len(text) == 1:
+        return [text.upper()]
+    leading = LEADING_CHOICE.match(text)
+    if leading:
+        return [leading.group(1)]
+    pattern = NAMED_CHOICE if NAMED_CHOICE.search(text) else CHOICE
+    return ["".join(filter(None, match.groups())).upper() for match in pattern.finditer(text)]
+
+
 def _choice(reference: str, found: Found) -> Grade:
-    gold = CHOICE.findall(reference_text(reference).upper())
+    gold = _letters(reference_text(reference).strip().upper())
     if len(gold) != 1:
         return _error("gold_unparseable", f"no single letter in the reference {reference!r}", found.text)
     text = found.text.strip()
-    letters = [text.upper()] if len(text) == 1 else CHOICE.findall(text)
-    letters = letters[:1] if found.where.endswith("marker") else letters
-    if len(set(letters)) != 1:
+    letters = _letters(text)
+    if found.where.endswith("marker"):
+        letters = letters[:1]
+    is_vague = found.where == "last_line" and not LEADING_CHOICE.match(text)
+    is_open = TWO_CHOICES.match(text) or (is_vague and len({*letters, *LETTER.findall(text)}) > 1)
+    if is_open or NO_CHOICE.search(text) or len(set(letters)) != 1:
         return _no_answer(f"{found.where}:no_single_letter")
     return _graded(found._replace(text=letters[0]), Settled(letters[0] == gold[0], "choice"))
 
@@ -166,7 +195,7 @@ def _shown(number: Number) -> str:
     return f"{value}%" if number.is_percent else value
 
 
-def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
+def _number(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
     """A number where one is expected, out of a box, a marked line or prose."""
     answer = prepare(found.text) if found.where.endswith("box") else None
     number: Number | None
@@ -179,24 +208,33 @@ def _number(reference: str, gold: Prepared, found: Found) -> Grade | Question:
     if number is None and answer is None:
         return _no_answer(f"{found.where}:no_number")
     if number is None or gold.number is None:
-        return Question(AnswerKind.MATH, reference, found.text, found.where)
+        return _math(request, gold, found)
     shown = found._replace(text=found.text if answer else _shown(number))
     return _graded(shown, Settled(same_number(gold.number, number), "numeric"))
 
 
 def _math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | Question:
     if found.where == "prose":
+        stated = only_statement(found.text)
+        settled = stated and compare(gold, prepare(_last_side(stated, request.reference)))
+        if stated and settled and not _is_comma_decimal(request.reference, stated):
+            return _graded(Found(stated, "formula", is_closed=False), settled)
         return Question(AnswerKind.MATH, request.reference, found.text, "prose")
     said = found.text
     if not found.where.endswith("box"):
         found = found._replace(text=_stated_value(found.text, request.reference))
     settled = compare(gold, prepare(_last_side(found.text, request.reference)))
-    if settled is not None:
+    if settled is not None and not _is_comma_decimal(request.reference, found.text):
         return _graded(found, settled)
     if found.where.endswith("marker"):
         # A marked line may be a sentence ("the answer is then x = 5, as wanted"): Math-Verify finds the answer in it.
         return Question(AnswerKind.MATH, request.reference, f"The answer is {said}", f"{found.where}_prose")
     return Question(AnswerKind.MATH, request.reference, found.text, found.where)
+
+
+def _is_comma_decimal(reference: str, answer: str) -> bool:
+    """Whether "3,75" may mean 3.75, as the answer "3.75" suggests: Math-Verify tries both readings."""
+    return "," not in answer and bool(DECIMAL_COMMA.fullmatch(reference.strip()))
 
 
 def _stated_value(text: str, reference: str) -> str:

@@ -4,6 +4,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from distill.grading.units import unscaled
+
 MAX_DIGITS = 400
 """Above this a "number" is left alone: int() is quadratic and Python refuses 4,300 digits."""
 
@@ -12,8 +14,16 @@ FRACTION = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\(?([-+]?\d
 MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\})(%?)")
 SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)(?:\\times|\\cdot|\*|×|e)10\^(?:\{([-+]?\d{1,3})\}|([-+]?\d))")
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,(?:\d{1,2}|\d{4,})|[-+]?0,\d+")
+E_NOTATION = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})")
+DOTS = r"(?:\.\.\.|…|\\l?dots|\\cdots)"
+REPEATING = re.compile(
+    r"([-+]?)(\d*)\.(\d*?)(?:\\(?:overline|bar|dot)\s*(?:\{(\d{1,12})\}|(\d))|\((\d{1,12})\)|(\d{1,6}?)\7{2,}"
+    + DOTS
+    + ")"
+)
 IN_TEXT = re.compile(
-    r"(?<![\w.,/])(?<!\d[-−])[-−]?[$€£¥₹]?[-−]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?(?:\s?(?:\\?%|[Pp]ercent\b|pct\b))?"
+    r"(?<![\w.,/])(?<!\d[-−:])[-−]?[$€£¥₹]?[-−]?(?:\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w]))?|\.\d+)(?!:?\d)(?:/\d+)?"
+    r"(?:\s?(?:\\?%|[Pp]ercent\b|pct\b|(?:hundred|thousand|million|billion|trillion)\b))?"
 )
 ROUNDING = Fraction(1, 2_000_000)
 """Half a unit of the sixth decimal, Math-Verify's own tolerance where a decimal is involved."""
@@ -74,13 +84,40 @@ def _scientific(text: str) -> Number | None:
     return Number(value, "." in match.group(1), False)
 
 
+def _e_notation(text: str) -> Number | None:
+    match = E_NOTATION.fullmatch(text)
+    if match is None:
+        return None
+    return Number(Fraction(match.group(1)) * Fraction(10) ** int(match.group(2)), "." in match.group(1), False)
+
+
+def _repeating(text: str) -> Number | None:
+    """`0.1\\overline{6}`, `0.(36)` or `0.333...`, exactly."""
+    match = REPEATING.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, fixed = match.groups()[:3]
+    period = next(filter(None, match.groups()[3:]))
+    value = Fraction(int(whole + fixed or "0"), 10 ** len(fixed))
+    value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
+    return Number(-value if sign == "-" else value, False, False)
+
+
 def parse_number(text: str) -> Number | None:
     """The number that a cleaned answer is, or None when it is anything else."""
     if not text or len(text) > MAX_DIGITS or not any(character.isdecimal() for character in text):
         return None
     if not text.isascii():
         return None
-    return _plain(text) or _fraction(text) or _mixed(text) or _scientific(text)
+    found = _plain(text) or _fraction(text) or _mixed(text) or _scientific(text) or _e_notation(text)
+    return found or _repeating(text) or _scaled(text)
+
+
+def _scaled(text: str) -> Number | None:
+    """ "2.5 million"; "hundred" and the like alone are words."""
+    rest, scale = unscaled(text) if text[-1:].isalpha() or text[-1:] == "}" else (text, Fraction(1))
+    number = _plain(rest.strip()) if scale != 1 else None
+    return number._replace(value=number.value * scale) if number else None
 
 
 def parse_text_number(text: str) -> Number | None:
@@ -101,7 +138,9 @@ def _rounded_equal(left: Fraction, right: Fraction) -> bool:
 
 def same_number(reference: Number, answer: Number) -> bool:
     """Equal, or equal to six decimals where one is a decimal; "28%" is 28 and 0.28, but 0.28 is not 28."""
-    equal = _rounded_equal if reference.is_decimal or answer.is_decimal else Fraction.__eq__
+    # A decimal may be rounded, but no rounding makes 0.9999999 of a whole number that was asked for.
+    is_rounded = reference.is_decimal or (answer.is_decimal and reference.value.denominator != 1)
+    equal = _rounded_equal if is_rounded else Fraction.__eq__
     if reference.is_percent == answer.is_percent:
         return bool(equal(reference.value, answer.value))
     percent, plain = (reference, answer) if reference.is_percent else (answer, reference)

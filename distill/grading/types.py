@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from distill.schema import Verdict
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised whenever a change to our own rules can change a verdict."""
 
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")

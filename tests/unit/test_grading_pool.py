@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from distill.grading import GradeRequest, GraderPool
+from distill.grading.workers import STARVED_FACTOR
 from distill.schema import Verdict
 
 DEADLINE_S = 0.4
+ROW_S = 0.05
+"""More than a hard row takes, a fork included, on a busy machine."""
 TOWER = GradeRequest("\\boxed{9^{9^{9^{9}}}}", "5", "math")
-HARD = GradeRequest("\\boxed{4 \\le x}", "x \\ge 4", "math")
+HARD = GradeRequest("\\boxed{2\\ln 2}", "\\ln 4", "math")
 EASY = GradeRequest("\\boxed{4}", "4", "math")
 
 
@@ -56,13 +59,19 @@ def test_easy_rows_start_no_process() -> None:
         assert graders._nursery is None
 
 
-def test_order_is_kept_and_poison_costs_only_its_own_row(pool: GraderPool) -> None:
+def test_rows_with_poison_among_them_end_in_the_computed_time_and_in_order(pool: GraderPool) -> None:
+    """N rows, k of them poisonous: k deadlines, times what a worker is granted that others starve, plus the N."""
+    ends_its_worker = attack("__import__('os')._exit(3)")
+    requests = [EASY, TOWER, HARD, ends_its_worker, EASY, HARD, TOWER, EASY, HARD, ends_its_worker] + [HARD, EASY] * 20
+    pool.grade_batch([attack("3+2")])  # the scorers' imports are a start-up, not a row
     started = time.monotonic()
-    grades = pool.grade_batch([EASY, TOWER, HARD, EASY, TOWER, HARD])
+    grades = pool.grade_batch(requests)
     elapsed_s = time.monotonic() - started
-    assert [grade.verdict for grade in grades] == ["CORRECT", "ERROR", "CORRECT", "CORRECT", "ERROR", "CORRECT"]
-    assert grades[1].rule == "timeout"
-    assert elapsed_s < 2 * 4 * DEADLINE_S + 2  # the factor 4 is what a starved worker is granted
+    poisonous = [index for index, grade in enumerate(grades) if grade.verdict == Verdict.ERROR]
+    assert poisonous == [1, 3, 6, 9]
+    assert [grades[index].rule for index in poisonous] == ["timeout", "crash", "timeout", "crash"]
+    assert all(grade.verdict == Verdict.CORRECT for index, grade in enumerate(grades) if index not in poisonous)
+    assert elapsed_s < len(poisonous) * STARVED_FACTOR * DEADLINE_S / pool.num_workers + len(requests) * ROW_S
 
 
 @pytest.mark.parametrize(
@@ -126,21 +135,13 @@ def test_code_cannot_end_other_processes_and_its_own_end_is_an_error(pool: Grade
     assert pool.grade_batch([HARD])[0].verdict == Verdict.CORRECT
 
 
-def test_a_killed_nursery_is_replaced(pool: GraderPool) -> None:
+def test_rows_in_flight_survive_the_nursery(pool: GraderPool) -> None:
     pool.grade_batch([HARD])
     assert pool._nursery is not None
-    os.kill(pool._nursery.process.pid, signal.SIGKILL)
-    assert [grade.verdict for grade in pool.grade_batch([HARD, HARD])] == ["CORRECT", "CORRECT"]
-
-
-def test_rows_in_flight_survive_the_nursery() -> None:
-    with GraderPool(deadline_s=DEADLINE_S) as graders:
-        graders.grade_batch([HARD])
-        assert graders._nursery is not None
-        killer = threading.Timer(DEADLINE_S / 2, os.kill, (graders._nursery.process.pid, signal.SIGKILL))
-        killer.start()
-        grades = graders.grade_batch([TOWER, HARD])
-        killer.join()
+    killer = threading.Timer(DEADLINE_S / 2, os.kill, (pool._nursery.process.pid, signal.SIGKILL))
+    killer.start()
+    grades = pool.grade_batch([TOWER, HARD])
+    killer.join()
     assert [grade.verdict for grade in grades] == ["ERROR", "CORRECT"]
 
 
@@ -162,7 +163,7 @@ def test_workers_die_with_their_parent() -> None:
         "import os, time\n"
         "from distill.grading import GraderPool, GradeRequest\n"
         "pool = GraderPool()\n"
-        "pool.grade_batch([GradeRequest('\\\\boxed{4 \\\\le x}', 'x \\\\ge 4', 'math')])\n"
+        "pool.grade_batch([GradeRequest('\\\\boxed{2\\\\ln 2}', '\\\\ln 4', 'math')])\n"
         "print(pool._nursery.process.pid, pool._idle[0].pid, flush=True)\n"
         "time.sleep(60)\n"
     )
