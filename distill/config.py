@@ -6,18 +6,11 @@ Illegal combinations across sections are found in `distill.recipe`, all of them 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from distill.config_mix import FiltersConfig, MixConfig
+from distill.config_section import Name, Section, Share
 from distill.schema import AnswerKind, Style
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, docstrings under fields are their help."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -85,7 +78,7 @@ class GymSource(Section):
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     task: str
     """Name of the task, for example `chain_sum`."""
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default={})
     """Options of the task, for example `{ min_terms = 2 }`."""
     seed: int = Field(default=0, ge=0)
     """Seed of the problem generator; benchmarks must use another one than training prompts."""
@@ -149,7 +142,7 @@ class EngineConfig(Section):
     """GPU groups that hold consecutive layers."""
     kv_cache_gb: float = Field(default=1.0, gt=0)
     """CPU only: memory for the key-value cache, GiB."""
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default={})
     """Passed to vLLM as they are."""
 
 
@@ -182,14 +175,6 @@ class VerifyConfig(Section):
     """Memory of one verifier process beyond its start, MiB."""
     num_workers: int = Field(default=1, ge=1)
     """Verifier processes per engine."""
-
-
-class MixConfig(Section):
-    """An arm: one trace per prompt, drawn from the pools by weight."""
-
-    name: Name
-    weights: dict[str, Share] = Field(min_length=1)
-    """Pool name -> share of the prompts; they add up to 1."""
 
 
 class LoraTune(Section):
@@ -299,11 +284,13 @@ class Recipe(Section):
     prompts: PromptsConfig
     teachers: tuple[TeacherConfig, ...] = Field(min_length=1)
     verify: VerifyConfig = VerifyConfig()
+    filters: FiltersConfig = FiltersConfig()
     mixes: tuple[MixConfig, ...] = Field(min_length=1)
+    """The arms; `policy` says how one chooses, `weighted` where it is not said."""
     students: tuple[StudentConfig, ...] = Field(min_length=1)
     student_chat: ChatFormat = ChatFormat()
     """How students are asked, in training and in evaluation alike."""
     train: TrainConfig = TrainConfig()
-    benchmarks: dict[str, BenchmarkConfig] = {}
+    benchmarks: dict[str, BenchmarkConfig] = Field(default={})
     evaluate: EvaluateConfig
     serve: ServeSection = ServeSection()

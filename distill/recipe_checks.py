@@ -4,19 +4,17 @@ They are checked on every section that parses by itself, even where others do no
 come in one go.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
 from distill.config import BenchmarkConfig, GymSource, MixConfig, StudentConfig, TeacherConfig
 from distill.errors import Problem
-
-SectionT = TypeVar("SectionT", bound=BaseModel)
+from distill.recipe_checks_mix import filter_problems, mix_problems, one_of
 
 
 def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
@@ -24,10 +22,12 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     teachers = _parsed(TeacherConfig, raw.get("teachers"))
     students = _parsed(StudentConfig, raw.get("students"))
     mixes = _parsed(MixConfig, raw.get("mixes"))
+    pools = _names(raw.get("teachers"))
     return [
         *_duplicate_names(raw),
         *_unknown_models(raw, [*_numbered("teachers", teachers), *_numbered("students", students)]),
-        *(problem for mix in mixes for problem in _mix_problems(mix, _names(raw.get("teachers")))),
+        *(problem for mix in mixes for problem in mix_problems(mix, pools)),
+        *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
         *(problem for teacher in teachers for problem in _teacher_problems(teacher)),
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
@@ -37,12 +37,12 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _parsed(section: type[SectionT], items: Any) -> list[SectionT]:
+def _parsed(section: Any, items: Any) -> list[Any]:
     """The items of a list that are valid by themselves; the others are reported as field problems."""
-    parsed = []
+    parsed, adapter = [], TypeAdapter(section)
     for item in items if isinstance(items, list | tuple) else ():
         try:
-            parsed.append(section.model_validate(item))
+            parsed.append(adapter.validate_python(item))
         except ValidationError:
             continue
     return parsed
@@ -55,13 +55,6 @@ def _names(items: Any) -> list[str]:
 
 def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
     return [(f"{where}[{item.name}].model", item.model) for item in items]
-
-
-def _one_of(word: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(names) or 'none'}"
 
 
 def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -80,17 +73,7 @@ def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> 
     models = _section(raw, "models")
     for where, model in uses:
         if model not in models:
-            yield Problem(where, f"no model is called {model!r}", _one_of(model, models))
-
-
-def _mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
-    for pool in mix.weights:
-        if pool not in pools:
-            yield Problem(f"mixes[{mix.name}].weights", f"no teacher fills a pool {pool!r}", _one_of(pool, pools))
-    total = sum(mix.weights.values())
-    if abs(total - 1.0) > 1e-9:
-        weights = " + ".join(f"{weight:g}" for weight in mix.weights.values())
-        yield Problem(f"mixes[{mix.name}].weights", f"{weights} = {total:g}, not 1", "make the weights add up to 1")
+            yield Problem(where, f"no model is called {model!r}", one_of(model, models))
 
 
 def _teacher_problems(teacher: TeacherConfig) -> Iterator[Problem]:
@@ -145,7 +128,7 @@ def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     known = {*_section(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
     for name in _section(raw, "evaluate").get("benchmarks", ()):
         if name not in known:
-            yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", _one_of(str(name), known))
+            yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", one_of(str(name), known))
 
 
 def _leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -126,6 +126,8 @@ class Example:
     pool: str
     style: str
     messages: list[Message]
+    phase: int = 0
+    """Rows of phase 0 are taught first; all 0 where the order does not matter."""
 
 
 # Producer: evaluate. Consumer: report.

@@ -129,7 +129,8 @@ class MixShare:
     """One pool's part of a mix."""
 
     pool: str
-    requested: float
+    requested: float | None
+    """None where the policy decides by the traces, not by a share."""
     rows: float | None
     tokens: float | None
 
@@ -142,6 +143,9 @@ class MixRow:
     rows: int
     tokens: int | None
     mean_tokens: float | None
+    long_rows: float | None
+    """Share of the rows whose teacher reasons long."""
+    long_tokens: float | None
     shares: tuple[MixShare, ...]
 
 

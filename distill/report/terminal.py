@@ -61,12 +61,15 @@ def pool_table(pools: Sequence[PoolRow]) -> Table:
 
 def mix_table(mixes: Sequence[MixRow]) -> Table:
     """Requested and realised shares."""
-    table = _table("Mixes", ["mix"], ["rows", "tokens", "pool: share asked / of rows / of tokens"])
+    share = "pool: share asked / of rows / of tokens"
+    table = _table("Mixes", ["mix"], ["rows", "tokens", "mean", "long, rows / tokens", share])
     for row in mixes:
         shares = [
             f"{one.pool}: {percent(one.requested)} / {percent(one.rows)} / {percent(one.tokens)}" for one in row.shares
         ]
-        table.add_row(Text(row.mix), number(row.rows), number(row.tokens), Text("\n".join(shares)))
+        long = f"{percent(row.long_rows)} / {percent(row.long_tokens)}"
+        cells = [number(row.rows), number(row.tokens), number(row.mean_tokens), long, "\n".join(shares)]
+        table.add_row(Text(row.mix), *(Text(cell) for cell in cells))
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from distill.config import Recipe
 from distill.errors import ConfigError
 from distill.recipe import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
 
@@ -67,6 +68,18 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
         ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
         ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),
+        ({"mixes": [{"name": "a", "policy": "weihgted", "weights": {}}]}, "mixes[a]", "'weihgted'"),
+        ({"mixes": [{"name": "a", "weights": {"long": 2.0}}]}, "mixes[a].weights.long", "2.0 is refused"),
+        ({"mixes": [{"name": "a", "weihgts": {"long": 1.0}}]}, "mixes[a].weihgts", "did you mean 'weights'"),
+        ({"mixes": [{"name": "a", "policy": "single", "pool": "lnog"}]}, "mixes[a].pool", "did you mean 'long'"),
+        ({"mixes": [{"name": "a", "policy": "both", "pools": ["long", "long"]}]}, "mixes[a].pools", "twice"),
+        (
+            {"mixes": [{"name": "a", "policy": "curriculum", "weights": {"long": 1.0}, "order": ["short", "long"]}]},
+            "mixes[a].order",
+            "are not the pools of weights",
+        ),
+        ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
+        ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
         ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),
         ({"evaluate": {"benchmarks": ["gsm9k"]}}, "evaluate.benchmarks", "did you mean 'gsm8k'"),
         (
@@ -79,6 +92,12 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
 def test_a_wrong_recipe_says_where_and_what(change: dict[str, Any], where: str, what: str) -> None:
     found = [problem for problem in problems_of(recipe_with(change)) if problem.startswith(f"{where}:")]
     assert any(what in problem for problem in found), found
+
+
+def test_a_mix_without_a_policy_is_weighted() -> None:
+    recipe = parse_recipe(GOOD)
+    assert recipe.mixes[0].policy == "weighted"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
 def test_a_missing_section_is_named() -> None:

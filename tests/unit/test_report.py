@@ -85,7 +85,7 @@ def write_mixes(run_dir: RunDir, recipe: Recipe, traces: list[IndexRow], rng: ra
     best = {(one.prompt_id, one.pool): one for one in good}
     common = sorted(p for p, pool in best if pool == "long" and (p, "short") in best)
     for mix in recipe.mixes:
-        num_long = round(len(common) * mix.weights.get("long", 0.0))
+        num_long = round(len(common) * (mix.shares.get("long") or 0.0))
         pools = ["long"] * num_long + ["short"] * (len(common) - num_long)
         rng.shuffle(pools)
         rows = [best[prompt, pool] for prompt, pool in zip(common, pools, strict=True)]
