@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
-from distill.config import BenchmarkConfig, GymSource, MixConfig, StudentConfig, TeacherConfig
+from distill.config import BenchmarkConfig, GymSource, StudentConfig, TeacherConfig
+from distill.config_mix import MixConfig
 from distill.errors import Problem
 from distill.recipe_checks_mix import filter_problems, mix_problems, one_of
 

@@ -61,7 +61,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "mixer": MIXER_VERSION,
             "mixes": dump["mixes"],
             "filters": dump["filters"],
-            "max_length": recipe.train.max_length,
+            "train.max_length": recipe.train.max_length,
             "student_chat": dump["student_chat"],
             "models": {name: dump["models"][name] for name in sorted(students)},
         },

@@ -46,7 +46,8 @@ def seeded_order(candidates: Candidates, seed: int, stratify: Sequence[str] = ()
     sorted_strata = strata[by_stratum]
     rank_inside = np.arange(len(ranks)) - starts[sorted_strata]
     place[by_stratum] = (rank_inside + 0.5) / sizes[sorted_strata]
-    return np.lexsort((ranks, place))
+    order: NDArray[np.int64] = np.lexsort((ranks, place))
+    return order
 
 
 def _strata(candidates: Candidates, stratify: Sequence[str]) -> NDArray[np.int64]:

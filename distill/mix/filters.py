@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,8 @@ def reasons_without_text(index: TraceIndex, pools: tuple[str, ...]) -> NDArray[n
     is_ours = index.pool_codes(pools) >= 0
     states = [~is_ours, ~index.is_correct(), index.is_cut]
     names = ("of no mixed pool", "not correct", "cut by the token limit")
-    return np.select(states, [np.int8(CODES[name]) for name in names], default=np.int8(USABLE))
+    codes: list[Any] = [np.int8(CODES[name]) for name in names]
+    return np.select(states, codes, default=np.int8(USABLE))
 
 
 def reasons_with_text(

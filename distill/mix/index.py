@@ -46,7 +46,8 @@ class TraceIndex:
 
     def is_correct(self) -> NDArray[np.bool_]:
         """Graded CORRECT."""
-        return self.verdicts == VERDICTS.index(Verdict.CORRECT)
+        found: NDArray[np.bool_] = self.verdicts == VERDICTS.index(Verdict.CORRECT)
+        return found
 
     def pool_codes(self, names: tuple[str, ...]) -> NDArray[np.int16]:
         """Place of each trace's pool in `names`, -1 for another pool."""

@@ -81,4 +81,5 @@ def contains(sorted_keys: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArr
     if not len(sorted_keys):
         return np.zeros(len(keys), dtype=np.bool_)
     places = np.searchsorted(sorted_keys, keys)
-    return sorted_keys[np.minimum(places, len(sorted_keys) - 1)] == keys
+    is_there: NDArray[np.bool_] = sorted_keys[np.minimum(places, len(sorted_keys) - 1)] == keys
+    return is_there

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.config import MixConfig, Recipe
+from distill.config import Recipe
+from distill.config_mix import MixConfig
 from distill.report.numbers import ArmScore, Comparison, Detectable, MacroScore
 from distill.report.scores import Scored, outcome_shares
 from distill.schema import Style, Verdict

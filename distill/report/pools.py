@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distill.config import MixConfig, Recipe, TeacherConfig
+from distill.config import Recipe, TeacherConfig
+from distill.config_mix import MixConfig
 from distill.report.numbers import Histogram, MixRow, MixShare, PoolRow
 from distill.run_dir import RunDir
 from distill.schema import Example, IndexRow, Verdict

@@ -151,3 +151,14 @@ def test_config_imports_neither_ray_nor_torch_nor_vllm() -> None:
     code = "import sys, distill.recipe, distill.cli; print([m for m in ('ray','torch','vllm') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "strong", "weak"), [("mix-long", "long", "short"), ("mix-large", "large", "small")])
+def test_the_papers_mixes_ship_at_one_fifth_by_prompt_beside_both_pure_arms(name: str, strong: str, weak: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    arms = {mix.name: mix for mix in recipe.mixes}
+    assert arms[name].shares == {strong: 0.2, weak: 0.8}
+    assert (arms[name].policy, arms[strong].policy, arms[weak].policy) == ("weighted", "single", "single")
+    assert {teacher.num_samples for teacher in recipe.teachers} == {1}
+    assert len(recipe.train.seeds) >= 3
+    assert recipe.student_chat.template == recipe.teachers[0].chat.template
