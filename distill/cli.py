@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distill.config import Recipe
 from distill.errors import DistillError, InputError
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.run_dir import RunDir
@@ -65,6 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("run_dir", metavar="RUN")
     status.set_defaults(verb=status_verb)
 
+    audit = verbs.add_parser("audit", help="what became of a prompt's traces, and which traces teach an arm")
+    audit.add_argument("run_dir", metavar="RUN")
+    audit.add_argument("subject", metavar="SUBJECT", nargs="?", default="", help="a prompt id, a mix or STUDENT@MIX")
+    audit.set_defaults(verb=audit_verb)
+
     serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
     serve.add_argument("run_dir", metavar="RUN")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -101,6 +107,16 @@ def status_verb(arguments: argparse.Namespace) -> int:
     from distill.launch import show_status
 
     return show_status(open_run(arguments.run_dir))
+
+
+def audit_verb(arguments: argparse.Namespace) -> int:
+    """`distill audit`."""
+    from distill.audit import audit
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    audit(run_dir, recipe, arguments.subject, Console(highlight=False))
+    return 0
 
 
 def serve_verb(arguments: argparse.Namespace) -> int:

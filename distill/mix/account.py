@@ -46,6 +46,7 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
         "long_rows": sum(by_rows[pool] for pool in long),
         "long_tokens": sum(by_tokens[pool] for pool in long),
         "routed": int((sources != choice.pools).sum()),
+        "counts": {pool: int((sources == place).sum()) for place, pool in enumerate(candidates.pools) if pool in shown},
         "digest": _digest(index.trace_keys[rows], choice.phases),
     }
 

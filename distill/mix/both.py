@@ -7,11 +7,11 @@ import numpy as np
 
 from distill.config_mix import BothMix
 from distill.mix.candidates import Candidates
-from distill.mix.choice import Choice
+from distill.mix.choice import Choice, uncut
 
 
 def choose_both(mix: BothMix, candidates: Candidates, seed: int) -> Choice:
     """Prompts in order, the pools of each by name."""
     places = np.array(sorted(candidates.pools.index(pool) for pool in mix.pools), dtype=np.int64)
     prompts = np.repeat(np.arange(len(candidates)), len(places))
-    return Choice(prompts, np.tile(places, len(candidates)), np.zeros(len(prompts), dtype=np.int64))
+    return uncut(prompts, np.tile(places, len(candidates)))

@@ -1,7 +1,6 @@
 """What a policy decides, and the cuts through an order that most of them are made of."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +21,13 @@ class Choice(NamedTuple):
     """Place of the pool among the candidates' pools."""
     phases: NDArray[np.int64]
     """Rows of phase 0 are taught first; all 0 where the order does not matter."""
+    places: NDArray[np.int64]
+    """The prompt's place in the order that was cut: why it takes this pool. 0 where nothing was cut."""
 
 
-def one_per_prompt(pools: NDArray[np.int64]) -> Choice:
-    """An arm of one trace per prompt, from the pool of every prompt."""
-    return Choice(np.arange(len(pools)), pools, np.zeros(len(pools), dtype=np.int64))
+def uncut(prompts: NDArray[np.int64], pools: NDArray[np.int64]) -> Choice:
+    """An arm that takes the same pools for every prompt."""
+    return Choice(prompts, pools, np.zeros_like(prompts), np.zeros_like(prompts))
 
 
 def seeded_order(candidates: Candidates, seed: int, stratify: Sequence[str] = ()) -> NDArray[np.int64]:
@@ -58,12 +59,13 @@ def _strata(candidates: Candidates, stratify: Sequence[str]) -> NDArray[np.int64
     return np.unique(strata, return_inverse=True)[1]
 
 
-def cut(order: NDArray[np.int64], counts: Mapping[str, int], pools: Sequence[str]) -> NDArray[np.int64]:
-    """The pool of every prompt: the order cut into runs of the counted lengths, one run per pool of `counts`."""
-    places = np.array([pools.index(pool) for pool in counts], dtype=np.int64)
-    chosen = np.empty(len(order), dtype=np.int64)
-    chosen[order] = np.repeat(places, list(counts.values()))
-    return chosen
+def cut(order: NDArray[np.int64], counts: Mapping[str, int], pools: Sequence[str]) -> Choice:
+    """One trace per prompt: the order cut into runs of the counted lengths, one run per pool of `counts`."""
+    codes = np.array([pools.index(pool) for pool in counts], dtype=np.int64)
+    chosen, places = np.empty(len(order), dtype=np.int64), np.empty(len(order), dtype=np.int64)
+    chosen[order] = np.repeat(codes, list(counts.values()))
+    places[order] = np.arange(len(order))
+    return Choice(np.arange(len(order)), chosen, np.zeros_like(places), places)
 
 
 def exact_counts(name: str, weights: Mapping[str, float], candidates: Candidates) -> dict[str, int]:
@@ -84,9 +86,3 @@ def exact_counts(name: str, weights: Mapping[str, float], candidates: Candidates
 
 def _needed(weight: float) -> int:
     return int(np.ceil(0.5 / weight))
-
-
-def runs(counts: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    """(pool, start, stop) of every run of a cut."""
-    stops = list(accumulate(counts.values()))
-    return [(pool, stop - count, stop) for (pool, count), stop in zip(counts.items(), stops, strict=True)]

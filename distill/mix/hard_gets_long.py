@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from distill.config_mix import HardGetsLongMix
 from distill.errors import StageError
 from distill.mix.candidates import Candidates, Labels
-from distill.mix.choice import Choice, cut, exact_counts, one_per_prompt
+from distill.mix.choice import Choice, cut, exact_counts
 from distill.mix.order import order_hash
 
 
@@ -17,7 +17,7 @@ def choose_hard_gets_long(mix: HardGetsLongMix, candidates: Candidates, seed: in
     counts = exact_counts(mix.name, {pool: mix.weights[pool] for pool in mix.order}, candidates)
     ranks = order_hash(candidates.prompt_keys, "assign", seed)
     order = np.lexsort((ranks, -hardness(mix, candidates)))
-    return one_per_prompt(cut(order, counts, candidates.pools))
+    return cut(order, counts, candidates.pools)
 
 
 def hardness(mix: HardGetsLongMix, candidates: Candidates) -> NDArray[np.float64]:

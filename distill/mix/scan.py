@@ -4,7 +4,7 @@ Features depend on the text, the students' tokenizers and how students are asked
 weight, another seed or more traces re-read nothing that was read before.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,13 +98,23 @@ def read_problems(run_dir: RunDir) -> Mapping[str, str]:
     return dict(zip(table.column(0).to_pylist(), table.column(1).to_pylist(), strict=True))
 
 
-def text_batches(run_dir: RunDir, folders: Sequence[str], wanted: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
-    """trace_id, prompt_id and completion of the wanted traces (sorted keys), 1,024 rows of a shard at a time."""
+def text_batches(
+    run_dir: RunDir,
+    folders: Sequence[str],
+    wanted: NDArray[np.uint64],
+    seen: Callable[[str, NDArray[np.uint64]], None] = lambda shard, keys: None,
+) -> Iterator[pa.RecordBatch]:
+    """trace_id, prompt_id and completion of the wanted traces (sorted keys), 1,024 rows of a shard at a time.
+
+    `seen` hears of every trace that was passed, wanted or not, with its shard.
+    """
     columns: list[Any] = ["trace_id", "prompt_id", "completion"]
     for folder in folders if len(wanted) else ():
         for shard in run_dir.shards("generate", folder):
             with run_dir.fs.open(shard) as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=1024, columns=columns):
-                    is_wanted = contains(wanted, keys_of(batch.column("trace_id"), "trace id"))
+                    keys = keys_of(batch.column("trace_id"), "trace id")
+                    seen(f"{folder}/{shard.rsplit('/', 1)[1]}", keys)
+                    is_wanted = contains(wanted, keys)
                     if is_wanted.any():
                         yield batch.filter(pa.array(is_wanted))

@@ -29,6 +29,7 @@ from distill.mix.index import TraceIndex, read_index
 from distill.mix.order import keys_of
 from distill.mix.policies import choose, pools_of
 from distill.mix.scan import distinct_tokenizers, features_key, load_features, missing_keys, scan
+from distill.mix.whereabouts import Whereabouts
 from distill.mix.write import STAGE, Arms, write_arms
 from distill.models import load_tokenizer
 from distill.run import Run
@@ -48,7 +49,9 @@ def mix_stage(current: Run) -> Manifest:
     candidates = dataclasses.replace(candidates, labels=read_labels(run_dir, recipe, candidates))
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen)
-    write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat)
+    where = Whereabouts()
+    write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where)
+    where.write(run_dir, index, reasons, candidates)
     details = {mix.name: mix_details(mix, chosen[mix.name], candidates, index) for mix in recipe.mixes}
     filtered = filter_counts(index, reasons, pools)
     _say(current, details, summed(filtered))

@@ -7,11 +7,11 @@ prompt, but pools between it and the one that pays hand some on.
 
 from distill.config_mix import PoolWeights
 from distill.mix.candidates import Candidates
-from distill.mix.choice import Choice, cut, exact_counts, one_per_prompt, seeded_order
+from distill.mix.choice import Choice, cut, exact_counts, seeded_order
 
 
 def choose_weighted(mix: PoolWeights, candidates: Candidates, seed: int) -> Choice:
     """Exact counts by largest remainder, within every stratum as near as its size lets it."""
     counts = exact_counts(mix.name, dict(sorted(mix.weights.items())), candidates)
     order = seeded_order(candidates, seed, mix.stratify)
-    return one_per_prompt(cut(order, counts, candidates.pools))
+    return cut(order, counts, candidates.pools)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distill.config_mix import WeightedTokensMix
 from distill.errors import StageError
 from distill.mix.candidates import Candidates
-from distill.mix.choice import Choice, cut, one_per_prompt, seeded_order
+from distill.mix.choice import Choice, cut, seeded_order
 
 BISECTIONS = 64
 
@@ -34,7 +34,7 @@ def choose_weighted_tokens(mix: WeightedTokensMix, candidates: Candidates, seed:
             f"mix: mixes[{mix.name}] asks {weights[empty[0]]:g} of the tokens from {empty[0]}, which of"
             f" {len(candidates)} common prompts is no row -> more common prompts or a larger weight"
         )
-    return one_per_prompt(cut(order, counts, candidates.pools))
+    return cut(order, counts, candidates.pools)
 
 
 def _sums(candidates: Candidates, order: NDArray[np.int64], pool: str) -> NDArray[np.float64]:

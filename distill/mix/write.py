@@ -18,6 +18,7 @@ from distill.mix.index import TraceIndex
 from distill.mix.order import contains, identities_of, keys_of
 from distill.mix.scan import text_batches
 from distill.mix.spill import TextBuckets
+from distill.mix.whereabouts import Whereabouts
 from distill.run_dir import RunDir
 
 STAGE = "mix"
@@ -32,7 +33,7 @@ class Arms:
     chosen: Mapping[str, Choice]
 
 
-def write_arms(run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat) -> None:
+def write_arms(run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, where: Whereabouts) -> None:
     """`mix/NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
 
     Raises:
@@ -43,7 +44,7 @@ def write_arms(run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFo
         problems = files.enter_context(TextBuckets(len(candidates)))
         texts = files.enter_context(TextBuckets(len(candidates)))
         _spread_problems(run_dir, candidates, problems)
-        _spread_completions(run_dir, folders, arms, texts)
+        _spread_completions(run_dir, folders, arms, texts, where)
         writers = {
             name: files.enter_context(run_dir.table_writer(SCHEMA, STAGE, f"{name}.parquet")) for name in arms.chosen
         }
@@ -64,7 +65,9 @@ def _spread_problems(run_dir: RunDir, candidates: Candidates, problems: TextBuck
                 problems.add(places, places, batch.column("problem").take(pa.array(common)))
 
 
-def _spread_completions(run_dir: RunDir, folders: Sequence[str], arms: Arms, texts: TextBuckets) -> None:
+def _spread_completions(
+    run_dir: RunDir, folders: Sequence[str], arms: Arms, texts: TextBuckets, where: Whereabouts
+) -> None:
     """Every chosen trace's text once, numbered by its row of the index."""
     cells = [(choice.prompts, arms.candidates.rows[choice.prompts, choice.pools]) for choice in arms.chosen.values()]
     rows, first = np.unique(np.concatenate([rows for _, rows in cells]), return_index=True)
@@ -73,7 +76,7 @@ def _spread_completions(run_dir: RunDir, folders: Sequence[str], arms: Arms, tex
     by_key = np.argsort(keys)
     keys, rows, prompts = keys[by_key], rows[by_key], prompts[by_key]
     is_found = np.zeros(len(keys), dtype=np.bool_)
-    for batch in text_batches(run_dir, folders, keys):
+    for batch in text_batches(run_dir, folders, keys, where.add):
         places = np.searchsorted(keys, keys_of(batch.column("trace_id"), "trace id"))
         texts.add(prompts[places], rows[places], batch.column("completion"))
         is_found[places] = True
@@ -105,6 +108,7 @@ def _arm_part(
         "style": named(sources, styles),
         "messages": message_column([asked[prompt - span[0]] for prompt in prompts.tolist()], completions, chat),
         "phase": pa.array(choice.phases[mine]),
+        "place": pa.array(choice.places[mine]),
     }
     return pa.table(columns, schema=SCHEMA)
 
