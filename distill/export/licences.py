@@ -1,0 +1,78 @@
+"""Under which licence each source of a run is, as far as the run can know it without asking anyone."""
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from distill.config import FileSource, GymSource, PromptSource, Recipe
+
+UNKNOWN = "not recorded here"
+KNOWN_DATASETS = {"openai/gsm8k": "mit"}
+"""Licences of data sets as their own cards state them."""
+
+
+class Source(NamedTuple):
+    """One thing that a data set was made from."""
+
+    role: str
+    name: str
+    licence: str
+    """An SPDX-like identifier, or UNKNOWN."""
+    where: str
+    """Where its terms can be read."""
+
+
+def sources(recipe: Recipe, model_folders: dict[str, str]) -> Iterator[Source]:
+    """The prompts' sources and the teachers' models. `model_folders`: model -> local folder, where it is there."""
+    for prompt_source in recipe.prompts.sources:
+        yield prompts_source(prompt_source)
+    for teacher in recipe.teachers:
+        first = recipe.models[teacher.model].sources[0]
+        licence = model_licence(model_folders.get(teacher.model, ""), recipe.models[teacher.model].sources)
+        yield Source(f"teacher {teacher.name}", first, licence, _hub_page(first))
+
+
+def prompts_source(source: PromptSource) -> Source:
+    """Where prompts come from and their licence."""
+    if isinstance(source, GymSource):
+        return Source("prompts", f"reasoning-gym task {source.task}", package_licence("reasoning-gym"), "reasoning-gym")
+    if isinstance(source, FileSource):
+        return Source("prompts", Path(source.path).name, UNKNOWN, "the owner of the file")
+    page = f"https://huggingface.co/datasets/{source.dataset}"
+    return Source("prompts", f"{source.dataset} ({source.split})", KNOWN_DATASETS.get(source.dataset, UNKNOWN), page)
+
+
+def model_licence(folder: str, references: tuple[str, ...]) -> str:
+    """What the model card in its folder says, else what the package that carries it says."""
+    card = Path(folder) / "README.md"
+    if folder and card.is_file():
+        found = front_matter_licence(card.read_text(encoding="utf-8", errors="replace"))
+        if found:
+            return found
+    packages = [reference.removeprefix("package://") for reference in references if reference.startswith("package://")]
+    return package_licence(packages[0]) if packages else UNKNOWN
+
+
+def front_matter_licence(card: str) -> str:
+    """`license:` of a card's front matter, with its name where it is `other`; empty where there is none."""
+    head = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+    fields = dict(re.findall(r"^(license|license_name):\s*(\S+)\s*$", head.group(1), re.MULTILINE)) if head else {}
+    licence = fields.get("license", "")
+    return fields.get("license_name", licence) if licence == "other" else licence
+
+
+def package_licence(name: str) -> str:
+    """What an installed package says of itself."""
+    try:
+        found = metadata(name)
+    except PackageNotFoundError:
+        return UNKNOWN
+    stated = found.get("License-Expression") or found.get("License") or ""
+    short = stated.strip().split("\n")[0]
+    return short if 0 < len(short) <= 60 else UNKNOWN
+
+
+def _hub_page(reference: str) -> str:
+    return f"https://huggingface.co/{reference}" if re.fullmatch(r"[\w.-]+/[\w.-]+", reference) else reference
