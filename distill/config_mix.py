@@ -96,6 +96,26 @@ class CurriculumMix(PoolWeights):
     """The pools of `weights` in the order in which they are taught, as a rule the short one first."""
 
 
+class StudentFitMix(Mix):
+    """One trace per prompt: of the named pools' traces the one that fits one student best, before it is trained.
+
+    Every student of the run is trained on the arm, also those for which it was not chosen.
+    """
+
+    policy: Literal["student_fit"] = "student_fit"
+    pools: tuple[str, ...] = Field(min_length=2)
+    """Names of teachers."""
+    student: str
+    """Whose fit decides: the name of a student of this run."""
+    score: Literal["rsr", "mean_nll", "shifted"] = "rsr"
+    """The lowest wins: rank-surprisal ratio, mean negative log-likelihood, or share of shifted positions."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """The traces decide, not a share."""
+        return dict.fromkeys(self.pools, None)
+
+
 def mix_policy(value: Any) -> str | None:
     """The policy of a mix, `weighted` where the recipe names none; None for what is no mix."""
     if isinstance(value, Mix):
@@ -109,7 +129,8 @@ MixConfig = Annotated[
     | Annotated[WeightedTokensMix, Tag("weighted_tokens")]
     | Annotated[HardGetsLongMix, Tag("hard_gets_long")]
     | Annotated[BothMix, Tag("both")]
-    | Annotated[CurriculumMix, Tag("curriculum")],
+    | Annotated[CurriculumMix, Tag("curriculum")]
+    | Annotated[StudentFitMix, Tag("student_fit")],
     Discriminator(mix_policy),
 ]
 """An arm of the run. All arms teach the same prompts: those that every pool named by any arm solved."""

@@ -27,7 +27,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     return [
         *_duplicate_names(raw),
         *_unknown_models(raw, [*_numbered("teachers", teachers), *_numbered("students", students)]),
-        *(problem for mix in mixes for problem in mix_problems(mix, pools)),
+        *(problem for mix in mixes for problem in mix_problems(mix, pools, _names(raw.get("students")))),
         *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
         *(problem for teacher in teachers for problem in _teacher_problems(teacher)),
         *_length_problems(raw, students),

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config_mix import BothMix, CurriculumMix, HardGetsLongMix, MixConfig, PoolWeights
+from distill.config_mix import BothMix, CurriculumMix, HardGetsLongMix, MixConfig, PoolWeights, StudentFitMix
 from distill.errors import Problem
 
 
@@ -16,16 +16,19 @@ def one_of(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(names) or 'none'}"
 
 
-def mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
+def mix_problems(mix: MixConfig, pools: Sequence[str], students: Sequence[str]) -> Iterator[Problem]:
     """Unknown pools, weights that are no shares, an order that is not one of the pools."""
     field = "weights" if isinstance(mix, PoolWeights | HardGetsLongMix) else "pool"
-    where = f"mixes[{mix.name}].{'pools' if isinstance(mix, BothMix) else field}"
+    where = f"mixes[{mix.name}].{'pools' if isinstance(mix, BothMix | StudentFitMix) else field}"
     for pool in mix.shares:
         if pool not in pools:
             yield Problem(where, f"no teacher fills a pool {pool!r}", one_of(pool, pools))
     if isinstance(mix, PoolWeights | HardGetsLongMix):
         yield from _weight_problems(mix.name, mix.weights)
-    if isinstance(mix, BothMix) and len(set(mix.pools)) < len(mix.pools):
+    if isinstance(mix, StudentFitMix) and mix.student not in students:
+        what = f"no student is called {mix.student!r}"
+        yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
+    if isinstance(mix, BothMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
         yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
     if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
         what = f"{', '.join(mix.order)} are not the pools of weights, {', '.join(mix.weights)}"

@@ -58,7 +58,9 @@ def model_licence(folder: str, references: tuple[str, ...]) -> str:
 def front_matter_licence(card: str) -> str:
     """`license:` of a card's front matter, with its name where it is `other`; empty where there is none."""
     head = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-    fields = dict(re.findall(r"^(license|license_name):\s*(\S+)\s*$", head.group(1), re.MULTILINE)) if head else {}
+    fields: dict[str, str] = (
+        dict(re.findall(r"^(license|license_name):\s*(\S+)\s*$", head.group(1), re.MULTILINE)) if head else {}
+    )
     licence = fields.get("license", "")
     return fields.get("license_name", licence) if licence == "other" else licence
 
@@ -69,8 +71,8 @@ def package_licence(name: str) -> str:
         found = metadata(name)
     except PackageNotFoundError:
         return UNKNOWN
-    stated = found.get("License-Expression") or found.get("License") or ""
-    short = stated.strip().split("\n")[0]
+    stated = [str(found[field]) for field in ("License-Expression", "License") if field in found]
+    short = stated[0].strip().split("\n")[0] if stated else ""
     return short if 0 < len(short) <= 60 else UNKNOWN
 
 

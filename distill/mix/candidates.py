@@ -47,6 +47,8 @@ class Candidates:
     """Pool -> prompts with a usable trace, common or not."""
     labels: Mapping[str, Labels]
     """`level` and `subject` of the prompts, where they were read."""
+    fits: Mapping[str, NDArray[np.float64]]
+    """`STUDENT/SCORE` -> [P, K], where an arm asks for it; lower fits better."""
 
     def __len__(self) -> int:
         return len(self.prompt_keys)
@@ -78,6 +80,7 @@ def build_candidates(
         pass_rates=pass_rates,
         solved=dict(zip(names, solved.sum(axis=0).tolist(), strict=True)),
         labels={},
+        fits={},
     )
 
 

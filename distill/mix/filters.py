@@ -99,7 +99,7 @@ def reasons_with_text(
         "foreign script": features.foreign[at] > filters.max_foreign,
     }
     refusals = features.refusals[at]
-    codes = [refusals, *(np.int8(CODES[name]) for name in tests)]
+    codes: list[Any] = [refusals, *(np.int8(CODES[name]) for name in tests)]
     found = np.select([refusals != USABLE, *tests.values()], codes, default=np.int8(USABLE))
     if not filters.keep_duplicates:
         kept = np.flatnonzero(found == USABLE)

@@ -13,6 +13,7 @@ from distill.mix.choice import Choice
 from distill.mix.curriculum import choose_curriculum
 from distill.mix.hard_gets_long import choose_hard_gets_long
 from distill.mix.single import choose_single
+from distill.mix.student_fit import choose_student_fit
 from distill.mix.weighted import choose_weighted
 from distill.mix.weighted_tokens import choose_weighted_tokens
 
@@ -23,6 +24,7 @@ POLICIES: dict[str, Callable[[Any, Candidates, int], Choice]] = {
     "hard_gets_long": choose_hard_gets_long,
     "both": choose_both,
     "curriculum": choose_curriculum,
+    "student_fit": choose_student_fit,
 }
 
 

@@ -25,6 +25,7 @@ from distill.mix.filters import (
     too_long_prompts,
     with_student_tokens,
 )
+from distill.mix.fit import fit_details, with_fits
 from distill.mix.index import TraceIndex, read_index
 from distill.mix.order import keys_of
 from distill.mix.policies import choose, pools_of
@@ -47,6 +48,7 @@ def mix_stage(current: Run) -> Manifest:
     routes = {target: too_long_prompts(index, reasons)} if target else None
     candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
     candidates = dataclasses.replace(candidates, labels=read_labels(run_dir, recipe, candidates))
+    candidates = with_fits(current, index, candidates)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen)
     where = Whereabouts()
@@ -70,6 +72,7 @@ def mix_stage(current: Run) -> Manifest:
             "traces": filtered,
             "arms": equal_arms(details),
             "tokens_of": recipe.students[0].name,
+            "fit": fit_details(current, index, candidates),
         },
     )
 
