@@ -1,6 +1,6 @@
 """Every policy by name, and the check that all of a run's arms teach the same prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,32 @@ def choose(mixes: Sequence[MixConfig], candidates: Candidates, seed: int) -> dic
     """Mix -> its rows. All have the same prompts, and all but `both` one row for each.
 
     Raises:
-        StageError: no prompt was solved by all pools, or a weight that no row realises.
+        StageError: a weight that no row realises.
     """
-    if not len(candidates):
-        solved = ", ".join(f"{pool} {count}" for pool, count in candidates.solved.items())
-        raise StageError(
-            f"mix: no prompt was solved by all of the pools {', '.join(candidates.pools)} (prompts solved: {solved})\n"
-            "  -> more prompts, more samples per prompt (teachers[].num_samples), easier prompts, a stronger teacher,"
-            " or wider [filters]"
-        )
     chosen = {mix.name: POLICIES[mix.policy](mix, candidates, seed) for mix in mixes}
     for mix in mixes:
         per_prompt = len(mix.shares) if mix.policy == "both" else 1
         assert np.array_equal(chosen[mix.name].prompts, np.repeat(np.arange(len(candidates)), per_prompt)), mix.name
     return chosen
+
+
+def validate_common(candidates: Candidates, traces: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse to go on without a common prompt. `traces`: pool -> reason -> correct traces.
+
+    Raises:
+        StageError: no prompt has a usable trace of every pool; says how many each has, and what was left out why.
+    """
+    if len(candidates):
+        return
+    solved = ", ".join(f"{pool} {count}" for pool, count in candidates.solved.items())
+    pairs = [(pool, reason, count) for pool, counts in traces.items() for reason, count in counts.items()]
+    lost = ", ".join(f"{pool} {count} {reason}" for pool, reason, count in pairs if reason != "usable")
+    raise StageError(
+        f"mix: no prompt has a usable trace of all of the pools {', '.join(candidates.pools)} (prompts with one: {solved};"
+        f" correct traces left out: {lost or 'none'})\n"
+        "  -> more prompts, more samples per prompt (teachers[].num_samples), easier prompts, a stronger teacher,"
+        " or wider [filters]"
+    )
 
 
 def pools_of(mixes: Sequence[MixConfig]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from distill.mix.filters import (
 from distill.mix.fit import fit_details, with_fits
 from distill.mix.index import TraceIndex, read_index
 from distill.mix.order import keys_of
-from distill.mix.policies import choose, pools_of
+from distill.mix.policies import choose, pools_of, validate_common
 from distill.mix.scan import distinct_tokenizers, features_key, load_features, missing_keys, scan
 from distill.mix.whereabouts import Whereabouts
 from distill.mix.write import STAGE, Arms, write_arms
@@ -48,6 +48,8 @@ def mix_stage(current: Run) -> Manifest:
     routes = {target: too_long_prompts(index, reasons)} if target else None
     candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
     candidates = dataclasses.replace(candidates, labels=read_labels(run_dir, recipe, candidates))
+    filtered = filter_counts(index, reasons, pools)
+    validate_common(candidates, filtered)
     candidates = with_fits(current, index, candidates)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen)
@@ -55,7 +57,6 @@ def mix_stage(current: Run) -> Manifest:
     write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where)
     where.write(run_dir, index, reasons, candidates)
     details = {mix.name: mix_details(mix, chosen[mix.name], candidates, index) for mix in recipe.mixes}
-    filtered = filter_counts(index, reasons, pools)
     _say(current, details, summed(filtered))
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
     lost = lost_prompts(prompt_keys, candidates, index, reasons)

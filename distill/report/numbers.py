@@ -150,6 +150,40 @@ class MixRow:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Quantiles over traces."""
+
+    low: float
+    """5 %"""
+    quarter: float
+    median: float
+    three_quarters: float
+    high: float
+    """95 %"""
+
+
+@dataclass(frozen=True)
+class ShiftedToken:
+    """A token that stands at shifted positions: the student would not have chosen it."""
+
+    text: str
+    positions: int
+    median_rank: float
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """How one pool's traces read to one untouched student."""
+
+    student: str
+    pool: str
+    traces: int
+    scores: Mapping[str, Spread]
+    """`mean_nll`, `rsr`, and the shares `unshifted`, `marginal` and `shifted`."""
+    tokens: tuple[ShiftedToken, ...]
+
+
+@dataclass(frozen=True)
 class Curve:
     """Training loss by optimiser step."""
 
@@ -263,6 +297,7 @@ class Report:
     detectable: tuple[Detectable, ...]
     pools: tuple[PoolRow, ...]
     mix_rows: tuple[MixRow, ...]
+    fits: tuple[FitRow, ...]
     cells: tuple[CellRow, ...]
     stages: tuple[StageRow, ...]
     funnel: tuple[FunnelStep, ...]

@@ -25,7 +25,7 @@ from distill.mix.choice import Choice
 from distill.mix.counts import largest_remainder
 from distill.mix.filters import USABLE, reasons_without_text
 from distill.mix.order import identities_of, keys_of, order_hash, order_hash_of
-from distill.mix.policies import choose
+from distill.mix.policies import choose, validate_common
 from distill.schema import content_hash
 from tests.unit.mix_data import POOLS, candidates_of, full_rows, index_of, row, with_levels
 
@@ -239,8 +239,11 @@ def test_a_curriculum_is_the_weighted_choice_in_phases() -> None:
 
 
 def test_no_survivor_names_the_numbers() -> None:
-    with pytest.raises(StageError, match="prompts solved: long 1, short 1"):
-        chosen(weighted(0.2), candidates_of([row("a", "long"), row("b", "short")]))
+    lost = {"long": {"usable": 1, "repetition": 2}, "short": {"usable": 1}}
+    with pytest.raises(
+        StageError, match="prompts with one: long 1, short 1; correct traces left out: long 2 repetition"
+    ):
+        validate_common(candidates_of([row("a", "long"), row("b", "short")]), lost)
 
 
 def test_details_tell_rows_tokens_and_shares_by_both() -> None:

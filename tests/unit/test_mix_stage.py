@@ -132,9 +132,9 @@ def test_strata_and_levels_come_from_the_prompts(tmp_path: Path) -> None:
 
 def test_no_common_prompt_names_the_numbers_before_anything_is_trained(tmp_path: Path) -> None:
     traces = [trace(number, POOLS[number % 2]) for number in range(5)]
-    with pytest.raises(StageError, match=r"prompts solved: long 3, short 2"):
+    with pytest.raises(StageError, match=r"prompts with one: long 3, short 2"):
         mixed(tmp_path, traces)
-    with pytest.raises(StageError, match=r"prompts solved: long 0, short 0"):
+    with pytest.raises(StageError, match=r"prompts with one: long 0, short 0"):
         mixed(tmp_path, [trace(1, "long", verdict="INCORRECT")])
     with pytest.raises(StageError, match="holds no trace"):
         mixed(tmp_path, [])
