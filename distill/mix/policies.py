@@ -53,8 +53,8 @@ def validate_common(candidates: Candidates, traces: Mapping[str, Mapping[str, in
     pairs = [(pool, reason, count) for pool, counts in traces.items() for reason, count in counts.items()]
     lost = ", ".join(f"{pool} {count} {reason}" for pool, reason, count in pairs if reason != "usable")
     raise StageError(
-        f"mix: no prompt has a usable trace of all of the pools {', '.join(candidates.pools)} (prompts with one: {solved};"
-        f" correct traces left out: {lost or 'none'})\n"
+        f"mix: no prompt has a usable trace of all of the pools {', '.join(candidates.pools)}"
+        f" (prompts with one: {solved}; correct traces left out: {lost or 'none'})\n"
         "  -> more prompts, more samples per prompt (teachers[].num_samples), easier prompts, a stronger teacher,"
         " or wider [filters]"
     )
