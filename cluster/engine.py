@@ -52,3 +52,9 @@ def engine_bundles(
     """Placement of one engine: a bundle per worker, as ray.data.llm and ray.serve.llm take it."""
     bundle = {"CPU": num_cpus} | ({"GPU": num_gpus} if device == "gpu" else {})
     return {"bundles": [bundle] * num_workers, "strategy": "PACK"}
+
+
+def parallel_arguments(tensor_parallel: int, pipeline_parallel: int) -> dict[str, Any]:
+    """vLLM's names for an engine that spans several GPUs; empty for one."""
+    sizes = {"tensor_parallel_size": tensor_parallel, "pipeline_parallel_size": pipeline_parallel}
+    return {name: size for name, size in sizes.items() if size > 1}

@@ -1,6 +1,7 @@
 """Benchmarks that recipes can name without defining them: one table of source, split, columns and answer kind."""
 
-from distill.config import BenchmarkConfig, Columns, HubSource
+from distill.config import BenchmarkConfig
+from distill.config_sources import Columns, HubSource
 from distill.schema import AnswerKind
 
 

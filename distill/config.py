@@ -4,13 +4,14 @@ This module and `distill.recipe` import no ray, torch or vllm, so `--help` and c
 Illegal combinations across sections are found in `distill.recipe`, all of them in one go.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from distill.config_mix import FiltersConfig, MixConfig
 from distill.config_section import Name, Section, Share
-from distill.schema import AnswerKind, Style
+from distill.config_sources import PromptSource
+from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
 
 
 class ModelConfig(Section):
@@ -31,64 +32,6 @@ class ModelConfig(Section):
     """Run Python code that comes with the model. Off unless you trust its author."""
 
 
-class Columns(Section):
-    """Which column of a data file means what."""
-
-    problem: str = "problem"
-    """The question."""
-    reference: str = "answer"
-    """The reference answer. GSM8K's `... #### value` is reduced to the value."""
-    level: str = "level"
-    """Difficulty label; may be absent."""
-    subject: str = "subject"
-    """Topic label; may be absent."""
-
-
-class FileSource(Section):
-    """Prompts from local or remote JSONL, JSON or Parquet files."""
-
-    kind: Literal["file"] = "file"
-    path: str
-    """File or glob; any fsspec URI. Relative paths are relative to the recipe."""
-    columns: Columns = Columns()
-    answer_kind: AnswerKind = AnswerKind.MATH
-    """How answers are compared."""
-
-
-class HubSource(Section):
-    """Prompts from a Hugging Face data set."""
-
-    kind: Literal["hub"] = "hub"
-    dataset: str
-    """Hub id, for example `openai/gsm8k`."""
-    subset: str | None = None
-    """Configuration of the data set."""
-    split: str = "train"
-    """Split name."""
-    revision: str = "main"
-    """Pinned revision."""
-    columns: Columns = Columns()
-    answer_kind: AnswerKind = AnswerKind.MATH
-    """How answers are compared."""
-
-
-class GymSource(Section):
-    """Generated problems of reasoning-gym tasks, with their own scorers."""
-
-    kind: Literal["reasoning_gym"] = "reasoning_gym"
-    task: str
-    """Name of the task, for example `chain_sum`."""
-    params: dict[str, Any] = Field(default={})
-    """Options of the task, for example `{ min_terms = 2 }`."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the problem generator; benchmarks must use another one than training prompts."""
-    size: int = Field(default=200, ge=1)
-    """Problems generated before duplicates are removed."""
-
-
-PromptSource = Annotated[FileSource | HubSource | GymSource, Field(discriminator="kind")]
-
-
 class PromptsConfig(Section):
     """The training prompts."""
 
@@ -98,72 +41,6 @@ class PromptsConfig(Section):
     """Keep at most this many, chosen by a seeded hash of the problem. Absent: all."""
     max_problem_chars: int = Field(default=20_000, ge=1)
     """A longer problem is dropped (and counted), characters."""
-
-
-class Sampling(Section):
-    """How completions are drawn."""
-
-    temperature: float = Field(default=0.7, ge=0.0, le=2.0)
-    """0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Nucleus mass."""
-    max_tokens: int = Field(default=4096, ge=1)
-    """Longest completion, tokens."""
-    stop: tuple[str, ...] = ()
-    """Strings that end a completion (not included in it)."""
-
-
-class WorkedExample(Section):
-    """One solved problem shown before the real one."""
-
-    problem: str
-    completion: str
-
-
-class ChatFormat(Section):
-    """How a problem becomes chat turns. Students see the same format in training and in evaluation."""
-
-    system: str | None = None
-    """System turn. Absent: the chat template's own default."""
-    template: str = "{problem}"
-    """User turn; `{problem}` is replaced."""
-    examples: tuple[WorkedExample, ...] = ()
-    """Worked examples, shown as earlier turns."""
-
-
-class EngineConfig(Section):
-    """A vLLM engine. Unknown to us, known to vLLM: goes into `kwargs`."""
-
-    max_model_len: int = Field(default=8192, ge=16)
-    """Prompt plus completion, tokens."""
-    tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs that share one copy of the weights."""
-    pipeline_parallel: int = Field(default=1, ge=1)
-    """GPU groups that hold consecutive layers."""
-    kv_cache_gb: float = Field(default=1.0, gt=0)
-    """CPU only: memory for the key-value cache, GiB."""
-    kwargs: dict[str, Any] = Field(default={})
-    """Passed to vLLM as they are."""
-
-
-class TeacherConfig(Section):
-    """A model that writes traces. Its verified traces are the pool of the same name."""
-
-    name: Name
-    model: str
-    """A key of `[models]`."""
-    style: Style
-    """Reasoning style of its traces."""
-    chat: ChatFormat = ChatFormat()
-    """How it is asked."""
-    sampling: Sampling = Sampling()
-    num_samples: int = Field(default=1, ge=1, le=1024)
-    """Traces per prompt."""
-    engine: EngineConfig = EngineConfig()
-    replicas: tuple[int, int] = (1, 1)
-    """Fewest and most engines of this model. Teachers with the same model and engine share one."""
-    reasoning_end: str = "</think>"
-    """What closes the reasoning; the answer is taken after its last occurrence."""
 
 
 class VerifyConfig(Section):
@@ -283,6 +160,7 @@ class Recipe(Section):
     models: dict[str, ModelConfig] = Field(min_length=1)
     prompts: PromptsConfig
     teachers: tuple[TeacherConfig, ...] = Field(min_length=1)
+    generate: GenerateConfig = GenerateConfig()
     verify: VerifyConfig = VerifyConfig()
     filters: FiltersConfig = FiltersConfig()
     mixes: tuple[MixConfig, ...] = Field(min_length=1)

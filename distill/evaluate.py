@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from cluster.session import Device
+from cluster.engine import parallel_arguments
+from cluster.session import Device, Session
 from distill.config import EvaluateConfig, Recipe, ServeSection
-from distill.generate import parallel_arguments, sampling_params
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest
 from distill.models import ResolvedModel
 from distill.render import chat_messages
 from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Verdict, content_hash, seed_for
+from distill.teachers.pools import sampling_params
 from distill.train import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
@@ -103,6 +104,15 @@ def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]
     ]
 
 
+def engines_at_once(section: ServeSection, session: Session) -> int:
+    """Engines that the cluster can hold and still run Ray Data's small tasks, for which a CPU is left; at least one."""
+    engine = section.engine
+    by_cpu = (session.num_cpus - 1.0) / section.cpus_per_engine
+    num_gpus = engine.tensor_parallel * engine.pipeline_parallel
+    by_gpu = session.num_gpus / num_gpus if session.device == "gpu" else by_cpu
+    return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
+
+
 def serve_config(section: ServeSection, device: Device, **address: Any) -> ServeConfig:
     """The recipe's serving settings as the serve package takes them; `address`: host and port."""
     engine = section.engine
@@ -111,7 +121,7 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
         engine_cpus=section.cpus_per_engine,
         kv_cache_gib=engine.kv_cache_gb,
         max_model_len=engine.max_model_len,
-        engine_kwargs=parallel_arguments(engine) | engine.kwargs,
+        engine_kwargs=parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel) | engine.kwargs,
         **address,
     )
 

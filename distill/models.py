@@ -229,7 +229,14 @@ def count_parameters(folder: Path) -> int:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a resolved model."""
+    """The tokenizer of a model folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path)
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no usable tokenizer ({error})") from error

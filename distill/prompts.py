@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 import pyarrow.parquet as pq
 
-from distill.config import Columns, FileSource, GymSource, HubSource, PromptSource
+from distill.config_sources import Columns, FileSource, GymSource, HubSource, PromptSource
 from distill.errors import InputError
 from distill.schema import AnswerKind, Dropped, Prompt, content_hash, dropped, prompt_id
 

@@ -13,6 +13,9 @@ from distill.config import Recipe
 from distill.errors import ConfigError, Problem
 from distill.recipe_checks import cross_problems
 
+UNION_TAGS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset")
+"""What pydantic puts into a location for the variant of a section; no part of the recipe's own path."""
+
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
 
@@ -126,10 +129,10 @@ def _field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
 
 
 def _without_tags(location: Sequence[str | int]) -> list[str | int]:
-    """A location without pydantic's names of union members, which no recipe spells as a key."""
+    """A location without pydantic's names of union members; policies go by their place, as a pool may be called so."""
     is_policy = len(location) > 2 and location[0] == "mixes"
     parts = [*location[:2], *location[3:]] if is_policy else location
-    return [part for part in parts if part not in ("lora", "full", "file", "hub", "reasoning_gym")]
+    return [part for part in parts if part not in UNION_TAGS]
 
 
 def _where(location: Sequence[str | int], raw: Any) -> str:

@@ -7,29 +7,37 @@ come in one go.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
-from distill.config import BenchmarkConfig, GymSource, StudentConfig, TeacherConfig
+from distill.config import BenchmarkConfig, StudentConfig
 from distill.config_mix import MixConfig
+from distill.config_sources import GymSource
+from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
 from distill.recipe_checks_mix import filter_problems, mix_problems, one_of
+
+SectionT = TypeVar("SectionT")
 
 
 def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     """Problems that only show when sections are seen together."""
-    teachers = _parsed(TeacherConfig, raw.get("teachers"))
-    students = _parsed(StudentConfig, raw.get("students"))
-    mixes = _parsed(MixConfig, raw.get("mixes"))
-    pools = _names(raw.get("teachers"))
+    teachers = _parsed(TypeAdapter(TeacherConfig), raw.get("teachers"))
+    students = _parsed(TypeAdapter(StudentConfig), raw.get("students"))
+    mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
+    pools = {name: _samples(teachers, name) for name in _names(raw.get("teachers"))}
+    ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
+    asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
     return [
         *_duplicate_names(raw),
-        *_unknown_models(raw, [*_numbered("teachers", teachers), *_numbered("students", students)]),
+        *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
         *(problem for mix in mixes for problem in mix_problems(mix, pools, _names(raw.get("students")))),
         *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
-        *(problem for teacher in teachers for problem in _teacher_problems(teacher)),
+        *(problem for teacher in asked for problem in _teacher_problems(teacher)),
+        *(problem for teacher in ours for problem in _engine_problems(teacher)),
+        *_same_teachers(teachers),
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_benchmark_problems(raw),
@@ -38,12 +46,12 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _parsed(section: Any, items: Any) -> list[Any]:
+def _parsed(section: TypeAdapter[SectionT], items: Any) -> list[SectionT]:
     """The items of a list that are valid by themselves; the others are reported as field problems."""
-    parsed, adapter = [], TypeAdapter(section)
+    parsed = []
     for item in items if isinstance(items, list | tuple) else ():
         try:
-            parsed.append(adapter.validate_python(item))
+            parsed.append(section.validate_python(item))
         except ValidationError:
             continue
     return parsed
@@ -52,6 +60,11 @@ def _parsed(section: Any, items: Any) -> list[Any]:
 def _names(items: Any) -> list[str]:
     listed = items if isinstance(items, list | tuple) else ()
     return [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
+
+
+def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
+    """Most traces per prompt of a teacher; of one that does not parse nothing is known."""
+    return next((teacher.num_samples for teacher in teachers if teacher.name == name), 0)
 
 
 def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
@@ -77,19 +90,39 @@ def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> 
             yield Problem(where, f"no model is called {model!r}", one_of(model, models))
 
 
-def _teacher_problems(teacher: TeacherConfig) -> Iterator[Problem]:
+def _same_teachers(teachers: Sequence[TeacherConfig]) -> Iterator[Problem]:
+    """Two teachers that write the same traces would be one pool under two names."""
+    first: dict[str, str] = {}
+    free = {"name", "num_samples", "num_correct", "usd_per_million_tokens", "replicas"}
+    for teacher in teachers:
+        other = first.setdefault(teacher.model_dump_json(exclude=free), teacher.name)
+        if other != teacher.name:
+            what = f"is the same teacher as {other!r}: it would write the same traces"
+            yield Problem(f"teachers[{teacher.name}]", what, "keep one, or give them different chat or sampling")
+
+
+def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
     where, engine, sampling = f"teachers[{teacher.name}]", teacher.engine, teacher.sampling
     if sampling.max_tokens >= engine.max_model_len:
         room = f"engine.max_model_len {engine.max_model_len}"
         what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in {room}"
         yield Problem(where, what, "lower max_tokens or raise engine.max_model_len")
+    if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
+        what = f"{list(teacher.replicas)} is no range"
+        yield Problem(f"{where}.replicas", what, "use [fewest, most] with 1 <= fewest <= most")
+
+
+def _teacher_problems(teacher: AskedTeacher) -> Iterator[Problem]:
+    where, sampling = f"teachers[{teacher.name}]", teacher.sampling
     if teacher.num_samples > 1 and sampling.temperature == 0:
         what = f"num_samples {teacher.num_samples} at temperature 0 writes the same trace {teacher.num_samples} times"
         yield Problem(where, what, "raise sampling.temperature or set num_samples = 1")
-    if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
-        yield Problem(
-            f"{where}.replicas", f"{list(teacher.replicas)} is no range", "use [fewest, most] with 1 <= fewest <= most"
-        )
+    if teacher.num_correct > teacher.num_samples:
+        what = f"num_correct {teacher.num_correct} cannot be reached with num_samples {teacher.num_samples}"
+        yield Problem(where, what, "raise num_samples or lower num_correct")
+    if isinstance(teacher, EndpointTeacher) and teacher.max_usd_total and not teacher.usd_per_million_tokens:
+        what = f"max_usd_total {teacher.max_usd_total:g} cannot be kept without a price"
+        yield Problem(where, what, "set usd_per_million_tokens")
     if "{problem}" not in teacher.chat.template:
         yield Problem(f"{where}.chat.template", "does not contain {problem}", "say where the problem goes")
 

@@ -16,8 +16,11 @@ def one_of(word: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(names) or 'none'}"
 
 
-def mix_problems(mix: MixConfig, pools: Sequence[str], students: Sequence[str]) -> Iterator[Problem]:
-    """Unknown pools, weights that are no shares, an order that is not one of the pools."""
+def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[str]) -> Iterator[Problem]:
+    """Unknown pools, weights that are no shares, an order that is not one of the pools.
+
+    `pools`: name -> most traces per prompt.
+    """
     field = "weights" if isinstance(mix, PoolWeights | HardGetsLongMix) else "pool"
     where = f"mixes[{mix.name}].{'pools' if isinstance(mix, BothMix | StudentFitMix) else field}"
     for pool in mix.shares:
@@ -30,6 +33,11 @@ def mix_problems(mix: MixConfig, pools: Sequence[str], students: Sequence[str]) 
         yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
     if isinstance(mix, BothMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
         yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
+    is_by_rate = isinstance(mix, HardGetsLongMix) and mix.hardness == "pass_rate"
+    if is_by_rate and all(pools.get(pool) == 1 for pool in mix.shares):
+        what = "hardness pass_rate, but every pool has one trace per prompt: all common prompts pass at 100 %"
+        remedy = 'raise teachers[].num_samples, or use hardness = "level" or "length"'
+        yield Problem(f"mixes[{mix.name}].hardness", what, remedy)
     if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
         what = f"{', '.join(mix.order)} are not the pools of weights, {', '.join(mix.weights)}"
         yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")

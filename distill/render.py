@@ -16,7 +16,7 @@ from distill.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from distill.config import ChatFormat
+    from distill.config_teachers import ChatFormat
 
 IGNORED = -100
 """Label of a token that is not learnt."""

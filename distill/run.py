@@ -12,11 +12,12 @@ from rich.console import Console
 
 from cluster.session import Session, connect
 from distill.config import Recipe
+from distill.config_teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import InputError
-from distill.generate import Pool, fingerprint
 from distill.models import ResolvedModel, resolve_model
 from distill.run_dir import RunDir
 from distill.schema import Prompt
+from distill.teachers.pools import Pool, fingerprint, source_identity
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Run:
     def models(self) -> Mapping[str, ResolvedModel]:
         """The models in use. A resumed run takes the very ones it began with, where they are still there."""
         resolved = {}
-        used = {*(teacher.model for teacher in self.recipe.teachers), *(one.model for one in self.recipe.students)}
+        ours = [teacher for teacher in self.recipe.teachers if isinstance(teacher, VllmTeacher)]
+        used = {*(teacher.model for teacher in ours), *(student.model for student in self.recipe.students)}
         for name in sorted(used):
             resolved[name] = self._recorded(name) or self._resolve(name)
         return resolved
@@ -67,11 +69,19 @@ class Run:
     @cached_property
     def pools(self) -> tuple[Pool, ...]:
         """The teachers' pools."""
-        models = self.models
-        return tuple(
-            Pool(teacher, models[teacher.model].path, fingerprint(teacher, models[teacher.model].identity))
-            for teacher in self.recipe.teachers
-        )
+        return tuple(self._pool(teacher) for teacher in self.recipe.teachers)
+
+    def _pool(self, teacher: TeacherConfig) -> Pool:
+        if isinstance(teacher, VllmTeacher):
+            model = self.models[teacher.model]
+            return Pool(teacher, model.path, fingerprint(teacher, model.identity))
+        # A data set's lengths are counted by the first student's tokenizer.
+        source = teacher.base_url if isinstance(teacher, EndpointTeacher) else self._student_path
+        return Pool(teacher, source, fingerprint(teacher, source_identity(teacher)))
+
+    @property
+    def _student_path(self) -> str:
+        return self.models[self.recipe.students[0].model].path
 
     def prompts(self) -> list[Prompt]:
         """The training prompts."""

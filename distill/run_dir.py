@@ -23,6 +23,9 @@ from fsspec.implementations.local import LocalFileSystem
 from distill.errors import InputError
 from distill.schema import Dropped, arrow_schema
 
+ROW_GROUP_ROWS = 8192
+"""Rows that a reader of a few must read at least."""
+
 STAGES = ("prompts", "generate", "verify", "mix", "train", "evaluate", "report")
 
 
@@ -109,7 +112,7 @@ class RunDir:
     def write_table(self, table: pa.Table, *parts: str) -> int:
         """Write a table as one Parquet shard; returns its number of rows."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         self.write_bytes(sink.getvalue().to_pybytes(), *parts)
         return int(table.num_rows)
 
@@ -141,6 +144,11 @@ class RunDir:
         names = list(wanted.names)
         tables = [pq.read_table(shard, filesystem=self.fs, columns=names) for shard in self.shards(*parts)]
         return pa.concat_tables([table.cast(wanted) for table in tables]) if tables else wanted.empty_table()
+
+    def num_rows(self, *parts: str) -> int:
+        """Rows of one Parquet file, from its footer."""
+        with self.fs.open(self.path(*parts), "rb") as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
 
     def write_drops(self, drops: Iterable[Dropped], stage: str) -> None:
         """Keep a stage's dropped rows for audit."""

@@ -8,12 +8,14 @@ from typing import Any
 import fsspec
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
-from distill.config import BenchmarkConfig, FileSource, PromptSource, Recipe
+from distill.config import BenchmarkConfig, Recipe
+from distill.config_sources import FileSource, PromptSource
+from distill.config_teachers import DatasetTeacher, VllmTeacher
 from distill.grading import VERIFIER_VERSION
 from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
 MIXER_VERSION = 2
 """Raised when the same recipe and traces give other arms, so that older mixes, and no stage before them, are redone."""
@@ -42,7 +44,8 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
     dump = recipe.model_dump(mode="json")
     benchmarks = benchmark_configs(recipe)
     sources = [*recipe.prompts.sources, *(benchmark.source for benchmark in benchmarks.values())]
-    teachers = {teacher.model for teacher in recipe.teachers}
+    teachers = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
+    imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
     students = {student.model for student in recipe.students}
     train = {name: value for name, value in dump["train"].items() if name not in ("max_failures", "max_parallel_cells")}
     return {
@@ -54,7 +57,9 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
         },
         "generate": {
             "teachers": dump["teachers"],
+            "generate": {name: dump["generate"][name] for name in ("stop_early", "enough_prompts")},
             "models": {name: dump["models"][name] for name in sorted(teachers)},
+            "files": {name: stamp for source in imported for name, stamp in _file_stamps(source, base)},
         },
         "verify": {"verifier": VERIFIER_VERSION},
         "mix": {

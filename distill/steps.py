@@ -1,17 +1,16 @@
 """What each stage does to a run directory: read what stages before it wrote, transform, write, account for rows."""
 
 import dataclasses
-import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from distill.errors import InputError, StageError
+from distill.errors import InputError
 from distill.evaluate import (
     Evaluated,
     Item,
+    engines_at_once,
     evaluated_models,
     interleave,
     items,
@@ -21,7 +20,7 @@ from distill.evaluate import (
     serve_config,
     waves,
 )
-from distill.generate import Pool, group_by_engine, plan_requests, run_engine
+from distill.generate import generate_stage
 from distill.grading import GraderPool
 from distill.mix.stage import mix_stage
 from distill.models import ResolvedModel
@@ -83,76 +82,6 @@ def prompts_stage(current: Run) -> Manifest:
         rows_out=len(loaded.prompts),
         drops=reasons,
         details={"benchmarks": sizes},
-    )
-
-
-def generate_stage(current: Run) -> Manifest:
-    """Ask every teacher for the traces that are not on disk yet."""
-    run_dir, recipe = current.run_dir, current.recipe
-    prompts = current.prompts()
-    totals = dict.fromkeys(("traces", "failed", "correct", "tokens"), 0)
-    engine_s = 0.0
-    for group in group_by_engine(current.pools):
-        done = {row.trace_id for pool in group for row in read_index(run_dir, pool)}
-        requests = plan_requests(prompts, group, done, recipe.seed)
-        names = ", ".join(pool.teacher.name for pool in group)
-        if done:
-            current.console.print(f"  {names}: {len(done)} traces are on disk already")
-        if requests:
-            counts, seconds = _run_group(current, group, requests, names)
-            totals = {name: totals[name] + counts[name] for name in totals}
-            engine_s += seconds
-    return _generate_manifest(current, prompts, totals, engine_s)
-
-
-def _run_group(
-    current: Run, group: Sequence[Pool], requests: Sequence[Any], names: str
-) -> tuple[dict[str, int], float]:
-    session = current.session
-    current.console.print(f"  [dim]{names}: starting the engine (about a minute) ...[/]")
-    started = time.monotonic()
-    with bars(current.console) as shown:
-        counts = run_engine(
-            group,
-            requests,
-            run_dir=current.run_dir,
-            verify=current.recipe.verify,
-            device=session.device,
-            progress=lambda done, tokens: shown.update(f"traces of {names}", done, len(requests), f"{tokens} tokens"),
-        )
-    if counts["traces"] + counts["failed"] < len(requests):
-        raise StageError(f"generate: {names} wrote {counts} of {len(requests)} -> run the same command to continue")
-    return counts, time.monotonic() - started
-
-
-def _generate_manifest(current: Run, prompts: Sequence[Prompt], totals: Mapping[str, int], engine_s: float) -> Manifest:
-    run_dir, wanted = current.run_dir, sum(pool.teacher.num_samples for pool in current.pools) * len(prompts)
-    failed = run_dir.read_table("generate", "failed", row_type=Dropped).to_pylist()
-    ids = {request.trace_id for request in plan_requests(prompts, current.pools, set(), current.recipe.seed)}
-    written = {pool.folder: [row for row in read_index(run_dir, pool) if row.trace_id in ids] for pool in current.pools}
-    have = sum(len(rows) for rows in written.values())
-    reasons = [json.loads(row["row"]).get("trace_id") in ids and row["reason"] for row in failed]
-    known = {reason: reasons.count(reason) for reason in {reason for reason in reasons if reason}}
-    drops = known if sum(known.values()) == wanted - have else {"engine error": wanted - have}
-    return Manifest(
-        stage="generate",
-        key="",
-        rows_in=wanted,
-        rows_out=have,
-        drops={reason: count for reason, count in drops.items() if count},
-        details={
-            "pools": {
-                pool.teacher.name: {
-                    "traces": len(written[pool.folder]),
-                    "completion_tokens": sum(row.completion_tokens for row in written[pool.folder]),
-                    "folder": pool.folder,
-                }
-                for pool in current.pools
-            },
-            "this_session": dict(totals),
-            "engine_s": round(engine_s, 1),
-            "tokens_per_s": round(totals["tokens"] / engine_s, 1) if engine_s else None,
-        },
     )
 
 
@@ -268,7 +197,7 @@ def evaluate_stage(current: Run) -> Manifest:
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     models = list({item.model.name: item.model for item in alone}.values())
-    for wave in waves(models, recipe.serve.max_engines):
+    for wave in waves(models, engines_at_once(recipe.serve, current.session) if models else 1):
         _score_wave(current, wave, [item for item in alone if item.model in wave], benchmarks)
     for item in todo:
         if item not in alone:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.config import ChatFormat
+from distill.config_teachers import ChatFormat
 from distill.render import IGNORED, Rendered, chat_messages, render_example
 from distill.schema import content_hash
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 
 from distill.config import LoraTune
 from distill.errors import InputError, StageError
+from distill.models import load_tokenizer
 from distill.render import IGNORED, end_of_turn
 from distill.train_batches import TrainRow, pad
 from distill.train_checkpoint import writing
@@ -28,22 +30,8 @@ if TYPE_CHECKING:
 MODEL = "model"
 ADAPTER = "adapter"
 PROBE_ROWS = 4
-PROBE_TOLERANCE = 0.01
+PROBE_TOLERANCE = 1e-3
 """The same weights, read back, give the same loss up to the rounding of their own kernels."""
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder.
-
-    Raises:
-        InputError: There is none, or it cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no usable tokenizer ({error})") from error
 
 
 def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -83,19 +71,31 @@ def export_student(
         with writing(run_dir, "train", job.cell, ADAPTER) as folder:
             model.save_pretrained(str(folder))
         model = model.merge_and_unload()
-    model = model.to(stored_dtype(job.model_path))
+    _cast_weights(model, stored_dtype(job.model_path))
     _set_generation_config(model, tokenizer)
     probe = sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
     trained = probe_loss(model, probe, tokenizer.pad_token_id or 0)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    digests = {name: digest(tensor) for name, tensor in model.state_dict().items()}
     run_dir.remove("train", job.cell, MODEL)
     with writing(run_dir, "train", job.cell, MODEL) as folder:
         model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
         del model
         gc.collect()
-        loss = check_saved(folder, shapes, probe, expected_loss=trained)
+        loss = check_saved(folder, digests, probe, expected_loss=trained)
     return {"probe_loss": loss}
+
+
+def _cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    # Not model.to(): it would round the buffers as well (rotary frequencies), which a loaded model keeps in fp32.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """Identity of a tensor's type, shape and bytes."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + content.tobytes()).hexdigest()
 
 
 def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | None:
@@ -149,13 +149,11 @@ def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow], padding: int) -
     return float(torch.nn.functional.cross_entropy(logits[kept].float(), labels[:, 1:][kept]))
 
 
-def check_saved(
-    folder: Path, shapes: dict[str, tuple[int, ...]], probe: Sequence[TrainRow], *, expected_loss: float
-) -> float:
+def check_saved(folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float) -> float:
     """Open a saved student and compare it with what was trained; its loss on the probe rows.
 
     Raises:
-        StageError: Weights are missing, misshapen or not finite, or the loss differs.
+        StageError: Weights are missing, different or not finite, or the loss differs.
     """
     from transformers import AutoModelForCausalLM
 
@@ -163,7 +161,7 @@ def check_saved(
     model, info = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", output_loading_info=True)
     state = model.state_dict()
     faults = [f"{kind.replace('_', ' ')}: {sorted(map(str, names))[:3]}" for kind, names in info.items() if names]
-    faults += [f"shape of {name}" for name, shape in shapes.items() if tuple(state[name].shape) != shape]
+    faults += [f"{name} differs" for name, known in digests.items() if digest(state[name]) != known]
     faults += [f"{name} is not finite" for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     faults += [] if tokenizer.chat_template else ["no chat template"]
     loss = probe_loss(model, probe, tokenizer.pad_token_id or 0)

@@ -99,7 +99,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _train(job: CellJob, run_dir: RunDir) -> Outcome:
-    from distill.train_export import export_student, load_tokenizer
+    from distill.models import load_tokenizer
+    from distill.train_export import export_student
 
     clock = _Clock()
     tokenizer = load_tokenizer(job.model_path)

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distill.config import VerifyConfig
-from distill.generate import STAGE as GENERATE
-from distill.generate import Pool
 from distill.grading import VERIFIER_VERSION, GradeRequest, GraderPool
 from distill.run_dir import RunDir
 from distill.schema import IndexRow, Prompt, Trace, Verdict, arrow_schema
+from distill.teachers.pools import Pool
+from distill.teachers.shards import STAGE as GENERATE
 
 INDEX_COLUMNS = tuple(field.name for field in dataclasses.fields(IndexRow))
 

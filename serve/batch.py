@@ -137,7 +137,8 @@ def _as_dataset(rows: "Dataset | Sequence[Mapping[str, Any]]") -> "Dataset":
 
     if isinstance(rows, ray.data.Dataset):
         return rows
-    return ray.data.from_arrow(pa.Table.from_pylist([dict(row) for row in rows]))
+    # Not from_arrow(): it runs a task that wants a whole CPU, which engines on a small machine have taken.
+    return ray.data.from_items([dict(row) for row in rows])
 
 
 def _validate_columns(data: "Dataset") -> None:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from distill.config import Recipe, TeacherConfig
-from distill.export.licences import UNKNOWN, Source
+from distill.config import Recipe
+from distill.config_teachers import DatasetTeacher, TeacherConfig
+from distill.export.licences import UNKNOWN, Source, teacher_name
 from distill.run_dir import Manifest
 
 
@@ -67,14 +68,13 @@ def counts_table(entry: dict[str, Any]) -> str:
 
 
 def teacher_line(recipe: Recipe, teacher: TeacherConfig) -> str:
-    """A teacher: its model, style and sampling."""
+    """A teacher: what it is, its style and, where it was asked, its sampling."""
+    pool = f"* Pool `{teacher.name}` ({teacher.style.value} reasoning): `{teacher_name(recipe, teacher)}`"
+    if isinstance(teacher, DatasetTeacher):
+        return f"{pool}, an existing data set"
     sampling = teacher.sampling
     drawn = "greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
-    model = recipe.models[teacher.model]
-    return (
-        f"* Pool `{teacher.name}` ({teacher.style.value} reasoning): `{model.sources[0]}` at `{model.revision}`,"
-        f" {teacher.num_samples} per prompt, {drawn}, at most {sampling.max_tokens} tokens"
-    )
+    return f"{pool}, up to {teacher.num_samples} per prompt, {drawn}, at most {sampling.max_tokens} tokens"
 
 
 def verifier_line(manifest: Manifest) -> str:

@@ -1,12 +1,15 @@
 """Under which licence each source of a run is, as far as the run can know it without asking anyone."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from distill.config import FileSource, GymSource, PromptSource, Recipe
+from distill.config import Recipe
+from distill.config_sources import FileSource, GymSource, PromptSource
+from distill.config_teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.prompts import source_name
 
 UNKNOWN = "not recorded here"
 KNOWN_DATASETS = {"openai/gsm8k": "mit"}
@@ -29,9 +32,30 @@ def sources(recipe: Recipe, model_folders: dict[str, str]) -> Iterator[Source]:
     for prompt_source in recipe.prompts.sources:
         yield prompts_source(prompt_source)
     for teacher in recipe.teachers:
-        first = recipe.models[teacher.model].sources[0]
-        licence = model_licence(model_folders.get(teacher.model, ""), recipe.models[teacher.model].sources)
-        yield Source(f"teacher {teacher.name}", first, licence, _hub_page(first))
+        yield teacher_source(recipe, teacher, model_folders)
+
+
+def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mapping[str, str]) -> Source:
+    """What wrote a pool's traces, and its licence."""
+    role, name = f"teacher {teacher.name}", teacher_name(recipe, teacher)
+    if isinstance(teacher, DatasetTeacher):
+        return prompts_source(teacher.source)._replace(role=role)
+    if isinstance(teacher, EndpointTeacher):
+        return Source(role, name, UNKNOWN, "the terms of the endpoint")
+    references = recipe.models[teacher.model].sources
+    return Source(role, name, model_licence(model_folders.get(teacher.model, ""), references), _hub_page(references[0]))
+
+
+def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
+    """The model or the data set behind a pool, as the recipe names it; no machine path, no address."""
+    match teacher:
+        case VllmTeacher():
+            reference = recipe.models[teacher.model].sources[0]
+            return Path(reference).name if reference.startswith(("/", ".", "~")) else reference
+        case EndpointTeacher():
+            return teacher.remote_model
+        case DatasetTeacher():
+            return source_name(teacher.source)
 
 
 def prompts_source(source: PromptSource) -> Source:
@@ -77,4 +101,5 @@ def package_licence(name: str) -> str:
 
 
 def _hub_page(reference: str) -> str:
-    return f"https://huggingface.co/{reference}" if re.fullmatch(r"[\w.-]+/[\w.-]+", reference) else reference
+    is_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", reference)
+    return f"https://huggingface.co/{reference}" if is_hub else "the owner of the model"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distill.config import ChatFormat
+from distill.config_teachers import ChatFormat
 from distill.render import chat_messages
 from distill.schema import Example, arrow_schema
 

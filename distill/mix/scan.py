@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distill.config import ChatFormat
+from distill.config_teachers import ChatFormat
 from distill.mix.features import FEATURES_VERSION, TraceFeatures, tokenizer_identity, trace_features
 from distill.mix.filters import Features, features_columns
 from distill.mix.order import contains, keys_of

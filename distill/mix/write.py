@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distill.config import ChatFormat
+from distill.config_teachers import ChatFormat
 from distill.errors import StageError
 from distill.mix.candidates import Candidates
 from distill.mix.choice import Choice

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distill.config import Recipe, TeacherConfig
+from distill.config import Recipe
 from distill.config_mix import MixConfig
+from distill.config_teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.prompts import source_name
 from distill.report.numbers import Histogram, MixRow, MixShare, PoolRow
 from distill.run_dir import RunDir
 from distill.schema import Example, IndexRow, Verdict
@@ -59,6 +61,17 @@ def pool_rows(recipe: Recipe, traces: Traces) -> list[PoolRow]:
     return [_pool_row(teacher, traces, edges) for teacher in recipe.teachers if (traces.pools == teacher.name).any()]
 
 
+def teacher_source(teacher: TeacherConfig) -> str:
+    """What wrote a pool: a model of the recipe, a model behind an address, or a data set."""
+    match teacher:
+        case VllmTeacher():
+            return teacher.model
+        case EndpointTeacher():
+            return teacher.remote_model
+        case DatasetTeacher():
+            return source_name(teacher.source)
+
+
 def _pool_row(teacher: TeacherConfig, traces: Traces, edges: NDArray[np.float64]) -> PoolRow:
     mine = traces.pools == teacher.name
     counts = {verdict: int((traces.verdicts[mine] == verdict.value).sum()) for verdict in Verdict}
@@ -67,7 +80,7 @@ def _pool_row(teacher: TeacherConfig, traces: Traces, edges: NDArray[np.float64]
     return PoolRow(
         pool=teacher.name,
         style=teacher.style.value,
-        model=teacher.model,
+        model=teacher_source(teacher),
         traces=int(mine.sum()),
         correct=counts[Verdict.CORRECT],
         incorrect=counts[Verdict.INCORRECT],

@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill.config import ChatFormat
+from distill.config_teachers import ChatFormat
 from distill.render import chat_messages, render_example
 from distill.run_dir import STAGES, RunDir
 from distill.schema import Dropped, Example, Message, Score, Trace

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from distill.config import Recipe
-from distill.generate import Pool
 from distill.models import ResolvedModel
 from distill.run import Run
 from distill.run_dir import RunDir
 from distill.schema import IndexRow, Prompt, Trace, content_hash
+from distill.teachers.pools import Pool
 from distill.verify import INDEX_COLUMNS
 from tests.unit.test_render import tokenizer
 

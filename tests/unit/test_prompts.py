@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.config import FileSource, GymSource
+from distill.config_sources import FileSource, GymSource
 from distill.errors import InputError
 from distill.prompts import Loaded, count_reasons, final_value, load_prompts
 from distill.schema import prompt_id

@@ -78,6 +78,25 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
             "mixes[a].order",
             "are not the pools of weights",
         ),
+        (
+            {
+                "mixes": [
+                    {
+                        "name": "a",
+                        "policy": "hard_gets_long",
+                        "weights": {"long": 1.0, "short": 0.0},
+                        "order": ["long", "short"],
+                    }
+                ]
+            },
+            "mixes[a].hardness",
+            "every pool has one trace per prompt",
+        ),
+        (
+            {"mixes": [{"name": "a", "policy": "student_fit", "pools": ["long", "short"], "student": "S"}]},
+            "mixes[a].student",
+            "no student is called 'S'",
+        ),
         ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
         ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
         ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),

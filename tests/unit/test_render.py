@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distill.config import ChatFormat, WorkedExample
+from distill.config_teachers import ChatFormat, WorkedExample
 from distill.errors import InputError
 from distill.render import (
     ENDS_INSIDE,

@@ -1,0 +1,67 @@
+"""Where rows come from: files, Hugging Face data sets, generated problems."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from distill.config_section import Section
+from distill.schema import AnswerKind
+
+
+class Columns(Section):
+    """Which column of a data file means what."""
+
+    problem: str = "problem"
+    """The question."""
+    reference: str = "answer"
+    """The reference answer. GSM8K's `... #### value` is reduced to the value."""
+    level: str = "level"
+    """Difficulty label; may be absent."""
+    subject: str = "subject"
+    """Topic label; may be absent."""
+
+
+class FileSource(Section):
+    """Rows of local or remote JSONL, JSON or Parquet files."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    """File or glob; any fsspec URI. Relative paths are relative to the recipe."""
+    columns: Columns = Columns()
+    answer_kind: AnswerKind = AnswerKind.MATH
+    """How answers are compared."""
+
+
+class HubSource(Section):
+    """Rows of a Hugging Face data set."""
+
+    kind: Literal["hub"] = "hub"
+    dataset: str
+    """Hub id, for example `openai/gsm8k`."""
+    subset: str | None = None
+    """Configuration of the data set."""
+    split: str = "train"
+    """Split name."""
+    revision: str = "main"
+    """Pinned revision."""
+    columns: Columns = Columns()
+    answer_kind: AnswerKind = AnswerKind.MATH
+    """How answers are compared."""
+
+
+class GymSource(Section):
+    """Generated problems of reasoning-gym tasks, with their own scorers."""
+
+    kind: Literal["reasoning_gym"] = "reasoning_gym"
+    task: str
+    """Name of the task, for example `chain_sum`."""
+    params: dict[str, Any] = Field(default={})
+    """Options of the task, for example `{ min_terms = 2 }`."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the problem generator; benchmarks must use another one than training prompts."""
+    size: int = Field(default=200, ge=1)
+    """Problems generated before duplicates are removed."""
+
+
+PromptSource = Annotated[FileSource | HubSource | GymSource, Field(discriminator="kind")]
+DataSource = Annotated[FileSource | HubSource, Field(discriminator="kind")]

@@ -1,0 +1,252 @@
+"""How prompts are asked, whatever the kind of teacher: ask, verify, keep, and ask again only where it is of use.
+
+The whole conversation about a prompt happens beside the engine, so no round trip through the driver or a barrier
+between rounds leaves an engine idle.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from distill.config import VerifyConfig
+from distill.config_teachers import AskedTeacher, GenerateConfig
+from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
+from distill.run_dir import RunDir
+from distill.schema import Dropped, Style, Trace, content_hash, dropped
+from distill.teachers.policy import AskPlan, PoolState, is_complete, is_solved, next_samples
+from distill.teachers.pools import Pool, Request, build_request, split_reasoning
+from distill.teachers.progress import decode_states, encode_states, is_usable, merge_traces
+from distill.teachers.shards import STAGE, BatchShards
+from distill.teachers.tally import MAX_STARTS
+from distill.teachers.verdicts import AsyncGrader
+
+BACKOFF_S = 0.5
+"""Wait before the second try of a request; it doubles with every further one."""
+
+
+class Completion(NamedTuple):
+    """What a teacher answered."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    engine: str
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values the engine had already."""
+
+
+class Refused(Exception):
+    """The teacher will not answer this request however often it is asked (too long, malformed)."""
+
+
+class Faulty(Exception):
+    """The teacher failed to answer; another try may succeed."""
+
+
+Write = Callable[[Request, Pool, str], Awaitable[Completion]]
+"""(request, its pool, problem) -> completion; raises Refused or Faulty."""
+
+
+# Producer: the driver. Consumer: every engine actor. Travels by pickle.
+@dataclass(frozen=True)
+class TeacherJob:
+    """What an actor needs to ask the pools of one engine."""
+
+    run_uri: str
+    pools: tuple[Pool, ...]
+    """Pools that this engine can fill."""
+    plan: AskPlan
+    """All pools of the run."""
+    generate: GenerateConfig
+    verify: VerifyConfig
+    seed: int
+    tally: Any
+    """Handle of the `Tally` actor."""
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt on its way past the engines, with what every pool has of it."""
+
+    prompt_id: str
+    problem: str
+    reference: str
+    answer_kind: str
+    entry: str
+    states: str
+
+
+class Answered(NamedTuple):
+    """A request's outcome: a trace, or the reason why there is none."""
+
+    trace: Trace | None
+    failure: Dropped | None = None
+
+
+class Asker:
+    """Asks the prompts of one engine. Lives in the engine's actor, in its event loop."""
+
+    def __init__(self, job: TeacherJob, write: Write) -> None:
+        self.job, self.write = job, write
+        self.run_dir = RunDir(job.run_uri)
+        self.pools = {pool.name: pool for pool in job.pools}
+        self.batches: set[str] = set()
+        """Batches in work: what dies with the engine."""
+        verify = job.verify
+        self.grader = AsyncGrader(
+            GraderPool(
+                num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=verify.memory_mb << 20
+            )
+        )
+
+    async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Ask a batch of `PromptRow`s; their states afterwards, in order. All traces are on disk when it returns."""
+        prompts = [PromptRow(**{name: row[name] for name in PromptRow.__dataclass_fields__}) for row in rows]
+        batch = batch_key(prompts, self.job.pools)
+        starts, deaths = await self.job.tally.begin.remote(batch)
+        self.batches.add(batch)
+        try:
+            async with BatchShards(self.run_dir, batch, self.pools, self.job.generate.flush_s) as shards:
+                before = await asyncio.to_thread(shards.recover) if starts > 1 else []
+                states = [_recovered(prompt, before) for prompt in prompts]
+                if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
+                    shards.failures += self._given_up(prompts, states, f"its engine died {max(deaths, starts)} times")
+                else:
+                    pairs = zip(prompts, states, strict=True)
+                    states = list(await asyncio.gather(*(self._ask(prompt, state, shards) for prompt, state in pairs)))
+        finally:
+            self.batches.discard(batch)
+        return [encode_states(state) for state in states]
+
+    async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
+        """Ask one prompt until nothing more is wanted of it."""
+        was_complete = is_complete(self.job.plan, states)
+        while wanted := next_samples(self.job.plan, states, self.pools):
+            if self.job.generate.enough_prompts is not None and await self.job.tally.is_full.remote():
+                break
+            await asyncio.gather(*(self._sample(prompt, states, pool, index, shards) for pool, index in wanted))
+        complete = is_complete(self.job.plan, states) and not was_complete
+        self.job.tally.add.remote({"prompts": 1}, int(complete))
+        return states
+
+    async def _sample(
+        self, prompt: PromptRow, states: dict[str, PoolState], pool: str, index: int, shards: BatchShards
+    ) -> None:
+        """Ask for one trace, and book it at once: the next flush writes it."""
+        answer = await self._trace(prompt, pool, index)
+        if answer.trace:
+            shards.traces.append(answer.trace)
+        if answer.failure:
+            shards.failures.append(answer.failure)
+        state = states.get(pool, PoolState())
+        states[pool] = state.add(index, is_correct=answer.trace is not None and is_usable(answer.trace))
+        self._count(answer, became_solved=self._became_solved(pool, state, states[pool]))
+
+    def _became_solved(self, pool: str, old: PoolState, new: PoolState) -> str:
+        plan = self.job.plan.plan(pool)
+        return pool if is_solved(new, plan) and not is_solved(old, plan) else ""
+
+    def _count(self, answer: Answered, *, became_solved: str) -> None:
+        counts: Counter[str] = Counter({"failed": int(answer.trace is None)})
+        if answer.trace:
+            counts.update(traces=1, correct=int(is_usable(answer.trace)), tokens=answer.trace.completion_tokens)
+        if became_solved:
+            counts[f"solved {became_solved}"] += 1
+        self.job.tally.add.remote(dict(counts), 0)
+
+    async def _trace(self, prompt: PromptRow, name: str, index: int) -> Answered:
+        """One trace with its verdict; a fault is tried again within the budget, then kept with its reason."""
+        pool = self.pools[name]
+        request = build_request(prompt.prompt_id, pool, index, self.job.seed)
+        for attempt in range(1, self.job.generate.max_attempts + 1):
+            try:
+                completion = await self.write(request, pool, prompt.problem)
+            except Refused as error:
+                return Answered(None, failure(request, prompt, "refused", f"attempt {attempt}: {error}"))
+            except Faulty as error:
+                if attempt == self.job.generate.max_attempts:
+                    return Answered(None, failure(request, prompt, "failed", f"{attempt} attempts, the last: {error}"))
+                await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
+                continue
+            grade = await self.grader.grade(grade_request(completion, prompt, pool.teacher.reasoning_end))
+            return Answered(to_trace(request, pool, completion, grade, attempts=attempt))
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _given_up(self, prompts: Sequence[PromptRow], states: list[dict[str, PoolState]], why: str) -> list[Dropped]:
+        """Every open request of a batch that nothing survives, so that the run goes on without it."""
+        drops = []
+        for position, prompt in enumerate(prompts):
+            while wanted := next_samples(self.job.plan, states[position], self.pools):
+                for name, index in wanted:
+                    request = build_request(prompt.prompt_id, self.pools[name], index, self.job.seed)
+                    drops.append(failure(request, prompt, "failed", why))
+                    state = states[position].get(name, PoolState())
+                    states[position][name] = state.add(index, is_correct=False)
+        return drops
+
+
+def _recovered(prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolState]:
+    mine = [trace for trace in traces if trace.prompt_id == prompt.prompt_id]
+    return merge_traces(decode_states(prompt.states), mine)
+
+
+def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
+    """Identity of a batch: the same prompts in the same state, asked by the same teachers."""
+    return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
+
+
+def grade_request(completion: Completion, prompt: PromptRow, reasoning_end: str) -> GradeRequest:
+    """What the verifier needs to know of a completion."""
+    return GradeRequest(
+        completion=completion.text,
+        reference=prompt.reference,
+        answer_kind=prompt.answer_kind,
+        entry=prompt.entry,
+        finish_reason=completion.finish_reason,
+        reasoning_end=reasoning_end,
+    )
+
+
+def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:
+    """A completion with its verdict as a `Trace`."""
+    teacher = pool.teacher
+    reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
+    sampling = teacher.sampling.model_dump() if isinstance(teacher, AskedTeacher) else {}
+    return Trace(
+        trace_id=request.trace_id,
+        prompt_id=request.prompt_id,
+        pool=pool.name,
+        style=Style(teacher.style),
+        fingerprint=pool.fingerprint,
+        sample_index=request.sample_index,
+        seed=request.seed,
+        completion=completion.text,
+        reasoning=reasoning,
+        answer=answer,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        finish_reason=completion.finish_reason,
+        sampling=json.dumps(sampling, sort_keys=True),
+        engine=completion.engine,
+        attempts=attempts,
+        verdict=grade.verdict,
+        extracted=grade.extracted,
+        rule=grade.rule,
+        verifier=VERIFIER_VERSION,
+        detail=grade.detail,
+    )
+
+
+def failure(request: Request, prompt: PromptRow, reason: str, detail: str) -> Dropped:
+    """A request without a trace."""
+    row = {
+        "trace_id": request.trace_id,
+        "prompt_id": request.prompt_id,
+        "sample_index": request.sample_index,
+        "problem": prompt.problem[:500],  # the row must stay whole JSON within a dropped row's limit
+    }
+    return dropped(STAGE, request.pool, f"request {reason}", detail=detail, row=row)

@@ -1,0 +1,89 @@
+"""Verified traces on their way to disk: small shards while a batch runs, one when it is whole.
+
+A shard appears by rename, named by the batch, so a batch that is asked again after its engine died finds what was
+written, and a crash costs at most what came in during the last second.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import pyarrow.parquet as pq
+
+from distill.run_dir import RunDir
+from distill.schema import Dropped, Trace
+from distill.teachers.pools import Pool
+
+STAGE = "generate"
+FAILED = "failed"
+
+
+class BatchShards:
+    """The traces of one batch; an async context that writes what is new every `flush_s` seconds and all at the end."""
+
+    def __init__(self, run_dir: RunDir, batch: str, pools: Mapping[str, Pool], flush_s: float) -> None:
+        self.run_dir, self.batch, self.pools, self.flush_s = run_dir, batch, pools, flush_s
+        self.traces: list[Trace] = []
+        self.failures: list[Dropped] = []
+        self._num_written = 0
+        self._parts: list[tuple[str, str]] = []
+
+    async def __aenter__(self) -> Self:
+        self._flusher = asyncio.create_task(self._flush_regularly())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flusher.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._flusher
+        await asyncio.to_thread(self.flush if error else self.finish)
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self.flush_s)
+            # Shielded: a write that has begun in its thread goes on, so it must be booked.
+            await asyncio.shield(asyncio.to_thread(self.flush))
+
+    def recover(self) -> list[Trace]:
+        """Traces that this batch wrote before its engine died."""
+        known: dict[str, Trace] = {}
+        for pool in self.pools.values():
+            for path in self.run_dir.shards(STAGE, pool.folder):
+                name = path.rsplit("/", 1)[1]
+                if name.startswith(self.batch):
+                    self._parts.append((pool.folder, name))
+                    rows = pq.read_table(path, filesystem=self.run_dir.fs).to_pylist()
+                    known |= {row["trace_id"]: Trace(**row) for row in rows}
+        self.traces = [*known.values()]
+        self._num_written = len(self.traces)
+        return self.traces
+
+    def flush(self) -> None:
+        """Write what is not on disk yet as a part."""
+        fresh = self.traces[self._num_written :]
+        part = f"{self.batch}-{uuid.uuid4().hex[:8]}.parquet"
+        for folder, traces in self._by_folder(fresh).items():
+            self.run_dir.write_rows(traces, Trace, STAGE, folder, part)
+            self._parts.append((folder, part))
+        self._num_written += len(fresh)
+
+    def finish(self) -> None:
+        """Write the whole batch as one shard a pool, then remove the parts; readers take a trace in both once."""
+        for folder, traces in self._by_folder(self.traces).items():
+            self.run_dir.write_rows(traces, Trace, STAGE, folder, f"{self.batch}.parquet")
+        if self.failures:
+            self.run_dir.write_rows(self.failures, Dropped, STAGE, FAILED, f"{self.batch}.parquet")
+        for folder, part in self._parts:
+            if part != f"{self.batch}.parquet":
+                self.run_dir.remove(STAGE, folder, part)
+
+    def _by_folder(self, traces: Sequence[Trace]) -> dict[str, list[Trace]]:
+        folders: dict[str, list[Trace]] = {}
+        for trace in traces:
+            folders.setdefault(self.pools[trace.pool].folder, []).append(trace)
+        return folders

@@ -1,0 +1,74 @@
+"""What the engines of one run share while they work: counts for the progress bar, budgets, and when to stop.
+
+One small Ray actor that needs no CPU of its own. Nothing that must survive a crash is kept here: the disk has that.
+"""
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+MAX_STARTS = 20
+"""Times that a batch may start over for any reason (a node that goes, an engine that dies) before it is given up."""
+
+
+class Snapshot(NamedTuple):
+    """How far a run is."""
+
+    engines: int
+    counts: dict[str, int]
+    """prompts, traces, failed, correct, tokens, cached_tokens, prompt_tokens, and `solved POOL` for each pool."""
+    complete: int
+    """Prompts that every pool of the mixes solved, those of earlier sessions included."""
+    is_full: bool
+
+
+class Tally:
+    """State of the actor; every method is quick."""
+
+    def __init__(self, *, complete: int, enough_prompts: int | None, spent_tokens: dict[str, int]) -> None:
+        self.complete, self.enough_prompts = complete, enough_prompts
+        self.spent_tokens = Counter(spent_tokens)
+        self.counts: Counter[str] = Counter()
+        self.engines = 0
+        self._starts: Counter[str] = Counter()
+        self._deaths: Counter[str] = Counter()
+
+    def engine_ready(self) -> None:
+        """An engine is up."""
+        self.engines += 1
+
+    def begin(self, batch: str) -> tuple[int, int]:
+        """A batch starts: (how often it has started by now, how often its engine died under it)."""
+        self._starts[batch] += 1
+        return self._starts[batch], self._deaths[batch]
+
+    def engine_died(self, batches: list[str]) -> None:
+        """The engine under these batches died; each of them may be what killed it."""
+        self._deaths.update(batches)
+
+    def add(self, counts: dict[str, int], complete: int) -> None:
+        """Progress since the last report, and prompts that became complete by it."""
+        self.counts.update(counts)
+        self.complete += complete
+
+    def spend(self, pool: str, tokens: int) -> None:
+        """Completion tokens that an endpoint was paid for."""
+        self.spent_tokens[pool] += tokens
+
+    def spent(self, pool: str) -> int:
+        """Completion tokens that a pool has cost so far, earlier sessions included."""
+        return self.spent_tokens[pool]
+
+    def is_full(self) -> bool:
+        """Whether enough prompts are complete."""
+        return self.enough_prompts is not None and self.complete >= self.enough_prompts
+
+    def snapshot(self) -> Snapshot:
+        """How far the run is."""
+        return Snapshot(self.engines, dict(self.counts), self.complete, self.is_full())
+
+
+def start_tally(**state: Any) -> Any:
+    """The actor's handle."""
+    import ray
+
+    return ray.remote(Tally).options(num_cpus=0).remote(**state)

@@ -1,0 +1,30 @@
+"""Verdicts for one trace at a time in an event loop: what waits while a batch is being graded is the next batch."""
+
+import asyncio
+
+from distill.grading import Grade, GradeRequest, GraderPool
+
+
+class AsyncGrader:
+    """A `GraderPool` for coroutines of one event loop."""
+
+    def __init__(self, pool: GraderPool) -> None:
+        self._pool = pool
+        self._waiting: list[tuple[GradeRequest, asyncio.Future[Grade]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def grade(self, request: GradeRequest) -> Grade:
+        """The grade of one request."""
+        future: asyncio.Future[Grade] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work_off())
+        return await future
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            grades = await asyncio.to_thread(self._pool.grade_batch, [request for request, _ in batch])
+            for (_, future), grade in zip(batch, grades, strict=True):
+                if not future.done():
+                    future.set_result(grade)

@@ -1,0 +1,162 @@
+"""Teachers that this cluster runs: ray.data.llm starts and replaces vLLM engines, prompts are asked beside them.
+
+Imports ray.llm and torch: only for the driver of a generation and its actors.
+"""
+
+import functools
+import os
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+from ray.data import Dataset
+from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
+from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS
+
+from cluster.engine import engine_arguments, engine_bundles, engine_environment, parallel_arguments
+from cluster.session import Device
+from distill.config_teachers import EngineConfig, VllmTeacher
+from distill.models import load_tokenizer
+from distill.render import chat_messages, render_prompt
+from distill.teachers.ask import Asker, Completion, Faulty, Refused, TeacherJob
+from distill.teachers.policy import EngineNeed
+from distill.teachers.pools import Pool, Request, sampling_params, vllm_version
+
+BATCH_ROWS = 32
+"""Prompts per batch."""
+BATCHES_IN_FLIGHT = 32
+"""Batches that one engine works on: with `BATCH_ROWS` as many prompts as the largest GPU takes sequences by default."""
+
+
+class TeacherEngine(vLLMEngineStageUDF):
+    """ray.data.llm's engine actor, with prompts asked (verified, asked again) in the place of single requests."""
+
+    def __init__(self, *, job: TeacherJob, expected_input_keys: list[str], **engine: Any) -> None:
+        super().__init__(expected_input_keys=[], **engine)  # our rows bring no sampling_params of their own
+        self.engine_name = f"vllm {vllm_version()}"
+        self.asker = Asker(job, self.write)
+        job.tally.engine_ready.remote()
+
+    async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """Ask a batch of prompts; their new states."""
+        positions = [row[self.IDX_IN_BATCH_COLUMN] for row in batch]
+        for position, states in zip(positions, await self.asker.answer(batch), strict=True):
+            yield {self.IDX_IN_BATCH_COLUMN: position, "states": states}
+
+    async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
+        """One completion by this actor's engine."""
+        from vllm import SamplingParams
+        from vllm.inputs.llm import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        teacher = pool.teacher
+        assert isinstance(teacher, VllmTeacher)
+        tokens = prompt_tokens(pool, problem)
+        if len(tokens) >= teacher.engine.max_model_len:
+            limit = teacher.engine.max_model_len
+            raise Refused(f"the prompt has {len(tokens)} tokens, engine.max_model_len is {limit}")
+        params = SamplingParams(
+            **sampling_params(teacher.sampling, request.seed), output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        async with self.llm.semaphore:  # vLLM slows down when far more requests wait than it can compute
+            output = await self._finished(TokensPrompt(prompt_token_ids=tokens), params)
+        answer = output.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            raise Faulty(f"the engine ended the request with {answer.finish_reason!r}")
+        return Completion(
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=len(tokens),
+            completion_tokens=len(answer.token_ids),
+            engine=self.engine_name,
+            cached_tokens=output.num_cached_tokens or 0,
+        )
+
+    async def _finished(self, prompt: Any, params: Any) -> Any:
+        try:
+            async for output in self.llm.engine.generate(prompt, params, request_id=uuid.uuid4().hex):
+                if output.finished:
+                    return output
+        except VLLM_FATAL_ERRORS:
+            # The engine's process is gone while this actor lives: Ray replaces an actor that exits so, and gives its
+            # batches to another (exit_actor() would fail them instead).
+            ray.get(self.asker.job.tally.engine_died.remote(sorted(self.asker.batches)), timeout=10)
+            os._exit(1)
+        except (ValueError, *VLLM_CLIENT_ERRORS) as error:
+            raise Refused(str(error)) from error
+        except RuntimeError as error:
+            raise Faulty(f"{type(error).__name__}: {error}") from error
+        raise Faulty("the engine ended the request without an answer")
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(path: str) -> Any:
+    return load_tokenizer(path)
+
+
+@functools.lru_cache(maxsize=4096)
+def _prompt_tokens(path: str, chat: Any, problem: str) -> list[int]:
+    return render_prompt(_tokenizer(path), chat_messages(problem, chat))
+
+
+def prompt_tokens(pool: Pool, problem: str) -> list[int]:
+    """A prompt as the pool's engine sees it; samples of one prompt are rendered once."""
+    assert isinstance(pool.teacher, VllmTeacher)
+    return _prompt_tokens(pool.source, pool.teacher.chat, problem)
+
+
+def ask_vllm(prompts: Dataset, job: TeacherJob, device: Device) -> Dataset:
+    """Prompts past the engines of one model, lazily; their states afterwards."""
+    config = processor_config(job.pools[0], device)
+    processor = build_processor(
+        config, preprocess_map_kwargs={"num_cpus": 0.1}, postprocess_map_kwargs={"num_cpus": 0.1}
+    )
+    stage = processor.get_stage_by_name("vLLMEngineStage")
+    stage.fn = TeacherEngine
+    stage.fn_constructor_kwargs = {**stage.fn_constructor_kwargs, "job": job}
+    return processor(prompts)
+
+
+def engine_need(pool: Pool, device: Device) -> EngineNeed:
+    """What the pool's fewest engines take."""
+    assert isinstance(pool.teacher, VllmTeacher)
+    num_engines = pool.teacher.replicas[0]
+    num_workers = _num_workers(pool.teacher.engine)
+    return EngineNeed(cpus=num_engines * num_workers, gpus=num_engines * num_workers if device == "gpu" else 0.0)
+
+
+def _num_workers(engine: EngineConfig) -> int:
+    return engine.tensor_parallel * engine.pipeline_parallel
+
+
+def _engine_extra(engine: EngineConfig) -> dict[str, Any]:
+    spans = parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel)
+    # The "ray" executor keeps its placement group after the job, and the next teacher waits for it (ray #64035).
+    return spans | ({"distributed_executor_backend": "mp"} if spans else {}) | engine.kwargs
+
+
+def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
+    """ray.data.llm's settings for the engine of a pool. Templates and tokens are ours, so its CPU stages stay off."""
+    teacher = pool.teacher
+    assert isinstance(teacher, VllmTeacher)
+    engine = teacher.engine
+    return vLLMEngineProcessorConfig(
+        model_source=pool.source,
+        engine_kwargs=engine_arguments(
+            device,
+            max_model_len=engine.max_model_len,
+            kv_cache_gb=engine.kv_cache_gb,
+            extra=_engine_extra(engine),
+        ),
+        runtime_env={"env_vars": engine_environment(device, pool.source)},
+        placement_group_config=engine_bundles(device, _num_workers(engine)),
+        concurrency=teacher.replicas,
+        batch_size=BATCH_ROWS,
+        max_concurrent_batches=BATCHES_IN_FLIGHT,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        log_engine_metrics=False,
+    )
