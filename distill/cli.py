@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distill.config import Recipe
 from distill.errors import DistillError, InputError
+from distill.export.formats import FORMATS
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.run_dir import RunDir
 from serve.errors import ServeError
@@ -65,6 +67,18 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("run_dir", metavar="RUN")
     status.set_defaults(verb=status_verb)
 
+    audit = verbs.add_parser("audit", help="what became of a prompt's traces, and which traces teach an arm")
+    audit.add_argument("run_dir", metavar="RUN")
+    audit.add_argument("subject", metavar="SUBJECT", nargs="?", default="", help="a prompt id, a mix or STUDENT@MIX")
+    audit.set_defaults(verb=audit_verb)
+
+    export = verbs.add_parser("export", help="an arm's examples for other trainers, with a card")
+    export.add_argument("run_dir", metavar="RUN")
+    export.add_argument("mix", metavar="MIX")
+    export.add_argument("--format", default="dataset", choices=FORMATS, help="default: a Hugging Face data set")
+    export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
+    export.set_defaults(verb=export_verb)
+
     serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
     serve.add_argument("run_dir", metavar="RUN")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -101,6 +115,28 @@ def status_verb(arguments: argparse.Namespace) -> int:
     from distill.launch import show_status
 
     return show_status(open_run(arguments.run_dir))
+
+
+def audit_verb(arguments: argparse.Namespace) -> int:
+    """`distill audit`."""
+    from distill.audit import audit
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    audit(run_dir, recipe, arguments.subject, Console(highlight=False))
+    return 0
+
+
+def export_verb(arguments: argparse.Namespace) -> int:
+    """`distill export`."""
+    from distill.export.write import export
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
+    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target)
+    print(f"{num_rows} rows in {target}")
+    return 0
 
 
 def serve_verb(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from distill.config_mix import FiltersConfig, MixConfig
 from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
 from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
@@ -74,14 +75,6 @@ class VerifyConfig(Section):
     """Verifier processes per engine."""
     judge: JudgeConfig | None = None
     """Judge of the traces that the rules reject. Absent: none."""
-
-
-class MixConfig(Section):
-    """An arm: one trace per prompt, drawn from the pools by weight."""
-
-    name: Name
-    weights: dict[str, Share] = Field(min_length=1)
-    """Pool name -> share of the prompts; they add up to 1."""
 
 
 class LoraTune(Section):
@@ -192,7 +185,9 @@ class Recipe(Section):
     teachers: tuple[TeacherConfig, ...] = Field(min_length=1)
     generate: GenerateConfig = GenerateConfig()
     verify: VerifyConfig = VerifyConfig()
+    filters: FiltersConfig = FiltersConfig()
     mixes: tuple[MixConfig, ...] = Field(min_length=1)
+    """The arms; `policy` says how one chooses, `weighted` where it is not said."""
     students: tuple[StudentConfig, ...] = Field(min_length=1)
     student_chat: ChatFormat = ChatFormat()
     """How students are asked, in training and in evaluation alike."""

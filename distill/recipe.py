@@ -118,7 +118,7 @@ def _is_echo(detail: Any) -> bool:
 
 
 def _field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
-    location = [part for part in detail["loc"] if part not in UNION_TAGS]
+    location = _without_tags(detail["loc"])
     where = _where(location, raw)
     if detail["type"] == "extra_forbidden":
         return Problem(where, "is not a known key", _did_you_mean(location))
@@ -126,6 +126,13 @@ def _field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
         return Problem(where, "is missing", "add it to the recipe")
     value = json.dumps(detail.get("input"), default=str)[:200]
     return Problem(where, f"{value} is refused: {detail['msg']}", "correct the value")
+
+
+def _without_tags(location: Sequence[str | int]) -> list[str | int]:
+    """A location without pydantic's names of union members; policies go by their place, as a pool may be called so."""
+    is_policy = len(location) > 2 and location[0] == "mixes"
+    parts = [*location[:2], *location[3:]] if is_policy else location
+    return [part for part in parts if part not in UNION_TAGS]
 
 
 def _where(location: Sequence[str | int], raw: Any) -> str:

@@ -4,7 +4,6 @@ They are checked on every section that parses by itself, even where others do no
 come in one go.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
-from distill.config import BenchmarkConfig, MixConfig, StudentConfig
+from distill.config import BenchmarkConfig, StudentConfig
+from distill.config_mix import MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
+from distill.recipe_checks_mix import filter_problems, mix_problems, one_of
 
 SectionT = TypeVar("SectionT")
 
@@ -26,12 +27,14 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     teachers = _parsed(TypeAdapter(TeacherConfig), raw.get("teachers"))
     students = _parsed(TypeAdapter(StudentConfig), raw.get("students"))
     mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
+    pools = {name: _samples(teachers, name) for name in _names(raw.get("teachers"))}
     ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
     asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
     return [
         *_duplicate_names(raw),
         *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
-        *(problem for mix in mixes for problem in _mix_problems(mix, _names(raw.get("teachers")))),
+        *(problem for mix in mixes for problem in mix_problems(mix, pools, _names(raw.get("students")))),
+        *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in _teacher_problems(teacher)),
         *(problem for teacher in ours for problem in _engine_problems(teacher)),
         *_same_teachers(teachers),
@@ -59,15 +62,13 @@ def _names(items: Any) -> list[str]:
     return [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
 
 
+def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
+    """Most traces per prompt of a teacher; of one that does not parse nothing is known."""
+    return next((teacher.num_samples for teacher in teachers if teacher.name == name), 0)
+
+
 def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
     return [(f"{where}[{item.name}].model", item.model) for item in items]
-
-
-def _one_of(word: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(names) or 'none'}"
 
 
 def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -86,17 +87,7 @@ def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> 
     models = _section(raw, "models")
     for where, model in uses:
         if model not in models:
-            yield Problem(where, f"no model is called {model!r}", _one_of(model, models))
-
-
-def _mix_problems(mix: MixConfig, pools: Sequence[str]) -> Iterator[Problem]:
-    for pool in mix.weights:
-        if pool not in pools:
-            yield Problem(f"mixes[{mix.name}].weights", f"no teacher fills a pool {pool!r}", _one_of(pool, pools))
-    total = sum(mix.weights.values())
-    if abs(total - 1.0) > 1e-9:
-        weights = " + ".join(f"{weight:g}" for weight in mix.weights.values())
-        yield Problem(f"mixes[{mix.name}].weights", f"{weights} = {total:g}, not 1", "make the weights add up to 1")
+            yield Problem(where, f"no model is called {model!r}", one_of(model, models))
 
 
 def _same_teachers(teachers: Sequence[TeacherConfig]) -> Iterator[Problem]:
@@ -171,7 +162,7 @@ def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     known = {*_section(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
     for name in _section(raw, "evaluate").get("benchmarks", ()):
         if name not in known:
-            yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", _one_of(str(name), known))
+            yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", one_of(str(name), known))
 
 
 def _leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

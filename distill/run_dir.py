@@ -9,7 +9,8 @@ import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ class RunDir:
         pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         self.write_bytes(sink.getvalue().to_pybytes(), *parts)
         return int(table.num_rows)
+
+    @contextmanager
+    def table_writer(self, schema: pa.Schema, *parts: str) -> Iterator[pq.ParquetWriter]:
+        """Write one Parquet shard table by table; it appears when all is written, and not at all after an error."""
+        path = self.path(*parts)
+        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with self.fs.open(temporary, "wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+                yield writer
+            self.fs.mv(temporary, path)
+        finally:
+            if self.fs.exists(temporary):
+                self.fs.rm(temporary)
 
     def shards(self, *parts: str) -> list[str]:
         """Complete Parquet shards of a folder, or the one file named; temporary files are not shards."""

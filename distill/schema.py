@@ -132,6 +132,10 @@ class Example:
     pool: str
     style: str
     messages: list[Message]
+    phase: int = 0
+    """Rows of phase 0 are taught first; all 0 where the order does not matter."""
+    place: int = 0
+    """The prompt's place in the order that the policy cut into pools: why it took this one."""
 
 
 # Producer: evaluate. Consumer: report.

@@ -18,6 +18,8 @@ from distill.schema import content_hash
 
 LAYOUT_VERSION = 2
 """Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
+MIXER_VERSION = 2
+"""Raised when the same recipe and traces give other arms, so that older mixes, and no stage before them, are redone."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,14 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "files": {name: stamp for source in imported for name, stamp in _file_stamps(source, base)},
         },
         "verify": {"verifier": VERIFIER_VERSION, **_judge_config(recipe)},
-        "mix": {"mixes": dump["mixes"], "student_chat": dump["student_chat"]},
+        "mix": {
+            "mixer": MIXER_VERSION,
+            "mixes": dump["mixes"],
+            "filters": dump["filters"],
+            "train.max_length": recipe.train.max_length,
+            "student_chat": dump["student_chat"],
+            "models": {name: dump["models"][name] for name in sorted(students)},
+        },
         "train": {
             "train": train,
             "students": dump["students"],

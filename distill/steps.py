@@ -23,13 +23,13 @@ from distill.evaluate import (
 from distill.generate import generate_stage
 from distill.grading import GraderPool
 from distill.judge_traces import judge_pools
-from distill.mix import candidates, mix_details, select, to_example
+from distill.mix.stage import mix_stage
 from distill.models import ResolvedModel
 from distill.prompts import count_reasons, load_prompts
 from distill.report import build_report, write_report
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir, now
-from distill.schema import Dropped, Example, IndexRow, Prompt, Score, Trace, Verdict, content_hash, dropped
+from distill.schema import Dropped, Example, IndexRow, Prompt, Score, Verdict, content_hash
 from distill.stages import benchmark_configs
 from distill.terminal import bars
 from distill.train import Cell, CellWork, cells, train_all
@@ -131,56 +131,6 @@ def _judge(current: Run, prompts: Mapping[str, Prompt], index: Sequence[IndexRow
     return {"judge": judged}
 
 
-def mix_stage(current: Run) -> Manifest:
-    """Choose every mix's traces from the index, then read only those texts."""
-    recipe, run_dir = current.recipe, current.run_dir
-    index = [IndexRow(**row) for row in run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow).to_pylist()]
-    best = candidates(index, recipe.seed)
-    chosen = select(best, recipe.mixes, recipe.seed)
-    prompts = {prompt.prompt_id: prompt for prompt in current.prompts()}
-    texts = _completions(current, {row.trace_id for rows in chosen.values() for row in rows})
-    details = {}
-    for mix in recipe.mixes:
-        rows = chosen[mix.name]
-        examples = [
-            to_example(row, mix.name, prompts[row.prompt_id], texts[row.trace_id], recipe.student_chat) for row in rows
-        ]
-        run_dir.write_rows(examples, Example, "mix", f"{mix.name}.parquet")
-        details[mix.name] = mix_details(mix, rows)
-        shares = ", ".join(f"{pool} {share:.0%}" for pool, share in details[mix.name]["realised_tokens"].items())
-        current.console.print(
-            f"  {mix.name}: {len(rows)} rows, {details[mix.name]['tokens']} tokens (by tokens: {shares})"
-        )
-    common = len(next(iter(chosen.values())))
-    pools = {pool for mix in recipe.mixes for pool in mix.weights}
-    unsolved = [prompt for prompt in prompts if not pools <= set(best.get(prompt, {}))]
-    drops = [
-        dropped("mix", prompt, "not solved by every pool", detail=", ".join(sorted(pools - set(best.get(prompt, {})))))
-        for prompt in unsolved
-    ]
-    run_dir.write_drops(drops, "mix")
-    return Manifest(
-        stage="mix",
-        key="",
-        rows_in=len(prompts),
-        rows_out=common,
-        drops={"not solved by every pool": len(drops)} if drops else {},
-        details={"mixes": details, "common_prompts": common},
-    )
-
-
-def _completions(current: Run, wanted: set[str]) -> dict[str, str]:
-    """trace id -> completion, for the chosen traces only."""
-    texts: dict[str, str] = {}
-    for pool in current.pools:
-        columns = ("trace_id", "completion")
-        table = current.run_dir.read_table("generate", pool.folder, row_type=Trace, columns=columns)
-        for row in table.to_pylist():
-            if row["trace_id"] in wanted:
-                texts[row["trace_id"]] = row["completion"]
-    return texts
-
-
 def train_stage(current: Run) -> Manifest:
     """Train every cell whose examples, student or settings have changed."""
     recipe, run_dir, models = current.recipe, current.run_dir, current.models
@@ -200,7 +150,9 @@ def _cell_work(cell: Cell, settings: Any, run_dir: RunDir, models: Mapping[str, 
     model = models[cell.student.model]
     rows = run_dir.read_table("mix", f"{cell.mix}.parquet", row_type=Example)
     texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
-    key = content_hash("cell", cell.student.model_dump(), cell.seed, settings, model.identity, texts)
+    phases = rows.column("phase").to_pylist()
+    taught = [texts, phases] if any(phases) else texts
+    key = content_hash("cell", cell.student.model_dump(), cell.seed, settings, model.identity, taught)
     return CellWork(cell, model.path, (run_dir.path("mix", f"{cell.mix}.parquet"),), key)
 
 

@@ -23,6 +23,8 @@ class TrainRow:
     pool: str
     input_ids: Sequence[int]
     labels: Sequence[int]
+    phase: int = 0
+    """Rows of a lower phase are trained on first, through all epochs."""
 
     @property
     def supervised_tokens(self) -> int:
@@ -56,6 +58,25 @@ def step_rows(step: int, num_rows: int, *, batch_size: int, seed: int) -> tuple[
     epoch, position = divmod(step, steps_per_epoch(num_rows, batch_size))
     start = position * batch_size
     return epoch_order(num_rows, seed=seed, epoch=epoch)[start : start + batch_size]
+
+
+def phased_order(phases: Sequence[int], *, seed: int, num_epochs: int) -> list[int]:
+    """The rows of a whole training: every epoch of phase 0, then every epoch of phase 1, each shuffled anew."""
+    order: list[int] = []
+    for phase in sorted(set(phases)):
+        rows = [row for row, its_phase in enumerate(phases) if its_phase == phase]
+        for epoch in range(num_epochs):
+            shuffled = list(rows)
+            random.Random(seed_for("order", seed, epoch, phase)).shuffle(shuffled)
+            order += shuffled
+    return order
+
+
+def phased_step_rows(step: int, order: Sequence[int], *, num_rows: int, batch_size: int) -> tuple[int, ...]:
+    """The rows of one optimiser step of a phased training; its steps are as many and as large as without phases."""
+    passed, position = divmod(step, steps_per_epoch(num_rows, batch_size))
+    start = passed * num_rows + position * batch_size
+    return tuple(order[start : min(start + batch_size, (passed + 1) * num_rows)])
 
 
 def micro_batches(

@@ -32,7 +32,16 @@ from distill.errors import DistillError, StageError
 from distill.render import IGNORED, Rendered, render_example
 from distill.run_dir import RunDir
 from distill.schema import Dropped, Example, arrow_schema, dropped, seed_for
-from distill.train_batches import TrainRow, learning_rate, micro_batches, pad, step_rows, steps_per_epoch
+from distill.train_batches import (
+    TrainRow,
+    learning_rate,
+    micro_batches,
+    pad,
+    phased_order,
+    phased_step_rows,
+    step_rows,
+    steps_per_epoch,
+)
 from distill.train_checkpoint import STATE, Checkpoints, reading, writing
 from distill.train_engine import CellJob, ResponseLoss, build_engine, build_student
 from distill.train_metrics import MetricsLog, StepMetrics
@@ -146,7 +155,7 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
 def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
     # Lists of Python integers would take ten times the memory.
     ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(trace_id=example["trace_id"], pool=example["pool"], input_ids=ids, labels=labels)
+    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
 
 
 # Resume, step, save
@@ -159,6 +168,9 @@ class TrainingCell:
         self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
         self.lengths = [len(row.input_ids) for row in rows.kept]
         self.num_steps = job.train.num_epochs * steps_per_epoch(len(rows.kept), job.train.batch_size)
+        phases = [row.phase for row in rows.kept]
+        is_phased = len(set(phases)) > 1
+        self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
 
     def run(self) -> dict[str, Any]:
@@ -198,13 +210,19 @@ class TrainingCell:
         if _rank() == 0:
             self.checkpoints.commit(step)
 
+    def _step_rows(self, step: int) -> tuple[int, ...]:
+        num_rows, batch_size = len(self.rows.kept), self.job.train.batch_size
+        if self.order:
+            return phased_step_rows(step, self.order, num_rows=num_rows, batch_size=batch_size)
+        return step_rows(step, num_rows, batch_size=batch_size, seed=self.job.seed)
+
     def step(self, step: int) -> StepMetrics:
         """One optimiser step (counted from 0)."""
         started = time.monotonic()
         train, seed = self.job.train, self.job.seed
         # All randomness inside a step (dropout) follows from its number, so a resumed cell repeats it exactly.
         torch.manual_seed(seed_for("step", seed, step, _rank()))
-        batch = step_rows(step, len(self.rows.kept), batch_size=train.batch_size, seed=seed)
+        batch = self._step_rows(step)
         supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
         rate = learning_rate(
             step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.config import MixConfig, Recipe
+from distill.config import Recipe
+from distill.config_mix import MixConfig
 from distill.report.numbers import ArmScore, Comparison, Detectable, MacroScore
 from distill.report.scores import Scored, outcome_shares
 from distill.schema import Style, Verdict
@@ -53,13 +54,13 @@ class Pair:
 
 def pure_style(mix: MixConfig, styles: Mapping[str, Style]) -> Style | None:
     """The one style of all pools that have weight in the mix; None for a blend of styles."""
-    found = {styles[pool] for pool, weight in mix.weights.items() if weight > 0 and pool in styles}
+    found = {styles[pool] for pool, share in mix.shares.items() if share != 0 and pool in styles}
     return found.pop() if len(found) == 1 else None
 
 
 def blends(recipe: Recipe) -> list[MixConfig]:
     """Mixes that draw from several pools."""
-    return [mix for mix in recipe.mixes if sum(weight > 0 for weight in mix.weights.values()) > 1]
+    return [mix for mix in recipe.mixes if sum(share != 0 for share in mix.shares.values()) > 1]
 
 
 def planned_pairs(recipe: Recipe) -> list[Pair]:
@@ -69,12 +70,12 @@ def planned_pairs(recipe: Recipe) -> list[Pair]:
     pairs = [Pair("gain", mix.name, "") for mix in recipe.mixes]
     if Style.LONG in by_style and Style.SHORT in by_style:
         pairs.append(Pair("gap", by_style[Style.LONG], by_style[Style.SHORT]))
-    alone = {pool: mix.name for mix in reversed(recipe.mixes) for pool, weight in mix.weights.items() if weight == 1}
+    alone = {pool: mix.name for mix in reversed(recipe.mixes) for pool, share in mix.shares.items() if share == 1}
     pairs += [
         Pair("blend", mix.name, alone[pool])
         for mix in blends(recipe)
-        for pool, weight in mix.weights.items()
-        if weight > 0 and pool in alone
+        for pool, share in mix.shares.items()
+        if share != 0 and pool in alone
     ]
     return pairs
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from distill.config import Recipe
 from distill.report.arms import arm_scores, build_arms, compare, detectable, macro_scores
+from distill.report.fits import fit_rows
 from distill.report.numbers import ModelScore, Report
 from distill.report.page import render_page
 from distill.report.pools import mix_rows, pool_rows, read_traces
@@ -55,6 +56,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         detectable=tuple(limits),
         pools=tuple(pool_rows(recipe, traces)),
         mix_rows=tuple(mixes),
+        fits=tuple(fit_rows(manifests)),
         cells=tuple(cells),
         stages=tuple(stage_rows(manifests)),
         funnel=tuple(funnel(recipe, manifests, traces, mixes)),

@@ -129,7 +129,8 @@ class MixShare:
     """One pool's part of a mix."""
 
     pool: str
-    requested: float
+    requested: float | None
+    """None where the policy decides by the traces, not by a share."""
     rows: float | None
     tokens: float | None
 
@@ -142,7 +143,44 @@ class MixRow:
     rows: int
     tokens: int | None
     mean_tokens: float | None
+    long_rows: float | None
+    """Share of the rows whose teacher reasons long."""
+    long_tokens: float | None
     shares: tuple[MixShare, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Quantiles over traces."""
+
+    low: float
+    """5 %"""
+    quarter: float
+    median: float
+    three_quarters: float
+    high: float
+    """95 %"""
+
+
+@dataclass(frozen=True)
+class ShiftedToken:
+    """A token that stands at shifted positions: the student would not have chosen it."""
+
+    text: str
+    positions: int
+    median_rank: float
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """How one pool's traces read to one untouched student."""
+
+    student: str
+    pool: str
+    traces: int
+    scores: Mapping[str, Spread]
+    """`mean_nll`, `rsr`, and the shares `unshifted`, `marginal` and `shifted`."""
+    tokens: tuple[ShiftedToken, ...]
 
 
 @dataclass(frozen=True)
@@ -259,6 +297,7 @@ class Report:
     detectable: tuple[Detectable, ...]
     pools: tuple[PoolRow, ...]
     mix_rows: tuple[MixRow, ...]
+    fits: tuple[FitRow, ...]
     cells: tuple[CellRow, ...]
     stages: tuple[StageRow, ...]
     funnel: tuple[FunnelStep, ...]

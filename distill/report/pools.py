@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distill.config import MixConfig, Recipe
+from distill.config import Recipe
+from distill.config_mix import MixConfig
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.prompts import source_name
 from distill.report.numbers import Histogram, MixRow, MixShare, PoolRow
@@ -141,19 +142,25 @@ def _mix_row(mix: MixConfig, table: pa.Table, lengths: Mapping[str, int], record
         rows=table.num_rows,
         tokens=total,
         mean_tokens=None if total is None else total / table.num_rows,
+        long_rows=recorded.get("long_rows"),
+        long_tokens=recorded.get("long_tokens"),
         shares=tuple(
-            _mix_share(pool, weight, pools, tokens, recorded) for pool, weight in mix.weights.items() if weight > 0
+            _mix_share(pool, share, pools, tokens, recorded) for pool, share in mix.shares.items() if share != 0
         ),
     )
 
 
 def _mix_share(
-    pool: str, weight: float, pools: NDArray[np.str_], tokens: NDArray[np.int64] | None, recorded: Mapping[str, Any]
+    pool: str,
+    asked: float | None,
+    pools: NDArray[np.str_],
+    tokens: NDArray[np.int64] | None,
+    recorded: Mapping[str, Any],
 ) -> MixShare:
     mine = pools == pool
     counted = None if tokens is None or not tokens.sum() else float(tokens[mine].sum() / tokens.sum())
     token_share = recorded.get("realised_tokens", {}).get(pool, counted)
-    return MixShare(pool=pool, requested=weight, rows=float(mine.mean()), tokens=token_share)
+    return MixShare(pool=pool, requested=asked, rows=float(mine.mean()), tokens=token_share)
 
 
 def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:

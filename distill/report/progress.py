@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.config import Recipe
+from distill.mix.account import FILTERED
 from distill.report.numbers import CellRow, Curve, FunnelStep, MixRow, StageRow
 from distill.report.pools import Traces
 from distill.report.scores import Model, expected_models
@@ -132,11 +133,18 @@ def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[F
     if not len(traces.trace_ids):
         return []
     # Every pool that a mix names counts, also at weight 0: all arms have the same prompts.
-    solved = [traces.usable(pool) for pool in dict.fromkeys(pool for mix in recipe.mixes for pool in mix.weights)]
+    solved = [traces.usable(pool) for pool in dict.fromkeys(pool for mix in recipe.mixes for pool in mix.shares)]
     common, some = set.intersection(*solved), set.union(*solved)
     prompts = manifests["prompts"].rows_out if "prompts" in manifests else len(set(traces.prompt_ids.tolist()))
     lost = {"solved by some pools only": len(some) - len(common), "solved by no pool": prompts - len(some)}
-    return [FunnelStep("prompts solved by every pool", len(common), lost)]
+    return [FunnelStep("prompts solved by every pool", len(common), lost), *_filter_step(manifests, len(common))]
+
+
+def _filter_step(manifests: Manifests, num_common: int) -> list[FunnelStep]:
+    """Only where filters left prompts out."""
+    one = manifests.get("mix")
+    filtered = one.drops.get(FILTERED, 0) if one else 0
+    return [FunnelStep("prompts left by the filters", num_common - filtered, {FILTERED: filtered})] if filtered else []
 
 
 def _train_step(manifests: Manifests) -> list[FunnelStep]:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from distill.report.numbers import ArmScore, MixRow, PoolRow, Report, StageRow
+from distill.report.numbers import ArmScore, FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.words import MISSING, bounds, duration, number, percent, points
 
 
@@ -16,6 +16,7 @@ def render_terminal(report: Report) -> RenderableType:
         (report.arms, arm_table(report)),
         (report.pools, pool_table(report.pools)),
         (report.mix_rows, mix_table(report.mix_rows)),
+        (report.fits, fit_table(report.fits)),
         (report.stages, stage_table(report.stages)),
     ]
     notes = [Text(f"- {line}".replace("`", ""), style="dim") for line in report.caveats]
@@ -61,12 +62,27 @@ def pool_table(pools: Sequence[PoolRow]) -> Table:
 
 def mix_table(mixes: Sequence[MixRow]) -> Table:
     """Requested and realised shares."""
-    table = _table("Mixes", ["mix"], ["rows", "tokens", "pool: share asked / of rows / of tokens"])
+    share = "pool: share asked / of rows / of tokens"
+    table = _table("Mixes", ["mix"], ["rows", "tokens", "mean", "long, rows / tokens", share])
     for row in mixes:
         shares = [
             f"{one.pool}: {percent(one.requested)} / {percent(one.rows)} / {percent(one.tokens)}" for one in row.shares
         ]
-        table.add_row(Text(row.mix), number(row.rows), number(row.tokens), Text("\n".join(shares)))
+        long = f"{percent(row.long_rows)} / {percent(row.long_tokens)}"
+        cells = [number(row.rows), number(row.tokens), number(row.mean_tokens), long, "\n".join(shares)]
+        table.add_row(Text(row.mix), *(Text(cell) for cell in cells))
+    return table
+
+
+def fit_table(fits: Sequence[FitRow]) -> Table:
+    """How every pool's traces read to the untouched students; medians over traces."""
+    right = ["traces", "surprisal, nats", "rank / surprisal", "rank 1", "rank 2-3", "rank > 3"]
+    table = _table("Traces under the untouched students", ["student", "pool"], right)
+    for row in fits:
+        middle = {name: spread.median for name, spread in row.scores.items()}
+        shares = [percent(middle[name], 1) for name in ("unshifted", "marginal", "shifted")]
+        cells = [number(row.traces), number(middle["mean_nll"], 3), number(middle["rsr"], 2), *shares]
+        table.add_row(Text(row.student), Text(row.pool), *(Text(cell) for cell in cells))
     return table
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from distill.config import MixConfig
+from distill.config_mix import MixConfig
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.schema import content_hash, seed_for, trace_id
 from distill.teachers.policy import AskPlan, PoolPlan
@@ -105,7 +105,7 @@ def _engine_key(pool: Pool) -> str:
 
 def ask_plan(groups: Sequence[Sequence[Pool]], mixes: Sequence[MixConfig], *, stop_early: bool) -> AskPlan:
     """The policy's view of a run. All mixes are taught the same prompts, so their pools are of use only together."""
-    together = frozenset(pool for mix in mixes for pool in mix.weights)
+    together = frozenset(pool for mix in mixes for pool in mix.shares)
     return AskPlan(
         pools=tuple(pool.plan for group in groups for pool in group), groups=(together,), stop_early=stop_early
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from distill.config import Recipe
 from distill.errors import ConfigError
 from distill.recipe import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
 
@@ -67,6 +68,37 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
         ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
         ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),
+        ({"mixes": [{"name": "a", "policy": "weihgted", "weights": {}}]}, "mixes[a]", "'weihgted'"),
+        ({"mixes": [{"name": "a", "weights": {"long": 2.0}}]}, "mixes[a].weights.long", "2.0 is refused"),
+        ({"mixes": [{"name": "a", "weihgts": {"long": 1.0}}]}, "mixes[a].weihgts", "did you mean 'weights'"),
+        ({"mixes": [{"name": "a", "policy": "single", "pool": "lnog"}]}, "mixes[a].pool", "did you mean 'long'"),
+        ({"mixes": [{"name": "a", "policy": "both", "pools": ["long", "long"]}]}, "mixes[a].pools", "twice"),
+        (
+            {"mixes": [{"name": "a", "policy": "curriculum", "weights": {"long": 1.0}, "order": ["short", "long"]}]},
+            "mixes[a].order",
+            "are not the pools of weights",
+        ),
+        (
+            {
+                "mixes": [
+                    {
+                        "name": "a",
+                        "policy": "hard_gets_long",
+                        "weights": {"long": 1.0, "short": 0.0},
+                        "order": ["long", "short"],
+                    }
+                ]
+            },
+            "mixes[a].hardness",
+            "every pool has one trace per prompt",
+        ),
+        (
+            {"mixes": [{"name": "a", "policy": "student_fit", "pools": ["long", "short"], "student": "S"}]},
+            "mixes[a].student",
+            "no student is called 'S'",
+        ),
+        ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
+        ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
         ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),
         ({"evaluate": {"benchmarks": ["gsm9k"]}}, "evaluate.benchmarks", "did you mean 'gsm8k'"),
         (
@@ -79,6 +111,12 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
 def test_a_wrong_recipe_says_where_and_what(change: dict[str, Any], where: str, what: str) -> None:
     found = [problem for problem in problems_of(recipe_with(change)) if problem.startswith(f"{where}:")]
     assert any(what in problem for problem in found), found
+
+
+def test_a_mix_without_a_policy_is_weighted() -> None:
+    recipe = parse_recipe(GOOD)
+    assert recipe.mixes[0].policy == "weighted"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
 def test_a_missing_section_is_named() -> None:
@@ -132,3 +170,14 @@ def test_config_imports_neither_ray_nor_torch_nor_vllm() -> None:
     code = "import sys, distill.recipe, distill.cli; print([m for m in ('ray','torch','vllm') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "strong", "weak"), [("mix-long", "long", "short"), ("mix-large", "large", "small")])
+def test_the_papers_mixes_ship_at_one_fifth_by_prompt_beside_both_pure_arms(name: str, strong: str, weak: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    arms = {mix.name: mix for mix in recipe.mixes}
+    assert arms[name].shares == {strong: 0.2, weak: 0.8}
+    assert (arms[name].policy, arms[strong].policy, arms[weak].policy) == ("weighted", "single", "single")
+    assert {teacher.num_samples for teacher in recipe.teachers} == {1}
+    assert len(recipe.train.seeds) >= 3
+    assert recipe.student_chat.template == recipe.teachers[0].chat.template

@@ -85,7 +85,7 @@ def write_mixes(run_dir: RunDir, recipe: Recipe, traces: list[IndexRow], rng: ra
     best = {(one.prompt_id, one.pool): one for one in good}
     common = sorted(p for p, pool in best if pool == "long" and (p, "short") in best)
     for mix in recipe.mixes:
-        num_long = round(len(common) * mix.weights.get("long", 0.0))
+        num_long = round(len(common) * (mix.shares.get("long") or 0.0))
         pools = ["long"] * num_long + ["short"] * (len(common) - num_long)
         rng.shuffle(pools)
         rows = [best[prompt, pool] for prompt, pool in zip(common, pools, strict=True)]
@@ -364,3 +364,18 @@ def test_terminal_shows_every_arm_with_its_interval(report: Report) -> None:
     for arm in report.arms:
         assert f"{arm.accuracy * 100:.0f} % [{arm.interval.low * 100:.0f}, {arm.interval.high * 100:.0f}]" in text
     assert "Pools" in text and "Mixes" in text and "together" in text
+
+
+def test_the_fit_of_traces_to_untouched_students_is_told_with_the_tokens_that_shift(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    run_dir = make_run(tmp_path, recipe)
+    spread = [0.1, 0.2, 0.3, 0.4, 0.5]
+    quantiles = dict.fromkeys(("mean_nll", "rsr", "unshifted", "marginal", "shifted"), spread)
+    pools = {"long": {"traces": 61, "quantiles": quantiles, "tokens": [["<b>Wait", 17, 44.0]]}}
+    run_dir.write_manifest(Manifest("mix", "k", 1, 1, details={"fit": {"smol-135m": pools}}), "mix")
+    report = build_report(recipe, run_dir)
+    assert report.fits[0].scores["rsr"].median == 0.3
+    page = render_page(report)
+    assert "<code>&lt;b&gt;Wait</code> (17, 44)" in page
+    assert "Traces under the untouched students" in page

@@ -81,7 +81,8 @@ def test_a_finished_run_is_done_and_a_fresh_one_is_new(run_dir: RunDir) -> None:
 @pytest.mark.parametrize(
     ("change", "first", "reason"),
     [
-        ({"train": {"max_length": 200}}, "train", "train.max_length"),
+        ({"train": {"num_epochs": 5, "max_length": 256}}, "train", "train.num_epochs"),
+        ({"train": {"max_length": 200}}, "mix", "train.max_length"),
         (
             {"mixes": [{"name": "mix-long", "weights": {"long": 0.5, "short": 0.5}}]},
             "mix",

@@ -11,6 +11,8 @@ from distill.train_batches import (
     learning_rate,
     micro_batches,
     pad,
+    phased_order,
+    phased_step_rows,
     step_rows,
     steps_per_epoch,
 )
@@ -70,3 +72,17 @@ def test_the_learning_rate_rises_then_falls_and_never_reaches_zero_within_the_ru
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 def test_the_schedule_holds_for_a_single_step(warmup: float) -> None:
     assert 0 < learning_rate(0, 1, peak=1.0, warmup_ratio=warmup) <= 1.0
+
+
+def test_phases_are_taught_one_after_another_through_all_epochs_in_as_many_steps() -> None:
+    phases = [number % 3 == 0 for number in range(50)]
+    order = phased_order(phases, seed=1, num_epochs=2)
+    steps = range(2 * steps_per_epoch(50, 16))
+    rows = [row for step in steps for row in phased_step_rows(step, order, num_rows=50, batch_size=16)]
+    assert rows == order
+    assert sorted(rows) == sorted([*range(50)] * 2)
+    taught = [phases[row] for row in rows]
+    assert taught == sorted(taught)
+    first, second = rows[:33], rows[33:66]
+    assert sorted(first) == sorted(second)
+    assert first != second

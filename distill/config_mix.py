@@ -1,0 +1,159 @@
+"""The part of the config tree that says how traces become arms: one section per policy, and the filters before them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from distill.config_section import Name, Section, Share
+
+
+class Mix(Section):
+    """Base of the arms: which pools it draws from and, of each, which share it asks for."""
+
+    name: Name
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """Pool -> share that the recipe asks for, by rows (by tokens for `weighted_tokens`)."""
+        raise NotImplementedError
+
+
+class SingleMix(Mix):
+    """One pool alone."""
+
+    policy: Literal["single"] = "single"
+    pool: str
+    """Name of a teacher."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """All of it from one pool."""
+        return {self.pool: 1.0}
+
+
+class PoolWeights(Mix):
+    """Base of the arms that say which share comes from which pool."""
+
+    weights: dict[str, Share] = Field(min_length=1)
+    """Pool name -> share; they add up to 1. A pool at 0 gives no row, but its prompts count for the common ones."""
+    stratify: tuple[Literal["level", "subject"], ...] = ()
+    """Keep the shares within every level, every subject, or every pair of both."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """The weights."""
+        return dict(self.weights)
+
+
+class WeightedMix(PoolWeights):
+    """The paper's: one trace per prompt, the weight of a pool is its share of the prompts, counts exact."""
+
+    policy: Literal["weighted"] = "weighted"
+
+
+class WeightedTokensMix(PoolWeights):
+    """One trace per prompt, the weight of a pool is its share of the completions' tokens, to within one trace."""
+
+    policy: Literal["weighted_tokens"] = "weighted_tokens"
+
+
+class HardGetsLongMix(Mix):
+    """One trace per prompt; harder prompts take theirs from the pools named first."""
+
+    policy: Literal["hard_gets_long"] = "hard_gets_long"
+    weights: dict[str, Share] = Field(min_length=1)
+    """Pool name -> share of the prompts; they add up to 1."""
+    order: tuple[str, ...] = Field(min_length=2)
+    """The pools of `weights`, the one for the hardest prompts first."""
+    hardness: Literal["pass_rate", "level", "length"] = "pass_rate"
+    """What makes a prompt hard: few of its traces are correct, its level is high (the number in it), or the correct
+    traces are long (mean over the pools, tokens)."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """The weights."""
+        return dict(self.weights)
+
+
+class BothMix(Mix):
+    """A trace of every named pool for each prompt: as many times the rows of the other arms as there are pools."""
+
+    policy: Literal["both"] = "both"
+    pools: tuple[str, ...] = Field(min_length=2)
+    """Names of teachers."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """Equal shares of the rows."""
+        return dict.fromkeys(self.pools, 1 / len(self.pools))
+
+
+class CurriculumMix(PoolWeights):
+    """The rows of `weighted`, taught pool by pool: all epochs of the first pool's rows, then those of the next."""
+
+    policy: Literal["curriculum"] = "curriculum"
+    order: tuple[str, ...] = Field(min_length=2)
+    """The pools of `weights` in the order in which they are taught, as a rule the short one first."""
+
+
+class StudentFitMix(Mix):
+    """One trace per prompt: of the named pools' traces the one that fits one student best, before it is trained.
+
+    Every student of the run is trained on the arm, also those for which it was not chosen.
+    """
+
+    policy: Literal["student_fit"] = "student_fit"
+    pools: tuple[str, ...] = Field(min_length=2)
+    """Names of teachers."""
+    student: str
+    """Whose fit decides: the name of a student of this run."""
+    score: Literal["rsr", "mean_nll", "shifted"] = "rsr"
+    """The lowest wins: rank-surprisal ratio, mean negative log-likelihood, or share of shifted positions."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """The traces decide, not a share."""
+        return dict.fromkeys(self.pools, None)
+
+
+def mix_policy(value: Any) -> str | None:
+    """The policy of a mix, `weighted` where the recipe names none; None for what is no mix."""
+    if isinstance(value, Mix):
+        return str(getattr(value, "policy", ""))
+    return str(value.get("policy", "weighted")) if isinstance(value, dict) else None
+
+
+MixConfig = Annotated[
+    Annotated[SingleMix, Tag("single")]
+    | Annotated[WeightedMix, Tag("weighted")]
+    | Annotated[WeightedTokensMix, Tag("weighted_tokens")]
+    | Annotated[HardGetsLongMix, Tag("hard_gets_long")]
+    | Annotated[BothMix, Tag("both")]
+    | Annotated[CurriculumMix, Tag("curriculum")]
+    | Annotated[StudentFitMix, Tag("student_fit")],
+    Discriminator(mix_policy),
+]
+"""An arm of the run. All arms teach the same prompts: those that every pool named by any arm solved."""
+
+
+class FiltersConfig(Section):
+    """What keeps a correct trace out of every mix, beyond being cut off while it was written; each is counted.
+
+    Tokens are those of the students' own tokenizers, the largest count where they differ.
+    """
+
+    min_tokens: int = Field(default=1, ge=1)
+    """Shortest completion, tokens."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest completion, tokens. Absent: what fits `train.max_length` with its prompt."""
+    too_long_takes: str | None = None
+    """A pool. Where a prompt's only correct traces of another pool are too long for a student, the prompt takes its
+    trace from this pool there, and is counted as routed. Absent: it is left out of every arm. No trace is ever cut."""
+    max_repetition: Share = 0.5
+    """Largest share of a completion's 8-word runs that are there already. Of 1,468 correct and finished traces of five
+    models on MATH-500 none is above 0.47; loops are from 0.7 to 1."""
+    max_foreign: Share = 0.1
+    """Largest share of a completion's letters in a script that neither its problem nor mathematics uses (Latin and
+    Greek letters always may be there): a teacher that slips into another language."""
+    keep_duplicates: bool = False
+    """Keep traces of one prompt and pool that say the same, white space aside."""

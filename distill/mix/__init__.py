@@ -1,0 +1,1 @@
+"""Stage 4, the mix: from verified traces to arms that teach the same prompts."""

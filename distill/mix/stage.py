@@ -1,0 +1,147 @@
+"""Stage 4: every arm's traces chosen from the index, then their texts written in one pass.
+
+    index -> filters -> candidates -> one choice per arm -> mix/NAME.parquet
+
+All arms of a run teach the same prompts, those that every pool solved with a trace that passes the filters.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.config import Recipe
+from distill.config_mix import HardGetsLongMix, PoolWeights
+from distill.mix.account import equal_arms, lost_prompts, mix_details
+from distill.mix.candidates import Candidates, Labels, build_candidates
+from distill.mix.filters import (
+    USABLE,
+    filter_counts,
+    reasons_with_text,
+    reasons_without_text,
+    summed,
+    too_long_prompts,
+    with_student_tokens,
+)
+from distill.mix.fit import fit_details, with_fits
+from distill.mix.index import TraceIndex, read_index
+from distill.mix.order import keys_of
+from distill.mix.policies import choose, pools_of, validate_common
+from distill.mix.scan import distinct_tokenizers, features_key, load_features, missing_keys, scan
+from distill.mix.whereabouts import Whereabouts
+from distill.mix.write import STAGE, Arms, write_arms
+from distill.models import load_tokenizer
+from distill.run import Run
+from distill.run_dir import Manifest, RunDir
+from distill.schema import Prompt
+from distill.terminal import bars
+
+
+def mix_stage(current: Run) -> Manifest:
+    """Choose and write every arm; the manifest says what each holds and what was left out, and why."""
+    recipe, run_dir = current.recipe, current.run_dir
+    index, reasons = filtered_index(current)
+    pools = pools_of(recipe.mixes)
+    target = recipe.filters.too_long_takes
+    routes = {target: too_long_prompts(index, reasons)} if target else None
+    candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
+    candidates = dataclasses.replace(candidates, labels=read_labels(run_dir, recipe, candidates))
+    filtered = filter_counts(index, reasons, pools)
+    validate_common(candidates, filtered)
+    candidates = with_fits(current, index, candidates)
+    chosen = choose(recipe.mixes, candidates, recipe.seed)
+    arms = Arms(index, candidates, chosen)
+    where = Whereabouts()
+    write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where)
+    where.write(run_dir, index, reasons, candidates)
+    details = {mix.name: mix_details(mix, chosen[mix.name], candidates, index) for mix in recipe.mixes}
+    _say(current, details, summed(filtered))
+    prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
+    lost = lost_prompts(prompt_keys, candidates, index, reasons)
+    run_dir.write_table(lost.table, STAGE, "dropped.parquet")
+    return Manifest(
+        stage=STAGE,
+        key="",
+        rows_in=len(prompt_keys),
+        rows_out=len(candidates),
+        drops=lost.counts,
+        details={
+            "mixes": details,
+            "common_prompts": len(candidates),
+            "traces": filtered,
+            "arms": equal_arms(details),
+            "tokens_of": recipe.students[0].name,
+            "fit": fit_details(current, index, candidates),
+        },
+    )
+
+
+def _say(current: Run, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int]) -> None:
+    left_out = {reason: count for reason, count in traces.items() if reason != "usable"}
+    current.console.print(f"  {traces.get('usable', 0)} correct traces may be mixed, left out: {left_out or 'none'}")
+    for name, entry in details.items():
+        shares = ", ".join(f"{pool} {share:.0%}" for pool, share in entry["realised_tokens"].items())
+        routed = f"; {entry['routed']} routed" if entry["routed"] else ""
+        current.console.print(f"  {name}: {entry['rows']} rows, {entry['tokens']} tokens (by tokens: {shares}){routed}")
+    current.console.print(f"  {equal_arms(details)}")
+
+
+def filtered_index(current: Run) -> tuple[TraceIndex, NDArray[np.int8]]:
+    """The index with lengths as students count them, and a reason code per trace; reads texts that are new."""
+    recipe, run_dir = current.recipe, current.run_dir
+    index = read_index(run_dir, "verify", "verdicts.parquet")
+    reasons = reasons_without_text(index, pools_of(recipe.mixes))
+    wanted = index.trace_keys[reasons == USABLE]
+    if not len(wanted):
+        return index, reasons
+    folders = distinct_tokenizers([current.models[student.model].path for student in recipe.students])
+    key = features_key(folders, recipe.student_chat)
+    _scan_missing(current, key, missing_keys(run_dir, key, wanted), folders)
+    features = load_features(run_dir, key)
+    reasons = reasons_with_text(
+        index, reasons, features, recipe.filters, max_length=recipe.train.max_length, seed=recipe.seed
+    )
+    return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
+
+
+def _scan_missing(current: Run, key: str, missing: NDArray[np.uint64], folders: list[str]) -> None:
+    if not len(missing):
+        return
+    work = scan(
+        current.run_dir,
+        key,
+        missing,
+        folders=[pool.folder for pool in current.pools],
+        chat=current.recipe.student_chat,
+        tokenizers=[load_tokenizer(folder) for folder in folders],
+    )
+    with bars(current.console) as shown:
+        for done in work:
+            shown.update("traces read for the filters", done, len(missing), "")
+
+
+def read_labels(run_dir: RunDir, recipe: Recipe, candidates: Candidates) -> dict[str, Labels]:
+    """Level and subject of the common prompts, those that a policy asks for."""
+    wanted = {name for mix in recipe.mixes if isinstance(mix, PoolWeights) for name in mix.stratify}
+    wanted |= {"level" for mix in recipe.mixes if isinstance(mix, HardGetsLongMix) and mix.hardness == "level"}
+    if not wanted:
+        return {}
+    keys = _prompt_column(run_dir, "prompt_id")
+    by_key = np.argsort(keys)
+    rows = by_key[np.searchsorted(keys[by_key], candidates.prompt_keys)]
+    return {name: _labels(run_dir, name, rows) for name in sorted(wanted)}
+
+
+def _labels(run_dir: RunDir, name: str, rows: NDArray[np.int64]) -> Labels:
+    column = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt, columns=(name,)).column(0)
+    encoded = column.combine_chunks().take(rows).dictionary_encode()
+    names = sorted(encoded.dictionary.to_pylist())
+    places = np.array([names.index(value) for value in encoded.dictionary.to_pylist()], dtype=np.int32)
+    return Labels(places[encoded.indices.to_numpy()], tuple(names))
+
+
+def _prompt_column(run_dir: RunDir, name: str) -> NDArray[np.uint64]:
+    table = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt, columns=(name,))
+    return keys_of(table.column(0), "prompt id")

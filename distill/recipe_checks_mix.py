@@ -1,0 +1,62 @@
+"""What can be wrong with the arms of a recipe and the filters before them."""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from distill.config_mix import BothMix, CurriculumMix, HardGetsLongMix, MixConfig, PoolWeights, StudentFitMix
+from distill.errors import Problem
+
+
+def one_of(word: str, known: Iterable[str]) -> str:
+    """A remedy that names what there is, the closest first."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[str]) -> Iterator[Problem]:
+    """Unknown pools, weights that are no shares, an order that is not one of the pools.
+
+    `pools`: name -> most traces per prompt.
+    """
+    field = "weights" if isinstance(mix, PoolWeights | HardGetsLongMix) else "pool"
+    where = f"mixes[{mix.name}].{'pools' if isinstance(mix, BothMix | StudentFitMix) else field}"
+    for pool in mix.shares:
+        if pool not in pools:
+            yield Problem(where, f"no teacher fills a pool {pool!r}", one_of(pool, pools))
+    if isinstance(mix, PoolWeights | HardGetsLongMix):
+        yield from _weight_problems(mix.name, mix.weights)
+    if isinstance(mix, StudentFitMix) and mix.student not in students:
+        what = f"no student is called {mix.student!r}"
+        yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
+    if isinstance(mix, BothMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
+        yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
+    is_by_rate = isinstance(mix, HardGetsLongMix) and mix.hardness == "pass_rate"
+    if is_by_rate and all(pools.get(pool) == 1 for pool in mix.shares):
+        what = "hardness pass_rate, but every pool has one trace per prompt: all common prompts pass at 100 %"
+        remedy = 'raise teachers[].num_samples, or use hardness = "level" or "length"'
+        yield Problem(f"mixes[{mix.name}].hardness", what, remedy)
+    if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
+        what = f"{', '.join(mix.order)} are not the pools of weights, {', '.join(mix.weights)}"
+        yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
+
+
+def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Problem]:
+    total = sum(weights.values())
+    if abs(total - 1.0) > 1e-9:
+        terms = " + ".join(f"{weight:g}" for weight in weights.values())
+        yield Problem(f"mixes[{name}].weights", f"{terms} = {total:g}, not 1", "make the weights add up to 1")
+
+
+def filter_problems(filters: Mapping[str, Any], mixes: Sequence[MixConfig], max_length: Any) -> Iterator[Problem]:
+    """Bounds that no trace can meet, and a pool that no arm has."""
+    target, pools = filters.get("too_long_takes"), {pool for mix in mixes for pool in mix.shares}
+    if target is not None and mixes and target not in pools:
+        what = f"no arm draws from a pool {target!r}"
+        yield Problem("filters.too_long_takes", what, one_of(str(target), pools))
+    low, high = filters.get("min_tokens", 1), filters.get("max_tokens") or max_length
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        what = f"no completion has at least {low} and at most {high} tokens"
+        yield Problem("filters.min_tokens", what, "lower min_tokens, or raise max_tokens or train.max_length")
