@@ -28,7 +28,7 @@ from distill.teachers.ask import PromptRow, TeacherJob
 from distill.teachers.policy import AskPlan, EngineNeed, is_complete, next_samples, not_asked, plan_jobs
 from distill.teachers.pools import Pool, ask_plan, group_by_engine
 from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
-from distill.teachers.shards import FAILED, STAGE
+from distill.teachers.shards import FAILED, STAGE, drop_repeats
 from distill.teachers.tally import Snapshot, start_tally
 from distill.terminal import bars
 from distill.verify import read_index
@@ -70,6 +70,8 @@ def generate_stage(current: Run) -> Manifest:
         for job in plan_jobs([engine_need(current, group[0]) for group in asked], free_resources(current)):
             counts += ask_teachers(current, [asked[position] for position in job], plan)
         survey = survey_prompts(current.run_dir, current.pools, plan, names)
+    for pool in current.pools:
+        drop_repeats(current.run_dir, pool.folder)
     return _manifest(current, survey, counts, outcomes, wall_s=time.monotonic() - started)
 
 
@@ -273,7 +275,7 @@ def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Call
         if ended.error is not None:
             raise StageError(_job_failure(ended.error, snapshot)) from ended.error
         show(snapshot)
-        return Counter(snapshot.counts)
+        return Counter(snapshot.counts) + Counter({"busy_ms": round(1000 * snapshot.busy_s)})
 
 
 def _run_job(work: Callable[[], None], ends: "Queue[Ended]") -> None:
@@ -314,7 +316,8 @@ def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Coun
     traces = sum(pool["traces"] for pool in pools.values())
     drops = failures(run_dir, current.pools, ids)
     drops.update({reason: number for reason, number in imported.items() if reason != "traces"})
-    tokens_per_s = round(counts["tokens"] / wall_s, 1) if counts["tokens"] else None
+    busy_s = counts["busy_ms"] / 1000
+    prompt_tokens = counts["prompt_tokens"]
     return Manifest(
         stage=STAGE,
         key="",
@@ -327,7 +330,9 @@ def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Coun
             "not_asked": dict(survey.saved),
             "this_session": dict(counts),
             "engine_s": round(wall_s, 1),
-            "tokens_per_s": tokens_per_s,
+            "busy_s": busy_s,
+            "tokens_per_s": round(counts["tokens"] / busy_s, 1) if busy_s else None,
+            "prefix_cache_hits": round(counts["cached_tokens"] / prompt_tokens, 3) if prompt_tokens else None,
         },
     )
 

@@ -85,6 +85,7 @@ class Answered(NamedTuple):
 
     trace: Trace | None
     failure: Dropped | None = None
+    cached_tokens: int = 0
 
 
 class Asker:
@@ -153,7 +154,9 @@ class Asker:
     def _count(self, answer: Answered, *, became_solved: str) -> None:
         counts: Counter[str] = Counter({"failed": int(answer.trace is None)})
         if answer.trace:
-            counts.update(traces=1, correct=int(is_usable(answer.trace)), tokens=answer.trace.completion_tokens)
+            trace = answer.trace
+            counts.update(traces=1, correct=int(is_usable(trace)), tokens=trace.completion_tokens)
+            counts.update(prompt_tokens=trace.prompt_tokens, cached_tokens=answer.cached_tokens)
         if became_solved:
             counts[f"solved {became_solved}"] += 1
         self.job.tally.add.remote(dict(counts), 0)
@@ -173,7 +176,8 @@ class Asker:
                 await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
                 continue
             grade = await self.grader.grade(grade_request(completion, prompt, pool.teacher.reasoning_end))
-            return Answered(to_trace(request, pool, completion, grade, attempts=attempt))
+            trace = to_trace(request, pool, completion, grade, attempts=attempt)
+            return Answered(trace, cached_tokens=completion.cached_tokens)
         raise AssertionError("unreachable: the last attempt returns")
 
     def _given_up(self, prompts: Sequence[PromptRow], states: list[dict[str, PoolState]], why: str) -> list[Dropped]:

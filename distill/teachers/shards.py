@@ -87,3 +87,27 @@ class BatchShards:
         for trace in traces:
             folders.setdefault(self.pools[trace.pool].folder, []).append(trace)
         return folders
+
+
+def drop_repeats(run_dir: RunDir, folder: str) -> int:
+    """Take out traces that a crash left in two shards (a part and its whole); returns how many.
+
+    Shards are rewritten one by one, by rename: a crash in between leaves a trace twice, never not at all.
+    """
+    seen: set[str] = set()
+    repeats = 0
+    for path in run_dir.shards(STAGE, folder):
+        ids = pq.read_table(path, filesystem=run_dir.fs, columns=["trace_id"]).column("trace_id").to_pylist()
+        fresh = [position for position, name in enumerate(ids) if name not in seen]
+        if len(fresh) < len(ids):
+            repeats += len(ids) - len(fresh)
+            _keep_rows(run_dir, (STAGE, folder, path.rsplit("/", 1)[1]), fresh)
+        seen.update(ids)
+    return repeats
+
+
+def _keep_rows(run_dir: RunDir, shard: tuple[str, str, str], rows: Sequence[int]) -> None:
+    if rows:
+        run_dir.write_table(run_dir.read_table(*shard, row_type=Trace).take(rows), *shard)
+    else:
+        run_dir.remove(*shard)

@@ -3,6 +3,7 @@
 One small Ray actor that needs no CPU of its own. Nothing that must survive a crash is kept here: the disk has that.
 """
 
+import time
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ class Snapshot(NamedTuple):
     complete: int
     """Prompts that every pool of the mixes solved, those of earlier sessions included."""
     is_full: bool
+    busy_s: float
+    """From the first batch to the newest report, seconds: the engines' time without their start."""
 
 
 class Tally:
@@ -29,6 +32,7 @@ class Tally:
         self.spent_tokens = Counter(spent_tokens)
         self.counts: Counter[str] = Counter()
         self.engines = 0
+        self._first_s = self._last_s = 0.0
         self._starts: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
 
@@ -39,6 +43,7 @@ class Tally:
     def begin(self, batch: str) -> tuple[int, int]:
         """A batch starts: (how often it has started by now, how often its engine died under it)."""
         self._starts[batch] += 1
+        self._first_s = self._first_s or time.monotonic()
         return self._starts[batch], self._deaths[batch]
 
     def engine_died(self, batches: list[str]) -> None:
@@ -48,6 +53,7 @@ class Tally:
     def add(self, counts: dict[str, int], complete: int) -> None:
         """Progress since the last report, and prompts that became complete by it."""
         self.counts.update(counts)
+        self._last_s = time.monotonic()
         self.complete += complete
 
     def spend(self, pool: str, tokens: int) -> None:
@@ -64,7 +70,10 @@ class Tally:
 
     def snapshot(self) -> Snapshot:
         """How far the run is."""
-        return Snapshot(self.engines, dict(self.counts), self.complete, self.is_full())
+        return Snapshot(self.engines, dict(self.counts), self.complete, self.is_full(), self._busy_s())
+
+    def _busy_s(self) -> float:
+        return max(0.0, self._last_s - self._first_s)
 
 
 def start_tally(**state: Any) -> Any:

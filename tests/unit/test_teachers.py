@@ -15,7 +15,7 @@ from distill.teachers.ask import Asker, Completion, Faulty, PromptRow, Refused, 
 from distill.teachers.policy import PoolState
 from distill.teachers.pools import Pool, Request, ask_plan, fingerprint, group_by_engine
 from distill.teachers.progress import decode_states, encode_states, read_pool_index, read_rows
-from distill.teachers.shards import BatchShards
+from distill.teachers.shards import BatchShards, drop_repeats
 from distill.teachers.tally import Tally
 
 
@@ -193,6 +193,8 @@ def test_a_trace_that_stands_in_two_shards_counts_once(tmp_path: Path) -> None:
     index = read_pool_index(RunDir(str(tmp_path)), "generate", pools[0].folder)
     assert index.state("prompt3") == PoolState(frozenset({0}), 1)
     assert index.state("prompt4") == PoolState()
+    assert drop_repeats(RunDir(str(tmp_path)), pools[0].folder) == 1
+    assert len(traces(tmp_path, pools)) == 1
 
 
 def test_any_rows_of_a_file_can_be_read_alone(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""Throughput of the generate stage against the same vLLM driven directly, in one run.
+
+    python -m tests.benchmarks.generate [--prompts N]
+
+Both sides take the quickstart's short teacher (SmolLM2-135M), the same engine arguments, prompts, sampling and seeds;
+ours also verifies and writes every trace. Direct means AsyncLLM in a process of its own, all requests handed over at
+once. Steady state: completion tokens over the seconds from the first request to the last answer; the start of the
+engine is told on a line of its own. The last line is a JSON object; goal `ratio_vs_asyncllm` >= 0.98.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from cluster.engine import engine_arguments, engine_environment
+from distill.config_teachers import VllmTeacher
+from distill.generate import generate_stage
+from distill.recipe import find_recipe, load_recipe
+from distill.run import Run
+from distill.run_dir import RunDir
+from distill.steps import prompts_stage
+from distill.teachers.pools import Pool, build_request, sampling_params
+
+NUM_SAMPLES = 2
+
+
+class Speed(NamedTuple):
+    """What one side did."""
+
+    tokens: int
+    busy_s: float
+    start_s: float
+    prefix_cache_hits: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Steady state."""
+        return self.tokens / self.busy_s
+
+
+def build_run(folder: Path, num_prompts: int, resources: ExitStack) -> Run:
+    """The quickstart with one teacher that writes every sample."""
+    path = find_recipe("quickstart")
+    overrides = [f"prompts.num_prompts={num_prompts}", "generate.stop_early=false"]
+    recipe = load_recipe(path, [*overrides, f"teachers.short.num_samples={NUM_SAMPLES}"])
+    only = recipe.model_copy(update={"teachers": recipe.teachers[:1], "mixes": recipe.mixes[:1]})
+    return Run(only, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
+
+
+def ours(folder: Path, num_prompts: int) -> Speed:
+    """The generate stage."""
+    started = time.monotonic()
+    with ExitStack() as resources:
+        current = build_run(folder, num_prompts, resources)
+        prompts_stage(current)
+        details = generate_stage(current).details
+    session, wall_s = details["this_session"], time.monotonic() - started
+    return Speed(session["tokens"], details["busy_s"], wall_s - details["busy_s"], details["prefix_cache_hits"] or 0.0)
+
+
+def direct(folder: Path, num_prompts: int) -> Speed:
+    """AsyncLLM, in the process that calls this."""
+    with ExitStack() as resources:
+        current = build_run(folder, num_prompts, resources)
+        (pool,) = current.pools
+        return asyncio.run(_drive(pool, current))
+
+
+async def _drive(pool: Pool, current: Run) -> Speed:
+    from vllm import AsyncEngineArgs, SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from distill.teachers.vllm import prompt_tokens
+
+    teacher = pool.teacher
+    assert isinstance(teacher, VllmTeacher)
+    started = time.monotonic()
+    arguments = engine_arguments(
+        "cpu", max_model_len=teacher.engine.max_model_len, kv_cache_gb=teacher.engine.kv_cache_gb, extra={}
+    )
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=pool.source, **arguments))
+    start_s = time.monotonic() - started
+
+    async def answer(prompt: Any, index: int) -> Any:
+        request = build_request(prompt.prompt_id, pool, index, current.recipe.seed)
+        sampling = sampling_params(teacher.sampling, request.seed)
+        params = SamplingParams(**sampling, output_kind=RequestOutputKind.FINAL_ONLY)
+        tokens = {"prompt_token_ids": prompt_tokens(pool, prompt.problem)}
+        async for output in engine.generate(tokens, params, request_id=request.trace_id):
+            last = output
+        return last
+
+    begun = time.monotonic()
+    jobs = [answer(prompt, index) for prompt in current.prompts() for index in range(NUM_SAMPLES)]
+    outputs = await asyncio.gather(*jobs)
+    busy_s = time.monotonic() - begun
+    engine.shutdown()
+    prompted = sum(len(output.prompt_token_ids) for output in outputs)
+    cached = sum(output.num_cached_tokens or 0 for output in outputs)
+    return Speed(sum(len(output.outputs[0].token_ids) for output in outputs), busy_s, start_s, cached / prompted)
+
+
+def direct_in_own_process(folder: Path, num_prompts: int) -> Speed:
+    """`direct`, with the environment that our engines get."""
+    environment = {**os.environ, **engine_environment("cpu", str(folder))}
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.generate",
+        "--direct",
+        str(folder),
+        "--prompts",
+        str(num_prompts),
+    ]
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return Speed(**json.loads(result.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Print both sides and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=256, metavar="N")
+    parser.add_argument("--direct", metavar="DIR", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.direct:
+        print(json.dumps(direct(Path(arguments.direct), arguments.prompts)._asdict()))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mine = ours(Path(folder), arguments.prompts)
+        peer = direct_in_own_process(Path(folder), arguments.prompts)
+    ratio = mine.tokens_per_s / peer.tokens_per_s
+    print(f"{ratio:6.3f}  ours {mine.tokens_per_s:.1f} tokens/s, AsyncLLM {peer.tokens_per_s:.1f} tokens/s")
+    print(f"start-up: ours {mine.start_s:.1f} s (Ray included), AsyncLLM {peer.start_s:.1f} s")
+    print(f"prefix cache hits: ours {mine.prefix_cache_hits:.1%}, AsyncLLM {peer.prefix_cache_hits:.1%}")
+    print(json.dumps({"ratio_vs_asyncllm": round(ratio, 3), "ours": mine._asdict(), "asyncllm": peer._asdict()}))
+
+
+if __name__ == "__main__":
+    main()
