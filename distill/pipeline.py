@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distill.config import Recipe
+from distill.memory import PeakMemory
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir, now
 from distill.stages import StageState, stage_states
@@ -51,9 +52,10 @@ def show_states(console: Console, states: Mapping[str, StageState]) -> None:
 
 @contextmanager
 def timed(step: Callable[[Run], Manifest], current: Run, state: StageState) -> Iterator[Manifest]:
-    """Run a stage; complete its manifest with key, code version and wall time."""
+    """Run a stage; complete its manifest with key, code version, wall time and peak memory."""
     started = time.monotonic()
-    manifest = step(current)
+    with PeakMemory() as memory:
+        manifest = step(current)
     wall_s = time.monotonic() - started
     yield dataclasses.replace(
         manifest,
@@ -61,7 +63,11 @@ def timed(step: Callable[[Run], Manifest], current: Run, state: StageState) -> I
         wall_s=round(wall_s, 2),
         code_version=code_version(),
         finished_at=now(),
-        details={**manifest.details, "config": state.config},
+        details={
+            **manifest.details,
+            "peak_memory_gib": round(memory.peak_bytes / 2**30, 2),
+            "config": state.config,
+        },
     )
 
 

@@ -1,0 +1,52 @@
+"""Peak memory of a stage: this process and everything it started on this machine, Ray's workers included."""
+
+import threading
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+INTERVAL_S = 2.0
+
+
+class PeakMemory:
+    """Samples the memory of the process tree while a block runs; `peak_bytes` afterwards.
+
+    Proportional set size: a page that several processes share is counted once. Processes on other nodes, and a cluster
+    that was joined rather than started, are not in the tree and not counted.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, tree_bytes())
+            if self._done.wait(INTERVAL_S):
+                return
+
+
+def tree_bytes() -> int:
+    """Proportional set size of this process and its descendants; resident size where the system does not tell it."""
+    this = psutil.Process()
+    return sum(_bytes_of(process) for process in [this, *this.children(recursive=True)])
+
+
+def _bytes_of(process: psutil.Process) -> int:
+    try:
+        info = process.memory_full_info()
+        return int(getattr(info, "pss", info.rss))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
