@@ -41,6 +41,12 @@ class PromptsConfig(Section):
     """Keep at most this many, chosen by a seeded hash of the problem. Absent: all."""
     max_problem_chars: int = Field(default=20_000, ge=1)
     """A longer problem is dropped (and counted), characters."""
+    near_duplicates: float = Field(default=0.9, ge=0.0, le=1.0)
+    """A prompt that is at least this alike to another one (Jaccard similarity of runs of three words, same numbers) is
+    dropped. 0: off."""
+    decontaminate_ngram: int = Field(default=13, ge=0, le=100)
+    """A prompt that shares a run of this many words with a benchmark problem is dropped. Runs that many training
+    prompts share are wording of the task and do not count. 0: off."""
 
 
 class JudgeConfig(Section):

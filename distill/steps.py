@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from distill.errors import InputError
 from distill.evaluate import (
     Evaluated,
     Item,
@@ -25,65 +24,16 @@ from distill.grading import GraderPool
 from distill.judge_traces import judge_pools
 from distill.mix.stage import mix_stage
 from distill.models import ResolvedModel
-from distill.prompts import count_reasons, load_prompts
+from distill.prompts_stage import prompts_stage
 from distill.report import build_report, write_report
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir, now
-from distill.schema import Dropped, Example, IndexRow, Prompt, Score, Verdict, content_hash
-from distill.stages import benchmark_configs
+from distill.schema import Example, IndexRow, Prompt, Score, Verdict, content_hash
 from distill.terminal import bars
 from distill.train import Cell, CellWork, cells, train_all
 from distill.verify import pool_details, read_index, regrade
 from serve.batch import BatchConfig, complete
 from serve.deploy import deploy, undeploy
-
-
-def prompts_stage(current: Run) -> Manifest:
-    """Read and clean the prompts; the benchmarks first, since no training prompt may be in one."""
-    recipe, run_dir = current.recipe, current.run_dir
-    exclude: dict[str, str] = {}
-    drops: list[Dropped] = []
-    sizes = {}
-    for name, benchmark in benchmark_configs(recipe).items():
-        limit = recipe.prompts.max_problem_chars
-        loaded = load_prompts(
-            [benchmark.source],
-            base=current.base,
-            max_problem_chars=limit,
-            num_prompts=benchmark.num_prompts,
-            seed=recipe.seed,
-        )
-        if not loaded.prompts:
-            raise InputError(
-                f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source"
-            )
-        run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
-        exclude |= {prompt.prompt_id: name for prompt in loaded.prompts}
-        drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
-        sizes[name] = len(loaded.prompts)
-    config = recipe.prompts
-    loaded = load_prompts(
-        config.sources,
-        base=current.base,
-        max_problem_chars=config.max_problem_chars,
-        num_prompts=config.num_prompts,
-        seed=recipe.seed,
-        exclude=exclude,
-    )
-    if not loaded.prompts:
-        raise InputError(f"prompts: no usable row ({count_reasons(loaded.drops)}) -> correct prompts.sources")
-    run_dir.write_rows(loaded.prompts, Prompt, "prompts", "prompts.parquet")
-    run_dir.write_drops([*loaded.drops, *drops], "prompts")
-    reasons = count_reasons(loaded.drops)
-    current.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
-    return Manifest(
-        stage="prompts",
-        key="",
-        rows_in=len(loaded.prompts) + len(loaded.drops),
-        rows_out=len(loaded.prompts),
-        drops=reasons,
-        details={"benchmarks": sizes},
-    )
 
 
 def verify_stage(current: Run) -> Manifest:

@@ -25,10 +25,10 @@ from rich.console import Console
 from cluster.engine import engine_arguments, engine_environment
 from distill.config_teachers import VllmTeacher
 from distill.generate import generate_stage
+from distill.prompts_stage import prompts_stage
 from distill.recipe import find_recipe, load_recipe
 from distill.run import Run
 from distill.run_dir import RunDir
-from distill.steps import prompts_stage
 from distill.teachers.pools import Pool, build_request, sampling_params
 
 NUM_SAMPLES = 2

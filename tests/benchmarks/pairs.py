@@ -20,10 +20,10 @@ from typing import NamedTuple
 from rich.console import Console
 
 from distill.generate import generate_stage
+from distill.prompts_stage import prompts_stage
 from distill.recipe import find_recipe, load_recipe
 from distill.run import Run
 from distill.run_dir import RunDir
-from distill.steps import prompts_stage
 from distill.teachers.policy import AskPlan, PoolPlan, PoolState, is_complete, next_samples
 
 LEVEL_SIZES = (43, 90, 105, 128, 134)

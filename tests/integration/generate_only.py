@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from distill.generate import generate_stage
+from distill.prompts_stage import prompts_stage
 from distill.recipe import load_recipe
 from distill.run import Run
 from distill.run_dir import RunDir
-from distill.steps import prompts_stage
 
 
 def main(recipe: Path, run: str) -> None:

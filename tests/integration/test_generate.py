@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from distill.generate import generate_stage
+from distill.prompts_stage import prompts_stage
 from distill.recipe import parse_recipe
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Dropped, Trace
-from distill.steps import prompts_stage
 from tests.integration.chat_server import ChatServer, Reply, chat_server, completion
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 

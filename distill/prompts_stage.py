@@ -1,0 +1,89 @@
+"""Stage 1 as a step of a run: benchmarks first, then prompts that are new, whole, and in no benchmark."""
+
+import dataclasses
+from typing import NamedTuple
+
+from distill.clean_prompts import clean_prompts
+from distill.config import BenchmarkConfig
+from distill.errors import InputError
+from distill.prompts import Loaded, choose, count_reasons, load_prompts
+from distill.run import Run
+from distill.run_dir import Manifest
+from distill.schema import Dropped, Prompt
+from distill.stages import benchmark_configs
+
+
+class Benchmarks(NamedTuple):
+    """The benchmarks' problems by name, and the rows of theirs that cannot be used."""
+
+    prompts: dict[str, list[Prompt]]
+    drops: list[Dropped]
+
+
+def prompts_stage(current: Run) -> Manifest:
+    """Read and clean the prompts; the benchmarks first, since no training prompt may be in one."""
+    benchmarks = load_benchmarks(current)
+    loaded = load_training(current, benchmarks.prompts)
+    current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "prompts.parquet")
+    current.run_dir.write_drops([*loaded.drops, *benchmarks.drops], "prompts")
+    reasons, sizes = count_reasons(loaded.drops), {name: len(rows) for name, rows in benchmarks.prompts.items()}
+    current.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
+    return Manifest(
+        stage="prompts",
+        key="",
+        rows_in=len(loaded.prompts) + len(loaded.drops),
+        rows_out=len(loaded.prompts),
+        drops=reasons,
+        details={"benchmarks": sizes},
+    )
+
+
+def load_benchmarks(current: Run) -> Benchmarks:
+    """Read every benchmark of the recipe and write it into the run directory.
+
+    Raises:
+        InputError: a benchmark has no usable problem.
+    """
+    prompts: dict[str, list[Prompt]] = {}
+    drops: list[Dropped] = []
+    for name, benchmark in benchmark_configs(current.recipe).items():
+        loaded = _load_benchmark(current, name, benchmark)
+        current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
+        prompts[name] = loaded.prompts
+        drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
+    return Benchmarks(prompts, drops)
+
+
+def _load_benchmark(current: Run, name: str, benchmark: BenchmarkConfig) -> Loaded:
+    loaded = load_prompts(
+        [benchmark.source],
+        base=current.base,
+        max_problem_chars=current.recipe.prompts.max_problem_chars,
+        num_prompts=benchmark.num_prompts,
+        seed=current.recipe.seed,
+    )
+    if not loaded.prompts:
+        raise InputError(f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source")
+    return loaded
+
+
+def load_training(current: Run, benchmarks: dict[str, list[Prompt]]) -> Loaded:
+    """Read the training prompts, clean them, then choose as many as are wanted.
+
+    Raises:
+        InputError: no usable prompt is left.
+    """
+    config = current.recipe.prompts
+    loaded = load_prompts(
+        config.sources,
+        base=current.base,
+        max_problem_chars=config.max_problem_chars,
+        num_prompts=None,
+        seed=current.recipe.seed,
+        exclude={prompt.prompt_id: name for name, rows in benchmarks.items() for prompt in rows},
+    )
+    cleaned = clean_prompts(loaded.prompts, benchmarks, config, connect=lambda: current.session)
+    chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, current.recipe.seed)
+    if not chosen.prompts:
+        raise InputError(f"prompts: no usable row ({count_reasons(chosen.drops)}) -> correct prompts.sources")
+    return chosen
