@@ -1,4 +1,7 @@
-"""What the verbs do: a run directory held by one process at a time, libraries quiet, the result shown last."""
+"""What the verbs do: a run directory held by one process at a time, libraries quiet, the result shown last.
+
+Libraries that take seconds to import are imported by the verb that needs them: a finished run answers at once.
+"""
 
 import fcntl
 import signal
@@ -8,20 +11,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from distill.config import Recipe
 from distill.errors import InputError
-from distill.evaluate import Evaluated, evaluated_models, same_weights, serve_config
 from distill.pipeline import run
-from distill.report import build_report, render_terminal
 from distill.run import Run
 from distill.run_dir import RunDir
+from distill.schema import Prompt
 from distill.stages import stage_states
 from distill.terminal import quiet
-from serve.client import ask
-from serve.deploy import deploy, undeploy
+from distill.train import cells
+
+if TYPE_CHECKING:
+    from distill.evaluate import Evaluated
 
 
 def launch(recipe: Recipe, base: Path, uri: str) -> int:
@@ -33,20 +38,29 @@ def launch(recipe: Recipe, base: Path, uri: str) -> int:
         console.print(f"[bold]{recipe.name}[/] -> {uri}   [dim](libraries' messages: {log_file})[/]")
         had_work = run(recipe, base, run_dir, console)
         if had_work:
+            from distill.report import build_report, render_terminal
+
             console.print(render_terminal(build_report(recipe, run_dir)))
         minutes = (time.monotonic() - started) / 60
         console.print(f"finished in {minutes:.1f} minutes" if had_work else "nothing to do: every stage is done")
-        show_next(console, run_dir)
+        show_next(console, recipe, run_dir)
     return 0
 
 
-def show_next(console: Console, run_dir: RunDir) -> None:
+def show_next(console: Console, recipe: Recipe, run_dir: RunDir) -> None:
     """What a person does with a finished run."""
-    names = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path("train", "*@*")))
+    name = [cell.name for cell in cells(recipe) if cell.student == recipe.students[0]][-1]
     console.print("\nserve the students   distill serve " + run_dir.uri, markup=False)
-    if names:
-        console.print(f'ask one of them      distill ask {names[-1]} "What is 3 + 4?"', markup=False)
+    console.print(f'ask one of them      distill ask {name} "{sample_problem(recipe, run_dir)}"', markup=False)
     console.print("report               " + run_dir.path("report", "report.html"), markup=False)
+
+
+def sample_problem(recipe: Recipe, run_dir: RunDir) -> str:
+    """A short problem of the first benchmark, of the kind that the students were trained for."""
+    name = f"{recipe.evaluate.benchmarks[0]}.parquet"
+    table = run_dir.read_table("prompts", "benchmarks", name, row_type=Prompt, columns=("problem",))
+    short = [text for text in table.column("problem").to_pylist() if len(text) < 90 and '"' not in text]
+    return str(short[0]) if short else "What is 3 + 4?"
 
 
 def log_path(run_dir: RunDir) -> Path:
@@ -83,6 +97,8 @@ def load_run_recipe(run_dir: RunDir) -> Recipe:
 
 def show_report(run_dir: RunDir) -> int:
     """`distill report`."""
+    from distill.report import build_report, render_terminal
+
     console = Console()
     console.print(render_terminal(build_report(load_run_recipe(run_dir), run_dir)))
     console.print("report " + run_dir.path("report", "report.html"), markup=False, soft_wrap=True)
@@ -101,6 +117,9 @@ def show_status(run_dir: RunDir) -> int:
 
 def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) -> int:
     """`distill serve`: the run's students, and their untouched selves, until Ctrl-C."""
+    from distill.evaluate import evaluated_models, same_weights, serve_config
+    from serve.deploy import deploy, undeploy
+
     recipe = load_run_recipe(run_dir)
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         current = Run(recipe, Path.cwd(), run_dir, console, resources)
@@ -113,7 +132,8 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
         console.print(f"{url}/v1 answers the OpenAI protocol. Models:", markup=False)
         for model in models:
             console.print(f"  {model.name}", markup=False)
-        console.print(f'\ndistill ask {models[-1].name} "What is 3 + 4?" --url {url}', markup=False)
+        name = next((model.name for model in models if "@" in model.name), models[-1].name)
+        console.print(f'\ndistill ask {name} "{sample_problem(recipe, run_dir)}" --url {url}', markup=False)
         console.print("Ctrl-C stops it")
         wait_for_stop()
         console.print("stopping")
@@ -121,7 +141,7 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
     return 0
 
 
-def choose_models(models: list[Evaluated], names: tuple[str, ...]) -> list[Evaluated]:
+def choose_models(models: "list[Evaluated]", names: tuple[str, ...]) -> "list[Evaluated]":
     """The models to serve: those named, or all that are trained and their untouched selves.
 
     Raises:
@@ -151,6 +171,8 @@ def wait_for_stop() -> None:
 
 def ask_student(url: str, model: str, problem: str) -> int:
     """`distill ask`: stream one answer."""
+    from serve.client import ask
+
     for piece in ask(url, model, problem):
         print(piece, end="", flush=True)
     print()

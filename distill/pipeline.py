@@ -15,7 +15,6 @@ from distill.memory import PeakMemory
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir, now
 from distill.stages import StageState, stage_states
-from distill.steps import STEPS
 
 
 def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
@@ -28,6 +27,8 @@ def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
     stale = [state for state in states.values() if state.status != "done"]
     if not stale:
         return False
+    from distill.steps import STEPS  # here, since it imports all libraries: a finished run need not wait for them
+
     show_states(console, states)
     run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), "recipe.json")
     with ExitStack() as resources:
