@@ -119,7 +119,7 @@ class StudentConfig(Section):
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel workers (GPUs on a GPU cluster)."""
     zero_stage: int = Field(default=1, ge=0, le=3)
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage: what the workers share among them. One worker alone has nothing to share: 0 is quickest."""
 
 
 class TrainConfig(Section):

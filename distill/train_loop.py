@@ -268,8 +268,11 @@ class TrainingCell:
     def _update(self, rate: float) -> float:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
+        # Without ZeRO, DeepSpeed clips by the norm but does not tell it.
+        own = 0.0 if self.job.student.zero_stage else _grad_norm(self.engine)
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        told = self.engine.get_global_grad_norm()
+        return float(own if told is None else told)
 
     def _refuse_broken(self, value: float, step: int, batch: Sequence[int]) -> None:
         if math.isfinite(value):
@@ -306,6 +309,11 @@ class _Clock:
     def lap(self, name: str) -> None:
         self.laps[name] = round(time.monotonic() - self._since, 2)
         self._since = time.monotonic()
+
+
+def _grad_norm(engine: DeepSpeedEngine) -> float:
+    gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def _rank() -> int:

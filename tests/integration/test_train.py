@@ -87,7 +87,7 @@ class Fleet:
         self.run_dir, self.model = run_dir, model
         self.progress: list[Progress] = []
         self.works = [
-            work(run_dir, "full", student(FULL), model),
+            work(run_dir, "full", student(FULL, zero_stage=0), model),
             work(run_dir, "lora", student(LORA), model),
             work(run_dir, "pair", student(FULL, num_workers=2, zero_stage=3), model),
             work(run_dir, "broken", student(FULL), broken),
