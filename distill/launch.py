@@ -128,7 +128,9 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
         models = [model for model in models if first[model.name] == model.name]
         config = serve_config(recipe.serve, current.session.device, host=host, port=port)
         console.print(f"  [dim]starting {', '.join(model.name for model in models)} ...[/]")
-        url = deploy([model.endpoint for model in models], config, log_dir=current.session.log_dir)
+        card = chat_card(recipe)
+        endpoints = [model.endpoint.model_copy(update={"metadata": card}) for model in models]
+        url = deploy(endpoints, config, log_dir=current.session.log_dir)
         console.print(f"{url}/v1 answers the OpenAI protocol. Models:", markup=False)
         for model in models:
             console.print(f"  {model.name}", markup=False)
@@ -139,6 +141,12 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
         console.print("stopping")
         undeploy()
     return 0
+
+
+def chat_card(recipe: Recipe) -> dict[str, str]:
+    """How students want to be asked, for whoever asks them by hand: `distill ask` reads it under /v1/models."""
+    chat = recipe.student_chat
+    return {"template": chat.template} | ({"system": chat.system} if chat.system else {})
 
 
 def choose_models(models: "list[Evaluated]", names: tuple[str, ...]) -> "list[Evaluated]":

@@ -23,6 +23,8 @@ def ask(
 ) -> Iterator[str]:
     """Stream the answer of `model` to one question, piece by piece.
 
+    The question is put as the model's metadata say that it was trained (`system`, `template`), where they say so.
+
     Raises:
         ServeError: nothing listens at `base_url`, or the endpoint refuses the question.
         UnknownModelError: no model of that name is served there.
@@ -32,7 +34,15 @@ def ask(
         raise ServeError(f"no endpoint at {base_url}: start one with `distill serve RUN`")
     if model not in names:
         raise UnknownModelError(f"{base_url} serves no model {model!r}. It serves: {', '.join(sorted(names))}")
-    yield from _stream(base_url, model, text, {"max_tokens": max_tokens, "temperature": temperature, "seed": seed})
+    turns = question_turns(text, names[model])
+    yield from _stream(base_url, model, turns, {"max_tokens": max_tokens, "temperature": temperature, "seed": seed})
+
+
+def question_turns(text: str, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Chat turns that put a question in a model's own format."""
+    system, template = metadata.get("system"), str(metadata.get("template") or "{problem}")
+    turns = [{"role": "system", "content": str(system)}] if system else []
+    return [*turns, {"role": "user", "content": template.replace("{problem}", text)}]
 
 
 def served_models(base_url: str) -> dict[str, dict[str, Any]]:
@@ -63,11 +73,13 @@ def first_answers(base_url: str, models: Sequence[str]) -> None:
         list(pool.map(answer, models))
 
 
-def _stream(base_url: str, model: str, text: str, sampling: Mapping[str, Any]) -> Iterator[str]:
+def _stream(
+    base_url: str, model: str, turns: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
+) -> Iterator[str]:
     try:
         stream = _client(base_url, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(
             model=model,
-            messages=[{"role": "user", "content": text}],
+            messages=list(turns),
             stream=True,
             **{key: value for key, value in sampling.items() if value is not None},
         )

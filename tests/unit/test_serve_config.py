@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from serve.client import question_turns
 from serve.config import Endpoint, ServeConfig, adapter_rank, group_engines
 
 
@@ -100,3 +101,12 @@ def test_engine_arguments_that_endpoints_decide_are_refused(key: str) -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="max_modellen"):
         ServeConfig.model_validate({"max_modellen": 512})
+
+
+def test_a_question_is_put_as_the_model_was_trained() -> None:
+    card = {"system": "Answer.", "template": "Q: {problem}"}
+    assert question_turns("{1} + 1?", card) == [
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": "Q: {1} + 1?"},
+    ]
+    assert question_turns("1 + 1?", {}) == [{"role": "user", "content": "1 + 1?"}]
