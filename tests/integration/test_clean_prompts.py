@@ -1,4 +1,4 @@
-"""The prompts stage with enough prompts for Ray Data: what is planted goes, a template set stays, the order is no matter."""
+"""The prompts stage with enough prompts for Ray Data: what is planted goes, a template set stays, in any order."""
 
 import json
 import random
@@ -26,7 +26,7 @@ EXAM = {f"{TEMPLATE} {a} - {a} =": "0" for a in range(80)} | {
     "What has keys and no lock?": "a piano",
 }
 TRAIN = "A train leaves the town of Arden at noon and goes north at sixty miles per hour. How far is it at one?"
-STORY = "Anna picks 12 apples in the morning and 7 in the evening, then gives 5 of them to her brother, who lives next door."
+STORY = "Anna picks 12 apples in the morning and 7 in the evening, then gives 5 of them to Tom, who lives next door."
 TWINS = [STORY, STORY.replace("Anna", "Maria"), STORY.replace("apples", "Apples  ").replace(", then", " then")]
 PLANTED = {**dict.fromkeys(TWINS, "14"), TRAIN: "60", "What has keys, and no lock": "a piano"}
 OTHER_NUMBER = {STORY.replace("12", "13"): "15"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from distill.clean_prompts import clean_prompts
 from distill.config import PromptsConfig
 from distill.near_duplicates import similarity, tell
-from distill.ngrams import NUM_BUCKETS, tokens
+from distill.ngrams import NUM_BUCKETS, content, tokens
 from distill.schema import Prompt, prompt_id
 
 STORY = "Anna picks 12 apples in the morning and 7 apples in the evening, then she gives 5 of them to her brother Tom."
