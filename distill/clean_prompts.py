@@ -59,6 +59,8 @@ def clean_prompts(
         connect: joins the Ray cluster; called for many prompts only.
     """
     size = config.decontaminate_ngram
+    if not (size or config.near_duplicates):
+        return Cleaned(list(prompts), [])
     sources = benchmark_ngrams(benchmarks, size) if size else {}
     exam = Exam(np.sort(np.fromiter(sources, dtype=np.uint64)), size)
     common, features = _features(prompts, exam, connect)
@@ -115,12 +117,12 @@ def _features_on_ray(prompts: Sequence[Prompt], exam: Exam) -> tuple[Any, Featur
     exam_ref = ray.put(exam)
 
     def count(batch: pa.Table) -> pa.Table:
-        return pa.table(count_shingles(map(tokens, batch["problem"].to_pylist())), names=["bucket", "count"])
+        buckets, counts = count_shingles(map(tokens, batch["problem"].to_pylist()))
+        return pa.table({"bucket": buckets, "count": counts})
 
     counted = _batches(data.map_batches(count, batch_format="pyarrow", batch_size=BATCH))
-    common = common_shingles(
-        _sum(tuple(column.to_numpy() for column in batch.columns) for batch in counted), len(prompts)
-    )
+    total = _sum((batch["bucket"].to_numpy(), batch["count"].to_numpy()) for batch in counted)
+    common = common_shingles(total, len(prompts))
     common_ref = ray.put(common)
 
     def compute(batch: pa.Table) -> pa.Table:

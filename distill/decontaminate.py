@@ -17,8 +17,6 @@ from distill.schema import Prompt
 
 WHOLE = "whole"
 """Set before a whole problem's tokens, so that its hash is never that of a run inside a longer one."""
-
-
 FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 """Asymptote code as MATH has it: its coordinates and colours are alike everywhere."""
 
@@ -50,7 +48,7 @@ def benchmark_ngrams(benchmarks: Mapping[str, Iterable[Prompt]], size: int) -> d
 
 def _evidence(problem: str, size: int) -> Any:
     """[1 + runs] uint64: the whole, then every run of a problem that is long enough to have any."""
-    whole, words = np.array([_whole(problem)], dtype=np.uint64), told(problem)
+    whole, words = np.array([_whole(problem)], dtype=np.uint64), without_figures(problem)
     return np.concatenate([whole, ngrams(words, size)]) if len(words) >= size else whole
 
 
@@ -58,7 +56,7 @@ def _whole(problem: str) -> int:
     return gram_hash([WHOLE, *tokens(problem)])
 
 
-def told(problem: str) -> list[str]:
+def without_figures(problem: str) -> list[str]:
     """The tokens of a problem without its figures."""
     return tokens(FIGURE.sub(" ", problem))
 
@@ -83,13 +81,13 @@ def find_hit(problem: str, grams: Any, common: Any, size: int) -> int | None:
     place = np.minimum(np.searchsorted(grams, evidence), len(grams) - 1)
     is_hit = grams[place] == evidence
     if len(evidence) > 1 and is_hit.any():
-        is_hit[1:] &= _is_telling(told(problem), common, size)
+        is_hit[1:] &= _is_telling(without_figures(problem), common, size)
     return int(evidence[is_hit.argmax()]) if is_hit.any() else None
 
 
 def to_match(prompt: Prompt, hit: int, grams: Mapping[int, Source], size: int) -> Match:
     """What a hit was, for the audit: the benchmark problem and the run in words."""
-    words = told(prompt.problem)
+    words = without_figures(prompt.problem)
     runs = (words[start : start + size] for start in range(len(words) - size + 1))
     is_whole = _whole(prompt.problem) == hit
     found = tokens(prompt.problem) if is_whole else next(run for run in runs if gram_hash(run) == hit)
