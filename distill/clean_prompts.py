@@ -78,7 +78,7 @@ def _features(prompts: Sequence[Prompt], exam: Exam, connect: Callable[[], objec
         connect()
         return _features_on_ray(prompts, exam)
     problems = [prompt.problem for prompt in prompts]
-    common = common_shingles(_sum([count_shingles(map(tokens, problems))]), len(prompts))
+    common = common_shingles(add_counts([count_shingles(map(tokens, problems))]), len(prompts))
     references = [prompt.reference for prompt in prompts]
     return common, _gather(build_features(range(len(prompts)), problems, references, exam, common), len(prompts))
 
@@ -92,10 +92,11 @@ def build_features(
         yield row, signature(tell(problem, reference, common)), hit
 
 
-def _sum(counted: Iterable[tuple[Any, Any]]) -> Any:
+def add_counts(counted: Iterable[tuple[Any, Any]]) -> Any:
+    """[NUM_BUCKETS] int64: the sum of `count_shingles` over batches; several may come as one, so a counter may repeat."""
     total = np.zeros(NUM_BUCKETS, dtype=np.int64)
     for buckets, counts in counted:
-        total[buckets] += counts
+        np.add.at(total, buckets, counts)
     return total
 
 
@@ -121,13 +122,14 @@ def _features_on_ray(prompts: Sequence[Prompt], exam: Exam) -> tuple[Any, Featur
         return pa.table({"bucket": buckets, "count": counts})
 
     counted = _batches(data.map_batches(count, batch_format="pyarrow", batch_size=BATCH))
-    total = _sum((batch["bucket"].to_numpy(), batch["count"].to_numpy()) for batch in counted)
+    total = add_counts((batch["bucket"].to_numpy(), batch["count"].to_numpy()) for batch in counted)
     common = common_shingles(total, len(prompts))
     common_ref = ray.put(common)
 
     def compute(batch: pa.Table) -> pa.Table:
-        columns = [batch[name].to_pylist() for name in ("row", "problem", "reference")]
-        rows, bands, hits = zip(*build_features(*columns, ray.get(exam_ref), ray.get(common_ref)), strict=True)
+        row, problem, reference = (batch[name].to_pylist() for name in ("row", "problem", "reference"))
+        built = build_features(row, problem, reference, ray.get(exam_ref), ray.get(common_ref))
+        rows, bands, hits = zip(*built, strict=True)
         signatures = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(bands)), NUM_BANDS)
         return pa.table({"row": rows, "bands": signatures, "hit": pa.array(hits, pa.uint64())})
 

@@ -21,10 +21,20 @@ pytestmark = pytest.mark.integration
 
 TEMPLATE = "State the final answer to the following arithmetic problem:"
 SUMS = {f"{TEMPLATE} {a} + {b} =": str(a + b) for a in range(80) for b in range(64)}
-EXAM = {f"{TEMPLATE} {a} - {a} =": "0" for a in range(80)} | {
-    "A train leaves the town of Arden at noon and goes north at sixty miles per hour until it reaches the lake.": "4",
-    "What has keys and no lock?": "a piano",
-}
+MAPS = [
+    f"On the map of an old town find the shortest way from the gate to the tower by these streets: {way}"
+    for way in (" ".join(random.Random(seed).choices("abcdefghijklmnop", k=12)) for seed in range(75))
+]
+NEAR_LIMIT = dict.fromkeys(MAPS[:65], "left")
+"""A template in 65 prompts where 53 make it wording: a count that is lost anywhere gives these prompts away."""
+EXAM = (
+    dict.fromkeys(MAPS[65:], "left")
+    | {f"{TEMPLATE} {a} - {a} =": "0" for a in range(80)}
+    | {
+        "A train leaves the town of Arden at noon and goes north at sixty miles per hour until it reaches the lake.": "4",
+        "What has keys and no lock?": "a piano",
+    }
+)
 TRAIN = "A train leaves the town of Arden at noon and goes north at sixty miles per hour. How far is it at one?"
 STORY = "Anna picks 12 apples in the morning and 7 in the evening, then gives 5 of them to Tom, who lives next door."
 TWINS = [STORY, STORY.replace("Anna", "Maria"), STORY.replace("apples", "Apples  ").replace(", then", " then")]
@@ -48,7 +58,9 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 
 
 def run_prompts(folder: Path, resources: ExitStack, *, seed: int) -> Done:
-    rows = [{"problem": text, "answer": answer} for text, answer in (SUMS | PLANTED | OTHER_NUMBER).items()]
+    rows = [
+        {"problem": text, "answer": answer} for text, answer in (SUMS | NEAR_LIMIT | PLANTED | OTHER_NUMBER).items()
+    ]
     random.Random(seed).shuffle(rows)
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     exam = [{"problem": text, "answer": answer} for text, answer in EXAM.items()]
@@ -81,8 +93,8 @@ def test_there_were_enough_prompts_for_ray(on_ray: Done) -> None:
     assert "session" in vars(on_ray.current), "Ray was not joined"
 
 
-def test_a_template_set_and_a_story_with_another_number_stay(on_ray: Done) -> None:
-    assert set(SUMS) | set(OTHER_NUMBER) <= on_ray.prompts
+def test_template_sets_and_a_story_with_another_number_stay(on_ray: Done) -> None:
+    assert set(SUMS) | set(NEAR_LIMIT) | set(OTHER_NUMBER) <= on_ray.prompts
 
 
 def test_of_near_duplicates_the_one_of_smallest_identity_stays(on_ray: Done) -> None:
@@ -105,7 +117,7 @@ def test_contaminated_prompts_go_and_say_what_they_matched(on_ray: Done) -> None
 def test_the_numbers_add_up(on_ray: Done) -> None:
     manifest = on_ray.manifest
     assert manifest.drops == {"near duplicate": 2, "shares words with a benchmark": 2}
-    assert manifest.rows_in == len(SUMS) + len(PLANTED) + len(OTHER_NUMBER) == manifest.rows_out + 4
+    assert manifest.rows_in == len(SUMS) + len(NEAR_LIMIT) + len(PLANTED) + len(OTHER_NUMBER) == manifest.rows_out + 4
 
 
 def test_in_one_process_and_in_another_order_the_result_is_the_same(

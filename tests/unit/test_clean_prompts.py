@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.clean_prompts import clean_prompts
+from distill.clean_prompts import add_counts, clean_prompts
 from distill.config import PromptsConfig
 from distill.near_duplicates import similarity, tell
 from distill.ngrams import NUM_BUCKETS, content, tokens
@@ -83,6 +83,11 @@ def test_another_sign_or_another_answer_is_another_problem() -> None:
 def test_a_problem_that_is_wording_throughout_still_stays_once() -> None:
     copies = [f"{STORY}{'.' * number}" for number in range(40)]
     assert len(clean(copies)[0]) == 1
+
+
+def test_counts_of_a_shingle_that_come_in_one_block_are_added() -> None:
+    total = add_counts([(np.array([3, 5, 3], dtype=np.uint64), np.array([2, 1, 4])), (np.array([5]), np.array([1]))])
+    assert (total[3], total[5], total.sum()) == (6, 2, 8)
 
 
 def test_the_code_of_a_figure_is_no_evidence() -> None:
