@@ -93,7 +93,7 @@ def build_features(
 
 
 def add_counts(counted: Iterable[tuple[Any, Any]]) -> Any:
-    """[NUM_BUCKETS] int64: the sum of `count_shingles` over batches; several may come as one, so a counter may repeat."""
+    """[NUM_BUCKETS] int64: the sum of `count_shingles` over batches; a block of several repeats counters."""
     total = np.zeros(NUM_BUCKETS, dtype=np.int64)
     for buckets, counts in counted:
         np.add.at(total, buckets, counts)

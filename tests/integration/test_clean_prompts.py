@@ -31,7 +31,7 @@ EXAM = (
     dict.fromkeys(MAPS[65:], "left")
     | {f"{TEMPLATE} {a} - {a} =": "0" for a in range(80)}
     | {
-        "A train leaves the town of Arden at noon and goes north at sixty miles per hour until it reaches the lake.": "4",
+        "A train leaves the town of Arden at noon and goes north at sixty miles per hour until it is home.": "4",
         "What has keys and no lock?": "a piano",
     }
 )
