@@ -1,23 +1,40 @@
 """Near-duplicates and contaminated prompts taken out, each with what it matched; on Ray Data where there are many."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
 
 from distill.config import PromptsConfig
-from distill.decontaminate import Source, benchmark_ngrams, find_contaminated, hits
-from distill.near_duplicates import find_near_duplicates, signature
+from distill.decontaminate import Match, benchmark_ngrams, find_hit, to_match
+from distill.near_duplicates import NUM_BANDS, NearDuplicate, find_near_duplicates, signature, tell
+from distill.ngrams import NUM_BUCKETS, common_shingles, count_shingles, tokens
 from distill.schema import Dropped, Prompt, dropped
 
 STAGE = "prompts"
 RAY_FROM = 5_000
-"""Prompts from which Ray Data is faster than this process alone (it costs a second or two by itself)."""
+"""Prompts from which Ray Data is used; it costs a second or two by itself."""
+BATCH = 1024
+"""Prompts per batch of a Ray task."""
+
+
+class Exam(NamedTuple):
+    """The benchmarks' n-grams as a worker needs them."""
+
+    grams: Any
+    """[grams] uint64, ascending; empty: no benchmark is compared."""
+    size: int
+    """Tokens per n-gram."""
 
 
 class Features(NamedTuple):
-    """What the comparison needs of every prompt, by prompt id."""
+    """What the comparison needs of every prompt, by its row."""
 
-    signatures: dict[str, Any]
-    hits: dict[str, list[int]]
+    signatures: Any
+    """[prompts, bands] uint64."""
+    hits: dict[int, int]
+    """Row -> the telling n-gram that a benchmark holds."""
 
 
 class Cleaned(NamedTuple):
@@ -42,81 +59,106 @@ def clean_prompts(
         connect: joins the Ray cluster; called for many prompts only.
     """
     size = config.decontaminate_ngram
-    grams = benchmark_ngrams(benchmarks, size) if size else {}
+    if not (size or config.near_duplicates):
+        return Cleaned(list(prompts), [])
+    sources = benchmark_ngrams(benchmarks, size) if size else {}
+    exam = Exam(np.sort(np.fromiter(sources, dtype=np.uint64)), size)
+    common, features = _features(prompts, exam, connect)
+    matches = [to_match(prompts[row], hit, sources, size) for row, hit in features.hits.items()]
+    rest = [row for row in range(len(prompts)) if row not in features.hits]
+    twins = _twins([prompts[row] for row in rest], features.signatures[rest], common, config.near_duplicates)
+    gone = {twin.prompt.prompt_id for twin in twins}
+    stay = [prompts[row] for row in rest if prompts[row].prompt_id not in gone]
+    return Cleaned(stay, [*map(_contaminated, matches), *map(_repeated, twins)])
+
+
+def _features(prompts: Sequence[Prompt], exam: Exam, connect: Callable[[], object]) -> tuple[Any, Features]:
+    """The task's wording, then every prompt's features in the light of it."""
     if len(prompts) >= RAY_FROM:
         connect()
-        features = _features_on_ray(prompts, grams, size)
-    else:
-        features = build_features(prompts, grams, size)
-    drops = _contaminated(prompts, features, grams, size)
-    gone = {name for name, _ in drops}
-    rest = [prompt for prompt in prompts if prompt.prompt_id not in gone]
-    drops += _near_duplicates(rest, features, config.near_duplicates)
-    gone = {name for name, _ in drops}
-    return Cleaned([one for one in rest if one.prompt_id not in gone], [drop for _, drop in drops])
+        return _features_on_ray(prompts, exam)
+    problems = [prompt.problem for prompt in prompts]
+    common = common_shingles(add_counts([count_shingles(map(tokens, problems))]), len(prompts))
+    references = [prompt.reference for prompt in prompts]
+    return common, _gather(build_features(range(len(prompts)), problems, references, exam, common), len(prompts))
 
 
-def build_features(prompts: Sequence[Prompt], grams: Mapping[int, Source], size: int) -> Features:
-    """Signatures and benchmark n-grams of some prompts."""
-    return Features(
-        {prompt.prompt_id: signature(prompt.problem) for prompt in prompts},
-        {prompt.prompt_id: hits(prompt.problem, grams, size) if grams else [] for prompt in prompts},
-    )
+def build_features(
+    rows: Sequence[int], problems: Sequence[str], references: Sequence[str], exam: Exam, common: Any
+) -> Iterator[tuple[int, Any, int | None]]:
+    """Row, signature and telling benchmark n-gram of some prompts."""
+    for row, problem, reference in zip(rows, problems, references, strict=True):
+        hit = find_hit(problem, exam.grams, common, exam.size) if len(exam.grams) else None
+        yield row, signature(tell(problem, reference, common)), hit
 
 
-def _features_on_ray(prompts: Sequence[Prompt], grams: Mapping[int, Source], size: int) -> Features:
-    import pyarrow as pa
+def add_counts(counted: Iterable[tuple[Any, Any]]) -> Any:
+    """[NUM_BUCKETS] int64: the sum of `count_shingles` over batches; a block of several repeats counters."""
+    total = np.zeros(NUM_BUCKETS, dtype=np.int64)
+    for buckets, counts in counted:
+        np.add.at(total, buckets, counts)
+    return total
+
+
+def _gather(built: Iterable[tuple[int, Any, int | None]], num_prompts: int) -> Features:
+    signatures, hits = np.zeros((num_prompts, NUM_BANDS), dtype=np.uint64), {}
+    for row, bands, hit in built:
+        signatures[row] = bands
+        if hit is not None:
+            hits[row] = hit
+    return Features(signatures, dict(sorted(hits.items())))
+
+
+def _features_on_ray(prompts: Sequence[Prompt], exam: Exam) -> tuple[Any, Features]:
+    """The same functions in Ray tasks; what is large and the same for all is put once."""
     import ray
     import ray.data
 
-    shared = ray.put(dict(grams))
+    data = ray.data.from_arrow(_table(prompts)).repartition(-(-len(prompts) // BATCH))
+    exam_ref = ray.put(exam)
+
+    def count(batch: pa.Table) -> pa.Table:
+        buckets, counts = count_shingles(map(tokens, batch["problem"].to_pylist()))
+        return pa.table({"bucket": buckets, "count": counts})
+
+    counted = _batches(data.map_batches(count, batch_format="pyarrow", batch_size=BATCH))
+    total = add_counts((batch["bucket"].to_numpy(), batch["count"].to_numpy()) for batch in counted)
+    common = common_shingles(total, len(prompts))
+    common_ref = ray.put(common)
 
     def compute(batch: pa.Table) -> pa.Table:
-        mine, ids = ray.get(shared), batch.column("prompt_id").to_pylist()
-        texts = batch.column("problem").to_pylist()
-        found = [hits(text, mine, size) if mine else [] for text in texts]
-        bands = [signature(text).tolist() for text in texts]
-        uint64s = pa.list_(pa.uint64())
-        return pa.table({"prompt_id": ids, "bands": pa.array(bands, uint64s), "hits": pa.array(found, uint64s)})
+        row, problem, reference = (batch[name].to_pylist() for name in ("row", "problem", "reference"))
+        built = build_features(row, problem, reference, ray.get(exam_ref), ray.get(common_ref))
+        rows, bands, hits = zip(*built, strict=True)
+        signatures = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(bands)), NUM_BANDS)
+        return pa.table({"row": rows, "bands": signatures, "hit": pa.array(hits, pa.uint64())})
 
-    table = pa.table({"prompt_id": [p.prompt_id for p in prompts], "problem": [p.problem for p in prompts]})
-    computed = ray.data.from_arrow(table).repartition(max(2, len(prompts) // RAY_FROM))
-    features = Features({}, {})
-    for batch in computed.map_batches(compute, batch_format="pyarrow", batch_size=1024).iter_batches(
-        batch_format="pyarrow", batch_size=None
-    ):
-        for name, bands, found in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            features.signatures[name], features.hits[name] = bands, found
-    return features
+    computed = _batches(data.map_batches(compute, batch_format="pyarrow", batch_size=BATCH))
+    built = (row for batch in computed for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    return common, _gather(built, len(prompts))
 
 
-def _contaminated(
-    prompts: Sequence[Prompt], features: Features, grams: Mapping[int, Source], size: int
-) -> list[tuple[str, Dropped]]:
-    by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    matches = find_contaminated(prompts, features.hits, grams, size)
-    return [
-        (
-            match.prompt_id,
-            _drop(
-                by_id[match.prompt_id],
-                "shares words with a benchmark",
-                f"{match.source.benchmark} {match.source.prompt_id}: {match.run}",
-            ),
-        )
-        for match in matches
-    ]
+def _table(prompts: Sequence[Prompt]) -> pa.Table:
+    problems, references = [prompt.problem for prompt in prompts], [prompt.reference for prompt in prompts]
+    return pa.table({"row": range(len(prompts)), "problem": problems, "reference": references})
 
 
-def _near_duplicates(prompts: Sequence[Prompt], features: Features, threshold: float) -> list[tuple[str, Dropped]]:
-    found = find_near_duplicates(prompts, features.signatures, threshold) if threshold else []
-    return [
-        (
-            one.prompt.prompt_id,
-            _drop(one.prompt, "near duplicate", f"{one.kept.prompt_id} ({one.similarity:.2f}): {one.kept.problem}"),
-        )
-        for one in found
-    ]
+def _batches(data: Any) -> Iterable[pa.Table]:
+    return cast(Iterable[pa.Table], data.iter_batches(batch_format="pyarrow", batch_size=None))
+
+
+def _twins(prompts: Sequence[Prompt], signatures: Any, common: Any, threshold: float) -> list[NearDuplicate]:
+    return find_near_duplicates(prompts, signatures, common, threshold) if threshold else []
+
+
+def _contaminated(match: Match) -> Dropped:
+    detail = f"{match.source.benchmark} {match.source.prompt_id}: {match.run}"
+    return _drop(match.prompt, "shares words with a benchmark", detail)
+
+
+def _repeated(twin: NearDuplicate) -> Dropped:
+    detail = f"{twin.kept.prompt_id} ({twin.similarity:.2f}): {twin.kept.problem}"
+    return _drop(twin.prompt, "near duplicate", detail)
 
 
 def _drop(prompt: Prompt, reason: str, detail: str) -> Dropped:

@@ -42,11 +42,12 @@ class PromptsConfig(Section):
     max_problem_chars: int = Field(default=20_000, ge=1)
     """A longer problem is dropped (and counted), characters."""
     near_duplicates: float = Field(default=0.9, ge=0.0, le=1.0)
-    """A prompt that is at least this alike to another one (Jaccard similarity of runs of three words, same numbers) is
-    dropped. 0: off."""
+    """A prompt that is at least this alike to another one is dropped: Jaccard similarity, 0 to 1, of their runs of
+    three words, where numbers, mathematical signs and the answer are the same. Below 0.6 some are not found. 0: off."""
     decontaminate_ngram: int = Field(default=13, ge=0, le=100)
-    """A prompt that shares a run of this many words with a benchmark problem is dropped. Runs that many training
-    prompts share are wording of the task and do not count. 0: off."""
+    """A prompt that shares a run of this many words, numbers and signs with a problem of a benchmark is dropped, as is
+    one that is such a problem as a whole. A run that is half wording of the task does not count: wording is what more
+    than 1 % of the prompts, and more than 20, share. 0: off."""
 
 
 class JudgeConfig(Section):
