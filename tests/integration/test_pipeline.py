@@ -29,6 +29,8 @@ device = "cpu"
 sources = ["{teacher}"]
 [models.student]
 sources = ["{student}"]
+[generate]
+stop_early = false
 [prompts]
 sources = [{{ kind = "file", path = "prompts.jsonl", answer_kind = "number" }}]
 [[teachers]]
