@@ -13,7 +13,7 @@ from typing import Any
 from cluster.engine import parallel_arguments
 from cluster.session import Device, Session
 from distill.config import EvaluateConfig, Recipe, ServeSection
-from distill.grading import VERIFIER_VERSION, Grade, GradeRequest
+from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.models import ResolvedModel
 from distill.render import chat_messages
 from distill.run_dir import RunDir
@@ -154,20 +154,18 @@ def score_rows(
     grade_batch: Callable[[Sequence[GradeRequest]], list[Grade]],
 ) -> list[Score]:
     """Grade answered rows. A row that the endpoint could not answer is ERROR, never a wrong answer."""
-    grades = iter(grade_batch([_grade_request(row, prompts, evaluate) for row in rows if not row["error"]]))
+    requests = [
+        grade_request(
+            prompts[row["prompt_id"]],
+            row["completion"],
+            finish_reason=row["finish_reason"],
+            reasoning_end=evaluate.reasoning_end,
+        )
+        for row in rows
+        if not row["error"]
+    ]
+    grades = iter(grade_batch(requests))
     return [_score(row, _failed(row) if row["error"] else next(grades)) for row in rows]
-
-
-def _grade_request(row: Mapping[str, Any], prompts: Mapping[str, Prompt], evaluate: EvaluateConfig) -> GradeRequest:
-    prompt = prompts[row["prompt_id"]]
-    return GradeRequest(
-        completion=row["completion"],
-        reference=prompt.reference,
-        answer_kind=prompt.answer_kind,
-        entry=prompt.entry,
-        finish_reason=row["finish_reason"],
-        reasoning_end=evaluate.reasoning_end,
-    )
 
 
 def _failed(row: Mapping[str, Any]) -> Grade:

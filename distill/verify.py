@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from distill.config import VerifyConfig
-from distill.grading import VERIFIER_VERSION, GradeRequest, GraderPool
+from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
 from distill.run_dir import RunDir
 from distill.schema import IndexRow, Prompt, Trace, Verdict, arrow_schema
 from distill.teachers.pools import Pool
@@ -56,7 +56,13 @@ def needs_grading(trace: Trace) -> bool:
 
 
 def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], verify: VerifyConfig) -> Iterator[Trace]:
-    requests = [grade_request(trace, prompts[trace.prompt_id], pool.teacher.reasoning_end) for trace in traces]
+    delimiter = pool.teacher.reasoning_end
+    requests = [
+        grade_request(
+            prompts[trace.prompt_id], trace.completion, finish_reason=trace.finish_reason, reasoning_end=delimiter
+        )
+        for trace in traces
+    ]
     memory_bytes = verify.memory_mb << 20
     with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
         for trace, grade in zip(traces, graders.grade_batch(requests), strict=True):
@@ -68,18 +74,6 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
                 detail=grade.detail,
                 verifier=VERIFIER_VERSION,
             )
-
-
-def grade_request(trace: Trace, prompt: Prompt, reasoning_end: str) -> GradeRequest:
-    """What the verifier needs to know of a trace."""
-    return GradeRequest(
-        completion=trace.completion,
-        reference=prompt.reference,
-        answer_kind=prompt.answer_kind,
-        entry=prompt.entry,
-        finish_reason=trace.finish_reason,
-        reasoning_end=reasoning_end,
-    )
 
 
 def pool_details(rows: Iterable[IndexRow], num_prompts: int) -> dict[str, Any]:

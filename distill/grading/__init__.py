@@ -2,6 +2,6 @@
 
 from distill.grading.grade import grade
 from distill.grading.pool import GraderPool
-from distill.grading.types import VERIFIER_VERSION, Grade, GradeRequest
+from distill.grading.types import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 
-__all__ = ["VERIFIER_VERSION", "Grade", "GradeRequest", "GraderPool", "grade"]
+__all__ = ["VERIFIER_VERSION", "Grade", "GradeRequest", "GraderPool", "grade", "grade_request"]

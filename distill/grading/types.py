@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
 
 from distill.schema import Verdict
 
@@ -9,6 +10,17 @@ RULES_VERSION = 2
 """Raised whenever a change to our own rules can change a verdict."""
 
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")
+
+
+class Graded(Protocol):
+    """What a prompt says of its right answer."""
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def answer_kind(self) -> str: ...
+    @property
+    def entry(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,18 @@ class GradeRequest:
     """Delimiter after which the answer part begins; "" for a model that has none."""
     must_reason: bool = False
     """The model always closes its reasoning (its template may open it unseen): no delimiter means no answer."""
+
+
+def grade_request(prompt: Graded, completion: str, *, finish_reason: str, reasoning_end: str) -> GradeRequest:
+    """What the grader needs to know of a completion for a prompt."""
+    return GradeRequest(
+        completion=completion,
+        reference=prompt.reference,
+        answer_kind=prompt.answer_kind,
+        entry=prompt.entry,
+        finish_reason=finish_reason,
+        reasoning_end=reasoning_end,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from distill.config import VerifyConfig
 from distill.config_teachers import AskedTeacher, GenerateConfig
-from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
+from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.run_dir import RunDir
 from distill.schema import Dropped, Style, Trace, content_hash, dropped
 from distill.teachers.policy import AskPlan, PoolState, is_complete, is_solved, next_samples
@@ -175,7 +175,9 @@ class Asker:
                     return Answered(None, failure(request, prompt, "failed", f"{attempt} attempts, the last: {error}"))
                 await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
                 continue
-            grade = await self.grader.grade(grade_request(completion, prompt, pool.teacher.reasoning_end))
+            ended, delimiter = completion.finish_reason, pool.teacher.reasoning_end
+            asked = grade_request(prompt, completion.text, finish_reason=ended, reasoning_end=delimiter)
+            grade = await self.grader.grade(asked)
             trace = to_trace(request, pool, completion, grade, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
         raise AssertionError("unreachable: the last attempt returns")
@@ -201,18 +203,6 @@ def _recovered(prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolStat
 def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
     """Identity of a batch: the same prompts in the same state, asked by the same teachers."""
     return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
-
-
-def grade_request(completion: Completion, prompt: PromptRow, reasoning_end: str) -> GradeRequest:
-    """What the verifier needs to know of a completion."""
-    return GradeRequest(
-        completion=completion.text,
-        reference=prompt.reference,
-        answer_kind=prompt.answer_kind,
-        entry=prompt.entry,
-        finish_reason=completion.finish_reason,
-        reasoning_end=reasoning_end,
-    )
 
 
 def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from distill.config import VerifyConfig
 from distill.config_teachers import DatasetTeacher, TraceColumns
-from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
+from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.models import load_tokenizer
 from distill.prompts import RawRow, read_source, source_name
 from distill.run_dir import RunDir
@@ -56,7 +56,16 @@ def import_pool(
     memory_bytes = verify.memory_mb << 20
     with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
         for batch in iter(lambda: list(islice(rows, SHARD_ROWS)), []):
-            grades = graders.grade_batch([_grade_request(row, prompts[row.prompt_id], teacher) for row in batch])
+            requests = [
+                grade_request(
+                    prompts[row.prompt_id],
+                    row.completion,
+                    finish_reason=row.finish_reason,
+                    reasoning_end=teacher.reasoning_end,
+                )
+                for row in batch
+            ]
+            grades = graders.grade_batch(requests)
             pairs = zip(batch, grades, strict=True)
             traces = [to_trace(row, grade, pool, count_tokens(row.completion)) for row, grade in pairs]
             name = content_hash([trace.trace_id for trace in traces])
@@ -150,17 +159,6 @@ def _turns(value: Any) -> list[tuple[str, str]]:
     names = (("role", "from"), ("content", "value"))
     pairs = [[str(turn.get(name, turn.get(other, ""))) for name, other in names] for turn in listed]
     return [(role, text) for role, text in pairs]
-
-
-def _grade_request(row: Imported, prompt: Prompt, teacher: DatasetTeacher) -> GradeRequest:
-    return GradeRequest(
-        completion=row.completion,
-        reference=prompt.reference,
-        answer_kind=prompt.answer_kind,
-        entry=prompt.entry,
-        finish_reason=row.finish_reason,
-        reasoning_end=teacher.reasoning_end,
-    )
 
 
 def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:
