@@ -14,18 +14,19 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Any, NamedTuple
 
+from cluster.fleet import Resources
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.errors import StageError
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
-from distill.schema import Dropped, Prompt
+from distill.schema import Dropped, IndexRow, Prompt
 from distill.teachers.ask import PromptRow, TeacherJob
-from distill.teachers.policy import AskPlan, EngineNeed, is_complete, next_samples, not_asked, plan_jobs
+from distill.teachers.policy import AskPlan, is_complete, next_samples, not_asked, plan_jobs
 from distill.teachers.pools import Pool, ask_plan, group_by_engine
 from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
 from distill.teachers.shards import FAILED, STAGE, drop_repeats
@@ -86,14 +87,12 @@ def import_pools(current: Run) -> Counter[str]:
     from distill.teachers.dataset import import_pool
 
     outcomes: Counter[str] = Counter()
-    for pool in current.pools:
-        if isinstance(pool.teacher, DatasetTeacher):
-            prompts = {prompt.prompt_id: prompt for prompt in current.prompts()}
-            outcome = import_pool(
-                pool, prompts, base=current.base, run_dir=current.run_dir, verify=current.recipe.verify
-            )
-            current.console.print(f"  {pool.name}: {dict(outcome)}")
-            outcomes += outcome
+    imported = [pool for pool in current.pools if isinstance(pool.teacher, DatasetTeacher)]
+    prompts = {prompt.prompt_id: prompt for prompt in current.prompts()} if imported else {}
+    for pool in imported:
+        outcome = import_pool(pool, prompts, base=current.base, run_dir=current.run_dir, verify=current.recipe.verify)
+        current.console.print(f"  {pool.name}: {dict(outcome)}")
+        outcomes += outcome
     return outcomes
 
 
@@ -122,18 +121,18 @@ def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names:
 # Asking
 
 
-def engine_need(current: Run, pool: Pool) -> EngineNeed:
+def engine_need(current: Run, pool: Pool) -> Resources:
     """What the first engines of a teacher take; an address takes next to nothing."""
     if isinstance(pool.teacher, EndpointTeacher):
-        return EngineNeed(cpus=0.1)
+        return Resources(cpus=0.1)
     from distill.teachers.vllm import engine_need as vllm_need
 
     return vllm_need(pool, current.session.device)
 
 
-def free_resources(current: Run) -> EngineNeed:
+def free_resources(current: Run) -> Resources:
     """What the cluster offers now; groups that scale up later are found by a teacher's own replicas."""
-    return EngineNeed(current.session.num_cpus, current.session.num_gpus)
+    return Resources(current.session.num_cpus, current.session.num_gpus)
 
 
 def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan) -> Counter[str]:
@@ -312,9 +311,10 @@ def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Coun
     run_dir = current.run_dir
     table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id",))
     ids = set(table.column("prompt_id").to_pylist())
-    pools = {pool.name: pool_counts(run_dir, pool, ids) for pool in current.pools}
+    indices = {pool.name: read_index(run_dir, pool) for pool in current.pools}
+    pools = {pool.name: pool_counts(pool, indices[pool.name], ids) for pool in current.pools}
     traces = sum(pool["traces"] for pool in pools.values())
-    drops = failures(run_dir, current.pools, ids)
+    drops = failures(run_dir, indices, ids)
     drops.update({reason: number for reason, number in imported.items() if reason != "traces"})
     busy_s = counts["busy_ms"] / 1000
     prompt_tokens = counts["prompt_tokens"]
@@ -337,9 +337,9 @@ def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Coun
     )
 
 
-def pool_counts(run_dir: RunDir, pool: Pool, prompt_ids: set[str]) -> dict[str, Any]:
+def pool_counts(pool: Pool, index: Sequence[IndexRow], prompt_ids: set[str]) -> dict[str, Any]:
     """Traces and tokens of a pool for the present prompts."""
-    rows = [row for row in read_index(run_dir, pool) if row.prompt_id in prompt_ids]
+    rows = [row for row in index if row.prompt_id in prompt_ids]
     return {
         "traces": len(rows),
         "completion_tokens": sum(row.completion_tokens for row in rows),
@@ -347,14 +347,13 @@ def pool_counts(run_dir: RunDir, pool: Pool, prompt_ids: set[str]) -> dict[str, 
     }
 
 
-def failures(run_dir: RunDir, pools: Sequence[Pool], prompt_ids: set[str]) -> Counter[str]:
+def failures(run_dir: RunDir, indices: Mapping[str, Sequence[IndexRow]], prompt_ids: set[str]) -> Counter[str]:
     """Requests that have no trace, by reason: those of the present prompts and teachers, each once."""
-    on_disk = {row.trace_id for pool in pools for row in read_index(run_dir, pool)}
-    names = {pool.name for pool in pools}
+    on_disk = {row.trace_id for index in indices.values() for row in index}
     lost: dict[str, str] = {}
     for row in run_dir.read_table(STAGE, FAILED, row_type=Dropped).to_pylist():
         kept = _kept_row(row["row"])
-        if row["where"] in names and kept.get("prompt_id") in prompt_ids and kept.get("trace_id") not in on_disk:
+        if row["where"] in indices and kept.get("prompt_id") in prompt_ids and kept.get("trace_id") not in on_disk:
             lost[kept["trace_id"]] = row["reason"]
     return Counter(lost.values())
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from distill.config import JudgeConfig
 from distill.errors import InputError
 from distill.schema import Verdict, content_hash
+from serve.errors import fault_label
 
 if TYPE_CHECKING:
     import openai
@@ -144,13 +145,7 @@ class Judge:
                 )
             except APIError as error:
                 self._num_unanswered += 1
-                return Judgement("", _reason(error))
+                return Judgement("", fault_label(error))  # its own words could hold anything
         self._num_unanswered = 0
         choices = response.choices or []
         return parse_reply((choices[0].message.content or "") if choices else "")
-
-
-def _reason(error: "openai.APIError") -> str:
-    """The kind of a fault, short enough to be counted; the endpoint's own words could hold anything."""
-    status = getattr(error, "status_code", None)
-    return type(error).__name__ if status is None else f"{type(error).__name__} {status}"

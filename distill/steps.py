@@ -213,8 +213,7 @@ def _copy_score(run_dir: RunDir, item: Item, other: str) -> None:
 
 def _score_item(current: Run, item: Item, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]) -> None:
     verify, run_dir = current.recipe.verify, current.run_dir
-    memory_bytes = verify.memory_mb << 20
-    with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
+    with GraderPool.of(verify) as graders:
         by_id = {prompt.prompt_id: prompt for prompt in prompts}
         scores = score_rows(rows, by_id, current.recipe.evaluate, graders.grade_batch)
     _write_scores(run_dir, item, scores)

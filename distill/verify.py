@@ -63,8 +63,7 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
         )
         for trace in traces
     ]
-    memory_bytes = verify.memory_mb << 20
-    with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
+    with GraderPool.of(verify) as graders:
         for trace, grade in zip(traces, graders.grade_batch(requests), strict=True):
             yield dataclasses.replace(
                 trace,

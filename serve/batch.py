@@ -8,6 +8,8 @@ import openai
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve.errors import fault_label
+
 if TYPE_CHECKING:
     from ray.data import Dataset
 
@@ -104,7 +106,7 @@ class Sender:
             try:
                 response = await self._client.chat.completions.create(**request_arguments(row))
             except openai.APIError as error:
-                return Answer(error=_reason(error))
+                return Answer(error=f"{fault_label(error)}: {error.message}"[:1000])
             except (TypeError, ValueError) as error:  # a row the client cannot even send
                 return Answer(error=f"{type(error).__name__}: {error}")
         choice = response.choices[0]
@@ -124,12 +126,6 @@ def request_arguments(row: Mapping[str, Any]) -> dict[str, Any]:
     messages = [{key: value for key, value in message.items() if value is not None} for message in row["messages"]]
     arguments = {"model": row["model"], "messages": messages, **sampling}
     return {**arguments, "extra_body": extra} if extra else arguments
-
-
-def _reason(error: openai.APIError) -> str:
-    status = getattr(error, "status_code", None)
-    label = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
-    return f"{label}: {error.message}"[:1000]
 
 
 def _as_dataset(rows: "Dataset | Sequence[Mapping[str, Any]]") -> "Dataset":

@@ -10,13 +10,16 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from distill.grading.grade import Question, decide
 from distill.grading.types import Grade, GradeRequest
 from distill.grading.wire import MAX_MESSAGE_BYTES, question_to_bytes
 from distill.grading.workers import Nursery, Worker
 from distill.schema import AnswerKind, Verdict
+
+if TYPE_CHECKING:
+    from distill.config import VerifyConfig
 
 RECYCLE_ROWS = 2_000
 """sympy's caches grow with every new expression; a fresh fork costs some 10 ms."""
@@ -45,6 +48,11 @@ class GraderPool:
         self._idle: list[Worker] = []
         self._busy: dict[int, tuple[Worker, Job]] = {}
         self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, verify: "VerifyConfig") -> Self:
+        """The pool that a recipe asks for."""
+        return cls(verify.num_workers, verify.deadline_s, verify.memory_mb << 20)
 
     def __enter__(self) -> Self:
         return self

@@ -97,12 +97,7 @@ class Asker:
         self.pools = {pool.name: pool for pool in job.pools}
         self.batches: set[str] = set()
         """Batches in work: what dies with the engine."""
-        verify = job.verify
-        self.grader = AsyncGrader(
-            GraderPool(
-                num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=verify.memory_mb << 20
-            )
-        )
+        self.grader = AsyncGrader(GraderPool.of(job.verify))
 
     async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Ask a batch of `PromptRow`s; their states afterwards, in order. All traces are on disk when it returns."""

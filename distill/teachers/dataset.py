@@ -53,8 +53,7 @@ def import_pool(
     on_disk = known_ids(run_dir, pool)
     found = usable_rows(teacher, read_source(teacher.source, base), prompts, drops)
     rows = (row for row in found if row.trace_id(pool) not in on_disk)
-    memory_bytes = verify.memory_mb << 20
-    with GraderPool(num_workers=verify.num_workers, deadline_s=verify.deadline_s, memory_bytes=memory_bytes) as graders:
+    with GraderPool.of(verify) as graders:
         for batch in iter(lambda: list(islice(rows, SHARD_ROWS)), []):
             requests = [
                 grade_request(

@@ -15,6 +15,7 @@ from distill.errors import InputError
 from distill.render import chat_messages
 from distill.teachers.ask import Asker, Completion, Faulty, Refused, TeacherJob
 from distill.teachers.pools import Pool, Request, sampling_params
+from serve.errors import fault_label
 
 BATCH_ROWS = 32
 RETRIED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
@@ -119,9 +120,7 @@ def to_completion(response: Any) -> Completion:
 
 
 def _reason(error: Exception) -> str:
-    status = getattr(error, "status_code", None)
-    label = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
-    return f"{label}: {getattr(error, 'message', error)}"[:500]
+    return f"{fault_label(error)}: {getattr(error, 'message', error)}"[:500]
 
 
 def api_key(teacher: EndpointTeacher, environment: Mapping[str, str] = os.environ) -> str:

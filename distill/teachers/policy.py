@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cluster.fleet import Resources
+
 
 @dataclass(frozen=True)
 class PoolPlan:
@@ -141,15 +143,8 @@ def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
     return Stopped(solved, lost)
 
 
-class EngineNeed(NamedTuple):
-    """CPUs and GPUs without which a teacher's first engine cannot start."""
-
-    cpus: float
-    gpus: float = 0.0
-
-
-def plan_jobs(needs: Sequence[EngineNeed], available: EngineNeed) -> list[list[int]]:
-    """Teachers (by position) whose engines are up together: consecutive ones, as many as fit at once.
+def plan_jobs(needs: Sequence[Resources], available: Resources) -> list[list[int]]:
+    """Teachers (by position; what their first engines take) that are up together: consecutive ones that fit at once.
 
     All engines of a job fit at the same time with a CPU to spare for its small tasks, so no two can wait for each
     other. One that does not even fit alone is a job of its own, and fails by its deadline.

@@ -16,12 +16,12 @@ from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS
 
 from cluster.engine import engine_arguments, engine_bundles, engine_environment, parallel_arguments
+from cluster.fleet import Resources
 from cluster.session import Device
 from distill.config_teachers import EngineConfig, VllmTeacher
 from distill.models import load_tokenizer
 from distill.render import chat_messages, render_prompt
 from distill.teachers.ask import Asker, Completion, Faulty, Refused, TeacherJob
-from distill.teachers.policy import EngineNeed
 from distill.teachers.pools import Pool, Request, sampling_params, vllm_version
 
 BATCH_ROWS = 32
@@ -121,12 +121,12 @@ def ask_vllm(prompts: Dataset, job: TeacherJob, device: Device) -> Dataset:
     return processor(prompts)
 
 
-def engine_need(pool: Pool, device: Device) -> EngineNeed:
+def engine_need(pool: Pool, device: Device) -> Resources:
     """What the pool's fewest engines take."""
     assert isinstance(pool.teacher, VllmTeacher)
     num_engines = pool.teacher.replicas[0]
     num_workers = _num_workers(pool.teacher.engine)
-    return EngineNeed(cpus=num_engines * num_workers, gpus=num_engines * num_workers if device == "gpu" else 0.0)
+    return Resources(cpus=num_engines * num_workers, gpus=num_engines * num_workers if device == "gpu" else 0.0)
 
 
 def _num_workers(engine: EngineConfig) -> int:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.fleet import Resources
 from distill.teachers.policy import (
     AskPlan,
-    EngineNeed,
     PoolPlan,
     PoolState,
     is_complete,
@@ -117,13 +117,13 @@ def test_a_complete_prompt_is_asked_nothing_and_wanted_means_not_complete(first:
 @pytest.mark.parametrize(
     ("needs", "available", "jobs"),
     [
-        ([EngineNeed(1), EngineNeed(1)], EngineNeed(2), [[0], [1]]),
-        ([EngineNeed(1), EngineNeed(1)], EngineNeed(4), [[0, 1]]),
-        ([EngineNeed(1, 4), EngineNeed(1, 4), EngineNeed(1, 1)], EngineNeed(64, 8), [[0, 1], [2]]),
-        ([EngineNeed(1, 16)], EngineNeed(8, 8), [[0]]),
+        ([Resources(1), Resources(1)], Resources(2), [[0], [1]]),
+        ([Resources(1), Resources(1)], Resources(4), [[0, 1]]),
+        ([Resources(1, 4), Resources(1, 4), Resources(1, 1)], Resources(64, 8), [[0, 1], [2]]),
+        ([Resources(1, 16)], Resources(8, 8), [[0]]),
     ],
 )
 def test_engines_that_are_up_together_always_fit_together(
-    needs: list[EngineNeed], available: EngineNeed, jobs: list[list[int]]
+    needs: list[Resources], available: Resources, jobs: list[list[int]]
 ) -> None:
     assert plan_jobs(needs, available) == jobs
