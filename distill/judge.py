@@ -5,13 +5,11 @@ of the judge is "no judgement", with its reason: the verify stage asks again for
 """
 
 import asyncio
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.config import JudgeConfig
-from distill.errors import InputError
 from distill.schema import Verdict, content_hash
 from serve.errors import fault_label
 
@@ -82,23 +80,6 @@ def parse_reply(reply: str) -> Judgement:
     if not found:
         return Judgement("", f"no verdict in the reply: {answer[-MAX_REASON_CHARS:]!r}")
     return Judgement(VERDICTS[found[-1]], answer[-MAX_REPLY_CHARS:])
-
-
-def api_key(config: JudgeConfig) -> str:
-    """The key from the environment variable that the recipe names.
-
-    Raises:
-        InputError: it is not set.
-    """
-    if not config.api_key_env:
-        return "none"
-    key = os.environ.get(config.api_key_env, "")
-    if not key:
-        raise InputError(
-            f"verify.judge: the environment variable {config.api_key_env} (api_key_env) is not set "
-            f"-> set it to the key of {config.base_url}, or remove [verify.judge]"
-        )
-    return key
 
 
 class Judge:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from distill.config import JudgeConfig
+from distill.endpoint_key import endpoint_key
 from distill.grading.extract import answer_part
-from distill.judge import Judge, Question, api_key, judge_name
+from distill.judge import Judge, Question, judge_name
 from distill.run_dir import RunDir
 from distill.schema import IndexRow, Prompt, Trace, Verdict
 from distill.teachers.pools import Pool
@@ -33,7 +34,7 @@ def judge_pools(
     Raises:
         InputError: the recipe names an environment variable for the key and it is not set.
     """
-    judge = Judge(config, api_key(config))
+    judge = Judge(config, endpoint_key(config.api_key_env, "verify.judge.api_key_env"))
     rejected = [row for row in index if row.verdict in REJECTED and row.finish_reason != "length"]
     details = {}
     for pool in pools:

@@ -1,9 +1,7 @@
 """Teachers behind an address that speaks the OpenAI protocol: rate limit, retries with backoff, a budget."""
 
 import asyncio
-import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import openai
@@ -11,7 +9,7 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
 from distill.config_teachers import EndpointTeacher
-from distill.errors import InputError
+from distill.endpoint_key import endpoint_key
 from distill.render import chat_messages
 from distill.teachers.ask import Asker, Completion, Faulty, Refused, TeacherJob
 from distill.teachers.pools import Pool, Request, sampling_params
@@ -44,7 +42,7 @@ class EndpointActor:
         assert isinstance(pool.teacher, EndpointTeacher)
         self.teacher, self.tally = pool.teacher, job.tally
         self.client = openai.AsyncOpenAI(
-            base_url=self.teacher.base_url, api_key=api_key(self.teacher), timeout=self.teacher.timeout_s, max_retries=4
+            base_url=self.teacher.base_url, api_key=_key(self.teacher), timeout=self.teacher.timeout_s, max_retries=4
         )
         self.window = asyncio.Semaphore(self.teacher.max_in_flight)
         self.pace = Pace(self.teacher.requests_per_minute)
@@ -123,27 +121,15 @@ def _reason(error: Exception) -> str:
     return f"{fault_label(error)}: {getattr(error, 'message', error)}"[:500]
 
 
-def api_key(teacher: EndpointTeacher, environment: Mapping[str, str] = os.environ) -> str:
-    """The key, from the environment only.
-
-    Raises:
-        InputError: the variable that the recipe names is not set.
-    """
-    if teacher.api_key_env is None:
-        return "none"  # the client insists on one, a server without keys does not read it
-    key = environment.get(teacher.api_key_env, "")
-    if not key:
-        raise InputError(
-            f"teachers[{teacher.name}].api_key_env: {teacher.api_key_env} is not set -> export it before the run"
-        )
-    return key
+def _key(teacher: EndpointTeacher) -> str:
+    return endpoint_key(teacher.api_key_env, f"teachers[{teacher.name}].api_key_env")
 
 
 def ask_endpoint(prompts: Dataset, job: TeacherJob) -> Dataset:
     """Prompts past an address, lazily; their states afterwards."""
     teacher = job.pools[0].teacher
     assert isinstance(teacher, EndpointTeacher)
-    variables = {teacher.api_key_env: api_key(teacher)} if teacher.api_key_env else {}
+    variables = {teacher.api_key_env: _key(teacher)} if teacher.api_key_env else {}
     return prompts.map_batches(
         EndpointActor,
         fn_constructor_args=(job,),

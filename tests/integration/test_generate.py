@@ -15,7 +15,7 @@ from distill.recipe import parse_recipe
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Dropped, Trace
-from tests.integration.chat_server import ChatServer, Reply, chat_server, completion
+from tests.chat_server import ChatServer, Reply, chat_server, completion
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
 pytestmark = pytest.mark.integration

@@ -1,11 +1,8 @@
 """The judge against a real chat-completions server: its word is kept beside the rule's, a fault is no judgement."""
 
 import dataclasses
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,10 @@ from rich.console import Console
 
 from distill.config import JudgeConfig
 from distill.config_teachers import VllmTeacher
+from distill.endpoint_key import endpoint_key
 from distill.errors import ConfigError, InputError
 from distill.grading import VERIFIER_VERSION
-from distill.judge import Judge, Question, api_key, judge_messages, judge_name, parse_reply
+from distill.judge import Judge, Question, judge_messages, judge_name, parse_reply
 from distill.judge_traces import judge_pools, judge_question
 from distill.recipe import parse_recipe
 from distill.run import Run
@@ -27,6 +25,7 @@ from distill.stages import stage_configs
 from distill.steps import verify_stage
 from distill.teachers.pools import Pool
 from distill.verify import read_index
+from tests.chat_server import Reply, chat_server, completion
 from tests.unit.test_recipe import recipe_with
 
 PROMPT = Prompt("p", "What is 1 + 1?", "2", "math", "s", "", "", "")
@@ -34,56 +33,29 @@ TEACHER = VllmTeacher.model_validate({"name": "short", "style": "short", "model"
 POOL = Pool(TEACHER, "", "f")
 
 
-class Endpoint(ThreadingHTTPServer):
+class Endpoint:
     """Says SAME to solutions with "two" in them, DIFFERENT to others; answers as `replies` say first."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str] = []
         self.replies: list[tuple[int, str]] = []
         self.is_down = False
+        self.url = ""
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Endpoint
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append(body)
-        self.server.keys.append(self.headers.get("Authorization", ""))
+    def answer(self, _number: int, body: dict[str, Any]) -> Reply:
         said = "VERDICT: SAME" if "two" in body["messages"][-1]["content"] else "They differ.\nVERDICT: DIFFERENT"
-        status, text = self.server.replies.pop(0) if self.server.replies else (200, said)
-        status = 503 if self.server.is_down else status
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
-        data = json.dumps(reply if status == 200 else {"error": {"message": text}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keeps the test's output quiet."""
+        status, text = self.replies.pop(0) if self.replies else (200, said)
+        status = 503 if self.is_down else status
+        return status, completion(text) if status == 200 else {"error": {"message": text}}
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    judge = Endpoint()
+    with chat_server(judge.answer) as server:
+        judge.url, judge.requests, judge.keys = server.url, server.requests, server.keys
+        yield judge
 
 
 def config_of(endpoint: Endpoint, **changes: Any) -> JudgeConfig:
@@ -185,10 +157,10 @@ def test_the_key_comes_from_the_named_variable_only(endpoint: Endpoint, monkeypa
     monkeypatch.setenv("OPENAI_API_KEY", "not-for-this-endpoint")
     config = config_of(endpoint, api_key_env="JUDGE_KEY")
     with pytest.raises(InputError, match="JUDGE_KEY"):
-        api_key(config)
+        endpoint_key(config.api_key_env, "verify.judge.api_key_env")
     monkeypatch.setenv("JUDGE_KEY", "k-123")
-    Judge(config, api_key(config)).judge_batch([Question("1 + 1", "2", "two")])
-    Judge(config, api_key(config_of(endpoint))).judge_batch([Question("1 + 1", "2", "two")])
+    Judge(config, endpoint_key(config.api_key_env, "")).judge_batch([Question("1 + 1", "2", "two")])
+    Judge(config_of(endpoint), endpoint_key("", "")).judge_batch([Question("1 + 1", "2", "two")])
     assert endpoint.keys == ["Bearer k-123", "Bearer none"]
 
 
