@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from distill.config import PromptsConfig
-from distill.decontaminate import Match, benchmark_ngrams, find_hit, to_match
+from distill.decontaminate import Match, exam_problems, find_hits, find_match
 from distill.near_duplicates import NUM_BANDS, NearDuplicate, find_near_duplicates, signature, tell
 from distill.ngrams import NUM_BUCKETS, common_shingles, count_shingles, tokens
 from distill.schema import Dropped, Prompt, dropped
@@ -33,8 +33,8 @@ class Features(NamedTuple):
 
     signatures: Any
     """[prompts, bands] uint64."""
-    hits: dict[int, int]
-    """Row -> the telling n-gram that a benchmark holds."""
+    hits: dict[int, list[int]]
+    """Row -> the telling n-grams that a benchmark holds, where there are any."""
 
 
 class Cleaned(NamedTuple):
@@ -61,11 +61,12 @@ def clean_prompts(
     size = config.decontaminate_ngram
     if not (size or config.near_duplicates):
         return Cleaned(list(prompts), [])
-    sources = benchmark_ngrams(benchmarks, size) if size else {}
-    exam = Exam(np.sort(np.fromiter(sources, dtype=np.uint64)), size)
-    common, features = _features(prompts, exam, connect)
-    matches = [to_match(prompts[row], hit, sources, size) for row, hit in features.hits.items()]
-    rest = [row for row in range(len(prompts)) if row not in features.hits]
+    known = exam_problems(benchmarks if size else {}, size)
+    common, features = _features(prompts, Exam(np.sort(np.fromiter(known.places, dtype=np.uint64)), size), connect)
+    found = [find_match(prompts[row], hits, known, size) for row, hits in features.hits.items()]
+    matches = [match for match in found if match is not None]
+    leaked = {match.prompt.prompt_id for match in matches}
+    rest = [row for row, prompt in enumerate(prompts) if prompt.prompt_id not in leaked]
     twins = _twins([prompts[row] for row in rest], features.signatures[rest], common, config.near_duplicates)
     gone = {twin.prompt.prompt_id for twin in twins}
     stay = [prompts[row] for row in rest if prompts[row].prompt_id not in gone]
@@ -85,11 +86,11 @@ def _features(prompts: Sequence[Prompt], exam: Exam, connect: Callable[[], objec
 
 def build_features(
     rows: Sequence[int], problems: Sequence[str], references: Sequence[str], exam: Exam, common: Any
-) -> Iterator[tuple[int, Any, int | None]]:
-    """Row, signature and telling benchmark n-gram of some prompts."""
+) -> Iterator[tuple[int, Any, list[int]]]:
+    """Row, signature and telling benchmark n-grams of some prompts."""
     for row, problem, reference in zip(rows, problems, references, strict=True):
-        hit = find_hit(problem, exam.grams, common, exam.size) if len(exam.grams) else None
-        yield row, signature(tell(problem, reference, common)), hit
+        hits = find_hits(problem, exam.grams, common, exam.size).tolist() if len(exam.grams) else []
+        yield row, signature(tell(problem, reference, common)), hits
 
 
 def add_counts(counted: Iterable[tuple[Any, Any]]) -> Any:
@@ -100,12 +101,12 @@ def add_counts(counted: Iterable[tuple[Any, Any]]) -> Any:
     return total
 
 
-def _gather(built: Iterable[tuple[int, Any, int | None]], num_prompts: int) -> Features:
+def _gather(built: Iterable[tuple[int, Any, list[int]]], num_prompts: int) -> Features:
     signatures, hits = np.zeros((num_prompts, NUM_BANDS), dtype=np.uint64), {}
-    for row, bands, hit in built:
+    for row, bands, mine in built:
         signatures[row] = bands
-        if hit is not None:
-            hits[row] = hit
+        if mine:
+            hits[row] = mine
     return Features(signatures, dict(sorted(hits.items())))
 
 
@@ -131,7 +132,7 @@ def _features_on_ray(prompts: Sequence[Prompt], exam: Exam) -> tuple[Any, Featur
         built = build_features(row, problem, reference, ray.get(exam_ref), ray.get(common_ref))
         rows, bands, hits = zip(*built, strict=True)
         signatures = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(bands)), NUM_BANDS)
-        return pa.table({"row": rows, "bands": signatures, "hit": pa.array(hits, pa.uint64())})
+        return pa.table({"row": rows, "bands": signatures, "hits": pa.array(hits, pa.list_(pa.uint64()))})
 
     computed = _batches(data.map_batches(compute, batch_format="pyarrow", batch_size=BATCH))
     built = (row for batch in computed for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
@@ -152,7 +153,7 @@ def _twins(prompts: Sequence[Prompt], signatures: Any, common: Any, threshold: f
 
 
 def _contaminated(match: Match) -> Dropped:
-    detail = f"{match.source.benchmark} {match.source.prompt_id}: {match.run}"
+    detail = f"{match.benchmark} {match.problem.prompt_id}: {match.run}"
     return _drop(match.prompt, "shares words with a benchmark", detail)
 
 

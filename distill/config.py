@@ -45,9 +45,10 @@ class PromptsConfig(Section):
     """A prompt that is at least this alike to another one is dropped: Jaccard similarity, 0 to 1, of their runs of
     three words, where numbers, mathematical signs and the answer are the same. Below 0.6 some are not found. 0: off."""
     decontaminate_ngram: int = Field(default=13, ge=0, le=100)
-    """A prompt that shares a run of this many words, numbers and signs with a problem of a benchmark is dropped, as is
-    one that is such a problem as a whole. A run that is half wording of the task does not count: wording is what more
-    than 1 % of the prompts, and more than 20, share. 0: off."""
+    """A prompt is dropped that says the same as a problem of a benchmark: such runs of words, numbers and signs of this
+    length as they share cover half of the shorter one and most of its numbers, or the two are equal as a whole. A run
+    that is half wording of the task is no evidence: wording is what more than 1 % of the prompts, and more than 20,
+    share. 0: off."""
 
 
 class JudgeConfig(Section):

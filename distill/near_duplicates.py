@@ -48,7 +48,7 @@ def tell(problem: str, reference: str, common: Any) -> Told:
     words = tokens(problem)
     telling = np.unique(ngrams(words, SHINGLE)[~is_wording(words, common)])
     whole = np.array([gram_hash(words)], dtype=np.uint64)
-    key = gram_hash([*content(words), "=>", *reference.lower().split()])
+    key = gram_hash([*content(words), "=>", *tokens(reference)])
     return Told(key, telling if len(telling) else whole)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,15 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+LAYOUT = re.compile(
+    r"""\\[\[\]()] | \\\\(\[[^\]]*\])?         # display and inline mathematics, a new line
+    | \\(?:q?quad|(?:display|text)style|left|right|[bB]igg?[lr]?|limits|nonumber|hspace\*?\{[^}]*\}
+       |(?:text|math|operatorname|boldsymbol)[a-z]{0,3})(?![a-z])
+    | (?<=\\)[dt](?=frac(?![a-z]))           # \dfrac and \tfrac are \frac
+    """,
+    re.VERBOSE,
+)
+"""LaTeX that says how a problem looks, not what it says."""
 NUMBER = re.compile(r"\d")
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -30,8 +40,8 @@ COMMON_AT_LEAST = 20
 
 
 def tokens(text: str) -> list[str]:
-    """Words in lower case, numbers, and every mathematical sign by itself."""
-    return TOKEN.findall(unicodedata.normalize("NFKC", text).lower())
+    """Words in lower case, numbers, and every mathematical sign by itself; layout is none of them."""
+    return TOKEN.findall(LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)).lower())
 
 
 def content(words: Sequence[str]) -> tuple[str, ...]:
@@ -39,9 +49,9 @@ def content(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for word in words if not WORD.fullmatch(word))
 
 
-def without_numbers(words: Sequence[str]) -> list[str]:
-    """Every number replaced by the same sign: the wording of a template."""
-    return ["#" if NUMBER.match(word) else word for word in words]
+def numbers(words: Sequence[str]) -> Counter[str]:
+    """How often each number stands among tokens."""
+    return Counter(word for word in words if NUMBER.match(word))
 
 
 def ngrams(words: Sequence[str], size: int) -> Any:
@@ -56,7 +66,7 @@ def gram_hash(words: Sequence[str]) -> int:
 
 
 def count_shingles(problems: Iterable[Sequence[str]]) -> tuple[Any, Any]:
-    """Counters that some problems raise, and by how many problems each: whatever the numbers in a shingle.
+    """Counters that some problems raise, and by how many problems each.
 
     Args:
         problems: tokens of each.
@@ -66,7 +76,7 @@ def count_shingles(problems: Iterable[Sequence[str]]) -> tuple[Any, Any]:
 
 
 def _buckets(words: Sequence[str]) -> Any:
-    return ngrams(without_numbers(words), SHINGLE) % np.uint64(NUM_BUCKETS)
+    return ngrams(words, SHINGLE) % np.uint64(NUM_BUCKETS)
 
 
 def common_shingles(counts: Any, num_prompts: int) -> Any:

@@ -1,5 +1,6 @@
 """Near-duplicates and contaminated prompts go, with what they matched; templates and other numbers stay."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_another_sign_or_another_answer_is_another_problem() -> None:
     assert alike("Let x + y = 4. Find x.", "Let x - y = 4. Find x.") == 0.0
     assert alike("Find the word.", "Find the word.", answers=("moon", "sun")) == 0.0
     assert alike("Find x_1 + 5!", r"Find $x_{1} + 5!$.") == 1.0
+    assert alike("What is |x - 7|?", r"What is $\left|x - 7\right|$?", answers=("7-2x", r"\mathbf{7 - 2x}")) == 1.0
     assert content(tokens("Good! Find 5! and n! today!")) == ("5", "!", "!")
 
 
@@ -112,6 +114,61 @@ def test_wording_that_many_prompts_share_is_no_evidence() -> None:
 def test_a_short_problem_matches_only_as_a_whole() -> None:
     assert clean(["Find x plus one"], ("Find x",))[0] == {"Find x plus one"}
     assert clean(["find X"], ("Find x.",))[0] == set()
+
+
+POLYNOMIALS = r"""$\quad$ Let $u$ and $v$ be real numbers such that
+$$
+u^{3}-12 u^{2}+17 u-40=0 \quad \text { and } \quad 5 v^{3}-30 v^{2}-170 v+1515=0
+$$
+Compute $u+v$."""
+TYPESET = r"""Let $u$ and $v$ be real numbers such that
+\[u^3 - 12u^2 + 17u - 40 = 0 \quad \text{and} \quad 5v^3 - 30v^2 - 170v + 1515 = 0.\]Compute $u + v.$"""
+
+
+def test_layout_is_not_what_a_problem_says() -> None:
+    assert tokens(POLYNOMIALS) == tokens(TYPESET)
+    assert tokens(r"\left(\dfrac{1}{2}\right) \leq \mathbb{R}") == ["(", "frac", "1", "2", ")", "leq", "r"]
+    assert clean([TYPESET], (POLYNOMIALS,))[0] == set()
+    stays, _ = clean([r"Find $x_1$ where $$x_1 + x_2 = 7.$$", r"Find \(x_1\) where \[x_1 + x_2 = 7.\]"], ())
+    assert len(stays) == 1
+
+
+def test_mathematics_that_many_prompts_write_alike_still_tells_one_polynomial_from_another() -> None:
+    others = [f"Find the roots of x^3 - {n}x^2 + {n + 1}x - {n + 2} = 0, and their sum." for n in range(60)]
+    stays, lost = clean([*others, TYPESET], (POLYNOMIALS,))
+    assert stays == set(others)
+    assert len(lost) == 1
+
+
+def test_closing_words_in_common_are_no_leak() -> None:
+    closing = "can be written as m/n, where m and n are relatively prime positive integers. Find m + n."
+    train = (
+        "A dart lands in the unit square, anywhere as likely as elsewhere. Given that it has missed the circle "
+        f"around the centre that touches all sides, the chance that it lies nearer to the left than the right {closing}"
+    )
+    exam = (
+        "Seven knights sit at a round table. Three of them, chosen by lot, leave for the woods before supper. "
+        f"The chance that nobody who stays has an empty chair on either side of him when the meal begins {closing}"
+    )
+    assert clean([train], (exam,))[0] == {train}
+
+
+def test_a_story_with_other_numbers_is_no_leak_but_one_with_a_number_more_is() -> None:
+    story = (
+        "A tram runs 360 miles in 3 hours. At that speed, how many more hours would it take to run another 240 miles?"
+    )
+    other = story.replace("360", "1200").replace("240", "2000").replace("tram", "plane")
+    assert clean([story], (other,))[0] == {story}
+    assert clean([story], (f"{story} Write it as 1/2.",))[0] == set()
+
+
+def test_generated_problems_with_another_answer_are_other_problems() -> None:
+    wording = "On this island all people are knights, who tell the truth, or knaves, who lie. You meet Ann and Bo."
+    train = Prompt("t", f"{wording} Ann says: Bo is a knave.", "Ann", "reasoning_gym", "s", "", "", "")
+    exam = Prompt("e", f"{wording} Ann says: Bo is a knight.", "both", "reasoning_gym", "s", "", "", "")
+    assert clean_prompts([train], {"exam": [exam]}, config(), list).prompts == [train]
+    written = [dataclasses.replace(one, answer_kind="text") for one in (train, exam)]
+    assert clean_prompts(written[:1], {"exam": written[1:]}, config(), list).prompts == []
 
 
 def test_each_step_can_be_left_out() -> None:
