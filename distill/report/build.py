@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from distill.config import Recipe
-from distill.report.arms import arm_scores, build_arms, compare, detectable, macro_scores
+from distill.report.arms import arm_scores, build_arms, macro_scores
+from distill.report.compare import compare, detectable
 from distill.report.fits import fit_rows
 from distill.report.numbers import ModelScore, Report
 from distill.report.page import render_page
-from distill.report.pools import mix_rows, pool_rows, read_traces
+from distill.report.pools import mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.progress import cell_rows, funnel, read_manifests, stage_rows
 from distill.report.provenance import provenance
 from distill.report.samples import answer_samples, trace_samples
@@ -32,17 +33,17 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     """
     rng = np.random.default_rng(seed_for("report", recipe.seed))
     manifests, traces, scores = read_manifests(run_dir), read_traces(run_dir), read_scores(recipe, run_dir)
-    models = [model_score(one, rng) for one in scores]
+    models = [model_score(one) for one in scores]
     arms = build_arms(recipe, scores)
-    comparisons = compare(recipe, arms, rng)
-    lines = arm_scores(arms, comparisons, rng)
+    comparisons = compare(recipe, arms, teacher_sizes(recipe, run_dir), rng)
+    lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
     source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
     sizes = {model.name: model.num_parameters for model in source.models}
     return Report(
         name=recipe.name,
         description=recipe.description,
-        headline=headline(recipe, lines),
+        headline=headline(recipe, lines, macros, comparisons),
         findings=tuple(findings(comparisons)),
         caveats=tuple(caveats(recipe, models, limits, cells)),
         benchmarks=tuple(recipe.evaluate.benchmarks),
@@ -51,7 +52,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         mixes=tuple(mix.name for mix in recipe.mixes),
         models=tuple(models),
         arms=tuple(lines),
-        macros=tuple(macro_scores(lines, len(recipe.evaluate.benchmarks))),
+        macros=tuple(macros),
         comparisons=tuple(comparisons),
         detectable=tuple(limits),
         pools=tuple(pool_rows(recipe, traces)),

@@ -35,19 +35,24 @@ class Comparison:
     """First minus second, on the same prompts."""
 
     purpose: str
-    """`gain` over the untouched student, `gap` long minus short, or `blend` against one of its own pools alone."""
+    """`gain` over the untouched student, `gap` long minus short, `large_gap` large minus small teacher, `blend` against
+    one of its own pools alone, or `other`."""
+    family: str
+    """The comparisons it is corrected with: `training`, `mix` or `other pairs`."""
     student: str
     benchmark: str
     first: str
     second: str
     difference: float
     interval: Interval
+    standard_error: float
+    degrees: float | None
+    """Degrees of freedom of the standard error; None: as good as infinite."""
     p_value: float
     p_adjusted: float
-    """Holm, over every comparison of the report."""
+    """Holm, over every comparison of its family."""
     test: str
     num_prompts: int
-    spread: float
     is_shown: bool
     """The interval leaves out 0 and the adjusted p-value is under 0.05."""
 
@@ -73,13 +78,14 @@ class ArmScore:
 
 @dataclass(frozen=True)
 class MacroScore:
-    """Unweighted mean over the benchmarks, with its standard error; only where there are several."""
+    """The paper's P: unweighted mean over the benchmarks, with its standard error; only where there are several."""
 
     student: str
     mix: str
     label: str
     accuracy: float
     standard_error: float
+    interval: Interval
     num_benchmarks: int
 
 

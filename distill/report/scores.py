@@ -11,7 +11,8 @@ from distill.config import Recipe
 from distill.report.numbers import ModelScore
 from distill.run_dir import RunDir
 from distill.schema import Score, Verdict
-from distill.statistics import Shares, accuracy, accuracy_interval, wilson_interval
+from distill.statistics import accuracy, accuracy_interval, wilson_interval
+from distill.variance import Shares
 
 COLUMNS = ("prompt_id", "sample_index", "verdict", "completion_tokens", "finish_reason")
 
@@ -79,7 +80,7 @@ def read_scored(run_dir: RunDir, model: Model, benchmark: str) -> Scored:
     )
 
 
-def model_score(scored: Scored, rng: np.random.Generator) -> ModelScore:
+def model_score(scored: Scored) -> ModelScore:
     """The numbers of one model on one benchmark."""
     counts = {verdict: int((scored.verdicts == verdict.value).sum()) for verdict in Verdict}
     shares = outcome_shares([scored], np.unique(scored.prompt_ids))
@@ -91,7 +92,7 @@ def model_score(scored: Scored, rng: np.random.Generator) -> ModelScore:
         seed=scored.seed,
         benchmark=scored.benchmark,
         accuracy=accuracy(shares) if num_graded else None,
-        interval=accuracy_interval(shares, rng) if num_graded else wilson_interval(0, 0),
+        interval=accuracy_interval(shares) if num_graded else wilson_interval(0, 0),
         num_prompts=len(np.unique(scored.prompt_ids)),
         num_graded=num_graded,
         correct=counts[Verdict.CORRECT],

@@ -311,7 +311,7 @@ def test_seeds_are_one_arm_with_several_runs(tmp_path: Path) -> None:
     # Files without a seed in their name are of an older recipe.
     assert not [one for one in report.models if one.mix == "long"]
     assert any("`smol-135m@long` on `arithmetic`" in line for line in report.caveats if line.startswith("Not scored"))
-    assert arm.gain is not None and arm.gain.test.startswith("sign-flip")
+    assert arm.gain is not None and arm.gain.test.startswith("t test")
     assert "2 training seeds" in report.caveats[0]
 
 
