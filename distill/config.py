@@ -154,6 +154,16 @@ class BenchmarkConfig(Section):
     """Keep at most this many, by seeded hash. Absent: all."""
 
 
+class RepeatedConfig(Section):
+    """A benchmark whose problems are asked several times each (avg@k), as small ones need it."""
+
+    num_samples: int = Field(ge=2, le=1024)
+    """Completions per problem."""
+    temperature: float = Field(default=0.6, gt=0.0, le=2.0)
+    top_p: float = Field(default=0.95, gt=0.0, le=1.0)
+    """Nucleus mass."""
+
+
 class EvaluateConfig(Section):
     """How models are scored."""
 
@@ -162,6 +172,9 @@ class EvaluateConfig(Section):
     sampling: Sampling = Sampling(temperature=0.0)
     num_samples: int = Field(default=1, ge=1)
     """Completions per prompt; more than one needs a temperature above 0."""
+    repeated: dict[str, RepeatedConfig] = Field(default={})
+    """Benchmarks that are asked otherwise than `num_samples` times with `sampling`: how often and how warm. Length and
+    stop strings stay those of `sampling`."""
     max_in_flight: int = Field(default=64, ge=1)
     """Requests open at once per run."""
     reasoning_end: str = "</think>"

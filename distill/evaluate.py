@@ -14,6 +14,8 @@ from cluster.engine import parallel_arguments
 from cluster.session import Device, Session
 from distill.config import EvaluateConfig, Recipe, ServeSection
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
+from distill.grading.string_match import string_match
+from distill.mix.features import repeated_share
 from distill.models import ResolvedModel
 from distill.render import chat_messages
 from distill.run_dir import RunDir
@@ -81,17 +83,31 @@ def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
 
 def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Recipe) -> list[Item]:
     """Every model on every benchmark, with the key of its score."""
-    settings = [
-        recipe.evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight"}),
+    return [
+        Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name)))
+        for model in models
+        for name, prompts in benchmarks.items()
+    ]
+
+
+def _settings(recipe: Recipe, benchmark: str) -> list[Any]:
+    """What decides a score beside the model and the problems; another benchmark's settings are no part of it."""
+    evaluate = asked(recipe.evaluate, benchmark)
+    return [
+        evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight", "repeated"}),
         recipe.student_chat.model_dump(),
         recipe.serve.engine.model_dump(),
         VERIFIER_VERSION,
     ]
-    return [
-        Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], settings))
-        for model in models
-        for name, prompts in benchmarks.items()
-    ]
+
+
+def asked(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
+    """The settings with `num_samples` and `sampling` as they are for one benchmark."""
+    one = evaluate.repeated.get(benchmark)
+    if one is None:
+        return evaluate
+    sampling = evaluate.sampling.model_copy(update={"temperature": one.temperature, "top_p": one.top_p})
+    return evaluate.model_copy(update={"num_samples": one.num_samples, "sampling": sampling})
 
 
 def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
@@ -128,7 +144,7 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
 
 def request_rows(item: Item, prompts: Sequence[Prompt], recipe: Recipe) -> Iterator[dict[str, Any]]:
     """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
-    evaluate = recipe.evaluate
+    evaluate = asked(recipe.evaluate, item.benchmark)
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
@@ -165,14 +181,15 @@ def score_rows(
         if not row["error"]
     ]
     grades = iter(grade_batch(requests))
-    return [_score(row, _failed(row) if row["error"] else next(grades)) for row in rows]
+    compared = iter([string_match(request) for request in requests])
+    return [_score(row, _failed(row)) if row["error"] else _score(row, next(grades), next(compared)) for row in rows]
 
 
 def _failed(row: Mapping[str, Any]) -> Grade:
     return Grade(verdict=Verdict.ERROR, extracted="", rule="endpoint", detail=str(row["error"])[:500])
 
 
-def _score(row: Mapping[str, Any], grade: Grade) -> Score:
+def _score(row: Mapping[str, Any], grade: Grade, compared: str = "") -> Score:
     return Score(
         model=row["model"],
         benchmark=row["benchmark"],
@@ -186,4 +203,7 @@ def _score(row: Mapping[str, Any], grade: Grade) -> Score:
         prompt_tokens=int(row["prompt_tokens"] or 0),
         completion_tokens=int(row["completion_tokens"] or 0),
         finish_reason=row["finish_reason"] or "",
+        seed=int(row["sampling"]["seed"]),
+        repetition=repeated_share((row["completion"] or "").split()),
+        string_match=compared,
     )

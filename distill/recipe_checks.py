@@ -189,3 +189,7 @@ def _evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(samples, int) and samples > 1 and temperature == 0:
         what = f"num_samples {samples} at temperature 0 gives {samples} times the same completion"
         yield Problem("evaluate", what, "raise evaluate.sampling.temperature or set num_samples = 1")
+    benchmarks = [str(name) for name in evaluate.get("benchmarks", ())]
+    for name in _section(evaluate, "repeated"):
+        if name not in benchmarks:
+            yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, benchmarks))

@@ -76,9 +76,14 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "students": dump["students"],
             "models": {name: dump["models"][name] for name in sorted(students)},
         },
-        "evaluate": {"evaluate": dump["evaluate"], "serve.engine": dump["serve"]["engine"]},
+        "evaluate": {"evaluate": _said(dump["evaluate"], "repeated"), "serve.engine": dump["serve"]["engine"]},
         "report": {"name": recipe.name, "description": recipe.description},
     }
+
+
+def _said(section: Mapping[str, Any], *later: str) -> dict[str, Any]:
+    """A section without those of its `later` fields that say nothing: runs made before there were any stay done."""
+    return {name: value for name, value in section.items() if name not in later or value not in (None, {}, ())}
 
 
 def _judge_config(recipe: Recipe) -> dict[str, Any]:

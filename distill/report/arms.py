@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distill.config import Recipe
 from distill.report.numbers import ArmScore, Comparison, MacroScore
-from distill.report.scores import Scored, outcome_shares
+from distill.report.scores import Scored, looping, outcome_shares
 from distill.schema import Verdict
 from distill.statistics import accuracy, accuracy_interval, macro_interval
 from distill.variance import Shares, estimate
@@ -59,6 +59,8 @@ def arm_score(arm: Arm) -> ArmScore:
     """Accuracy of an arm over all its seeds."""
     tokens = np.concatenate([run.tokens for run in arm.runs])
     truncated = np.concatenate([run.is_truncated for run in arm.runs])
+    verdicts = np.concatenate([run.verdicts for run in arm.runs])
+    loops = [looping(run) for run in arm.runs]
     return ArmScore(
         student=arm.student,
         mix=arm.mix,
@@ -69,9 +71,12 @@ def arm_score(arm: Arm) -> ArmScore:
         standard_error=estimate([arm.shares]).error,
         num_prompts=int((~np.isnan(arm.shares).all(axis=0)).sum()),
         num_runs=len(arm.runs),
-        errors=sum(int((run.verdicts == Verdict.ERROR.value).sum()) for run in arm.runs),
+        errors=int((verdicts == Verdict.ERROR.value).sum()),
         mean_tokens=float(tokens.mean()) if len(tokens) else None,
+        p95_tokens=float(np.quantile(tokens, 0.95)) if len(tokens) else None,
         truncated_share=float(truncated.mean()) if len(truncated) else None,
+        no_answer_share=float((verdicts == Verdict.NO_ANSWER.value).mean()) if len(verdicts) else None,
+        looping_share=None if None in loops or not len(tokens) else sum(one or 0 for one in loops) / len(tokens),
         gain=None,
     )
 

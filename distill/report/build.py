@@ -107,6 +107,12 @@ SCORE_FIELDS: dict[str, pa.DataType] = {
     "mean_tokens": pa.float64(),
     "p95_tokens": pa.float64(),
     "truncated": pa.int64(),
+    "looping": pa.int64(),
+    "string_match": pa.float64(),
+    "num_samples": pa.int64(),
+    "pass_at": pa.list_(
+        pa.struct([("k", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
+    ),
 }
 
 
@@ -116,5 +122,6 @@ def scores_table(models: tuple[ModelScore, ...]) -> pa.Table:
     for one in models:
         row = dataclasses.asdict(one)
         interval = row.pop("interval")
-        rows.append(row | {"interval_low": interval["low"], "interval_high": interval["high"]})
+        rates = [{"k": rate["k"], "value": rate["value"], **rate["interval"]} for rate in row["pass_at"]]
+        rows.append(row | {"interval_low": interval["low"], "interval_high": interval["high"], "pass_at": rates})
     return pa.Table.from_pylist(rows, schema=pa.schema(list(SCORE_FIELDS.items())))

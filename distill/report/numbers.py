@@ -7,6 +7,17 @@ from distill.statistics import Interval
 
 
 @dataclass(frozen=True)
+class PassRate:
+    """Chance that one of k completions of a problem is correct, by the unbiased estimator."""
+
+    k: int
+    value: float
+    interval: Interval
+    num_prompts: int
+    """Problems with at least k graded completions."""
+
+
+@dataclass(frozen=True)
 class ModelScore:
     """One evaluated model on one benchmark. One row of scores.parquet."""
 
@@ -28,6 +39,13 @@ class ModelScore:
     mean_tokens: float | None
     p95_tokens: float | None
     truncated: int
+    looping: int | None
+    """Completions that repeat themselves."""
+    string_match: float | None
+    """Accuracy by the string comparison of older work, beside `accuracy`."""
+    num_samples: int
+    """Completions per problem."""
+    pass_at: tuple[PassRate, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,11 @@ class ArmScore:
     num_runs: int
     errors: int
     mean_tokens: float | None
+    p95_tokens: float | None
     truncated_share: float | None
+    no_answer_share: float | None
+    looping_share: float | None
+    """Completions that repeat themselves; None where an older version did not record it."""
     gain: Comparison | None
 
 
