@@ -147,11 +147,16 @@ class TrainConfig(Section):
 
 
 class BenchmarkConfig(Section):
-    """A held-out prompt set."""
+    """A held-out prompt set. Other languages and multiple choice are a matter of `source.columns`."""
+
+    ADDED_LATER = ("template",)
 
     source: PromptSource
     num_prompts: int | None = Field(default=None, ge=1)
     """Keep at most this many, by seeded hash. Absent: all."""
+    template: str | None = None
+    """What its problems are asked with, `{problem}` where the problem goes; `student_chat` comes around it. Absent: the
+    problem as it is."""
 
 
 class RepeatedConfig(Section):
@@ -166,6 +171,8 @@ class RepeatedConfig(Section):
 
 class EvaluateConfig(Section):
     """How models are scored."""
+
+    ADDED_LATER = ("repeated",)
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     """Names in `[benchmarks]`, or built-in ones."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.engine import parallel_arguments
 from cluster.session import Device, Session
+from distill.builtin_benchmarks import benchmark_config
 from distill.config import EvaluateConfig, Recipe, ServeSection
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.grading.string_match import string_match
@@ -98,6 +99,7 @@ def _settings(recipe: Recipe, benchmark: str) -> list[Any]:
         recipe.student_chat.model_dump(),
         recipe.serve.engine.model_dump(),
         VERIFIER_VERSION,
+        *filter(None, [benchmark_config(recipe, benchmark).template]),
     ]
 
 
@@ -145,6 +147,7 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
 def request_rows(item: Item, prompts: Sequence[Prompt], recipe: Recipe) -> Iterator[dict[str, Any]]:
     """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
     evaluate = asked(recipe.evaluate, item.benchmark)
+    template = benchmark_config(recipe, item.benchmark).template or "{problem}"
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
@@ -152,7 +155,7 @@ def request_rows(item: Item, prompts: Sequence[Prompt], recipe: Recipe) -> Itera
                 "benchmark": item.benchmark,
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
-                "messages": chat_messages(prompt.problem, recipe.student_chat),
+                "messages": chat_messages(template.replace("{problem}", prompt.problem), recipe.student_chat),
                 "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)),
             }
 

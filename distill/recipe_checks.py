@@ -41,6 +41,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_benchmark_problems(raw),
+        *_template_problems(raw),
         *_leak_problems(raw),
         *_evaluate_problems(raw),
     ]
@@ -163,6 +164,14 @@ def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for name in _section(raw, "evaluate").get("benchmarks", ()):
         if name not in known:
             yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", one_of(str(name), known))
+
+
+def _template_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, benchmark in _section(raw, "benchmarks").items():
+        template = benchmark.get("template") if isinstance(benchmark, dict) else None
+        if isinstance(template, str) and "{problem}" not in template:
+            where = f"benchmarks.{name}.template"
+            yield Problem(where, "does not contain {problem}", "say where the problem goes")
 
 
 def _leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from distill.config import Recipe
 from distill.evaluate import Evaluated, Item, items, request_rows, score_rows
 from distill.grading import grade
 from distill.report.scores import Model, model_score, read_scored
@@ -25,6 +26,12 @@ def repeated(num_samples: int) -> dict[str, Any]:
     return {"benchmarks": ["arithmetic"], "repeated": {"arithmetic": {"num_samples": num_samples}}}
 
 
+def two_benchmarks(**evaluate: Any) -> Recipe:
+    source = {"kind": "reasoning_gym", "task": "chain_sum", "seed": 5}
+    named = {"arithmetic": {"source": source}, "other": {"source": source | {"seed": 6}}}
+    return make_recipe(benchmarks=named, evaluate={**evaluate, "benchmarks": list(named)})
+
+
 def answered(item: Item, prompts: list[Prompt], texts: list[str], recipe: Any) -> list[dict[str, Any]]:
     rows = list(request_rows(item, prompts, recipe))
     common = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 12, "error": ""}
@@ -41,12 +48,25 @@ def test_a_repeated_benchmark_is_asked_warm_with_a_seed_for_each_completion() ->
 
 
 def test_scores_of_other_benchmarks_and_of_older_recipes_stay_valid() -> None:
-    plain, more = make_recipe(), make_recipe(evaluate=repeated(4))
+    plain, more = (two_benchmarks(**changes) for changes in ({}, repeated(4)))
     prompts = {"arithmetic": make_prompts(), "other": make_prompts()}
     keys = [[item.key for item in items([MODEL], prompts, recipe)] for recipe in (plain, more)]
     assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
     assert "repeated" not in stage_configs(plain, Path())["evaluate"]["evaluate"]
     assert "repeated" in stage_configs(more, Path())["evaluate"]["evaluate"]
+
+
+def test_a_benchmark_can_have_words_of_its_own_around_its_problems() -> None:
+    plain = two_benchmarks()
+    named = {name: one.model_copy(update={"template": "Pick.\n{problem}"}) for name, one in plain.benchmarks.items()}
+    worded = plain.model_copy(update={"benchmarks": {**plain.benchmarks, "other": named["other"]}})
+    prompts = {"arithmetic": make_prompts(), "other": make_prompts()}
+    before, after = (items([MODEL], prompts, recipe) for recipe in (plain, worded))
+    assert before[0].key == after[0].key and before[1].key != after[1].key
+    asked = next(request_rows(after[1], make_prompts(), worded))["messages"][-1]["content"]
+    assert asked == "Pick.\nWhat is 0 + 27?"
+    states = [stage_configs(recipe, Path()) for recipe in (plain, worded)]
+    assert states[0]["prompts"] == states[1]["prompts"] and states[0]["evaluate"] != states[1]["evaluate"]
 
 
 def test_an_answer_that_equals_a_float_is_correct_and_the_string_comparison_says_otherwise(tmp_path: Any) -> None:
