@@ -23,6 +23,8 @@ class Arm:
     mix: str
     benchmark: str
     runs: tuple[Scored, ...]
+    prompt_ids: NDArray[np.str_]
+    """The columns of `shares`."""
     shares: Shares
 
     @property
@@ -46,7 +48,7 @@ def build_arms(recipe: Recipe, scores: Sequence[Scored]) -> list[Arm]:
 
 def _arm(student: str, mix: str, benchmark: str, scores: Sequence[Scored], prompt_ids: NDArray[np.str_]) -> Arm:
     runs = [one for one in scores if (one.student, one.mix) == (student, mix)]
-    return Arm(student, mix, benchmark, tuple(runs), outcome_shares(runs, prompt_ids))
+    return Arm(student, mix, benchmark, tuple(runs), prompt_ids, outcome_shares(runs, prompt_ids))
 
 
 def arm_scores(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[ArmScore]:

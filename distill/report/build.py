@@ -14,10 +14,12 @@ from distill.report.compare import compare, detectable
 from distill.report.fits import fit_rows
 from distill.report.numbers import ModelScore, Report
 from distill.report.page import render_page
+from distill.report.paper import paper_rows
 from distill.report.pools import mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.progress import cell_rows, funnel, read_manifests, stage_rows
 from distill.report.provenance import provenance
-from distill.report.samples import answer_samples, trace_samples
+from distill.report.quantities import benchmark_rows, costs, group_scores, sweeps
+from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
 from distill.report.scores import model_score, read_scores
 from distill.report.words import caveats, findings, headline
 from distill.run_dir import RunDir
@@ -39,6 +41,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
     source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
+    problems = {name: benchmark_prompts(run_dir, name) for name in recipe.evaluate.benchmarks}
     sizes = {model.name: model.num_parameters for model in source.models}
     return Report(
         name=recipe.name,
@@ -55,6 +58,11 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         macros=tuple(macros),
         comparisons=tuple(comparisons),
         detectable=tuple(limits),
+        benchmark_rows=tuple(benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()})),
+        sweeps=tuple(sweeps(recipe, lines, macros)),
+        groups=tuple(group_scores(arms, problems)),
+        costs=tuple(costs(recipe, comparisons, cells, traces)) if lines else (),
+        paper=tuple(paper_rows(recipe, lines, macros, comparisons)),
         pools=tuple(pool_rows(recipe, traces)),
         mix_rows=tuple(mixes),
         fits=tuple(fit_rows(manifests)),

@@ -112,6 +112,85 @@ class MacroScore:
 
 
 @dataclass(frozen=True)
+class SweepPoint:
+    """One mix of a weight sweep."""
+
+    share: float
+    """Weight that the recipe asks for."""
+    mix: str
+    accuracy: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Accuracy of a student against the weight of `pool` in mixes with `other`."""
+
+    student: str
+    benchmark: str
+    pool: str
+    other: str
+    points: tuple[SweepPoint, ...]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """An arm's accuracy within one level or subject of a benchmark."""
+
+    student: str
+    mix: str
+    benchmark: str
+    by: str
+    """`level` or `subject`."""
+    group: str
+    accuracy: float
+    interval: Interval
+    num_prompts: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one arm took for one training seed, and per percentage point gained where a gain is shown."""
+
+    student: str
+    mix: str
+    teacher_tokens: int | None
+    device_s: float | None
+    """Training time times devices, mean over seeds."""
+    gain: Comparison | None
+    tokens_per_point: float | None
+    device_s_per_point: float | None
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A number of the paper beside ours."""
+
+    student: str
+    what: str
+    paper: float
+    ours: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """What was asked."""
+
+    benchmark: str
+    source: str
+    revision: str
+    answer_kind: str
+    num_published: int | None
+    """Problems of the published split; None for a set of the recipe's own."""
+    num_problems: int | None
+    num_samples: int
+    temperature: float
+    max_tokens: int
+    note: str
+
+
+@dataclass(frozen=True)
 class Detectable:
     """Smallest difference that a benchmark can show (80 % power, 5 % level, before correction)."""
 
@@ -323,6 +402,11 @@ class Report:
     macros: tuple[MacroScore, ...]
     comparisons: tuple[Comparison, ...]
     detectable: tuple[Detectable, ...]
+    benchmark_rows: tuple[BenchmarkRow, ...]
+    sweeps: tuple[Sweep, ...]
+    groups: tuple[GroupScore, ...]
+    costs: tuple[Cost, ...]
+    paper: tuple[PaperRow, ...]
     pools: tuple[PoolRow, ...]
     mix_rows: tuple[MixRow, ...]
     fits: tuple[FitRow, ...]
@@ -333,6 +417,6 @@ class Report:
     traces: tuple[Sample, ...]
     provenance: Provenance
 
-    def gaps(self) -> tuple[Comparison, ...]:
-        """The paper's quantity: long minus short, per student and benchmark."""
-        return tuple(one for one in self.comparisons if one.purpose == "gap")
+    def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
+        """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""
+        return tuple(one for one in self.comparisons if one.purpose == purpose)

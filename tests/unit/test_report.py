@@ -277,7 +277,7 @@ def test_page_has_every_section_and_names_of_plots(report: Report) -> None:
         "Samples",
         "Provenance",
     }
-    assert page.count('<svg role="img"') == 5  # accuracy, gap, lengths, two students' losses
+    assert page.count('<svg role="img"') == 7  # accuracy, gap, sweep, tokens, lengths, two students' losses
     assert "currentColor" in page and "#010203" not in page
 
 
