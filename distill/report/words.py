@@ -16,7 +16,7 @@ MAX_FINDINGS = 5
 
 def percent(value: float | None, digits: int = 0) -> str:
     """`47 %`."""
-    return MISSING if value is None else f"{value * 100:.{digits}f} %"
+    return MISSING if value is None else f"{_plain(value, digits)} %"
 
 
 def bounds(interval: Interval, digits: int = 0) -> str:
@@ -108,10 +108,8 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
     """How many arms gained, then for each student and benchmark what its mixes are worth against each other."""
     gains = [one for one in comparisons if one.purpose == "gain"]
     rest = [one for one in comparisons if one.family == "mix"]
-    said = [
-        _student_words([one for one in rest if (one.student, one.benchmark) == key])
-        for key in dict.fromkeys((one.student, one.benchmark) for one in rest)
-    ]
+    keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
+    said = [_student_words([one for one in rest if (one.student, one.benchmark) == key]) for key in keys]
     more = (
         [f"{len(said) - MAX_FINDINGS} more students and benchmarks: see Comparisons."]
         if len(said) > MAX_FINDINGS
