@@ -6,9 +6,10 @@ their own: students are asked as they were taught (`student_chat`). Any other se
 choose from, is a `[benchmarks.NAME]` with a source and its columns.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distill.config import BenchmarkConfig, Recipe
+from distill.config import BenchmarkConfig
 from distill.config_sources import Columns, HubSource
 from distill.schema import AnswerKind
 
@@ -92,6 +93,6 @@ DEFINITIONS: dict[str, Definition] = {
 BUILTIN_BENCHMARKS: dict[str, BenchmarkConfig] = {name: one.config for name, one in DEFINITIONS.items()}
 
 
-def benchmark_config(recipe: Recipe, name: str) -> BenchmarkConfig:
-    """A benchmark that a recipe evaluates: its own before a built-in one."""
-    return recipe.benchmarks.get(name) or BUILTIN_BENCHMARKS[name]
+def benchmark_config(own: Mapping[str, BenchmarkConfig], name: str) -> BenchmarkConfig:
+    """A benchmark that a recipe evaluates: one of its own before a built-in one."""
+    return own.get(name) or BUILTIN_BENCHMARKS[name]

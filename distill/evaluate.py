@@ -8,12 +8,13 @@ taken in waves of as many engines as may be up at once; adapters share their bas
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.engine import parallel_arguments
 from cluster.session import Device, Session
 from distill.builtin_benchmarks import benchmark_config
-from distill.config import EvaluateConfig, Recipe, ServeSection
+from distill.config import BenchmarkConfig, EvaluateConfig, Recipe, ServeSection
+from distill.config_teachers import ChatFormat
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.grading.string_match import string_match
 from distill.mix.features import repeated_share
@@ -26,6 +27,21 @@ from distill.train import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
 STAGE = "evaluate"
+
+
+class Scoring(Protocol):
+    """The sections that decide a score: a recipe's, or those of `distill eval`."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def student_chat(self) -> ChatFormat: ...
+    @property
+    def benchmarks(self) -> dict[str, BenchmarkConfig]: ...
+    @property
+    def evaluate(self) -> EvaluateConfig: ...
+    @property
+    def serve(self) -> ServeSection: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,7 @@ def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
     return {model.name: first.setdefault((model.source, model.adapter), model.name) for model in models}
 
 
-def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Recipe) -> list[Item]:
+def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring) -> list[Item]:
     """Every model on every benchmark, with the key of its score."""
     return [
         Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name)))
@@ -91,7 +107,7 @@ def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]
     ]
 
 
-def _settings(recipe: Recipe, benchmark: str) -> list[Any]:
+def _settings(recipe: Scoring, benchmark: str) -> list[Any]:
     """What decides a score beside the model and the problems; another benchmark's settings are no part of it."""
     evaluate = asked(recipe.evaluate, benchmark)
     return [
@@ -99,7 +115,7 @@ def _settings(recipe: Recipe, benchmark: str) -> list[Any]:
         recipe.student_chat.model_dump(),
         recipe.serve.engine.model_dump(),
         VERIFIER_VERSION,
-        *filter(None, [benchmark_config(recipe, benchmark).template]),
+        *filter(None, [benchmark_config(recipe.benchmarks, benchmark).template]),
     ]
 
 
@@ -144,14 +160,16 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
     )
 
 
-def request_rows(item: Item, prompts: Sequence[Prompt], recipe: Recipe) -> Iterator[dict[str, Any]]:
+def request_rows(
+    item: Item, prompts: Sequence[Prompt], recipe: Scoring, served_as: str = ""
+) -> Iterator[dict[str, Any]]:
     """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
     evaluate = asked(recipe.evaluate, item.benchmark)
-    template = benchmark_config(recipe, item.benchmark).template or "{problem}"
+    template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
-                "model": item.model.name,
+                "model": served_as or item.model.name,
                 "benchmark": item.benchmark,
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,

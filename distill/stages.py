@@ -37,7 +37,7 @@ class StageState:
 
 def benchmark_configs(recipe: Recipe) -> dict[str, BenchmarkConfig]:
     """The benchmarks that a recipe evaluates, its own before built-in ones."""
-    return {name: benchmark_config(recipe, name) for name in recipe.evaluate.benchmarks}
+    return {name: benchmark_config(recipe.benchmarks, name) for name in recipe.evaluate.benchmarks}
 
 
 def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from distill.config import Recipe
+from distill.grading import VERIFIER_VERSION
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.compare import compare, detectable
 from distill.report.fits import fit_rows
@@ -17,7 +19,7 @@ from distill.report.page import render_page
 from distill.report.paper import paper_rows
 from distill.report.pools import mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.progress import cell_rows, funnel, read_manifests, stage_rows
-from distill.report.provenance import provenance
+from distill.report.provenance import package_versions, provenance
 from distill.report.quantities import benchmark_rows, costs, group_scores, sweeps
 from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
 from distill.report.scores import model_score, read_scores
@@ -86,6 +88,12 @@ def write_report(report: Report, run_dir: RunDir) -> str:
 def report_json(report: Report) -> bytes:
     """The same numbers as the page, for programs."""
     return json.dumps(_finite(dataclasses.asdict(report)), indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def scores_json(models: tuple[ModelScore, ...], settings: Mapping[str, Any]) -> bytes:
+    """Scores without a run: the numbers, what was asked, and what graded it."""
+    found = {"scores": [dataclasses.asdict(one) for one in models], "settings": settings, "verifier": VERIFIER_VERSION}
+    return json.dumps(_finite({**found, "packages": package_versions()}), indent=1, ensure_ascii=False).encode()
 
 
 def _finite(value: Any) -> Any:

@@ -79,7 +79,7 @@ ATTRIBUTES = frozenset(
         "symmetric",
     ]
 )
-FAULTS = (
+FAULTS: tuple[type[Exception], ...] = (
     *(one for one in vars(latex2mathml.exceptions).values() if isinstance(one, type) and issubclass(one, Exception)),
     ElementTree.ParseError,
     ValueError,

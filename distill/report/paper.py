@@ -57,7 +57,8 @@ def paper_rows(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> list[PaperRow]:
     """The paper's numbers beside ours for every student that it trained too, if the teachers are a pair of its own."""
-    pools = {_model(recipe, teacher.model): teacher.name for teacher in recipe.teachers if _is_engine(teacher)}
+    ours = [teacher for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    pools = {_model(recipe, teacher.model): teacher.name for teacher in ours}
     for models, kinds in TEACHERS.items():
         if set(models) <= pools.keys():
             weighted, other = (pools[model] for model in models)
@@ -108,10 +109,6 @@ def _ours(
             what = f"{one.first} - {one.second}"
             found[what] = PaperRow(one.student, what, 0.0, one.difference, one.interval)
     return found
-
-
-def _is_engine(teacher: object) -> bool:
-    return isinstance(teacher, VllmTeacher)
 
 
 def _model(recipe: Recipe, name: str) -> str:

@@ -142,7 +142,7 @@ def benchmark_rows(recipe: Recipe, num_problems: Mapping[str, int]) -> list[Benc
 
 
 def _benchmark_row(recipe: Recipe, name: str, num_problems: int | None) -> BenchmarkRow:
-    config, evaluate = benchmark_config(recipe, name), recipe.evaluate
+    config, evaluate = benchmark_config(recipe.benchmarks, name), recipe.evaluate
     source, repeated = config.source, evaluate.repeated.get(name)
     is_published = name in DEFINITIONS and name not in recipe.benchmarks
     if isinstance(source, GymSource):
