@@ -35,5 +35,5 @@ def test_every_problem_is_told_at_once() -> None:
         eval_config("m", ["gsm9k", "svamp"], "", ["evaluate.num_samples=4", "evaluate.repeated.aime24.num_samples=2"])
     said = str(caught.value)
     assert "'gsm9k'" in said and "gsm8k" in said and "'aime24'" in said and "num_samples 4" in said
-    with pytest.raises(ConfigError, match="evaluate.nonsense"):
+    with pytest.raises(ConfigError, match=r"evaluate\.nonsense"):
         eval_config("m", ["gsm8k"], "", ["evaluate.nonsense=1"])
