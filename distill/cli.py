@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -79,13 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
     export.set_defaults(verb=export_verb)
 
-    score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
-    score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
-    score.add_argument("overrides", nargs="*", metavar="key=value", help="for example evaluate.sampling.max_tokens=999")
-    score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
-    score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
-    score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")
-    score.set_defaults(verb=eval_verb)
+    add_eval(verbs)
 
     serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
     serve.add_argument("run_dir", metavar="RUN")
@@ -100,6 +95,17 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--url", default="http://127.0.0.1:8000", help="where `distill serve` listens")
     ask.set_defaults(verb=ask_verb)
     return parser
+
+
+def add_eval(verbs: Any) -> None:
+    """`distill eval` and its options."""
+    score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
+    score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
+    score.add_argument("overrides", nargs="*", metavar="key=value", help="for example evaluate.sampling.max_tokens=999")
+    score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
+    score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
+    score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")
+    score.set_defaults(verb=eval_verb)
 
 
 def run_verb(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.config import Recipe
-from distill.report.numbers import ArmScore, Comparison, MacroScore
+from distill.report.numbers_scores import ArmScore, Comparison, MacroScore
 from distill.report.scores import Scored, looping, outcome_shares
 from distill.schema import Verdict
 from distill.statistics import accuracy, accuracy_interval, macro_interval

@@ -14,7 +14,8 @@ from distill.grading import VERIFIER_VERSION
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.compare import compare, detectable
 from distill.report.fits import fit_rows
-from distill.report.numbers import ModelScore, Report
+from distill.report.numbers import Report
+from distill.report.numbers_scores import ModelScore
 from distill.report.page import render_page
 from distill.report.paper import paper_rows
 from distill.report.pools import mix_rows, pool_rows, read_traces, teacher_sizes

@@ -15,7 +15,7 @@ import numpy as np
 from distill.config import Recipe
 from distill.config_mix import MixConfig
 from distill.report.arms import Arm, whole_arms
-from distill.report.numbers import Comparison, Detectable
+from distill.report.numbers_scores import Comparison, Detectable
 from distill.schema import Style
 from distill.statistics import ALPHA, Difference, holm, macro_difference, minimum_detectable, paired_difference
 

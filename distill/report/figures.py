@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from distill.report.numbers import ArmScore, FitRow, Report, Sweep
+from distill.report.numbers import FitRow, Report
+from distill.report.numbers_scores import ArmScore, Sweep
 from distill.report.plots import (
     SERIES,
     accuracy_plot,

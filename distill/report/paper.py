@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from distill.config import Recipe
 from distill.config_teachers import VllmTeacher
 from distill.report.compare import MACRO, blends
-from distill.report.numbers import ArmScore, Comparison, MacroScore, PaperRow
+from distill.report.numbers_scores import ArmScore, Comparison, MacroScore, PaperRow
 
 TEACHERS = {
     ("Qwen/QwQ-32B-Preview", "Qwen/Qwen2.5-32B-Instruct"): ("long", "short"),

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from distill.report.numbers import ArmScore, CellRow, Comparison, Curve, Report
+from distill.report.numbers import CellRow, Curve, Report
+from distill.report.numbers_scores import ArmScore, Comparison
 from distill.report.words import size
 
 INK, GRID, UNTOUCHED = "#010203", "#010204", "#010205"

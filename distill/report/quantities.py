@@ -11,10 +11,10 @@ from distill.config_sources import GymSource, HubSource
 from distill.prompts import source_name
 from distill.report.arms import Arm
 from distill.report.compare import MACRO
-from distill.report.numbers import (
+from distill.report.numbers import CellRow
+from distill.report.numbers_scores import (
     ArmScore,
     BenchmarkRow,
-    CellRow,
     Comparison,
     Cost,
     GroupScore,

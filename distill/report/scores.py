@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config import Recipe
-from distill.report.numbers import ModelScore, PassRate
+from distill.report.numbers_scores import ModelScore, PassRate
 from distill.run_dir import RunDir
 from distill.schema import Score, Verdict
 from distill.statistics import accuracy, accuracy_interval, pass_at, wilson_interval

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from distill.report.numbers import ArmScore, FitRow, MixRow, ModelScore, PoolRow, Report, StageRow
+from distill.report.numbers import FitRow, MixRow, PoolRow, Report, StageRow
+from distill.report.numbers_scores import ArmScore, ModelScore
 from distill.report.words import MISSING, bounds, duration, number, percent, points
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from distill.config import Recipe
 from distill.report.compare import MACRO, blends
-from distill.report.numbers import ArmScore, CellRow, Comparison, Detectable, MacroScore, ModelScore
+from distill.report.numbers import CellRow
+from distill.report.numbers_scores import ArmScore, Comparison, Detectable, MacroScore, ModelScore
 from distill.statistics import Interval
 
 MISSING = "not recorded"
