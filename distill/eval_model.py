@@ -65,7 +65,7 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
 
 def _set(raw: dict[str, Any], override: str) -> Problem | None:
     """An override may reach into a section that nobody has begun yet."""
-    node = raw
+    node: Any = raw
     for part in override.partition("=")[0].split(".")[:-1]:
         if not isinstance(node, dict):
             break
