@@ -31,7 +31,9 @@ def all_plots(report: Report) -> Mapping[str, str]:
     plots = {f"accuracy {benchmark}": accuracy_plot(report, benchmark) for benchmark in scored}
     plots |= {"gap": gap_plot(report, "gap", "long", "short")} if report.gaps() else {}
     plots |= {"large gap": gap_plot(report, "large_gap", "large", "small")} if report.gaps("large_gap") else {}
-    plots |= {f"sweep {key[0]} {key[1]}": sweep_plot(curves) for key, curves in _by_pools(report).items()}
+    plots |= {
+        f"sweep {key[0]} by the weight of {key[1]}": sweep_plot(curves) for key, curves in _by_pools(report).items()
+    }
     plots |= {f"pareto {name}": pareto_plot(report, name) for name in scored if _has_lengths(report, name)}
     plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}
     plots |= {"shift": shift_plot(report)} if report.fits else {}
