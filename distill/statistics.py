@@ -128,10 +128,12 @@ def macro_difference(first: Sequence[Shares], second: Sequence[Shares]) -> Diffe
 
 def random_difference(found: Estimate, num_prompts: int) -> Difference:
     """A difference as an estimate, by Student's t."""
-    # Where every prompt has the same difference, what could still be hidden is as large as a share never yet seen.
-    hidden = wilson_interval(0, num_prompts).high if found.error == 0 else 0.0
-    reach = hidden + (float(stats.t.ppf(1 - ALPHA / 2, found.degrees)) * found.error if found.error else 0.0)
-    p_value = float(2 * stats.t.sf(abs(found.value) / found.error, found.degrees)) if found.error else 1.0
+    if found.error:
+        reach = float(stats.t.ppf(1 - ALPHA / 2, found.degrees)) * found.error
+        p_value = float(2 * stats.t.sf(abs(found.value) / found.error, found.degrees))
+    else:  # every prompt has the same difference: what could be hidden is as large as a share never yet seen
+        reach = wilson_interval(0, num_prompts).high
+        p_value = mcnemar_p(num_prompts, 0) if found.value else 1.0
     return Difference(
         estimate=found.value,
         interval=Interval(max(-1.0, found.value - reach), min(1.0, found.value + reach)),

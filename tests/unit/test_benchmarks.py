@@ -68,6 +68,15 @@ def test_the_text_before_a_question_belongs_to_the_problem() -> None:
     assert isinstance(without, Prompt) and without.problem == "How many?"
 
 
+def test_other_languages_are_a_matter_of_columns() -> None:
+    columns = Columns(problem="question", reference="answer_number", level="lang")
+    source = FileSource(path="x", columns=columns, answer_kind="number")
+    row = {"question": "Ein Ei kostet 2 €. Was kosten 9?", "answer": None, "answer_number": 18, "lang": "de"}
+    prompt = to_prompt(RawRow("x:1", row), source, 20_000)
+    assert isinstance(prompt, Prompt) and (prompt.reference, prompt.level) == ("18", "de")
+    assert grade(GradeRequest("Die Antwort: 18 €.", prompt.reference, "number")).verdict == Verdict.CORRECT
+
+
 @pytest.mark.parametrize(
     ("row", "letter"),
     [

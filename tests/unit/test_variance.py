@@ -60,6 +60,13 @@ def test_runs_that_agree_by_chance_are_not_certain() -> None:
     assert estimate([shares]).error > 0.15
 
 
+def test_a_difference_on_every_problem_is_shown_and_not_certain() -> None:
+    found = paired_difference(np.ones((3, 20)), np.zeros((1, 20)), np.random.default_rng(0))
+    assert found.p_value < 0.001 and found.interval.low < 0.9 and found.interval.high == 1.0
+    same = paired_difference(np.ones((3, 20)), np.ones((1, 20)), np.random.default_rng(0))
+    assert same.p_value == 1.0 and same.interval.covers(0.0) and same.interval.low < -0.1
+
+
 def test_a_completion_that_was_not_graded_is_neither_wrong_nor_a_lost_problem() -> None:
     rng = np.random.default_rng(5)
     shares = arm(rng, rng.normal(0, 0.3, 60), seeds=3, spread=0.0)
