@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -25,11 +26,13 @@ from distill.prompts_stage import read_benchmark
 from distill.recipe import apply_override, field_problem
 from distill.recipe_checks_mix import one_of
 from distill.report.build import scores_json, scores_table
-from distill.report.scores import Model, model_score, read_scored
+from distill.report.scores import Model, model_score, outcome_shares, read_scored
 from distill.report.terminal import model_table
+from distill.report.words import bounds, percent
 from distill.run_dir import RunDir
 from distill.schema import Prompt, content_hash
 from distill.score import Address, Place, score_items, unscored
+from distill.statistics import accuracy, macro_interval
 from distill.terminal import quiet
 from serve.batch import BatchConfig
 from serve.deploy import deploy, undeploy
@@ -132,8 +135,15 @@ def identify(config: EvalConfig, console: Console) -> tuple[Evaluated, EvalConfi
         remedy = "set evaluate.sampling.max_tokens lower, or serve.engine.max_model_len higher where the model allows"
         raise InputError(f"completions of {most} tokens leave no room for a problem in {longest} -> {remedy}")
     serve = config.serve.model_copy(update={"engine": engine.model_copy(update={"max_model_len": longest})})
-    model = Evaluated(config.name, resolved.path, None, resolved.identity)
+    key = content_hash(resolved.identity, weights_stamp(Path(resolved.source).expanduser()))
+    model = Evaluated(config.name, resolved.path, None, key)
     return model, config.model_copy(update={"serve": serve})
+
+
+def weights_stamp(folder: Path) -> list[str]:
+    """Name, size and time of a local folder's weights: trained again, it is another model. Empty for what is no folder."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
 
 @contextmanager
@@ -155,9 +165,13 @@ def show(config: EvalConfig, model: Evaluated, run_dir: RunDir, console: Console
     """The scores as a table and as files."""
     named = Model(model.name, model.name, "", None)
     scored = [read_scored(run_dir, named, benchmark) for benchmark in config.evaluate.benchmarks]
+    shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in scored]
     scores = tuple(model_score(one) for one in scored)
     run_dir.write_table(scores_table(scores), "scores.parquet")
     settings = json.loads(config.model_dump_json())
     run_dir.write_bytes(scores_json(scores, settings), "scores.json")
     console.print(model_table(scores))
+    if len(shares) > 1 and not any(np.isnan(one).all() for one in shares):
+        mean = sum(map(accuracy, shares)) / len(shares)
+        console.print(f"mean of the {len(shares)} benchmarks: {percent(mean, 1)} {bounds(macro_interval(shares), 1)}")
     console.print("scores   " + run_dir.path("scores.json"), markup=False)

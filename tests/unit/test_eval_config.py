@@ -1,9 +1,11 @@
 """`distill eval`'s command line becomes a checked config, or all of its problems in one go."""
 
+from pathlib import Path
+
 import pytest
 
 from distill.errors import ConfigError
-from distill.eval_model import eval_config
+from distill.eval_model import eval_config, weights_stamp
 
 
 def test_a_hub_id_becomes_a_name_that_can_be_served_and_filed() -> None:
@@ -37,3 +39,13 @@ def test_every_problem_is_told_at_once() -> None:
     assert "'gsm9k'" in said and "gsm8k" in said and "'aime24'" in said and "num_samples 4" in said
     with pytest.raises(ConfigError, match=r"evaluate\.nonsense"):
         eval_config("m", ["gsm8k"], "", ["evaluate.nonsense=1"])
+
+
+def test_a_folder_that_was_trained_again_is_another_model(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"old")
+    before = weights_stamp(tmp_path)
+    assert before == weights_stamp(tmp_path) and len(before) == 1
+    weights.write_bytes(b"newer")
+    assert weights_stamp(tmp_path) != before
+    assert weights_stamp(tmp_path / "org" / "hub-id") == []
