@@ -141,7 +141,7 @@ def identify(config: EvalConfig, console: Console) -> tuple[Evaluated, EvalConfi
 
 
 def weights_stamp(folder: Path) -> list[str]:
-    """Name, size and time of a local folder's weights: trained again, it is another model. Empty for what is no folder."""
+    """Name, size and time of a local folder's weights: trained again, it is another model. Empty: no folder."""
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
