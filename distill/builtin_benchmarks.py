@@ -1,22 +1,98 @@
-"""Benchmarks that recipes can name without defining them: one table of source, split, columns and answer kind."""
+"""Benchmarks that recipes can name without defining them: one table of source, split, columns, answer kind, prompt,
+number of problems and revision.
+
+A revision is pinned where it is known for certain; `main` says that it is not, and so does the report. No prompt of
+their own: students are asked as they were taught (`student_chat`). Any other set, in any language and with options to
+choose from, is a `[benchmarks.NAME]` with a source and its columns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from distill.config import BenchmarkConfig
 from distill.config_sources import Columns, HubSource
 from distill.schema import AnswerKind
 
 
-def _hub(
-    dataset: str, split: str, problem: str, reference: str, kind: AnswerKind, subset: str | None = None
-) -> BenchmarkConfig:
-    columns = Columns(problem=problem, reference=reference)
-    return BenchmarkConfig(
-        source=HubSource(dataset=dataset, subset=subset, split=split, columns=columns, answer_kind=kind)
-    )
+@dataclass(frozen=True)
+class Definition:
+    """A benchmark as it is published."""
+
+    config: BenchmarkConfig
+    num_problems: int
+    """Problems of the split, duplicates included."""
+    note: str = ""
 
 
-BUILTIN_BENCHMARKS: dict[str, BenchmarkConfig] = {
-    "gsm8k": _hub("openai/gsm8k", "test", "question", "answer", AnswerKind.NUMBER, subset="main"),
-    "math500": _hub("HuggingFaceH4/MATH-500", "test", "problem", "answer", AnswerKind.MATH),
-    "amc23": _hub("math-ai/amc23", "test", "question", "answer", AnswerKind.NUMBER),
-    "aime24": _hub("math-ai/aime24", "test", "problem", "solution", AnswerKind.NUMBER),
+def _defined(source: HubSource, num_problems: int, note: str = "") -> Definition:
+    return Definition(BenchmarkConfig(source=source), num_problems, note)
+
+
+NUMBER, MATH = AnswerKind.NUMBER, AnswerKind.MATH
+
+DEFINITIONS: dict[str, Definition] = {
+    "gsm8k": _defined(
+        HubSource(
+            dataset="openai/gsm8k",
+            subset="main",
+            split="test",
+            revision="740312add88f781978c0658806c59bc2815b9866",
+            columns=Columns(problem="question"),
+            answer_kind=NUMBER,
+        ),
+        1319,
+    ),
+    "math": _defined(
+        HubSource(
+            dataset="zwhe99/MATH",
+            split="test",
+            columns=Columns(reference="expected_answer", subject="type"),
+            answer_kind=MATH,
+        ),
+        5000,
+        "MATH-500 is part of it",
+    ),
+    "math500": _defined(
+        HubSource(
+            dataset="HuggingFaceH4/MATH-500",
+            split="test",
+            revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+            answer_kind=MATH,
+        ),
+        500,
+    ),
+    "amc23": _defined(
+        HubSource(dataset="math-ai/amc23", split="test", columns=Columns(problem="question"), answer_kind=NUMBER), 40
+    ),
+    "aime24": _defined(
+        HubSource(dataset="math-ai/aime24", split="test", columns=Columns(reference="solution"), answer_kind=NUMBER), 30
+    ),
+    "aime25": _defined(HubSource(dataset="math-ai/aime25", split="test", answer_kind=NUMBER), 30),
+    "olympiadbench": _defined(
+        HubSource(
+            dataset="Hothan/OlympiadBench",
+            subset="OE_TO_maths_en_COMP",
+            columns=Columns(problem="question", reference="final_answer", subject="subfield", context="context"),
+            answer_kind=MATH,
+        ),
+        674,
+        "English, text only, competition mathematics; the paper's copy has one more",
+    ),
+    "svamp": _defined(
+        HubSource(
+            dataset="ChilleD/SVAMP",
+            split="test",
+            columns=Columns(problem="Question", reference="Answer", subject="Type", context="Body"),
+            answer_kind=NUMBER,
+        ),
+        300,
+        "the test part of the 1,000",
+    ),
 }
+
+BUILTIN_BENCHMARKS: dict[str, BenchmarkConfig] = {name: one.config for name, one in DEFINITIONS.items()}
+
+
+def benchmark_config(own: Mapping[str, BenchmarkConfig], name: str) -> BenchmarkConfig:
+    """A benchmark that a recipe evaluates: one of its own before a built-in one."""
+    return own.get(name) or BUILTIN_BENCHMARKS[name]

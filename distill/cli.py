@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -79,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
     export.set_defaults(verb=export_verb)
 
+    add_eval(verbs)
+
     serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
     serve.add_argument("run_dir", metavar="RUN")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -92,6 +95,17 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--url", default="http://127.0.0.1:8000", help="where `distill serve` listens")
     ask.set_defaults(verb=ask_verb)
     return parser
+
+
+def add_eval(verbs: Any) -> None:
+    """`distill eval` and its options."""
+    score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
+    score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
+    score.add_argument("overrides", nargs="*", metavar="key=value", help="for example evaluate.sampling.max_tokens=999")
+    score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
+    score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
+    score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")
+    score.set_defaults(verb=eval_verb)
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
@@ -137,6 +151,15 @@ def export_verb(arguments: argparse.Namespace) -> int:
     num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target)
     print(f"{num_rows} rows in {target}")
     return 0
+
+
+def eval_verb(arguments: argparse.Namespace) -> int:
+    """`distill eval`."""
+    from distill.eval_model import eval_config, eval_model
+
+    names = [name for name in arguments.benchmarks.split(",") if name]
+    config = eval_config(arguments.model, names, arguments.url, arguments.overrides)
+    return eval_model(config, arguments.run_dir or f"evals/{config.name}")
 
 
 def serve_verb(arguments: argparse.Namespace) -> int:

@@ -148,21 +148,41 @@ class TrainConfig(Section):
 
 
 class BenchmarkConfig(Section):
-    """A held-out prompt set."""
+    """A held-out prompt set. Other languages and multiple choice are a matter of `source.columns`."""
+
+    ADDED_LATER = ("template",)
 
     source: PromptSource
     num_prompts: int | None = Field(default=None, ge=1)
     """Keep at most this many, by seeded hash. Absent: all."""
+    template: str | None = None
+    """What its problems are asked with, `{problem}` where the problem goes; `student_chat` comes around it. Absent: the
+    problem as it is."""
+
+
+class RepeatedConfig(Section):
+    """A benchmark whose problems are asked several times each (avg@k), as small ones need it."""
+
+    num_samples: int = Field(ge=2, le=1024)
+    """Completions per problem."""
+    temperature: float = Field(default=0.6, gt=0.0, le=2.0)
+    top_p: float = Field(default=0.95, gt=0.0, le=1.0)
+    """Nucleus mass."""
 
 
 class EvaluateConfig(Section):
     """How models are scored."""
+
+    ADDED_LATER = ("repeated",)
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     """Names in `[benchmarks]`, or built-in ones."""
     sampling: Sampling = Sampling(temperature=0.0)
     num_samples: int = Field(default=1, ge=1)
     """Completions per prompt; more than one needs a temperature above 0."""
+    repeated: dict[str, RepeatedConfig] = Field(default={})
+    """Benchmarks that are asked otherwise than `num_samples` times with `sampling`: how often and how warm. Length and
+    stop strings stay those of `sampling`."""
     max_in_flight: int = Field(default=64, ge=1)
     """Requests open at once per run."""
     reasoning_end: str = "</think>"

@@ -1,8 +1,8 @@
 """What every section of the config tree is made of."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -12,3 +12,15 @@ class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused, docstrings under fields are their help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ()
+    """Fields that older recipes could not have. They are left out of dumps while they say nothing, so that the keys of
+    finished runs (content hashes of dumps) stay what they are."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if name not in self.ADDED_LATER or value not in (None, {}, (), [], "")
+        }

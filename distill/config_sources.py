@@ -11,6 +11,8 @@ from distill.schema import AnswerKind
 class Columns(Section):
     """Which column of a data file means what."""
 
+    ADDED_LATER = ("context", "choices")
+
     problem: str = "problem"
     """The question."""
     reference: str = "answer"
@@ -19,6 +21,12 @@ class Columns(Section):
     """Difficulty label; may be absent."""
     subject: str = "subject"
     """Topic label; may be absent."""
+    context: str | None = None
+    """Text that comes before the question, where a row has it (SVAMP's `Body`)."""
+    choices: str | tuple[str, ...] | None = None
+    """Multiple choice: the column with the list of options (or with `{ text, label }` lists), or one column per option.
+    They are listed as A), B), ... below the question; options that are columns of their own are put into an order that
+    the problem's hash decides. The reference may be a letter, a label, a place counted from 0, or an option's text."""
 
 
 class FileSource(Section):

@@ -8,12 +8,16 @@ taken in waves of as many engines as may be up at once; adapters share their bas
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.engine import parallel_arguments
 from cluster.session import Device, Session
-from distill.config import EvaluateConfig, Recipe, ServeSection
+from distill.builtin_benchmarks import benchmark_config
+from distill.config import BenchmarkConfig, EvaluateConfig, Recipe, ServeSection
+from distill.config_teachers import ChatFormat
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
+from distill.grading.string_match import string_match
+from distill.mix.features import repeated_share
 from distill.models import ResolvedModel
 from distill.render import chat_messages
 from distill.run_dir import RunDir
@@ -23,6 +27,21 @@ from distill.train import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
 STAGE = "evaluate"
+
+
+class Scoring(Protocol):
+    """The sections that decide a score: a recipe's, or those of `distill eval`."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def student_chat(self) -> ChatFormat: ...
+    @property
+    def benchmarks(self) -> dict[str, BenchmarkConfig]: ...
+    @property
+    def evaluate(self) -> EvaluateConfig: ...
+    @property
+    def serve(self) -> ServeSection: ...
 
 
 @dataclass(frozen=True)
@@ -79,19 +98,34 @@ def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
     return {model.name: first.setdefault((model.source, model.adapter), model.name) for model in models}
 
 
-def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Recipe) -> list[Item]:
+def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring) -> list[Item]:
     """Every model on every benchmark, with the key of its score."""
-    settings = [
-        recipe.evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight"}),
-        recipe.student_chat.model_dump(),
-        recipe.serve.engine.model_dump(),
-        VERIFIER_VERSION,
-    ]
     return [
-        Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], settings))
+        Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name)))
         for model in models
         for name, prompts in benchmarks.items()
     ]
+
+
+def _settings(recipe: Scoring, benchmark: str) -> list[Any]:
+    """What decides a score beside the model and the problems; another benchmark's settings are no part of it."""
+    evaluate = asked(recipe.evaluate, benchmark)
+    return [
+        evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight", "repeated"}),
+        recipe.student_chat.model_dump(),
+        recipe.serve.engine.model_dump(),
+        VERIFIER_VERSION,
+        *filter(None, [benchmark_config(recipe.benchmarks, benchmark).template]),
+    ]
+
+
+def asked(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
+    """The settings with `num_samples` and `sampling` as they are for one benchmark."""
+    one = evaluate.repeated.get(benchmark)
+    if one is None:
+        return evaluate
+    sampling = evaluate.sampling.model_copy(update={"temperature": one.temperature, "top_p": one.top_p})
+    return evaluate.model_copy(update={"num_samples": one.num_samples, "sampling": sampling})
 
 
 def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
@@ -126,17 +160,20 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
     )
 
 
-def request_rows(item: Item, prompts: Sequence[Prompt], recipe: Recipe) -> Iterator[dict[str, Any]]:
+def request_rows(
+    item: Item, prompts: Sequence[Prompt], recipe: Scoring, served_as: str = ""
+) -> Iterator[dict[str, Any]]:
     """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
-    evaluate = recipe.evaluate
+    evaluate = asked(recipe.evaluate, item.benchmark)
+    template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
-                "model": item.model.name,
+                "model": served_as or item.model.name,
                 "benchmark": item.benchmark,
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
-                "messages": chat_messages(prompt.problem, recipe.student_chat),
+                "messages": chat_messages(template.replace("{problem}", prompt.problem), recipe.student_chat),
                 "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)),
             }
 
@@ -165,14 +202,15 @@ def score_rows(
         if not row["error"]
     ]
     grades = iter(grade_batch(requests))
-    return [_score(row, _failed(row) if row["error"] else next(grades)) for row in rows]
+    compared = iter([string_match(request) for request in requests])
+    return [_score(row, _failed(row)) if row["error"] else _score(row, next(grades), next(compared)) for row in rows]
 
 
 def _failed(row: Mapping[str, Any]) -> Grade:
     return Grade(verdict=Verdict.ERROR, extracted="", rule="endpoint", detail=str(row["error"])[:500])
 
 
-def _score(row: Mapping[str, Any], grade: Grade) -> Score:
+def _score(row: Mapping[str, Any], grade: Grade, compared: str = "") -> Score:
     return Score(
         model=row["model"],
         benchmark=row["benchmark"],
@@ -186,4 +224,7 @@ def _score(row: Mapping[str, Any], grade: Grade) -> Score:
         prompt_tokens=int(row["prompt_tokens"] or 0),
         completion_tokens=int(row["completion_tokens"] or 0),
         finish_reason=row["finish_reason"] or "",
+        seed=int(row["sampling"]["seed"]),
+        repetition=repeated_share((row["completion"] or "").split()),
+        string_match=compared,
     )

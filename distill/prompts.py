@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import fsspec
 import pyarrow.parquet as pq
 
+from distill.choices import Lettered, lettered
 from distill.config_sources import Columns, FileSource, GymSource, HubSource, PromptSource
 from distill.errors import InputError
 from distill.schema import AnswerKind, Dropped, Prompt, content_hash, dropped, prompt_id
@@ -100,6 +101,8 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
     columns = Columns() if isinstance(source, GymSource) else source.columns
     problem, reference = raw.row.get(columns.problem), raw.row.get(columns.reference)
     reason = _row_fault(problem, reference, max_problem_chars)
+    if not reason and (columns.context or columns.choices):
+        problem, reference, reason = _assembled(str(problem), reference, raw.row, columns)
     if reason:
         return dropped(STAGE, raw.where, reason, row=raw.row)
     kind = AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind
@@ -113,6 +116,14 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
         subject=_as_text(raw.row.get(columns.subject)),
         entry=str(raw.row.get("entry", "")) if isinstance(source, GymSource) else "",
     )
+
+
+def _assembled(problem: str, reference: Any, row: Mapping[str, Any], columns: Columns) -> Lettered:
+    """A problem with the text before it and the options below it."""
+    context = _as_text(row.get(columns.context)) if columns.context else ""
+    joint = "\n" if context.endswith((".", "!", "?", ":")) else ". "
+    problem = f"{context}{joint}{problem.strip()}" if context else problem
+    return lettered(problem, reference, row, columns) if columns.choices else Lettered(problem, reference)
 
 
 def _row_fault(problem: Any, reference: Any, max_problem_chars: int) -> str:

@@ -1,6 +1,7 @@
 """Stage 1 as a step of a run: benchmarks first, then prompts that are new, whole, and in no benchmark."""
 
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
 from distill.clean_prompts import clean_prompts
@@ -47,20 +48,22 @@ def load_benchmarks(current: Run) -> Benchmarks:
     prompts: dict[str, list[Prompt]] = {}
     drops: list[Dropped] = []
     for name, benchmark in benchmark_configs(current.recipe).items():
-        loaded = _load_benchmark(current, name, benchmark)
+        limit, seed = current.recipe.prompts.max_problem_chars, current.recipe.seed
+        loaded = read_benchmark(name, benchmark, current.base, max_problem_chars=limit, seed=seed)
         current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
         prompts[name] = loaded.prompts
         drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
     return Benchmarks(prompts, drops)
 
 
-def _load_benchmark(current: Run, name: str, benchmark: BenchmarkConfig) -> Loaded:
+def read_benchmark(name: str, config: BenchmarkConfig, base: Path, *, max_problem_chars: int, seed: int) -> Loaded:
+    """The problems of one benchmark.
+
+    Raises:
+        InputError: it has no usable problem.
+    """
     loaded = load_prompts(
-        [benchmark.source],
-        base=current.base,
-        max_problem_chars=current.recipe.prompts.max_problem_chars,
-        num_prompts=benchmark.num_prompts,
-        seed=current.recipe.seed,
+        [config.source], base=base, max_problem_chars=max_problem_chars, num_prompts=config.num_prompts, seed=seed
     )
     if not loaded.prompts:
         raise InputError(f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source")

@@ -62,7 +62,7 @@ def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Re
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        found += [_field_problem(detail, raw) for detail in error.errors() if not _is_echo(detail)]
+        found += [field_problem(detail, raw) for detail in error.errors() if not _is_echo(detail)]
     found += cross_problems(raw)
     if found or recipe is None:
         raise ConfigError(found)
@@ -117,7 +117,7 @@ def _is_echo(detail: Any) -> bool:
     return detail["type"] == "too_short" and bool(detail.get("input"))
 
 
-def _field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
+def field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
     location = _without_tags(detail["loc"])
     where = _where(location, raw)
     if detail["type"] == "extra_forbidden":

@@ -41,6 +41,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_benchmark_problems(raw),
+        *_template_problems(raw),
         *_leak_problems(raw),
         *_evaluate_problems(raw),
     ]
@@ -165,6 +166,14 @@ def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", one_of(str(name), known))
 
 
+def _template_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, benchmark in _section(raw, "benchmarks").items():
+        template = benchmark.get("template") if isinstance(benchmark, dict) else None
+        if isinstance(template, str) and "{problem}" not in template:
+            where = f"benchmarks.{name}.template"
+            yield Problem(where, "does not contain {problem}", "say where the problem goes")
+
+
 def _leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     """A benchmark drawn by the generator and seed of the training prompts would be the training prompts."""
     sources = _section(raw, "prompts").get("sources", ())
@@ -189,3 +198,7 @@ def _evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(samples, int) and samples > 1 and temperature == 0:
         what = f"num_samples {samples} at temperature 0 gives {samples} times the same completion"
         yield Problem("evaluate", what, "raise evaluate.sampling.temperature or set num_samples = 1")
+    benchmarks = [str(name) for name in evaluate.get("benchmarks", ())]
+    for name in _section(evaluate, "repeated"):
+        if name not in benchmarks:
+            yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, benchmarks))

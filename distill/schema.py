@@ -155,6 +155,13 @@ class Score:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+    seed: int = -1
+    """The request's seed; -1: an older version did not record it."""
+    repetition: float = -1.0
+    """Share of the completion's 8-word runs that are in it already; -1: not recorded."""
+    string_match: str = ""
+    """The verdict of the plain string comparison of older work, for comparison with its numbers; never counted.
+    Empty: none, or not recorded."""
 
 
 # Producer: every stage that drops rows. Consumer: report. Nothing is dropped without one of these.

@@ -7,7 +7,7 @@ from typing import Any
 
 import fsspec
 
-from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
+from distill.builtin_benchmarks import benchmark_config
 from distill.config import BenchmarkConfig, Recipe
 from distill.config_sources import FileSource, PromptSource
 from distill.config_teachers import DatasetTeacher, VllmTeacher
@@ -37,7 +37,7 @@ class StageState:
 
 def benchmark_configs(recipe: Recipe) -> dict[str, BenchmarkConfig]:
     """The benchmarks that a recipe evaluates, its own before built-in ones."""
-    return {name: recipe.benchmarks.get(name) or BUILTIN_BENCHMARKS[name] for name in recipe.evaluate.benchmarks}
+    return {name: benchmark_config(recipe.benchmarks, name) for name in recipe.evaluate.benchmarks}
 
 
 def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,9 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
     return {
         "prompts": {
             "prompts": dump["prompts"],
-            "benchmarks": {name: benchmark.model_dump(mode="json") for name, benchmark in benchmarks.items()},
+            "benchmarks": {
+                name: benchmark.model_dump(mode="json", exclude={"template"}) for name, benchmark in benchmarks.items()
+            },
             "seed": recipe.seed,
             "files": {name: stamp for source in sources for name, stamp in _file_stamps(source, base)},
         },
@@ -76,9 +78,18 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "students": dump["students"],
             "models": {name: dump["models"][name] for name in sorted(students)},
         },
-        "evaluate": {"evaluate": dump["evaluate"], "serve.engine": dump["serve"]["engine"]},
+        "evaluate": {
+            "evaluate": dump["evaluate"],
+            "serve.engine": dump["serve"]["engine"],
+            **_templates(benchmarks),
+        },
         "report": {"name": recipe.name, "description": recipe.description},
     }
+
+
+def _templates(benchmarks: Mapping[str, BenchmarkConfig]) -> dict[str, Any]:
+    found = {name: benchmark.template for name, benchmark in benchmarks.items() if benchmark.template}
+    return {"templates": found} if found else {}
 
 
 def _judge_config(recipe: Recipe) -> dict[str, Any]:

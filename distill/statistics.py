@@ -1,10 +1,8 @@
 """Uncertainty of accuracies and of differences between models scored on the same prompts. Pure functions.
 
-The unit of resampling is the prompt: several completions of one prompt are one cluster, never several prompts. Several
-training seeds are resampled too (crossed bootstrap), independently for each arm. What was not graded (verdict ERROR)
-is NaN here and left out; it is never a zero.
-
-Not covered: a mixed model of the seeds. With two or three seeds the crossed bootstrap sees only part of their spread.
+The unit of sampling is the prompt: several completions of one prompt are one cluster, never several prompts. Training
+seeds are a random effect (`distill.variance`). What was not graded (verdict ERROR) is NaN here and left out; it is
+never a zero. Intervals and tests are scipy's and statsmodels'.
 """
 
 from collections.abc import Sequence
@@ -13,14 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
+
+from distill.variance import Estimate, Shares, estimate
 
 LEVEL = 0.95
 ALPHA = 0.05
 NUM_RESAMPLES = 4000
 NUM_FLIPS = 200_000
-
-Shares = NDArray[np.float64]
-"""[runs, prompts]: share of a prompt's graded completions that are correct, per training seed; NaN = none graded."""
+RANDOM_SEEDS = "t test, seeds and problems random"
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,18 @@ class Difference:
     p_value: float
     test: str
     num_prompts: int
-    only_first: float
-    """Share of the prompts that the first does better on."""
-    only_second: float
-    spread: float
-    """Root mean square of the prompts' differences: what decides how small a difference can be seen."""
+    standard_error: float
+    degrees: float
+    """Degrees of freedom of the standard error."""
 
 
-def wilson_interval(num_correct: int, num_graded: int) -> Interval:
-    """Interval of a proportion; [0, 1] where nothing was graded."""
-    if num_graded == 0:
+def wilson_interval(num_correct: float, num_graded: float) -> Interval:
+    """Interval of a proportion (Wilson 1927); [0, 1] where nothing was graded. Counts may be effective ones."""
+    if num_graded <= 0:
         return Interval(0.0, 1.0)
-    found = stats.binomtest(num_correct, num_graded).proportion_ci(confidence_level=LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    low, high = proportion_confint(num_correct, num_graded, alpha=ALPHA, method="wilson")
+    # Rounding leaves an end at 1e-17 where it is 0.
+    return Interval(max(0.0, round(float(low), 12)), min(1.0, round(float(high), 12)))
 
 
 def accuracy(shares: Shares) -> float:
@@ -65,39 +66,90 @@ def accuracy(shares: Shares) -> float:
     return float(shares[graded].mean()) if graded.any() else float("nan")
 
 
-def accuracy_interval(shares: Shares, rng: np.random.Generator) -> Interval:
-    """Wilson for one completion per prompt, else the bootstrap over prompts (and seeds)."""
+def accuracy_interval(shares: Shares) -> Interval:
+    """Wilson's interval; with several completions or seeds, on the number of problems they are worth.
+
+    That number makes the binomial variance equal to the estimated one, and is shrunk for its degrees of freedom
+    (Franco et al., J. Survey Statistics and Methodology 7:334, 2019). It stays within [0, 1] and keeps its coverage
+    where benchmarks are small or nearly solved, as the bootstrap does not.
+    """
     shares = _graded_prompts(shares)
-    num_prompts = shares.shape[1]
     if is_binary(shares):
-        return wilson_interval(int(shares.sum()), num_prompts)
-    (means,) = _resample([shares], rng)
-    found = _percentiles(means)
-    # All prompts alike: the bootstrap has nothing to resample, and a width of zero would be a false certainty.
-    return wilson_interval(round(accuracy(shares) * num_prompts), num_prompts) if found.low == found.high else found
+        return wilson_interval(float(shares.sum()), shares.shape[1])
+    return macro_interval([shares])
+
+
+def macro_interval(benchmarks: Sequence[Shares]) -> Interval:
+    """Interval of the unweighted mean over benchmarks that the same runs were scored on, as `accuracy_interval`."""
+    found = estimate(benchmarks)
+    num_prompts = min(shares.shape[1] for shares in benchmarks)
+    worth = effective_prompts(found, num_prompts)
+    return wilson_interval(found.value * worth, worth)
+
+
+def effective_prompts(found: Estimate, num_prompts: int) -> float:
+    """How many problems answered once would leave an accuracy as uncertain as it is."""
+    binomial = found.value * (1 - found.value)
+    if found.error == 0 or binomial <= 0:
+        # All prompts alike: a width of zero would be a false certainty.
+        return float(num_prompts)
+    quantile = stats.t.ppf(1 - ALPHA / 2, found.degrees) / stats.norm.ppf(1 - ALPHA / 2)
+    return float(binomial / (found.error * quantile) ** 2)
 
 
 def paired_difference(first: Shares, second: Shares, rng: np.random.Generator) -> Difference:
-    """Compare two models (or arms of several seeds) whose columns are the same prompts in the same order."""
+    """Compare two models (or arms of several seeds) whose columns are the same prompts in the same order.
+
+    One run each: paired bootstrap over prompts; exact McNemar, or sign flips where completions were several. Several
+    runs: t interval and t test with seeds and problems random.
+    """
+    found = estimate([first], [second])
+    if max(len(first), len(second)) > 1:
+        return random_difference(found, _common_prompts(first, second)[0].shape[1])
     first, second = _common_prompts(first, second)
-    per_prompt = np.nanmean(first, axis=0) - np.nanmean(second, axis=0)
-    p_value, test = _difference_test(first, second, per_prompt, rng)
+    per_prompt = (first - second)[0]
+    p_value, test = _single_test(first, second, per_prompt, rng)
     return Difference(
-        estimate=accuracy(first) - accuracy(second),
-        interval=_difference_interval(first, second, rng),
+        estimate=found.value,
+        interval=_bootstrap_interval(per_prompt, rng),
         p_value=p_value,
         test=test,
         num_prompts=len(per_prompt),
-        only_first=float((per_prompt > 0).mean()),
-        only_second=float((per_prompt < 0).mean()),
-        spread=float(np.sqrt((per_prompt**2).mean())),
+        standard_error=found.error,
+        degrees=found.degrees,
+    )
+
+
+def macro_difference(first: Sequence[Shares], second: Sequence[Shares]) -> Difference:
+    """Difference of the unweighted means over benchmarks, with seeds and problems random."""
+    pairs = list(zip(first, second, strict=True))
+    return random_difference(estimate(first, second), sum(_common_prompts(*pair)[0].shape[1] for pair in pairs))
+
+
+def random_difference(found: Estimate, num_prompts: int) -> Difference:
+    """A difference as an estimate, by Student's t."""
+    if found.error:
+        reach = float(stats.t.ppf(1 - ALPHA / 2, found.degrees)) * found.error
+        p_value = float(2 * stats.t.sf(abs(found.value) / found.error, found.degrees))
+    else:  # every prompt has the same difference: what could be hidden is as large as a share never yet seen
+        reach = wilson_interval(0, num_prompts).high
+        p_value = mcnemar_p(num_prompts, 0) if found.value else 1.0
+    return Difference(
+        estimate=found.value,
+        interval=Interval(max(-1.0, found.value - reach), min(1.0, found.value + reach)),
+        p_value=p_value,
+        test=RANDOM_SEEDS,
+        num_prompts=num_prompts,
+        standard_error=found.error,
+        degrees=found.degrees,
     )
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar test from the two counts of discordant prompts."""
-    discordant = only_first + only_second
-    return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    if only_first + only_second == 0:
+        return 1.0
+    return float(mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue)
 
 
 def sign_flip_p(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> float:
@@ -116,24 +168,25 @@ def sign_flip_p(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> fl
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values of one family of comparisons, in the order given."""
-    values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(values, kind="stable")
-    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return [float(value) for value in adjusted]
+    return [float(value) for value in multipletests(p_values, method="holm")[1]] if len(p_values) else []
 
 
-def minimum_detectable(spread: float, num_prompts: int, *, power: float = 0.8) -> float:
-    """Smallest true difference that a paired two-sided 5 % test on this many prompts sees with this power."""
-    z = stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(power)
-    return min(1.0, float(z * spread / np.sqrt(num_prompts)))
+def minimum_detectable(standard_error: float, degrees: float, *, power: float = 0.8) -> float:
+    """Smallest true difference that a two-sided 5 % t test with this standard error sees with this power, at most 1."""
+    num_observations = max(degrees, 1.0) + 1
+    if num_observations > 1e5:  # the normal limit, where the solver's t tail underflows
+        return min(1.0, float(stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(power)) * standard_error)
+    effect = TTestPower().solve_power(nobs=num_observations, alpha=ALPHA, power=power)
+    return min(1.0, float(np.squeeze(effect)) * float(np.sqrt(num_observations)) * standard_error)
 
 
-def standard_error(shares: Shares, rng: np.random.Generator) -> float:
-    """Standard error of the accuracy, from the same resampling as its interval."""
-    (means,) = _resample([_graded_prompts(shares)], rng)
-    return float(means.std(ddof=1))
+def pass_at(k: int, num_completions: NDArray[np.int64], num_correct: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Chance per prompt that at least one of `k` of its completions is correct; NaN with fewer than `k` of them.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) (Chen et al., arXiv 2107.03374, eq. 1), a hypergeometric tail.
+    """
+    found = stats.hypergeom.sf(0, num_completions, num_correct, np.minimum(k, num_completions))
+    return np.where(num_completions >= k, found, np.nan)
 
 
 def is_binary(shares: Shares) -> bool:
@@ -141,7 +194,7 @@ def is_binary(shares: Shares) -> bool:
     return shares.shape[0] == 1 and bool(np.isin(shares[~np.isnan(shares)], (0.0, 1.0)).all())
 
 
-def _difference_test(
+def _single_test(
     first: Shares, second: Shares, per_prompt: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[float, str]:
     if is_binary(first) and is_binary(second):
@@ -149,43 +202,20 @@ def _difference_test(
     return sign_flip_p(per_prompt, rng), "sign-flip permutation over prompts"
 
 
-def _difference_interval(first: Shares, second: Shares, rng: np.random.Generator) -> Interval:
-    first_means, second_means = _resample([first, second], rng)
-    found = _percentiles(first_means - second_means)
-    if found.low < found.high:
-        return found
-    # Every prompt has the same difference: what could still be hidden is as large as a share never yet seen.
-    hidden = wilson_interval(0, first.shape[1]).high
-    return Interval(max(-1.0, found.low - hidden), min(1.0, found.high + hidden))
+def _bootstrap_interval(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> Interval:
+    """Percentile bootstrap of the mean.
 
-
-def _resample(arms: Sequence[Shares], rng: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Means of each arm over the same draws of prompts, and over each arm's own draws of its runs.
-
-    Prompts with equal outcomes are drawn together: a pattern of outcomes, as often as it occurs. Same distribution,
-    and 5,000 prompts cost no more than the few patterns that they show.
+    Prompts with equal differences are drawn together: the same distribution as `scipy.stats.bootstrap`, and 5,000
+    prompts cost no more than the few differences that they show.
     """
-    patterns, occurs = np.unique(np.vstack(arms), axis=1, return_counts=True)
-    draws = rng.multinomial(occurs.sum(), occurs / occurs.sum(), size=NUM_RESAMPLES).astype(np.float64)
-    ends = np.cumsum([arm.shape[0] for arm in arms])[:-1]
-    return [_weighted_means(part, draws, rng) for part in np.split(patterns, ends, axis=0)]
-
-
-def _weighted_means(shares: Shares, draws: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    graded = ~np.isnan(shares)
-    num_runs = shares.shape[0]
-    runs = rng.multinomial(num_runs, np.full(num_runs, 1 / num_runs), size=len(draws))
-    total = (draws @ np.where(graded, shares, 0.0).T * runs).sum(axis=1)
-    weight = (draws @ graded.T.astype(np.float64) * runs).sum(axis=1)
-    # A draw can miss every graded cell only when nearly all of them are NaN; it then says nothing new.
-    means = np.full(len(total), accuracy(shares))
-    np.divide(total, weight, out=means, where=weight > 0)
-    return means
-
-
-def _percentiles(values: NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    values, occurs = np.unique(per_prompt, return_counts=True)
+    draws = rng.multinomial(occurs.sum(), occurs / occurs.sum(), size=NUM_RESAMPLES)
+    low, high = np.quantile(draws @ values / occurs.sum(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if low < high:
+        return Interval(float(low), float(high))
+    # Every prompt has the same difference: what could still be hidden is as large as a share never yet seen.
+    hidden = wilson_interval(0, len(per_prompt)).high
+    return Interval(max(-1.0, float(low) - hidden), min(1.0, float(high) + hidden))
 
 
 def _graded_prompts(shares: Shares) -> Shares:
@@ -194,6 +224,4 @@ def _graded_prompts(shares: Shares) -> Shares:
 
 def _common_prompts(first: Shares, second: Shares) -> tuple[Shares, Shares]:
     common = ~np.isnan(first).all(axis=0) & ~np.isnan(second).all(axis=0)
-    if not common.any():
-        raise ValueError("the two models have no graded prompt in common; score them on the same benchmark first")
     return first[:, common], second[:, common]

@@ -1,9 +1,8 @@
 """What each stage does to a run directory: read what stages before it wrote, transform, write, account for rows."""
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from distill.evaluate import (
@@ -11,28 +10,25 @@ from distill.evaluate import (
     Item,
     engines_at_once,
     evaluated_models,
-    interleave,
     items,
-    request_rows,
     same_weights,
-    score_rows,
     serve_config,
     waves,
 )
 from distill.generate import generate_stage
-from distill.grading import GraderPool
 from distill.judge_traces import judge_pools
 from distill.mix.stage import mix_stage
 from distill.models import ResolvedModel
 from distill.prompts_stage import prompts_stage
 from distill.report import build_report, write_report
 from distill.run import Run
-from distill.run_dir import Manifest, RunDir, now
+from distill.run_dir import Manifest, RunDir
 from distill.schema import Example, IndexRow, Prompt, Score, Verdict, content_hash
+from distill.score import Address, Place, score_items, unscored, write_scores
 from distill.terminal import bars
 from distill.train import Cell, CellWork, cells, train_all
 from distill.verify import pool_details, read_index, regrade
-from serve.batch import BatchConfig, complete
+from serve.batch import BatchConfig
 from serve.deploy import deploy, undeploy
 
 
@@ -155,7 +151,7 @@ def evaluate_stage(current: Run) -> Manifest:
     }
     evaluated = evaluated_models(recipe, current.models, run_dir)
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
-    todo = [item for item in wanted if not run_dir.is_complete(item.key, *item.folder)]
+    todo = list(unscored(wanted, run_dir))
     if len(todo) < len(wanted):
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
@@ -186,20 +182,11 @@ def _score_wave(
     config = serve_config(recipe.serve, session.device, port=0)
     current.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
     url = deploy([model.endpoint for model in wave], config, log_dir=session.log_dir)
-    requests = {item: list(request_rows(item, benchmarks[item.benchmark], recipe)) for item in todo}
-    # One after another fills an engine's batch, which is what counts on a CPU; GPUs of their own work side by side.
-    rows = list(chain(*requests.values()) if session.device == "cpu" else interleave(requests.values()))
-    by_name = {(item.model.name, item.benchmark): item for item in todo}
-    answered: dict[Item, list[dict[str, Any]]] = defaultdict(list)
+    place = Place(current.run_dir, current.console, recipe.verify)
+    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
     try:
-        with bars(current.console) as shown:
-            for row in complete(rows, url, BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)).iter_rows():
-                item = by_name[row["model"], row["benchmark"]]
-                answered[item].append(row)
-                total = len(requests[item])
-                shown.update(f"{item.model.name} on {item.benchmark}", len(answered[item]), total)
-                if len(answered[item]) == total:
-                    _score_item(current, item, answered.pop(item), benchmarks[item.benchmark])
+        # One after another fills an engine's batch, which is what counts on a CPU; GPUs of their own work side by side.
+        score_items(todo, benchmarks, recipe, place, Address(url, batch, one_by_one=session.device == "cpu"))
     finally:
         undeploy()
 
@@ -208,23 +195,7 @@ def _copy_score(run_dir: RunDir, item: Item, other: str) -> None:
     """Give a model the scores of another name for the same weights."""
     rows = run_dir.read_table("evaluate", other, f"{item.benchmark}.parquet", row_type=Score).to_pylist()
     scores = [Score(**{**row, "model": item.model.name}) for row in rows]
-    _write_scores(run_dir, item, scores)
-
-
-def _score_item(current: Run, item: Item, rows: Sequence[dict[str, Any]], prompts: Sequence[Prompt]) -> None:
-    verify, run_dir = current.recipe.verify, current.run_dir
-    with GraderPool.of(verify) as graders:
-        by_id = {prompt.prompt_id: prompt for prompt in prompts}
-        scores = score_rows(rows, by_id, current.recipe.evaluate, graders.grade_batch)
-    _write_scores(run_dir, item, scores)
-
-
-def _write_scores(run_dir: RunDir, item: Item, scores: Sequence[Score]) -> None:
-    errors = sum(score.verdict == Verdict.ERROR for score in scores)
-    run_dir.write_rows(scores, Score, "evaluate", item.model.name, f"{item.benchmark}.parquet")
-    drops = {"error": errors} if errors else {}
-    manifest = Manifest("evaluate", item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
-    run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
+    write_scores(run_dir, item, scores)
 
 
 def report_stage(current: Run) -> Manifest:

@@ -1,6 +1,7 @@
 """A Ray Data set through served models: every row comes back, with a completion or with the reason why not."""
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,6 +43,9 @@ class BatchConfig(BaseModel):
 
     timeout_s: float = Field(600.0, gt=0)
     """Seconds that one try may take."""
+
+    api_key_env: str = ""
+    """Environment variable that holds the endpoint's key; read where the sender runs. Empty: none is needed."""
 
     num_cpus: float = Field(0.1, gt=0)
     """CPUs that Ray sets aside for the sender."""
@@ -89,8 +93,9 @@ class Sender:
     """The actor that holds the connections. One window for all batches, so that requests in flight stay bounded."""
 
     def __init__(self, base_url: str, config: BatchConfig) -> None:
+        key = os.environ.get(config.api_key_env, "") if config.api_key_env else ""
         self._client = openai.AsyncOpenAI(
-            base_url=f"{base_url}/v1", api_key="none", timeout=config.timeout_s, max_retries=config.max_retries
+            base_url=f"{base_url}/v1", api_key=key or "none", timeout=config.timeout_s, max_retries=config.max_retries
         )
         self._window = asyncio.Semaphore(config.max_in_flight)
 

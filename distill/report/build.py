@@ -3,20 +3,26 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from distill.config import Recipe
-from distill.report.arms import arm_scores, build_arms, compare, detectable, macro_scores
+from distill.grading import VERIFIER_VERSION
+from distill.report.arms import arm_scores, build_arms, macro_scores
+from distill.report.compare import compare, detectable
 from distill.report.fits import fit_rows
-from distill.report.numbers import ModelScore, Report
+from distill.report.numbers import Report
+from distill.report.numbers_scores import ModelScore
 from distill.report.page import render_page
-from distill.report.pools import mix_rows, pool_rows, read_traces
+from distill.report.paper import paper_rows
+from distill.report.pools import mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.progress import cell_rows, funnel, read_manifests, stage_rows
-from distill.report.provenance import provenance
-from distill.report.samples import answer_samples, trace_samples
+from distill.report.provenance import package_versions, provenance
+from distill.report.quantities import benchmark_rows, costs, group_scores, sweeps
+from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
 from distill.report.scores import model_score, read_scores
 from distill.report.words import caveats, findings, headline
 from distill.run_dir import RunDir
@@ -32,17 +38,18 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     """
     rng = np.random.default_rng(seed_for("report", recipe.seed))
     manifests, traces, scores = read_manifests(run_dir), read_traces(run_dir), read_scores(recipe, run_dir)
-    models = [model_score(one, rng) for one in scores]
+    models = [model_score(one) for one in scores]
     arms = build_arms(recipe, scores)
-    comparisons = compare(recipe, arms, rng)
-    lines = arm_scores(arms, comparisons, rng)
+    comparisons = compare(recipe, arms, teacher_sizes(recipe, run_dir), rng)
+    lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
     source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
+    problems = {name: benchmark_prompts(run_dir, name) for name in recipe.evaluate.benchmarks}
     sizes = {model.name: model.num_parameters for model in source.models}
     return Report(
         name=recipe.name,
         description=recipe.description,
-        headline=headline(recipe, lines),
+        headline=headline(recipe, lines, macros, comparisons),
         findings=tuple(findings(comparisons)),
         caveats=tuple(caveats(recipe, models, limits, cells)),
         benchmarks=tuple(recipe.evaluate.benchmarks),
@@ -51,9 +58,14 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         mixes=tuple(mix.name for mix in recipe.mixes),
         models=tuple(models),
         arms=tuple(lines),
-        macros=tuple(macro_scores(lines, len(recipe.evaluate.benchmarks))),
+        macros=tuple(macros),
         comparisons=tuple(comparisons),
         detectable=tuple(limits),
+        benchmark_rows=tuple(benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()})),
+        sweeps=tuple(sweeps(recipe, lines, macros)),
+        groups=tuple(group_scores(arms, problems)),
+        costs=tuple(costs(recipe, comparisons, cells, traces)) if lines else (),
+        paper=tuple(paper_rows(recipe, lines, macros, comparisons)),
         pools=tuple(pool_rows(recipe, traces)),
         mix_rows=tuple(mixes),
         fits=tuple(fit_rows(manifests)),
@@ -77,6 +89,12 @@ def write_report(report: Report, run_dir: RunDir) -> str:
 def report_json(report: Report) -> bytes:
     """The same numbers as the page, for programs."""
     return json.dumps(_finite(dataclasses.asdict(report)), indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def scores_json(models: tuple[ModelScore, ...], settings: Mapping[str, Any]) -> bytes:
+    """Scores without a run: the numbers, what was asked, and what graded it."""
+    found = {"scores": [dataclasses.asdict(one) for one in models], "settings": settings, "verifier": VERIFIER_VERSION}
+    return json.dumps(_finite({**found, "packages": package_versions()}), indent=1, ensure_ascii=False).encode()
 
 
 def _finite(value: Any) -> Any:
@@ -106,6 +124,12 @@ SCORE_FIELDS: dict[str, pa.DataType] = {
     "mean_tokens": pa.float64(),
     "p95_tokens": pa.float64(),
     "truncated": pa.int64(),
+    "looping": pa.int64(),
+    "string_match": pa.float64(),
+    "num_samples": pa.int64(),
+    "pass_at": pa.list_(
+        pa.struct([("k", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
+    ),
 }
 
 
@@ -115,5 +139,6 @@ def scores_table(models: tuple[ModelScore, ...]) -> pa.Table:
     for one in models:
         row = dataclasses.asdict(one)
         interval = row.pop("interval")
-        rows.append(row | {"interval_low": interval["low"], "interval_high": interval["high"]})
+        rates = [{"k": rate["k"], "value": rate["value"], **rate["interval"]} for rate in row["pass_at"]]
+        rows.append(row | {"interval_low": interval["low"], "interval_high": interval["high"], "pass_at": rates})
     return pa.Table.from_pylist(rows, schema=pa.schema(list(SCORE_FIELDS.items())))

@@ -3,93 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distill.report.numbers_scores import (
+    ArmScore,
+    BenchmarkRow,
+    Comparison,
+    Cost,
+    Detectable,
+    GroupScore,
+    MacroScore,
+    ModelScore,
+    PaperRow,
+    Sweep,
+)
 from distill.statistics import Interval
-
-
-@dataclass(frozen=True)
-class ModelScore:
-    """One evaluated model on one benchmark. One row of scores.parquet."""
-
-    model: str
-    student: str
-    mix: str
-    """Empty for the untouched student."""
-    seed: int | None
-    benchmark: str
-    accuracy: float | None
-    interval: Interval
-    num_prompts: int
-    num_graded: int
-    correct: int
-    incorrect: int
-    no_answer: int
-    errors: int
-    """Completions the verifier could not decide: in no denominator."""
-    mean_tokens: float | None
-    p95_tokens: float | None
-    truncated: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """First minus second, on the same prompts."""
-
-    purpose: str
-    """`gain` over the untouched student, `gap` long minus short, or `blend` against one of its own pools alone."""
-    student: str
-    benchmark: str
-    first: str
-    second: str
-    difference: float
-    interval: Interval
-    p_value: float
-    p_adjusted: float
-    """Holm, over every comparison of the report."""
-    test: str
-    num_prompts: int
-    spread: float
-    is_shown: bool
-    """The interval leaves out 0 and the adjusted p-value is under 0.05."""
-
-
-@dataclass(frozen=True)
-class ArmScore:
-    """A student under one mix (all its training seeds together), or untouched, on one benchmark."""
-
-    student: str
-    mix: str
-    label: str
-    benchmark: str
-    accuracy: float
-    interval: Interval
-    standard_error: float
-    num_prompts: int
-    num_runs: int
-    errors: int
-    mean_tokens: float | None
-    truncated_share: float | None
-    gain: Comparison | None
-
-
-@dataclass(frozen=True)
-class MacroScore:
-    """Unweighted mean over the benchmarks, with its standard error; only where there are several."""
-
-    student: str
-    mix: str
-    label: str
-    accuracy: float
-    standard_error: float
-    num_benchmarks: int
-
-
-@dataclass(frozen=True)
-class Detectable:
-    """Smallest difference that a benchmark can show (80 % power, 5 % level, before correction)."""
-
-    benchmark: str
-    num_prompts: int
-    difference: float
 
 
 @dataclass(frozen=True)
@@ -295,6 +221,11 @@ class Report:
     macros: tuple[MacroScore, ...]
     comparisons: tuple[Comparison, ...]
     detectable: tuple[Detectable, ...]
+    benchmark_rows: tuple[BenchmarkRow, ...]
+    sweeps: tuple[Sweep, ...]
+    groups: tuple[GroupScore, ...]
+    costs: tuple[Cost, ...]
+    paper: tuple[PaperRow, ...]
     pools: tuple[PoolRow, ...]
     mix_rows: tuple[MixRow, ...]
     fits: tuple[FitRow, ...]
@@ -305,6 +236,6 @@ class Report:
     traces: tuple[Sample, ...]
     provenance: Provenance
 
-    def gaps(self) -> tuple[Comparison, ...]:
-        """The paper's quantity: long minus short, per student and benchmark."""
-        return tuple(one for one in self.comparisons if one.purpose == "gap")
+    def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
+        """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""
+        return tuple(one for one in self.comparisons if one.purpose == purpose)

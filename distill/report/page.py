@@ -8,8 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from distill.report import words
+from distill.report.figures import all_plots
+from distill.report.mathematics import with_mathematics
 from distill.report.numbers import Report
-from distill.report.plots import all_plots
 
 
 def render_page(report: Report) -> str:
@@ -47,7 +48,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (words.percent, words.bounds, words.points, words.number, words.duration, words.size, words.p_value)
-    environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks}
+    environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}
     return environment
 
 

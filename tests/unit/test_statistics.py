@@ -1,12 +1,13 @@
 """The statistics against scipy, published numbers and simulated data of known truth."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from distill.statistics import (
     Interval,
-    Shares,
     accuracy,
     accuracy_interval,
     holm,
@@ -14,10 +15,11 @@ from distill.statistics import (
     mcnemar_p,
     minimum_detectable,
     paired_difference,
+    pass_at,
     sign_flip_p,
-    standard_error,
     wilson_interval,
 )
+from distill.variance import Shares
 
 
 @pytest.fixture
@@ -51,13 +53,13 @@ def test_holm_steps_down_and_keeps_the_order_given() -> None:
 def test_interval_of_one_completion_per_prompt_is_wilson(rng: np.random.Generator) -> None:
     shares = graded(rng, 0.4)
     assert is_binary(shares)
-    assert accuracy_interval(shares, rng) == wilson_interval(int(shares.sum()), 100)
+    assert accuracy_interval(shares) == wilson_interval(int(shares.sum()), 100)
 
 
 def test_what_was_not_graded_is_left_out_and_never_wrong(rng: np.random.Generator) -> None:
     shares = np.array([[1.0, 0.0, np.nan, 1.0]])
     assert accuracy(shares) == pytest.approx(2 / 3)
-    assert accuracy_interval(shares, rng) == wilson_interval(2, 3)
+    assert accuracy_interval(shares) == wilson_interval(2, 3)
     found = paired_difference(shares, np.array([[0.0, 0.0, 1.0, np.nan]]), rng)
     assert found.num_prompts == 2 and found.estimate == 0.5
 
@@ -73,7 +75,7 @@ def test_paired_bootstrap_agrees_with_scipy(rng: np.random.Generator) -> None:
     theirs = stats.bootstrap(((first - second)[0],), np.mean, method="percentile", n_resamples=9999, rng=rng)
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.015)
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.015)
-    assert standard_error(first, rng) == pytest.approx(first.std() / np.sqrt(200), rel=0.08)
+    assert paired_difference(first, second, rng).standard_error == pytest.approx(theirs.standard_error, rel=0.05)
 
 
 def test_pairing_makes_the_interval_narrow(rng: np.random.Generator) -> None:
@@ -81,7 +83,7 @@ def test_pairing_makes_the_interval_narrow(rng: np.random.Generator) -> None:
     noise = rng.random(300) < 0.05
     first, second = easy[None, :].astype(np.float64), (easy ^ noise)[None, :].astype(np.float64)
     paired = paired_difference(first, second, rng).interval
-    alone = accuracy_interval(first, rng)
+    alone = accuracy_interval(first)
     assert paired.high - paired.low < 0.6 * (alone.high - alone.low)
 
 
@@ -107,7 +109,7 @@ def test_equal_outcomes_do_not_give_a_certain_difference(rng: np.random.Generato
     found = paired_difference(same, same, rng)
     assert found.estimate == 0 and found.p_value == 1.0
     assert found.interval.low < -0.1 and found.interval.high > 0.1
-    all_right = accuracy_interval(np.ones((2, 20)), rng)
+    all_right = accuracy_interval(np.ones((2, 20)))
     assert all_right.low < 0.9
 
 
@@ -119,9 +121,9 @@ def test_same_seed_gives_the_same_interval() -> None:
 
 def test_several_samples_of_one_prompt_are_one_cluster(rng: np.random.Generator) -> None:
     by_prompt = (rng.random(60) < 0.5).astype(np.float64)
-    once = accuracy_interval(by_prompt[None, :], rng)
+    once = accuracy_interval(by_prompt[None, :])
     # Four identical seeds bring no information beyond the 60 prompts.
-    four = accuracy_interval(np.repeat(by_prompt[None, :], 4, axis=0), rng)
+    four = accuracy_interval(np.repeat(by_prompt[None, :], 4, axis=0))
     assert four.high - four.low == pytest.approx(once.high - once.low, rel=0.12)
 
 
@@ -139,21 +141,32 @@ def test_paired_interval_covers_the_truth_95_times_in_100() -> None:
     assert rejected / trials <= 0.06  # the exact test is conservative
 
 
-def test_interval_with_seeds_covers_the_truth() -> None:
-    covered, trials = 0, 100
-    for seed in range(trials):
-        rng = np.random.default_rng(seed)
-        level = 0.5 + rng.normal(0, 0.05, 6)
-        shares = (rng.random((6, 80)) < level[:, None]).astype(np.float64)
-        covered += accuracy_interval(shares, rng).covers(0.5)
-    assert covered / trials >= 0.9
+def test_pass_at_k_is_the_mean_over_all_choices_of_k() -> None:
+    num, correct = np.array([4, 4, 4, 2]), np.array([0, 1, 4, 1])
+    for k in (1, 2, 4):
+        found = pass_at(k, num, correct)
+        for place in range(4):
+            outcomes = [True] * correct[place] + [False] * (num[place] - correct[place])
+            choices = [any(one) for one in itertools.combinations(outcomes, k)]
+            assert np.isnan(found[place]) if not choices else found[place] == pytest.approx(np.mean(choices))
+
+
+def test_interval_of_avg_at_k_on_a_small_benchmark_covers_the_truth() -> None:
+    """30 problems, 8 completions each, most of them far beyond the model: an AIME."""
+    covered, trials = 0, 600
+    rng = np.random.default_rng(3)
+    for _ in range(trials):
+        chances = rng.beta(0.3, 1.7, 30)
+        covered += accuracy_interval(rng.binomial(8, chances)[None, :] / 8).covers(0.15)
+    assert 0.925 <= covered / trials <= 0.985
 
 
 def test_minimum_detectable_difference_is_seen_four_times_in_five() -> None:
     prompts, discordant = 300, 0.3
-    gain = minimum_detectable(np.sqrt(discordant), prompts)
+    gain = minimum_detectable(np.sqrt(discordant / prompts), prompts - 1)
     rng = np.random.default_rng(5)
     ups = rng.multinomial(prompts, [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant], size=2000)
     seen = np.mean([mcnemar_p(int(up), int(down)) < 0.05 for up, down, _ in ups])
     assert 0.74 <= seen <= 0.86
     assert minimum_detectable(1.0, 1) == 1.0
+    assert minimum_detectable(0.01, float("inf")) == pytest.approx(0.028, abs=1e-4)

@@ -1,0 +1,140 @@
+"""Which plots a report has, and those about mixes: weight sweep, accuracy against tokens, token shift."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from distill.report.numbers import FitRow, Report
+from distill.report.numbers_scores import ArmScore, Sweep
+from distill.report.plots import (
+    SERIES,
+    accuracy_plot,
+    arm_colours,
+    draw,
+    gap_plot,
+    legend_above,
+    length_plot,
+    loss_plot,
+    pool_colours,
+)
+
+MARKERS = "osD^vP*X"
+CLASSES = {"shifted": "rank above 3", "marginal": "rank 2 or 3"}
+
+
+def all_plots(report: Report) -> Mapping[str, str]:
+    """Every plot that the run has numbers for, by name."""
+    scored = list(dict.fromkeys(arm.benchmark for arm in report.arms))
+    trained = dict.fromkeys(cell.student for cell in report.cells if cell.curve.steps)
+    plots = {f"accuracy {benchmark}": accuracy_plot(report, benchmark) for benchmark in scored}
+    plots |= {"gap": gap_plot(report, "gap", "long", "short")} if report.gaps() else {}
+    plots |= {"large gap": gap_plot(report, "large_gap", "large", "small")} if report.gaps("large_gap") else {}
+    plots |= {
+        f"sweep {key[0]} by the weight of {key[1]}": sweep_plot(curves) for key, curves in _by_pools(report).items()
+    }
+    plots |= {f"pareto {name}": pareto_plot(report, name) for name in scored if _has_lengths(report, name)}
+    plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}
+    plots |= {"shift": shift_plot(report)} if report.fits else {}
+    return plots | {f"loss {student}": loss_plot(report, student) for student in trained}
+
+
+def _by_pools(report: Report) -> dict[tuple[str, str], list[Sweep]]:
+    """The sweeps of one benchmark and pair of pools are one plot."""
+    found: dict[tuple[str, str], list[Sweep]] = {}
+    for sweep in report.sweeps:
+        found.setdefault((sweep.benchmark, sweep.pool), []).append(sweep)
+    return found
+
+
+def sweep_plot(curves: Sequence[Sweep]) -> str:
+    """Accuracy against the weight of one pool; a line with its band of intervals per student."""
+    first = curves[0]
+
+    def paint(axes: Axes) -> None:
+        for number, curve in enumerate(curves):
+            colour = SERIES[number % len(SERIES)]
+            at = [point.share * 100 for point in curve.points]
+            low, high = zip(
+                *((point.interval.low * 100, point.interval.high * 100) for point in curve.points), strict=True
+            )
+            axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+            axes.plot(at, [point.accuracy * 100 for point in curve.points], "o-", color=colour, label=curve.student)
+        axes.set_xlabel(f"weight of {first.pool}, % (the rest is {first.other})")
+        axes.set_ylabel("problems solved, %")
+        legend_above(axes)
+
+    return draw(3.0, f"Accuracy on {first.benchmark} by weight of {first.pool}", paint)
+
+
+def _has_lengths(report: Report, benchmark: str) -> bool:
+    return any(arm.mean_tokens for arm in report.arms if arm.benchmark == benchmark)
+
+
+def pareto_plot(report: Report, benchmark: str) -> str:
+    """Accuracy against the tokens spent per problem; a marker per student, a colour per mix, the front as a line."""
+    arms = [arm for arm in report.arms if arm.benchmark == benchmark and arm.mean_tokens]
+    colours = arm_colours(report)
+
+    def paint(axes: Axes) -> None:
+        front = pareto_front(arms)
+        axes.plot(
+            [arm.mean_tokens for arm in front], [arm.accuracy * 100 for arm in front], color=colours[""], zorder=1
+        )
+        for arm in arms:
+            marker = MARKERS[report.students.index(arm.student) % len(MARKERS)]
+            ends = (arm.interval.low * 100, arm.interval.high * 100)
+            axes.plot([arm.mean_tokens] * 2, ends, color=colours[arm.mix], linewidth=2, alpha=0.3)
+            axes.plot([arm.mean_tokens], [arm.accuracy * 100], marker, color=colours[arm.mix], markersize=7)
+        for mix in dict.fromkeys(arm.mix for arm in arms):
+            axes.plot([], [], "s", color=colours[mix], label=mix or "untouched")
+        for number, student in enumerate(report.students if len(report.students) > 1 else ()):
+            axes.plot([], [], MARKERS[number % len(MARKERS)], color=colours[""], label=student)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(token_ticks([float(arm.mean_tokens or 1) for arm in arms]))
+        axes.set_xlabel("mean tokens of a completion")
+        axes.set_ylabel("problems solved, %")
+        legend_above(axes)
+
+    return draw(3.4, f"Accuracy against tokens on {benchmark}", paint)
+
+
+def token_ticks(tokens: Sequence[float]) -> list[float]:
+    """Two to five round numbers that span the tokens on a logarithmic axis."""
+    even = np.geomspace(min(tokens), max(tokens) * 1.01, 4)
+    return sorted({float(f"{value:.1e}") for value in even})
+
+
+def pareto_front(arms: Sequence[ArmScore]) -> list[ArmScore]:
+    """The arms that no other one equals or beats at no more tokens, cheapest first."""
+    front: list[ArmScore] = []
+    for arm in sorted(arms, key=lambda one: (one.mean_tokens or 0.0, -one.accuracy)):
+        if not front or arm.accuracy > front[-1].accuracy:
+            front.append(arm)
+    return front
+
+
+def shift_plot(report: Report) -> str:
+    """Share of each pool's tokens that an untouched student would not have chosen first."""
+    fits, colours = report.fits, pool_colours(report)
+    rows = [float(number) for number in range(len(fits))]
+
+    def paint(axes: Axes) -> None:
+        left = np.zeros(len(fits))
+        for name, alpha in (("shifted", 0.95), ("marginal", 0.4)):
+            widths = np.array([row.scores[name].median * 100 for row in fits])
+            axes.barh(rows, widths, left=left, height=0.6, color=[colours[row.pool] for row in fits], alpha=alpha)
+            left += widths
+        axes.set_yticks(rows, [_fit_label(row) for row in fits])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"% of a trace's tokens (dark: {CLASSES['shifted']}, light: {CLASSES['marginal']})")
+
+    return draw(1.0 + 0.42 * len(fits), "Shift of the pools' tokens under the untouched students", paint)
+
+
+def _fit_label(row: FitRow) -> str:
+    return f"{row.pool}\n{row.student}"
