@@ -9,6 +9,7 @@ from typing import Any
 from distill.evaluate import (
     Evaluated,
     Item,
+    endpoints,
     engines_at_once,
     evaluated_models,
     interleave,
@@ -185,16 +186,16 @@ def _score_wave(
     recipe, session = current.recipe, current.session
     config = serve_config(recipe.serve, session.device, port=0)
     current.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
-    url = deploy([model.endpoint for model in wave], config, log_dir=session.log_dir)
+    url = deploy(endpoints(wave), config, log_dir=session.log_dir)
     requests = {item: list(request_rows(item, benchmarks[item.benchmark], recipe)) for item in todo}
     # One after another fills an engine's batch, which is what counts on a CPU; GPUs of their own work side by side.
     rows = list(chain(*requests.values()) if session.device == "cpu" else interleave(requests.values()))
-    by_name = {(item.model.name, item.benchmark): item for item in todo}
+    by_name = {(item.model.served_name, item.model.mode, item.benchmark): item for item in todo}
     answered: dict[Item, list[dict[str, Any]]] = defaultdict(list)
     try:
         with bars(current.console) as shown:
             for row in complete(rows, url, BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)).iter_rows():
-                item = by_name[row["model"], row["benchmark"]]
+                item = by_name[row["model"], row["mode"], row["benchmark"]]
                 answered[item].append(row)
                 total = len(requests[item])
                 shown.update(f"{item.model.name} on {item.benchmark}", len(answered[item]), total)
