@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("model", metavar="MODEL", help="name of a student, for example smol-135m@mix-long")
     ask.add_argument("problem", metavar="TEXT")
     ask.add_argument("--url", default="http://127.0.0.1:8000", help="where `distill serve` listens")
+    ask.add_argument("--mode", default="", help="how a student of a mix with modes answers (default: its first mode)")
     ask.set_defaults(verb=ask_verb)
     return parser
 
@@ -174,7 +175,7 @@ def ask_verb(arguments: argparse.Namespace) -> int:
     """`distill ask`."""
     from distill.launch import ask_student
 
-    return ask_student(arguments.url, arguments.model, arguments.problem)
+    return ask_student(arguments.url, arguments.model, arguments.problem, arguments.mode)
 
 
 def open_run(uri: str) -> RunDir:

@@ -5,12 +5,24 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from distill.config_section import Name, Section, Share
+from distill.schema import Style
 
 
 class Mix(Section):
     """Base of the arms: which pools it draws from and, of each, which share it asks for."""
 
+    ADDED_LATER = ("modes",)
+
     name: Name
+    modes: dict[Style, Annotated[str, Field(min_length=1)]] = Field(default={})
+    """Style -> the line that asks for it, put under the system line of `student_chat` in every row of that style. One
+    student then learns all styles of the arm, is scored once in each, and answers in the one that its reader asks for
+    (`distill ask --mode`); the first is the default. Absent: rows are not told apart."""
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """What its students are scored as -> mode: its name without one, or `name:mode` for every mode."""
+        return {f"{self.name}:{mode}": str(mode) for mode in self.modes} or {self.name: ""}
 
     @property
     def shares(self) -> dict[str, float | None]:

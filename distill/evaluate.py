@@ -5,8 +5,9 @@ A score is kept per model and benchmark under a content key, so a finished one i
 taken in waves of as many engines as may be up at once; adapters share their base model's engine.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -19,9 +20,9 @@ from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.grading.string_match import string_match
 from distill.mix.features import repeated_share
 from distill.models import ResolvedModel
-from distill.render import chat_messages
+from distill.render import chat_messages, with_mode
 from distill.run_dir import RunDir
-from distill.schema import Prompt, Score, Verdict, content_hash, seed_for
+from distill.schema import Prompt, Score, Style, Verdict, content_hash, seed_for
 from distill.teachers.pools import sampling_params
 from distill.train import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
@@ -53,11 +54,20 @@ class Evaluated:
     adapter: str | None
     key: str
     """Content hash of the weights' origin."""
+    mode: str = ""
+    """The mode that it is asked in; empty where it knows none."""
+    line: str = ""
+    """What asks for the mode."""
+
+    @property
+    def served_name(self) -> str:
+        """The model's name at the endpoint, the same in every mode."""
+        return self.name.removesuffix(mode_name("", self.mode))
 
     @property
     def endpoint(self) -> Endpoint:
         """How Serve is told of it."""
-        return Endpoint(name=self.name, source=self.source, adapter=self.adapter)
+        return Endpoint(name=self.served_name, source=self.source, adapter=self.adapter)
 
 
 @dataclass(frozen=True)
@@ -75,12 +85,24 @@ class Item:
 
 
 def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[Evaluated]:
-    """Untouched students first, then their cells; an adapter rides on the untouched weights."""
+    """Untouched students first, then their cells, once in each mode; an adapter rides on the untouched weights."""
     untouched = [
         Evaluated(student.name, models[student.model].path, None, models[student.model].identity)
         for student in recipe.students
     ]
-    return untouched + [_trained(cell, models, run_dir) for cell in cells(recipe)]
+    modes = {mix.name: mix.modes for mix in recipe.mixes}
+    trained = [(_trained(cell, models, run_dir), modes[cell.mix]) for cell in cells(recipe)]
+    return untouched + [one for model, lines in trained for one in _in_modes(model, lines)]
+
+
+def _in_modes(model: Evaluated, lines: Mapping[Style, str]) -> list[Evaluated]:
+    found = [replace(model, name=mode_name(model.name, mode), mode=mode, line=line) for mode, line in lines.items()]
+    return found or [model]
+
+
+def mode_name(name: str, mode: str) -> str:
+    """What a model is called where it is scored in one of its modes: `student@mix:long`."""
+    return f"{name}:{mode}" if mode else name
 
 
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> Evaluated:
@@ -94,25 +116,29 @@ def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -
 
 def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
     """model -> the first model with the very same weights: one base under two students is loaded and scored once."""
-    first: dict[tuple[str, str | None], str] = {}
-    return {model.name: first.setdefault((model.source, model.adapter), model.name) for model in models}
+    first: dict[tuple[str, str | None, str], str] = {}
+    return {model.name: first.setdefault((model.source, model.adapter, model.line), model.name) for model in models}
 
 
 def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring) -> list[Item]:
     """Every model on every benchmark, with the key of its score."""
     return [
-        Item(model, name, content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name)))
+        Item(
+            model,
+            name,
+            content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name, model.line)),
+        )
         for model in models
         for name, prompts in benchmarks.items()
     ]
 
 
-def _settings(recipe: Scoring, benchmark: str) -> list[Any]:
+def _settings(recipe: Scoring, benchmark: str, line: str) -> list[Any]:
     """What decides a score beside the model and the problems; another benchmark's settings are no part of it."""
     evaluate = asked(recipe.evaluate, benchmark)
     return [
         evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight", "repeated"}),
-        recipe.student_chat.model_dump(),
+        with_mode(recipe.student_chat, line).model_dump(),
         recipe.serve.engine.model_dump(),
         VERIFIER_VERSION,
         *filter(None, [benchmark_config(recipe.benchmarks, benchmark).template]),
@@ -130,12 +156,24 @@ def asked(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
 
 def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
     """Models in groups whose engines may be up together; an engine's models are never split."""
-    specs: Sequence[EngineSpec] = group_engines([model.endpoint for model in models]) if models else ()
-    by_name = {model.name: model for model in models}
+    specs: Sequence[EngineSpec] = group_engines(endpoints(models)) if models else ()
+    by_name: dict[str, list[Evaluated]] = defaultdict(list)
+    for model in models:
+        by_name[model.served_name].append(model)
     return [
-        [by_name[endpoint.name] for spec in specs[start : start + max_engines] for endpoint in spec.endpoints]
+        [
+            one
+            for spec in specs[start : start + max_engines]
+            for endpoint in spec.endpoints
+            for one in by_name[endpoint.name]
+        ]
         for start in range(0, len(specs), max_engines)
     ]
+
+
+def endpoints(models: Iterable[Evaluated]) -> list[Endpoint]:
+    """The endpoints of models: one for all modes of a student."""
+    return list({model.served_name: model.endpoint for model in models}.values())
 
 
 def engines_at_once(section: ServeSection, session: Session) -> int:
@@ -166,14 +204,16 @@ def request_rows(
     """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
     evaluate = asked(recipe.evaluate, item.benchmark)
     template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
+    chat = with_mode(recipe.student_chat, item.model.line)
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
-                "model": served_as or item.model.name,
+                "model": served_as or item.model.served_name,
+                "mode": item.model.mode,
                 "benchmark": item.benchmark,
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
-                "messages": chat_messages(template.replace("{problem}", prompt.problem), recipe.student_chat),
+                "messages": chat_messages(template.replace("{problem}", prompt.problem), chat),
                 "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)),
             }
 

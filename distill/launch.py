@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -117,7 +117,7 @@ def show_status(run_dir: RunDir) -> int:
 
 def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) -> int:
     """`distill serve`: the run's students, and their untouched selves, until Ctrl-C."""
-    from distill.evaluate import evaluated_models, same_weights, serve_config
+    from distill.evaluate import endpoints, evaluated_models, same_weights, serve_config
     from serve.deploy import deploy, undeploy
 
     recipe = load_run_recipe(run_dir)
@@ -128,13 +128,14 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
         models = [model for model in models if first[model.name] == model.name]
         config = serve_config(recipe.serve, current.session.device, host=host, port=port)
         console.print(f"  [dim]starting {', '.join(model.name for model in models)} ...[/]")
-        card = chat_card(recipe)
-        endpoints = [model.endpoint.model_copy(update={"metadata": card}) for model in models]
-        url = deploy(endpoints, config, log_dir=current.session.log_dir)
+        cards = {model.served_name: chat_card(recipe, model.served_name) for model in models}
+        carded = [one.model_copy(update={"metadata": cards[one.name]}) for one in endpoints(models)]
+        url = deploy(carded, config, log_dir=current.session.log_dir)
         console.print(f"{url}/v1 answers the OpenAI protocol. Models:", markup=False)
-        for model in models:
-            console.print(f"  {model.name}", markup=False)
-        name = next((model.name for model in models if "@" in model.name), models[-1].name)
+        for name, card in cards.items():
+            modes = f"   modes: {', '.join(card['modes'])}" if "modes" in card else ""
+            console.print(f"  {name}{modes}", markup=False)
+        name = next((name for name in cards if "@" in name), models[-1].served_name)
         console.print(f'\ndistill ask {name} "{sample_problem(recipe, run_dir)}" --url {url}', markup=False)
         console.print("Ctrl-C stops it")
         wait_for_stop()
@@ -143,10 +144,18 @@ def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) 
     return 0
 
 
-def chat_card(recipe: Recipe) -> dict[str, str]:
-    """How students want to be asked, for whoever asks them by hand: `distill ask` reads it under /v1/models."""
+def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
+    """How a student wants to be asked, for whoever asks it by hand: `distill ask` reads it under /v1/models."""
     chat = recipe.student_chat
-    return {"template": chat.template} | ({"system": chat.system} if chat.system else {})
+    mixes = {cell.name: cell.mix for cell in cells(recipe)}
+    modes = {mix.name: {str(mode): line for mode, line in mix.modes.items()} for mix in recipe.mixes}.get(
+        mixes.get(name, "")
+    )
+    return (
+        {"template": chat.template}
+        | ({"system": chat.system} if chat.system else {})
+        | ({"modes": modes} if modes else {})
+    )
 
 
 def choose_models(models: "list[Evaluated]", names: tuple[str, ...]) -> "list[Evaluated]":
@@ -155,12 +164,12 @@ def choose_models(models: "list[Evaluated]", names: tuple[str, ...]) -> "list[Ev
     Raises:
         InputError: a name that the run does not have, or a student that is not trained yet.
     """
-    known = {model.name: model for model in models}
+    known = {model.served_name: model for model in models}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(f"the run has no student {unknown[0]!r} -> it has: {', '.join(known)}")
-    chosen = [known[name] for name in names] or models
-    missing = [model.name for model in chosen if not model.key]
+    chosen = [known[name] for name in names] or list(known.values())
+    missing = [model.served_name for model in chosen if not model.key]
     if missing:
         raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run first")
     return chosen
@@ -177,11 +186,11 @@ def wait_for_stop() -> None:
         return
 
 
-def ask_student(url: str, model: str, problem: str) -> int:
+def ask_student(url: str, model: str, problem: str, mode: str) -> int:
     """`distill ask`: stream one answer."""
     from serve.client import ask
 
-    for piece in ask(url, model, problem):
+    for piece in ask(url, model, problem, mode=mode):
         print(piece, end="", flush=True)
     print()
     return 0

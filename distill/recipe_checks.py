@@ -17,7 +17,7 @@ from distill.config_mix import MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
-from distill.recipe_checks_mix import filter_problems, mix_problems, one_of
+from distill.recipe_checks_mix import filter_problems, mix_problems, mode_problems, one_of
 
 SectionT = TypeVar("SectionT")
 
@@ -34,6 +34,11 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_duplicate_names(raw),
         *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
         *(problem for mix in mixes for problem in mix_problems(mix, pools, _names(raw.get("students")))),
+        *(
+            problem
+            for mix in mixes
+            for problem in mode_problems(mix, _styles(teachers), _section(raw, "filters").get("too_long_takes"))
+        ),
         *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in _teacher_problems(teacher)),
         *(problem for teacher in ours for problem in _engine_problems(teacher)),
@@ -61,6 +66,10 @@ def _parsed(section: TypeAdapter[SectionT], items: Any) -> list[SectionT]:
 def _names(items: Any) -> list[str]:
     listed = items if isinstance(items, list | tuple) else ()
     return [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
+
+
+def _styles(teachers: Iterable[TeacherConfig]) -> dict[str, str]:
+    return {teacher.name: str(teacher.style) for teacher in teachers}
 
 
 def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:

@@ -43,6 +43,31 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
         yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
 
 
+def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | None) -> Iterator[Problem]:
+    """Modes that no trace of the arm has, traces without a mode, and modes that a reader could not tell apart.
+
+    Args:
+        mix: an arm.
+        styles: pool -> its style.
+        routes_to: pool that prompts whose traces are too long take theirs from; none without one.
+    """
+    if not mix.modes:
+        return
+    drawn = [pool for pool in [*mix.shares, *filter(None, [routes_to])] if pool in styles]
+    for style in mix.modes:
+        if style not in {styles[pool] for pool in drawn}:
+            what = f"no pool of the arm is written in the style {style}: {', '.join(drawn)}"
+            yield Problem(
+                f"mixes[{mix.name}].modes.{style}", what, "remove the line, or draw from a pool of that style"
+            )
+    for pool in drawn:
+        if styles[pool] not in mix.modes:
+            what = f"pool {pool!r} is {styles[pool]}, and no line asks for {styles[pool]}"
+            yield Problem(f"mixes[{mix.name}].modes", what, f'add {styles[pool]} = "..."')
+    if len(set(mix.modes.values())) < len(mix.modes):
+        yield Problem(f"mixes[{mix.name}].modes", "two modes have the same line", "give each a line of its own")
+
+
 def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Problem]:
     total = sum(weights.values())
     if abs(total - 1.0) > 1e-9:

@@ -45,6 +45,11 @@ def chat_messages(problem: str, chat: ChatFormat) -> list[dict[str, str]]:
     return [*turns, {"role": "user", "content": _ask(problem, chat)}]
 
 
+def with_mode(chat: ChatFormat, line: str) -> ChatFormat:
+    """The format that asks for one mode of a student: the mode's line under the system line; as it is without one."""
+    return chat.model_copy(update={"system": "\n".join(filter(None, (chat.system, line)))}) if line else chat
+
+
 def _ask(problem: str, chat: ChatFormat) -> str:
     # Not str.format: problems and templates hold braces of their own (LaTeX, JSON).
     return chat.template.replace("{problem}", problem)

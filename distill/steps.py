@@ -8,6 +8,7 @@ from typing import Any
 from distill.evaluate import (
     Evaluated,
     Item,
+    endpoints,
     engines_at_once,
     evaluated_models,
     items,
@@ -181,7 +182,7 @@ def _score_wave(
     recipe, session = current.recipe, current.session
     config = serve_config(recipe.serve, session.device, port=0)
     current.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
-    url = deploy([model.endpoint for model in wave], config, log_dir=session.log_dir)
+    url = deploy(endpoints(wave), config, log_dir=session.log_dir)
     place = Place(current.run_dir, current.console, recipe.verify)
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
     try:

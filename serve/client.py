@@ -17,16 +17,18 @@ def ask(
     model: str,
     text: str,
     *,
+    mode: str = "",
     max_tokens: int | None = None,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Iterator[str]:
     """Stream the answer of `model` to one question, piece by piece.
 
-    The question is put as the model's metadata say that it was trained (`system`, `template`), where they say so.
+    The question is put as the model's metadata say that it was trained (`system`, `template`, `modes`), where they say
+    so; without a mode in the first of those that the model knows.
 
     Raises:
-        ServeError: nothing listens at `base_url`, or the endpoint refuses the question.
+        ServeError: nothing listens at `base_url`, an unknown mode, or the endpoint refuses the question.
         UnknownModelError: no model of that name is served there.
     """
     names = served_models(base_url)
@@ -34,15 +36,33 @@ def ask(
         raise ServeError(f"no endpoint at {base_url}: start one with `distill serve RUN`")
     if model not in names:
         raise UnknownModelError(f"{base_url} serves no model {model!r}. It serves: {', '.join(sorted(names))}")
-    turns = question_turns(text, names[model])
+    turns = question_turns(text, names[model], mode)
     yield from _stream(base_url, model, turns, {"max_tokens": max_tokens, "temperature": temperature, "seed": seed})
 
 
-def question_turns(text: str, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Chat turns that put a question in a model's own format."""
-    system, template = metadata.get("system"), str(metadata.get("template") or "{problem}")
-    turns = [{"role": "system", "content": str(system)}] if system else []
+def question_turns(text: str, metadata: Mapping[str, Any], mode: str = "") -> list[dict[str, str]]:
+    """Chat turns that put a question in a model's own format, and ask for one of its modes.
+
+    Raises:
+        ServeError: the model does not know the mode.
+    """
+    template = str(metadata.get("template") or "{problem}")
+    lines = [str(metadata.get("system") or ""), mode_line(metadata.get("modes") or {}, mode)]
+    system = "\n".join(filter(None, lines))
+    turns = [{"role": "system", "content": system}] if system else []
     return [*turns, {"role": "user", "content": template.replace("{problem}", text)}]
+
+
+def mode_line(modes: Mapping[str, str], mode: str) -> str:
+    """What asks for a mode, the first where none is named; empty for a model that knows none.
+
+    Raises:
+        ServeError: the model does not know the mode.
+    """
+    if mode and mode not in modes:
+        known = ", ".join(modes) or "none: it was trained on a mix without modes"
+        raise ServeError(f"the model has no mode {mode!r}. Its modes: {known}")
+    return modes[mode] if mode else next(iter(modes.values()), "")
 
 
 def served_models(base_url: str) -> dict[str, dict[str, Any]]:

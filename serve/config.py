@@ -42,7 +42,7 @@ class Endpoint(BaseModel):
     adapter: str | None = None
     """Folder of a LoRA adapter on `source`; none means the plain weights."""
 
-    metadata: dict[str, str | float] = Field(default_factory=dict)
+    metadata: dict[str, str | float | dict[str, str]] = Field(default_factory=dict)
     """Shown with the model under /v1/models."""
 
     @field_validator("name")

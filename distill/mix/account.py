@@ -48,6 +48,26 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
         "routed": int((sources != choice.pools).sum()),
         "counts": {pool: int((sources == place).sum()) for place, pool in enumerate(candidates.pools) if pool in shown},
         "digest": _digest(index.trace_keys[rows], choice.phases),
+        **({"modes": _by_mode(mix, candidates, index, sources, lengths)} if mix.modes else {}),
+    }
+
+
+def _by_mode(
+    mix: MixConfig,
+    candidates: Candidates,
+    index: TraceIndex,
+    sources: NDArray[np.int16],
+    lengths: NDArray[np.int64],
+) -> dict[str, dict[str, Any]]:
+    """Rows and tokens that each mode of an arm is taught with, and the line that asks for it."""
+    styles = np.array([index.styles.get(pool, "") for pool in candidates.pools])[sources]
+    return {
+        str(style): {
+            "line": line,
+            "rows": int((styles == style).sum()),
+            "tokens": int(lengths[styles == style].sum()),
+        }
+        for style, line in mix.modes.items()
     }
 
 

@@ -6,14 +6,15 @@ All arms of a run teach the same prompts, those that every pool solved with a tr
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.config import Recipe
 from distill.config_mix import HardGetsLongMix, PoolWeights
+from distill.config_teachers import ChatFormat
 from distill.mix.account import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, Labels, build_candidates
 from distill.mix.filters import (
@@ -33,10 +34,14 @@ from distill.mix.scan import distinct_tokenizers, features_key, load_features, m
 from distill.mix.whereabouts import Whereabouts
 from distill.mix.write import STAGE, Arms, write_arms
 from distill.models import load_tokenizer
+from distill.render import chat_messages, render_prompt, with_mode
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Prompt
 from distill.terminal import bars
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def mix_stage(current: Run) -> Manifest:
@@ -52,7 +57,7 @@ def mix_stage(current: Run) -> Manifest:
     validate_common(candidates, filtered)
     candidates = with_fits(current, index, candidates)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
-    arms = Arms(index, candidates, chosen)
+    arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})
     where = Whereabouts()
     write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where)
     where.write(run_dir, index, reasons, candidates)
@@ -101,9 +106,31 @@ def filtered_index(current: Run) -> tuple[TraceIndex, NDArray[np.int8]]:
     _scan_missing(current, key, missing_keys(run_dir, key, wanted), folders)
     features = load_features(run_dir, key)
     reasons = reasons_with_text(
-        index, reasons, features, recipe.filters, max_length=recipe.train.max_length, seed=recipe.seed
+        index,
+        reasons,
+        features,
+        recipe.filters,
+        max_length=recipe.train.max_length - mode_tokens(recipe, [load_tokenizer(folder) for folder in folders]),
+        seed=recipe.seed,
     )
     return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
+
+
+def mode_tokens(recipe: Recipe, tokenizers: Sequence["PreTrainedTokenizerBase"]) -> int:
+    """Tokens that the longest line of any arm's modes adds to a row; 0 without modes.
+
+    All arms teach the same prompts, so every row must fit with the longest.
+    """
+    chats = [with_mode(recipe.student_chat, line) for mix in recipe.mixes for line in mix.modes.values()]
+    if not chats:
+        return 0
+
+    def length(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat) -> int:
+        return len(render_prompt(tokenizer, chat_messages("", chat)))
+
+    return max(
+        length(tokenizer, chat) - length(tokenizer, recipe.student_chat) for tokenizer in tokenizers for chat in chats
+    )
 
 
 def _scan_missing(current: Run, key: str, missing: NDArray[np.uint64], folders: list[str]) -> None:

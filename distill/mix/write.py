@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from distill.config_mix import MixConfig
 from distill.config_teachers import ChatFormat
 from distill.errors import StageError
 from distill.mix.candidates import Candidates
@@ -19,6 +20,7 @@ from distill.mix.order import contains, identities_of, keys_of
 from distill.mix.scan import text_batches
 from distill.mix.spill import TextBuckets
 from distill.mix.whereabouts import Whereabouts
+from distill.render import with_mode
 from distill.run_dir import RunDir
 
 STAGE = "mix"
@@ -31,6 +33,16 @@ class Arms:
     index: TraceIndex
     candidates: Candidates
     chosen: Mapping[str, Choice]
+    mixes: Mapping[str, MixConfig]
+
+    def chats(self, name: str, chat: ChatFormat) -> list[ChatFormat]:
+        """How the rows of each pool ask, pools as in `candidates`: with the line of their mode where the arm has modes.
+
+        Pools that the arm does not draw from have no row; the first mode stands in for a style that it does not know.
+        """
+        lines = {str(style): line for style, line in self.mixes[name].modes.items()}
+        other = next(iter(lines.values()), "")
+        return [with_mode(chat, lines.get(self.index.styles.get(pool, ""), other)) for pool in self.candidates.pools]
 
 
 def write_arms(run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, where: Whereabouts) -> None:
@@ -106,7 +118,9 @@ def _arm_part(
         "mix": pa.array([name] * len(rows), pa.string()),
         "pool": named(sources, candidates.pools),
         "style": named(sources, styles),
-        "messages": message_column([asked[prompt - span[0]] for prompt in prompts.tolist()], completions, chat),
+        "messages": message_column(
+            [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, arms.chats(name, chat), sources
+        ),
         "phase": pa.array(choice.phases[mine]),
         "place": pa.array(choice.places[mine]),
     }

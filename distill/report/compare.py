@@ -64,14 +64,15 @@ def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     """
     styles = {teacher.name: teacher.style for teacher in recipe.teachers}
     by_style = {pure_style(mix, styles): mix.name for mix in reversed(recipe.mixes)}
-    pairs = [Pair("gain", mix.name, "") for mix in recipe.mixes]
+    pairs = [Pair("gain", arm, "") for mix in recipe.mixes for arm in mix.arms]
     if Style.LONG in by_style and Style.SHORT in by_style:
         pairs.append(Pair("gap", by_style[Style.LONG], by_style[Style.SHORT]))
     alone = {pool: mix.name for mix in reversed(recipe.mixes) for pool, share in mix.shares.items() if share == 1}
     pairs += _large_gaps(alone, styles, sizes)
     pairs += [
-        Pair("blend", mix.name, alone[pool])
+        Pair("blend", arm, alone[pool])
         for mix in blends(recipe)
+        for arm in mix.arms
         for pool, share in mix.shares.items()
         if share != 0 and pool in alone
     ]
@@ -90,7 +91,7 @@ def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     """The planned pairs, then every other two arms in the recipe's order."""
     planned = planned_pairs(recipe, sizes)
     made = {frozenset((pair.first, pair.second)) for pair in planned}
-    names = [mix.name for mix in recipe.mixes]
+    names = [arm for mix in recipe.mixes for arm in mix.arms]
     rest = [
         Pair("other", second, first)
         for first, second in itertools.combinations(names, 2)

@@ -53,9 +53,10 @@ STYLE = {
 
 
 def arm_colours(report: Report) -> dict[str, str]:
-    """One colour per mix; a pool has the colour of the mix that is made of it alone."""
-    colours = {mix: SERIES[number % len(SERIES)] for number, mix in enumerate(report.mixes)}
-    return {"": UNTOUCHED, **colours}
+    """One colour per mix, and per mode of one; a pool has the colour of the mix that is made of it alone."""
+    colours = {arm: SERIES[number % len(SERIES)] for number, arm in enumerate(report.mixes)}
+    of_mixes = {arm.partition(":")[0]: colour for arm, colour in reversed(colours.items())}
+    return {"": UNTOUCHED, **of_mixes, **colours}
 
 
 def pool_colours(report: Report) -> dict[str, str]:

@@ -8,7 +8,7 @@ from distill.config import Recipe
 from distill.mix.account import FILTERED
 from distill.report.numbers import CellRow, Curve, FunnelStep, MixRow, StageRow
 from distill.report.pools import Traces
-from distill.report.scores import Model, expected_models
+from distill.report.scores import Model, trained_models
 from distill.run_dir import STAGES, Manifest, RunDir
 from distill.schema import Verdict
 
@@ -55,7 +55,7 @@ def peak_memory(details: Mapping[str, Any]) -> str | None:
 def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[CellRow]:
     """One row per training cell of the recipe that left metrics or is in the manifest."""
     summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
-    cells = [(model, read_curve(run_dir, model.name)) for model in expected_models(recipe) if model.mix]
+    cells = [(model, read_curve(run_dir, model.name)) for model in trained_models(recipe)]
     return [
         _cell_row(model, curve, summary.get(model.name, {}), run_dir.read_manifest("train", model.name))
         for model, curve in cells

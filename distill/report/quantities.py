@@ -106,7 +106,14 @@ def costs(recipe: Recipe, comparisons: Sequence[Comparison], cells: Sequence[Cel
     devices = {student.name: student.num_workers for student in recipe.students}
     written = {teacher.name: int(traces.tokens[traces.pools == teacher.name].sum()) for teacher in recipe.teachers}
     return [
-        _cost(student.name, mix, gains.get(f"{student.name}@{mix.name}"), cells, written, devices[student.name])
+        _cost(
+            student.name,
+            mix,
+            gains.get(f"{student.name}@{next(iter(mix.arms))}"),
+            cells,
+            written,
+            devices[student.name],
+        )
         for student in recipe.students
         for mix in recipe.mixes
     ]

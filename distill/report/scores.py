@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config import Recipe
+from distill.evaluate import mode_name
 from distill.report.numbers_scores import ModelScore, PassRate
 from distill.run_dir import RunDir
 from distill.schema import Score, Verdict
@@ -49,7 +50,10 @@ class Model:
     name: str
     student: str
     mix: str
+    """Its mix, with the mode that it was asked in where the mix has modes; empty where it is untouched."""
     seed: int | None
+    cell: str = ""
+    """The training cell that it comes from."""
 
 
 def expected_models(recipe: Recipe) -> list[Model]:
@@ -60,8 +64,16 @@ def expected_models(recipe: Recipe) -> list[Model]:
         found.append(Model(student.name, student.name, "", None))
         for mix, seed in itertools.product(recipe.mixes, recipe.train.seeds):
             name = f"{student.name}@{mix.name}" + (f"@{seed}" if several else "")
-            found.append(Model(name, student.name, mix.name, seed))
+            found += [
+                Model(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
+            ]
     return found
+
+
+def trained_models(recipe: Recipe) -> list[Model]:
+    """The training cells, each once whatever modes it is scored in."""
+    models = {model.cell: model for model in expected_models(recipe) if model.cell}
+    return [replace(model, name=cell, mix=model.mix.partition(":")[0]) for cell, model in models.items()]
 
 
 def read_scores(recipe: Recipe, run_dir: RunDir) -> list[Scored]:

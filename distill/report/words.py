@@ -67,7 +67,7 @@ def headline(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> str:
     """The first student under the first blend (else the first mix): the mean of all benchmarks, else the first one."""
-    mix = (blends(recipe) or list(recipe.mixes))[0].name
+    mix = next(iter((blends(recipe) or list(recipe.mixes))[0].arms))
     if macro := next((one for one in macros if one.mix == mix), None):
         what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)
         start = f"`{macro.label}` solves {percent(macro.accuracy)} of {what} {bounds(macro.interval)}"
@@ -209,7 +209,7 @@ def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
         f"`{student.name}@{mix}` on `{benchmark}`" if mix else f"`{student.name}` untouched on `{benchmark}`"
         for benchmark in recipe.evaluate.benchmarks
         for student in recipe.students
-        for mix in ("", *(one.name for one in recipe.mixes))
+        for mix in ("", *(arm for one in recipe.mixes for arm in one.arms))
         if (student.name, mix, benchmark) not in scored
     ]
     return [f"Not scored: {_listed(missing)}."] if missing else []

@@ -51,6 +51,7 @@ engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
 [[mixes]]
 name = "mix-long"
 weights = {{ long = 0.2, short = 0.8 }}
+modes = {{ long = "Think step by step.", short = "Be brief." }}
 [[students]]
 name = "lora"
 model = "student"
@@ -169,6 +170,8 @@ def test_only_solved_prompts_are_taught_in_the_asked_share(setup: Setup, finishe
     assert 5 <= len(rows) <= NUM_SOLVABLE
     assert sum(row["pool"] == "long" for row in rows) == round(0.2 * len(rows))
     assert all(Message(**row["messages"][-1]).role == "assistant" for row in rows)
+    lines = {(row["style"], row["messages"][0]["content"]) for row in rows}
+    assert lines == {("long", "Think step by step."), ("short", "Be brief.")}
 
 
 def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) -> None:
@@ -179,8 +182,9 @@ def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) 
         assert lines[-1]["loss"] < lines[0]["loss"]
 
 
-def test_students_and_their_untouched_selves_are_scored(setup: Setup, finished: str) -> None:
-    for model in ("lora", "full", "lora@mix-long", "full@mix-long"):
+def test_students_are_scored_in_each_mode_and_their_untouched_selves_as_they_are(setup: Setup, finished: str) -> None:
+    trained = [f"{student}@mix-long:{mode}" for student in ("lora", "full") for mode in ("long", "short")]
+    for model in ("lora", "full", *trained):
         table = RunDir(str(setup.run)).read_table("evaluate", model, "held-out.parquet", row_type=Score)
         assert table.num_rows == 6
         assert "ERROR" not in table.column("verdict").to_pylist()
@@ -188,7 +192,7 @@ def test_students_and_their_untouched_selves_are_scored(setup: Setup, finished: 
 
 def test_the_report_is_one_file_without_outside_resources(setup: Setup, finished: str) -> None:
     page = (setup.run / "report" / "report.html").read_text()
-    assert "lora@mix-long" in page
+    assert "lora@mix-long:short" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
 
