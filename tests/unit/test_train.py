@@ -11,7 +11,8 @@ from distill import train
 from distill.config import Recipe, StudentConfig, TrainConfig
 from distill.errors import StageError
 from distill.run_dir import Manifest, RunDir
-from distill.train import Cell, CellWork, Progress, cells, train_all
+from distill.train import Cell, CellWork, cells
+from distill.train_fleet import Progress, train_all
 
 
 def recipe(seeds: tuple[int, ...]) -> Recipe:
