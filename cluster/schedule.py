@@ -15,6 +15,8 @@ from cluster.fleet import Job, Order, Resources, Running, admit
 
 CLOSE_ENOUGH = 1.005
 """Nothing more is tried once the makespan is at most this multiple of the lower bound."""
+MIN_GAIN = 0.995
+"""Longest first, which is least hurt by wrong estimates, is only left for a makespan below this multiple of its own."""
 MAX_TRIALS = 300
 MAX_WORK = 400_000
 """Improvement looks at about this many (job, job) pairs in all: fewer trials of a larger fleet."""
@@ -70,18 +72,22 @@ def best_order(
     if len(jobs) < 2:
         return Order(tuple(jobs))
     goal = CLOSE_ENOUGH * lower_bound(jobs, running, nodes, max_parallel)
-    best, shortest = Order(()), float("inf")
+    best = longest_first = ordered(jobs, RULES[0])
+    shortest = usual = simulate(best, running, nodes, max_parallel).makespan
+    if shortest <= goal:
+        return best
     for rule, is_reserving in product(RULES, (False, True)):
         order = ordered(jobs, rule, is_reserving=is_reserving)
         makespan = simulate(order, running, nodes, max_parallel).makespan
         if makespan < shortest:
             best, shortest = order, makespan
         if shortest <= goal:
-            return best
-    return _improved(best, shortest, goal, lambda order: simulate(order, running, nodes, max_parallel))
+            break
+    best, shortest = _improved(best, shortest, goal, lambda order: simulate(order, running, nodes, max_parallel))
+    return best if shortest < MIN_GAIN * usual else longest_first
 
 
-def _improved(order: Order, makespan: float, goal: float, run: Callable[[Order], Schedule]) -> Order:
+def _improved(order: Order, makespan: float, goal: float, run: Callable[[Order], Schedule]) -> tuple[Order, float]:
     """Move one job at a time, mostly one that ends last to an earlier place; keep what is not worse."""
     chance = random.Random(len(order.jobs))
     schedule = run(order)
@@ -92,7 +98,7 @@ def _improved(order: Order, makespan: float, goal: float, run: Callable[[Order],
         found = run(tried)
         if found.makespan <= makespan:
             order, schedule, makespan = tried, found, found.makespan
-    return order
+    return order, makespan
 
 
 def _moved(order: Order, schedule: Schedule, chance: random.Random) -> Order:

@@ -110,7 +110,7 @@ COLUMNS = (
     "rows",
     "steps",
     "tokens",
-    "PFLOPs",
+    "FLOPs",
     "from",
 )
 
@@ -149,7 +149,7 @@ def _row(one: PlannedCell) -> list[str]:
         _number(one.rows, sign),
         _number(one.steps, fixed),
         _number(one.supervised_tokens, fixed),
-        "?" if one.flops is None else f"{sign}{one.flops / 1e15:,.2f}",
+        "?" if one.flops is None else f"{sign}{one.flops:.1e}",
     ]
 
 

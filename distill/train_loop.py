@@ -306,12 +306,13 @@ class TrainingCell:
         )
 
     def _summary(self, lines: Sequence[StepMetrics]) -> dict[str, Any]:
-        seconds = sum(line.seconds for line in lines)
+        seconds, flops = sum(line.seconds for line in lines), sum(line.flops or 0.0 for line in lines) or None
         return {
             "steps": self.num_steps,
             "supervised_tokens": sum(line.supervised_tokens for line in lines),
             "tokens": sum(line.tokens for line in lines),
-            "flops": sum(line.flops or 0.0 for line in lines) or None,
+            "flops": flops,
+            "mfu": mfu(flops, seconds, self.peak_flops),
             "first_loss": lines[0].loss,
             "last_loss": lines[-1].loss,
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),

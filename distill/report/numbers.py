@@ -192,6 +192,23 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class CellAttempt:
+    """One life of a cell's workers."""
+
+    started_at: float
+    """Seconds since the fleet's first worker began, as is the end."""
+    ended_at: float
+    outcome: str
+    """`done`, `failed`, `lost` (its workers died) or `running` (or nobody was left to note the end)."""
+    host: str
+    pid: int
+    num_workers: int
+    first_step: int
+    """Steps done by earlier attempts."""
+    detail: str
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One training run."""
 
@@ -205,7 +222,12 @@ class CellRow:
     last_loss: float | None
     wall_s: float | None
     peak_memory: str | None
+    flops: float | None
+    tokens_per_s: float | None
+    mfu: float | None
+    """Only where the device's peak is known."""
     curve: Curve
+    attempts: tuple[CellAttempt, ...]
 
 
 @dataclass(frozen=True)
@@ -304,6 +326,11 @@ class Report:
     answers: tuple[Sample, ...]
     traces: tuple[Sample, ...]
     provenance: Provenance
+
+    def attempts(self) -> tuple[tuple[CellRow, CellAttempt], ...]:
+        """The fleet's timeline, in the order of its starts."""
+        pairs = [(cell, attempt) for cell in self.cells for attempt in cell.attempts]
+        return tuple(sorted(pairs, key=lambda pair: pair[1].started_at))
 
     def gaps(self) -> tuple[Comparison, ...]:
         """The paper's quantity: long minus short, per student and benchmark."""
