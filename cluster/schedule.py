@@ -122,59 +122,74 @@ def lower_bound(
 ) -> float:
     """A time before which no schedule can end (priorities aside).
 
-    The largest of: the longest job; the work over the capacity, per resource and per slots of each kind of worker; wide
-    jobs that exclude each other; and the pigeonhole of more jobs than can run at once.
+    Every view gives jobs sizes of which at most a capacity fits at once: workers over the slots of each kind of worker,
+    and shares of nodes by CPUs, GPUs and memory, rounded by dual feasible functions, which know that two halves and a
+    bit do not fit one node. `_size_bounds` then bounds the time of each view.
     """
     work = [(job, job.cost) for job in jobs] + [(one.placement.job, one.remaining) for one in running]
     bounds = [cost for _, cost in work]
-    bounds += [_work_over_capacity(work, nodes, measure) for measure in (_cpus, _gpus, _memory)]
     for worker in {job.worker for job, _ in work}:
         slots = sum(node.slots_for(worker) for node in nodes)
-        bounds += _slot_bounds([(job.num_workers, cost) for job, cost in work if job.worker.holds(worker)], slots)
+        bounds.append(_size_bounds([(job.num_workers, cost) for job, cost in work if job.worker.holds(worker)], slots))
+    for number in range(len(Resources._fields)):
+        capacities = {node[number] for node in nodes}
+        if len(capacities) == 1 and (capacity := capacities.pop()):
+            bounds += _share_bounds([(job, cost, job.worker[number] / capacity) for job, cost in work], len(nodes))
     if max_parallel is not None:
-        bounds += _machine_bounds([cost for _, cost in work], max_parallel)
+        bounds.append(_machines_bound(sorted((cost for _, cost in work), reverse=True), max_parallel))
     return max(bounds, default=0.0)
 
 
-def _cpus(resources: Resources) -> float:
-    return resources.cpus
+MAX_PARTS = 6
+"""Nodes are cut into at most so many parts and one for the dual feasible functions."""
 
 
-def _gpus(resources: Resources) -> float:
-    return resources.gpus
+def _share_bounds(work: Sequence[tuple[Job, float, float]], num_nodes: int) -> list[float]:
+    """Bounds for (job, cost, share of a node that one worker takes)."""
+    views = [[(job.num_workers * share, cost) for job, cost, share in work]]
+    views += [
+        [(job.num_workers * rounded_share(share, parts), cost) for job, cost, share in work]
+        for parts in range(1, MAX_PARTS + 1)
+    ]
+    return [_size_bounds(view, num_nodes) for view in views]
 
 
-def _memory(resources: Resources) -> float:
-    return resources.memory_gb
+def rounded_share(share: float, parts: int) -> float:
+    """A dual feasible function: shares that fit one whole still do after it (Fekete and Schepers 2001, u^(k))."""
+    scaled = share * (parts + 1)
+    return share if abs(scaled - round(scaled)) < 1e-9 else int(scaled) / parts
 
 
-def _work_over_capacity(
-    work: Sequence[tuple[Job, float]], nodes: Sequence[Resources], measure: Callable[[Resources], float]
-) -> float:
-    capacity = sum(map(measure, nodes))
-    return sum(cost * job.num_workers * measure(job.worker) for job, cost in work) / capacity if capacity else 0.0
+def _size_bounds(work: Sequence[tuple[float, float]], capacity: float) -> float:
+    """The best bound for (size, cost) pairs: jobs too wide to run beside any of the middle ones, one after the other,
+    and then the middle ones, of which the narrowest are left out."""
+    room = capacity + 1e-9
+    bounds = [0.0]
+    for limit in {size for size, _ in work if 0 < 2 * size <= room} | {0.0}:
+        wide = sum(cost for size, cost in work if size + limit > room)
+        middle = sorted((cost, size) for size, cost in work if size >= limit and size + limit <= room)[::-1]
+        if middle:
+            wide += max(
+                middle[0][0], sum(size * cost for cost, size in middle) / capacity, _parallel_bound(middle, room)
+            )
+        bounds.append(wide)
+    return max(bounds)
 
 
-def _slot_bounds(work: Sequence[tuple[int, float]], slots: int) -> list[float]:
-    """Bounds for (width, cost) pairs on so many equal slots."""
-    bounds = []
-    for limit in {width for width, _ in work if 2 * width <= slots} | {0}:
-        # Beside a job wider than slots - limit there is no room for one of width limit: it counts as if it took all
-        # slots, and narrower ones as if they took none (a dual feasible function, Fekete and Schepers 2001).
-        widths = ((slots if slots - width < limit else 0 if width < limit else width, cost) for width, cost in work)
-        bounds.append(sum(width * cost for width, cost in widths) / slots)
-    for at_once in range(1, slots + 1):
-        wide = [cost for width, cost in work if width * (at_once + 1) > slots]
-        bounds += _machine_bounds(wide, at_once)
-    return bounds
+def _parallel_bound(longest_first: Sequence[tuple[float, float]], room: float) -> float:
+    """Of jobs above a certain size only so many run at once."""
+    at_once = {int(room / size) for _, size in longest_first if size}
+    return max(
+        (_machines_bound([cost for cost, size in longest_first if size * (q + 1) > room], q) for q in at_once if q),
+        default=0.0,
+    )
 
 
-def _machine_bounds(costs: Sequence[float], at_once: int) -> list[float]:
-    """Bounds for jobs of which at most so many run at once."""
-    longest = sorted(costs, reverse=True)
-    bounds = [sum(costs) / at_once]
-    for each in range(1, (len(longest) - 1) // at_once + 1):
+def _machines_bound(longest_first: Sequence[float], at_once: int) -> float:
+    """Bound for jobs of which at most so many run at once."""
+    bound = sum(longest_first) / at_once
+    for each in range(1, (len(longest_first) - 1) // at_once + 1):
         # Of the each * at_once + 1 longest, some each + 1 run one after the other.
         last = each * at_once
-        bounds.append(sum(longest[last - each : last + 1]))
-    return bounds
+        bound = max(bound, sum(longest_first[last - each : last + 1]))
+    return bound
