@@ -71,7 +71,7 @@ class Memory(NamedTuple):
 def told_layout(student: StudentConfig) -> Layout:
     """What the recipe says alone; where it says nothing, what suits any small model."""
     return Layout(
-        zero_stage=_or(student.zero_stage, 0 if student.num_workers == 1 else 1),
+        zero_stage=_or(student.zero_stage, int(student.num_workers > 1 or bool(student.offload_optimizer))),
         micro_batch_size=_or(student.micro_batch_size, 4),
         checkpoint_activations=bool(student.checkpoint_activations),
         offload_optimizer=bool(student.offload_optimizer),

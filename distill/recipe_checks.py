@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
 from distill.config import BenchmarkConfig, StudentConfig
-from distill.config_mix import MixConfig
+from distill.config_mix import BothMix, MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
@@ -41,6 +41,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_budget_problems(_section(raw, "train")),
+        *_unequal_arms(_section(raw, "train"), mixes),
         *(problem for student in students for problem in _layout_problems(student)),
         *_benchmark_problems(raw),
         *_leak_problems(raw),
@@ -171,6 +172,18 @@ def _budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
         if name not in needed and train.get(name) is not None:
             what = f"{train[name]} is never looked at: train.budget is {budget!r}"
             yield Problem(f"train.{name}", what, f"remove it, or set train.budget = {name.removeprefix('num_')!r}")
+
+
+def _unequal_arms(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
+    """Arms that take different numbers of steps whatever the teachers write: `both` has a row per pool and prompt."""
+    if train.get("budget", "epochs") != "epochs" or train.get("unmatched"):
+        return
+    rows = {mix.name: len(mix.shares) if isinstance(mix, BothMix) else 1 for mix in mixes}
+    if len(set(rows.values())) > 1:
+        wide = ", ".join(f"{name} {count}" for name, count in rows.items())
+        what = f"the arms take different numbers of optimiser steps; rows per prompt: {wide}"
+        remedy = 'set train.budget = "steps" with train.num_steps, or train.unmatched = true'
+        yield Problem("train.budget", what, remedy)
 
 
 def _layout_problems(student: StudentConfig) -> Iterator[Problem]:

@@ -1,7 +1,10 @@
 """The student fleet: all cells of a run, several at once, each when its whole placement group fits.
 
 What starts next is planned anew whenever a cell ends (`cluster.schedule`). One cell's failure, retry or lack of memory
-leaves the others alone and is told at the end. A cell that starts when no other waits may take free workers.
+leaves the others alone and is told at the end.
+
+A cell that starts when no other waits may take free workers. Ray Train's own elastic groups are not used for that: they
+take what is free without asking this queue, and ZeRO's checkpoints can only be read by as many workers as wrote them.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from cluster.fleet import (
 )
 from cluster.schedule import best_order
 from distill import train as cell_training
-from distill.errors import StageError
+from distill.errors import DistillError, StageError
 from distill.layout import Device, Layout
 from distill.run_dir import Manifest, RunDir
 from distill.train import CellWork, worker_resources
@@ -126,7 +129,7 @@ class _Fleet:
         self.waiting = {job.name: job for job in jobs}
         self.running: dict[str, tuple[Placement, Future[Manifest]]] = {}
         self.finished: dict[str, Manifest] = {}
-        self.failed: dict[str, StageError] = {}
+        self.failed: dict[str, DistillError | OSError] = {}
         self._reported: dict[str, Progress] = {}
         self._has_changed = True
 
@@ -217,7 +220,7 @@ class _Fleet:
         self._has_changed = True
         try:
             self.finished[name] = future.result()
-        except StageError as error:
+        except (DistillError, OSError) as error:
             self.failed[name] = error
             return "failed"
         return "done"
@@ -225,11 +228,16 @@ class _Fleet:
     def raise_failures(self) -> None:
         """One error for all failed cells."""
         if self.failed:
-            told = "\n".join(f"  {error}" for error in self.failed.values())
+            told = "\n".join(f"  {_named(name, error)}" for name, error in self.failed.items())
             raise StageError(
                 f"{len(self.failed)} of {len(self.works)} cells failed; the others are finished and safe. "
                 f"The same command tries them again from their last checkpoints.\n{told}"
             )
+
+
+def _named(name: str, error: DistillError | OSError) -> str:
+    text = str(error)
+    return text if text.startswith(name) else f"{name}: {text}"
 
 
 # How a cell was laid out before: its checkpoints fit nothing else
