@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from distill.cli import main
 from distill.config import Recipe
 from distill.errors import ConfigError
 from distill.model_shape import read_settings, shape_of
@@ -179,3 +180,41 @@ def test_arms_with_unequal_steps_are_refused_before_anything_is_trained(trained:
     with ExitStack() as resources, pytest.raises(ConfigError, match="different numbers of optimiser steps"):
         train_stage(Run(unequal, tmp_path, run_dir, Console(quiet=True), resources))
     assert not run_dir.fs.exists(run_dir.path("train"))
+
+
+def plan_quickstart(trained: Trained, folder: Path, *words: str) -> int:
+    model = trained.recipe.models["wide"].sources[0]
+    models = [f"models.{name}.sources=['{model}']" for name in ("smollm2-135m", "smollm2-26-layers")]
+    layers = "models.smollm2-26-layers.keep_layers=2"
+    return main(["plan", "quickstart", "--run-dir", str(folder / "none"), *models, layers, *words])
+
+
+def test_a_plan_tells_every_cell_before_there_is_a_run(
+    trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert plan_quickstart(trained, tmp_path, "--cluster", "1x2cpu") == 0
+    shown = capfd.readouterr().out
+    assert "machines: 2 CPU + 8.0 GiB" in shown
+    rows = [line.split() for line in shown.splitlines() if "@" in line]
+    assert len(rows) == 6
+    assert rows[0][1].endswith("@long") or rows[0][1].endswith("@mix-long")
+    assert "≤ 128" in shown and "≤ 64" in shown
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_refuses_what_can_never_be_placed_with_exit_code_2(
+    trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("device=gpu", "students.smol-135m.num_workers=3", "train.batch_size=12", "--cluster", "1x2x80")
+    assert plan_quickstart(trained, tmp_path, *words) == 2
+    told = capfd.readouterr().err
+    assert "students[smol-135m]: needs 3 workers of 1 CPU + 1 GPU at once" in told
+    assert "-> set num_workers to at most 2" in told
+    assert "Traceback" not in told
+
+
+def test_finished_cells_are_not_planned_again(trained: Trained, tmp_path: Path) -> None:
+    with ExitStack() as resources:
+        current = Run(trained.recipe, tmp_path, trained.run_dir, Console(quiet=True), resources)
+        assert train_stage(current).details["cells"] == trained.manifest.details["cells"]
+        assert "session" not in vars(current), "no Ray is started for nothing"
