@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 from rich.console import Console
 
@@ -61,12 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
     run.set_defaults(verb=run_verb)
 
-    plan = verbs.add_parser("plan", help="what training would do: resources, layout, steps and queue; trains nothing")
-    plan.add_argument("recipe", metavar="RECIPE", help=recipes)
-    plan.add_argument("overrides", nargs="*", metavar="key=value")
-    plan.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
-    plan.add_argument("--cluster", metavar="2x8x80", help="2 nodes of 8 GPUs of 80 GB (default: the machines at hand)")
-    plan.set_defaults(verb=plan_verb)
+    _add_plan(verbs, recipes)
 
     report = verbs.add_parser("report", help="tables of a run, and where its report.html is")
     report.add_argument("run_dir", metavar="RUN")
@@ -101,6 +97,15 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--url", default="http://127.0.0.1:8000", help="where `distill serve` listens")
     ask.set_defaults(verb=ask_verb)
     return parser
+
+
+def _add_plan(verbs: Any, recipes: str) -> None:
+    plan = verbs.add_parser("plan", help="what training would do: resources, layout, steps and queue; trains nothing")
+    plan.add_argument("recipe", metavar="RECIPE", help=recipes)
+    plan.add_argument("overrides", nargs="*", metavar="key=value")
+    plan.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    plan.add_argument("--cluster", metavar="2x8x80", help="2 nodes of 8 GPUs of 80 GB (default: the machines at hand)")
+    plan.set_defaults(verb=plan_verb)
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
