@@ -1,7 +1,9 @@
-"""What a training worker's device can do and has used."""
+"""What a training worker's device can do and has used, and the compiler that CPU workers share."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -52,3 +54,23 @@ def memory_gib(device: Device) -> float:
     import torch
 
     return round(torch.cuda.max_memory_allocated() / GIB, 2)
+
+
+def wait_for_compiler(cache: Path, *, patience_s: float = 300.0) -> None:
+    """Until no other worker compiles DeepSpeed's CPU communication.
+
+    torch guards a compilation by a file that stays where a worker is killed meanwhile; every later worker would then
+    wait for it without end. One that is older than a compilation can be is nobody's, and is removed.
+    """
+    for lock in cache.glob("**/deepspeed_shm_comm/lock"):
+        while (age := _age_s(lock)) is not None:
+            if age > patience_s:
+                lock.unlink(missing_ok=True)
+            time.sleep(min(0.5, patience_s))
+
+
+def _age_s(path: Path) -> float | None:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import functional
+from torch.utils.cpp_extension import get_default_build_root
 
 from distill.config import LoraTune, StudentConfig, TrainConfig
 from distill.layout import BUCKET_ELEMENTS, Layout
 from distill.render import IGNORED
 from distill.schema import seed_for
+from distill.train_device import wait_for_compiler
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -111,6 +115,8 @@ def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
     """The DeepSpeed engine around the student and its optimiser."""
     import deepspeed
 
+    if job.device == "cpu":
+        wait_for_compiler(Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
     engine, *_ = deepspeed.initialize(
         model=loss,
         optimizer=_optimizer(job, loss),

@@ -1,8 +1,11 @@
 """Peaks by name, and the utilisation that follows."""
 
+import time
+from pathlib import Path
+
 import pytest
 
-from distill.train_device import memory_gib, mfu, named_peak, peak_flops
+from distill.train_device import memory_gib, mfu, named_peak, peak_flops, wait_for_compiler
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,13 @@ def test_a_cpu_has_no_peak_and_hence_no_utilisation() -> None:
 
 def test_memory_of_this_process_is_told() -> None:
     assert 0.01 < memory_gib("cpu") < 100
+
+
+def test_a_compiler_lock_of_a_killed_worker_is_removed_and_a_fresh_one_waited_for(tmp_path: Path) -> None:
+    lock = tmp_path / "py311_cpu" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    started = time.monotonic()
+    wait_for_compiler(tmp_path, patience_s=0.2)
+    assert not lock.exists()
+    assert time.monotonic() - started > 0.15
