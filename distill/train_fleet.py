@@ -110,9 +110,10 @@ def cell_jobs(
 
 
 def threads_per_worker(num_workers: int, num_cells: int, nodes: Sequence[Resources]) -> int:
-    """CPUs of one worker: an equal share, within one node."""
-    cpus = cpus_per_worker(num_workers, num_cells, sum(node.cpus for node in nodes))
-    return min([cpus, *(int(node.cpus) for node in nodes if node.cpus >= 1)])
+    """CPUs of one worker: an equal share, or what lets all workers of a cell fit the nodes. At least one."""
+    share = cpus_per_worker(num_workers, num_cells, sum(node.cpus for node in nodes))
+    fitting = (cpus for cpus in range(share, 0, -1) if sum(node.cpus // cpus for node in nodes) >= num_workers)
+    return next(fitting, 1)
 
 
 class _Fleet:
@@ -124,8 +125,8 @@ class _Fleet:
     ) -> None:  # fmt: skip
         self.train, self.run_dir, self.device, self.nodes = train, run_dir, device, tuple(nodes)
         self.works = {work.cell.name: as_before(work, run_dir) for work in works}
-        at_once = min(len(works), train.max_parallel_cells or len(works))
-        jobs = cell_jobs(list(self.works.values()), run_dir=run_dir, device=device, nodes=nodes, at_once=at_once)
+        self.at_once = min(len(works), train.max_parallel_cells or len(works))
+        jobs = cell_jobs(list(self.works.values()), run_dir=run_dir, device=device, nodes=nodes, at_once=self.at_once)
         self.waiting = {job.name: job for job in jobs}
         self.running: dict[str, tuple[Placement, Future[Manifest]]] = {}
         self.finished: dict[str, Manifest] = {}
@@ -188,7 +189,7 @@ class _Fleet:
     def _run(self, name: str, placement: Placement) -> Manifest:
         work = replace(self.works[name], num_workers=placement.job.num_workers)
         remember(work, self.run_dir)
-        threads = max(1, int(placement.job.worker.cpus))
+        threads = threads_per_worker(work.settled_workers, self.at_once, self.nodes)
         return cell_training.train_cell(
             work, train=self.train, run_dir=self.run_dir, device=self.device, threads=threads
         )

@@ -85,14 +85,14 @@ def example(number: int, pool: str, mix: str) -> Example:
 def kill_once_past_a_checkpoint(run_dir: RunDir) -> int:
     """End the worker of one cell; its process id."""
     folder = run_dir.local_path("train", KILLED)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
     while time.monotonic() < deadline:
         if list(folder.glob("checkpoints/*/complete.json")):
             pid = int(re.findall(r"pid (\d+) trains", (folder / "log-rank0.txt").read_text())[-1])
             os.kill(pid, signal.SIGKILL)
             return pid
         time.sleep(0.005)
-    raise AssertionError(f"{KILLED} wrote no checkpoint within four minutes")
+    raise AssertionError(f"{KILLED} wrote no checkpoint within eight minutes")
 
 
 class Trained:

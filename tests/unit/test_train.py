@@ -172,3 +172,4 @@ def test_what_starts_first_has_the_highest_priority(run_dir: RunDir, trained: li
 def test_a_worker_never_has_more_threads_than_a_node() -> None:
     assert threads_per_worker(1, 1, [Resources(cpus=4), Resources(cpus=4)]) == 4
     assert threads_per_worker(2, 3, [Resources(cpus=8)]) == 1
+    assert threads_per_worker(2, 1, [Resources(cpus=64), Resources(cpus=2)]) == 32
