@@ -164,8 +164,8 @@ def test_the_report_shows_the_timeline_and_what_each_arm_cost(trained: Trained) 
 def test_what_is_estimated_is_no_less_than_what_was_taken(trained: Trained) -> None:
     for cell in trained.cells:
         details = trained.manifest.details["cells"][cell]
-        assert details["layout"]["zero_stage"] == 0
-        assert details["peak_rss_gib"] <= details["layout"]["memory_gib"]
+        assert details["resources"]["zero_stage"] == 0
+        assert details["peak_rss_gib"] <= details["resources"]["memory_gib"]
 
 
 def test_a_shape_from_the_config_alone_counts_every_weight(trained: Trained) -> None:
