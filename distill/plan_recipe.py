@@ -153,6 +153,15 @@ def _row(one: PlannedCell) -> list[str]:
     ]
 
 
+def resources_in_words(one: PlannedCell) -> str:
+    """What each cell of a student takes, in a line."""
+    again = ", activations computed again" if one.layout.checkpoint_activations else ""
+    return (
+        f"{one.job.num_workers} x {one.job.worker._replace(memory_gb=0.0)}, at most {one.layout.memory_gib:.1f} GiB each; "
+        f"ZeRO {_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{again}"
+    )
+
+
 def _zero(layout: Layout) -> str:
     return f"{layout.zero_stage} + offload" if layout.offload_optimizer else str(layout.zero_stage)
 

@@ -26,7 +26,7 @@ from distill.machines import connected_machines
 from distill.mix.stage import mix_stage
 from distill.models import ResolvedModel
 from distill.plan import plan_cells
-from distill.plan_recipe import mixed_data, resolved_shapes
+from distill.plan_recipe import mixed_data, resolved_shapes, resources_in_words
 from distill.prompts_stage import prompts_stage
 from distill.report import build_report, write_report
 from distill.run import Run
@@ -115,6 +115,9 @@ def _planned(current: Run, works: Sequence[CellWork]) -> list[CellWork]:
     machines, data = connected_machines(current.session.device), mixed_data(current.run_dir)
     plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
     by_name = {one.cell.name: one for one in plan.cells}
+    for student in recipe.students:
+        one = next(one for one in plan.cells if one.cell.student == student)
+        current.console.print(f"  [dim]{student.name}: {resources_in_words(one)}[/]")
     return [
         dataclasses.replace(
             work,
