@@ -156,8 +156,9 @@ def _row(one: PlannedCell) -> list[str]:
 def resources_in_words(one: PlannedCell) -> str:
     """What each cell of a student takes, in a line."""
     again = ", activations computed again" if one.layout.checkpoint_activations else ""
+    worker = one.job.worker._replace(memory_gb=0.0)
     return (
-        f"{one.job.num_workers} x {one.job.worker._replace(memory_gb=0.0)}, at most {one.layout.memory_gib:.1f} GiB each; "
+        f"{one.job.num_workers} x {worker}, at most {one.layout.memory_gib:.1f} GiB each; "
         f"ZeRO {_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{again}"
     )
 
