@@ -34,7 +34,7 @@ USABLE = {"cpu": 0.95, "gpu": 0.92}
 """Share of the memory that a plan fills."""
 BUCKET_ELEMENTS = {"cpu": 20_000_000, "gpu": 500_000_000}
 """ZeRO's communication buffers: what the engine is told on CPU, DeepSpeed's default on GPU."""
-MAX_MICRO_TOKENS = {"cpu": 4_096, "gpu": 32_768}
+MAX_MICRO_TOKENS = {"cpu": 16_384, "gpu": 32_768}
 """Tokens of a micro-batch beyond which a larger one is not faster, only larger."""
 MAX_CPU_ROWS = 4
 """On a CPU more rows add padding and no speed."""
