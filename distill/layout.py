@@ -13,7 +13,7 @@ Memory per worker is estimated from above, so that what is chosen fits:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -38,6 +38,11 @@ MAX_MICRO_TOKENS = {"cpu": 16_384, "gpu": 32_768}
 """Tokens of a micro-batch beyond which a larger one is not faster, only larger."""
 MAX_CPU_ROWS = 4
 """On a CPU more rows add padding and no speed."""
+
+
+ALONE = ((0, False), (0, True))
+SHARING = ((1, False), (2, False), (1, True), (2, True), (3, False), (3, True))
+"""(ZeRO stage, checkpointing) of one worker and of several, from quick to slow."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +146,10 @@ def choose_layout(
 
 
 def _candidates(student: StudentConfig, train: TrainConfig, device: Device) -> Iterator[Layout]:
-    several = student.num_workers > 1
-    stages = (
-        ((1, False), (2, False), (1, True), (2, True), (3, False), (3, True)) if several else ((0, False), (0, True))
-    )
+    stages: Sequence[tuple[int, bool]] = ALONE if student.num_workers == 1 else SHARING
     if student.zero_stage is not None:
         stages = ((student.zero_stage, False), (student.zero_stage, True))
-    elif student.offload_optimizer and not several:
+    elif student.offload_optimizer and stages is ALONE:
         stages = ((1, False), (1, True))
     wanted = student.checkpoint_activations
     kept = [(stage, again) for stage, again in stages if wanted is None or wanted == again] or [

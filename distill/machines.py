@@ -11,6 +11,7 @@ from cluster.fleet import Resources
 from cluster.session import resolve_device
 from distill.config import Recipe
 from distill.errors import InputError
+from distill.layout import Device
 from distill.plan import Machines
 from distill.train_fleet import GIB, cluster_nodes
 
@@ -58,7 +59,7 @@ def machines_here(recipe: Recipe) -> Machines:
     return Machines((Resources(max(2, os.cpu_count() or 2), count, total),), device, memory / GIB)
 
 
-def connected_machines(device: str) -> Machines:
+def connected_machines(device: Device) -> Machines:
     """The nodes of the connected cluster. A GPU's memory is asked of the first that is free."""
     nodes = cluster_nodes()
     if device == "cpu":

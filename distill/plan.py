@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.fleet import Job, Resources, place
 from cluster.schedule import best_order, lower_bound, simulate
@@ -101,11 +102,14 @@ def plan_cells(
         if layouts[name] is None
     ]
     problems += unequal_steps(cells, train, data)
-    planned = [
-        _planned(cell, layout, train, shapes[cell.student.model], data.get(cell.mix), machines, len(cells))
-        for cell in cells
-        if (layout := layouts[cell.student.name]) is not None
-    ]
+    at_once = min(len(cells), train.max_parallel_cells or len(cells))
+    planned = []
+    for cell in cells:
+        layout, shape, known = layouts[cell.student.name], shapes[cell.student.model], data.get(cell.mix)
+        if layout is not None:
+            load = _load(cell.student, train, shape, known)
+            job = _job(cell, layout, load.flops or float(shape.num_parameters), machines, at_once)
+            planned.append(_planned(cell, layout, load, job, known))
     problems += list(_unplaceable(planned, machines))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -117,31 +121,40 @@ def _layout(student: StudentConfig, train: TrainConfig, shape: ModelShape, machi
     return choose_layout(shape, student, train, memory_gib=memory, device=machines.device)
 
 
-def _planned(
-    cell: Cell,
-    layout: Layout,
-    train: TrainConfig,
-    shape: ModelShape,
-    data: MixData | None,
-    machines: Machines,
-    count: int,
-) -> PlannedCell:
+class _Load(NamedTuple):
+    """What a cell has to do, as far as it is known."""
+
+    rows: int | None
+    steps: int | None
+    supervised_tokens: int | None
+    flops: float | None
+
+
+def _load(student: StudentConfig, train: TrainConfig, shape: ModelShape, data: MixData | None) -> _Load:
+    if data is None:
+        is_told = train.budget != "epochs"
+        return _Load(None, train.num_steps if is_told else None, train.num_tokens if is_told else None, None)
+    passes = num_passes(train, data.rows, data.supervised_tokens)
+    mean = min(train.max_length, round(data.supervised_tokens / max(1, data.rows)))
+    return _Load(
+        rows=data.rows,
+        steps=num_steps(train, data.rows),
+        supervised_tokens=round(passes * data.supervised_tokens),
+        flops=train_flops(shape, student.tune, [mean], mean) * data.rows * passes,
+    )
+
+
+def _planned(cell: Cell, layout: Layout, load: _Load, job: Job, data: MixData | None) -> PlannedCell:
+    is_upper = data is None or data.is_upper
+    return PlannedCell(cell, layout, job, load.rows, load.steps, load.supervised_tokens, is_upper, load.flops)
+
+
+def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: int) -> Job:
     student = cell.student
-    threads = threads_per_worker(student.num_workers, min(count, train.max_parallel_cells or count), machines.nodes)
+    threads = threads_per_worker(student.num_workers, at_once, machines.nodes)
     memory = layout.memory_gib if machines.device == "cpu" else 0.0
     worker = worker_resources(machines.device, threads)._replace(memory_gb=memory)
-    rows = tokens = steps = flops = None
-    if data is not None:
-        steps = num_steps(train, data.rows)
-        passes = num_passes(train, data.rows, data.supervised_tokens)
-        rows, tokens = data.rows, round(passes * data.supervised_tokens)
-        mean = min(train.max_length, round(data.supervised_tokens / max(1, data.rows)))
-        flops = train_flops(shape, student.tune, [mean], mean) * data.rows * passes
-    elif train.budget != "epochs":
-        steps, tokens = train.num_steps, train.num_tokens
-    cost = (flops or float(shape.num_parameters)) / student.num_workers / threads
-    job = Job(cell.name, worker, student.num_workers, cost, student.priority)
-    return PlannedCell(cell, layout, job, rows, steps, tokens, data is None or data.is_upper, flops)
+    return Job(cell.name, worker, student.num_workers, cost / student.num_workers / threads, student.priority)
 
 
 def _misfit(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Problem:

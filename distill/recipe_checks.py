@@ -165,7 +165,7 @@ def _batch_problems(raw: Mapping[str, Any], student: StudentConfig) -> Iterator[
 def _budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
     """A budget that lacks its number, or a number that its budget would not look at."""
     budget = train.get("budget", "epochs")
-    needed = {"epochs": (), "steps": ("num_steps",), "tokens": ("num_steps", "num_tokens")}.get(budget, ())
+    needed = {"steps": ["num_steps"], "tokens": ["num_steps", "num_tokens"]}.get(budget, [])
     for name in ("num_steps", "num_tokens"):
         if name in needed and train.get(name) is None:
             yield Problem(f"train.{name}", f"is missing, and train.budget is {budget!r}", "say how many")
