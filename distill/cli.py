@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from distill.errors import DistillError, InputError
 from distill.export.formats import FORMATS
 from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.run_dir import RunDir
+from distill.terminal import quiet
 from serve.errors import ServeError
 
 INTERRUPTED = 130
@@ -59,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
     run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
     run.set_defaults(verb=run_verb)
+
+    _add_plan(verbs, recipes)
 
     report = verbs.add_parser("report", help="tables of a run, and where its report.html is")
     report.add_argument("run_dir", metavar="RUN")
@@ -109,6 +113,15 @@ def add_eval(verbs: Any) -> None:
     score.set_defaults(verb=eval_verb)
 
 
+def _add_plan(verbs: Any, recipes: str) -> None:
+    plan = verbs.add_parser("plan", help="what training would do: resources, layout, steps and queue; trains nothing")
+    plan.add_argument("recipe", metavar="RECIPE", help=recipes)
+    plan.add_argument("overrides", nargs="*", metavar="key=value")
+    plan.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    plan.add_argument("--cluster", metavar="2x8x80", help="2 nodes of 8 GPUs of 80 GB (default: the machines at hand)")
+    plan.set_defaults(verb=plan_verb)
+
+
 def run_verb(arguments: argparse.Namespace) -> int:
     """`distill run`."""
     path = find_recipe(arguments.recipe)
@@ -116,6 +129,20 @@ def run_verb(arguments: argparse.Namespace) -> int:
     from distill.launch import launch
 
     return launch(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}")
+
+
+def plan_verb(arguments: argparse.Namespace) -> int:
+    """`distill plan`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.machines import described_machines, machines_here
+    from distill.plan_recipe import plan_recipe, show_plan
+
+    run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
+    with quiet(Path(gettempdir()) / "distill-plan.log") as console:
+        machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
+        show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
+    return 0
 
 
 def report_verb(arguments: argparse.Namespace) -> int:

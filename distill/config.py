@@ -116,18 +116,38 @@ class StudentConfig(Section):
     model: str
     """A key of `[models]`."""
     tune: Tune = FullTune()
-    micro_batch_size: int = Field(default=4, ge=1)
-    """Rows per forward pass and worker."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Rows per forward pass and worker. Absent: chosen from the model's size, the length and the memory, as are the
+    three below; `distill plan` shows what is chosen."""
+    zero_stage: int | None = Field(default=None, ge=0, le=3)
+    """DeepSpeed ZeRO stage: what the workers share among them. One worker alone has nothing to share: 0 is quickest."""
+    checkpoint_activations: bool | None = None
+    """Compute activations again in the backward pass rather than keep them: less memory, a third more time."""
+    offload_optimizer: bool | None = None
+    """Keep the optimiser's state in main memory (needs `zero_stage` 1 or more). Never chosen unasked."""
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel workers (GPUs on a GPU cluster)."""
-    zero_stage: int = Field(default=1, ge=0, le=3)
-    """DeepSpeed ZeRO stage: what the workers share among them. One worker alone has nothing to share: 0 is quickest."""
+    max_workers: int | None = Field(default=None, ge=1)
+    """A cell that starts when no other waits takes free workers up to this many. Absent: never more than
+    `num_workers`."""
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Cells of a student with a higher one start first and are not delayed by others."""
 
 
 class TrainConfig(Section):
-    """One optimiser budget for every arm: same rows, same batch, same epochs, hence the same steps."""
+    """One optimiser budget for every arm: arms that would take different numbers of steps are refused."""
 
+    budget: Literal["epochs", "steps", "tokens"] = "epochs"
+    """What is the same for every arm: passes over its rows; optimiser steps of `batch_size` rows, whatever the arm
+    holds; or supervised tokens and steps both, each step taking as many rows as make up its share of the tokens."""
     num_epochs: int = Field(default=2, ge=1)
+    """Passes over the rows; for the budget `epochs`."""
+    num_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps of every cell; for the budgets `steps` and `tokens`."""
+    num_tokens: int | None = Field(default=None, ge=1)
+    """Supervised tokens of every cell; for the budget `tokens`."""
+    unmatched: bool = False
+    """Allow arms with different numbers of optimiser steps, which no comparison between them is fair with."""
     batch_size: int = Field(default=16, ge=1)
     """Rows per optimiser step, over all workers."""
     max_length: int = Field(default=4096, ge=8)

@@ -66,6 +66,12 @@ def resolve_model(name: str, config: ModelConfig, say: Callable[[str], None] = l
     raise InputError(f"models.{name}: none of its sources can be had:{lines}\n  -> give a folder or a reachable source")
 
 
+def resolved_folder(source: str, config: ModelConfig) -> Path | None:
+    """Where an earlier run put what it made of a source; None where there is nothing yet."""
+    target = cache_dir() / _identity(source, config)
+    return target if (target / "config.json").exists() else None
+
+
 def _describe(name: str, config: ModelConfig, source: str, folder: Path, skipped: tuple[str, ...]) -> ResolvedModel:
     settings = json.loads((folder / "config.json").read_text())
     context = int(config.context_tokens or settings.get("max_position_embeddings", 0))

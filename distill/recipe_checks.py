@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
 from distill.config import BenchmarkConfig, StudentConfig
-from distill.config_mix import MixConfig
+from distill.config_mix import BothMix, MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
@@ -45,6 +45,9 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_same_teachers(teachers),
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
+        *_budget_problems(_section(raw, "train")),
+        *_unequal_arms(_section(raw, "train"), mixes),
+        *(problem for student in students for problem in _layout_problems(student)),
         *_benchmark_problems(raw),
         *_template_problems(raw),
         *_leak_problems(raw),
@@ -161,11 +164,45 @@ def _local_context(model: Mapping[str, Any]) -> int | None:
 
 
 def _batch_problems(raw: Mapping[str, Any], student: StudentConfig) -> Iterator[Problem]:
-    batch_size, rows = _section(raw, "train").get("batch_size", 16), student.micro_batch_size * student.num_workers
+    micro = student.micro_batch_size or 1
+    batch_size, rows = _section(raw, "train").get("batch_size", 16), micro * student.num_workers
     if isinstance(batch_size, int) and batch_size > 0 and batch_size % rows:
-        factors = f"micro_batch_size {student.micro_batch_size} x num_workers {student.num_workers}"
+        factors = f"micro_batch_size {micro} x num_workers {student.num_workers}"
         what = f"train.batch_size {batch_size} is not a multiple of {factors}"
         yield Problem(f"students[{student.name}]", what, f"use a batch size that {rows} divides")
+
+
+def _budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
+    """A budget that lacks its number, or a number that its budget would not look at."""
+    budget = train.get("budget", "epochs")
+    needed = {"steps": ["num_steps"], "tokens": ["num_steps", "num_tokens"]}.get(budget, [])
+    for name in ("num_steps", "num_tokens"):
+        if name in needed and train.get(name) is None:
+            yield Problem(f"train.{name}", f"is missing, and train.budget is {budget!r}", "say how many")
+        if name not in needed and train.get(name) is not None:
+            what = f"{train[name]} is never looked at: train.budget is {budget!r}"
+            yield Problem(f"train.{name}", what, f"remove it, or set train.budget = {name.removeprefix('num_')!r}")
+
+
+def _unequal_arms(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
+    """Arms that take different numbers of steps whatever the teachers write: `both` has a row per pool and prompt."""
+    if train.get("budget", "epochs") != "epochs" or train.get("unmatched"):
+        return
+    rows = {mix.name: len(mix.shares) if isinstance(mix, BothMix) else 1 for mix in mixes}
+    if len(set(rows.values())) > 1:
+        wide = ", ".join(f"{name} {count}" for name, count in rows.items())
+        what = f"the arms take different numbers of optimiser steps; rows per prompt: {wide}"
+        remedy = 'set train.budget = "steps" with train.num_steps, or train.unmatched = true'
+        yield Problem("train.budget", what, remedy)
+
+
+def _layout_problems(student: StudentConfig) -> Iterator[Problem]:
+    where = f"students[{student.name}]"
+    if student.max_workers is not None and student.max_workers < student.num_workers:
+        what = f"max_workers {student.max_workers} is less than num_workers {student.num_workers}"
+        yield Problem(where, what, "raise max_workers or leave it out")
+    if student.offload_optimizer and student.zero_stage == 0:
+        yield Problem(where, "offload_optimizer needs ZeRO, and zero_stage is 0", "set zero_stage to 1, 2 or 3")
 
 
 def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -15,8 +15,9 @@ from distill.grading import VERIFIER_VERSION
 from distill.judge import judge_name
 from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
+from distill.train_budget import student_identity, train_identity
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
 MIXER_VERSION = 2
 """Raised when the same recipe and traces give other arms, so that older mixes, and no stage before them, are redone."""
@@ -48,7 +49,6 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
     teachers = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
     imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
     students = {student.model for student in recipe.students}
-    train = {name: value for name, value in dump["train"].items() if name not in ("max_failures", "max_parallel_cells")}
     return {
         "prompts": {
             "prompts": dump["prompts"],
@@ -74,8 +74,8 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "models": {name: dump["models"][name] for name in sorted(students)},
         },
         "train": {
-            "train": train,
-            "students": dump["students"],
+            "train": train_identity(recipe.train),
+            "students": [student_identity(student) for student in recipe.students],
             "models": {name: dump["models"][name] for name in sorted(students)},
         },
         "evaluate": {

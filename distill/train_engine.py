@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import functional
+from torch.utils.cpp_extension import get_default_build_root
 
 from distill.config import LoraTune, StudentConfig, TrainConfig
+from distill.layout import BUCKET_ELEMENTS, Layout
 from distill.render import IGNORED
 from distill.schema import seed_for
+from distill.train_device import wait_for_compiler
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers import PreTrainedModel
 
-CPU_BUCKET = 20_000_000
-"""Elements of ZeRO's communication buffers on CPU; the default takes 2 GB for a model of a quarter of that."""
+    from distill.model_shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class CellJob:
     seed: int
     device: Literal["cpu", "gpu"]
     threads: int
+    layout: Layout
+    num_workers: int
+    shape: ModelShape | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,6 +90,8 @@ def build_student(job: CellJob) -> PreTrainedModel:
 
     torch.manual_seed(seed_for("student", job.seed))
     model = load_model(job.model_path, job.dtype)
+    if job.layout.checkpoint_activations:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if isinstance(job.student.tune, LoraTune):
         return add_adapter(model, job.student.tune)
     return model
@@ -106,27 +115,35 @@ def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
     """The DeepSpeed engine around the student and its optimiser."""
     import deepspeed
 
+    if job.device == "cpu":
+        wait_for_compiler(Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()))
     engine, *_ = deepspeed.initialize(
         model=loss,
         optimizer=_optimizer(job, loss),
-        config=engine_config(job.student, job.train, job.device),
+        config=engine_config(job.layout, job.train, job.device),
         dist_init_required=False,
     )
     return engine
 
 
-def engine_config(student: StudentConfig, train: TrainConfig, device: Literal["cpu", "gpu"]) -> dict[str, Any]:
+def engine_config(layout: Layout, train: TrainConfig, device: Literal["cpu", "gpu"]) -> dict[str, Any]:
     """DeepSpeed's configuration of a cell. Accumulation is steered per step, as the last batch may be smaller."""
-    zero: dict[str, Any] = {"stage": student.zero_stage}
+    zero: dict[str, Any] = {"stage": layout.zero_stage}
     if device == "cpu":
-        zero |= {"reduce_bucket_size": CPU_BUCKET, "allgather_bucket_size": CPU_BUCKET}
+        # The defaults take 2 GB for a model of a quarter of that.
+        bucket = BUCKET_ELEMENTS["cpu"]
+        zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if layout.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
-        "train_micro_batch_size_per_gpu": student.micro_batch_size,
+        "train_micro_batch_size_per_gpu": layout.micro_batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": train.max_grad_norm,
         "bf16": {"enabled": device == "gpu"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # Offloaded states are updated by torch's own Adam: DeepSpeed's is a C++ extension that needs a compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
 

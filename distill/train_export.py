@@ -103,7 +103,7 @@ def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | No
     from distill.train_engine import build_student
 
     loss: ResponseLoss = engine.module
-    if job.student.zero_stage < 3:
+    if job.layout.zero_stage < 3:
         return loss.release() if dist.get_rank() == 0 else None
     state = _gathered(loss.release())
     if dist.get_rank() != 0:

@@ -32,6 +32,7 @@ from distill.errors import DistillError, StageError
 from distill.render import IGNORED, Rendered, render_example
 from distill.run_dir import RunDir
 from distill.schema import Dropped, Example, arrow_schema, dropped, seed_for
+from distill.train_attempts import note, note_begin
 from distill.train_batches import (
     TrainRow,
     learning_rate,
@@ -40,9 +41,10 @@ from distill.train_batches import (
     phased_order,
     phased_step_rows,
     step_rows,
-    steps_per_epoch,
 )
+from distill.train_budget import budget_rows, num_steps, train_flops
 from distill.train_checkpoint import STATE, Checkpoints, reading, writing
+from distill.train_device import memory_gib, mfu, peak_flops
 from distill.train_engine import CellJob, ResponseLoss, build_engine, build_student
 from distill.train_metrics import MetricsLog, StepMetrics
 
@@ -89,12 +91,15 @@ def train_worker(config: dict[str, Any]) -> None:
     run_dir = RunDir(job.run_uri)
     with _own_log(job, run_dir):
         _prepare_process(job)
+        if _rank() == 0:
+            note_begin(run_dir, job.cell, job.num_workers)
         try:
             outcome = _train(job, run_dir)
         except DistillError as error:
             # Ray Train would start the cell again, and it would fail again: the driver is told instead.
             outcome = Outcome(job.key, error=str(error))
         if _rank() == 0:
+            note(run_dir, job.cell, "end", outcome="failed" if outcome.error else "done", detail=outcome.error[:300])
             run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), "train", job.cell, OUTCOME)
 
 
@@ -167,11 +172,13 @@ class TrainingCell:
     def __init__(self, job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, rows: Rows, padding: int) -> None:
         self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
         self.lengths = [len(row.input_ids) for row in rows.kept]
-        self.num_steps = job.train.num_epochs * steps_per_epoch(len(rows.kept), job.train.batch_size)
-        phases = [row.phase for row in rows.kept]
+        self.num_steps = num_steps(job.train, len(rows.kept))
+        phases, supervised = [row.phase for row in rows.kept], [row.supervised_tokens for row in rows.kept]
+        self.planned = budget_rows(job.train, supervised, phases, seed=job.seed)
         is_phased = len(set(phases)) > 1
         self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
+        self.peak_flops = peak_flops(job.device, job.num_workers)
 
     def run(self) -> dict[str, Any]:
         """Train to the end; what the manifest is told of it."""
@@ -197,6 +204,8 @@ class TrainingCell:
                     str(folder), tag=STATE, load_module_strict=False, load_lr_scheduler_states=False
                 )
         _say(f"starts after step {chosen[0]} of {self.num_steps}")
+        if _rank() == 0:
+            note(self.run_dir, self.job.cell, "resume", step=chosen[0])
         return chosen[0]
 
     def save(self, step: int, log: MetricsLog | None) -> None:
@@ -212,6 +221,8 @@ class TrainingCell:
 
     def _step_rows(self, step: int) -> tuple[int, ...]:
         num_rows, batch_size = len(self.rows.kept), self.job.train.batch_size
+        if self.planned is not None:
+            return self.planned[step]
         if self.order:
             return phased_step_rows(step, self.order, num_rows=num_rows, batch_size=batch_size)
         return step_rows(step, num_rows, batch_size=batch_size, seed=self.job.seed)
@@ -231,21 +242,31 @@ class TrainingCell:
         self._refuse_broken(loss.total, step, batch)
         norm = self._update(rate)
         self._refuse_broken(norm, step, batch)
+        seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
+        flops = self._flops(batch, supervised)
         return StepMetrics(
             step=step + 1,
             num_steps=self.num_steps,
             loss=loss.total / supervised,
             lr=rate,
             grad_norm=norm,
-            tokens=sum(self.lengths[row] for row in batch),
+            tokens=tokens,
             supervised_tokens=supervised,
-            seconds=round(time.monotonic() - started, 4),
+            seconds=round(seconds, 4),
+            tokens_per_s=round(tokens / seconds, 1),
+            flops=flops,
+            mfu=mfu(flops, seconds, self.peak_flops),
+            memory_gib=memory_gib(self.job.device),
             pools={name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, loss.pools, strict=True) if sums[1]},
         )
 
+    def _flops(self, batch: Sequence[int], supervised: int) -> float | None:
+        shape, tune = self.job.shape, self.job.student.tune
+        return train_flops(shape, tune, [self.lengths[row] for row in batch], supervised) if shape else None
+
     def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
         workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
-        size = self.job.student.micro_batch_size
+        size = self.job.layout.micro_batch_size
         micros = micro_batches(batch, self.lengths, rank=_rank(), num_workers=workers, size=size)
         for position, micro in enumerate(micros, 1):
             self.engine.set_gradient_accumulation_boundary(position == len(micros))
@@ -269,7 +290,7 @@ class TrainingCell:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         # Without ZeRO, DeepSpeed clips by the norm but does not tell it.
-        own = 0.0 if self.job.student.zero_stage else _grad_norm(self.engine)
+        own = 0.0 if self.job.layout.zero_stage else _grad_norm(self.engine)
         self.engine.step()
         told = self.engine.get_global_grad_norm()
         return float(own if told is None else told)
@@ -285,11 +306,13 @@ class TrainingCell:
         )
 
     def _summary(self, lines: Sequence[StepMetrics]) -> dict[str, Any]:
-        seconds = sum(line.seconds for line in lines)
+        seconds, flops = sum(line.seconds for line in lines), sum(line.flops or 0.0 for line in lines) or None
         return {
             "steps": self.num_steps,
             "supervised_tokens": sum(line.supervised_tokens for line in lines),
             "tokens": sum(line.tokens for line in lines),
+            "flops": flops,
+            "mfu": mfu(flops, seconds, self.peak_flops),
             "first_loss": lines[0].loss,
             "last_loss": lines[-1].loss,
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),

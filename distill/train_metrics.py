@@ -30,6 +30,13 @@ class StepMetrics:
     """Prompt and completion, without padding."""
     supervised_tokens: int
     seconds: float
+    tokens_per_s: float = 0.0
+    flops: float | None = None
+    """Of this step, as `distill.train_budget` counts them; None where the model's sizes were not known."""
+    mfu: float | None = None
+    """Share of the devices' peak that these were per second; None where no peak is known, always on a CPU."""
+    memory_gib: float | None = None
+    """Of the first worker: the device's peak so far on a GPU, what the process holds on a CPU."""
     pools: Mapping[str, float] = field(default_factory=dict)
     """The same loss over the rows of each pool."""
 

@@ -18,6 +18,7 @@ from distill.report.plots import (
     length_plot,
     loss_plot,
     pool_colours,
+    timeline_plot,
 )
 
 MARKERS = "osD^vP*X"
@@ -37,6 +38,7 @@ def all_plots(report: Report) -> Mapping[str, str]:
     plots |= {f"pareto {name}": pareto_plot(report, name) for name in scored if _has_lengths(report, name)}
     plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}
     plots |= {"shift": shift_plot(report)} if report.fits else {}
+    plots |= {"timeline": timeline_plot(report)} if report.attempts() else {}
     return plots | {f"loss {student}": loss_plot(report, student) for student in trained}
 
 

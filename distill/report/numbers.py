@@ -118,6 +118,23 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class CellAttempt:
+    """One life of a cell's workers."""
+
+    started_at: float
+    """Seconds since the fleet's first worker began, as is the end."""
+    ended_at: float
+    outcome: str
+    """`done`, `failed`, `lost` (its workers died) or `running` (or nobody was left to note the end)."""
+    host: str
+    pid: int
+    num_workers: int
+    first_step: int
+    """Steps done by earlier attempts."""
+    detail: str
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One training run."""
 
@@ -131,7 +148,12 @@ class CellRow:
     last_loss: float | None
     wall_s: float | None
     peak_memory: str | None
+    flops: float | None
+    tokens_per_s: float | None
+    mfu: float | None
+    """Only where the device's peak is known."""
     curve: Curve
+    attempts: tuple[CellAttempt, ...]
 
 
 @dataclass(frozen=True)
@@ -239,3 +261,8 @@ class Report:
     def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
         """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""
         return tuple(one for one in self.comparisons if one.purpose == purpose)
+
+    def attempts(self) -> tuple[tuple[CellRow, CellAttempt], ...]:
+        """The fleet's timeline, in the order of its starts."""
+        pairs = [(cell, attempt) for cell in self.cells for attempt in cell.attempts]
+        return tuple(sorted(pairs, key=lambda pair: pair[1].started_at))

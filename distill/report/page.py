@@ -47,7 +47,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (words.percent, words.bounds, words.points, words.number, words.duration, words.size, words.p_value)
+    filters = (
+        words.percent,
+        words.bounds,
+        words.points,
+        words.number,
+        words.power,
+        words.duration,
+        words.size,
+        words.p_value,
+    )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}
     return environment
 

@@ -219,6 +219,31 @@ def _once(cell: CellRow, cells: Sequence[CellRow]) -> str:
     return cell.mix if cell is first else "_nolegend_"
 
 
+def timeline_plot(report: Report) -> str:
+    """When each cell was at work: a bar per attempt in the colour of its mix, a cross where workers died."""
+    colours = arm_colours(report)
+    timeline = report.attempts()
+    cells = list(dict.fromkeys(cell.cell for cell, _ in timeline))
+    longest = max(attempt.ended_at for _, attempt in timeline)
+    unit, scale = ("min", 60.0) if longest > 300 else ("s", 1.0)
+
+    def paint(axes: Axes) -> None:
+        for cell, attempt in timeline:
+            y = cells.index(cell.cell)
+            start, end = attempt.started_at / scale, attempt.ended_at / scale
+            axes.barh(y, end - start, left=start, height=0.55, color=colours[cell.mix], alpha=0.75, linewidth=0)
+            if attempt.outcome in ("lost", "failed"):
+                axes.plot([end], [y], "x", color=INK, markersize=8, markeredgewidth=1.8)
+            label = f"{attempt.num_workers} workers" if attempt.num_workers > 1 else ""
+            label += f"{', ' if label else ''}from step {attempt.first_step}" if attempt.first_step else ""
+            axes.annotate(label, (start, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
+        _row_labels(axes, [float(y) for y in range(len(cells))], cells)
+        axes.set_xlim(0, longest / scale * 1.03)
+        axes.set_xlabel(f"{unit} since the fleet's first worker began")
+
+    return draw(0.9 + 0.3 * len(cells), "When each cell was trained", paint)
+
+
 def smoothed(curve: Curve) -> Curve:
     """Centred running mean over a tenth of the steps; ends are averaged over what there is."""
     width = max(1, len(curve.steps) // 10)

@@ -6,11 +6,12 @@ from typing import Any
 
 from distill.config import Recipe
 from distill.mix.account import FILTERED
-from distill.report.numbers import CellRow, Curve, FunnelStep, MixRow, StageRow
+from distill.report.numbers import CellAttempt, CellRow, Curve, FunnelStep, MixRow, StageRow
 from distill.report.pools import Traces
 from distill.report.scores import Model, trained_models
 from distill.run_dir import STAGES, Manifest, RunDir
 from distill.schema import Verdict
+from distill.train_attempts import Attempt, read_attempts
 
 Manifests = Mapping[str, Manifest]
 WRONG = {
@@ -56,14 +57,48 @@ def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[Cel
     """One row per training cell of the recipe that left metrics or is in the manifest."""
     summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
     cells = [(model, read_curve(run_dir, model.name)) for model in trained_models(recipe)]
+    told = {model.name: read_attempts(run_dir, model.name) for model, _ in cells}
+    began = min((attempt.started_at for attempts in told.values() for attempt in attempts), default=0.0)
     return [
-        _cell_row(model, curve, summary.get(model.name, {}), run_dir.read_manifest("train", model.name))
+        _cell_row(
+            model,
+            curve,
+            summary.get(model.name, {}),
+            run_dir.read_manifest("train", model.name),
+            _cell_attempts(told[model.name], began),
+        )
         for model, curve in cells
         if curve.steps or model.name in summary
     ]
 
 
-def _cell_row(model: Model, curve: Curve, summary: Mapping[str, Any], manifest: Manifest | None) -> CellRow:
+def _cell_attempts(attempts: Sequence[Attempt], began: float) -> tuple[CellAttempt, ...]:
+    """On the fleet's clock. An end that nobody noted is drawn where the next attempt begins."""
+    found = []
+    for place, one in enumerate(attempts):
+        after = attempts[place + 1].started_at if place + 1 < len(attempts) else one.started_at
+        found.append(
+            CellAttempt(
+                started_at=round(one.started_at - began, 2),
+                ended_at=round((after if one.ended_at is None else one.ended_at) - began, 2),
+                outcome=one.outcome,
+                host=one.host,
+                pid=one.pid,
+                num_workers=one.num_workers,
+                first_step=one.first_step,
+                detail=one.detail,
+            )
+        )
+    return tuple(found)
+
+
+def _cell_row(
+    model: Model,
+    curve: Curve,
+    summary: Mapping[str, Any],
+    manifest: Manifest | None,
+    attempts: tuple[CellAttempt, ...],
+) -> CellRow:
     recorded = {"wall_s": manifest.wall_s, **manifest.details} if manifest else summary
     return CellRow(
         cell=model.name,
@@ -76,7 +111,11 @@ def _cell_row(model: Model, curve: Curve, summary: Mapping[str, Any], manifest: 
         last_loss=recorded.get("last_loss", curve.losses[-1] if curve.losses else None),
         wall_s=recorded.get("wall_s"),
         peak_memory=peak_memory(recorded),
+        flops=recorded.get("flops"),
+        tokens_per_s=recorded.get("tokens_per_s"),
+        mfu=recorded.get("mfu"),
         curve=curve,
+        attempts=attempts,
     )
 
 

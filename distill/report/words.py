@@ -41,6 +41,14 @@ def number(value: float | None, digits: int = 0) -> str:
     return MISSING if value is None else f"{value:,.{digits}f}"
 
 
+def power(value: float | None) -> str:
+    """`1.2 × 10^15`."""
+    if value is None:
+        return MISSING
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    return f"{digits} × 10^{int(exponent)}"
+
+
 def duration(seconds: float | None) -> str:
     """`8.2 s`, `3 min 20 s` or `2 h 05 min`."""
     if seconds is None:

@@ -1,14 +1,34 @@
 """The fleet's decisions: what starts when, and where."""
 
 import random
+from collections.abc import Iterable, Sequence
 
-from cluster.fleet import Job, Placement, Resources, admit, cpus_per_worker, free_resources, misfits, place
+from cluster.fleet import (
+    Job,
+    Placement,
+    Resources,
+    Running,
+    cpus_per_worker,
+    free_resources,
+    misfits,
+    place,
+)
+from cluster.fleet import admit as admit_in_order
+from cluster.schedule import RULES, ordered
 
 NODE = Resources(cpus=8, gpus=4)
 
 
 def gpu_job(name: str, workers: int, cost: float = 1.0) -> Job:
     return Job(name, Resources(cpus=1, gpus=1), num_workers=workers, cost=cost)
+
+
+def admit(
+    waiting: Iterable[Job], running: Sequence[Placement], nodes: Sequence[Resources], max_parallel: int | None = None
+) -> tuple[Placement, ...]:
+    """Longest first."""
+    busy = [Running(placement, placement.job.cost) for placement in running]
+    return admit_in_order(ordered(waiting, RULES[0]), busy, nodes, max_parallel)
 
 
 def test_the_longest_job_starts_first() -> None:

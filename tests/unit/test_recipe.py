@@ -64,7 +64,33 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"train": {"max_lenght": 3}}, "train.max_lenght", "did you mean 'max_length'"),
         ({"train": {"num_epochs": 0}}, "train.num_epochs", "0 is refused"),
         ({"train": {"max_length": 1024}}, "students[s]", "longer than the context of 'm', 512"),
-        ({"train": {"batch_size": 6}}, "students[s]", "not a multiple"),
+        (
+            {"train": {"batch_size": 6}, "students": [{"name": "s", "model": "m", "micro_batch_size": 4}]},
+            "students[s]",
+            "not a multiple",
+        ),
+        ({"train": {"budget": "steps"}}, "train.num_steps", "is missing"),
+        ({"train": {"num_tokens": 5}}, "train.num_tokens", "never looked at: train.budget is 'epochs'"),
+        (
+            {
+                "mixes": [
+                    {"name": "a", "policy": "both", "pools": ["long", "short"]},
+                    {"name": "b", "weights": {"long": 1.0}},
+                ]
+            },
+            "train.budget",
+            "rows per prompt: a 2, b 1",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "num_workers": 4, "max_workers": 2}]},
+            "students[s]",
+            "max_workers 2 is less than num_workers 4",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "zero_stage": 0, "offload_optimizer": True}]},
+            "students[s]",
+            "needs ZeRO",
+        ),
         ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
         ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
         ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),

@@ -1,6 +1,7 @@
 """The fleet's cells and its refusals, without Ray."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from cluster.fleet import Resources
 from distill import train
 from distill.config import Recipe, StudentConfig, TrainConfig
 from distill.errors import StageError
+from distill.layout import Layout
 from distill.run_dir import Manifest, RunDir
-from distill.train import Cell, CellWork, Progress, cells, train_all
+from distill.train import Cell, CellWork, cells
+from distill.train_checkpoint import Checkpoints
+from distill.train_fleet import Progress, as_before, remember, threads_per_worker, train_all
 
 
 def recipe(seeds: tuple[int, ...]) -> Recipe:
@@ -92,3 +96,80 @@ def test_a_cell_that_no_waiting_would_let_start_is_refused_with_what_there_is(
 
 def test_no_cells_is_no_work(run_dir: RunDir) -> None:
     assert fleet(run_dir, []) == []
+
+
+def test_a_full_disk_under_one_cell_leaves_the_others_alone(
+    run_dir: RunDir, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = train.train_cell
+
+    def full(work: CellWork, **rest: Any) -> Manifest:
+        if work.cell.name == "full":
+            raise OSError(28, "No space left on device")
+        return usual(work, **rest)
+
+    monkeypatch.setattr(train, "train_cell", full)
+    with pytest.raises(StageError, match=r"1 of 2 cells failed.*\n  full: .*No space left"):
+        fleet(run_dir, works(run_dir, "full", "x"))
+    assert trained == ["x"]
+
+
+class Lent:
+    """Which cells got how many workers, without training them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.workers: dict[str, int] = {}
+        monkeypatch.setattr(train, "train_cell", self.note)
+
+    def note(self, work: CellWork, **_: Any) -> Manifest:
+        self.workers[work.cell.name] = work.settled_workers
+        return Manifest(stage="train", key=work.key)
+
+
+def gpu_fleet(run_dir: RunDir, items: list[CellWork]) -> None:
+    nodes = (Resources(cpus=16, gpus=4),)
+    train_all(items, train=TrainConfig(batch_size=16), run_dir=run_dir, device="gpu", nodes=nodes)
+
+
+def test_a_cell_that_nobody_waits_behind_borrows_free_workers(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    lent = Lent(monkeypatch)
+    gpu_fleet(run_dir, works(run_dir, "alone", max_workers=3))
+    assert lent.workers == {"alone": 2}, "three workers would not share a batch of 16 equally"
+    gpu_fleet(run_dir, works(run_dir, "fixed"))
+    assert lent.workers["fixed"] == 1
+
+
+def test_nothing_is_borrowed_while_another_cell_waits(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    lent = Lent(monkeypatch)
+    gpu_fleet(run_dir, works(run_dir, "a", "b", "c", num_workers=3, max_workers=4))
+    assert sorted(lent.workers.values()) == [3, 3, 4], "only the last one has the node for itself"
+
+
+def test_a_cell_continues_with_the_layout_that_its_checkpoint_was_written_with(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = Lent(monkeypatch)
+    (work,) = works(run_dir, "a", max_workers=4)
+    remember(replace(work, layout=Layout(zero_stage=2), num_workers=2), run_dir)
+    Checkpoints(run_dir, "a", work.key).commit(5)
+    gpu_fleet(run_dir, [work])
+    assert lent.workers == {"a": 2}
+    assert as_before(work, run_dir).settled_layout.zero_stage == 2
+
+
+def test_what_starts_first_has_the_highest_priority(run_dir: RunDir, trained: list[str]) -> None:
+    low, high = works(run_dir, "low"), works(run_dir, "high", priority=1)
+    train_all(
+        [*low, *high],
+        train=TrainConfig(max_parallel_cells=1),
+        run_dir=run_dir,
+        device="cpu",
+        nodes=(Resources(cpus=2),),
+    )
+    assert trained == ["high", "low"]
+
+
+def test_a_worker_never_has_more_threads_than_a_node() -> None:
+    assert threads_per_worker(1, 1, [Resources(cpus=4), Resources(cpus=4)]) == 4
+    assert threads_per_worker(2, 3, [Resources(cpus=8)]) == 1
+    assert threads_per_worker(2, 1, [Resources(cpus=64), Resources(cpus=2)]) == 32

@@ -1,0 +1,75 @@
+"""The machines of a plan: the connected cluster, this machine, or one that is only described."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import psutil
+
+from cluster.fleet import Resources
+from cluster.session import resolve_device
+from distill.config import Recipe
+from distill.errors import InputError
+from distill.layout import Device
+from distill.plan import Machines
+from distill.train_fleet import GIB, cluster_nodes
+
+CPUS_PER_GPU = 8
+"""Of a cluster that is described by its GPUs alone."""
+
+
+def described_machines(text: str) -> Machines:
+    """`2x8x80`: two nodes with eight GPUs of 80 GB each; `1x4cpu`: one node with four CPUs, with 4 GiB each.
+
+    Raises:
+        InputError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)(?:x(\d+)|cpu)", text)
+    if not found or int(found[1]) < 1 or int(found[2]) < 1:
+        raise InputError(f"--cluster {text}: is not of the form NODESxGPUSxGB or NODESxCPUScpu -> for example 2x8x80")
+    count, each, memory = int(found[1]), int(found[2]), found[3]
+    if memory is None:
+        return Machines((Resources(cpus=each, memory_gb=4.0 * each),) * count, "cpu")
+    node = Resources(cpus=CPUS_PER_GPU * each, gpus=each)
+    # A GPU of 80 GB offers a little less than 80 GiB, and more than 80 * 10^9 bytes.
+    return Machines((node,) * count, "gpu", float(memory))
+
+
+def machines_here(recipe: Recipe) -> Machines:
+    """The cluster that a run from here would use: the one that `RAY_ADDRESS` names, or this machine.
+
+    Raises:
+        InputError: the recipe asks for GPUs and there are none.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        from cluster.session import connect
+
+        with connect(recipe.device) as session:
+            return connected_machines(session.device)
+    import torch
+
+    count = torch.cuda.device_count()
+    try:
+        device = resolve_device(recipe.device, count)
+    except ValueError as error:
+        raise InputError(f"{error}, or describe the cluster: distill plan --cluster 1x8x80") from error
+    memory = min((torch.cuda.get_device_properties(number).total_memory for number in range(count)), default=0)
+    total = psutil.virtual_memory().total / GIB
+    return Machines((Resources(max(2, os.cpu_count() or 2), count, total),), device, memory / GIB)
+
+
+def connected_machines(device: Device) -> Machines:
+    """The nodes of the connected cluster. A GPU's memory is asked of the first that is free."""
+    nodes = cluster_nodes()
+    if device == "cpu":
+        return Machines(nodes, "cpu")
+    import ray
+
+    @ray.remote(num_gpus=1, num_cpus=0)
+    def memory() -> int:
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+
+    return Machines(nodes, "gpu", ray.get(memory.remote()) / GIB)

@@ -1,0 +1,149 @@
+"""The optimiser budget of a cell: how many steps it takes, which rows each holds, and what that costs. Pure, no torch.
+
+FLOPs of training, per token: 6 for each weight of the layers and 12 x layers x width x length for attention (PaLM,
+Chowdhery et al. 2022, appendix B, which counts the whole score matrix; Kaplan et al. 2020, table 1), a third of it
+forward and two thirds backward. An adapter leaves out the gradients of the frozen weights: 4 instead of 6 for those.
+The output layer only sees supervised tokens. Recomputation is not counted: it is time, not progress.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+from distill.config import LoraTune
+from distill.errors import StageError
+from distill.schema import seed_for
+from distill.train_batches import epoch_order, steps_per_epoch
+
+if TYPE_CHECKING:
+    from distill.config import StudentConfig, TrainConfig, Tune
+    from distill.model_shape import ModelShape
+
+BUDGET_FIELDS = {"budget", "num_steps", "num_tokens"}
+NOT_RESULT = {"max_failures", "max_parallel_cells", "unmatched"}
+"""Settings of `[train]` that change no result of the stage."""
+NOT_OF_CELL = {"seeds", "checkpoint_every_steps"}
+"""Settings of `[train]` that change no weight of a cell, whose own seed counts."""
+NOT_LAYOUT = {"checkpoint_activations", "offload_optimizer", "max_workers", "priority"}
+"""Settings of a student that change no weight and that earlier versions did not have."""
+
+
+def num_steps(train: TrainConfig, num_rows: int) -> int:
+    """Optimiser steps of a cell with so many rows."""
+    if train.budget == "epochs" or train.num_steps is None:
+        return train.num_epochs * steps_per_epoch(num_rows, train.batch_size)
+    return train.num_steps
+
+
+def num_passes(train: TrainConfig, num_rows: int, supervised_tokens: int) -> float:
+    """How often a cell sees its rows, whose supervised tokens are given together."""
+    if train.budget == "steps" and train.num_steps is not None:
+        return train.num_steps * train.batch_size / max(1, num_rows)
+    if train.budget == "tokens" and train.num_tokens is not None:
+        return train.num_tokens / max(1, supervised_tokens)
+    return float(train.num_epochs)
+
+
+def budget_rows(
+    train: TrainConfig, tokens: Sequence[int], phases: Sequence[int], *, seed: int
+) -> list[tuple[int, ...]] | None:
+    """The rows of every step under the budgets `steps` and `tokens`; None under `epochs`, whose steps are passes.
+
+    Args:
+        train: the budget.
+        tokens: supervised tokens of each row.
+        phases: phase of each row; each phase gets its share of the budget, the lower first.
+        seed: the cell's.
+    """
+    if train.budget == "epochs" or train.num_steps is None:
+        return None
+    if train.budget == "steps":
+        rows = train.num_steps * train.batch_size
+        taken = _taken(phases, [1] * len(tokens), rows, seed)
+        return [tuple(taken[start : start + train.batch_size]) for start in range(0, rows, train.batch_size)]
+    assert train.num_tokens is not None, "checked when the recipe was read"
+    return _by_tokens(_taken(phases, tokens, train.num_tokens, seed), tokens, train.num_steps)
+
+
+def _taken(phases: Sequence[int], weights: Sequence[int], budget: int, seed: int) -> list[int]:
+    """Rows in the order of teaching until their weights reach the budget."""
+    taken: list[int] = []
+    total, spent, due = sum(weights), 0, 0.0
+    is_phased = len(set(phases)) > 1
+    for phase in sorted(set(phases)):
+        rows = [row for row, its_phase in enumerate(phases) if its_phase == phase]
+        due += budget * sum(weights[row] for row in rows) / total
+        stream = _endless(rows, seed, phase if is_phased else None)
+        while spent < round(due):
+            row = next(stream)
+            taken.append(row)
+            spent += weights[row]
+    return taken
+
+
+def _endless(rows: Sequence[int], seed: int, phase: int | None) -> Iterator[int]:
+    """Pass after pass over some rows, each shuffled anew."""
+    epoch = 0
+    while True:
+        if phase is None:
+            yield from (rows[place] for place in epoch_order(len(rows), seed=seed, epoch=epoch))
+        else:
+            shuffled = list(rows)
+            random.Random(seed_for("order", seed, epoch, phase)).shuffle(shuffled)
+            yield from shuffled
+        epoch += 1
+
+
+def _by_tokens(taken: Sequence[int], tokens: Sequence[int], steps: int) -> list[tuple[int, ...]]:
+    """Rows cut into steps of about equally many tokens, none empty."""
+    if len(taken) < steps:
+        raise StageError(
+            f"train.num_tokens is too small: {len(taken)} rows make up the budget, too few for {steps} steps "
+            "-> raise train.num_tokens or lower train.num_steps"
+        )
+    ends = list(accumulate(tokens[row] for row in taken))
+    starts = [0]
+    for step in range(1, steps):
+        nearest = bisect_left(ends, ends[-1] * step / steps) + 1
+        starts.append(min(max(nearest, starts[-1] + 1), len(taken) - (steps - step)))
+    return [tuple(taken[start:end]) for start, end in pairwise([*starts, len(taken)])]
+
+
+# Identity
+
+
+def train_identity(train: TrainConfig) -> dict[str, Any]:
+    """What of `[train]` decides the result; where the budget is `epochs`, as it was before there were budgets."""
+    left_out = BUDGET_FIELDS if train.budget == "epochs" else {"num_epochs"}
+    return train.model_dump(mode="json", exclude=NOT_RESULT | left_out)
+
+
+def student_identity(student: StudentConfig) -> dict[str, Any]:
+    """What of a student decides its weights. A chosen layout counts as the one that was the default: it decides nothing
+    but rounding, and a cell that is trained stays so when another cluster has it laid out otherwise."""
+    told = student.model_dump(mode="json", exclude=NOT_LAYOUT)
+    defaults = {"micro_batch_size": 4, "zero_stage": 1}
+    return told | {name: value for name, value in defaults.items() if told[name] is None}
+
+
+# Cost
+
+
+def train_flops(shape: ModelShape, tune: Tune, lengths: Iterable[int], supervised_tokens: int) -> float:
+    """FLOPs of training on rows of these lengths (tokens) once, see the module's own text."""
+    tokens = squares = 0
+    for length in lengths:
+        tokens += length
+        squares += length * length
+    per_weight, adapter = 6, 0
+    if isinstance(tune, LoraTune):
+        per_weight, adapter = 4, 6 * shape.lora_parameters(tune)
+    return float(
+        tokens * (per_weight * shape.body_parameters + adapter)
+        + 12 * shape.layers * shape.query_width * squares
+        + per_weight * shape.head_parameters * supervised_tokens
+    )

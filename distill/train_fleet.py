@@ -1,0 +1,309 @@
+"""The student fleet: all cells of a run, several at once, each when its whole placement group fits.
+
+What starts next is planned anew whenever a cell ends (`cluster.schedule`). One cell's failure, retry or lack of memory
+leaves the others alone and is told at the end.
+
+A cell that starts when no other waits may take free workers. Ray Train's own elastic groups are not used for that: they
+take what is free without asking this queue, and ZeRO's checkpoints can only be read by as many workers as wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from cluster.fleet import (
+    Job,
+    Placement,
+    Resources,
+    Running,
+    admit,
+    cpus_per_worker,
+    free_resources,
+    misfits,
+    place,
+)
+from cluster.schedule import best_order
+from distill import train as cell_training
+from distill.errors import DistillError, StageError
+from distill.layout import Device, Layout
+from distill.run_dir import Manifest, RunDir
+from distill.train import CellWork, worker_resources
+from distill.train_checkpoint import Checkpoints
+from distill.train_metrics import read_metrics
+
+if TYPE_CHECKING:
+    from distill.config import TrainConfig
+
+POLL_S = 1.0
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a cell is. `phase`: starting, training, saving, done, failed."""
+
+    cell: str
+    phase: str
+    step: int = 0
+    num_steps: int = 0
+    loss: float | None = None
+    tokens_per_s: float | None = None
+
+    @property
+    def note(self) -> str:
+        """For a progress bar."""
+        parts = [self.phase]
+        parts += [f"loss {self.loss:.3f}"] if self.loss is not None else []
+        parts += [f"{self.tokens_per_s:,.0f} tokens/s"] if self.tokens_per_s is not None else []
+        return ", ".join(parts)
+
+
+def train_all(
+    works: Sequence[CellWork],
+    *,
+    train: TrainConfig,
+    run_dir: RunDir,
+    device: Device,
+    report_progress: Callable[[Progress], None] = lambda progress: None,
+    nodes: Sequence[Resources] | None = None,
+) -> list[Manifest]:
+    """Train all cells, as many at once as fit. `nodes`: the machines to fill; the connected cluster's by default.
+
+    Raises:
+        StageError: Some cells failed; raised after all others have finished, naming each with its cause and log.
+    """
+    nodes = cluster_nodes() if nodes is None else nodes
+    _quicken_ray_train(len(nodes))
+    fleet = _Fleet(works, train=train, run_dir=run_dir, device=device, nodes=nodes)
+    fleet.refuse_misfits()
+    while fleet.start_next():
+        fleet.wait()
+        for progress in fleet.progress():
+            report_progress(progress)
+    fleet.raise_failures()
+    return [fleet.finished[work.cell.name] for work in works]
+
+
+def cell_jobs(
+    works: Sequence[CellWork], *, run_dir: RunDir, device: Device, nodes: Sequence[Resources], at_once: int
+) -> list[Job]:
+    """What each cell asks of the queue. Cells that share CPUs get equally many threads."""
+    jobs = []
+    for work in works:
+        threads = threads_per_worker(work.settled_workers, at_once, nodes)
+        has_memory = device == "cpu" and all(node.memory_gb for node in nodes)
+        memory = work.settled_layout.memory_gib if has_memory else 0.0
+        worker = worker_resources(device, threads)._replace(memory_gb=memory)
+        cost = (_bytes(work, run_dir) if work.cost is None else work.cost) / work.settled_workers
+        jobs.append(Job(work.cell.name, worker, work.settled_workers, cost, work.cell.student.priority))
+    return jobs
+
+
+def threads_per_worker(num_workers: int, num_cells: int, nodes: Sequence[Resources]) -> int:
+    """CPUs of one worker: an equal share, or what lets all workers of a cell fit the nodes. At least one."""
+    share = cpus_per_worker(num_workers, num_cells, sum(node.cpus for node in nodes))
+    fitting = (cpus for cpus in range(share, 0, -1) if sum(node.cpus // cpus for node in nodes) >= num_workers)
+    return next(fitting, 1)
+
+
+class _Fleet:
+    """The cells that wait, run and are done. Each runs in a thread of its own, which only waits for Ray."""
+
+    def __init__(
+        self, works: Sequence[CellWork], *, train: TrainConfig, run_dir: RunDir, device: Device,
+        nodes: Sequence[Resources],
+    ) -> None:  # fmt: skip
+        self.train, self.run_dir, self.device, self.nodes = train, run_dir, device, tuple(nodes)
+        self.works = {work.cell.name: as_before(work, run_dir) for work in works}
+        self.at_once = min(len(works), train.max_parallel_cells or len(works))
+        jobs = cell_jobs(list(self.works.values()), run_dir=run_dir, device=device, nodes=nodes, at_once=self.at_once)
+        self.waiting = {job.name: job for job in jobs}
+        self.running: dict[str, tuple[Placement, Future[Manifest]]] = {}
+        self.finished: dict[str, Manifest] = {}
+        self.failed: dict[str, DistillError | OSError] = {}
+        self._reported: dict[str, Progress] = {}
+        self._has_changed = True
+
+    def refuse_misfits(self) -> None:
+        """A cell that no waiting would ever let start."""
+        found = misfits(self.waiting.values(), self.nodes)
+        if found:
+            needs = "; ".join(f"{job.name} needs {job.num_workers} x ({job.worker})" for job in found)
+            has = ", ".join(map(str, self.nodes))
+            raise StageError(f"these cells do not fit the cluster ({has}): {needs}. Lower students.num_workers.")
+
+    def start_next(self) -> bool:
+        """Start what fits, if a cell has ended since; whether anything runs."""
+        if self._has_changed:
+            self._has_changed = False
+            placements = self._admitted()
+            for placement in self._with_lent_workers(placements):
+                name = placement.job.name
+                del self.waiting[name]
+                self.running[name] = (placement, _in_background(partial(self._run, name, placement)))
+        return bool(self.running)
+
+    def _admitted(self) -> Sequence[Placement]:
+        busy = [Running(placement, self._remaining(placement.job)) for placement, _ in self.running.values()]
+        most = self.train.max_parallel_cells
+        order = best_order(list(self.waiting.values()), busy, self.nodes, most)
+        return admit(order, busy, self.nodes, most)
+
+    def _remaining(self, job: Job) -> float:
+        """What is still to come of a running cell's cost, by its steps."""
+        lines = read_metrics(self.run_dir, job.name)
+        return job.cost * (1 - lines[-1].step / lines[-1].num_steps) if lines else job.cost
+
+    def _with_lent_workers(self, placements: Sequence[Placement]) -> list[Placement]:
+        """The same, with more workers where nobody waits for them and the student may have them."""
+        lent = list(placements)
+        if len(placements) < len(self.waiting):
+            return lent
+        running = [placement for placement, _ in self.running.values()]
+        for index, placement in enumerate(placements):
+            others = [*running, *lent[:index], *lent[index + 1 :]]
+            lent[index] = self._lent(placement, free_resources(self.nodes, others))
+        return lent
+
+    def _lent(self, placement: Placement, free: Sequence[Resources]) -> Placement:
+        job = placement.job
+        wanted = self.works[job.name].cell.student.max_workers or 0
+        if has_checkpoint(self.works[job.name], self.run_dir):
+            return placement  # its optimiser's state is cut for as many workers as wrote it
+        for count in range(wanted, job.num_workers, -1):
+            wider = place(job._replace(num_workers=count), free)
+            if wider is not None and self.train.batch_size % count == 0:
+                return wider
+        return placement
+
+    def _run(self, name: str, placement: Placement) -> Manifest:
+        work = replace(self.works[name], num_workers=placement.job.num_workers)
+        remember(work, self.run_dir)
+        threads = threads_per_worker(work.settled_workers, self.at_once, self.nodes)
+        return cell_training.train_cell(
+            work, train=self.train, run_dir=self.run_dir, device=self.device, threads=threads
+        )
+
+    def wait(self) -> None:
+        """Until a cell ends, or it is time to look at the progress."""
+        wait([future for _, future in self.running.values()], timeout=POLL_S, return_when=FIRST_COMPLETED)
+
+    def progress(self) -> list[Progress]:
+        """What is new since the last call; takes the ended cells out of the running ones."""
+        current = [self._progress_of(name, future) for name, (_, future) in list(self.running.items())]
+        fresh = [progress for progress in current if self._reported.get(progress.cell) != progress]
+        self._reported.update({progress.cell: progress for progress in fresh})
+        return fresh
+
+    def _progress_of(self, name: str, future: Future[Manifest]) -> Progress:
+        lines = read_metrics(self.run_dir, name)
+        phase = "starting" if not lines else "saving" if lines[-1].step == lines[-1].num_steps else "training"
+        if future.done():
+            phase = self._end(name, future)
+        if not lines:
+            return Progress(name, phase)
+        recent = lines[-10:]
+        speed = sum(line.tokens for line in recent) / max(1e-9, sum(line.seconds for line in recent))
+        return Progress(name, phase, lines[-1].step, lines[-1].num_steps, lines[-1].loss, round(speed))
+
+    def _end(self, name: str, future: Future[Manifest]) -> str:
+        del self.running[name]
+        self._has_changed = True
+        try:
+            self.finished[name] = future.result()
+        except (DistillError, OSError) as error:
+            self.failed[name] = error
+            return "failed"
+        return "done"
+
+    def raise_failures(self) -> None:
+        """One error for all failed cells."""
+        if self.failed:
+            told = "\n".join(f"  {_named(name, error)}" for name, error in self.failed.items())
+            raise StageError(
+                f"{len(self.failed)} of {len(self.works)} cells failed; the others are finished and safe. "
+                f"The same command tries them again from their last checkpoints.\n{told}"
+            )
+
+
+def _named(name: str, error: DistillError | OSError) -> str:
+    text = str(error)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+# How a cell was laid out before: its checkpoints fit nothing else
+
+LAID_OUT = "layout.json"
+
+
+def has_checkpoint(work: CellWork, run_dir: RunDir) -> bool:
+    """Whether the cell would continue rather than begin."""
+    return bool(Checkpoints(run_dir, work.cell.name, work.key).complete_steps())
+
+
+def remember(work: CellWork, run_dir: RunDir) -> None:
+    """Keep how a cell is laid out, for whoever continues it."""
+    record = {"layout": asdict(work.settled_layout), "num_workers": work.settled_workers}
+    run_dir.write_bytes(json.dumps(record).encode(), "train", work.cell.name, LAID_OUT)
+
+
+def as_before(work: CellWork, run_dir: RunDir) -> CellWork:
+    """The cell with the layout of the attempt whose checkpoints it continues, if there is one."""
+    path = run_dir.path("train", work.cell.name, LAID_OUT)
+    if not has_checkpoint(work, run_dir) or not run_dir.fs.exists(path):
+        return work
+    record = json.loads(run_dir.fs.cat_file(path))
+    return replace(work, layout=Layout(**record["layout"]), num_workers=record["num_workers"])
+
+
+def _bytes(work: CellWork, run_dir: RunDir) -> float:
+    """Bytes of weights times bytes of rows: enough to tell which cell takes longer."""
+    weights = sum(file.stat().st_size for file in Path(work.model_path).glob("*.safetensors"))
+    return float(weights) * sum(float(run_dir.fs.size(shard)) for shard in work.shards)
+
+
+def _in_background(call: Callable[[], Manifest]) -> Future[Manifest]:
+    """Like an executor's submit, but Ctrl-C does not wait for the thread."""
+    future: Future[Manifest] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - not swallowed: result() raises it in the main thread
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def cluster_nodes() -> tuple[Resources, ...]:
+    """The live nodes of the connected cluster."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return tuple(_node(node["Resources"], is_here=node["NodeID"] == here) for node in ray.nodes() if node["Alive"])
+
+
+def _node(total: dict[str, float], *, is_here: bool) -> Resources:
+    # What Ray calls memory is what was free when the node started; a cell may also use what has become free since.
+    told = total.get("memory", 0.0) + total.get("object_store_memory", 0.0)
+    memory = psutil.virtual_memory().total if is_here else told
+    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), memory_gb=memory / GIB)
+
+
+def _quicken_ray_train(num_nodes: int) -> None:
+    """Small cells would spend much of their time in Ray Train's defaults: a look at the workers every 2 s, and one more
+    process per cell that watches for nodes about to be taken away. Settings of the user's own stay."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    if num_nodes == 1:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -1,0 +1,220 @@
+"""A fleet for real: two students x three mixes through the train stage, one cell killed mid-way, and its report."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from distill.cli import main
+from distill.config import Recipe
+from distill.errors import ConfigError
+from distill.model_shape import read_settings, shape_of
+from distill.models import count_parameters
+from distill.report import build_report, write_report
+from distill.run import Run
+from distill.run_dir import Manifest, RunDir
+from distill.schema import Example, Message
+from distill.steps import train_stage
+from distill.train_attempts import read_attempts
+from distill.train_metrics import read_metrics
+from tests.integration.tiny_models import make_tiny_model
+
+pytestmark = pytest.mark.integration
+
+NUM_ROWS, NUM_STEPS, NUM_TOKENS = 40, 60, 9_000
+WORDS = {"short": 2, "long": 12}
+KILLED = "wide@long"
+
+
+def recipe(folder: Path) -> Recipe:
+    models = {"wide": make_tiny_model(folder / "wide", layers=3, hidden=96), "deep": make_tiny_model(folder / "deep")}
+    students = [
+        {"name": "wide", "model": "wide", "tune": {"kind": "full", "learning_rate": 3e-3}},
+        {"name": "deep", "model": "deep", "tune": {"kind": "lora", "rank": 4, "learning_rate": 1e-2}},
+    ]
+    return Recipe.model_validate(
+        {
+            "name": "fleet",
+            "device": "cpu",
+            "models": {name: {"sources": [str(path)]} for name, path in models.items()},
+            "prompts": {"sources": [{"kind": "file", "path": "p.jsonl"}]},
+            "teachers": [{"name": style, "model": "wide", "style": style} for style in WORDS],
+            "mixes": [
+                {"name": "short", "weights": {"short": 1.0}},
+                {"name": "long", "weights": {"long": 1.0}},
+                {"name": "mix-long", "weights": {"long": 0.2, "short": 0.8}},
+            ],
+            "students": students,
+            "train": {
+                "budget": "tokens",
+                "num_steps": NUM_STEPS,
+                "num_tokens": NUM_TOKENS,
+                "batch_size": 8,
+                "max_length": 512,
+                "checkpoint_every_steps": 5,
+            },
+            "evaluate": {"benchmarks": ["gsm8k"]},
+        }
+    )
+
+
+def write_mixes(run_dir: RunDir, *, num_long_rows: int = NUM_ROWS) -> None:
+    details = {}
+    for mix, num_long in (("short", 0), ("long", num_long_rows), ("mix-long", NUM_ROWS // 5)):
+        pools = ["long"] * num_long + ["short"] * max(0, NUM_ROWS - num_long)
+        examples = [example(number, pool, mix) for number, pool in enumerate(pools)]
+        run_dir.write_rows(examples, Example, "mix", f"{mix}.parquet")
+        tokens = sum(len(one.messages[-1].content) for one in examples)
+        details[mix] = {"rows": len(examples), "tokens": tokens}
+    run_dir.write_manifest(Manifest("mix", "", details={"mixes": details}), "mix")
+
+
+def example(number: int, pool: str, mix: str) -> Example:
+    answer = "so " * WORDS[pool] + f"it is {number + 1}."
+    turns = [Message("user", f"What comes after {number}?"), Message("assistant", answer)]
+    return Example(f"t{number}", f"p{number}", mix, pool, pool, turns)
+
+
+def kill_once_past_a_checkpoint(run_dir: RunDir) -> int:
+    """End the worker of one cell; its process id."""
+    folder = run_dir.local_path("train", KILLED)
+    deadline = time.monotonic() + 480
+    while time.monotonic() < deadline:
+        if list(folder.glob("checkpoints/*/complete.json")):
+            pid = int(re.findall(r"pid (\d+) trains", (folder / "log-rank0.txt").read_text())[-1])
+            os.kill(pid, signal.SIGKILL)
+            return pid
+        time.sleep(0.005)
+    raise AssertionError(f"{KILLED} wrote no checkpoint within eight minutes")
+
+
+class Trained:
+    """A run directory whose train stage has run while one of its cells was killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.recipe, self.run_dir = recipe(folder), RunDir(str(folder / "run"))
+        write_mixes(self.run_dir)
+        with ExitStack() as resources, ThreadPoolExecutor() as pool:
+            current = Run(self.recipe, folder, self.run_dir, Console(quiet=True), resources)
+            killed = pool.submit(kill_once_past_a_checkpoint, self.run_dir)
+            self.manifest = train_stage(current)
+            self.killed_pid = killed.result()
+            self.run_dir.write_manifest(self.manifest, "train")
+
+    @property
+    def cells(self) -> list[str]:
+        return [f"{student.name}@{mix.name}" for student in self.recipe.students for mix in self.recipe.mixes]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    yield Trained(tmp_path_factory.mktemp("fleet"))
+
+
+def test_the_killed_cell_continues_and_the_others_never_notice(trained: Trained) -> None:
+    attempts = {cell: read_attempts(trained.run_dir, cell) for cell in trained.cells}
+    assert [one.outcome for one in attempts[KILLED]] == ["lost", "done"]
+    assert attempts[KILLED][0].pid == trained.killed_pid
+    assert 0 < attempts[KILLED][1].first_step < NUM_STEPS
+    assert attempts[KILLED][0].ended_at is not None
+    others = [one.outcome for cell, of_cell in attempts.items() if cell != KILLED for one in of_cell]
+    assert others == ["done"] * 5
+
+
+def test_several_cells_are_trained_at_once(trained: Trained) -> None:
+    spans = [
+        (one.started_at, one.ended_at or 0.0) for cell in trained.cells for one in read_attempts(trained.run_dir, cell)
+    ]
+    assert any(a != b and a[0] < b[0] < a[1] for a in spans for b in spans)
+
+
+def test_every_arm_takes_the_same_steps_and_tokens_though_its_rows_differ(trained: Trained) -> None:
+    details = trained.manifest.details["cells"]
+    assert {cell["steps"] for cell in details.values()} == {NUM_STEPS}
+    tokens = [cell["supervised_tokens"] for cell in details.values()]
+    assert min(tokens) >= NUM_TOKENS
+    assert max(tokens) < 1.02 * NUM_TOKENS
+    assert all(cell["flops"] > 0 and cell["mfu"] is None for cell in details.values())
+
+
+def test_metrics_tell_speed_memory_and_the_loss_of_each_pool(trained: Trained) -> None:
+    lines = read_metrics(trained.run_dir, "wide@mix-long")
+    assert [line.step for line in lines] == list(range(1, NUM_STEPS + 1))
+    assert all(line.tokens_per_s > 0 and line.mfu is None and line.grad_norm > 0 for line in lines)
+    assert all(0.1 < (line.memory_gib or 0) < 8 for line in lines)
+    assert {pool for line in lines for pool in line.pools} == {"long", "short"}
+    assert lines[-1].loss < lines[0].loss
+
+
+def test_the_report_shows_the_timeline_and_what_each_arm_cost(trained: Trained) -> None:
+    report = build_report(trained.recipe, trained.run_dir)
+    assert len(report.attempts()) == 7
+    page = Path(write_report(report, trained.run_dir)).read_text()
+    assert 'aria-label="When each cell was trained"' in page
+    assert page.count("× 10^") >= 6
+
+
+def test_what_is_estimated_is_no_less_than_what_was_taken(trained: Trained) -> None:
+    for cell in trained.cells:
+        details = trained.manifest.details["cells"][cell]
+        assert details["resources"]["zero_stage"] == 0
+        assert details["peak_rss_gib"] <= details["resources"]["memory_gib"]
+
+
+def test_a_shape_from_the_config_alone_counts_every_weight(trained: Trained) -> None:
+    folder = Path(trained.recipe.models["wide"].sources[0])
+    assert shape_of(read_settings(folder)).num_parameters == count_parameters(folder)
+
+
+def test_arms_with_unequal_steps_are_refused_before_anything_is_trained(trained: Trained, tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path))
+    write_mixes(run_dir, num_long_rows=2 * NUM_ROWS)
+    unequal = trained.recipe.model_copy(update={"train": trained.recipe.train.model_copy(update={"budget": "epochs"})})
+    with ExitStack() as resources, pytest.raises(ConfigError, match="different numbers of optimiser steps"):
+        train_stage(Run(unequal, tmp_path, run_dir, Console(quiet=True), resources))
+    assert not run_dir.fs.exists(run_dir.path("train"))
+
+
+def plan_quickstart(trained: Trained, folder: Path, *words: str) -> int:
+    model = trained.recipe.models["wide"].sources[0]
+    models = [f"models.{name}.sources=['{model}']" for name in ("smollm2-135m", "smollm2-26-layers")]
+    layers = "models.smollm2-26-layers.keep_layers=2"
+    return main(["plan", "quickstart", "--run-dir", str(folder / "none"), *models, layers, *words])
+
+
+def test_a_plan_tells_every_cell_before_there_is_a_run(
+    trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert plan_quickstart(trained, tmp_path, "--cluster", "1x2cpu") == 0
+    shown = capfd.readouterr().out
+    assert "machines: 2 CPU + 8.0 GiB" in shown
+    rows = [line.split() for line in shown.splitlines() if "@" in line]
+    assert len(rows) == 6
+    assert rows[0][1].endswith("@long") or rows[0][1].endswith("@mix-long")
+    assert "≤ 128" in shown and "≤ 64" in shown
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_refuses_what_can_never_be_placed_with_exit_code_2(
+    trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("device=gpu", "students.smol-135m.num_workers=3", "train.batch_size=12", "--cluster", "1x2x80")
+    assert plan_quickstart(trained, tmp_path, *words) == 2
+    told = capfd.readouterr().err
+    assert "students[smol-135m]: needs 3 workers of 1 CPU + 1 GPU at once" in told
+    assert "-> set num_workers to at most 2" in told
+    assert "Traceback" not in told
+
+
+def test_finished_cells_are_not_planned_again(trained: Trained, tmp_path: Path) -> None:
+    with ExitStack() as resources:
+        current = Run(trained.recipe, tmp_path, trained.run_dir, Console(quiet=True), resources)
+        assert train_stage(current).details["cells"] == trained.manifest.details["cells"]
+        assert "session" not in vars(current), "no Ray is started for nothing"
