@@ -154,9 +154,12 @@ def report_verb(arguments: argparse.Namespace) -> int:
 
 def status_verb(arguments: argparse.Namespace) -> int:
     """`distill status`."""
-    from distill.launch import show_status
+    from distill.launch import load_run_recipe
+    from distill.status import show_status
 
-    return show_status(open_run(arguments.run_dir))
+    run_dir = open_run(arguments.run_dir)
+    show_status(run_dir, load_run_recipe(run_dir), Console(highlight=False))
+    return 0
 
 
 def audit_verb(arguments: argparse.Namespace) -> int:

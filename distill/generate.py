@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from cluster.fleet import Resources
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.errors import StageError
+from distill.mix.counts import describe_cells
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Dropped, IndexRow, Prompt
@@ -161,17 +162,18 @@ def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan) -> Counte
         for group in groups
     ]
     with bars(current.console) as shown:
-        return watch(
-            lambda: consume(jobs, survey, current),
-            tally,
-            deadline_s=generate.startup_deadline_s,
-            show=lambda snapshot: shown.update(
-                f"prompts past {', '.join(sorted(names))}",
-                min(snapshot.counts.get("prompts", 0), survey.num_open * len(groups)),
-                survey.num_open * len(groups),
-                describe(snapshot),
-            ),
-        )
+
+        def show(snapshot: Snapshot) -> None:
+            total = survey.num_open * len(groups)
+            done = min(snapshot.counts.get("prompts", 0), total)
+            shown.update(f"prompts past {', '.join(sorted(names))}", done, total, describe(snapshot))
+            most = generate.enough_prompts or survey.num_complete + survey.num_open
+            for mix in current.recipe.mixes:
+                shown.update(
+                    f"mix {mix.name}", min(snapshot.complete, most), most, describe_cells(mix, snapshot.complete)
+                )
+
+        return watch(lambda: consume(jobs, survey, current), tally, deadline_s=generate.startup_deadline_s, show=show)
 
 
 def _say_start(current: Run, survey: Survey, names: str) -> None:

@@ -21,7 +21,6 @@ from distill.pipeline import run
 from distill.run import Run
 from distill.run_dir import RunDir
 from distill.schema import Prompt
-from distill.stages import stage_states
 from distill.terminal import quiet
 from distill.train import cells
 
@@ -102,16 +101,6 @@ def show_report(run_dir: RunDir) -> int:
     console = Console()
     console.print(render_terminal(build_report(load_run_recipe(run_dir), run_dir)))
     console.print("report " + run_dir.path("report", "report.html"), markup=False, soft_wrap=True)
-    return 0
-
-
-def show_status(run_dir: RunDir) -> int:
-    """`distill status`."""
-    console = Console()
-    for state in stage_states(load_run_recipe(run_dir), Path.cwd(), run_dir).values():
-        manifest = run_dir.read_manifest(state.stage)
-        rows = f"{manifest.rows_out}/{manifest.rows_in} rows, {manifest.wall_s:.0f} s" if manifest else ""
-        console.print(f"{state.stage:10} {state.status:8} {rows} {state.reason}", highlight=False)
     return 0
 
 

@@ -39,16 +39,17 @@ class Bars:
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._printed_at = time.monotonic()
+        self._printed_at: dict[str, float] = {}
 
     def update(self, name: str, done: float, total: float, note: str = "") -> None:
         """Show that `done` of `total` are done."""
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note=note)
         self._progress.update(self._tasks[name], completed=done, total=total, note=note)
-        is_due = time.monotonic() - self._printed_at > LINE_EVERY_S or done >= total
+        printed_at = self._printed_at.setdefault(name, time.monotonic())
+        is_due = time.monotonic() - printed_at > LINE_EVERY_S or done >= total
         if not self._console.is_terminal and is_due:
-            self._printed_at = time.monotonic()
+            self._printed_at[name] = time.monotonic()
             self._console.print(f"  {name}: {done:g}/{total:g} {note}", highlight=False)
 
 

@@ -1,0 +1,41 @@
+"""`distill status` tells from a run's files how full its pools and arms are."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from distill.config_mix import BothMix, WeightedMix, WeightedTokensMix
+from distill.mix.counts import mix_cells
+from distill.schema import Trace
+from distill.status import common_prompts, pool_fill, show_status
+from tests.unit.mix_run import make_run, trace
+
+
+def test_a_pools_fill_counts_each_trace_once_and_no_cut_or_wrong_one_as_solved(tmp_path: Path) -> None:
+    traces = [trace(1, "long"), trace(2, "long", verdict="INCORRECT"), trace(3, "long", finish_reason="length")]
+    current = make_run(tmp_path, [*traces, trace(1, "short")], num_prompts=4)
+    current.run_dir.write_rows(traces, Trace, "generate", "long-f", "again.parquet")
+    fill = pool_fill(current.run_dir, "long")
+    assert (fill.traces, fill.correct, len(fill.solved)) == (3, 1, 1)
+    assert pool_fill(current.run_dir, "lon").traces == 0
+
+
+def test_arms_fill_with_the_prompts_that_all_pools_solved(tmp_path: Path) -> None:
+    traces = [trace(number, "long") for number in range(12)] + [trace(number, "short") for number in range(2, 20)]
+    current = make_run(tmp_path, traces, num_prompts=20)
+    fills = {name: pool_fill(current.run_dir, name) for name in ("long", "short")}
+    assert len(common_prompts(current.recipe.mixes, fills)) == 10
+    console = Console(file=io.StringIO(), width=120)
+    show_status(current.run_dir, current.recipe, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "prompts that every arm can teach: 10" in said
+    assert "mix-long: long 2, short 8" in said
+    assert "s@mix-long" in said
+
+
+def test_an_arms_rows_follow_from_its_policy() -> None:
+    weights = {"long": 0.2, "short": 0.8}
+    assert mix_cells(WeightedMix(name="m", weights=weights), 44) == {"long": 9, "short": 35}
+    assert mix_cells(BothMix(name="m", pools=("long", "short")), 44) == {"long": 44, "short": 44}
+    assert mix_cells(WeightedTokensMix(name="m", weights=weights), 44) == {}
