@@ -13,10 +13,9 @@ from distill.config_mix import BothMix, MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher
 from distill.layout import Layout
-from distill.machines import Machines
 from distill.model_shape import ModelShape, planned_settings, read_settings, shape_of
 from distill.models import ResolvedModel
-from distill.plan import MixData, Plan, PlannedCell, plan_cells
+from distill.plan import Machines, MixData, Plan, PlannedCell, plan_cells
 from distill.run_dir import RunDir
 from distill.stages import stage_states
 from distill.train import cells

@@ -50,10 +50,10 @@ def mfu(flops: float | None, seconds: float, peak: float | None) -> float | None
 def memory_gib(device: Device) -> float:
     """Memory of this worker now (CPU: resident) or at most so far (GPU: allocated), GiB."""
     if device == "cpu":
-        return round(psutil.Process().memory_info().rss / GIB, 2)
+        return float(round(psutil.Process().memory_info().rss / GIB, 2))
     import torch
 
-    return round(torch.cuda.max_memory_allocated() / GIB, 2)
+    return float(round(torch.cuda.max_memory_allocated() / GIB, 2))
 
 
 def wait_for_compiler(cache: Path, *, patience_s: float = 300.0) -> None:

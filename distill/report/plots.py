@@ -224,7 +224,7 @@ def timeline_plot(report: Report) -> str:
     colours = arm_colours(report)
     timeline = report.attempts()
     cells = list(dict.fromkeys(cell.cell for cell, _ in timeline))
-    longest = max(attempt.ended_at for _, attempt in timeline)
+    longest = max(1.0, *(attempt.ended_at for _, attempt in timeline))
     unit, scale = ("min", 60.0) if longest > 300 else ("s", 1.0)
 
     def paint(axes: Axes) -> None:

@@ -1,0 +1,79 @@
+"""A benchmark asked through a fake endpoint: stopped half-way, continued, written once."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import distill.score
+from distill.config import VerifyConfig
+from distill.evaluate import Evaluated, items
+from distill.run_dir import RunDir
+from distill.schema import Score
+from distill.score import Address, Place, score_items, unscored
+from serve.batch import BatchConfig
+from tests.unit.test_evaluate import make_prompts, two_benchmarks
+
+MODEL = Evaluated("student", "hub/student", None, "key")
+
+
+class FakeRows:
+    """What `complete` returns, as far as it is used; `stop_after` rows the process is interrupted."""
+
+    def __init__(self, asked: list[str], stop_after: int) -> None:
+        self.asked = asked
+        self.stop_after = stop_after
+
+    def __call__(self, rows: Sequence[dict[str, Any]], url: str, config: BatchConfig) -> "FakeRows":
+        self.rows = rows
+        return self
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(self.rows):
+            if number == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(f"{row['model']} {row['benchmark']} {row['prompt_id']}")
+            answer = {"completion": r"\boxed{27}", "finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 5}
+            yield row | answer | {"error": ""}
+
+
+def test_an_interrupted_benchmark_goes_on_and_nothing_is_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run_dir, asked = two_benchmarks(), RunDir(str(tmp_path)), list[str]()
+    prompts = {"arithmetic": make_prompts(5), "other": make_prompts(5)}
+    wanted = items([MODEL], prompts, recipe)
+    place = Place(run_dir, Console(quiet=True), VerifyConfig())
+    address = Address("http://nowhere", BatchConfig(), one_by_one=True, served_as="org/remote")
+    monkeypatch.setattr(distill.score, "complete", FakeRows(asked, stop_after=7))
+    with pytest.raises(KeyboardInterrupt):
+        score_items(wanted, prompts, recipe, place, address)
+    assert [item.benchmark for item in unscored(wanted, run_dir)] == ["other"]
+    assert len(run_dir.shards("evaluate", "student", "other.answers")) == 1
+
+    monkeypatch.setattr(distill.score, "complete", FakeRows(asked, stop_after=99))
+    score_items(list(unscored(wanted, run_dir)), prompts, recipe, place, address)
+    assert len(asked) == len(set(asked)) == 10 and asked[0].startswith("org/remote arithmetic ")
+    assert not list(unscored(wanted, run_dir)) and not run_dir.shards("evaluate", "student", "other.answers")
+    for benchmark in prompts:
+        rows = run_dir.read_table("evaluate", "student", f"{benchmark}.parquet", row_type=Score).to_pylist()
+        assert {row["model"] for row in rows} == {"student"} and len({row["prompt_id"] for row in rows}) == 5
+        assert sorted(row["verdict"] for row in rows) == ["CORRECT", *["INCORRECT"] * 4]
+
+
+def test_a_benchmark_that_is_all_answered_is_graded_without_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, run_dir, asked = two_benchmarks(), RunDir(str(tmp_path)), list[str]()
+    prompts = {"arithmetic": make_prompts(3)}
+    wanted = items([MODEL], prompts, recipe)
+    place, address = Place(run_dir, Console(quiet=True), VerifyConfig()), Address("http://x", BatchConfig(), True)
+    monkeypatch.setattr(distill.score, "complete", FakeRows(asked, stop_after=99))
+    with monkeypatch.context() as broken:
+        broken.setattr(distill.score, "write_scores", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            score_items(wanted, prompts, recipe, place, address)
+    score_items(wanted, prompts, recipe, place, address)
+    assert len(asked) == 3 and not list(unscored(wanted, run_dir))
