@@ -116,7 +116,8 @@ class StudentConfig(Section):
     """A key of `[models]`."""
     tune: Tune = FullTune()
     micro_batch_size: int = Field(default=4, ge=1)
-    """Rows per forward pass and worker."""
+    """Rows of full length per forward pass and worker. Rows are laid end to end without padding, and shorter ones fill
+    the room as they fit; an optimiser step has the same rows whatever this is."""
     num_workers: int = Field(default=1, ge=1)
     """Data-parallel workers (GPUs on a GPU cluster)."""
     zero_stage: int = Field(default=1, ge=0, le=3)

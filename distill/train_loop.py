@@ -34,16 +34,16 @@ from distill.run_dir import RunDir
 from distill.schema import Dropped, Example, arrow_schema, dropped, seed_for
 from distill.train_batches import (
     TrainRow,
+    flatten,
     learning_rate,
     micro_batches,
-    pad,
     phased_order,
     phased_step_rows,
     step_rows,
     steps_per_epoch,
 )
 from distill.train_checkpoint import STATE, Checkpoints, reading, writing
-from distill.train_engine import CellJob, ResponseLoss, build_engine, build_student
+from distill.train_engine import CellJob, build_engine, build_loss
 from distill.train_metrics import MetricsLog, StepMetrics
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     if not rows.kept:
         reasons = dict(Counter(drop.reason for drop in rows.drops))
         raise StageError(f"{job.cell}: no row is left to train on ({reasons})")
-    loss = ResponseLoss(build_student(job), len(rows.pools))
+    loss = build_loss(job, len(rows.pools))
     clock.lap("load")
     engine = build_engine(job, loss)
     cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0)
@@ -123,7 +123,7 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         rows_in=len(rows.kept) + len(rows.drops),
         rows_out=len(rows.kept),
         drops=dict(Counter(drop.reason for drop in rows.drops)),
-        details={**details, "seconds": clock.laps, "peak_rss_gib": _peak_rss_gib(), "precision": str(job.dtype)[6:]},
+        details={**details, "seconds": clock.laps, "peak_rss_gib": _peak_rss_gib(), "precision": job.precision},
     )
 
 
@@ -245,8 +245,9 @@ class TrainingCell:
 
     def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
         workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
-        size = self.job.student.micro_batch_size
-        micros = micro_batches(batch, self.lengths, rank=_rank(), num_workers=workers, size=size)
+        micros = micro_batches(
+            batch, self.lengths, rank=_rank(), num_workers=workers, max_tokens=self.micro_batch_tokens
+        )
         for position, micro in enumerate(micros, 1):
             self.engine.set_gradient_accumulation_boundary(position == len(micros))
             loss, seen = self.engine(**self._tensors(micro))
@@ -257,13 +258,20 @@ class TrainingCell:
         dist.all_reduce(table)
         return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
 
-    def _tensors(self, micro: Sequence[int]) -> dict[str, torch.Tensor]:
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Room of one forward pass: as many of the longest row as the recipe grants, filled with rows of any length."""
+        return self.job.student.micro_batch_size * max(self.lengths) if self.engine.module.packs else 0
+
+    def _tensors(self, micro: Sequence[int]) -> dict[str, Any]:
         # A worker without rows of its own still takes part: with two tokens that are not learnt.
         idle = TrainRow("", "", input_ids=[self.padding] * 2, labels=[IGNORED] * 2)
         rows = [self.rows.kept[row] for row in micro] or [idle]
-        pools = [self.rows.pools.index(row.pool) if micro else 0 for row in rows]
-        columns = {**pad(rows, self.padding)._asdict(), "pools": pools}
-        return {name: torch.tensor(values, device=self.engine.device) for name, values in columns.items()}
+        pools = [self.rows.pools.index(row.pool) if micro else 0 for row in rows for _ in row.input_ids]
+        columns = {**flatten(rows)._asdict(), "pools": pools}
+        lengths = columns.pop("row_lengths")
+        tensors = {name: torch.tensor([values], device=self.engine.device) for name, values in columns.items()}
+        return {**tensors, "row_lengths": lengths}
 
     def _update(self, rate: float) -> float:
         for group in self.engine.optimizer.param_groups:
