@@ -15,23 +15,22 @@ import sys
 import time
 import traceback
 import warnings
-from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 
 from distill.config import LoraTune
 from distill.errors import DistillError, StageError
-from distill.render import IGNORED, Rendered, render_example
+from distill.render import IGNORED, end_of_turn
 from distill.run_dir import RunDir
-from distill.schema import Dropped, Example, arrow_schema, dropped, seed_for
+from distill.schema import Dropped, seed_for
+from distill.train_audit import FILE as AUDIT
+from distill.train_audit import audit_rows, refuse_endless
 from distill.train_batches import (
     TrainRow,
     flatten,
@@ -45,6 +44,7 @@ from distill.train_batches import (
 from distill.train_checkpoint import STATE, Checkpoints, reading, writing
 from distill.train_engine import CellJob, build_engine, build_loss
 from distill.train_metrics import MetricsLog, StepMetrics
+from distill.train_rows import Rows, load_rows
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -65,14 +65,6 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Rows(NamedTuple):
-    """The rendered rows of a cell and what was dropped."""
-
-    kept: list[TrainRow]
-    drops: list[Dropped]
-    pools: tuple[str, ...]
-
-
 class BatchLoss(NamedTuple):
     """Sums over the supervised tokens of one optimiser step and all workers: the loss, and [loss, tokens] per pool."""
 
@@ -88,7 +80,7 @@ def train_worker(config: dict[str, Any]) -> None:
     job: CellJob = config["job"]
     run_dir = RunDir(job.run_uri)
     with _own_log(job, run_dir):
-        _prepare_process(job)
+        prepare_process(job)
         try:
             outcome = _train(job, run_dir)
         except DistillError as error:
@@ -106,8 +98,8 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     tokenizer = load_tokenizer(job.model_path)
     rows = load_rows(job, run_dir, tokenizer)
     if not rows.kept:
-        reasons = dict(Counter(drop.reason for drop in rows.drops))
-        raise StageError(f"{job.cell}: no row is left to train on ({reasons})")
+        raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
+    _audit(rows, job, run_dir, tokenizer)
     loss = build_loss(job, len(rows.pools))
     clock.lap("load")
     engine = build_engine(job, loss)
@@ -122,40 +114,23 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         key=job.key,
         rows_in=len(rows.kept) + len(rows.drops),
         rows_out=len(rows.kept),
-        drops=dict(Counter(drop.reason for drop in rows.drops)),
+        drops=rows.reasons,
         details={**details, "seconds": clock.laps, "peak_rss_gib": _peak_rss_gib(), "precision": job.precision},
     )
+
+
+def _audit(rows: Rows, job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
+    audit = audit_rows(rows.kept, rows.reasons, tokenizer, end=end_of_turn(tokenizer)[-1], limit=job.train.max_length)
+    if _rank() == 0:
+        content = json.dumps(dataclasses.asdict(audit), indent=1, ensure_ascii=False)
+        run_dir.write_bytes(content.encode(), "train", job.cell, AUDIT)
+    _say(audit.sentence())
+    refuse_endless(audit, job.cell)
 
 
 def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
     if _rank() == 0:
         run_dir.write_rows(drops, Dropped, "train", job.cell, "dropped.parquet")
-
-
-# Load
-
-
-def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
-    """Read and render the cell's examples."""
-    schema = arrow_schema(Example)
-    examples: list[dict[str, Any]] = []
-    for shard in job.shards:
-        examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
-    kept: list[TrainRow] = []
-    drops: list[Dropped] = []
-    for example in examples:
-        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length)
-        if isinstance(rendered, str):
-            drops.append(dropped("train", job.cell, rendered, row=example))
-        else:
-            kept.append(_compact(example, rendered))
-    return Rows(kept, drops, tuple(sorted({row.pool for row in kept})))
-
-
-def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
-    # Lists of Python integers would take ten times the memory.
-    ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
 
 
 # Resume, step, save
@@ -360,7 +335,8 @@ def _own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
         sys.stdout.flush()
 
 
-def _prepare_process(job: CellJob) -> None:
+def prepare_process(job: CellJob) -> None:
+    """Settings of the whole process: threads, quiet libraries, where DeepSpeed finds its compiler."""
     if job.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and need not be on the PATH.
