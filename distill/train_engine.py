@@ -10,6 +10,7 @@ import torch
 from distill.config import LoraTune, StudentConfig, TrainConfig
 from distill.schema import seed_for
 from distill.train_layout import use_row_attention
+from distill.train_lean import make_lean
 from distill.train_loss import ResponseLoss, has_plain_head
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def has_fast_bf16() -> bool:
 def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
     """The student with its loss, by the leanest way that it is shown to be capable of."""
     model = build_student(job)
+    if job.device == "cpu":
+        make_lean(model)
     return ResponseLoss(
         model,
         num_pools,

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from distill.render import IGNORED
+from distill.train_lean import make_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,4 +164,5 @@ class ResponseLoss(torch.nn.Module):
         if self.packs:
             self.model.set_attn_implementation("sdpa")
         vars(self.model.get_output_embeddings()).pop("forward", None)
+        make_plain(self.model)
         return self.model

@@ -13,6 +13,7 @@ from distill import train_loss
 from distill.render import IGNORED
 from distill.train_batches import TrainRow, flatten
 from distill.train_layout import ATTENTION, keeps_rows_apart, use_row_attention
+from distill.train_lean import RmsNorm, SiluGate, make_lean
 from distill.train_loss import HeadLoss, ResponseLoss, has_plain_head
 
 SIZES = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -62,12 +63,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("is_tied", [True, False])
-def test_packed_rows_have_the_loss_and_the_gradients_of_each_row_alone(small_blocks: None, is_tied: bool) -> None:
+@pytest.mark.parametrize(("is_tied", "is_lean"), [(True, True), (True, False), (False, True)])
+def test_packed_rows_have_the_loss_and_the_gradients_of_each_row_alone(
+    small_blocks: None, is_tied: bool, is_lean: bool
+) -> None:
     model = llama(tie_word_embeddings=is_tied)
     expected = plain_loss(model, ROWS)
     known = gradients(model, expected)
     assert use_row_attention(model) and has_plain_head(model)
+    # Two layers of two norms and a gated unit, and the last norm.
+    assert not is_lean or make_lean(model) == 7
     loss = ResponseLoss(model, 2, packs=True, is_fused=True, is_mixed=False)
     total, table = loss(**inputs(ROWS, pools=[0, 1, 0]))
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
@@ -96,6 +101,23 @@ def test_a_released_model_gives_every_logit_again() -> None:
     loss = ResponseLoss(model, 1, packs=True, is_fused=True, is_mixed=False)
     loss(**inputs(ROWS))
     assert torch.equal(loss.release()(input_ids=ids).logits, before)
+
+
+def test_lean_modules_have_right_gradients() -> None:
+    x, weight = torch.randn(5, 6, dtype=torch.double), torch.randn(6, dtype=torch.double)
+    gate, up = torch.randn(2, 4, 6, dtype=torch.double)
+    for tensor in (x, weight, gate, up):
+        tensor.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, weight: RmsNorm.apply(x, weight, 1e-3, torch.double), (x, weight))
+    assert torch.autograd.gradcheck(SiluGate.apply, (gate, up))
+
+
+def test_a_norm_with_another_formula_keeps_its_own() -> None:
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    model = GemmaForCausalLM(GemmaConfig(**SIZES, **HEADS, head_dim=8))
+    torch.nn.init.normal_(model.model.norm.weight)
+    assert make_lean(model) == 0
 
 
 class Largest(TorchDispatchMode):
