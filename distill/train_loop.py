@@ -152,14 +152,16 @@ class TrainingCell:
         """Train to the end; what the manifest is told of it."""
         first = self.resume()
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if _rank() == 0 else None
-        for step in range(first, self.num_steps):
-            metrics = self.step(step)
+        try:
+            for step in range(first, self.num_steps):
+                metrics = self.step(step)
+                if log:
+                    log.add(metrics)
+                if (step + 1) % self.job.train.checkpoint_every_steps == 0 and step + 1 < self.num_steps:
+                    self.save(step + 1, log)
+        finally:
             if log:
-                log.add(metrics)
-            if (step + 1) % self.job.train.checkpoint_every_steps == 0 and step + 1 < self.num_steps:
-                self.save(step + 1, log)
-        if log:
-            log.flush()
+                log.flush()
         return self._summary(log.lines) if log else {}
 
     def resume(self) -> int:
