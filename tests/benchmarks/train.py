@@ -53,8 +53,9 @@ def conversations(traces: Path, num_rows: int) -> list[tuple[str, list[dict[str,
     if not traces.exists():
         return [(pool, _turns("What is it?", _text(*LENGTHS[pool], chooser))) for pool in pools]
     found: dict[str, list[Any]] = {"long": [], "short": []}
-    for line in traces.read_text().splitlines():
-        trace = json.loads(line)
+    every = [json.loads(line) for line in traces.read_text().splitlines()]
+    problems = {trace["idx"]: trace["question"] for trace in every if "question" in trace}  # told once per problem
+    for trace in every:
         is_whole = trace["correct"] and not trace["truncated"]
         if is_whole and trace["model"] == LONG and trace["response"].rstrip().endswith(ENDING):
             found["long"].append(trace)
@@ -62,7 +63,7 @@ def conversations(traces: Path, num_rows: int) -> list[tuple[str, list[dict[str,
             found["short"].append(trace)
     drawn = {pool: iter(chooser.sample(rows, len(rows))) for pool, rows in found.items()}
     chosen = [(pool, next(drawn[pool])) for pool in pools]
-    return [(pool, _turns(trace["question"], trace["response"])) for pool, trace in chosen]
+    return [(pool, _turns(problems[trace["idx"]], trace["response"])) for pool, trace in chosen]
 
 
 def _text(mean: float, spread: float, chooser: random.Random) -> str:
@@ -105,6 +106,7 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
     from distill.train_metrics import read_metrics
     from distill.train_rows import Rows
 
+    os.environ["LOCAL_RANK"] = "0"  # Ray Train sets it for its workers; DeepSpeed asks for it
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     job = CellJob(
         cell="cell", key="key", run_uri=str(folder), model_path=model, shards=(),
