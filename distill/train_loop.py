@@ -115,7 +115,13 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         rows_in=len(rows.kept) + len(rows.drops),
         rows_out=len(rows.kept),
         drops=rows.reasons,
-        details={**details, "seconds": clock.laps, "peak_rss_gib": _peak_rss_gib(), "precision": job.precision},
+        details={
+            **details,
+            "seconds": clock.laps,
+            "peak_rss_gib": _peak_rss_gib(),
+            "precision": job.precision,
+            "layout": loss.layout,
+        },
     )
 
 

@@ -125,6 +125,12 @@ class ResponseLoss(torch.nn.Module):
             # In the place of the layer's own forward, so that DeepSpeed's hooks (ZeRO 3) bring its weights there.
             head.forward = types.MethodType(self._head_loss, head)
 
+    @property
+    def layout(self) -> str:
+        """How rows and loss are computed, in words, for the manifest."""
+        rows = "rows end to end" if self.packs else "one row per pass"
+        return f"{rows}, {'loss in blocks' if self.is_fused else 'logits of supervised positions'}"
+
     def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0][self._kept].unsqueeze(0), *args[1:])
 
