@@ -20,6 +20,15 @@ SIZES = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Such small products only wait for a second thread, for seconds where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def llama(**changes: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS, initializer_range=0.3, **changes))
@@ -212,3 +221,16 @@ def test_logits_that_are_scaled_after_the_output_layer_are_not_fused() -> None:
     expected = plain_loss(model, ROWS[:1])
     loss = ResponseLoss(model, 1, packs=use_row_attention(model), is_fused=False, is_mixed=False)
     assert float(loss(**inputs(ROWS[:1]))[0].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_a_model_with_an_adapter_is_packed_and_fused_as_well() -> None:
+    from distill.config import LoraTune
+    from distill.train_engine import add_adapter
+
+    model = add_adapter(llama(), LoraTune(rank=2))
+    expected = plain_loss(model, ROWS)
+    assert use_row_attention(model) and has_plain_head(model) and make_lean(model) == 7
+    loss = ResponseLoss(model, 1, packs=True, is_fused=True, is_mixed=False)
+    total, _ = loss(**inputs(ROWS))
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert all("lora" in name for name in gradients(model, total))
