@@ -106,6 +106,9 @@ def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
         config=engine_config(job.student, job.train, job.device),
         dist_init_required=False,
     )
+    if job.student.num_workers == 1 and job.student.zero_stage == 0:
+        # Nobody to share gradients with: DeepSpeed would copy all of them to a buffer and back.
+        engine.enable_backward_allreduce = False
     return engine
 
 
@@ -132,4 +135,6 @@ def _optimizer(job: CellJob, loss: ResponseLoss) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": job.train.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=job.student.tune.learning_rate)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=job.student.tune.learning_rate, fused=True
+    )

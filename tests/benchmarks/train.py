@@ -39,7 +39,7 @@ RATE = 1e-4
 SETTINGS: dict[str, dict[str, Any]] = {
     "one": {"per_device_train_batch_size": 1},
     "padded": {"per_device_train_batch_size": 4},
-    "padding_free": {"per_device_train_batch_size": 4, "padding_free": True},
+    "padding_free": {"per_device_train_batch_size": 4, "padding_free": True, "max_length": None},
     "packing": {"per_device_train_batch_size": 1, "packing": True},
 }
 LENGTHS = {"long": (7.2, 0.6), "short": (5.75, 0.5)}
@@ -139,11 +139,10 @@ def run_trl(model: str, rows: list[TrainRow], batch_size: int, folder: Path, *, 
     num_steps = -(-len(rows) // batch_size)
     order = [row for step in range(num_steps) for row in step_rows(step, len(rows), batch_size=batch_size, seed=0)]
     data = Dataset.from_list([{"input_ids": rows[row].input_ids, "labels": rows[row].labels} for row in order])
-    options = dict(SETTINGS[settings])
+    options = {"max_length": max(len(row.input_ids) for row in rows), **SETTINGS[settings]}
     is_packed = options.get("packing", False)
     config = SFTConfig(
         output_dir=str(folder), use_cpu=True, bf16=True, gradient_checkpointing=False, num_train_epochs=1,
-        max_length=max(len(row.input_ids) for row in rows) if is_packed else MAX_LENGTH,
         gradient_accumulation_steps=batch_size // (4 if is_packed else 1) // options["per_device_train_batch_size"],
         max_grad_norm=1.0, logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
         train_sampling_strategy="sequential", dataloader_num_workers=0, **options,
