@@ -1,12 +1,12 @@
 """One training cell beside TRL's SFTTrainer, on the CPU: the same rows, steps, model, precision and schedule.
 
-    python -m tests.benchmarks.train [--traces FILE] [--steps N] [--rows N] [--settings NAME ...]
+    python -m tests.benchmarks.train [--traces FILE] [--rows N] [--batch-size N] [--passes N] [--settings NAME ...]
 
 The model is SmolLM2-135M, all weights trained, matrix products in bf16 (TRL's default; ours where the CPU has the
 instructions). Rows are real traces, one long to four short as in the paper's mix, where the file is at hand; else texts
-of the same lengths. Every side runs in a process of its own, one after another, twice in turn; its peak memory is the
-process's. TRL runs at several settings, and the quickest is compared: one row per pass (no padding at all), rows padded
-together, its `padding_free`, and its `packing` (whose steps hold other rows, so that its losses are not compared). All
+of the same lengths. Every side runs in a process of its own, one after another (`--passes` times in turn, the best
+counts); its peak memory is the process's. TRL runs at several settings, and the quickest is compared: one row per pass (no padding at all) and its `padding_free`;
+on request also rows padded together, and its `packing` (whose steps hold other rows: its losses are not compared). All
 without gradient checkpointing, which costs time, and with TRL's fused optimiser and its loss, which is chunked.
 
 Tokens are prompt and completion; their rate counts the time of the steps, without loading and saving.
@@ -212,10 +212,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=Path, default=Path("shared/data/traces/math500_five_models.jsonl"))
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--passes", type=int, default=1)
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["one", "padding_free"])
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
