@@ -32,12 +32,13 @@ class TrainRow:
         return sum(label != IGNORED for label in self.labels[1:])
 
 
-class Padded(NamedTuple):
-    """A micro-batch as rectangles."""
+class Flat(NamedTuple):
+    """A micro-batch as rows laid end to end; one list entry per token."""
 
-    input_ids: list[list[int]]
-    attention_mask: list[list[int]]
-    labels: list[list[int]]
+    input_ids: list[int]
+    labels: list[int]
+    position_ids: list[int]
+    row_lengths: list[int]
 
 
 def steps_per_epoch(num_rows: int, batch_size: int) -> int:
@@ -80,26 +81,51 @@ def phased_step_rows(step: int, order: Sequence[int], *, num_rows: int, batch_si
 
 
 def micro_batches(
-    rows: Sequence[int], lengths: Sequence[int], *, rank: int, num_workers: int, size: int
+    rows: Sequence[int], lengths: Sequence[int], *, rank: int, num_workers: int, max_tokens: int
 ) -> list[list[int]]:
     """One worker's micro-batches of an optimiser step; equally many on every worker, the last ones possibly empty.
 
-    Rows of similar length share a micro-batch, which saves padding and does not change the step's gradient.
+    Workers share the step's tokens evenly. A micro-batch holds at most `max_tokens`; a longer row goes alone. How rows
+    are laid out changes neither which rows a step holds nor its gradient, a mean over the step's supervised tokens.
     """
-    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
-    mine = ordered[rank::num_workers]
-    num_batches = math.ceil(math.ceil(len(rows) / num_workers) / size)
-    return [mine[start : start + size] for start in range(0, num_batches * size, size)]
+    shares = [pack(share, lengths, max_tokens=max_tokens) for share in _shares(rows, lengths, num_workers)]
+    num_batches = max(map(len, shares))
+    return [*shares[rank], *([] for _ in range(num_batches - len(shares[rank])))]
 
 
-def pad(rows: Sequence[TrainRow], padding: int) -> Padded:
-    """Rows padded on the right to the longest. Padding is neither seen nor learnt, whatever its id."""
-    width = max(len(row.input_ids) for row in rows)
-    gaps = [width - len(row.input_ids) for row in rows]
-    return Padded(
-        input_ids=[[*row.input_ids, *[padding] * gap] for row, gap in zip(rows, gaps, strict=True)],
-        attention_mask=[[1] * (width - gap) + [0] * gap for gap in gaps],
-        labels=[[*row.labels, *[IGNORED] * gap] for row, gap in zip(rows, gaps, strict=True)],
+def _shares(rows: Sequence[int], lengths: Sequence[int], num_workers: int) -> list[list[int]]:
+    """The longest row to the worker with the fewest tokens so far, and so on."""
+    shares: list[list[int]] = [[] for _ in range(num_workers)]
+    loads = [0] * num_workers
+    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
+        worker = loads.index(min(loads))
+        shares[worker].append(row)
+        loads[worker] += lengths[row]
+    return shares
+
+
+def pack(rows: Sequence[int], lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Rows in few bins of at most `max_tokens`: each, longest first, into the first bin that still holds it."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda row: (-lengths[row], row)):
+        place = next((place for place, left in enumerate(room) if left >= lengths[row]), len(bins))
+        if place == len(bins):
+            bins.append([])
+            room.append(max_tokens)
+        bins[place].append(row)
+        room[place] -= lengths[row]
+    return bins
+
+
+def flatten(rows: Sequence[TrainRow]) -> Flat:
+    """Rows laid end to end. The first token of a row has no predecessor to be predicted from."""
+    lengths = [len(row.input_ids) for row in rows]
+    return Flat(
+        input_ids=[token for row in rows for token in row.input_ids],
+        labels=[label for row in rows for label in (IGNORED, *row.labels[1:])],
+        position_ids=[position for length in lengths for position in range(length)],
+        row_lengths=lengths,
     )
 
 

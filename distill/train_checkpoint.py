@@ -81,17 +81,15 @@ class Checkpoints:
             return False
         folder = self.run_dir.path(*self.parts(step))
         # DeepSpeed puts a script beside its tensors.
-        tensors = [Path(folder, name) for name in present if name.endswith(".pt")]
-        return not self.run_dir.is_local or all(map(_is_readable, tensors))
+        return all(self._is_readable(f"{folder}/{name}") for name in present if name.endswith(".pt"))
 
-
-def _is_readable(path: Path) -> bool:
-    """torch writes zip archives with a checksum per tensor."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError):
-        return False
+    def _is_readable(self, path: str) -> bool:
+        """torch writes zip archives with a checksum per tensor."""
+        try:
+            with self.run_dir.fs.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+                return archive.testzip() is None
+        except (zipfile.BadZipFile, OSError):
+            return False
 
 
 @contextmanager

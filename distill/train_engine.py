@@ -1,4 +1,4 @@
-"""The student that is trained and the DeepSpeed engine around it: model, adapter, loss, optimiser."""
+"""The student that is trained and the DeepSpeed engine around it: model, adapter, precision, optimiser."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.nn import functional
 from torch.utils.cpp_extension import get_default_build_root
 
 from distill.config import LoraTune, StudentConfig, TrainConfig
 from distill.layout import BUCKET_ELEMENTS, Layout
-from distill.render import IGNORED
 from distill.schema import seed_for
 from distill.train_device import wait_for_compiler
+from distill.train_layout import use_row_attention
+from distill.train_lean import make_lean
+from distill.train_loss import ResponseLoss, has_plain_head
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -44,44 +45,37 @@ class CellJob:
 
     @property
     def dtype(self) -> torch.dtype:
-        """fp32 on CPU: without AMX bf16 is slower there (34 against 50 GFLOP/s per core, AVX-512 BF16) and coarser."""
+        """What weights and gradients are kept in."""
         return torch.bfloat16 if self.device == "gpu" else torch.float32
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether matrix products are in bf16 beside fp32 weights: on CPUs that have instructions for it."""
+        return self.device == "cpu" and has_fast_bf16()
 
-class ResponseLoss(torch.nn.Module):
-    """A causal model whose forward returns the summed loss of the supervised tokens.
+    @property
+    def precision(self) -> str:
+        """In words, for the manifest."""
+        return "bf16 products, fp32 weights" if self.is_mixed else str(self.dtype).removeprefix("torch.")
 
-    Only their hidden states reach the output layer: logits of prompts and padding are never computed.
-    """
 
-    def __init__(self, model: PreTrainedModel, num_pools: int) -> None:
-        super().__init__()
-        self.model = model
-        self.num_pools = num_pools
-        self._kept = torch.empty(0)
-        self._hook = model.get_output_embeddings().register_forward_pre_hook(self._select)
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices faster than fp32 ones (AVX-512 BF16, AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
-    def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][self._kept].unsqueeze(0), *args[1:])
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, pools: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss to differentiate, and a [pool, (loss, tokens)] table."""
-        targets = labels[:, 1:]
-        kept = targets != IGNORED
-        self._kept = functional.pad(kept, (0, 1))
-        logits = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits[0]
-        losses = functional.cross_entropy(logits.float(), targets[kept], reduction="none")
-        seen = losses.detach().double()
-        table = torch.zeros(self.num_pools, 2, dtype=torch.double, device=losses.device)
-        table.index_add_(0, pools[:, None].expand_as(kept)[kept], torch.stack([seen, torch.ones_like(seen)], dim=1))
-        return losses.sum(), table
-
-    def release(self) -> PreTrainedModel:
-        """The bare model again, with logits for every position."""
-        self._hook.remove()
-        return self.model
+def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
+    """The student with its loss, by the leanest way that it is shown to be capable of."""
+    model = build_student(job)
+    if job.device == "cpu":
+        make_lean(model)
+    return ResponseLoss(
+        model,
+        num_pools,
+        packs=use_row_attention(model),
+        is_fused=has_plain_head(model),
+        is_mixed=job.is_mixed,
+    )
 
 
 def build_student(job: CellJob) -> PreTrainedModel:
@@ -123,6 +117,9 @@ def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
         config=engine_config(job.layout, job.train, job.device),
         dist_init_required=False,
     )
+    if job.num_workers == 1 and job.layout.zero_stage == 0:
+        # Nobody to share gradients with: DeepSpeed would copy all of them to a buffer and back.
+        engine.enable_backward_allreduce = False
     return engine
 
 
@@ -155,4 +152,6 @@ def _optimizer(job: CellJob, loss: ResponseLoss) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": job.train.weight_decay},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=job.student.tune.learning_rate)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=job.student.tune.learning_rate, fused=True
+    )

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch.nn import functional
 
 from distill.config import LoraTune
 from distill.errors import InputError, StageError
 from distill.models import load_tokenizer
 from distill.render import IGNORED, end_of_turn
-from distill.train_batches import TrainRow, pad
+from distill.train_batches import TrainRow
 from distill.train_checkpoint import writing
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distill.run_dir import RunDir
-    from distill.train_engine import CellJob, ResponseLoss
+    from distill.train_engine import CellJob
+    from distill.train_loss import ResponseLoss
 
 MODEL = "model"
 ADAPTER = "adapter"
@@ -74,7 +76,7 @@ def export_student(
     _cast_weights(model, stored_dtype(job.model_path))
     _set_generation_config(model, tokenizer)
     probe = sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
-    trained = probe_loss(model, probe, tokenizer.pad_token_id or 0)
+    trained = probe_loss(model, probe)
     digests = {name: digest(tensor) for name, tensor in model.state_dict().items()}
     run_dir.remove("train", job.cell, MODEL)
     with writing(run_dir, "train", job.cell, MODEL) as folder:
@@ -138,15 +140,16 @@ def _set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenize
     config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else learnt
 
 
-def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow], padding: int) -> float:
-    """Mean loss per supervised token of a few rows, by the plain model."""
-    columns = pad(rows, padding)
-    ids, mask, labels = (torch.tensor(values, device=model.device) for values in columns)
+def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow]) -> float:
+    """Mean loss per supervised token of a few rows, one after another, by the plain model."""
     model.eval()
-    with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
-    kept = labels[:, 1:] != IGNORED
-    return float(torch.nn.functional.cross_entropy(logits[kept].float(), labels[:, 1:][kept]))
+    total = 0.0
+    for row in rows:
+        ids, labels = (torch.tensor([values], device=model.device) for values in (row.input_ids, row.labels))
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        total += float(functional.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORED, reduction="sum"))
+    return total / sum(row.supervised_tokens for row in rows)
 
 
 def check_saved(folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float) -> float:
@@ -164,7 +167,7 @@ def check_saved(folder: Path, digests: Mapping[str, str], probe: Sequence[TrainR
     faults += [f"{name} differs" for name, known in digests.items() if digest(state[name]) != known]
     faults += [f"{name} is not finite" for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     faults += [] if tokenizer.chat_template else ["no chat template"]
-    loss = probe_loss(model, probe, tokenizer.pad_token_id or 0)
+    loss = probe_loss(model, probe)
     if not math.isfinite(loss) or abs(loss - expected_loss) > PROBE_TOLERANCE * max(1.0, expected_loss):
         faults.append(f"loss {loss:.4f} where the trained model had {expected_loss:.4f}")
     if faults:

@@ -5,6 +5,7 @@ Runs inside Ray Train. All workers hold all rendered rows and the same plan; eac
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import logging
@@ -15,29 +16,28 @@ import sys
 import time
 import traceback
 import warnings
-from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 
 from distill.config import LoraTune
 from distill.errors import DistillError, StageError
-from distill.render import IGNORED, Rendered, render_example
+from distill.render import IGNORED, end_of_turn
 from distill.run_dir import RunDir
-from distill.schema import Dropped, Example, arrow_schema, dropped, seed_for
+from distill.schema import Dropped, seed_for
 from distill.train_attempts import note, note_begin
+from distill.train_audit import FILE as AUDIT
+from distill.train_audit import audit_rows, refuse_endless
 from distill.train_batches import (
     TrainRow,
+    flatten,
     learning_rate,
     micro_batches,
-    pad,
     phased_order,
     phased_step_rows,
     step_rows,
@@ -45,14 +45,17 @@ from distill.train_batches import (
 from distill.train_budget import budget_rows, num_steps, train_flops
 from distill.train_checkpoint import STATE, Checkpoints, reading, writing
 from distill.train_device import memory_gib, mfu, peak_flops
-from distill.train_engine import CellJob, ResponseLoss, build_engine, build_student
+from distill.train_engine import CellJob, build_engine, build_loss
 from distill.train_metrics import MetricsLog, StepMetrics
+from distill.train_rows import Rows, load_rows
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers import PreTrainedTokenizerBase
 
 OUTCOME = "outcome.json"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,6 @@ class Outcome:
     rows_out: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Rows(NamedTuple):
-    """The rendered rows of a cell and what was dropped."""
-
-    kept: list[TrainRow]
-    drops: list[Dropped]
-    pools: tuple[str, ...]
 
 
 class BatchLoss(NamedTuple):
@@ -90,7 +85,7 @@ def train_worker(config: dict[str, Any]) -> None:
     job: CellJob = config["job"]
     run_dir = RunDir(job.run_uri)
     with _own_log(job, run_dir):
-        _prepare_process(job)
+        prepare_process(job)
         if _rank() == 0:
             note_begin(run_dir, job.cell, job.num_workers)
         try:
@@ -111,9 +106,9 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     tokenizer = load_tokenizer(job.model_path)
     rows = load_rows(job, run_dir, tokenizer)
     if not rows.kept:
-        reasons = dict(Counter(drop.reason for drop in rows.drops))
-        raise StageError(f"{job.cell}: no row is left to train on ({reasons})")
-    loss = ResponseLoss(build_student(job), len(rows.pools))
+        raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
+    _audit(rows, job, run_dir, tokenizer)
+    loss = build_loss(job, len(rows.pools))
     clock.lap("load")
     engine = build_engine(job, loss)
     cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0)
@@ -127,40 +122,29 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         key=job.key,
         rows_in=len(rows.kept) + len(rows.drops),
         rows_out=len(rows.kept),
-        drops=dict(Counter(drop.reason for drop in rows.drops)),
-        details={**details, "seconds": clock.laps, "peak_rss_gib": _peak_rss_gib(), "precision": str(job.dtype)[6:]},
+        drops=rows.reasons,
+        details={
+            **details,
+            "seconds": clock.laps,
+            "peak_rss_gib": _peak_rss_gib(),
+            "precision": job.precision,
+            "layout": loss.layout,
+        },
     )
+
+
+def _audit(rows: Rows, job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
+    audit = audit_rows(rows.kept, rows.reasons, tokenizer, end=end_of_turn(tokenizer)[-1], limit=job.train.max_length)
+    if _rank() == 0:
+        content = json.dumps(dataclasses.asdict(audit), indent=1, ensure_ascii=False)
+        run_dir.write_bytes(content.encode(), "train", job.cell, AUDIT)
+    _say(audit.sentence())
+    refuse_endless(audit, job.cell)
 
 
 def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
     if _rank() == 0:
         run_dir.write_rows(drops, Dropped, "train", job.cell, "dropped.parquet")
-
-
-# Load
-
-
-def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
-    """Read and render the cell's examples."""
-    schema = arrow_schema(Example)
-    examples: list[dict[str, Any]] = []
-    for shard in job.shards:
-        examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
-    kept: list[TrainRow] = []
-    drops: list[Dropped] = []
-    for example in examples:
-        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length)
-        if isinstance(rendered, str):
-            drops.append(dropped("train", job.cell, rendered, row=example))
-        else:
-            kept.append(_compact(example, rendered))
-    return Rows(kept, drops, tuple(sorted({row.pool for row in kept})))
-
-
-def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
-    # Lists of Python integers would take ten times the memory.
-    ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
 
 
 # Resume, step, save
@@ -184,14 +168,16 @@ class TrainingCell:
         """Train to the end; what the manifest is told of it."""
         first = self.resume()
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if _rank() == 0 else None
-        for step in range(first, self.num_steps):
-            metrics = self.step(step)
+        try:
+            for step in range(first, self.num_steps):
+                metrics = self.step(step)
+                if log:
+                    log.add(metrics)
+                if (step + 1) % self.job.train.checkpoint_every_steps == 0 and step + 1 < self.num_steps:
+                    self.save(step + 1, log)
+        finally:
             if log:
-                log.add(metrics)
-            if (step + 1) % self.job.train.checkpoint_every_steps == 0 and step + 1 < self.num_steps:
-                self.save(step + 1, log)
-        if log:
-            log.flush()
+                log.flush()
         return self._summary(log.lines) if log else {}
 
     def resume(self) -> int:
@@ -266,8 +252,9 @@ class TrainingCell:
 
     def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
         workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
-        size = self.job.layout.micro_batch_size
-        micros = micro_batches(batch, self.lengths, rank=_rank(), num_workers=workers, size=size)
+        micros = micro_batches(
+            batch, self.lengths, rank=_rank(), num_workers=workers, max_tokens=self.micro_batch_tokens
+        )
         for position, micro in enumerate(micros, 1):
             self.engine.set_gradient_accumulation_boundary(position == len(micros))
             loss, seen = self.engine(**self._tensors(micro))
@@ -278,13 +265,20 @@ class TrainingCell:
         dist.all_reduce(table)
         return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
 
-    def _tensors(self, micro: Sequence[int]) -> dict[str, torch.Tensor]:
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Room of one forward pass: as many of the longest row as the recipe grants, filled with rows of any length."""
+        return self.job.layout.micro_batch_size * max(self.lengths) if self.engine.module.packs else 0
+
+    def _tensors(self, micro: Sequence[int]) -> dict[str, Any]:
         # A worker without rows of its own still takes part: with two tokens that are not learnt.
         idle = TrainRow("", "", input_ids=[self.padding] * 2, labels=[IGNORED] * 2)
         rows = [self.rows.kept[row] for row in micro] or [idle]
-        pools = [self.rows.pools.index(row.pool) if micro else 0 for row in rows]
-        columns = {**pad(rows, self.padding)._asdict(), "pools": pools}
-        return {name: torch.tensor(values, device=self.engine.device) for name, values in columns.items()}
+        pools = [self.rows.pools.index(row.pool) if micro else 0 for row in rows for _ in row.input_ids]
+        columns = {**flatten(rows)._asdict(), "pools": pools}
+        lengths = columns.pop("row_lengths")
+        tensors = {name: torch.tensor([values], device=self.engine.device) for name, values in columns.items()}
+        return {**tensors, "row_lengths": lengths}
 
     def _update(self, rate: float) -> float:
         for group in self.engine.optimizer.param_groups:
@@ -375,9 +369,20 @@ def _own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
         sys.stdout.flush()
 
 
-def _prepare_process(job: CellJob) -> None:
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed. It would give every large tensor back to the kernel and get the next one
+    page by page: an eighth of a small student's time on a CPU."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:  # glibc's
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def prepare_process(job: CellJob) -> None:
+    """Settings of the whole process: threads, quiet libraries, where DeepSpeed finds its compiler."""
     if job.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+        keep_freed_memory()
     # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and need not be on the PATH.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", "")])
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

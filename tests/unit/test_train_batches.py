@@ -8,9 +8,10 @@ from distill.render import IGNORED
 from distill.train_batches import (
     TrainRow,
     epoch_order,
+    flatten,
     learning_rate,
     micro_batches,
-    pad,
+    pack,
     phased_order,
     phased_step_rows,
     step_rows,
@@ -31,31 +32,41 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
     assert len(orders) == 4
 
 
-@pytest.mark.parametrize(("num_rows", "num_workers", "size"), [(16, 1, 4), (16, 3, 2), (5, 4, 4), (1, 2, 8), (7, 2, 3)])
+@pytest.mark.parametrize(
+    ("num_rows", "num_workers", "max_tokens"), [(16, 1, 30), (16, 3, 12), (5, 4, 0), (1, 2, 9), (7, 2, 11)]
+)
 def test_workers_share_a_step_without_gap_or_overlap_in_equally_many_micro_batches(
-    num_rows: int, num_workers: int, size: int
+    num_rows: int, num_workers: int, max_tokens: int
 ) -> None:
     lengths = [(row * 37) % 11 + 1 for row in range(num_rows)]
     shares = [
-        micro_batches(range(num_rows), lengths, rank=rank, num_workers=num_workers, size=size)
+        micro_batches(range(num_rows), lengths, rank=rank, num_workers=num_workers, max_tokens=max_tokens)
         for rank in range(num_workers)
     ]
-    assert sorted(itertools.chain(*itertools.chain(*shares))) == list(range(num_rows))
+    micros = list(itertools.chain(*shares))
+    assert sorted(itertools.chain(*micros)) == list(range(num_rows))
     assert len({len(share) for share in shares}) == 1
-    assert all(len(micro) <= size for share in shares for micro in share)
+    assert all(len(micro) <= 1 or sum(lengths[row] for row in micro) <= max_tokens for micro in micros)
 
 
-def test_rows_of_similar_length_share_a_micro_batch() -> None:
-    micros = micro_batches([0, 1, 2, 3], [9, 1, 8, 2], rank=0, num_workers=1, size=2)
-    assert micros == [[0, 2], [3, 1]]
+def test_workers_get_equally_many_tokens_as_far_as_rows_allow() -> None:
+    lengths = [100, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10]
+    first, second = (micro_batches(range(11), lengths, rank=rank, num_workers=2, max_tokens=100) for rank in (0, 1))
+    assert (first, second) == ([[0]], [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
 
 
-def test_padding_is_neither_seen_nor_learnt() -> None:
-    rows = [TrainRow("a", "p", [5, 6, 7], [IGNORED, 6, 7]), TrainRow("b", "p", [5], [5])]
-    padded = pad(rows, 7)
-    assert padded.input_ids == [[5, 6, 7], [5, 7, 7]]
-    assert padded.attention_mask == [[1, 1, 1], [1, 0, 0]]
-    assert padded.labels == [[IGNORED, 6, 7], [5, IGNORED, IGNORED]]
+def test_short_rows_fill_the_room_beside_long_ones() -> None:
+    assert pack([0, 1, 2, 3, 4], [90, 40, 30, 8, 2], max_tokens=100) == [[0, 3, 4], [1, 2]]
+    assert pack([0, 1], [5, 3], max_tokens=0) == [[0], [1]]
+
+
+def test_rows_laid_end_to_end_begin_at_position_0_and_never_learn_their_first_token() -> None:
+    rows = [TrainRow("a", "p", [5, 6, 7], [IGNORED, 6, 7]), TrainRow("b", "p", [8, 9], [8, 9])]
+    flat = flatten(rows)
+    assert flat.input_ids == [5, 6, 7, 8, 9]
+    assert flat.labels == [IGNORED, 6, 7, IGNORED, 9]
+    assert flat.position_ids == [0, 1, 2, 0, 1]
+    assert flat.row_lengths == [3, 2]
 
 
 def test_the_first_token_is_not_counted_as_it_cannot_be_predicted() -> None:

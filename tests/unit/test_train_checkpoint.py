@@ -69,10 +69,26 @@ def test_a_torn_marker_is_no_marker(checkpoints: Checkpoints) -> None:
 
 def test_a_remote_run_directory_gets_and_gives_back_the_files() -> None:
     remote = Checkpoints(RunDir("memory://runs/one"), "cell", "key")
-    with writing(remote.run_dir, *remote.parts(10)) as folder:
-        (folder / "state").mkdir()
-        (folder / "state" / "weights.pt").write_text("w")
-    remote.commit(10)
+    for step in (10, 20):
+        with writing(remote.run_dir, *remote.parts(step)) as folder:
+            (folder / "state").mkdir()
+            with zipfile.ZipFile(folder / "state" / "weights.pt", "w") as archive:
+                archive.writestr("weights", "w" * 100)
+        remote.commit(step)
+    assert remote.newest_intact() == 20
+    with reading(remote.run_dir, *remote.parts(20)) as folder:
+        assert zipfile.ZipFile(folder / "state" / "weights.pt").read("weights") == b"w" * 100
+
+
+def test_a_damaged_remote_checkpoint_gives_way_too() -> None:
+    remote = Checkpoints(RunDir("memory://runs/two"), "cell", "key")
+    for step, content in ((10, "x"), (20, "y")):
+        with (
+            writing(remote.run_dir, *remote.parts(step)) as folder,
+            zipfile.ZipFile(folder / "weights.pt", "w") as archive,
+        ):
+            archive.writestr("weights", content * 100)
+        remote.commit(step)
+    path = remote.run_dir.path(*remote.parts(20), "weights.pt")
+    remote.run_dir.fs.pipe_file(path, remote.run_dir.fs.cat_file(path).replace(b"yyy", b"yxy"))
     assert remote.newest_intact() == 10
-    with reading(remote.run_dir, *remote.parts(10)) as folder:
-        assert (folder / "state" / "weights.pt").read_text() == "w"

@@ -1,0 +1,56 @@
+"""A cell's rows: read from the mix's shards, rendered through the student's own template, too long ones dropped."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from distill.render import Rendered, render_example
+from distill.schema import Dropped, Example, arrow_schema, dropped
+from distill.train_batches import TrainRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from distill.run_dir import RunDir
+    from distill.train_engine import CellJob
+
+
+class Rows(NamedTuple):
+    """The rendered rows of a cell and what was dropped."""
+
+    kept: list[TrainRow]
+    drops: list[Dropped]
+    pools: tuple[str, ...]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Drops by reason."""
+        return dict(Counter(drop.reason for drop in self.drops))
+
+
+def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
+    """Read and render the cell's examples."""
+    schema = arrow_schema(Example)
+    examples: list[dict[str, Any]] = []
+    for shard in job.shards:
+        examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
+    kept: list[TrainRow] = []
+    drops: list[Dropped] = []
+    for example in examples:
+        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length)
+        if isinstance(rendered, str):
+            drops.append(dropped("train", job.cell, rendered, row=example))
+        else:
+            kept.append(_compact(example, rendered))
+    return Rows(kept, drops, tuple(sorted({row.pool for row in kept})))
+
+
+def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
+    # Lists of Python integers would take ten times the memory.
+    ids, labels = (array("i", values) for values in rendered)
+    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
