@@ -3,6 +3,7 @@
 Imports ray.llm and torch: only for the driver of a generation and its actors.
 """
 
+import asyncio
 import functools
 import os
 import uuid
@@ -28,6 +29,9 @@ BATCH_ROWS = 32
 """Prompts per batch."""
 BATCHES_IN_FLIGHT = 32
 """Batches that one engine works on: with `BATCH_ROWS` as many prompts as the largest GPU takes sequences by default."""
+QUEUE_FACTOR = 2
+"""Requests handed to an engine, as a multiple of ray.data.llm's own limit (1.1 times what it computes at once): short
+answers end in bursts, and a shorter queue runs dry before this actor hears of it."""
 
 
 class TeacherEngine(vLLMEngineStageUDF):
@@ -36,6 +40,7 @@ class TeacherEngine(vLLMEngineStageUDF):
     def __init__(self, *, job: TeacherJob, expected_input_keys: list[str], **engine: Any) -> None:
         super().__init__(expected_input_keys=[], **engine)  # our rows bring no sampling_params of their own
         self.engine_name = f"vllm {vllm_version()}"
+        self.window = asyncio.Semaphore(QUEUE_FACTOR * self.llm.max_pending_requests)
         self.asker = Asker(job, self.write)
         job.tally.engine_ready.remote()
 
@@ -60,7 +65,7 @@ class TeacherEngine(vLLMEngineStageUDF):
         params = SamplingParams(
             **sampling_params(teacher.sampling, request.seed), output_kind=RequestOutputKind.FINAL_ONLY
         )
-        async with self.llm.semaphore:  # vLLM slows down when far more requests wait than it can compute
+        async with self.window:  # vLLM slows down when far more requests wait than it can compute
             output = await self._finished(TokensPrompt(prompt_token_ids=tokens), params)
         answer = output.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
