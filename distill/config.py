@@ -118,8 +118,8 @@ class StudentConfig(Section):
     tune: Tune = FullTune()
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows of full length per forward pass and worker. Rows are laid end to end without padding, and shorter ones fill
-    the room as they fit; an optimiser step has the same rows whatever this is. Absent: chosen from the model's size, the
-    length and the memory, as are the three below; `distill plan` shows what is chosen."""
+    the room as they fit; an optimiser step has the same rows whatever this is. Absent: chosen from the model's size,
+    the length and the memory, as are the three below; `distill plan` shows what is chosen."""
     zero_stage: int | None = Field(default=None, ge=0, le=3)
     """DeepSpeed ZeRO stage: what the workers share among them. One worker alone has nothing to share: 0 is quickest."""
     checkpoint_activations: bool | None = None

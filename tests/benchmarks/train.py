@@ -5,9 +5,10 @@
 The model is SmolLM2-135M, all weights trained, matrix products in bf16 (TRL's default; ours where the CPU has the
 instructions). Rows are real traces, one long to four short as in the paper's mix, where the file is at hand; else texts
 of the same lengths. Every side runs in a process of its own, one after another (`--passes` times in turn, the best
-counts); its peak memory is the process's. TRL runs at several settings, and the quickest is compared: one row per pass (no padding at all) and its `padding_free`;
-on request also rows padded together, and its `packing` (whose steps hold other rows: its losses are not compared). All
-without gradient checkpointing, which costs time, and with TRL's fused optimiser and its loss, which is chunked.
+counts); its peak memory is the process's. TRL runs at several settings, and the quickest is compared: one row per pass
+(no padding at all) and its `padding_free`; on request also rows padded together, and its `packing` (whose steps hold
+other rows: its losses are not compared). All without gradient checkpointing, which costs time, and with TRL's fused
+optimiser and its loss, which is chunked.
 
 Tokens are prompt and completion; their rate counts the time of the steps, without loading and saving.
 The last line is a JSON object.
@@ -100,6 +101,7 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
     import torch
     import torch.distributed as dist
 
+    from distill.layout import Layout
     from distill.run_dir import RunDir
     from distill.train_engine import CellJob, build_engine, build_loss
     from distill.train_loop import TrainingCell, prepare_process
@@ -108,11 +110,12 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
 
     os.environ["LOCAL_RANK"] = "0"  # Ray Train sets it for its workers; DeepSpeed asks for it
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    layout = Layout(zero_stage=0, micro_batch_size=1)
     job = CellJob(
         cell="cell", key="key", run_uri=str(folder), model_path=model, shards=(),
         student=StudentConfig(name="s", model="m", tune=FullTune(learning_rate=RATE), micro_batch_size=1, zero_stage=0),
         train=TrainConfig(num_epochs=1, batch_size=batch_size, max_length=MAX_LENGTH),
-        seed=0, device="cpu", threads=os.cpu_count() or 1,
+        seed=0, device="cpu", threads=os.cpu_count() or 1, layout=layout, num_workers=1,
     )  # fmt: skip
     prepare_process(job)
     engine = build_engine(job, build_loss(job, 2))

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.chat_server import Reply, chat_server, completion
+from tests.chat_server import Reply, chat_server, completion
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
 pytestmark = pytest.mark.integration
