@@ -5,9 +5,10 @@
 The model is SmolLM2-135M, all weights trained, matrix products in bf16 (TRL's default; ours where the CPU has the
 instructions). Rows are real traces, one long to four short as in the paper's mix, where the file is at hand; else texts
 of the same lengths. Every side runs in a process of its own, one after another (`--passes` times in turn, the best
-counts); its peak memory is the process's. TRL runs at several settings, and the quickest is compared: one row per pass (no padding at all) and its `padding_free`;
-on request also rows padded together, and its `packing` (whose steps hold other rows: its losses are not compared). All
-without gradient checkpointing, which costs time, and with TRL's fused optimiser and its loss, which is chunked.
+counts); its peak memory is the process's. TRL runs at several settings, and the quickest is compared: one row per pass
+(no padding at all) and its `padding_free`; on request also rows padded together, and its `packing` (whose steps hold
+other rows: its losses are not compared). All without gradient checkpointing, which costs time, and with TRL's fused
+optimiser and its loss, which is chunked.
 
 Tokens are prompt and completion; their rate counts the time of the steps, without loading and saving.
 The last line is a JSON object.
