@@ -41,7 +41,8 @@ class RmsNorm(torch.autograd.Function):
         gradient = gradient.to(normal.dtype)
         to_weight = None
         if ctx.needs_input_grad[1]:
-            to_weight = torch.einsum("ij,ij->j", gradient.flatten(0, -2), normal.flatten(0, -2))
+            # Not einsum: ten times slower, on one core.
+            to_weight = (gradient * normal).flatten(0, -2).sum(dim=0)
         scaled = gradient * weight
         share = torch.linalg.vecdot(scaled, normal).div_(x.shape[-1]).unsqueeze_(-1)
         to_x = scaled.addcmul_(normal, share, value=-1).mul_(scale)

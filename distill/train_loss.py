@@ -44,7 +44,8 @@ class HeadLoss(torch.autograd.Function):
         to_bias = torch.zeros_like(bias) if needs[2] and bias is not None else None
         for block in _blocks(len(targets), len(weight)):
             logits = functional.linear(states[block], matrix, None if bias is None else bias.to(dtype)).float()
-            losses[block] = _losses(logits, targets[block])
+            logits = functional.log_softmax(logits, dim=1)
+            losses[block] = -logits.gather(1, targets[block][:, None])[:, 0]
             if to_hidden is None and to_weight is None:
                 continue
             gradient = _gradient(logits, targets[block]).to(dtype)
@@ -73,12 +74,6 @@ def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
 def _blocks(num_rows: int, num_columns: int) -> list[slice]:
     size = max(16, LOGIT_BYTES // (4 * num_columns))
     return [slice(start, start + size) for start in range(0, num_rows, size)]
-
-
-def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Turns the logits into their log-probabilities, in place; the losses."""
-    logits -= logits.logsumexp(dim=1, keepdim=True)
-    return -logits.gather(1, targets[:, None])[:, 0]
 
 
 def _gradient(log_probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
