@@ -229,7 +229,7 @@ class _Fleet:
     def raise_failures(self) -> None:
         """One error for all failed cells."""
         if self.failed:
-            told = "\n".join(f"  {_named(name, error)}" for name, error in self.failed.items())
+            told = "\n".join(f"  {_named(name, self.failed[name])}" for name in self.works if name in self.failed)
             raise StageError(
                 f"{len(self.failed)} of {len(self.works)} cells failed; the others are finished and safe. "
                 f"The same command tries them again from their last checkpoints.\n{told}"
