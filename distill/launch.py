@@ -4,29 +4,22 @@ Libraries that take seconds to import are imported by the verb that needs them: 
 """
 
 import fcntl
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.pipeline import run
-from distill.run import Run
 from distill.run_dir import RunDir
 from distill.schema import Prompt
 from distill.stages import stage_states
 from distill.terminal import quiet
 from distill.train import cells
-
-if TYPE_CHECKING:
-    from distill.evaluate import Evaluated
 
 
 def launch(recipe: Recipe, base: Path, uri: str) -> int:
@@ -112,76 +105,4 @@ def show_status(run_dir: RunDir) -> int:
         manifest = run_dir.read_manifest(state.stage)
         rows = f"{manifest.rows_out}/{manifest.rows_in} rows, {manifest.wall_s:.0f} s" if manifest else ""
         console.print(f"{state.stage:10} {state.status:8} {rows} {state.reason}", highlight=False)
-    return 0
-
-
-def serve_run(run_dir: RunDir, *, host: str, port: int, names: tuple[str, ...]) -> int:
-    """`distill serve`: the run's students, and their untouched selves, until Ctrl-C."""
-    from distill.evaluate import evaluated_models, same_weights, serve_config
-    from serve.deploy import deploy, undeploy
-
-    recipe = load_run_recipe(run_dir)
-    with quiet(log_path(run_dir)) as console, ExitStack() as resources:
-        current = Run(recipe, Path.cwd(), run_dir, console, resources)
-        models = choose_models(evaluated_models(recipe, current.models, run_dir), names)
-        first = same_weights(models)
-        models = [model for model in models if first[model.name] == model.name]
-        config = serve_config(recipe.serve, current.session.device, host=host, port=port)
-        console.print(f"  [dim]starting {', '.join(model.name for model in models)} ...[/]")
-        card = chat_card(recipe)
-        endpoints = [model.endpoint.model_copy(update={"metadata": card}) for model in models]
-        url = deploy(endpoints, config, log_dir=current.session.log_dir)
-        console.print(f"{url}/v1 answers the OpenAI protocol. Models:", markup=False)
-        for model in models:
-            console.print(f"  {model.name}", markup=False)
-        name = next((model.name for model in models if "@" in model.name), models[-1].name)
-        console.print(f'\ndistill ask {name} "{sample_problem(recipe, run_dir)}" --url {url}', markup=False)
-        console.print("Ctrl-C stops it")
-        wait_for_stop()
-        console.print("stopping")
-        undeploy()
-    return 0
-
-
-def chat_card(recipe: Recipe) -> dict[str, str]:
-    """How students want to be asked, for whoever asks them by hand: `distill ask` reads it under /v1/models."""
-    chat = recipe.student_chat
-    return {"template": chat.template} | ({"system": chat.system} if chat.system else {})
-
-
-def choose_models(models: "list[Evaluated]", names: tuple[str, ...]) -> "list[Evaluated]":
-    """The models to serve: those named, or all that are trained and their untouched selves.
-
-    Raises:
-        InputError: a name that the run does not have, or a student that is not trained yet.
-    """
-    known = {model.name: model for model in models}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError(f"the run has no student {unknown[0]!r} -> it has: {', '.join(known)}")
-    chosen = [known[name] for name in names] or models
-    missing = [model.name for model in chosen if not model.key]
-    if missing:
-        raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run first")
-    return chosen
-
-
-def wait_for_stop() -> None:
-    """Until Ctrl-C or a polite kill."""
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
-    try:
-        while not stopped.wait(1.0):
-            pass
-    except KeyboardInterrupt:
-        return
-
-
-def ask_student(url: str, model: str, problem: str) -> int:
-    """`distill ask`: stream one answer."""
-    from serve.client import ask
-
-    for piece in ask(url, model, problem):
-        print(piece, end="", flush=True)
-    print()
     return 0

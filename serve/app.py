@@ -4,6 +4,7 @@ Adapters are loaded when their engine starts and are addressed by name: Ray's ow
 Importing this module imports vLLM, which takes seconds.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from cluster.engine import engine_arguments, engine_bundles, engine_environment
 from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.config_file import read_arguments
 from serve.door import DoorSettings
 from serve.ingress import Checker, build_ingress
 
@@ -53,6 +55,15 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         max_retries=config.limits.max_retries,
         checker=checker,
     )
+
+
+def from_config_file(arguments: dict[str, Any]) -> Application:
+    """The application of a Serve config file (`distill serve RUN --write-config`), whose import path is this function.
+
+    Raises:
+        ValueError: the file's arguments are wrong, or other machines are let in without keys.
+    """
+    return build_app(*read_arguments(arguments, os.environ))
 
 
 def door_settings(specs: Sequence[EngineSpec], config: ServeConfig) -> DoorSettings:

@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 import openai
 
 from serve.errors import ServeError, UnknownModelError
-
-KEY_VARIABLE = "DISTILL_API_KEY"
-"""Environment variable of the commands that ask an endpoint."""
-
-NO_KEY = "none"
-"""What the client library wants where the endpoint wants nothing."""
+from serve.keys import KEY_VARIABLE, NO_KEY
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0

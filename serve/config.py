@@ -139,11 +139,8 @@ class ServeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _validate_door(self) -> "ServeConfig":
-        if self.host not in LOOPBACK and not self.keys:
-            raise ValueError(
-                f"host {self.host} lets other machines in and there are no API keys: make one with "
-                "`python -m serve.keys NAME` and pass its file with --keys, or listen on 127.0.0.1"
-            )
+        if problem := open_door(self.host, self.keys):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -153,6 +150,16 @@ class ServeConfig(BaseModel):
                 f"engine_kwargs may not hold {', '.join(reserved)}: endpoints and the fields of serve decide them"
             )
         return self
+
+
+def open_door(host: str, keys: Sequence[Key]) -> str:
+    """Why an address may not be listened on without keys; empty where it may."""
+    if keys or host in LOOPBACK:
+        return ""
+    return (
+        f"host {host} lets other machines in and there are no API keys: make one with `python -m serve.keys NAME` and "
+        "pass its file with --keys, or listen on 127.0.0.1"
+    )
 
 
 class Adapter(NamedTuple):

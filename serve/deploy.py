@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from serve.client import NO_KEY, first_answers, served_models
+from serve.client import first_answers, served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.errors import ServeError
-from serve.keys import Key, hash_key
+from serve.keys import NO_KEY, Key, hash_key
+from serve.probe import Probe, run_probes
 
 if TYPE_CHECKING:
     from serve.ingress import Checker
@@ -42,10 +43,11 @@ def deploy(
     on_progress: Callable[[Progress], None] | None = None,
     log_dir: str | None = None,
     checker: "Checker | None" = None,
+    probes: Sequence[Probe] = (),
 ) -> str:
     """Serve `endpoints` and return the base URL, without the trailing /v1.
 
-    `checker` gives the page problems with verdicts.
+    `checker` gives the page problems with verdicts. `probes` are asked last; a model that fails one is not served.
     `log_dir` is the Ray session's log folder, to be named in an error.
 
     Raises:
@@ -60,6 +62,7 @@ def deploy(
             _start(endpoints, config, checker)
             _wait_for_engines(specs, config, _Clock(started, on_progress), log_dir)
             _wait_for_answers(endpoints, config, api_key)
+            run_probes(base_url(config), probes, api_key)
         except BaseException:  # also Ctrl-C: half-started engines would hold their memory
             undeploy()
             raise

@@ -21,6 +21,15 @@ from serve.errors import ServeError
 
 KEY_PREFIX = "sk-distill-"
 
+KEY_VARIABLE = "DISTILL_API_KEY"
+"""Environment variable with the key of the commands that ask an endpoint."""
+
+NO_KEY = "none"
+"""What the client library wants where the endpoint wants nothing."""
+
+KEYS_VARIABLE = "DISTILL_API_KEYS"
+"""Environment variable that may hold the text of a key file (a Kubernetes secret)."""
+
 
 class Key(BaseModel):
     """One client's key and what it may do."""
@@ -75,7 +84,7 @@ def load_keys(path: str | None, text: str | None) -> tuple[Key, ...]:
             return parse_keys(Path(path).read_text(encoding="utf-8"), path)
         except (OSError, UnicodeDecodeError) as error:
             raise ServeError(f"cannot read the keys in {path} ({type(error).__name__})") from error
-    return parse_keys(text, "DISTILL_API_KEYS") if text else ()
+    return parse_keys(text, KEYS_VARIABLE) if text else ()
 
 
 def hash_key(key: str) -> str:

@@ -13,10 +13,10 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_body_bytes: int = Field(1 << 20, ge=1024)
+    max_body_bytes: int = Field(4 << 20, ge=1024)
     """Largest request body; a larger one is refused (413) before it is read."""
 
-    max_prompt_chars: int = Field(200_000, ge=1)
+    max_prompt_chars: int = Field(1_000_000, ge=1)
     """Characters of all messages, or of all prompts, of a request (413)."""
 
     max_output_tokens: int | None = Field(None, ge=1)

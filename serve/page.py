@@ -16,7 +16,8 @@ def _hashes(tag: str) -> str:
 
 PAGE_HEADERS = {
     "content-security-policy": (
-        f"default-src 'none'; img-src data:; connect-src 'self'; script-src {_hashes('script')}; style-src {_hashes('style')}; "
+        "default-src 'none'; img-src data:; connect-src 'self'; "
+        f"script-src {_hashes('script')}; style-src {_hashes('style')}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 }

@@ -24,4 +24,7 @@ def test_port_0_takes_a_free_one() -> None:
 
 
 def test_an_endpoint_that_listens_everywhere_is_reached_on_the_loopback_address() -> None:
-    assert base_url(ServeConfig(host="0.0.0.0", port=8123, keys=[Key(name="a", sha256="0" * 64)])) == "http://127.0.0.1:8123"
+    assert (
+        base_url(ServeConfig(host="0.0.0.0", port=8123, keys=[Key(name="a", sha256="0" * 64)]))
+        == "http://127.0.0.1:8123"
+    )
