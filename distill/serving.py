@@ -132,7 +132,7 @@ def model_card(recipe: Recipe, run_dir: RunDir, model: Evaluated) -> dict[str, s
 
 
 def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
-    """Share of correct answers per benchmark, of those that could be judged; benchmarks without a score are left out."""
+    """Share of correct answers per benchmark, of those that could be judged; no entry where there is no score."""
     found = {}
     for benchmark in recipe.evaluate.benchmarks:
         table = run_dir.read_table("evaluate", name, f"{benchmark}.parquet", row_type=Score, columns=("verdict",))
@@ -209,7 +209,7 @@ def benchmark_prompts(run_dir: RunDir, name: str) -> list[Prompt]:
 
 
 def run_probes(recipe: Recipe, run_dir: RunDir, endpoints: Sequence[Endpoint]) -> list[Probe]:
-    """Questions whose answers the evaluation has kept: the shortest of the first benchmark. None unless it was greedy."""
+    """Questions whose answers the evaluation has kept: the shortest of the first benchmark; none if it was sampled."""
     if recipe.evaluate.sampling.temperature > 0:
         return []
     name = recipe.evaluate.benchmarks[0]

@@ -43,7 +43,8 @@ class Splitter:
     @property
     def is_reasoning(self) -> bool:
         """Whether the reasoning has begun and not ended."""
-        return self._state == "reasoning"
+        is_open = self._state == "start" and self._delimiters.is_open
+        return is_open or self._state in ("reasoning_start", "reasoning")
 
     def feed(self, text: str) -> Split:
         """The parts of the text so far that are certain by now and were not given before."""
@@ -51,11 +52,10 @@ class Splitter:
         reasoning = ""
         if self._state == "start":
             self._begin()
+        self._skip_newlines("reasoning_start", "reasoning")
         if self._state == "reasoning":
             reasoning = self._reason()
-        if self._state == "answer_start":
-            self._held = self._held.lstrip("\n")
-            self._state = "answer" if self._held else "answer_start"
+        self._skip_newlines("answer_start", "answer")
         content = self._take(len(self._held)) if self._state == "answer" else ""
         return Split(reasoning, content)
 
@@ -67,10 +67,16 @@ class Splitter:
     def _begin(self) -> None:
         text, start = self._held.lstrip(), self._delimiters.start
         if text.startswith(start):
-            self._held = text.removeprefix(start).removeprefix("\n")
-            self._state = "reasoning"
+            self._held = text.removeprefix(start)
+            self._state = "reasoning_start"
         elif not start.startswith(text):
-            self._state = "reasoning" if self._delimiters.is_open else "answer"
+            self._state = "reasoning_start" if self._delimiters.is_open else "answer"
+
+    def _skip_newlines(self, state: str, following: str) -> None:
+        """Leave `state`, in which newlines count for nothing, for `following` once there is something else."""
+        if self._state == state:
+            self._held = self._held.lstrip("\n")
+            self._state = following if self._held else state
 
     def _reason(self) -> str:
         end = self._delimiters.end
