@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from cluster.session import Device
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.evaluate import Evaluated, evaluated_models, same_weights, serve_config
@@ -55,9 +57,8 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         current = Run(recipe, Path.cwd(), run_dir, console, resources)
         models, endpoints = run_endpoints(current, request.names)
-        config = serve_config(
-            recipe.serve, current.session.device, host=request.host, port=request.port, keys=request.keys
-        )
+        address = {"host": request.host, "port": request.port, "keys": request.keys}
+        config = serve_config(recipe.serve, current.session.device, **serving_settings(recipe), **address)
         console.print(f"  [dim]starting {', '.join(model.name for model in models)} ...[/]")
         url = deploy(
             endpoints,
@@ -84,11 +85,24 @@ def write_config(run_dir: RunDir, request: ServeRequest, target: Path) -> int:
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         _, endpoints = run_endpoints(Run(recipe, Path.cwd(), run_dir, console, resources), request.names)
         # Where it will run is not known here; a recipe that does not say "cpu" means a cluster with GPUs.
-        config = serve_config(recipe.serve, "cpu" if recipe.device == "cpu" else "gpu", port=request.port)
+        device: Device = "cpu" if recipe.device == "cpu" else "gpu"
+        config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
         content = config_file(endpoints, config.model_copy(update={"host": request.host}))
         target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         console.print(f"{target}: `serve deploy {target}` starts {len(endpoints)} models", markup=False)
     return 0
+
+
+def serving_settings(recipe: Recipe) -> dict[str, Any]:
+    """What users of an endpoint meet and an evaluation does not: replicas and limits."""
+    section = recipe.serve
+    return {
+        "min_replicas": section.min_replicas,
+        "max_replicas": section.max_replicas,
+        "target_ongoing": section.target_requests,
+        "max_ongoing": section.max_requests,
+        "limits": section.limits,
+    }
 
 
 def run_endpoints(current: Run, names: Sequence[str]) -> tuple[list[Evaluated], list[Endpoint]]:
