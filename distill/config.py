@@ -178,8 +178,8 @@ class ServeSection(Section):
     max_engines: int = Field(default=8, ge=1)
     """Engines up at once; evaluation takes the students in groups that fit."""
     min_replicas: int = Field(default=1, ge=0)
-    """Copies of every engine that `distill serve` keeps up; 0 stops an engine that nobody asks, at the price of its start
-    at the next question. Evaluation always has one."""
+    """Copies of every engine that `distill serve` keeps up; 0 stops an engine that nobody asks, at the price of its
+    start at the next question. Evaluation always has one."""
     max_replicas: int = Field(default=1, ge=1)
     """Copies of an engine under load."""
     target_requests: int = Field(default=32, ge=1)

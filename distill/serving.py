@@ -27,6 +27,7 @@ from serve.config import Endpoint, open_door
 from serve.config_file import config_file
 from serve.keys import Key
 from serve.probe import Probe
+from serve.proxy import use_clean_headers
 from serve.reasoning import Delimiters
 
 MAX_PAGE_PROBLEMS = 50
@@ -53,6 +54,7 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
 
     if problem := open_door(request.host, request.keys):
         raise InputError(problem)
+    use_clean_headers()
     recipe = load_run_recipe(run_dir)
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         current = Run(recipe, Path.cwd(), run_dir, console, resources)

@@ -89,7 +89,7 @@ def malformed_requests(random: Random, number: int, *, model: str, key: str) -> 
         _no_json,
         _raw,
     ]
-    weights = [8, 3, 2, 2, 3, 3, 2, 2, 1, 1]
+    weights = [8, 3, 2, 2, 3, 3, 2, 2, 1, 1, 1]
     for _ in range(number):
         kind: Callable[[Random, str, str], dict[str, Any] | bytes] = random.choices(kinds, weights)[0]
         yield kind(random, model, key)
@@ -160,6 +160,16 @@ def _no_json(random: Random, model: str, key: str) -> dict[str, Any]:
         ["text/plain", "", "multipart/form-data", "application/x-www-form-urlencoded", "application/jsonx"]
     )
     return _post(CHAT, _chat(model), key, **{"content-type": kind})
+
+
+def _headers(random: Random, model: str, key: str) -> dict[str, Any]:
+    """Headers that Ray's proxy would stumble over; the request is wrong besides, should they be dropped."""
+    name = random.choice(
+        ["x-request-id", "x-session-id", "serve-multiplexed-model-id", "x-request-timeout-seconds", "x-y"]
+    )
+    request = _post(CHAT, _chat("nope"), key)
+    value = random.choice([b"\xff\xfe", b"a" * 9000, b"-1", b"?1", "\u00e9".encode()])
+    return {**request, "headers": {**request["headers"], name: value}}
 
 
 def _raw(random: Random, model: str, key: str) -> bytes:

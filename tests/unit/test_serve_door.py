@@ -11,6 +11,7 @@ import pytest
 from serve.door import Door, DoorSettings
 from serve.keys import Key, hash_key
 from serve.limits import Limits
+from serve.proxy import CleanHeaders
 from serve.refusal import Refusal
 
 SECRET = "sk-distill-alice"
@@ -196,6 +197,28 @@ def test_a_long_prompt_is_refused() -> None:
 
 def test_a_request_that_names_no_length_gets_the_longest_allowed() -> None:
     assert ask(settings(limits=Limits(max_output_tokens=100))).json()["max_tokens"] == 100
+
+
+def test_headers_that_steer_the_proxy_are_dropped_and_odd_ones_refused() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        headers = {
+            "serve_multiplexed_model_id": "x",
+            "X-Request-Timeout-Seconds": "0",
+            "x-request-id": "mine",
+            "x-y": "1",
+        }
+        assert (await client.post(CHAT_PATH, json=CHAT, headers=headers)).status_code == 200
+        assert {name for name in upstream.headers if name.startswith(("x-", "serve"))} == {"x-y"}
+        odd = await client.post(CHAT_PATH, json=CHAT, headers={"x-y": b"\xff"})
+        assert_refused(odd, 400, "ASCII")
+
+    async def run() -> None:
+        upstream = Upstream()
+        transport = httpx.ASGITransport(app=CleanHeaders(upstream))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await test(client, upstream)
+
+    asyncio.run(run())
 
 
 def test_prompts_of_a_completion_count_as_choices() -> None:
