@@ -113,8 +113,9 @@ class Door:
             return Admitted(b"", None, key)
         _check_length(headers, self._settings.limits)
         body = await read_body(receive, self._settings.limits)
-        if path not in BODIES:
-            return Admitted(body, None, key)
+        if path not in BODIES:  # verdicts, which take places of their own
+            self._turnstile.enter(path, key, time.monotonic())
+            return Admitted(body, path, key)
         fields = check_request(path, body, self._settings.limits)
         engine = self._engine(fields["model"], key)
         self._turnstile.enter(engine, key, time.monotonic())

@@ -114,6 +114,8 @@ class Ingress(OpenAiIngress):
     ) -> AsyncGenerator[Any, None]:
         delimiters = self._reasoning.get(body.model) if call_method == "chat" else None
         budget = (body.model_extra or {}).pop("thinking_budget", None)
+        if budget is not None and delimiters is None:
+            raise Refusal(422, "thinking_budget: this model has no reasoning that is kept apart", code="invalid_field")
         if delimiters is None:
             stream = self._answer(body, call_method, raw_request)
         elif budget is None or raw_request is None:

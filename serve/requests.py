@@ -45,6 +45,10 @@ class _ResponseFormat(_Body):
     type: Literal["text"]
 
 
+class _TemplateOptions(_Body):
+    enable_thinking: StrictBool | None = None
+
+
 class SamplingFields(_Body):
     """Fields that both kinds of request have: OpenAI's, and vLLM's sampling."""
 
@@ -80,6 +84,7 @@ class ChatBody(SamplingFields):
     response_format: _ResponseFormat | None = None
     add_generation_prompt: StrictBool | None = None
     continue_final_message: StrictBool | None = None
+    chat_template_kwargs: _TemplateOptions | None = None
     thinking_budget: StrictInt | None = Field(None, ge=1, le=1_000_000)
     """Tokens after which the reasoning is closed and the answer begins; ours."""
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -162,6 +162,16 @@ def _flag(name: str, value: Any) -> list[str]:
     return [f"--{name}", str(value)]
 
 
+@contextmanager
+def paused(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """The peer's processes stopped: its worker polls for work, and would take a core from ours."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+
+
 def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
     """Until it answers."""
     deadline = time.monotonic() + PEER_DEADLINE_S
@@ -203,7 +213,8 @@ def main() -> None:
         for number in range(arguments.rounds):
             order = list(sides) if number % 2 == 0 else list(reversed(sides))
             for name in order:
-                figures[name].measure(sides[name], 1000 * (number + 1), arguments.tokens)
+                with paused(process) if name == "ours" else nullcontext():
+                    figures[name].measure(sides[name], 1000 * (number + 1), arguments.tokens)
         undeploy()
     ours, theirs = figures["ours"].summary(), figures["vllm"].summary()
     print("ours", ours, "\nvllm", theirs)
