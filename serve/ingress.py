@@ -302,6 +302,11 @@ def _refusal(error: Exception) -> Refusal:
 
 def build_ingress(settings: DoorSettings) -> Any:
     """The ingress class for Ray Serve, behind the door."""
+    return make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=build_app(settings))
+
+
+def build_app(settings: DoorSettings) -> FastAPI:
+    """The web application without its routes: the door, and every error in OpenAI's shape."""
     app = FastAPI(lifespan=metrics_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(OpenAIHTTPException, _answer_openai)
@@ -311,7 +316,7 @@ def build_ingress(settings: DoorSettings) -> Any:
     app.add_middleware(Door, settings=settings)
     add_http_metrics_middleware(app)
     app.add_middleware(SetRequestIdMiddleware)
-    return make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=app)
+    return app
 
 
 def _respond(refusal: Refusal) -> Response:
