@@ -87,6 +87,7 @@ def malformed_requests(random: Random, number: int, *, model: str, key: str) -> 
         _wrong_place,
         _no_key,
         _no_json,
+        _headers,
         _raw,
     ]
     weights = [8, 3, 2, 2, 3, 3, 2, 2, 1, 1, 1]
@@ -107,7 +108,7 @@ def _post(path: str, body: Any, key: str, **headers: str) -> dict[str, Any]:
 
 def _wrong_field(random: Random, model: str, key: str) -> dict[str, Any]:
     name = random.choice(list(WRONG_VALUES))
-    return _post(CHAT, _chat(model, **{name: random.choice(WRONG_VALUES[name])}), key)
+    return _post(CHAT, _chat(model) | {name: random.choice(WRONG_VALUES[name])}, key)
 
 
 def _wrong_turns(random: Random, model: str, key: str) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _wrong_prompt(random: Random, model: str, key: str) -> dict[str, Any]:
 
 
 def _unknown_field(random: Random, model: str, key: str) -> dict[str, Any]:
-    return _post(CHAT, _chat(model, **{random.choice(UNKNOWN_FIELDS): random.choice([1, "x", [], {}, None])}), key)
+    return _post(CHAT, _chat(model) | {random.choice(UNKNOWN_FIELDS): random.choice([1, "x", [], {}, None])}, key)
 
 
 def _broken(random: Random, model: str, key: str) -> dict[str, Any]:

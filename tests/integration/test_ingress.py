@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -18,9 +19,14 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.llm.ingress import OpenAiIngress
 
 from serve import ingress
+from serve.door import DoorSettings
 from serve.ingress import Ingress
+from serve.keys import Key, hash_key
+from serve.limits import Limits
+from serve.proxy import CleanHeaders
 from serve.reasoning import Delimiters, format_event, parse_events
 from serve.refusal import Refusal
+from tests.integration.malformed import malformed_requests
 
 pytestmark = pytest.mark.integration
 
@@ -190,8 +196,6 @@ def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:
 
 
 def test_the_door_stands_before_the_router_and_bugs_say_nothing() -> None:
-    from serve.door import DoorSettings
-
     made = ingress.build_app(DoorSettings(engines={"m": "e"}, max_per_engine=1))
 
     @made.get("/health")
@@ -208,3 +212,35 @@ def test_the_door_stands_before_the_router_and_bugs_say_nothing() -> None:
         answer.status_code == 500 and "secret" not in answer.text and answer.json()["error"]["type"] == "server_error"
     )
     assert asyncio.run(ask("/docs")).json()["error"]["code"] == "unknown_path"
+
+
+def test_two_thousand_malformed_requests_get_4xx_from_door_and_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The same requests meet a real server and engine in test_serve_door.py (long).
+    async def scripted(self: Any, *, body: Any, call_method: str, raw_request: Any = None) -> Any:
+        bad = ErrorResponse(error=ErrorInfo(message="context length", type="BadRequestError", code=400))
+        yield bad if len(str(body)) > 4000 else whole("4", 1)
+
+    monkeypatch.setattr(OpenAiIngress, "_get_response", scripted)
+    key = Key(name="a", sha256=hash_key("secret"))
+    limits = Limits(max_output_tokens=1500)
+    door = DoorSettings(engines={"m": "e"}, max_per_engine=4, keys=(key,), limits=limits, loopback_only=False)
+    app, router = ingress.build_app(door), Ingress({}, {}, reasoning={}, max_retries=0)
+    for name, route in ingress.ENDPOINTS.items():
+        route(app)(getattr(router, name))
+
+    async def statuses() -> list[int]:
+        transport = httpx.ASGITransport(app=CleanHeaders(app), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            good = {"content": json.dumps(FIELDS), "headers": {"authorization": "Bearer secret"}}
+            good["headers"]["content-type"] = "application/json"
+            assert (await client.post("/v1/chat/completions", **good)).status_code == 200
+            found = []
+            for request in malformed_requests(random.Random(7), 2000, model="m", key="secret"):
+                if isinstance(request, dict):
+                    answer = await client.request(**request)
+                    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text, request)
+                    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}, request
+                    found.append(answer.status_code)
+            return found
+
+    assert {400, 401, 404, 405, 415, 422} == set(asyncio.run(statuses()))
