@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -172,7 +173,7 @@ def ask_verb(arguments: argparse.Namespace) -> int:
     if bool(arguments.file) != bool(arguments.out) or (arguments.file and arguments.problem):
         raise InputError("--file IN.jsonl goes with --out OUT.jsonl, and without a question")
     sampling = {"max_tokens": arguments.max_tokens, "thinking_budget": arguments.thinking_budget}
-    common = {
+    common: dict[str, Any] = {
         "api_key": os.environ.get(KEY_VARIABLE) or NO_KEY,
         "sampling": {key: value for key, value in sampling.items() if value is not None},
         "console": Console(highlight=False, soft_wrap=True),

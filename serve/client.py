@@ -59,7 +59,8 @@ def stream_chat(
     Raises:
         ServeError: the endpoint refuses or fails.
     """
-    settings = {"temperature": 0.0, "seed": 0} | {key: value for key, value in sampling.items() if value is not None}
+    given = {key: value for key, value in sampling.items() if value is not None}
+    settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **given}
     extra = {key: settings.pop(key) for key in ("thinking_budget", "mode") if key in settings}
     try:
         stream = _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(

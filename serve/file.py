@@ -72,7 +72,8 @@ def answer_file(
         raise ServeError(f"{out} is the input: choose another name for the output")
     lines = read_lines(source)
     partial = out.with_name(f"{out.name}.partial")
-    done = {line.number: kept for line in lines if (kept := read_partial(partial).get((line.number, line.sha256)))}
+    earlier = read_partial(partial)
+    done = {line.number: kept for line in lines if (kept := earlier.get((line.number, line.sha256)))}
     on_progress(len(done), len(lines))
     asyncio.run(_answer_rest(lines, done, partial, target, config, lambda: on_progress(len(done), len(lines))))
     _write_ordered(lines, done, out)

@@ -153,7 +153,7 @@ class Ingress(OpenAiIngress):
     ) -> AsyncGenerator[Any, None]:
         """The answer in at most two goes: reasoning within the budget, then the rest. Not split yet."""
         start = self._answer(kind(**first_go(fields, budget)), "chat", raw_request)
-        go = _StreamedGo() if fields.get("stream") else _WholeGo()
+        go: _StreamedGo | _WholeGo = _StreamedGo() if fields.get("stream") else _WholeGo()
         async for item in go.first(start):
             yield item
         rest = second_go(
@@ -175,8 +175,9 @@ class _WholeGo:
             choice = self._response.choices[0]
             self.text, self.finish_reason = choice.message.content or "", choice.finish_reason or ""
             self.used_tokens = self._response.usage.completion_tokens
-        return
-        yield  # the whole answer comes from `second`
+        nothing: list[Any] = []
+        for item in nothing:  # the whole answer comes from `second`
+            yield item
 
     async def second(self, stream: AsyncGenerator[Any, None] | None, between: str) -> AsyncGenerator[Any, None]:
         if stream is not None:
