@@ -1,6 +1,7 @@
 """The command line: few verbs, a recipe and dotted overrides. Nothing below this module reads argv."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from distill.recipe import find_recipe, load_recipe, shipped_recipes
 from distill.run_dir import RunDir
 from distill.terminal import quiet
 from serve.errors import ServeError
+from serve.keys import KEY_VARIABLE, KEYS_VARIABLE, NO_KEY, load_keys
 
 INTERRUPTED = 130
 
@@ -92,12 +94,20 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--models", metavar="A,B", help="only these students (default: all of the run)")
     serve.set_defaults(verb=serve_verb)
+    serve.add_argument("--keys", metavar="FILE", help=f"who may ask (python -m serve.keys NAME); or {KEYS_VARIABLE}")
+    serve.add_argument("--write-config", metavar="FILE", help="write what `serve deploy` takes, and serve nothing")
 
-    ask = verbs.add_parser("ask", help="ask a served student")
+    ask = verbs.add_parser("ask", help="ask a served student; without a question, talk to it")
     ask.add_argument("model", metavar="MODEL", help="name of a student, for example smol-135m@mix-long")
-    ask.add_argument("problem", metavar="TEXT")
-    ask.add_argument("--url", default="http://127.0.0.1:8000", help="where `distill serve` listens")
+    ask.add_argument("problem", metavar="TEXT", nargs="?")
+    ask.add_argument(
+        "--url", default="http://127.0.0.1:8000", help=f"where `distill serve` listens; key: {KEY_VARIABLE}"
+    )
     ask.add_argument("--mode", default="", help="how a student of a mix with modes answers (default: its first mode)")
+    ask.add_argument("--file", metavar="IN.jsonl", help="rows with `problem` or `messages` instead of a question")
+    ask.add_argument("--out", metavar="OUT.jsonl", help="where the answers to the file go, one line per row")
+    ask.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
+    ask.add_argument("--thinking-budget", type=int, metavar="N", help="close the reasoning after so many tokens")
     ask.set_defaults(verb=ask_verb)
     return parser
 
@@ -195,17 +205,41 @@ def eval_verb(arguments: argparse.Namespace) -> int:
 
 def serve_verb(arguments: argparse.Namespace) -> int:
     """`distill serve`."""
-    from distill.launch import serve_run
+    from distill.serving import ServeRequest, serve_run, write_config
 
-    names = tuple(arguments.models.split(",")) if arguments.models else ()
-    return serve_run(open_run(arguments.run_dir), host=arguments.host, port=arguments.port, names=names)
+    run_dir = open_run(arguments.run_dir)
+    request = ServeRequest(
+        host=arguments.host,
+        port=arguments.port,
+        names=tuple(arguments.models.split(",")) if arguments.models else (),
+        keys=load_keys(arguments.keys, os.environ.get(KEYS_VARIABLE)),
+    )
+    if arguments.write_config:
+        return write_config(run_dir, request, Path(arguments.write_config))
+    return serve_run(run_dir, request)
 
 
 def ask_verb(arguments: argparse.Namespace) -> int:
     """`distill ask`."""
-    from distill.launch import ask_student
+    from distill.asking import ask_file, ask_student, chat
 
-    return ask_student(arguments.url, arguments.model, arguments.problem, arguments.mode)
+    if bool(arguments.file) != bool(arguments.out) or (arguments.file and arguments.problem):
+        raise InputError("--file IN.jsonl goes with --out OUT.jsonl, and without a question")
+    sampling = {
+        "max_tokens": arguments.max_tokens,
+        "thinking_budget": arguments.thinking_budget,
+        "mode": arguments.mode or None,
+    }
+    common: dict[str, Any] = {
+        "api_key": os.environ.get(KEY_VARIABLE) or NO_KEY,
+        "sampling": {key: value for key, value in sampling.items() if value is not None},
+        "console": Console(highlight=False, soft_wrap=True),
+    }
+    if arguments.file:
+        return ask_file(arguments.url, arguments.model, Path(arguments.file), Path(arguments.out), **common)
+    if arguments.problem is None:
+        return chat(arguments.url, arguments.model, **common)
+    return ask_student(arguments.url, arguments.model, arguments.problem, **common)
 
 
 def open_run(uri: str) -> RunDir:

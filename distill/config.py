@@ -6,12 +6,13 @@ Illegal combinations across sections are found in `distill.recipe`, all of them 
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.config_mix import FiltersConfig, MixConfig
 from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
 from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
+from serve.limits import Limits
 
 
 class ModelConfig(Section):
@@ -218,6 +219,23 @@ class ServeSection(Section):
     """Logical CPUs an engine reserves."""
     max_engines: int = Field(default=8, ge=1)
     """Engines up at once; evaluation takes the students in groups that fit."""
+    min_replicas: int = Field(default=1, ge=0)
+    """Copies of every engine that `distill serve` keeps up; 0 stops an engine that nobody asks, at the price of its
+    start at the next question. Evaluation always has one."""
+    max_replicas: int = Field(default=1, ge=1)
+    """Copies of an engine under load."""
+    target_requests: int = Field(default=32, ge=1)
+    """Requests per copy that autoscaling aims at."""
+    max_requests: int = Field(default=256, ge=1)
+    """Requests that one copy takes at the same time; further ones are told to come again (429)."""
+    limits: Limits = Limits()
+    """Bounds of every request: body, prompt, output, choices."""
+
+    @model_validator(mode="after")
+    def _validate_replicas(self) -> "ServeSection":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas = {self.min_replicas} is above max_replicas = {self.max_replicas}")
+        return self
 
 
 class Recipe(Section):

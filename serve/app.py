@@ -4,6 +4,7 @@ Adapters are loaded when their engine starts and are addressed by name: Ray's ow
 Importing this module imports vLLM, which takes seconds.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,37 +13,69 @@ from ray import serve as ray_serve
 from ray.llm._internal.serve.core.configs.openai_api_models import to_model_metadata
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
-from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from cluster.engine import engine_arguments, engine_bundles, engine_environment
-from serve.config import ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.config_file import read_arguments
+from serve.door import DoorSettings
+from serve.ingress import Checker, build_ingress
 
 INGRESS = "ingress"
 
 
-def build_app(endpoints: Sequence[Endpoint], config: ServeConfig) -> Application:
+def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Checker | None = None) -> Application:
     """The application: one deployment per engine, and an ingress that maps every name to its engine.
 
     Raises:
         ValueError: names clash, or an adapter cannot be served.
     """
+    specs = group_engines(endpoints)
     deployments: dict[str, Application] = {}
     cards: dict[str, Any] = {}
-    for spec in group_engines(endpoints):
+    for spec in specs:
         llm_config = build_llm_config(spec, config)
         deployment = build_llm_deployment(llm_config, name_prefix=ENGINE_PREFIX, bind_kwargs=_engine_class(config))
         for endpoint in spec.endpoints:
             deployments[endpoint.name] = deployment
             cards[endpoint.name] = to_model_metadata(endpoint.name, llm_config, _card_metadata(endpoint))
-    ingress = make_fastapi_ingress(OpenAiIngress)
+    settings = door_settings(specs, config)
     options: dict[str, Any] = {
-        "max_ongoing_requests": config.max_ongoing * len(endpoints),
+        # The door refuses what is too much, at once; this bound must never make a request wait before it.
+        "max_ongoing_requests": 2 * settings.max_per_engine * len(specs) + 256,
         "num_replicas": 1,
+        "graceful_shutdown_timeout_s": config.drain_s,
         # The ingress only forwards; on a laptop every whole core belongs to the engines.
         "ray_actor_options": {"num_cpus": 0},
     }
-    return ray_serve.deployment(ingress, name=INGRESS, **options).bind(llm_deployments=deployments, model_cards=cards)
+    return ray_serve.deployment(build_ingress(settings), name=INGRESS, **options).bind(
+        llm_deployments=deployments,
+        model_cards=cards,
+        reasoning={endpoint.name: endpoint.reasoning for endpoint in endpoints if endpoint.reasoning},
+        modes={endpoint.name: endpoint.modes for endpoint in endpoints if endpoint.modes},
+        max_retries=config.limits.max_retries,
+        checker=checker,
+    )
+
+
+def from_config_file(arguments: dict[str, Any]) -> Application:
+    """The application of a Serve config file (`distill serve RUN --write-config`), whose import path is this function.
+
+    Raises:
+        ValueError: the file's arguments are wrong, or other machines are let in without keys.
+    """
+    return build_app(*read_arguments(arguments, os.environ))
+
+
+def door_settings(specs: Sequence[EngineSpec], config: ServeConfig) -> DoorSettings:
+    """What the door needs to know of the engines."""
+    return DoorSettings(
+        engines={endpoint.name: spec.name for spec in specs for endpoint in spec.endpoints},
+        max_per_engine=config.max_ongoing * config.max_replicas,
+        limits=config.limits,
+        keys=config.keys,
+        loopback_only=config.host in LOOPBACK,
+    )
 
 
 def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
@@ -56,14 +89,27 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
         placement_group_config=_placement(config),
         deployment_config={
             "name": spec.name,
-            "num_replicas": 1,
+            **_replicas(config),
             "max_ongoing_requests": config.max_ongoing,
+            "graceful_shutdown_timeout_s": config.drain_s,
             # An engine that cannot start is wrong, not unlucky: the two further tries Serve makes cost minutes.
             "max_constructor_retry_count": 1,
             # Counted in the placement group's bundle: Ray adds the two.
             "ray_actor_options": {"num_cpus": 0},
         },
     )
+
+
+def _replicas(config: ServeConfig) -> dict[str, Any]:
+    if not config.is_autoscaled:
+        return {"num_replicas": 1}
+    return {
+        "autoscaling_config": {
+            "min_replicas": config.min_replicas,
+            "max_replicas": config.max_replicas,
+            "target_ongoing_requests": config.target_ongoing,
+        }
+    }
 
 
 def _placement(config: ServeConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.errors import fault_label
+from serve.keys import NO_KEY
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -18,6 +19,7 @@ INPUT_COLUMNS = ("model", "messages", "sampling")
 
 OUTPUT_FIELDS = (
     pa.field("completion", pa.string()),
+    pa.field("reasoning", pa.string()),
     pa.field("finish_reason", pa.string()),
     pa.field("prompt_tokens", pa.int64()),
     pa.field("completion_tokens", pa.int64()),
@@ -55,6 +57,8 @@ class Answer(NamedTuple):
     """What became of one row. `error` is empty exactly if the endpoint answered."""
 
     completion: str = ""
+    reasoning: str = ""
+    """What the endpoint keeps apart from the completion, if it does."""
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -66,8 +70,8 @@ def complete(
 ) -> "Dataset":
     """Answer every row (`model`, `messages`, `sampling`; other columns pass through), lazily and in the order given.
 
-    Adds completion, finish_reason, prompt_tokens, completion_tokens and error (empty on success). A row that fails is
-    kept with its reason; one output row per input row.
+    Adds completion, reasoning, finish_reason, prompt_tokens, completion_tokens and error (empty on success). A row that
+    fails is kept with its reason; one output row per input row.
 
     Raises:
         ValueError: a needed column is missing.
@@ -92,21 +96,22 @@ def complete(
 class Sender:
     """The actor that holds the connections. One window for all batches, so that requests in flight stay bounded."""
 
-    def __init__(self, base_url: str, config: BatchConfig) -> None:
+    def __init__(self, base_url: str, config: BatchConfig, api_key: str = NO_KEY) -> None:
         key = os.environ.get(config.api_key_env, "") if config.api_key_env else ""
         self._client = openai.AsyncOpenAI(
-            base_url=f"{base_url}/v1", api_key=key or "none", timeout=config.timeout_s, max_retries=config.max_retries
+            base_url=f"{base_url}/v1", api_key=key or api_key, timeout=config.timeout_s, max_retries=config.max_retries
         )
         self._window = asyncio.Semaphore(config.max_in_flight)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         """Append the answers to one batch."""
-        answers = await asyncio.gather(*(self._answer(row) for row in batch.to_pylist()))
+        answers = await asyncio.gather(*(self.answer(row) for row in batch.to_pylist()))
         for index, field in enumerate(OUTPUT_FIELDS):
             batch = batch.append_column(field, pa.array([answer[index] for answer in answers], field.type))
         return batch
 
-    async def _answer(self, row: Mapping[str, Any]) -> Answer:
+    async def answer(self, row: Mapping[str, Any]) -> Answer:
+        """One row's answer, once the window has room."""
         async with self._window:
             try:
                 response = await self._client.chat.completions.create(**request_arguments(row))
@@ -118,6 +123,7 @@ class Sender:
         usage = response.usage
         return Answer(
             completion=choice.message.content or "",
+            reasoning=getattr(choice.message, "reasoning_content", None) or "",
             finish_reason=choice.finish_reason or "",
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,

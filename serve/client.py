@@ -2,42 +2,82 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import openai
 
 from serve.errors import ServeError, UnknownModelError
+from serve.keys import KEY_VARIABLE, NO_KEY
+from serve.modes import in_mode, mode_line
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0
 
 
+class Piece(NamedTuple):
+    """A piece of a streamed answer."""
+
+    text: str
+    is_reasoning: bool = False
+
+
 def ask(
-    base_url: str,
-    model: str,
-    text: str,
-    *,
-    mode: str = "",
-    max_tokens: int | None = None,
-    temperature: float = 0.0,
-    seed: int = 0,
+    base_url: str, model: str, text: str, *, mode: str = "", api_key: str = NO_KEY, **sampling: Any
 ) -> Iterator[str]:
-    """Stream the answer of `model` to one question, piece by piece.
+    """Stream the answer of `model` to one question, piece by piece; the reasoning, where it is apart, is left out.
 
     The question is put as the model's metadata say that it was trained (`system`, `template`, `modes`), where they say
     so; without a mode in the first of those that the model knows.
+    `sampling`: max_tokens, temperature, seed, ... as the protocol has them; greedy with seed 0 if nothing is said.
 
     Raises:
         ServeError: nothing listens at `base_url`, an unknown mode, or the endpoint refuses the question.
         UnknownModelError: no model of that name is served there.
     """
-    names = served_models(base_url)
+    card = model_card(base_url, model, api_key)
+    for piece in stream_chat(base_url, model, question_turns(text, card, mode), api_key=api_key, **sampling):
+        if not piece.is_reasoning:
+            yield piece.text
+
+
+def model_card(base_url: str, model: str, api_key: str = NO_KEY) -> dict[str, Any]:
+    """The metadata of one served model.
+
+    Raises:
+        ServeError: nothing listens at `base_url`.
+        UnknownModelError: no model of that name is served there.
+    """
+    names = served_models(base_url, api_key)
     if not names:
         raise ServeError(f"no endpoint at {base_url}: start one with `distill serve RUN`")
     if model not in names:
         raise UnknownModelError(f"{base_url} serves no model {model!r}. It serves: {', '.join(sorted(names))}")
-    turns = question_turns(text, names[model], mode)
-    yield from _stream(base_url, model, turns, {"max_tokens": max_tokens, "temperature": temperature, "seed": seed})
+    return names[model]
+
+
+def stream_chat(
+    base_url: str, model: str, turns: Sequence[Mapping[str, str]], *, api_key: str = NO_KEY, **sampling: Any
+) -> Iterator[Piece]:
+    """Stream the model's next turn.
+
+    Raises:
+        ServeError: the endpoint refuses or fails.
+    """
+    given = {key: value for key, value in sampling.items() if value is not None}
+    settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **given}
+    extra = {key: settings.pop(key) for key in ("thinking_budget",) if key in settings}
+    try:
+        stream = _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(
+            model=model, messages=list(turns), stream=True, extra_body=extra or None, **settings
+        )
+        for chunk in stream:
+            delta = chunk.choices[0].delta if chunk.choices else None
+            if delta and (reasoning := getattr(delta, "reasoning_content", None)):
+                yield Piece(reasoning, is_reasoning=True)
+            if delta and delta.content:
+                yield Piece(delta.content)
+    except openai.APIError as error:
+        raise ServeError(f"{model} at {base_url} failed: {error.message}") from error
 
 
 def question_turns(text: str, metadata: Mapping[str, Any], mode: str = "") -> list[dict[str, str]]:
@@ -46,35 +86,28 @@ def question_turns(text: str, metadata: Mapping[str, Any], mode: str = "") -> li
     Raises:
         ServeError: the model does not know the mode.
     """
-    template = str(metadata.get("template") or "{problem}")
-    lines = [str(metadata.get("system") or ""), mode_line(metadata.get("modes") or {}, mode)]
-    system = "\n".join(filter(None, lines))
-    turns = [{"role": "system", "content": system}] if system else []
-    return [*turns, {"role": "user", "content": template.replace("{problem}", text)}]
+    template, modes = str(metadata.get("template") or "{problem}"), metadata.get("modes") or {}
+    turns = [{"role": "system", "content": str(metadata["system"])}] if metadata.get("system") else []
+    turns.append({"role": "user", "content": template.replace("{problem}", text)})
+    return in_mode(turns, mode_line(modes, mode) if mode else next(iter(modes.values()), ""))
 
 
-def mode_line(modes: Mapping[str, str], mode: str) -> str:
-    """What asks for a mode, the first where none is named; empty for a model that knows none.
+def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, Any]]:
+    """Metadata of every served model by name; empty if nothing answers at `base_url`.
 
     Raises:
-        ServeError: the model does not know the mode.
+        ServeError: the key is refused.
     """
-    if mode and mode not in modes:
-        known = ", ".join(modes) or "none: it was trained on a mix without modes"
-        raise ServeError(f"the model has no mode {mode!r}. Its modes: {known}")
-    return modes[mode] if mode else next(iter(modes.values()), "")
-
-
-def served_models(base_url: str) -> dict[str, dict[str, Any]]:
-    """Metadata of every served model by name; empty if nothing answers at `base_url`."""
     try:
-        models = _client(base_url, timeout_s=10.0).models.list().data
+        models = _client(base_url, api_key, timeout_s=10.0).models.list().data
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise ServeError(f"{base_url} asks for an API key: set {KEY_VARIABLE}") from error
     except (openai.APIConnectionError, openai.APIStatusError):
         return {}
     return {model.id: dict(getattr(model, "metadata", None) or {}) for model in models}
 
 
-def first_answers(base_url: str, models: Sequence[str]) -> None:
+def first_answers(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None:
     """Have every model write one token.
 
     Raises:
@@ -83,7 +116,7 @@ def first_answers(base_url: str, models: Sequence[str]) -> None:
 
     def answer(model: str) -> None:
         try:
-            _client(base_url, timeout_s=FIRST_ANSWER_TIMEOUT_S).chat.completions.create(
+            _client(base_url, api_key, timeout_s=FIRST_ANSWER_TIMEOUT_S).chat.completions.create(
                 model=model, messages=[{"role": "user", "content": "1"}], max_tokens=1, temperature=0.0, seed=0
             )
         except openai.APIError as error:
@@ -93,23 +126,6 @@ def first_answers(base_url: str, models: Sequence[str]) -> None:
         list(pool.map(answer, models))
 
 
-def _stream(
-    base_url: str, model: str, turns: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
-) -> Iterator[str]:
-    try:
-        stream = _client(base_url, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(
-            model=model,
-            messages=list(turns),
-            stream=True,
-            **{key: value for key, value in sampling.items() if value is not None},
-        )
-        for chunk in stream:
-            if chunk.choices and chunk.choices[0].delta.content:
-                yield chunk.choices[0].delta.content
-    except openai.APIError as error:
-        raise ServeError(f"{model} at {base_url} failed: {error}") from error
-
-
-def _client(base_url: str, *, timeout_s: float) -> openai.OpenAI:
-    # The key is required by the client and read by nobody; waiting is the callers' business.
-    return openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", timeout=timeout_s, max_retries=0)
+def _client(base_url: str, api_key: str, *, timeout_s: float) -> openai.OpenAI:
+    # Waiting and trying again is the callers' business.
+    return openai.OpenAI(base_url=f"{base_url}/v1", api_key=api_key, timeout=timeout_s, max_retries=0)

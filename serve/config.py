@@ -12,11 +12,17 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from serve.keys import Key
+from serve.limits import Limits
+from serve.reasoning import Delimiters
+
 APP = "students"
 """Name of the Serve application."""
 
 ENGINE_PREFIX = "engine:"
 """What the name of an engine's Serve deployment starts with."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -44,6 +50,15 @@ class Endpoint(BaseModel):
 
     metadata: dict[str, str | float | dict[str, str]] = Field(default_factory=dict)
     """Shown with the model under /v1/models."""
+
+    reasoning: Delimiters | None = None
+    """What opens and closes its reasoning; none: everything that it writes is the answer."""
+
+    @property
+    def modes(self) -> dict[str, str]:
+        """Mode -> the line that asks for it, as the metadata tell; empty for a model that knows none."""
+        modes = self.metadata.get("modes")
+        return modes if isinstance(modes, dict) else {}
 
     @field_validator("name")
     @classmethod
@@ -88,13 +103,51 @@ class ServeConfig(BaseModel):
     """Sequences that one engine computes at the same time."""
 
     max_ongoing: int = Field(256, ge=1)
-    """Requests that one engine accepts at the same time; further ones wait before it."""
+    """Requests that one replica of an engine takes at the same time, computed or queued; further ones are told to come
+    again (429)."""
+
+    min_replicas: int = Field(1, ge=0)
+    """Replicas of every engine that are always up; 0 stops an engine that nobody asks."""
+
+    max_replicas: int = Field(1, ge=1)
+    """Replicas of an engine under load."""
+
+    target_ongoing: int = Field(32, ge=1)
+    """Requests per replica that autoscaling aims at."""
+
+    drain_s: float = Field(60.0, gt=0)
+    """Seconds that a replica which is to go has for the requests it holds."""
+
+    limits: Limits = Limits()
+    """Bounds of every request."""
+
+    keys: tuple[Key, ...] = ()
+    """Who may ask; none is allowed on a loopback address only."""
 
     startup_deadline_s: float = Field(600.0, gt=0)
     """Seconds until every endpoint must answer."""
 
     engine_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are."""
+
+    @property
+    def is_autoscaled(self) -> bool:
+        """Whether the number of replicas follows the load."""
+        return (self.min_replicas, self.max_replicas) != (1, 1)
+
+    @model_validator(mode="after")
+    def _validate_replicas(self) -> "ServeConfig":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas = {self.min_replicas} is above max_replicas = {self.max_replicas}: lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _validate_door(self) -> "ServeConfig":
+        if problem := open_door(self.host, self.keys):
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _validate_engine_kwargs(self) -> "ServeConfig":
@@ -103,6 +156,16 @@ class ServeConfig(BaseModel):
                 f"engine_kwargs may not hold {', '.join(reserved)}: endpoints and the fields of serve decide them"
             )
         return self
+
+
+def open_door(host: str, keys: Sequence[Key]) -> str:
+    """Why an address may not be listened on without keys; empty where it may."""
+    if keys or host in LOOPBACK:
+        return ""
+    return (
+        f"host {host} lets other machines in and there are no API keys: make one with `python -m serve.keys NAME` and "
+        "pass its file with --keys, or listen on 127.0.0.1"
+    )
 
 
 class Adapter(NamedTuple):

@@ -7,15 +7,21 @@ import glob
 import logging
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serve.client import first_answers, served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.errors import ServeError
+from serve.keys import NO_KEY, Key, hash_key
+from serve.probe import Probe, run_probes
+
+if TYPE_CHECKING:
+    from serve.ingress import Checker
 
 POLL_S = 0.5
 PROXY_GRACE_S = 30.0
@@ -36,9 +42,12 @@ def deploy(
     *,
     on_progress: Callable[[Progress], None] | None = None,
     log_dir: str | None = None,
+    checker: "Checker | None" = None,
+    probes: Sequence[Probe] = (),
 ) -> str:
     """Serve `endpoints` and return the base URL, without the trailing /v1.
 
+    `checker` gives the page problems with verdicts. `probes` are asked last; a model that fails one is not served.
     `log_dir` is the Ray session's log folder, to be named in an error.
 
     Raises:
@@ -47,12 +56,13 @@ def deploy(
     """
     specs = group_engines(endpoints)
     started = time.monotonic()
-    config = config.model_copy(update={"port": _running_port(config) or _free_port(config)})
+    api_key, config = _own_key(config.model_copy(update={"port": _running_port(config) or _free_port(config)}))
     with _quiet_libraries():
         try:
-            _start(endpoints, config)
+            _start(endpoints, config, checker)
             _wait_for_engines(specs, config, _Clock(started, on_progress), log_dir)
-            _wait_for_answers(endpoints, config)
+            _wait_for_answers(endpoints, config, api_key)
+            run_probes(base_url(config), probes, api_key)
         except BaseException:  # also Ctrl-C: half-started engines would hold their memory
             undeploy()
             raise
@@ -85,14 +95,14 @@ class _Clock(NamedTuple):
             self.on_progress(Progress(ready, total, self.elapsed_s))
 
 
-def _start(endpoints: Sequence[Endpoint], config: ServeConfig) -> None:
+def _start(endpoints: Sequence[Endpoint], config: ServeConfig, checker: "Checker | None") -> None:
     from ray import serve as ray_serve
 
     # Before the import below, which takes seconds: the controller and the proxy start meanwhile.
     ray_serve.start(http_options={"host": config.host, "port": config.port})
     from serve.app import build_app
 
-    target = ray_serve.RunTarget(target=build_app(endpoints, config), name=APP, route_prefix="/")
+    target = ray_serve.RunTarget(target=build_app(endpoints, config, checker), name=APP, route_prefix="/")
     ray_serve.run_many([target], wait_for_applications_running=False)
 
 
@@ -173,10 +183,19 @@ def _last_line(message: str) -> str:
     return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no reason given")
 
 
-def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig) -> None:
+def _own_key(config: ServeConfig) -> tuple[str, ServeConfig]:
+    """A key for the checks after deployment, where keys are asked for; it is never shown and ends with the endpoint."""
+    if not config.keys:
+        return NO_KEY, config
+    api_key = secrets.token_urlsafe(32)
+    own = Key(name="deployment-checks", sha256=hash_key(api_key))
+    return api_key, config.model_copy(update={"keys": (*config.keys, own)})
+
+
+def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig, api_key: str) -> None:
     names = [endpoint.name for endpoint in endpoints]
     deadline = time.monotonic() + PROXY_GRACE_S
-    while set(served_models(base_url(config))) != set(names):
+    while set(served_models(base_url(config), api_key)) != set(names):
         if time.monotonic() > deadline:
             raise ServeError(
                 f"the engines run, but {base_url(config)} does not list them after {PROXY_GRACE_S:g} s: "
@@ -184,7 +203,7 @@ def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig) -> Non
             )
         time.sleep(POLL_S)
     # One token each loads the adapter, the chat template and the kernels before a user waits for them.
-    first_answers(base_url(config), names)
+    first_answers(base_url(config), names, api_key)
 
 
 def _running_port(config: ServeConfig) -> int | None:

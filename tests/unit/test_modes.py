@@ -7,7 +7,6 @@ import pytest
 
 from distill.config_teachers import ChatFormat
 from distill.evaluate import Evaluated, endpoints, evaluated_models, items, request_rows, same_weights, waves
-from distill.launch import chat_card
 from distill.mix.filters import USABLE
 from distill.mix.stage import filtered_index, mix_stage, mode_tokens
 from distill.models import ResolvedModel
@@ -16,6 +15,7 @@ from distill.render import with_mode
 from distill.report.scores import expected_models, trained_models
 from distill.run_dir import RunDir
 from distill.schema import Example
+from distill.serving import chat_card
 from distill.stages import stage_configs
 from serve.client import question_turns
 from serve.errors import ServeError

@@ -7,6 +7,7 @@ import pytest
 from serve.config import ServeConfig
 from serve.deploy import _free_port, base_url
 from serve.errors import ServeError
+from serve.keys import Key
 
 
 def test_a_port_that_another_program_holds_is_refused_with_the_way_out() -> None:
@@ -23,4 +24,7 @@ def test_port_0_takes_a_free_one() -> None:
 
 
 def test_an_endpoint_that_listens_everywhere_is_reached_on_the_loopback_address() -> None:
-    assert base_url(ServeConfig(host="0.0.0.0", port=8123)) == "http://127.0.0.1:8123"
+    assert (
+        base_url(ServeConfig(host="0.0.0.0", port=8123, keys=[Key(name="a", sha256="0" * 64)]))
+        == "http://127.0.0.1:8123"
+    )

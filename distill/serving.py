@@ -1,0 +1,278 @@
+"""`distill serve`: a run's students and their untouched selves behind one address, or as a file that deploys them."""
+
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.session import Device
+from distill.config import Recipe
+from distill.errors import InputError
+from distill.evaluate import Evaluated, evaluated_models, mode_name, same_weights, serve_config
+from distill.grading import GraderPool, grade_request
+from distill.launch import load_run_recipe, log_path, sample_problem
+from distill.models import load_tokenizer
+from distill.render import chat_messages, prompt_text, with_mode
+from distill.run import Run
+from distill.run_dir import RunDir
+from distill.schema import Prompt, Score, Verdict, seed_for
+from distill.teachers.pools import sampling_params
+from distill.terminal import quiet
+from distill.train import cells
+from serve.config import Endpoint, open_door
+from serve.config_file import config_file
+from serve.keys import Key
+from serve.probe import Probe
+from serve.proxy import use_clean_headers
+from serve.reasoning import Delimiters
+
+MAX_PAGE_PROBLEMS = 50
+"""Problems per benchmark that the page offers."""
+
+PROBES_PER_MODEL = 3
+
+
+@dataclass(frozen=True)
+class ServeRequest:
+    """What the command line asks of `distill serve`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    names: tuple[str, ...] = ()
+    """Models to serve; empty means all of the run."""
+    keys: tuple[Key, ...] = ()
+    """Who may ask; empty means everybody on this machine."""
+
+
+def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
+    """`distill serve`: until Ctrl-C."""
+    from serve.deploy import deploy, undeploy
+
+    if problem := open_door(request.host, request.keys):
+        raise InputError(problem)
+    use_clean_headers()
+    recipe = load_run_recipe(run_dir)
+    with quiet(log_path(run_dir)) as console, ExitStack() as resources:
+        current = Run(recipe, Path.cwd(), run_dir, console, resources)
+        models, endpoints = run_endpoints(current, request.names)
+        address = {"host": request.host, "port": request.port, "keys": request.keys}
+        config = serve_config(recipe.serve, current.session.device, **serving_settings(recipe), **address)
+        console.print(f"  [dim]starting {', '.join(endpoint.name for endpoint in endpoints)} ...[/]")
+        url = deploy(
+            endpoints,
+            config,
+            log_dir=current.session.log_dir,
+            checker=BenchmarkChecker.of(recipe, run_dir),
+            probes=run_probes(recipe, run_dir, models, endpoints),
+        )
+        console.print(f"{url}/v1 answers the OpenAI protocol; {url} is a page to talk to them. Models:", markup=False)
+        for endpoint in endpoints:
+            modes = f"   modes: {', '.join(endpoint.modes)}" if endpoint.modes else ""
+            console.print(f"  {endpoint.name}{modes}", markup=False)
+        name = next((endpoint.name for endpoint in endpoints if "@" in endpoint.name), endpoints[-1].name)
+        console.print(f'\ndistill ask {name} "{sample_problem(recipe, run_dir)}" --url {url}', markup=False)
+        console.print("Ctrl-C stops it")
+        wait_for_stop()
+        console.print("stopping")
+        undeploy()
+    return 0
+
+
+def write_config(run_dir: RunDir, request: ServeRequest, target: Path) -> int:
+    """`distill serve --write-config`: a Serve config file, for clusters that see the same folders."""
+    recipe = load_run_recipe(run_dir)
+    with quiet(log_path(run_dir)) as console, ExitStack() as resources:
+        _, endpoints = run_endpoints(Run(recipe, Path.cwd(), run_dir, console, resources), request.names)
+        # Where it will run is not known here; a recipe that does not say "cpu" means a cluster with GPUs.
+        device: Device = "cpu" if recipe.device == "cpu" else "gpu"
+        config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
+        content = config_file(endpoints, config.model_copy(update={"host": request.host}))
+        target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        console.print(f"{target}: `serve deploy {target}` starts {len(endpoints)} models", markup=False)
+    return 0
+
+
+def serving_settings(recipe: Recipe) -> dict[str, Any]:
+    """What users of an endpoint meet and an evaluation does not: replicas and limits."""
+    section = recipe.serve
+    return {
+        "min_replicas": section.min_replicas,
+        "max_replicas": section.max_replicas,
+        "target_ongoing": section.target_requests,
+        "max_ongoing": section.max_requests,
+        "limits": section.limits,
+    }
+
+
+def run_endpoints(current: Run, names: Sequence[str]) -> tuple[list[Evaluated], list[Endpoint]]:
+    """The models of a run that are to be served, and how."""
+    recipe, run_dir = current.recipe, current.run_dir
+    models = choose_models(evaluated_models(recipe, current.models, run_dir), names)
+    first = same_weights(models)
+    models = [model for model in models if first[model.name] == model.name]
+    delimiters = {source: run_delimiters(recipe, source) for source in {model.source for model in models}}
+    return models, [
+        model.endpoint.model_copy(
+            update={"metadata": model_card(recipe, run_dir, model), "reasoning": delimiters[model.source]}
+        )
+        for model in models
+    ]
+
+
+def run_delimiters(recipe: Recipe, source: str) -> Delimiters | None:
+    """What opens and closes the reasoning of a run's models; none where the recipe says that nothing does."""
+    end = recipe.evaluate.reasoning_end
+    if not end:
+        return None
+    start = opening_of(end)
+    asked = prompt_text(load_tokenizer(source), chat_messages("?", recipe.student_chat))
+    return Delimiters(start=start, end=end, is_open=asked.rstrip().endswith(start))
+
+
+def opening_of(end: str) -> str:
+    """The delimiter that `end` closes, by its look: `</think>` -> `<think>`."""
+    return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
+
+
+def model_card(recipe: Recipe, run_dir: RunDir, model: Evaluated) -> dict[str, Any]:
+    """What /v1/models tells: how the model wants to be asked, where it comes from, what it scored (in each mode)."""
+    student, _, mix = model.served_name.partition("@")
+    chat = chat_card(recipe, model.served_name)
+    card: dict[str, Any] = {**chat, "run": recipe.name, "student": student, "weights": model.key}
+    manifest = run_dir.read_manifest("mix")
+    if mix and manifest is not None:
+        card |= {"mix": mix, "mix_manifest": manifest.key}
+    for mode in chat.get("modes", {"": ""}):
+        scores = accuracies(recipe, run_dir, mode_name(model.served_name, mode))
+        card |= {mode_name(f"accuracy:{name}", mode): value for name, value in scores.items()}
+    return card
+
+
+def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
+    """Share of correct answers per benchmark, of those that could be judged; no entry where there is no score."""
+    found = {}
+    for benchmark in recipe.evaluate.benchmarks:
+        table = run_dir.read_table("evaluate", name, f"{benchmark}.parquet", row_type=Score, columns=("verdict",))
+        verdicts = [verdict for verdict in table.column("verdict").to_pylist() if verdict != Verdict.ERROR]
+        if verdicts:
+            found[benchmark] = round(verdicts.count(Verdict.CORRECT) / len(verdicts), 4)
+    return found
+
+
+def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
+    """How a student wants to be asked, for whoever asks it by hand: `distill ask` reads it under /v1/models."""
+    chat = recipe.student_chat
+    mix = {cell.name: cell.mix for cell in cells(recipe)}.get(name)
+    lines = {one.name: {str(mode): line for mode, line in one.modes.items()} for one in recipe.mixes}
+    said = {"template": chat.template, "system": chat.system, "modes": lines.get(mix or "")}
+    return {key: value for key, value in said.items() if value}
+
+
+def choose_models(models: Sequence[Evaluated], names: Sequence[str]) -> list[Evaluated]:
+    """The models to serve: those named, or all that are trained and their untouched selves.
+
+    Raises:
+        InputError: a name that the run does not have, or a student that is not trained yet.
+    """
+    known: dict[str, Evaluated] = {}
+    for model in models:
+        known.setdefault(model.served_name, model)  # of a student with modes the first
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"the run has no student {unknown[0]!r} -> it has: {', '.join(known)}")
+    chosen = [known[name] for name in names] or list(known.values())
+    missing = [model.served_name for model in chosen if not model.key]
+    if missing:
+        raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run first")
+    return chosen
+
+
+@dataclass(frozen=True)
+class BenchmarkChecker:
+    """A run's benchmark problems and its verifier, for the page. Travels to the ingress; starts its worker there."""
+
+    by_id: Mapping[str, tuple[str, Prompt]]
+    """prompt_id -> benchmark and prompt."""
+    reasoning_end: str
+    graders: list[GraderPool] = field(default_factory=list)
+    """Filled at the first verdict."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, run_dir: RunDir) -> "BenchmarkChecker":
+        """The first problems of every benchmark of a run."""
+        by_id = {
+            prompt.prompt_id: (name, prompt)
+            for name in recipe.evaluate.benchmarks
+            for prompt in benchmark_prompts(run_dir, name)[:MAX_PAGE_PROBLEMS]
+        }
+        return cls(by_id, recipe.evaluate.reasoning_end)
+
+    def problems(self) -> list[dict[str, str]]:
+        """What the page offers."""
+        return [
+            {"id": prompt_id, "benchmark": name, "problem": prompt.problem}
+            for prompt_id, (name, prompt) in self.by_id.items()
+        ]
+
+    def verdict(self, problem_id: str, completion: str, finish_reason: str) -> dict[str, str]:
+        """The verifier's verdict on a completion, and the reference answer."""
+        _, prompt = self.by_id[problem_id]
+        if not self.graders:
+            self.graders.append(GraderPool())
+        asked = grade_request(prompt, completion, finish_reason=finish_reason, reasoning_end=self.reasoning_end)
+        (grade,) = self.graders[0].grade_batch([asked])
+        return {"verdict": grade.verdict, "expected": prompt.reference, "extracted": grade.extracted}
+
+
+def benchmark_prompts(run_dir: RunDir, name: str) -> list[Prompt]:
+    """The prompts of one benchmark of a run."""
+    table = run_dir.read_table("prompts", "benchmarks", f"{name}.parquet", row_type=Prompt)
+    return [Prompt(**row) for row in table.to_pylist()]
+
+
+def run_probes(
+    recipe: Recipe, run_dir: RunDir, models: Sequence[Evaluated], endpoints: Sequence[Endpoint]
+) -> list[Probe]:
+    """Questions whose answers the evaluation has kept: the shortest of the first benchmark; none if it was sampled."""
+    if recipe.evaluate.sampling.temperature > 0:
+        return []
+    name = recipe.evaluate.benchmarks[0]
+    prompts = {prompt.prompt_id: prompt for prompt in benchmark_prompts(run_dir, name)}
+    asked = [(model, endpoint.reasoning) for model, endpoint in zip(models, endpoints, strict=True)]
+    return [probe for model, delimiters in asked for probe in _probes(recipe, run_dir, model, delimiters, prompts)]
+
+
+def _probes(
+    recipe: Recipe, run_dir: RunDir, model: Evaluated, delimiters: Delimiters | None, prompts: Mapping[str, Prompt]
+) -> list[Probe]:
+    benchmark, chat = recipe.evaluate.benchmarks[0], with_mode(recipe.student_chat, model.line)
+    table = run_dir.read_table("evaluate", model.name, f"{benchmark}.parquet", row_type=Score)
+    rows = [Score(**row) for row in table.to_pylist()]
+    answered = [row for row in rows if row.completion and row.prompt_id in prompts]
+    shortest = sorted(answered, key=lambda row: (row.completion_tokens, row.prompt_id))[:PROBES_PER_MODEL]
+    return [
+        Probe(
+            model=model.served_name,
+            messages=chat_messages(prompts[row.prompt_id].problem, chat),
+            sampling=sampling_params(recipe.evaluate.sampling, seed_for(recipe.seed, row.prompt_id, row.sample_index)),
+            expected=row.completion,
+            delimiters=delimiters,
+        )
+        for row in shortest
+    ]
+
+
+def wait_for_stop() -> None:
+    """Until Ctrl-C or a polite kill."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
+    try:
+        while not stopped.wait(1.0):
+            pass
+    except KeyboardInterrupt:
+        return

@@ -1,0 +1,41 @@
+"""Endpoints as a Serve config file: what `serve deploy` and a KubeRay RayService take. Imports no Ray."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serve.config import APP, Endpoint, ServeConfig
+from serve.keys import KEYS_VARIABLE, load_keys
+
+IMPORT_PATH = "serve.app:from_config_file"
+
+
+def config_file(endpoints: Sequence[Endpoint], config: ServeConfig) -> dict[str, Any]:
+    """The file's content. Keys are never in it: the deployment reads them from `KEYS_VARIABLE`."""
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": config.host, "port": config.port},
+        "applications": [
+            {
+                "name": APP,
+                "route_prefix": "/",
+                "import_path": IMPORT_PATH,
+                "args": {
+                    "endpoints": [endpoint.model_dump(mode="json", exclude_defaults=True) for endpoint in endpoints],
+                    "config": config.model_dump(mode="json", exclude_defaults=True, exclude={"keys"}),
+                },
+            }
+        ],
+    }
+
+
+def read_arguments(
+    arguments: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[tuple[Endpoint, ...], ServeConfig]:
+    """Endpoints and settings of a deployment of that file.
+
+    Raises:
+        ValueError: they are wrong, or other machines are let in without keys.
+    """
+    keys = load_keys(None, environment.get(KEYS_VARIABLE))
+    config = ServeConfig.model_validate({**arguments["config"], "keys": keys})
+    return tuple(Endpoint.model_validate(endpoint) for endpoint in arguments["endpoints"]), config

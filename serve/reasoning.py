@@ -1,0 +1,185 @@
+"""Reasoning apart from the answer, as `reasoning_content` and `content`, and reasoning that ends when its budget does.
+
+Delimiters are text, not tokens: a student writes those that its traces had, whatever its tokenizer makes of them. Pure.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Delimiters(BaseModel):
+    """What opens and closes a model's reasoning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: str = Field("<think>", min_length=1)
+    """What a completion begins with if it reasons; one that begins otherwise is all answer."""
+
+    end: str = Field("</think>", min_length=1)
+    """What ends the reasoning; the first one counts."""
+
+    is_open: bool = False
+    """The chat template has opened the reasoning already: a completion begins inside it."""
+
+
+class Split(NamedTuple):
+    """A piece of text by where it belongs."""
+
+    reasoning: str = ""
+    content: str = ""
+
+
+class Splitter:
+    """Splits one completion, piece by piece; text that may still become a delimiter is held back."""
+
+    def __init__(self, delimiters: Delimiters) -> None:
+        self._delimiters = delimiters
+        self._state = "start"
+        self._held = ""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the reasoning has begun and not ended."""
+        is_open = self._state == "start" and self._delimiters.is_open
+        return is_open or self._state in ("reasoning_start", "reasoning")
+
+    def feed(self, text: str) -> Split:
+        """The parts of the text so far that are certain by now and were not given before."""
+        self._held += text
+        reasoning = ""
+        if self._state == "start":
+            self._begin()
+        self._skip_newlines("reasoning_start", "reasoning")
+        if self._state == "reasoning":
+            reasoning = self._reason()
+        self._skip_newlines("answer_start", "answer")
+        content = self._take(len(self._held)) if self._state == "answer" else ""
+        return Split(reasoning, content)
+
+    def finish(self) -> Split:
+        """What was held back, once no more text comes."""
+        rest = self._take(len(self._held))
+        return Split(reasoning=rest) if self.is_reasoning else Split(content=rest)
+
+    def _begin(self) -> None:
+        text, start = self._held.lstrip(), self._delimiters.start
+        if text.startswith(start):
+            self._held = text.removeprefix(start)
+            self._state = "reasoning_start"
+        elif not start.startswith(text):
+            self._state = "reasoning_start" if self._delimiters.is_open else "answer"
+
+    def _skip_newlines(self, state: str, following: str) -> None:
+        """Leave `state`, in which newlines count for nothing, for `following` once there is something else."""
+        if self._state == state:
+            self._held = self._held.lstrip("\n")
+            self._state = following if self._held else state
+
+    def _reason(self) -> str:
+        end = self._delimiters.end
+        before, found, after = self._held.partition(end)
+        if found:
+            self._state, self._held = "answer_start", after
+            return before
+        return self._take(len(self._held) - _overlap(self._held, end))
+
+    def _take(self, num_chars: int) -> str:
+        taken, self._held = self._held[:num_chars], self._held[num_chars:]
+        return taken
+
+
+def _overlap(text: str, delimiter: str) -> int:
+    """Length of the longest end of `text` that `delimiter` begins with."""
+    longest = min(len(text), len(delimiter) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(delimiter[:size])), 0)
+
+
+def split(text: str, delimiters: Delimiters) -> Split:
+    """A whole completion at once."""
+    splitter = Splitter(delimiters)
+    first, rest = splitter.feed(text), splitter.finish()
+    return Split(first.reasoning + rest.reasoning, first.content + rest.content)
+
+
+class StreamSplitter:
+    """Splits the events of one chat stream, whatever the number of choices."""
+
+    def __init__(self, delimiters: Delimiters) -> None:
+        self._delimiters = delimiters
+        self._splitters: dict[int, Splitter] = {}
+
+    def rewrite(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The event with `reasoning_content` and `content` in place of text that is not split yet."""
+        for choice in event.get("choices", ()):
+            splitter = self._splitters.setdefault(choice["index"], Splitter(self._delimiters))
+            delta = choice["delta"]
+            parts = splitter.feed(delta.get("content") or "")
+            if choice.get("finish_reason"):
+                rest = splitter.finish()
+                parts = Split(parts.reasoning + rest.reasoning, parts.content + rest.content)
+            if parts.reasoning:
+                delta["reasoning_content"] = parts.reasoning
+            if "content" in delta or parts.content:
+                delta["content"] = parts.content
+        return event
+
+
+def parse_events(text: str) -> list[dict[str, Any]]:
+    """The JSON events of a piece of a server-sent stream, without the closing [DONE]."""
+    lines = (line.removeprefix("data:").strip() for line in text.split("\n\n") if line.startswith("data:"))
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def format_event(event: Mapping[str, Any]) -> str:
+    """One event as it is sent."""
+    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+
+# The budget. A request with `thinking_budget` is put to the engine in two goes where one does not do: the reasoning, at
+# most so long; then, from the closed reasoning on, the answer.
+
+
+def first_go(fields: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """The request for the reasoning alone."""
+    asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    kept = {key: value for key, value in fields.items() if key not in ("max_completion_tokens", "thinking_budget")}
+    return kept | {"max_tokens": min(budget, asked) if asked else budget}
+
+
+def second_go(
+    fields: Mapping[str, Any], text: str, *, used_tokens: int, finish_reason: str, delimiters: Delimiters
+) -> dict[str, Any] | None:
+    """The request that goes on from `text`; none if the first go has ended by itself or used all its tokens.
+
+    `used_tokens`: completion tokens of the first go. Reasoning that is still open is closed.
+    """
+    asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
+    if finish_reason != "length" or (asked is not None and used_tokens >= asked):
+        return None
+    kept = {key: value for key, value in fields.items() if key not in ("max_completion_tokens", "thinking_budget")}
+    turns: Sequence[Mapping[str, Any]] = fields["messages"]
+    begun = text + closing(text, delimiters)
+    go = kept | {
+        "messages": [*turns, {"role": "assistant", "content": begun}],
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+    }
+    return go if asked is None else go | {"max_tokens": asked - used_tokens}
+
+
+def closing(text: str, delimiters: Delimiters) -> str:
+    """What closes the reasoning of a completion that was cut; empty where it does not reason (any more)."""
+    splitter = Splitter(delimiters)
+    splitter.feed(text)
+    return f"\n{delimiters.end}\n\n" if splitter.is_reasoning else ""
+
+
+def add_usage(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> dict[str, int]:
+    """Tokens of both goes: the prompt counts once, what the second go was handed counts as written."""
+    first, second = first or {}, second or {}
+    prompt = int(first.get("prompt_tokens", 0))
+    completion = int(first.get("completion_tokens", 0)) + int(second.get("completion_tokens", 0))
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -1,0 +1,289 @@
+"""Who is let in, with what, and what the others are told: the door before a fake upstream. No server and no Ray."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from serve.door import Door, DoorSettings
+from serve.keys import Key, hash_key
+from serve.limits import Limits
+from serve.proxy import CleanHeaders
+from serve.refusal import Refusal
+
+SECRET = "sk-distill-alice"
+MESSAGES = [{"role": "user", "content": "1 + 1?"}]
+CHAT = {"model": "m", "messages": MESSAGES}
+CHAT_PATH = "/v1/chat/completions"
+
+
+class Upstream:
+    """Answers with what it was sent; waits while `gate` is closed; fails as told."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.headers: dict[str, str] = {}
+        self.bodies: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.bodies.append(json.loads(body) if body else None)
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body or b"{}"})
+
+
+def settings(**changes: Any) -> DoorSettings:
+    return DoorSettings.model_validate(
+        {"engines": {"m": "e", "m@mix": "e", "other": "f"}, "max_per_engine": 2} | changes
+    )
+
+
+def alice(**changes: Any) -> Key:
+    return Key(name="alice", sha256=hash_key(SECRET), **changes)
+
+
+def with_door(
+    test: Callable[[httpx.AsyncClient, Upstream], Any], door: DoorSettings | None = None, host: str = "localhost:8000"
+) -> Any:
+    async def run() -> Any:
+        upstream = Upstream()
+        transport = httpx.ASGITransport(app=Door(upstream, door or settings()), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            return await test(client, upstream)
+
+    return asyncio.run(run())
+
+
+def ask(door: DoorSettings | None = None, *, method: str = "POST", path: str = CHAT_PATH, **request: Any) -> Any:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> httpx.Response:
+        return await client.request(method, path, **({"json": CHAT} | request if method == "POST" else request))
+
+    return with_door(test, door)
+
+
+def bearer(key: str = SECRET) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def assert_refused(response: httpx.Response, status: int, words: str = "") -> None:
+    error = response.json()["error"]
+    assert response.status_code == status and set(error) == {"message", "type", "param", "code"}
+    assert words in error["message"]
+
+
+def test_without_keys_programs_on_this_machine_may_ask() -> None:
+    assert ask().json() == CHAT
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, bearer("wrong"), {"authorization": SECRET}, {"authorization": f"Basic {SECRET}"}]
+)
+def test_with_keys_nobody_asks_without_one(headers: dict[str, str]) -> None:
+    response = ask(settings(keys=[alice()]), headers=headers)
+    assert_refused(response, 401, "API key")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert_refused(ask(settings(keys=[alice()]), method="GET", path="/v1/models", headers=headers), 401)
+
+
+def test_a_key_opens_and_goes_no_further() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        assert (await client.post(CHAT_PATH, json=CHAT, headers=bearer())).status_code == 200
+        assert "authorization" not in upstream.headers
+
+    with_door(test, settings(keys=[alice()]))
+
+
+def test_page_and_health_need_no_key() -> None:
+    for path in ("/", "/health"):
+        assert ask(settings(keys=[alice()]), method="GET", path=path).status_code == 200
+
+
+def test_a_key_for_one_model_does_not_open_another() -> None:
+    door = settings(keys=[alice(models=["m@mix"])])
+    assert_refused(ask(door, headers=bearer()), 403, "may not ask")
+    assert ask(door, headers=bearer(), json=CHAT | {"model": "m@mix"}).status_code == 200
+
+
+def test_an_unknown_model_is_told_where_to_look() -> None:
+    assert_refused(ask(json=CHAT | {"model": "nope"}), 404, "/v1/models")
+
+
+def test_a_foreign_page_cannot_ask_through_a_browser() -> None:
+    async def rebound(client: httpx.AsyncClient, upstream: Upstream) -> httpx.Response:
+        return await client.post(CHAT_PATH, json=CHAT)
+
+    assert_refused(with_door(rebound, host="evil.example:8000"), 403, "this machine")
+    assert with_door(rebound, settings(loopback_only=False), host="models.example").status_code == 200
+    plain = {"content": json.dumps(CHAT), "headers": {"content-type": "text/plain"}, "json": None}
+    assert_refused(ask(**plain), 415, "application/json")
+
+
+def test_no_cors_header_is_ever_sent() -> None:
+    response = ask(headers={"origin": "https://evil.example"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    preflight = ask(method="OPTIONS", headers={"origin": "https://e", "access-control-request-method": "POST"})
+    assert_refused(preflight, 405)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/v1", "/v1/embeddings", "/tokenize"])
+def test_there_is_nothing_else(path: str) -> None:
+    assert_refused(ask(method="GET", path=path), 404)
+
+
+def test_a_large_body_is_refused_by_its_length_and_by_what_comes() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 4096
+
+    door = settings(limits=Limits(max_body_bytes=10_000))
+    assert_refused(ask(door, json=CHAT | {"user": "u" * 20_000}), 413, "at most 10000")
+    chunked = {"content": endless(), "json": None, "headers": {"content-type": "application/json"}}
+    assert_refused(ask(door, **chunked), 413, "10000")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    door = settings(limits=Limits(body_deadline_s=0.05))
+    response = ask(door, content=stuck(), json=None, headers={"content-type": "application/json"})
+    assert_refused(response, 408)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        ({"temperature": 9}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 101}, "at most 100 tokens"),
+        ({"max_completion_tokens": 101}, "at most 100 tokens"),
+        ({"n": 17}, "17 completions"),
+        ({"n": True}, "n:"),
+        ({"temprature": 0.5}, "temprature"),
+        ({"thinking_budget": -1}, "thinking_budget"),
+        ({"thinking_budget": 5, "n": 2}, "thinking_budget"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, Any], words: str) -> None:
+    assert_refused(ask(settings(limits=Limits(max_output_tokens=100)), json=CHAT | change), 422, words)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"\xff", b'{"model": NaN}', b'{"model": "\\ud800"}', b"[" * 100_000, b"9" * 9999],
+)
+def test_what_is_no_json_object_is_refused(body: bytes) -> None:
+    assert_refused(ask(content=body, json=None, headers={"content-type": "application/json"}), 422, "JSON")
+
+
+def test_a_long_prompt_is_refused() -> None:
+    long = CHAT | {"messages": [{"role": "user", "content": "x" * 5000}]}
+    assert_refused(ask(settings(limits=Limits(max_prompt_chars=4999)), json=long), 413, "5000 characters")
+
+
+def test_a_request_that_names_no_length_gets_the_longest_allowed() -> None:
+    assert ask(settings(limits=Limits(max_output_tokens=100))).json()["max_tokens"] == 100
+
+
+def test_headers_that_steer_the_proxy_are_dropped_and_odd_ones_refused() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        headers = {
+            "serve_multiplexed_model_id": "x",
+            "X-Request-Timeout-Seconds": "0",
+            "x-request-id": "mine",
+            "x-y": "1",
+        }
+        assert (await client.post(CHAT_PATH, json=CHAT, headers=headers)).status_code == 200
+        assert {name for name in upstream.headers if name.startswith(("x-", "serve"))} == {"x-y"}
+        odd = await client.post(CHAT_PATH, json=CHAT, headers={"x-y": b"\xff"})
+        assert_refused(odd, 400, "ASCII")
+
+    async def run() -> None:
+        upstream = Upstream()
+        transport = httpx.ASGITransport(app=CleanHeaders(upstream))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await test(client, upstream)
+
+    asyncio.run(run())
+
+
+def test_prompts_of_a_completion_count_as_choices() -> None:
+    body = {"model": "m", "prompt": ["a"] * 9, "n": 2}
+    assert_refused(ask(path="/v1/completions", json=body), 422, "18 completions")
+
+
+def test_above_capacity_it_says_at_once_when_to_come_again() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        upstream.gate.clear()
+        held = [asyncio.create_task(client.post(CHAT_PATH, json=CHAT | {"model": name})) for name in ("m", "m@mix")]
+        while len(upstream.bodies) < 2:
+            await asyncio.sleep(0)
+        refused = await asyncio.wait_for(client.post(CHAT_PATH, json=CHAT), 1)
+        assert_refused(refused, 429, "as many requests")
+        assert int(refused.headers["retry-after"]) >= 1
+        elsewhere = asyncio.create_task(client.post(CHAT_PATH, json=CHAT | {"model": "other"}))
+        while len(upstream.bodies) < 3:
+            await asyncio.sleep(0)
+        upstream.gate.set()
+        assert [r.status_code for r in await asyncio.gather(*held, elsewhere)] == [200] * 3
+        assert (await client.post(CHAT_PATH, json=CHAT)).status_code == 200, "places are given back"
+
+    with_door(test)
+
+
+def test_a_client_that_leaves_or_a_failure_gives_its_place_back() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        upstream.gate.clear()
+        gone = asyncio.create_task(client.post(CHAT_PATH, json=CHAT))
+        while not upstream.bodies:
+            await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        upstream.gate.set()
+        upstream.error = Refusal(503, "busy", retry_after_s=2)
+        for _ in range(3):
+            response = await client.post(CHAT_PATH, json=CHAT)
+            assert_refused(response, 503)
+            assert response.headers["retry-after"] == "2"
+        upstream.error = None
+        assert (await client.post(CHAT_PATH, json=CHAT)).status_code == 200
+
+    with_door(test, settings(max_per_engine=1))
+
+
+def test_a_key_may_not_open_more_than_its_own_share() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        upstream.gate.clear()
+        held = asyncio.create_task(client.post(CHAT_PATH, json=CHAT, headers=bearer()))
+        while not upstream.bodies:
+            await asyncio.sleep(0)
+        assert_refused(await client.post(CHAT_PATH, json=CHAT, headers=bearer()), 429, "1 requests open")
+        upstream.gate.set()
+        assert (await held).status_code == 200
+
+    with_door(test, settings(keys=[alice(max_in_flight=1)]))
+
+
+def test_a_refused_request_uses_nothing_of_a_keys_rate() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        assert_refused(await client.post(CHAT_PATH, json=CHAT | {"n": 0}, headers=bearer()), 422)
+        assert (await client.post(CHAT_PATH, json=CHAT, headers=bearer())).status_code == 200
+        refused = await client.post(CHAT_PATH, json=CHAT, headers=bearer())
+        assert_refused(refused, 429, "10 requests per minute")
+        assert 5 <= int(refused.headers["retry-after"]) <= 7
+
+    with_door(test, settings(keys=[alice(requests_per_minute=10)]))
