@@ -24,7 +24,7 @@ from distill.render import chat_messages, with_mode
 from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Style, Verdict, content_hash, seed_for
 from distill.teachers.pools import sampling_params
-from distill.train import Cell, cells
+from distill.train.cells import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
 STAGE = "evaluate"

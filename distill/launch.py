@@ -18,7 +18,7 @@ from distill.pipeline import run
 from distill.run_dir import RunDir
 from distill.schema import Prompt
 from distill.terminal import quiet
-from distill.train import cells
+from distill.train.cells import cells
 
 
 def launch(recipe: Recipe, base: Path, uri: str) -> int:

@@ -13,7 +13,7 @@ from distill.config import Recipe
 from distill.errors import InputError
 from distill.layout import Device
 from distill.plan import Machines
-from distill.train_fleet import GIB, cluster_nodes
+from distill.train.fleet import GIB, cluster_nodes
 
 CPUS_PER_GPU = 8
 """Of a cluster that is described by its GPUs alone."""

@@ -16,9 +16,9 @@ from distill.config import StudentConfig, TrainConfig
 from distill.errors import ConfigError, Problem
 from distill.layout import Device, Layout, choose_layout, what_would_fit
 from distill.model_shape import ModelShape
-from distill.train import Cell, worker_resources
-from distill.train_budget import num_passes, num_steps, train_flops
-from distill.train_fleet import threads_per_worker
+from distill.train.budget import num_passes, num_steps, train_flops
+from distill.train.cells import Cell, worker_resources
+from distill.train.fleet import threads_per_worker
 
 
 @dataclass(frozen=True)

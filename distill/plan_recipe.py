@@ -18,7 +18,7 @@ from distill.models import ResolvedModel
 from distill.plan import Machines, MixData, Plan, PlannedCell, plan_cells
 from distill.run_dir import RunDir
 from distill.stages import stage_states
-from distill.train import cells
+from distill.train.cells import cells
 
 
 def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines) -> Plan:

@@ -23,7 +23,7 @@ from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Verdict, seed_for
 from distill.teachers.pools import sampling_params
 from distill.terminal import quiet
-from distill.train import cells
+from distill.train.cells import cells
 from serve.config import Endpoint, open_door
 from serve.config_file import config_file
 from serve.keys import Key

@@ -15,7 +15,7 @@ from distill.grading import VERIFIER_VERSION
 from distill.judge import judge_name
 from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
-from distill.train_budget import student_identity, train_identity
+from distill.train.budget import student_identity, train_identity
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""

@@ -18,9 +18,9 @@ from distill.run_dir import RunDir
 from distill.schema import Verdict
 from distill.stages import stage_states
 from distill.teachers.shards import STAGE as GENERATE
-from distill.train import cells
-from distill.train_attempts import read_attempts
-from distill.train_metrics import read_metrics
+from distill.train.attempts import read_attempts
+from distill.train.cells import cells
+from distill.train.metrics import read_metrics
 
 COLUMNS = ["trace_id", "prompt_id", "verdict", "finish_reason"]
 

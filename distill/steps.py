@@ -30,9 +30,9 @@ from distill.run_dir import Manifest, RunDir
 from distill.schema import Example, IndexRow, Prompt, Score, Verdict, content_hash
 from distill.score import Address, Place, score_items, unscored, write_scores
 from distill.terminal import bars
-from distill.train import Cell, CellWork, cells
-from distill.train_budget import NOT_OF_CELL, student_identity, train_identity
-from distill.train_fleet import train_all
+from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
+from distill.train.cells import Cell, CellWork, cells
+from distill.train.fleet import train_all
 from distill.verify import pool_details, read_index, regrade
 from serve.batch import BatchConfig
 from serve.deploy import deploy, undeploy

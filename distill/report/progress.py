@@ -11,7 +11,7 @@ from distill.report.pools import Traces
 from distill.report.scores import Model, trained_models
 from distill.run_dir import STAGES, Manifest, RunDir
 from distill.schema import Verdict
-from distill.train_attempts import Attempt, read_attempts
+from distill.train.attempts import Attempt, read_attempts
 
 Manifests = Mapping[str, Manifest]
 WRONG = {

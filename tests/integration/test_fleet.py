@@ -22,8 +22,8 @@ from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Example, Message
 from distill.steps import train_stage
-from distill.train_attempts import read_attempts
-from distill.train_metrics import read_metrics
+from distill.train.attempts import read_attempts
+from distill.train.metrics import read_metrics
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration

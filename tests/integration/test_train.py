@@ -17,9 +17,9 @@ from distill.config import FullTune, LoraTune, StudentConfig, TrainConfig
 from distill.errors import StageError
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Example, Message
-from distill.train import Cell, CellWork, train_cell
-from distill.train_fleet import Progress, train_all
-from distill.train_metrics import StepMetrics, read_metrics
+from distill.train.cells import Cell, CellWork, train_cell
+from distill.train.fleet import Progress, train_all
+from distill.train.metrics import StepMetrics, read_metrics
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration

@@ -12,11 +12,11 @@ from distill.errors import StageError
 from distill.models import load_tokenizer
 from distill.run_dir import RunDir
 from distill.schema import Example, Message
-from distill.train_checkpoint import Checkpoints
-from distill.train_engine import CellJob, build_engine, build_loss
-from distill.train_loop import TrainingCell, prepare_process
-from distill.train_metrics import StepMetrics, read_metrics
-from distill.train_rows import load_rows
+from distill.train.checkpoint import Checkpoints
+from distill.train.engine import CellJob, build_engine, build_loss
+from distill.train.loop import TrainingCell, prepare_process
+from distill.train.metrics import StepMetrics, read_metrics
+from distill.train.rows import load_rows
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ from distill.config import StudentConfig, TrainConfig
 from distill.errors import ConfigError, InputError
 from distill.machines import described_machines
 from distill.plan import Machines, MixData, Plan, plan_cells
-from distill.train import Cell
+from distill.train.cells import Cell
 from tests.unit.test_layout import LARGE, SMALL
 
 DATA = {"long": MixData(1000, 400_000), "short": MixData(1000, 100_000)}

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from cluster.fleet import Resources
-from distill import train
 from distill.config import Recipe, StudentConfig, TrainConfig
 from distill.errors import StageError
 from distill.layout import Layout
 from distill.run_dir import Manifest, RunDir
-from distill.train import Cell, CellWork, cells
-from distill.train_checkpoint import Checkpoints
-from distill.train_fleet import Progress, as_before, remember, threads_per_worker, train_all
+from distill.train import cells as train
+from distill.train.cells import Cell, CellWork, cells
+from distill.train.checkpoint import Checkpoints
+from distill.train.fleet import Progress, as_before, remember, threads_per_worker, train_all
 
 
 def recipe(seeds: tuple[int, ...]) -> Recipe:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.run_dir import RunDir
-from distill.train_attempts import loss_recorder, note, note_begin, read_attempts, to_attempts
+from distill.train.attempts import loss_recorder, note, note_begin, read_attempts, to_attempts
 
 
 def begin(at: float, pid: int = 1) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import pytest
 
 from distill.errors import InputError
 from distill.render import IGNORED, end_of_turn, render_example
-from distill.train_audit import Audit, MaskedText, audit_rows, length_histogram, refuse_endless, tokens_after
-from distill.train_batches import TrainRow
+from distill.train.audit import Audit, MaskedText, audit_rows, length_histogram, refuse_endless, tokens_after
+from distill.train.batches import TrainRow
 from tests.integration.tiny_models import build_tokenizer
 
 TOKENIZER = build_tokenizer()

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from distill.render import IGNORED
-from distill.train_batches import (
+from distill.train.batches import (
     TrainRow,
     epoch_order,
     flatten,

@@ -7,7 +7,7 @@ import pytest
 from distill.config import LoraTune, StudentConfig, TrainConfig
 from distill.errors import StageError
 from distill.model_shape import ModelShape
-from distill.train_budget import (
+from distill.train.budget import (
     NOT_OF_CELL,
     budget_rows,
     num_passes,

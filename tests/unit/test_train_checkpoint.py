@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill.run_dir import RunDir
-from distill.train_checkpoint import MARKER, Checkpoints, reading, writing
+from distill.train.checkpoint import MARKER, Checkpoints, reading, writing
 
 
 def write(checkpoints: Checkpoints, step: int, *, is_complete: bool = True) -> Path:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distill.run_dir import RunDir
-from distill.train_metrics import MetricsLog, StepMetrics, read_metrics
+from distill.train.metrics import MetricsLog, StepMetrics, read_metrics
 
 
 def metrics(step: int) -> StepMetrics:

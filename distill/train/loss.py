@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from distill.render import IGNORED
-from distill.train_lean import make_plain
+from distill.train.lean import make_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

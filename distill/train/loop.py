@@ -30,10 +30,10 @@ from distill.errors import DistillError, StageError
 from distill.render import IGNORED, end_of_turn
 from distill.run_dir import RunDir
 from distill.schema import Dropped, seed_for
-from distill.train_attempts import note, note_begin
-from distill.train_audit import FILE as AUDIT
-from distill.train_audit import audit_rows, refuse_endless
-from distill.train_batches import (
+from distill.train.attempts import note, note_begin
+from distill.train.audit import FILE as AUDIT
+from distill.train.audit import audit_rows, refuse_endless
+from distill.train.batches import (
     TrainRow,
     flatten,
     learning_rate,
@@ -42,12 +42,12 @@ from distill.train_batches import (
     phased_step_rows,
     step_rows,
 )
-from distill.train_budget import budget_rows, num_steps, train_flops
-from distill.train_checkpoint import STATE, Checkpoints, reading, writing
-from distill.train_device import memory_gib, mfu, peak_flops
-from distill.train_engine import CellJob, build_engine, build_loss
-from distill.train_metrics import MetricsLog, StepMetrics
-from distill.train_rows import Rows, load_rows
+from distill.train.budget import budget_rows, num_steps, train_flops
+from distill.train.checkpoint import STATE, Checkpoints, reading, writing
+from distill.train.device import memory_gib, mfu, peak_flops
+from distill.train.engine import CellJob, build_engine, build_loss
+from distill.train.metrics import MetricsLog, StepMetrics
+from distill.train.rows import Rows, load_rows
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -100,7 +100,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     from distill.models import load_tokenizer
-    from distill.train_export import export_student
+    from distill.train.export import export_student
 
     clock = _Clock()
     tokenizer = load_tokenizer(job.model_path)

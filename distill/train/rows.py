@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 
 from distill.render import Rendered, render_example
 from distill.schema import Dropped, Example, arrow_schema, dropped
-from distill.train_batches import TrainRow
+from distill.train.batches import TrainRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from distill.run_dir import RunDir
-    from distill.train_engine import CellJob
+    from distill.train.engine import CellJob
 
 
 class Rows(NamedTuple):

@@ -17,7 +17,7 @@ from distill.render import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from distill.train_batches import TrainRow
+    from distill.train.batches import TrainRow
 
 FILE = "audit.json"
 NUM_BARS = 10

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distill.config import LoraTune
 from distill.errors import StageError
 from distill.schema import seed_for
-from distill.train_batches import epoch_order, steps_per_epoch
+from distill.train.batches import epoch_order, steps_per_epoch
 
 if TYPE_CHECKING:
     from distill.config import StudentConfig, TrainConfig, Tune

@@ -1,7 +1,7 @@
 """One cell: a student x mix x seed, one Ray Train run with DeepSpeed.
 
 `RUN/train/CELL/` holds `model/`, `adapter/` (LoRA), `metrics.jsonl`, `attempts.jsonl`, the workers' logs and the
-manifest, written last. The fleet of all cells is in `distill.train_fleet`.
+manifest, written last. The fleet of all cells is in `distill.train.fleet`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from cluster.fleet import Resources
 from distill.errors import StageError
 from distill.layout import Device, Layout, told_layout
 from distill.run_dir import Manifest, RunDir, now
-from distill.train_attempts import loss_recorder
-from distill.train_checkpoint import Checkpoints
+from distill.train.attempts import loss_recorder
+from distill.train.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from ray.train import TrainingFailedError
 
     from distill.config import Recipe, StudentConfig, TrainConfig
     from distill.model_shape import ModelShape
-    from distill.train_engine import CellJob
-    from distill.train_loop import Outcome
+    from distill.train.engine import CellJob
+    from distill.train.loop import Outcome
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _clear_other_attempts(work: CellWork, run_dir: RunDir) -> None:
 
 
 def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int) -> CellJob:
-    from distill.train_engine import CellJob
+    from distill.train.engine import CellJob
 
     return CellJob(
         cell=work.cell.name,
@@ -145,7 +145,7 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from distill.train_loop import train_worker
+    from distill.train.loop import train_worker
 
     worker = worker_resources(job.device, job.threads)
     return TorchTrainer(
@@ -172,7 +172,7 @@ def worker_resources(device: Device, threads: int) -> Resources:
 
 
 def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:
-    from distill.train_loop import OUTCOME, Outcome
+    from distill.train.loop import OUTCOME, Outcome
 
     path = run_dir.path("train", work.cell.name, OUTCOME)
     if not run_dir.fs.exists(path):

@@ -32,7 +32,7 @@ class StepMetrics:
     seconds: float
     tokens_per_s: float = 0.0
     flops: float | None = None
-    """Of this step, as `distill.train_budget` counts them; None where the model's sizes were not known."""
+    """Of this step, as `distill.train.budget` counts them; None where the model's sizes were not known."""
     mfu: float | None = None
     """Share of the devices' peak that these were per second; None where no peak is known, always on a CPU."""
     memory_gib: float | None = None

@@ -18,16 +18,16 @@ from distill.config import LoraTune
 from distill.errors import InputError, StageError
 from distill.models import load_tokenizer
 from distill.render import IGNORED, end_of_turn
-from distill.train_batches import TrainRow
-from distill.train_checkpoint import writing
+from distill.train.batches import TrainRow
+from distill.train.checkpoint import writing
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distill.run_dir import RunDir
-    from distill.train_engine import CellJob
-    from distill.train_loss import ResponseLoss
+    from distill.train.engine import CellJob
+    from distill.train.loss import ResponseLoss
 
 MODEL = "model"
 ADAPTER = "adapter"
@@ -102,7 +102,7 @@ def digest(tensor: torch.Tensor) -> str:
 
 def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | None:
     """The whole model in the memory of the first worker; None on the others."""
-    from distill.train_engine import build_student
+    from distill.train.engine import build_student
 
     loss: ResponseLoss = engine.module
     if job.layout.zero_stage < 3:

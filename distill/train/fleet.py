@@ -33,13 +33,13 @@ from cluster.fleet import (
     place,
 )
 from cluster.schedule import best_order
-from distill import train as cell_training
 from distill.errors import DistillError, StageError
 from distill.layout import Device, Layout
 from distill.run_dir import Manifest, RunDir
-from distill.train import CellWork, worker_resources
-from distill.train_checkpoint import Checkpoints
-from distill.train_metrics import read_metrics
+from distill.train import cells as cell_training
+from distill.train.cells import CellWork, worker_resources
+from distill.train.checkpoint import Checkpoints
+from distill.train.metrics import read_metrics
 
 if TYPE_CHECKING:
     from distill.config import TrainConfig

@@ -13,10 +13,10 @@ from torch.utils.cpp_extension import get_default_build_root
 from distill.config import LoraTune, StudentConfig, TrainConfig
 from distill.layout import BUCKET_ELEMENTS, Layout
 from distill.schema import seed_for
-from distill.train_device import wait_for_compiler
-from distill.train_layout import use_row_attention
-from distill.train_lean import make_lean
-from distill.train_loss import ResponseLoss, has_plain_head
+from distill.train.device import wait_for_compiler
+from distill.train.lean import make_lean
+from distill.train.loss import ResponseLoss, has_plain_head
+from distill.train.row_attention import use_row_attention
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -80,7 +80,7 @@ def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
 
 def build_student(job: CellJob) -> PreTrainedModel:
     """The student to train: all its weights, or frozen with an adapter on it."""
-    from distill.train_export import load_model
+    from distill.train.export import load_model
 
     torch.manual_seed(seed_for("student", job.seed))
     model = load_model(job.model_path, job.dtype)
