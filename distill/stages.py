@@ -17,8 +17,10 @@ from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
 from distill.train.budget import student_identity, train_identity
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 2
 """Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
+CLEANER_VERSION = 2
+"""Raised when the same prompts and benchmarks give other drops, so that runs with older prompts are redone."""
 MIXER_VERSION = 2
 """Raised when the same recipe and traces give other arms, so that older mixes, and no stage before them, are redone."""
 
@@ -51,6 +53,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
     students = {student.model for student in recipe.students}
     return {
         "prompts": {
+            "cleaner": CLEANER_VERSION,
             "prompts": dump["prompts"],
             "benchmarks": {
                 name: benchmark.model_dump(mode="json", exclude={"template"}) for name, benchmark in benchmarks.items()

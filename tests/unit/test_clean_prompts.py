@@ -82,6 +82,14 @@ def test_another_sign_or_another_answer_is_another_problem() -> None:
     assert content(tokens("Good! Find 5! and n! today!")) == ("5", "!", "!")
 
 
+def test_answers_of_brackets_alone_tell_problems_apart() -> None:
+    closing = "Close all brackets:"
+    assert alike(f"{closing} ( [ {{", f"{closing} ( {{ [", answers=("} ] )", "] } )")) == 0.0
+    assert alike(f"{closing} [ {{", f"{closing} [", answers=("} ]", "]")) == 0.0
+    assert alike("Which sign ends it?", "Which sign ends it ...", answers=("?", "...")) == 0.0
+    assert alike("Find the half.", "Find the  half.", answers=(r"\dfrac{1}{2}", r"$\frac{1}{2}$")) == 1.0
+
+
 def test_a_problem_that_is_wording_throughout_still_stays_once() -> None:
     copies = [f"{STORY}{'.' * number}" for number in range(40)]
     assert len(clean(copies)[0]) == 1
