@@ -8,7 +8,7 @@ Memory per worker is estimated from above, so that what is chosen fits:
 * activations kept per layer and token: inputs of the norms and of every matrix product, as in Korthikanti et al. 2022
   (equation 1), for attention that keeps no score matrix and a gated feed-forward part, without dropout. Checkpointing
   keeps each layer's input and one layer's activations;
-* logits of every position with their gradients, as if a whole micro-batch were supervised.
+* logits of one block of positions with their gradients: the loss never holds more of them (distill/train/loss.py).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ FRAGMENTATION = 1.1
 """What allocators leave unused between blocks."""
 USABLE = {"cpu": 0.95, "gpu": 0.92}
 """Share of the memory that a plan fills."""
+LOGIT_BYTES = 96 * 2**20
+"""Logits that exist at once, bytes: large enough for the matrix products to run at full speed."""
 BUCKET_ELEMENTS = {"cpu": 20_000_000, "gpu": 500_000_000}
 """ZeRO's communication buffers: what the engine is told on CPU, DeepSpeed's default on GPU."""
 MAX_MICRO_TOKENS = {"cpu": 16_384, "gpu": 32_768}
@@ -113,7 +115,7 @@ def memory_needed(
         optimizer=0.0 if layout.offload_optimizer else trained * states / (num_workers if stage else 1),
         buffers=2.0 * size * min(BUCKET_ELEMENTS[device], trained) if stage else 0.0,
         activations=float(tokens * size * _kept_per_token(shape, layout)),
-        logits=float(tokens * shape.vocab * (2 * size + 8)),
+        logits=min(float(tokens * shape.vocab * (2 * size + 8)), 3.0 * LOGIT_BYTES),
         overhead=OVERHEAD_BYTES[device],
     )
 

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from distill.layout import LOGIT_BYTES
 from distill.render import IGNORED
 from distill.train.lean import make_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LOGIT_BYTES = 96 * 2**20
-"""Logits that exist at once, bytes: large enough for the matrix products to run at full speed."""
 
 
 class HeadLoss(torch.autograd.Function):
