@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from distill.config import FullTune, LoraTune, StudentConfig, TrainConfig
 from distill.errors import StageError
+from distill.layout import Layout
 from distill.models import load_tokenizer
 from distill.run_dir import RunDir
 from distill.schema import Example, Message
@@ -60,7 +61,7 @@ def job_for(run_dir: RunDir, model: Path, tune: str) -> CellJob:
         cell="cell", key="key", run_uri=run_dir.uri, model_path=str(model), shards=tuple(run_dir.shards("mix")),
         student=StudentConfig(name="s", model="m", tune=TUNES[tune], micro_batch_size=2, zero_stage=0),
         train=TrainConfig(num_epochs=4, batch_size=8, max_length=200, checkpoint_every_steps=3),
-        seed=0, device="cpu", threads=1,
+        seed=0, device="cpu", threads=1, layout=Layout(zero_stage=0, micro_batch_size=2), num_workers=1,
     )  # fmt: skip
 
 
