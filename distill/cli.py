@@ -57,20 +57,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     recipes = f"path of a TOML file, or a shipped recipe: {', '.join(shipped_recipes())}"
+    _add_run(verbs, recipes)
+    _add_plan(verbs, recipes)
+    _add_views(verbs)
+    _add_export(verbs)
+    _add_eval(verbs)
+    _add_serve(verbs)
+    _add_ask(verbs)
+    return parser
 
+
+def _add_run(verbs: Any, recipes: str) -> None:
     run = verbs.add_parser("run", help="everything, resumable; a finished run does nothing")
     run.add_argument("recipe", metavar="RECIPE", help=recipes)
     run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
     run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
     run.set_defaults(verb=run_verb)
 
-    _add_plan(verbs, recipes)
 
+def _add_views(verbs: Any) -> None:
     report = verbs.add_parser("report", help="tables of a run, and where its report.html is")
     report.add_argument("run_dir", metavar="RUN")
     report.set_defaults(verb=report_verb)
 
-    status = verbs.add_parser("status", help="which stages of a run are done")
+    status = verbs.add_parser("status", help="how far a run is: stages, pools, arms filling, cells in training")
     status.add_argument("run_dir", metavar="RUN")
     status.set_defaults(verb=status_verb)
 
@@ -79,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     audit.add_argument("subject", metavar="SUBJECT", nargs="?", default="", help="a prompt id, a mix or STUDENT@MIX")
     audit.set_defaults(verb=audit_verb)
 
+
+def _add_export(verbs: Any) -> None:
     export = verbs.add_parser("export", help="an arm's examples for other trainers, with a card")
     export.add_argument("run_dir", metavar="RUN")
     export.add_argument("mix", metavar="MIX")
@@ -86,8 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
     export.set_defaults(verb=export_verb)
 
-    add_eval(verbs)
 
+def _add_serve(verbs: Any) -> None:
     serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
     serve.add_argument("run_dir", metavar="RUN")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -97,6 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--keys", metavar="FILE", help=f"who may ask (python -m serve.keys NAME); or {KEYS_VARIABLE}")
     serve.add_argument("--write-config", metavar="FILE", help="write what `serve deploy` takes, and serve nothing")
 
+
+def _add_ask(verbs: Any) -> None:
     ask = verbs.add_parser("ask", help="ask a served student; without a question, talk to it")
     ask.add_argument("model", metavar="MODEL", help="name of a student, for example smol-135m@mix-long")
     ask.add_argument("problem", metavar="TEXT", nargs="?")
@@ -109,11 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
     ask.add_argument("--thinking-budget", type=int, metavar="N", help="close the reasoning after so many tokens")
     ask.set_defaults(verb=ask_verb)
-    return parser
 
 
-def add_eval(verbs: Any) -> None:
-    """`distill eval` and its options."""
+def _add_eval(verbs: Any) -> None:
     score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
     score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
     score.add_argument("overrides", nargs="*", metavar="key=value", help="for example evaluate.sampling.max_tokens=999")
