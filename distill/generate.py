@@ -168,10 +168,9 @@ def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan) -> Counte
             done = min(snapshot.counts.get("prompts", 0), total)
             shown.update(f"prompts past {', '.join(sorted(names))}", done, total, describe(snapshot))
             most = generate.enough_prompts or survey.num_complete + survey.num_open
-            for mix in current.recipe.mixes:
-                shown.update(
-                    f"mix {mix.name}", min(snapshot.complete, most), most, describe_cells(mix, snapshot.complete)
-                )
+            blends = [mix for mix in current.recipe.mixes if len(mix.shares) > 1]
+            filling = "; ".join(f"{mix.name}: {describe_cells(mix, snapshot.complete)}" for mix in blends)
+            shown.update("prompts that fill every arm", min(snapshot.complete, most), most, filling)
 
         return watch(lambda: consume(jobs, survey, current), tally, deadline_s=generate.startup_deadline_s, show=show)
 
