@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill.ngrams import SHINGLE, content, gram_hash, is_wording, ngrams, tokens
+from distill.ngrams import SHINGLE, answer_tokens, content, gram_hash, is_wording, ngrams, tokens
 from distill.schema import Prompt
 
 NUM_BANDS, BAND_ROWS = 16, 4
@@ -48,7 +48,7 @@ def tell(problem: str, reference: str, common: Any) -> Told:
     words = tokens(problem)
     telling = np.unique(ngrams(words, SHINGLE)[~is_wording(words, common)])
     whole = np.array([gram_hash(words)], dtype=np.uint64)
-    key = gram_hash([*content(words), "=>", *tokens(reference)])
+    key = gram_hash([*content(words), "=>", *answer_tokens(reference)])
     return Told(key, telling if len(telling) else whole)
 
 

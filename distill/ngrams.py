@@ -18,6 +18,7 @@ TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+TOKEN_OR_MARK = re.compile(rf"(?:{TOKEN.pattern})|\S", re.VERBOSE)
 LAYOUT = re.compile(
     r"""\\[\[\]()] | \\\\(\[[^\]]*\])?         # display and inline mathematics, a new line
     | \\(?:q?quad|(?:display|text)style|left|right|[bB]igg?[lr]?|limits|nonumber|hspace\*?\{[^}]*\}
@@ -42,6 +43,11 @@ COMMON_AT_LEAST = 20
 def tokens(text: str) -> list[str]:
     """Words in lower case, numbers, and every mathematical sign by itself; layout is none of them."""
     return TOKEN.findall(LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)).lower())
+
+
+def answer_tokens(reference: str) -> list[str]:
+    """The tokens of an answer; also its braces and punctuation where it is no LaTeX, for they may be all of it."""
+    return tokens(reference) if "\\" in reference else TOKEN_OR_MARK.findall(reference.lower())
 
 
 def content(words: Sequence[str]) -> tuple[str, ...]:

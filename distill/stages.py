@@ -18,6 +18,8 @@ from distill.schema import content_hash
 
 LAYOUT_VERSION = 2
 """Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
+CLEANER_VERSION = 2
+"""Raised when the same prompts and benchmarks give other drops, so that runs with older prompts are redone."""
 MIXER_VERSION = 2
 """Raised when the same recipe and traces give other arms, so that older mixes, and no stage before them, are redone."""
 
@@ -51,6 +53,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
     train = {name: value for name, value in dump["train"].items() if name not in ("max_failures", "max_parallel_cells")}
     return {
         "prompts": {
+            "cleaner": CLEANER_VERSION,
             "prompts": dump["prompts"],
             "benchmarks": {name: benchmark.model_dump(mode="json") for name, benchmark in benchmarks.items()},
             "seed": recipe.seed,

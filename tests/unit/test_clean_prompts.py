@@ -82,6 +82,14 @@ def test_another_sign_or_another_answer_is_another_problem() -> None:
     assert content(tokens("Good! Find 5! and n! today!")) == ("5", "!", "!")
 
 
+def test_answers_of_brackets_alone_tell_problems_apart() -> None:
+    closing = "Close all brackets:"
+    assert alike(f"{closing} ( [ {{", f"{closing} ( {{ [", answers=("} ] )", "] } )")) == 0.0
+    assert alike(f"{closing} [ {{", f"{closing} [", answers=("} ]", "]")) == 0.0
+    assert alike("Which sign ends it?", "Which sign ends it ...", answers=("?", "...")) == 0.0
+    assert alike("Find the half.", "Find the  half.", answers=(r"\dfrac{1}{2}", r"$\frac{1}{2}$")) == 1.0
+
+
 def test_a_problem_that_is_wording_throughout_still_stays_once() -> None:
     copies = [f"{STORY}{'.' * number}" for number in range(40)]
     assert len(clean(copies)[0]) == 1
@@ -160,6 +168,12 @@ def test_a_story_with_other_numbers_is_no_leak_but_one_with_a_number_more_is() -
     other = story.replace("360", "1200").replace("240", "2000").replace("tram", "plane")
     assert clean([story], (other,))[0] == {story}
     assert clean([story], (f"{story} Write it as 1/2.",))[0] == set()
+
+
+def test_one_number_of_three_that_differs_makes_another_problem() -> None:
+    angle = "Find the whole number n from 0 to 180 for which the cosine of n degrees equals the cosine of 259 degrees."
+    assert clean([angle], (angle.replace("259", "568"),))[0] == {angle}
+    assert clean([angle], (f"Work without a table. {angle}",))[0] == set()
 
 
 def test_generated_problems_with_another_answer_are_other_problems() -> None:

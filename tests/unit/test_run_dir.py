@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from distill import stages
 from distill.errors import InputError
 from distill.recipe import parse_recipe
 from distill.run_dir import STAGES, Manifest, RunDir
@@ -104,6 +105,13 @@ def test_an_edited_recipe_redoes_from_the_stage_it_touches(
     expected = ["done"] * STAGES.index(first) + ["changed"] * (len(STAGES) - STAGES.index(first))
     assert [state.status for state in states.values()] == expected
     assert reason in states[first].reason
+
+
+def test_prompts_that_an_older_rule_cleaned_are_cleaned_again(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "CLEANER_VERSION", stages.CLEANER_VERSION - 1)
+    finish(run_dir, recipe_with({}))
+    monkeypatch.undo()
+    assert set(statuses(run_dir, recipe_with({})).values()) == {"changed"}
 
 
 def test_settings_that_change_no_result_make_nothing_stale(run_dir: RunDir) -> None:
