@@ -47,9 +47,9 @@ class PromptsConfig(Section):
     three words, where numbers, mathematical signs and the answer are the same. Below 0.6 some are not found. 0: off."""
     decontaminate_ngram: int = Field(default=13, ge=0, le=100)
     """A prompt is dropped that says the same as a problem of a benchmark: such runs of words, numbers and signs of this
-    length as they share cover half of the shorter one and most of its numbers, or the two are equal as a whole. A run
-    that is half wording of the task is no evidence: wording is what more than 1 % of the prompts, and more than 20,
-    share. 0: off."""
+    length as they share cover half of the shorter one, and all numbers of one stand in the other; or the two are equal
+    as a whole. A run that is half wording of the task is no evidence: wording is what more than 1 % of the prompts, and
+    more than 20, share. 0: off."""
 
 
 class JudgeConfig(Section):

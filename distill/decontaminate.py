@@ -2,8 +2,8 @@
 
 A run of tokens in common raises the suspicion (13 in GPT-3's appendix C); wording that many training prompts share
 belongs to the task and raises none, or no set could be trained on that has a template in common with its benchmark. Two
-problems under suspicion are the same if what they share covers half of the shorter one, and most of its numbers:
-closing words ("where m and n are relatively prime") and a story with other numbers leave a prompt in.
+problems under suspicion are the same if what they share covers half of the shorter one, and all numbers of one stand
+in the other: closing words ("where m and n are relatively prime") and a story with other numbers leave a prompt in.
 The code of a figure is no evidence. A problem that is a benchmark's as a whole, punctuation and case aside, always is.
 """
 
@@ -123,6 +123,5 @@ def shared_run(problem: str, other: str, size: int) -> list[str]:
 
 
 def _share_numbers(some: Counter[str], others: Counter[str]) -> bool:
-    """Whether most of the numbers of the problem with fewer of them stand in the other one; any, where it has none."""
-    fewer = min(some.total(), others.total())
-    return not fewer or (some & others).total() * 2 > fewer
+    """Whether the numbers of one problem all stand in the other, as often."""
+    return some <= others or others <= some

@@ -170,6 +170,12 @@ def test_a_story_with_other_numbers_is_no_leak_but_one_with_a_number_more_is() -
     assert clean([story], (f"{story} Write it as 1/2.",))[0] == set()
 
 
+def test_one_number_of_three_that_differs_makes_another_problem() -> None:
+    angle = "Find the whole number n from 0 to 180 for which the cosine of n degrees equals the cosine of 259 degrees."
+    assert clean([angle], (angle.replace("259", "568"),))[0] == {angle}
+    assert clean([angle], (f"Work without a table. {angle}",))[0] == set()
+
+
 def test_generated_problems_with_another_answer_are_other_problems() -> None:
     wording = "On this island all people are knights, who tell the truth, or knaves, who lie. You meet Ann and Bo."
     train = Prompt("t", f"{wording} Ann says: Bo is a knave.", "Ann", "reasoning_gym", "s", "", "", "")
