@@ -95,5 +95,3 @@ def show_report(run_dir: RunDir) -> int:
     console.print(render_terminal(build_report(load_run_recipe(run_dir), run_dir)))
     console.print("report " + run_dir.path("report", "report.html"), markup=False, soft_wrap=True)
     return 0
-
-    return 0
