@@ -19,6 +19,7 @@ from tests.integration.browser import CTRL, Page, open_page
 pytestmark = pytest.mark.integration
 
 MODELS = ("small", "small@short", "small@long", "small@mix-long")
+MODES = {"small@long": {"modes": {"long": "Think.", "short": "Be brief."}}}
 PROBLEM = {"id": "p1", "benchmark": "sums", "problem": "What is 3 + 4?"}
 SLOW = "never ends"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -32,7 +33,7 @@ ANSWER = (
 async def models(scope: Any, receive: Any, send: Any) -> None:
     """What the ingress answers, without engines; answers come in small pieces."""
     path, body = scope["path"], (await receive())["body"]
-    cards = [{"id": name, "metadata": {"template": "{problem}"}} for name in MODELS]
+    cards = [{"id": name, "metadata": {"template": "{problem}"} | MODES.get(name, {})} for name in MODELS]
     if path == "/":
         await respond(send, PAGE.encode(), [*PAGE_HEADERS.items(), ("content-type", "text/html; charset=utf-8")])
     elif path == "/v1/models":
@@ -63,6 +64,8 @@ async def stream(send: Any, asked: dict[str, Any]) -> None:
         await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
         await asyncio.sleep(0.01)
 
+    if "mode" in asked:
+        await event({"content": f"[asked to be {asked['mode']}] "})
     is_slow = SLOW in asked["messages"][-1]["content"]
     for index in range(0, len(REASONING), 5):
         await event({"reasoning_content": REASONING[index : index + 5]})
@@ -137,6 +140,18 @@ def test_escape_stops_an_answer_and_the_next_question_is_taken(url: str, tmp_pat
         assert page.run("document.querySelector('.error:not(#status)').textContent") == "stopped"
         ask_by_keyboard(page, "1 + 1?")
         page.wait("$('status').textContent === 'Done.' && document.querySelectorAll('.boxed').length === 2")
+
+
+def test_the_mode_is_chosen_for_students_that_know_it(url: str, tmp_path: Path) -> None:
+    with open_page(url, tmp_path / "profile") as page:
+        page.wait("document.querySelectorAll('input[name=model]').length === 4")
+        assert page.run("[...$('mode').options].map((option) => option.value)") == ["long", "short"]
+        page.run("$('mode').value = 'short'")
+        ask_by_keyboard(page, "1 + 1?")
+        page.wait("$('status').textContent === 'Done.'")
+        said = page.run("[...document.querySelectorAll('.content')].map((content) => content.textContent)")
+        assert ["asked to be" in text for text in said] == [False, True]
+        assert "[asked to be short]" in said[1]
 
 
 def test_a_page_that_needs_a_key_asks_for_it(tmp_path: Path) -> None:
