@@ -1,4 +1,4 @@
-"""ray_cluster.yaml is what `ray up` expects, as far as that can be told without a cloud."""
+"""ray_cluster.yaml and its variants are what `ray up` expects, as far as that can be told without a cloud."""
 
 import json
 import tomllib
@@ -13,14 +13,19 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+FILES = ("ray_cluster.yaml", "cluster/ray_cluster_gcp.yaml", "cluster/ray_cluster_onprem.yaml")
+
+
+@pytest.fixture(scope="module", params=FILES)
+def cluster(request: pytest.FixtureRequest) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / request.param).read_text())
     return config
 
 
 @pytest.fixture(scope="module")
 def node_types(cluster: dict[str, Any]) -> dict[str, Any]:
+    if cluster["provider"]["type"] == "local":
+        pytest.skip("machines of one's own have no types")
     types: dict[str, Any] = cluster["available_node_types"]
     return types
 
@@ -41,9 +46,11 @@ def test_schema_would_refuse_a_misspelt_key(cluster: dict[str, Any]) -> None:
         jsonschema.validate({**cluster, "max_worker": 3}, ray_schema())
 
 
-def test_head_runs_no_work(cluster: dict[str, Any], node_types: dict[str, Any]) -> None:
-    head = node_types[cluster["head_node_type"]]
-    assert head["resources"] == {"CPU": 0}
+def test_head_has_no_cpu_to_give(cluster: dict[str, Any], node_types: dict[str, Any]) -> None:
+    assert node_types[cluster["head_node_type"]]["resources"] == {"CPU": 0}
+
+
+def test_head_runs_no_work(cluster: dict[str, Any]) -> None:
     assert any("--num-cpus=0" in command for command in cluster["head_start_ray_commands"])
 
 
@@ -74,3 +81,8 @@ def test_every_node_installs_the_gpu_lock(cluster: dict[str, Any]) -> None:
     lock = "cluster/requirements/gpu.txt"
     assert any(lock in command for command in cluster["setup_commands"])
     assert (ROOT / lock).is_file()
+
+
+def test_machines_of_ones_own_are_all_there_from_the_start() -> None:
+    config = yaml.safe_load((ROOT / FILES[2]).read_text())
+    assert config["max_workers"] == len(config["provider"]["worker_ips"])
