@@ -21,6 +21,7 @@ class Line(NamedTuple):
 
     number: int
     sha256: str
+    """Identity of the request that it makes; empty until it is known whom to ask."""
     row: dict[str, Any]
 
 
@@ -55,7 +56,7 @@ def _line(path: Path, number: int, text: str) -> Line:
         raise ServeError(f"{path}, line {number + 1} is not JSON: {error}") from error
     if not isinstance(row, dict) or not (isinstance(row.get("problem"), str) or isinstance(row.get("messages"), list)):
         raise ServeError(f"{path}, line {number + 1} has neither `problem` (a text) nor `messages` (chat turns)")
-    return Line(number, hashlib.sha256(text.encode()).hexdigest(), row)
+    return Line(number, "", row)
 
 
 def answer_file(
@@ -73,6 +74,7 @@ def answer_file(
     lines = read_lines(source)
     partial = out.with_name(f"{out.name}.partial")
     earlier = read_partial(partial)
+    lines = [line._replace(sha256=_identity(request_row(line, target))) for line in lines]
     done = {line.number: kept for line in lines if (kept := earlier.get((line.number, line.sha256)))}
     on_progress(len(done), len(lines))
     asyncio.run(_answer_rest(lines, done, partial, target, config, lambda: on_progress(len(done), len(lines))))
@@ -81,6 +83,11 @@ def answer_file(
     if not failed:
         partial.unlink(missing_ok=True)
     return len(lines), failed
+
+
+def _identity(request: Mapping[str, Any]) -> str:
+    """Of all that is asked: another model, mode or sampling is another request."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def read_partial(path: Path) -> dict[tuple[int, str], dict[str, Any]]:

@@ -91,6 +91,15 @@ def test_an_answer_to_a_line_that_was_edited_since_is_not_taken(paths: tuple[Pat
     assert [row["completion"] for row in output(paths)] == ["Q: B", ""]
 
 
+def test_an_answer_of_another_model_or_to_another_sampling_is_not_taken(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a", "bad")
+    answer(paths)
+    for other in (TARGET._replace(model="other"), TARGET._replace(sampling={"max_tokens": 5})):
+        FakeSender.asked = []
+        answer_file(*paths, other, BatchConfig(), lambda done, total: None)
+        assert sorted(FakeSender.asked) == ["Q: a", "Q: bad"]
+
+
 def test_failed_rows_are_asked_again(paths: tuple[Path, Path]) -> None:
     write(paths[0], "a", "bad")
     answer(paths)
