@@ -133,7 +133,7 @@ def shift_plot(report: Report) -> str:
         axes.set_yticks(rows, [_fit_label(row) for row in fits])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"% of a trace's tokens (dark: {CLASSES['shifted']}, light: {CLASSES['marginal']})")
+        axes.set_xlabel(f"tokens, % (dark: {CLASSES['shifted']}, light: {CLASSES['marginal']})")
 
     return draw(1.0 + 0.42 * len(fits), "Shift of the pools' tokens under the untouched students", paint)
 
