@@ -1,6 +1,7 @@
 """`distill ask`: one question, a conversation, or a file of questions, to a served student."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +16,51 @@ NEW, QUIT = "/new", "/quit"
 HELP = f"Ask away; {NEW} forgets the conversation, {QUIT} or Ctrl-D ends it."
 
 
-def ask_student(
-    url: str, model: str, problem: str, *, api_key: str, sampling: Mapping[str, Any], console: Console
-) -> int:
+@dataclass(frozen=True)
+class ServedStudent:
+    """Whom to ask, and how."""
+
+    url: str
+    """Base URL, without `/v1`."""
+    model: str
+    api_key: str
+    sampling: Mapping[str, Any]
+    mode: str = ""
+    """Of a student of a mix with modes; empty: its first one."""
+
+    def card(self) -> dict[str, Any]:
+        """What the endpoint tells of it."""
+        return model_card(self.url, self.model, self.api_key)
+
+    def answer(self, turns: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
+        """Its next turn, streamed."""
+        return stream_chat(self.url, self.model, turns, api_key=self.api_key, **self.sampling)
+
+
+def ask_student(student: ServedStudent, problem: str, console: Console) -> int:
     """One streamed answer; what the server keeps apart as reasoning is shown dimmed."""
-    mode, rest = _without_mode(sampling)
-    turns = question_turns(problem, model_card(url, model, api_key), mode)
-    show(stream_chat(url, model, turns, api_key=api_key, **rest), console)
+    show(student.answer(question_turns(problem, student.card(), student.mode)), console)
     return 0
 
 
-def chat(
-    url: str,
-    model: str,
-    *,
-    api_key: str,
-    sampling: Mapping[str, Any],
-    console: Console,
-    read: Callable[[str], str] = input,
-) -> int:
+def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = input) -> int:
     """A conversation until Ctrl-D; Ctrl-C ends an answer."""
-    card, (mode, rest) = model_card(url, model, api_key), _without_mode(sampling)
+    card = student.card()
     turns: list[Mapping[str, str]] = []
-    console.print(f"{model} at {url}. {HELP}", markup=False)
+    console.print(f"{student.model} at {student.url}. {HELP}", markup=False)
     while (text := _next_question(read)) is not None:
         if text == NEW:
             turns = []
         if text in ("", NEW):
             continue
-        asked = next_turns(turns, text, card, mode)
+        asked = next_turns(turns, text, card, student.mode)
         try:
-            answer = show(stream_chat(url, model, asked, api_key=api_key, **rest), console)
+            answer = show(student.answer(asked), console)
         except KeyboardInterrupt:
             console.print(" (stopped)")
             continue
         turns = [*asked, {"role": "assistant", "content": answer}]
     return 0
-
-
-def _without_mode(sampling: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The mode is put into the first turns here; what is left goes with the request."""
-    return sampling.get("mode") or "", {key: value for key, value in sampling.items() if key != "mode"}
 
 
 def next_turns(
@@ -86,9 +91,7 @@ def show(pieces: Iterable[Piece], console: Console) -> str:
     return answer
 
 
-def ask_file(
-    url: str, model: str, source: Path, out: Path, *, api_key: str, sampling: Mapping[str, Any], console: Console
-) -> int:
+def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) -> int:
     """Answer a JSONL file; the same command continues one that was stopped.
 
     Raises:
@@ -97,13 +100,14 @@ def ask_file(
     from serve.batch import BatchConfig
     from serve.file import Target, answer_file
 
-    card, (mode, rest) = model_card(url, model, api_key), _without_mode(sampling)
-    if mode:
-        card["modes"] = {mode: mode_line(card.get("modes") or {}, mode)}
-    target = Target(url, model, card, {"temperature": 0.0, "seed": 0, **rest}, api_key)
+    card = student.card()
+    if student.mode:
+        card["modes"] = {student.mode: mode_line(card.get("modes") or {}, student.mode)}
+    sampling = {"temperature": 0.0, "seed": 0, **student.sampling}
+    target = Target(student.url, student.model, card, sampling, student.api_key)
     with bars(console) as shown:
         total, failed = answer_file(
-            source, out, target, BatchConfig(), lambda done, total: shown.update(model, done, total)
+            source, out, target, BatchConfig(), lambda done, total: shown.update(student.model, done, total)
         )
     console.print(f"{total} rows in {out}", markup=False)
     if failed:

@@ -233,25 +233,24 @@ def serve_verb(arguments: argparse.Namespace) -> int:
 
 def ask_verb(arguments: argparse.Namespace) -> int:
     """`distill ask`."""
-    from distill.asking import ask_file, ask_student, chat
+    from distill.asking import ServedStudent, ask_file, ask_student, chat
 
     if bool(arguments.file) != bool(arguments.out) or (arguments.file and arguments.problem):
         raise InputError("--file IN.jsonl goes with --out OUT.jsonl, and without a question")
-    sampling = {
-        "max_tokens": arguments.max_tokens,
-        "thinking_budget": arguments.thinking_budget,
-        "mode": arguments.mode or None,
-    }
-    common: dict[str, Any] = {
-        "api_key": os.environ.get(KEY_VARIABLE) or NO_KEY,
-        "sampling": {key: value for key, value in sampling.items() if value is not None},
-        "console": Console(highlight=False, soft_wrap=True),
-    }
+    sampling = {"max_tokens": arguments.max_tokens, "thinking_budget": arguments.thinking_budget}
+    student = ServedStudent(
+        url=arguments.url,
+        model=arguments.model,
+        api_key=os.environ.get(KEY_VARIABLE) or NO_KEY,
+        sampling={key: value for key, value in sampling.items() if value is not None},
+        mode=arguments.mode,
+    )
+    console = Console(highlight=False, soft_wrap=True)
     if arguments.file:
-        return ask_file(arguments.url, arguments.model, Path(arguments.file), Path(arguments.out), **common)
+        return ask_file(student, Path(arguments.file), Path(arguments.out), console)
     if arguments.problem is None:
-        return chat(arguments.url, arguments.model, **common)
-    return ask_student(arguments.url, arguments.model, arguments.problem, **common)
+        return chat(student, console)
+    return ask_student(student, arguments.problem, console)
 
 
 def open_run(uri: str) -> RunDir:

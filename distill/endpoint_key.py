@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 from distill.errors import InputError
+from serve.keys import NO_KEY
 
 
 def endpoint_key(variable: str | None, where: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -17,7 +18,7 @@ def endpoint_key(variable: str | None, where: str, environment: Mapping[str, str
         InputError: the variable is not set.
     """
     if not variable:
-        return "none"  # the client insists on one, a server without keys does not read it
+        return NO_KEY  # the client insists on one, a server without keys does not read it
     if key := environment.get(variable, ""):
         return key
     raise InputError(f"{where}: the environment variable {variable} is not set -> export it before the run")

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.errors import InputError
+from serve.modes import under_system
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,7 +48,7 @@ def chat_messages(problem: str, chat: ChatFormat) -> list[dict[str, str]]:
 
 def with_mode(chat: ChatFormat, line: str) -> ChatFormat:
     """The format that asks for one mode of a student: the mode's line under the system line; as it is without one."""
-    return chat.model_copy(update={"system": "\n".join(filter(None, (chat.system, line)))}) if line else chat
+    return chat.model_copy(update={"system": under_system(chat.system, line)}) if line else chat
 
 
 def _ask(problem: str, chat: ChatFormat) -> str:

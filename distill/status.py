@@ -15,14 +15,14 @@ from distill.config import Recipe
 from distill.config_mix import MixConfig
 from distill.mix.counts import describe_cells
 from distill.run_dir import RunDir
-from distill.schema import Verdict
+from distill.schema import IndexRow
 from distill.stages import stage_states
+from distill.teachers.progress import is_usable
 from distill.teachers.shards import STAGE as GENERATE
 from distill.train.attempts import read_attempts
 from distill.train.cells import cells
 from distill.train.metrics import read_metrics
-
-COLUMNS = ["trace_id", "prompt_id", "verdict", "finish_reason"]
+from distill.verify import INDEX_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def pool_fill(run_dir: RunDir, pool: str) -> PoolFill:
     folder = _newest_folder(run_dir, pool)
     verdicts: dict[str, tuple[str, bool]] = {}
     for shard in run_dir.shards(GENERATE, folder) if folder else ():
-        for row in pq.read_table(shard, filesystem=run_dir.fs, columns=COLUMNS).to_pylist():
-            is_usable = row["verdict"] == Verdict.CORRECT and row["finish_reason"] != "length"
-            verdicts[row["trace_id"]] = (row["prompt_id"], is_usable)
-    usable = [prompt for prompt, is_usable in verdicts.values() if is_usable]
+        for row in pq.read_table(shard, filesystem=run_dir.fs, columns=list(INDEX_COLUMNS)).to_pylist():
+            trace = IndexRow(**row)
+            verdicts[trace.trace_id] = (trace.prompt_id, is_usable(trace))
+    usable = [prompt for prompt, taught in verdicts.values() if taught]
     return PoolFill(len(verdicts), len(usable), frozenset(usable))
 
 

@@ -21,6 +21,11 @@ def mode_line(modes: Mapping[str, str], mode: str) -> str:
     return modes[mode]
 
 
+def under_system(system: str | None, line: str) -> str:
+    """The system line with a mode's line under it; either alone where the other is empty."""
+    return "\n".join(filter(None, (system, line)))
+
+
 def in_mode(turns: Sequence[Mapping[str, Any]], line: str) -> list[dict[str, Any]]:
     """The turns with the line under their system line, as in training; with a system turn of its own where none is."""
     given = [dict(turn) for turn in turns]
@@ -29,5 +34,5 @@ def in_mode(turns: Sequence[Mapping[str, Any]], line: str) -> list[dict[str, Any
     if not given or given[0].get("role") != "system":
         return [{"role": "system", "content": line}, *given]
     said = given[0].get("content") or ""
-    with_line = [*said, {"type": "text", "text": line}] if isinstance(said, list) else f"{said}\n{line}".lstrip()
+    with_line = [*said, {"type": "text", "text": line}] if isinstance(said, list) else under_system(said, line)
     return [{**given[0], "content": with_line}, *given[1:]]

@@ -6,7 +6,7 @@ All arms of a run teach the same prompts, those that every pool solved with a tr
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,14 +110,14 @@ def filtered_index(current: Run) -> tuple[TraceIndex, NDArray[np.int8]]:
         reasons,
         features,
         recipe.filters,
-        max_length=recipe.train.max_length - mode_tokens(recipe, [load_tokenizer(folder) for folder in folders]),
+        max_length=recipe.train.max_length - mode_tokens(recipe, map(load_tokenizer, folders)),
         seed=recipe.seed,
     )
     return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
 
 
-def mode_tokens(recipe: Recipe, tokenizers: Sequence["PreTrainedTokenizerBase"]) -> int:
-    """Tokens that the longest line of any arm's modes adds to a row; 0 without modes.
+def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"]) -> int:
+    """Tokens that the longest line of any arm's modes adds to a row; 0 without modes, and then no tokenizer is loaded.
 
     All arms teach the same prompts, so every row must fit with the longest.
     """

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from distill import asking
-from distill.asking import chat, next_turns, show
+from distill.asking import ServedStudent, chat, next_turns, show
 from distill.schema import Prompt, Verdict
 from distill.serving import BenchmarkChecker, opening_of
 from serve.client import Piece
@@ -40,7 +40,7 @@ def test_a_conversation_keeps_its_turns_until_it_is_told_to_forget(monkeypatch: 
     monkeypatch.setattr(asking, "stream_chat", answer)
     monkeypatch.setattr(asking, "model_card", lambda *given: {"template": "Q: {problem}"})
     lines = iter(["one", "", "two", "/new", "three", "/quit"])
-    assert chat("u", "m", api_key="k", sampling={}, console=console(), read=lambda prompt: next(lines)) == 0
+    assert chat(ServedStudent("u", "m", "k", {}), console(), read=lambda prompt: next(lines)) == 0
     assert asked == [["Q: one"], ["Q: one", "answer 1", "two"], ["Q: three"]]
 
 
@@ -49,7 +49,7 @@ def test_an_end_of_input_ends_a_conversation(monkeypatch: pytest.MonkeyPatch) ->
         raise EOFError
 
     monkeypatch.setattr(asking, "model_card", lambda *given: {})
-    assert chat("u", "m", api_key="k", sampling={}, console=console(), read=end) == 0
+    assert chat(ServedStudent("u", "m", "k", {}), console(), read=end) == 0
 
 
 def test_only_the_first_question_is_put_in_the_models_own_format() -> None:
