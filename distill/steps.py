@@ -1,7 +1,5 @@
 """What each stage does to a run directory: read what stages before it wrote, transform, write, account for rows."""
 
-import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,21 +16,15 @@ from distill.evaluate import (
 )
 from distill.generate import generate_stage
 from distill.judge_traces import judge_pools
-from distill.machines import connected_machines
 from distill.mix.stage import mix_stage
-from distill.models import ResolvedModel
-from distill.plan import plan_cells
-from distill.plan_recipe import mixed_data, resolved_shapes, resources_in_words
 from distill.prompts_stage import prompts_stage
 from distill.report import build_report, write_report
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
-from distill.schema import Example, IndexRow, Prompt, Score, Verdict, content_hash
+from distill.schema import IndexRow, Prompt, Score, Verdict
 from distill.score import Address, Place, score_items, unscored, write_scores
 from distill.terminal import bars
-from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
-from distill.train.cells import Cell, CellWork, cells
-from distill.train.fleet import train_all
+from distill.train.stage import train_stage
 from distill.verify import pool_details, read_index, regrade
 from serve.batch import BatchConfig
 from serve.deploy import deploy, undeploy
@@ -81,80 +73,6 @@ def _judge(current: Run, prompts: Mapping[str, Prompt], index: Sequence[IndexRow
     for name, counts in judged["pools"].items():
         current.console.print(f"  judge on {name}: {counts}", markup=False)
     return {"judge": judged}
-
-
-def train_stage(current: Run) -> Manifest:
-    """Train every cell whose examples, student or settings have changed."""
-    recipe, run_dir, models = current.recipe, current.run_dir, current.models
-    settings = {name: value for name, value in train_identity(recipe.train).items() if name not in NOT_OF_CELL}
-    works = [_cell_work(cell, settings, run_dir, models) for cell in cells(recipe)]
-    todo = [work for work in works if not run_dir.is_complete(work.key, "train", work.cell.name)]
-    if len(todo) < len(works):
-        current.console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
-    if todo:
-        _train(current, _planned(current, todo))
-    return _train_manifest(current, works)
-
-
-def _cell_work(cell: Cell, settings: Any, run_dir: RunDir, models: Mapping[str, ResolvedModel]) -> CellWork:
-    model = models[cell.student.model]
-    rows = run_dir.read_table("mix", f"{cell.mix}.parquet", row_type=Example)
-    texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
-    phases = rows.column("phase").to_pylist()
-    taught = [texts, phases] if any(phases) else texts
-    key = content_hash("cell", student_identity(cell.student), cell.seed, settings, model.identity, taught)
-    return CellWork(cell, model.path, (run_dir.path("mix", f"{cell.mix}.parquet"),), key)
-
-
-def _planned(current: Run, works: Sequence[CellWork]) -> list[CellWork]:
-    """The cells with their layouts. All arms are planned, so that unequal ones are refused however few are left."""
-    recipe, shapes = current.recipe, resolved_shapes(current.recipe, current.models)
-    machines, data = connected_machines(current.session.device), mixed_data(current.run_dir)
-    plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
-    by_name = {one.cell.name: one for one in plan.cells}
-    for student in recipe.students:
-        one = next(one for one in plan.cells if one.cell.student == student)
-        current.console.print(f"  [dim]{student.name}: {resources_in_words(one)}[/]")
-    return [
-        dataclasses.replace(
-            work,
-            layout=by_name[work.cell.name].layout,
-            shape=shapes[work.cell.student.model],
-            cost=by_name[work.cell.name].flops,
-        )
-        for work in works
-    ]
-
-
-def _train(current: Run, works: Sequence[CellWork]) -> None:
-    with bars(current.console) as shown:
-        train_all(
-            works,
-            train=current.recipe.train,
-            run_dir=current.run_dir,
-            device=current.session.device,
-            report_progress=lambda cell: shown.update(cell.cell, cell.step, cell.num_steps or 1, cell.note),
-        )
-
-
-def _train_manifest(current: Run, works: Sequence[CellWork]) -> Manifest:
-    """Sums over the cells; a row that one cell drops counts once for that cell."""
-    done = {work.cell.name: current.run_dir.read_manifest("train", work.cell.name) for work in works}
-    manifests = {name: manifest for name, manifest in done.items() if manifest is not None}
-    drops: Counter[str] = Counter()
-    for manifest in manifests.values():
-        drops.update(manifest.drops)
-    return Manifest(
-        stage="train",
-        key="",
-        rows_in=sum(manifest.rows_in for manifest in manifests.values()),
-        rows_out=sum(manifest.rows_out for manifest in manifests.values()),
-        drops=dict(drops),
-        details={
-            "cells": {name: manifest.details for name, manifest in manifests.items()},
-            "models": {name: dataclasses.asdict(model) for name, model in current.models.items()},
-        },
-    )
 
 
 def evaluate_stage(current: Run) -> Manifest:
