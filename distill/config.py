@@ -139,6 +139,8 @@ class StudentConfig(Section):
 class TrainConfig(Section):
     """One optimiser budget for every arm: arms that would take different numbers of steps are refused."""
 
+    ADDED_LATER = ("early_prompts",)
+
     budget: Literal["epochs", "steps", "tokens"] = "epochs"
     """What is the same for every arm: passes over its rows; optimiser steps of `batch_size` rows, whatever the arm
     holds; or supervised tokens and steps both, each step taking as many rows as make up its share of the tokens."""
@@ -167,6 +169,11 @@ class TrainConfig(Section):
     """How often one cell is restarted from its last checkpoint."""
     max_parallel_cells: int | None = Field(default=None, ge=1)
     """Cells trained at once. Absent: as many as the cluster holds."""
+    early_prompts: int | None = Field(default=None, ge=1)
+    """Begin training when the teachers are done with this many prompts, the first in the seeded order, on machines that
+    they leave free, while they still write for the rest. Every cell takes the rows of these prompts first, whenever it
+    begins, so that its result does not depend on the clock. Needs the budget `steps` and arms whose rows do not depend
+    on prompts still to come (`single`, `both`, `weighted` with `assign = "threshold"`). Absent: after generation."""
 
 
 class BenchmarkConfig(Section):

@@ -1,6 +1,6 @@
 """The part of the config tree that says how traces become arms: one section per policy, and the filters before them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -11,7 +11,7 @@ from distill.schema import Style
 class Mix(Section):
     """Base of the arms: which pools it draws from and, of each, which share it asks for."""
 
-    ADDED_LATER = ("modes",)
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("modes",)
 
     name: Name
     modes: dict[Style, Annotated[str, Field(min_length=1)]] = Field(default={})
@@ -60,7 +60,13 @@ class PoolWeights(Mix):
 class WeightedMix(PoolWeights):
     """The paper's: one trace per prompt, the weight of a pool is its share of the prompts, counts exact."""
 
+    ADDED_LATER = ("modes", "assign")
+
     policy: Literal["weighted"] = "weighted"
+    assign: Literal["threshold"] | None = None
+    """`threshold`: each prompt takes its pool by itself, a seeded hash of it against the weights. It keeps the pool
+    whatever other prompts come, as `train.early_prompts` needs it, and the shares are the weights on average only.
+    Absent: counts are exact."""
 
 
 class WeightedTokensMix(PoolWeights):

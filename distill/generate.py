@@ -32,7 +32,7 @@ from distill.teachers.pools import Pool, ask_plan, group_by_engine
 from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
 from distill.teachers.shards import FAILED, STAGE, drop_repeats
 from distill.teachers.tally import Snapshot, start_tally
-from distill.terminal import bars
+from distill.terminal import Bars, bars
 from distill.verify import read_index
 
 CHUNK_ROWS = 32
@@ -41,6 +41,19 @@ PROMPTS = ("prompts", "prompts.parquet")
 POLL_S = 0.5
 
 Group = list[Pool]
+Meanwhile = Callable[[Bars], None]
+
+
+def _nothing(shown: Bars) -> None:
+    """Nothing else goes on."""
+
+
+def are_settled(current: Run, num_prompts: int) -> bool:
+    """Whether the first prompts need no teacher any more, by what is on disk."""
+    groups = group_by_engine(current.pools)
+    plan = ask_plan(groups, current.recipe.mixes, stop_early=current.recipe.generate.stop_early)
+    asked = {pool.name for group in groups for pool in group if not isinstance(pool.teacher, DatasetTeacher)}
+    return not survey_prompts(current.run_dir, current.pools, plan, asked, num_prompts).num_open
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,11 @@ class Survey:
     """Requests of the full budget that early stopping did without, by reason."""
 
 
-def generate_stage(current: Run) -> Manifest:
-    """Ask every teacher for the traces that are wanted and not on disk yet."""
+def generate_stage(current: Run, meanwhile: Meanwhile = _nothing) -> Manifest:
+    """Ask every teacher for the traces that are wanted and not on disk yet.
+
+    `meanwhile` is called with the bars whenever they are drawn: what else goes on beside the teachers.
+    """
     started = time.monotonic()
     groups = group_by_engine(current.pools)
     plan = ask_plan(groups, current.recipe.mixes, stop_early=current.recipe.generate.stop_early)
@@ -70,7 +86,7 @@ def generate_stage(current: Run) -> Manifest:
     counts: Counter[str] = Counter()
     if survey.num_open and not is_enough(current, survey):
         for job in plan_jobs([engine_need(current, group[0]) for group in asked], free_resources(current)):
-            counts += ask_teachers(current, [asked[position] for position in job], plan)
+            counts += ask_teachers(current, [asked[position] for position in job], plan, meanwhile)
         survey = survey_prompts(current.run_dir, current.pools, plan, names)
     for pool in current.pools:
         drop_repeats(current.run_dir, pool.folder)
@@ -97,12 +113,18 @@ def import_pools(current: Run) -> Counter[str]:
     return outcomes
 
 
-def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names: set[str]) -> Survey:
-    """Compare what is on disk with the plan, a chunk of prompts at a time. `names`: pools that can be asked."""
+def survey_prompts(
+    run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names: set[str], num_prompts: int | None = None
+) -> Survey:
+    """Compare what is on disk with the plan, a chunk of prompts at a time.
+
+    `names`: pools that can be asked. `num_prompts`: look at no more than these, the first.
+    """
     indices = {pool.name: read_pool_index(run_dir, STAGE, pool.folder) for pool in pools}
     path = run_dir.path(*PROMPTS)
     chunks, num_open, num_complete, saved = [], 0, 0, Counter[str]()
-    for start, stop in chunk_bounds(run_dir.num_rows(*PROMPTS), CHUNK_ROWS * CHUNK_ROWS):
+    there = run_dir.num_rows(*PROMPTS)
+    for start, stop in chunk_bounds(min(there, num_prompts or there), CHUNK_ROWS * CHUNK_ROWS):
         ids = [row["prompt_id"] for row in read_rows(run_dir, path, start, stop, ("prompt_id",))]
         open_rows = []
         for row, prompt_id in enumerate(ids, start):
@@ -136,7 +158,7 @@ def free_resources(current: Run) -> Resources:
     return Resources(current.session.num_cpus, current.session.num_gpus)
 
 
-def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan) -> Counter[str]:
+def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan, meanwhile: Meanwhile) -> Counter[str]:
     """One streaming job past the engines of some teachers, all up together. Returns the counts of this session."""
     names = {pool.name for group in groups for pool in group}
     survey = survey_prompts(current.run_dir, current.pools, plan, names)
@@ -171,6 +193,7 @@ def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan) -> Counte
             blends = [mix for mix in current.recipe.mixes if len(mix.shares) > 1]
             filling = "; ".join(f"{mix.name}: {describe_cells(mix, snapshot.complete)}" for mix in blends)
             shown.update("prompts that fill every arm", min(snapshot.complete, most), most, filling)
+            meanwhile(shown)
 
         return watch(lambda: consume(jobs, survey, current), tally, deadline_s=generate.startup_deadline_s, show=show)
 

@@ -55,9 +55,9 @@ def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict
     }
 
 
-def mixed_data(run_dir: RunDir) -> dict[str, MixData]:
-    """What each mix holds, by the mix stage's manifest; each row's end token is learnt as well."""
-    manifest = run_dir.read_manifest("mix")
+def mixed_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
+    """What each mix holds, by the manifest of the stage that wrote it; each row's end token is learnt as well."""
+    manifest = run_dir.read_manifest(stage)
     entries = manifest.details.get("mixes", {}) if manifest else {}
     return {
         name: MixData(entry["rows"], entry["tokens"] + entry["rows"])

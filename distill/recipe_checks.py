@@ -17,7 +17,7 @@ from distill.config_mix import BothMix, MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
-from distill.recipe_checks_mix import filter_problems, mix_problems, mode_problems, one_of
+from distill.recipe_checks_mix import early_problems, filter_problems, mix_problems, mode_problems, one_of
 
 SectionT = TypeVar("SectionT")
 
@@ -47,6 +47,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_budget_problems(_section(raw, "train")),
         *_unequal_arms(_section(raw, "train"), mixes),
+        *early_problems(_section(raw, "train"), mixes),
         *(problem for student in students for problem in _layout_problems(student)),
         *_benchmark_problems(raw),
         *_template_problems(raw),

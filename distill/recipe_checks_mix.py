@@ -4,7 +4,16 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config_mix import BothMix, CurriculumMix, HardGetsLongMix, MixConfig, PoolWeights, StudentFitMix
+from distill.config_mix import (
+    BothMix,
+    CurriculumMix,
+    HardGetsLongMix,
+    MixConfig,
+    PoolWeights,
+    SingleMix,
+    StudentFitMix,
+    WeightedMix,
+)
 from distill.errors import Problem
 
 
@@ -38,6 +47,9 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
         what = "hardness pass_rate, but every pool has one trace per prompt: all common prompts pass at 100 %"
         remedy = 'raise teachers[].num_samples, or use hardness = "level" or "length"'
         yield Problem(f"mixes[{mix.name}].hardness", what, remedy)
+    if isinstance(mix, WeightedMix) and mix.assign and mix.stratify:
+        what = "strata need all prompts, a threshold looks at one"
+        yield Problem(f"mixes[{mix.name}].assign", what, "leave assign or stratify out")
     if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
         what = f"{', '.join(mix.order)} are not the pools of weights, {', '.join(mix.weights)}"
         yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
@@ -73,6 +85,21 @@ def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Proble
     if abs(total - 1.0) > 1e-9:
         terms = " + ".join(f"{weight:g}" for weight in weights.values())
         yield Problem(f"mixes[{name}].weights", f"{terms} = {total:g}, not 1", "make the weights add up to 1")
+
+
+def early_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
+    """Training that begins on the first prompts, with a plan or arms that depend on those still to come."""
+    if train.get("early_prompts") is None:
+        return
+    if train.get("budget", "epochs") != "steps":
+        what = f"train.budget is {train.get('budget', 'epochs')!r}: how many steps there are depends on prompts to come"
+        yield Problem("train.early_prompts", what, 'set train.budget = "steps" with train.num_steps')
+    for mix in mixes:
+        is_alone = isinstance(mix, WeightedMix) and mix.assign == "threshold" and not mix.stratify
+        if not (is_alone or isinstance(mix, SingleMix | BothMix)):
+            what = "train.early_prompts, but which trace a prompt takes here depends on the prompts to come"
+            remedy = 'policy = "weighted" with assign = "threshold" and no stratify, or leave train.early_prompts out'
+            yield Problem(f"mixes[{mix.name}]", what, remedy)
 
 
 def filter_problems(filters: Mapping[str, Any], mixes: Sequence[MixConfig], max_length: Any) -> Iterator[Problem]:

@@ -24,10 +24,17 @@ from distill.run_dir import Manifest, RunDir
 from distill.schema import IndexRow, Prompt, Score, Verdict
 from distill.score import Address, Place, score_items, unscored, write_scores
 from distill.terminal import bars
+from distill.train.early import early_training
 from distill.train.stage import train_stage
 from distill.verify import pool_details, read_index, regrade
 from serve.batch import BatchConfig
 from serve.deploy import deploy, undeploy
+
+
+def generate_and_begin(current: Run) -> Manifest:
+    """Ask the teachers; where the recipe wants it, train on their first prompts meanwhile."""
+    with early_training(current) as early:
+        return generate_stage(current, early.show) if early else generate_stage(current)
 
 
 def verify_stage(current: Run) -> Manifest:
@@ -143,7 +150,7 @@ def report_stage(current: Run) -> Manifest:
 
 STEPS: dict[str, Callable[[Run], Manifest]] = {
     "prompts": prompts_stage,
-    "generate": generate_stage,
+    "generate": generate_and_begin,
     "verify": verify_stage,
     "mix": mix_stage,
     "train": train_stage,

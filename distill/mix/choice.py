@@ -75,13 +75,22 @@ def exact_counts(name: str, weights: Mapping[str, float], candidates: Candidates
         StageError: a pool with weight would give no row, so the arm would not be what its name says.
     """
     counts = largest_remainder(weights, len(candidates))
+    refuse_empty(name, weights, counts, len(candidates))
+    return counts
+
+
+def refuse_empty(name: str, weights: Mapping[str, float], counts: Mapping[str, int], num_common: int) -> None:
+    """A pool with weight and no row.
+
+    Raises:
+        StageError: names the pool, and how many common prompts it takes.
+    """
     for pool, weight in weights.items():
         if weight > 0 and not counts[pool]:
             raise StageError(
-                f"mix: mixes[{name}] asks {weight:g} of {pool}, which of {len(candidates)} common prompts is no row\n"
+                f"mix: mixes[{name}] asks {weight:g} of {pool}, which of {num_common} common prompts is no row\n"
                 f"  -> at least {_needed(weight)} common prompts, a larger weight, or leave {pool} out"
             )
-    return counts
 
 
 def _needed(weight: float) -> int:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
-from distill.config_mix import BothMix, MixConfig, StudentFitMix, WeightedTokensMix
+from distill.config_mix import BothMix, MixConfig, StudentFitMix, WeightedMix, WeightedTokensMix
 
 
 def mix_cells(mix: MixConfig, num_common: int) -> dict[str, int]:
-    """Pool -> rows that an arm has of it with so many common prompts.
+    """Pool -> rows that an arm has of it with so many common prompts; on average, where each prompt is assigned alone.
 
     Empty for policies that look at the traces: they have no such numbers before they have seen them all.
     """
@@ -21,7 +21,8 @@ def mix_cells(mix: MixConfig, num_common: int) -> dict[str, int]:
 def describe_cells(mix: MixConfig, num_common: int) -> str:
     """The same for people: `long 9, short 36`."""
     rows = ", ".join(f"{pool} {count}" for pool, count in mix_cells(mix, num_common).items())
-    return rows or "chosen when all traces are there"
+    about = "about " if isinstance(mix, WeightedMix) and mix.assign == "threshold" else ""
+    return about + rows if rows else "chosen when all traces are there"
 
 
 def largest_remainder(weights: Mapping[str, float], total: int) -> dict[str, int]:

@@ -6,14 +6,14 @@ All arms of a run teach the same prompts, those that every pool solved with a tr
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.config import Recipe
-from distill.config_mix import HardGetsLongMix, PoolWeights
+from distill.config_mix import HardGetsLongMix, MixConfig, PoolWeights
 from distill.config_teachers import ChatFormat
 from distill.mix.account import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, Labels, build_candidates
@@ -43,25 +43,32 @@ from distill.terminal import bars
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+VERDICTS = ("verify", "verdicts.parquet")
+
+
+class Chosen(NamedTuple):
+    """Every arm's traces, and what they were chosen from."""
+
+    arms: Arms
+    reasons: NDArray[np.int8]
+    """Why each trace of the index was left out, or `USABLE`."""
+    filtered: Mapping[str, Mapping[str, int]]
+    """Pool -> reason -> correct traces."""
+
+    def details(self, mixes: Sequence[MixConfig]) -> dict[str, dict[str, Any]]:
+        """Every arm for the manifest."""
+        arms = self.arms
+        return {mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) for mix in mixes}
+
 
 def mix_stage(current: Run) -> Manifest:
     """Choose and write every arm; the manifest says what each holds and what was left out, and why."""
     recipe, run_dir = current.recipe, current.run_dir
-    index, reasons = filtered_index(current)
-    pools = pools_of(recipe.mixes)
-    target = recipe.filters.too_long_takes
-    routes = {target: too_long_prompts(index, reasons)} if target else None
-    candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
-    candidates = dataclasses.replace(candidates, labels=read_labels(run_dir, recipe, candidates))
-    filtered = filter_counts(index, reasons, pools)
-    validate_common(candidates, filtered)
-    candidates = with_fits(current, index, candidates)
-    chosen = choose(recipe.mixes, candidates, recipe.seed)
-    arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})
-    where = Whereabouts()
-    write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where)
+    arms, reasons, filtered = chosen = choose_arms(current)
+    index, candidates, where = arms.index, arms.candidates, Whereabouts()
+    write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where, STAGE)
     where.write(run_dir, index, reasons, candidates)
-    details = {mix.name: mix_details(mix, chosen[mix.name], candidates, index) for mix in recipe.mixes}
+    details = chosen.details(recipe.mixes)
     _say(current, details, summed(filtered))
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
     lost = lost_prompts(prompt_keys, candidates, index, reasons)
@@ -83,6 +90,26 @@ def mix_stage(current: Run) -> Manifest:
     )
 
 
+def choose_arms(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> Chosen:
+    """Every arm's traces from an index of verdicts, the verify stage's unless another is named.
+
+    Raises:
+        StageError: no prompt is common to all pools, or an arm cannot be what its name says.
+    """
+    recipe = current.recipe
+    index, reasons = filtered_index(current, verdicts)
+    pools = pools_of(recipe.mixes)
+    target = recipe.filters.too_long_takes
+    routes = {target: too_long_prompts(index, reasons)} if target else None
+    candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
+    candidates = dataclasses.replace(candidates, labels=read_labels(current.run_dir, recipe, candidates))
+    filtered = filter_counts(index, reasons, pools)
+    validate_common(candidates, filtered)
+    candidates = with_fits(current, index, candidates)
+    chosen = choose(recipe.mixes, candidates, recipe.seed)
+    return Chosen(Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes}), reasons, filtered)
+
+
 def _say(current: Run, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int]) -> None:
     left_out = {reason: count for reason, count in traces.items() if reason != "usable"}
     current.console.print(f"  {traces.get('usable', 0)} correct traces may be mixed, left out: {left_out or 'none'}")
@@ -93,10 +120,10 @@ def _say(current: Run, details: Mapping[str, Mapping[str, Any]], traces: Mapping
     current.console.print(f"  {equal_arms(details)}")
 
 
-def filtered_index(current: Run) -> tuple[TraceIndex, NDArray[np.int8]]:
+def filtered_index(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> tuple[TraceIndex, NDArray[np.int8]]:
     """The index with lengths as students count them, and a reason code per trace; reads texts that are new."""
     recipe, run_dir = current.recipe, current.run_dir
-    index = read_index(run_dir, "verify", "verdicts.parquet")
+    index = read_index(run_dir, *verdicts)
     reasons = reasons_without_text(index, pools_of(recipe.mixes))
     wanted = index.trace_keys[reasons == USABLE]
     if not len(wanted):

@@ -45,8 +45,10 @@ class Arms:
         return [with_mode(chat, lines.get(self.index.styles.get(pool, ""), other)) for pool in self.candidates.pools]
 
 
-def write_arms(run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, where: Whereabouts) -> None:
-    """`mix/NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
+def write_arms(
+    run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, where: Whereabouts, stage: str
+) -> None:
+    """`STAGE/NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
 
     Raises:
         StageError: the index names a trace whose text is in no shard.
@@ -58,7 +60,7 @@ def write_arms(run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFo
         _spread_problems(run_dir, candidates, problems)
         _spread_completions(run_dir, folders, arms, texts, where)
         writers = {
-            name: files.enter_context(run_dir.table_writer(SCHEMA, STAGE, f"{name}.parquet")) for name in arms.chosen
+            name: files.enter_context(run_dir.table_writer(SCHEMA, stage, f"{name}.parquet")) for name in arms.chosen
         }
         for start, stop in texts.spans():
             asked = problems.read(start).column("text").to_pylist()

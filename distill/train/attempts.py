@@ -29,7 +29,8 @@ class Attempt:
     ended_at: float | None
     """None: still at work, or nobody was left to note it."""
     outcome: str
-    """`done`, `failed` (it would fail again), `lost` (its workers died) or `running`."""
+    """`done`, `early` (its first steps are, other rows are still to come), `failed` (it would fail again), `lost` (its
+    workers died) or `running`."""
     host: str
     pid: int
     """Of the first worker."""

@@ -25,6 +25,8 @@ class TrainRow:
     labels: Sequence[int]
     phase: int = 0
     """Rows of a lower phase are trained on first, through all epochs."""
+    is_early: bool = False
+    """Of the first prompts (`train.early_prompts`): trained on before the others, once; then it is a row like any."""
 
     @property
     def supervised_tokens(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 from distill.config import LoraTune
@@ -49,7 +49,7 @@ def num_passes(train: TrainConfig, num_rows: int, supervised_tokens: int) -> flo
 
 
 def budget_rows(
-    train: TrainConfig, tokens: Sequence[int], phases: Sequence[int], *, seed: int
+    train: TrainConfig, tokens: Sequence[int], phases: Sequence[int], *, seed: int, is_early: Sequence[bool] = ()
 ) -> list[tuple[int, ...]] | None:
     """The rows of every step under the budgets `steps` and `tokens`; None under `epochs`, whose steps are passes.
 
@@ -58,15 +58,34 @@ def budget_rows(
         tokens: supervised tokens of each row.
         phases: phase of each row; each phase gets its share of the budget, the lower first.
         seed: the cell's.
+        is_early: for each row whether it is one of the first to be trained on; for the budget `steps`.
     """
     if train.budget == "epochs" or train.num_steps is None:
         return None
     if train.budget == "steps":
         rows = train.num_steps * train.batch_size
-        taken = _taken(phases, [1] * len(tokens), rows, seed)
+        if any(is_early):
+            taken = list(islice(early_first(is_early, seed=seed), rows))
+        else:
+            taken = _taken(phases, [1] * len(tokens), rows, seed)
         return [tuple(taken[start : start + train.batch_size]) for start in range(0, rows, train.batch_size)]
     assert train.num_tokens is not None, "checked when the recipe was read"
     return _by_tokens(_taken(phases, tokens, train.num_tokens, seed), tokens, train.num_steps)
+
+
+def early_first(is_early: Sequence[bool], *, seed: int) -> Iterator[int]:
+    """Pass after pass over all rows, the early ones first in the first pass: what they are does not depend on the
+    others, so they can be trained on before the others are there."""
+    for phase, wanted in enumerate((True, False)):
+        rows = [row for row, early in enumerate(is_early) if early is wanted]
+        random.Random(seed_for("early", seed, phase)).shuffle(rows)
+        yield from rows
+    yield from _endless(range(len(is_early)), seed, None)
+
+
+def early_steps(train: TrainConfig, num_early: int) -> int:
+    """Optimiser steps that need no row but so many early ones; never the last one, after which a cell is done."""
+    return max(0, min((train.num_steps or 0) - 1, num_early // train.batch_size))
 
 
 def _taken(phases: Sequence[int], weights: Sequence[int], budget: int, seed: int) -> list[int]:

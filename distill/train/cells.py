@@ -49,6 +49,10 @@ class CellWork:
     shards: tuple[str, ...]
     """Parquet files of `Example` rows, as the run directory's file system names them."""
     key: str
+    early_shards: tuple[str, ...] = ()
+    """Files with those of the rows that are trained on first (`train.early_prompts`)."""
+    is_early: bool = False
+    """Only these are there yet: train on them, keep a checkpoint, and export nothing."""
     layout: Layout | None = None
     """How it is laid out on its workers; absent: as its student says."""
     num_workers: int | None = None
@@ -104,9 +108,10 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     if outcome.error:
         raise StageError(f"{outcome.error}; log: {_log_path(run_dir, name)}")
     manifest = _manifest(work, outcome, wall_s=time.monotonic() - started)
-    run_dir.write_manifest(manifest, "train", name)
-    Checkpoints(run_dir, name, work.key).remove()
     run_dir.remove("train", name, "ray")
+    if not work.is_early:
+        run_dir.write_manifest(manifest, "train", name)
+        Checkpoints(run_dir, name, work.key).remove()
     return manifest
 
 
@@ -130,6 +135,8 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         run_uri=run_dir.root if run_dir.is_local else run_dir.uri,
         model_path=os.path.abspath(work.model_path),
         shards=work.shards,
+        early_shards=work.early_shards,
+        is_early=work.is_early,
         student=work.cell.student,
         train=train,
         seed=work.cell.seed,

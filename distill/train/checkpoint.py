@@ -51,6 +51,13 @@ class Checkpoints:
         for old in [other for other in self._steps() if other not in self.complete_steps()[:KEPT]]:
             self.run_dir.remove(*self.parts(old))
 
+    def adopt(self, key: str) -> None:
+        """Take over the checkpoints of another key: of the same training, begun before all of its rows were there."""
+        others = Checkpoints(self.run_dir, self.cell, key)
+        for step in others.complete_steps():
+            marker = {**others._marker(step), "key": self.key}
+            self.run_dir.write_bytes(json.dumps(marker).encode(), *self.parts(step), MARKER)
+
     def remove(self) -> None:
         """Delete them all: the cell is finished, or starts anew."""
         self.run_dir.remove("train", self.cell, "checkpoints")

@@ -42,6 +42,8 @@ class CellJob:
     layout: Layout
     num_workers: int
     shape: ModelShape | None = None
+    early_shards: tuple[str, ...] = ()
+    is_early: bool = False
 
     @property
     def dtype(self) -> torch.dtype:

@@ -76,8 +76,18 @@ def train_all(
     device: Device,
     report_progress: Callable[[Progress], None] = lambda progress: None,
     nodes: Sequence[Resources] | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> list[Manifest]:
-    """Train all cells, as many at once as fit. `nodes`: the machines to fill; the connected cluster's by default.
+    """Train all cells, as many at once as fit; the manifests of those that ended.
+
+    Args:
+        works: the cells.
+        train: the recipe's section.
+        run_dir: where they are written.
+        device: what they are trained on.
+        report_progress: called when a cell has got further.
+        nodes: the machines to fill; the connected cluster's by default.
+        goes_on: once this says no, no further cell is started.
 
     Raises:
         StageError: Some cells failed; raised after all others have finished, naming each with its cause and log.
@@ -86,12 +96,12 @@ def train_all(
     _quicken_ray_train(len(nodes))
     fleet = _Fleet(works, train=train, run_dir=run_dir, device=device, nodes=nodes)
     fleet.refuse_misfits()
-    while fleet.start_next():
+    while fleet.start_next() if goes_on() else fleet.running:
         fleet.wait()
         for progress in fleet.progress():
             report_progress(progress)
     fleet.raise_failures()
-    return [fleet.finished[work.cell.name] for work in works]
+    return [fleet.finished[work.cell.name] for work in works if work.cell.name in fleet.finished]
 
 
 def cell_jobs(
@@ -292,6 +302,16 @@ def cluster_nodes() -> tuple[Resources, ...]:
 
     here = ray.get_runtime_context().get_node_id()
     return tuple(_node(node["Resources"], is_here=node["NodeID"] == here) for node in ray.nodes() if node["Alive"])
+
+
+def free_nodes() -> tuple[Resources, ...]:
+    """What is free of the live nodes now, whole CPUs: what others leave for cells to begin beside them."""
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    here, free = ray.get_runtime_context().get_node_id(), available_resources_per_node()
+    nodes = (_node(left, is_here=node == here) for node, left in free.items())
+    return tuple(node._replace(cpus=float(int(node.cpus))) for node in nodes)
 
 
 def _node(total: dict[str, float], *, is_here: bool) -> Resources:

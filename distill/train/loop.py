@@ -42,7 +42,7 @@ from distill.train.batches import (
     phased_step_rows,
     step_rows,
 )
-from distill.train.budget import budget_rows, num_steps, train_flops
+from distill.train.budget import budget_rows, early_steps, num_steps, train_flops
 from distill.train.checkpoint import STATE, Checkpoints, reading, writing
 from distill.train.device import memory_gib, mfu, peak_flops
 from distill.train.engine import CellJob, build_engine, build_loss
@@ -94,7 +94,8 @@ def train_worker(config: dict[str, Any]) -> None:
             # Ray Train would start the cell again, and it would fail again: the driver is told instead.
             outcome = Outcome(job.key, error=str(error))
         if _rank() == 0:
-            note(run_dir, job.cell, "end", outcome="failed" if outcome.error else "done", detail=outcome.error[:300])
+            ended = "failed" if outcome.error else "early" if job.is_early else "done"
+            note(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
             run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), "train", job.cell, OUTCOME)
 
 
@@ -115,7 +116,8 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     clock.lap("engine")
     details = cell.run()
     clock.lap("train")
-    details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
+    if not job.is_early:
+        details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
     clock.lap("finish")
     _write_drops(rows.drops, job, run_dir)
     return Outcome(
@@ -157,8 +159,12 @@ class TrainingCell:
         self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
         self.lengths = [len(row.input_ids) for row in rows.kept]
         self.num_steps = num_steps(job.train, len(rows.kept))
+        self.last_step = self.num_steps
+        if job.is_early:
+            self.last_step = early_steps(job.train, len(rows.kept))
         phases, supervised = [row.phase for row in rows.kept], [row.supervised_tokens for row in rows.kept]
-        self.planned = budget_rows(job.train, supervised, phases, seed=job.seed)
+        is_early = [row.is_early for row in rows.kept]
+        self.planned = budget_rows(job.train, supervised, phases, seed=job.seed, is_early=is_early)
         is_phased = len(set(phases)) > 1
         self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
@@ -169,11 +175,11 @@ class TrainingCell:
         first = self.resume()
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if _rank() == 0 else None
         try:
-            for step in range(first, self.num_steps):
+            for step in range(first, self.last_step):
                 metrics = self.step(step)
                 if log:
                     log.add(metrics)
-                if (step + 1) % self.job.train.checkpoint_every_steps == 0 and step + 1 < self.num_steps:
+                if self._is_saved(step + 1):
                     self.save(step + 1, log)
         finally:
             if log:
@@ -193,6 +199,10 @@ class TrainingCell:
         if _rank() == 0:
             note(self.run_dir, self.job.cell, "resume", step=chosen[0])
         return chosen[0]
+
+    def _is_saved(self, step: int) -> bool:
+        is_due = step % self.job.train.checkpoint_every_steps == 0 or step == self.last_step
+        return is_due and step < self.num_steps  # after the very last step the student itself is written
 
     def save(self, step: int, log: MetricsLog | None) -> None:
         """Write a checkpoint; every worker writes its share. The metrics first: no step of it may be missing there."""

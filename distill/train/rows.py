@@ -39,6 +39,7 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
     examples: list[dict[str, Any]] = []
     for shard in job.shards:
         examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
+    early = {row for shard in job.early_shards for row in example_ids(run_dir, shard)}
     kept: list[TrainRow] = []
     drops: list[Dropped] = []
     for example in examples:
@@ -46,11 +47,17 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
         if isinstance(rendered, str):
             drops.append(dropped("train", job.cell, rendered, row=example))
         else:
-            kept.append(_compact(example, rendered))
+            kept.append(_compact(example, rendered, is_early=example["trace_id"] in early))
     return Rows(kept, drops, tuple(sorted({row.pool for row in kept})))
 
 
-def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
+def example_ids(run_dir: RunDir, shard: str) -> list[str]:
+    """The traces of a file of examples, in its order."""
+    ids: list[str] = pq.read_table(shard, filesystem=run_dir.fs, columns=["trace_id"]).column(0).to_pylist()
+    return ids
+
+
+def _compact(example: Mapping[str, Any], rendered: Rendered, *, is_early: bool) -> TrainRow:
     # Lists of Python integers would take ten times the memory.
     ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
+    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"], is_early=is_early)

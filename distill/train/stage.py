@@ -6,45 +6,60 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.machines import connected_machines
-from distill.models import ResolvedModel
-from distill.plan import plan_cells
+from distill.plan import MixData, plan_cells
 from distill.plan_recipe import mixed_data, resolved_shapes, resources_in_words
 from distill.run import Run
-from distill.run_dir import Manifest, RunDir
+from distill.run_dir import Manifest
 from distill.schema import Example, content_hash
 from distill.terminal import bars
 from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
 from distill.train.cells import Cell, CellWork, cells
+from distill.train.early_rows import EARLY, early_part, take_over
 from distill.train.fleet import train_all
+from distill.train.rows import example_ids
 
 
 def train_stage(current: Run) -> Manifest:
     """Train every cell whose examples, student or settings have changed."""
-    recipe, run_dir, models = current.recipe, current.run_dir, current.models
-    settings = {name: value for name, value in train_identity(recipe.train).items() if name not in NOT_OF_CELL}
-    works = [_cell_work(cell, settings, run_dir, models) for cell in cells(recipe)]
+    run_dir, early = current.run_dir, early_part(current)
+    works = [_cell_work(cell, current, has_early=early is not None) for cell in cells(current.recipe)]
     todo = [work for work in works if not run_dir.is_complete(work.key, "train", work.cell.name)]
     if len(todo) < len(works):
         current.console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
     if todo:
-        _train(current, _planned(current, todo))
+        _train(current, planned(current, todo, mixed_data(run_dir)))
     return _train_manifest(current, works)
 
 
-def _cell_work(cell: Cell, settings: Any, run_dir: RunDir, models: Mapping[str, ResolvedModel]) -> CellWork:
-    model = models[cell.student.model]
-    rows = run_dir.read_table("mix", f"{cell.mix}.parquet", row_type=Example)
+def _cell_work(cell: Cell, current: Run, *, has_early: bool) -> CellWork:
+    path, early_path = (current.run_dir.path(stage, f"{cell.mix}.parquet") for stage in ("mix", EARLY))
+    early = example_ids(current.run_dir, early_path) if has_early else []
+    if set(early) - set(example_ids(current.run_dir, path)):
+        current.console.print(f"  {cell.name}: the first prompts' rows have changed since; begins without them")
+        early = []
+    key = cell_key(cell, current, "mix", early)
+    if early:
+        take_over(current.run_dir, cell, key=key, early_key=cell_key(cell, current, EARLY))
+    return CellWork(cell, current.models[cell.student.model].path, (path,), key, (early_path,) if early else ())
+
+
+def cell_key(cell: Cell, current: Run, stage: str, early: Sequence[str] = ()) -> str:
+    """What decides a cell's weights: student, seed, settings, and what it is taught, in which order."""
+    train = train_identity(current.recipe.train)
+    settings = {name: value for name, value in train.items() if name not in NOT_OF_CELL}
+    rows = current.run_dir.read_table(stage, f"{cell.mix}.parquet", row_type=Example)
     texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
     phases = rows.column("phase").to_pylist()
-    taught = [texts, phases] if any(phases) else texts
-    key = content_hash("cell", student_identity(cell.student), cell.seed, settings, model.identity, taught)
-    return CellWork(cell, model.path, (run_dir.path("mix", f"{cell.mix}.parquet"),), key)
+    taught: list[Any] = [texts, phases] if any(phases) else texts
+    model = current.models[cell.student.model].identity
+    parts = ["cell", student_identity(cell.student), cell.seed, settings, model, taught]
+    return content_hash(*parts, *filter(None, [early]), *([EARLY] if stage == EARLY else []))
 
 
-def _planned(current: Run, works: Sequence[CellWork]) -> list[CellWork]:
+def planned(current: Run, works: Sequence[CellWork], data: Mapping[str, MixData]) -> list[CellWork]:
     """The cells with their layouts. All arms are planned, so that unequal ones are refused however few are left."""
     recipe, shapes = current.recipe, resolved_shapes(current.recipe, current.models)
-    machines, data = connected_machines(current.session.device), mixed_data(current.run_dir)
+    machines = connected_machines(current.session.device)
     plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
     by_name = {one.cell.name: one for one in plan.cells}
     for student in recipe.students:

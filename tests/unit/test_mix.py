@@ -280,3 +280,34 @@ def test_three_pools_a_rising_weight_loses_no_prompt() -> None:
     arms = [chosen(WeightedMix(name="m", weights=dict(zip(pools, one, strict=True))), candidates) for one in weights]
     for before, after in pairwise(arms):
         assert set(np.flatnonzero(before.pools == 1)) <= set(np.flatnonzero(after.pools == 1))
+
+
+def by_threshold(long: float) -> WeightedMix:
+    return WeightedMix(name="m", weights={"long": long, "short": 1 - long}, assign="threshold")
+
+
+def test_a_threshold_gives_a_prompt_its_pool_whatever_other_prompts_there_are() -> None:
+    rows = full_rows(400)
+    whole = candidates_of(rows)
+    all_rows = chosen(by_threshold(0.3), whole)
+    pool_of = dict(zip(whole.prompt_keys[all_rows.prompts].tolist(), all_rows.pools.tolist(), strict=True))
+    for num_prompts in (20, 50, 399):
+        part = candidates_of([one for one in rows if one in full_rows(num_prompts)])
+        choice = chosen(by_threshold(0.3), part)
+        assert {key: pool_of[key] for key in part.prompt_keys.tolist()} == dict(
+            zip(part.prompt_keys[choice.prompts].tolist(), choice.pools.tolist(), strict=True)
+        )
+
+
+def test_thresholds_nest_and_come_near_the_weight() -> None:
+    candidates = candidates_of(full_rows(4000))
+    sets = [long_prompts(chosen(by_threshold(share), candidates)) for share in (0.1, 0.2, 0.5, 1.0)]
+    assert all(small < large for small, large in pairwise(sets))
+    # Four standard deviations of a binomial count.
+    assert all(abs(len(some) / 4000 - share) < 0.032 for some, share in zip(sets, (0.1, 0.2, 0.5, 1.0), strict=True))
+    assert long_prompts(chosen(by_threshold(0.2), candidates, seed=1)) != sets[1]
+
+
+def test_a_threshold_that_no_prompt_passes_is_an_error() -> None:
+    with pytest.raises(StageError, match=r"asks 0\.001 of long, which of 3 common prompts is no row"):
+        chosen(by_threshold(0.001), candidates_of(full_rows(3)))

@@ -123,6 +123,17 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
             "mixes[a].student",
             "no student is called 'S'",
         ),
+        ({"train": {"early_prompts": 5}}, "train.early_prompts", "train.budget is 'epochs'"),
+        (
+            {"train": {"early_prompts": 5}, "mixes": [{"name": "a", "weights": {"long": 0.5, "short": 0.5}}]},
+            "mixes[a]",
+            "depends on the prompts to come",
+        ),
+        (
+            {"mixes": [{"name": "a", "weights": {"long": 1.0}, "assign": "threshold", "stratify": ["level"]}]},
+            "mixes[a].assign",
+            "strata need all prompts",
+        ),
         ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
         ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
         ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),

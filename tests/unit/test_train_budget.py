@@ -10,6 +10,7 @@ from distill.model_shape import ModelShape
 from distill.train.budget import (
     NOT_OF_CELL,
     budget_rows,
+    early_steps,
     num_passes,
     num_steps,
     student_identity,
@@ -97,3 +98,20 @@ def test_flops_are_six_per_weight_and_token_and_four_where_weights_are_frozen() 
     assert full == 8 * 6 * 1000 + 12 * 2 * 10 * (9 + 25) + 6 * 100 * 4
     lora = train_flops(shape, LoraTune(rank=2), [3, 5], supervised_tokens=4)
     assert lora == 8 * (4 * 1000 + 6 * 40) + 12 * 2 * 10 * (9 + 25) + 4 * 100 * 4
+
+
+def test_the_first_steps_of_early_rows_do_not_depend_on_the_rows_still_to_come() -> None:
+    alone = budget_rows(STEPS, [5] * 13, [0] * 13, seed=3, is_early=[True] * 13)
+    places = [place for place in range(30) if place % 7 in (0, 2, 5)]  # where the 13 end up among 30
+    among = budget_rows(STEPS, [5] * 30, [0] * 30, seed=3, is_early=[place in places for place in range(30)])
+    assert alone is not None and among is not None and len(places) == 13
+    steps = early_steps(STEPS, 13)
+    assert steps == 3
+    assert [[places[row] for row in batch] for batch in alone[:steps]] == [list(batch) for batch in among[:steps]]
+    counts = [sum(batch.count(row) for batch in among) for row in range(30)]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_early_rows_never_end_a_cell() -> None:
+    assert early_steps(STEPS, 1000) == 9
+    assert early_steps(STEPS, 3) == 0

@@ -92,3 +92,14 @@ def test_a_damaged_remote_checkpoint_gives_way_too() -> None:
     path = remote.run_dir.path(*remote.parts(20), "weights.pt")
     remote.run_dir.fs.pipe_file(path, remote.run_dir.fs.cat_file(path).replace(b"yyy", b"yxy"))
     assert remote.newest_intact() == 10
+
+
+def test_a_training_takes_over_what_it_began_under_another_key(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    for step in (10, 20):
+        write(checkpoints, step)
+    whole = Checkpoints(RunDir(str(tmp_path)), "cell", "the whole")
+    whole.adopt("another")
+    assert whole.newest_intact() == 0
+    whole.adopt("key")
+    assert whole.newest_intact() == 20
+    assert checkpoints.newest_intact() == 0
