@@ -46,6 +46,16 @@ def engine_environment(device: Device, model: str, cpu_threads: int | None = Non
     return variables
 
 
+def lone_worker_environment(device: Device, num_workers: int) -> dict[str, str]:
+    """What keeps the model of a CPU engine of one worker inside the engine's core process.
+
+    vLLM gives it a process of its own, so that its threads can be bound to cores, and the core process then spins on
+    the queue between the two: a whole core lost, and one more start. This variable is how vLLM is told; an engine
+    behind an asynchronous client has its core in a process of its own all the same.
+    """
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if device == "cpu" and num_workers == 1 else {}
+
+
 def engine_bundles(
     device: Device, num_workers: int = 1, *, num_cpus: float = 1.0, num_gpus: float = 1.0
 ) -> dict[str, Any]:

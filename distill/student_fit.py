@@ -8,16 +8,18 @@ Per trace, over the tokens that the student would learn (completion and end of t
 * shares of unshifted (rank 1), marginal (rank 2 and 3) and shifted (rank above 3) positions, the classes of URIAL
   (arXiv 2312.01552), by which the paper (arXiv 2502.12143, figure 8) tells speaking styles apart.
 
-Scores are kept by trace and student, so nothing is scored twice. Not covered: sharing the prompt's part of the pass
-between traces of one prompt; the prompt is computed again for each.
+Scores are kept by trace and student, so nothing is scored twice. Traces of one prompt share the prompt's part of the
+pass: its keys and values are computed once for those that come together.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from distill.config_teachers import ChatFormat
 from distill.render import IGNORED, Rendered, chat_messages, render_example
@@ -98,6 +100,37 @@ def length_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterat
         yield batch
 
 
+def shared_batches(prompts: Sequence[Sequence[int]], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Neighbouring rows whose distinct prompts, padded to the longest, keep to the budget."""
+    batch: list[int] = []
+    distinct: set[tuple[int, ...]] = set()
+    for row, prompt in enumerate(map(tuple, prompts)):
+        wider = distinct | {prompt}
+        if batch and wider != distinct and len(wider) * max(map(len, wider)) > budget:
+            yield batch
+            batch, distinct = [], set()
+        batch.append(row)
+        distinct.add(prompt)
+    if batch:
+        yield batch
+
+
+class Split(NamedTuple):
+    """A row cut where its answer begins. The prompt's last token goes with the answer: it predicts the first of it."""
+
+    prompt: list[int]
+    answer: list[int]
+    targets: list[int]
+    """What each token of `answer` predicts; `IGNORED` where nothing is learnt."""
+
+
+def split_row(row: Rendered, *, shares: bool) -> Split:
+    """Cut before the token that predicts the first learnt one; where nothing is shared, before the first of all."""
+    ids, labels = list(row.input_ids), list(row.labels)
+    first = next(place for place, label in enumerate(labels) if label != IGNORED) - 1 if shares else 0
+    return Split(ids[:first], ids[first:], [*labels[first + 1 :], IGNORED])
+
+
 class FitScorer:
     """A student in an actor's memory; maps batches of (trace_id, problem, completion) to rows of `TraceFit`."""
 
@@ -111,6 +144,8 @@ class FitScorer:
         self.where = torch.device("cuda" if job.device == "gpu" else "cpu")
         self.model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=dtype).to(self.where).eval()
         self._kept = torch.empty(0)
+        # Layers that keep a window only, or a state, have no keys that could be handed on.
+        self.shares = all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.model.config).layers)
         # Only learnt positions reach the output layer: logits of prompts and padding are never computed.
         self.model.get_output_embeddings().register_forward_pre_hook(self._select)
 
@@ -119,9 +154,7 @@ class FitScorer:
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         rendered = [self.render(*row) for row in zip(batch["problem"], batch["completion"], strict=True)]
-        fits: list[TraceFit] = []
-        for rows in length_batches([len(row.input_ids) for row in rendered]):
-            fits += self.score([str(batch["trace_id"][row]) for row in rows], [rendered[row] for row in rows])
+        fits = self.score([str(name) for name in batch["trace_id"]], rendered)
         return {name: [getattr(fit, name) for fit in fits] for name in TraceFit.__dataclass_fields__}
 
     def render(self, problem: str, completion: str) -> Rendered:
@@ -133,22 +166,68 @@ class FitScorer:
 
     @torch.no_grad()
     def score(self, trace_ids: Sequence[str], rows: Sequence[Rendered]) -> list[TraceFit]:
-        """One forward pass over rows padded on the right; padding is neither seen nor scored."""
-        width = max(len(row.input_ids) for row in rows)
-        ids = torch.tensor([[*row.input_ids, *[0] * (width - len(row.input_ids))] for row in rows], device=self.where)
-        labels = torch.tensor(
-            [[*row.labels, *[IGNORED] * (width - len(row.labels))] for row in rows], device=self.where
-        )
-        mask = torch.arange(width, device=self.where) < torch.tensor(
-            [[len(row.input_ids)] for row in rows], device=self.where
-        )
-        targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)  # each position predicts the next
+        """Fits of some traces; those of one prompt should be neighbours."""
+        splits = [split_row(row, shares=self.shares) for row in rows]
+        fits: list[TraceFit] = []
+        for together in shared_batches([one.prompt for one in splits]):
+            prompts = list(dict.fromkeys(tuple(splits[row].prompt) for row in together))
+            known = self._read_prompts(prompts)
+            for places in length_batches([len(splits[row].answer) for row in together]):
+                part = [together[place] for place in places]
+                of_prompt = [prompts.index(tuple(splits[row].prompt)) for row in part]
+                fits += self._answers([trace_ids[row] for row in part], [splits[row] for row in part], of_prompt, known)
+        return fits
+
+    def _read_prompts(self, prompts: Sequence[tuple[int, ...]]) -> "Known | None":
+        if not any(prompts):
+            return None
+        ids, mask = self._padded(prompts)
+        self._kept = torch.zeros_like(mask)  # no logits
+        cache = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=True).past_key_values
+        return Known(mask, [(layer.keys, layer.values) for layer in cache.layers])
+
+    def _answers(
+        self, trace_ids: Sequence[str], rows: Sequence[Split], of_prompt: Sequence[int], known: "Known | None"
+    ) -> list[TraceFit]:
+        """One forward pass over answers padded on the right; padding is neither seen nor scored."""
+        ids, mask = self._padded([row.answer for row in rows])
+        targets, _ = self._padded([row.targets for row in rows], IGNORED)
         self._kept = targets != IGNORED
-        logits = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[0]
-        nll, ranks = surprisal_and_rank(logits, targets[self._kept])
+        places = torch.arange(ids.shape[1], device=self.where).expand_as(ids)
+        cache = None
+        if known is not None:
+            wanted = torch.tensor(of_prompt, device=self.where)
+            places = places + known.mask[wanted].sum(dim=1, keepdim=True)
+            mask = torch.cat([known.mask[wanted], mask], dim=1)
+            cache = DynamicCache([(keys[wanted], values[wanted]) for keys, values in known.layers])
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).logits[0]
+        learnt = targets[self._kept]
+        nll, ranks = surprisal_and_rank(logits, learnt)
         sizes = self._kept.sum(dim=1).tolist()
-        parts = zip(trace_ids, targets[self._kept].split(sizes), nll.split(sizes), ranks.split(sizes), strict=True)
+        parts = zip(trace_ids, learnt.split(sizes), nll.split(sizes), ranks.split(sizes), strict=True)
         return [trace_fit(name, tokens.tolist(), nlls.tolist(), rank.tolist()) for name, tokens, nlls, rank in parts]
+
+    def _padded(self, rows: Sequence[Sequence[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of equal width, and where they are not padding."""
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self.where)
+        lengths = torch.tensor([[len(row)] for row in rows], device=self.where)
+        return ids, torch.arange(width, device=self.where) < lengths
+
+
+class Known(NamedTuple):
+    """Prompts that were read."""
+
+    mask: torch.Tensor
+    """[prompts, width]: where they are not padding."""
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values of each layer, [prompts, heads, width, head size]."""
 
 
 def surprisal_and_rank(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from distill.config_mix import StudentFitMix
 from distill.mix.candidates import Candidates
 from distill.mix.index import TraceIndex
-from distill.mix.order import contains, keys_of
+from distill.mix.order import contains, identities_of, keys_of
 from distill.mix.scan import read_problems, text_batches
+from distill.mix.spill import TextBuckets
 from distill.run import Run
 from distill.run_dir import RunDir
 from distill.schema import arrow_schema, content_hash
@@ -102,30 +103,36 @@ def score_missing(current: Run, student: str, key: str, missing: NDArray[np.uint
 
 
 PART_ROWS = 50_000
-"""Traces scored by one set of actors, and what a kill repeats at most."""
+"""Traces scored by one set of actors, and about what a kill repeats at most."""
 
 
 def text_parts(current: Run, wanted: NDArray[np.uint64]) -> Iterator[pa.Table]:
-    """trace_id, problem and completion of the wanted traces, PART_ROWS at a time, each trace once."""
+    """trace_id, problem and completion of the wanted traces (sorted keys), each once, some PART_ROWS at a time.
+
+    Traces of one prompt are neighbours, whatever pool they are of: a student reads their prompt once.
+    """
     problems = read_problems(current.run_dir)
-    is_new = np.ones(len(wanted), dtype=np.bool_)
-    batches: list[pa.RecordBatch] = []
-    for batch in text_batches(current.run_dir, [pool.folder for pool in current.pools], wanted):
-        places = np.searchsorted(wanted, keys_of(batch.column("trace_id"), "trace id"))
-        places, first = np.unique(places, return_index=True)
-        batches.append(batch.take(pa.array(first[is_new[places]])))
-        is_new[places] = False
-        if sum(one.num_rows for one in batches) >= PART_ROWS:
-            yield _part(batches, problems)
-            batches = []
-    if batches:
-        yield _part(batches, problems)
-
-
-def _part(batches: Sequence[pa.RecordBatch], problems: Mapping[str, str]) -> pa.Table:
-    table = pa.Table.from_batches(batches)
-    asked = [problems[name] for name in table.column("prompt_id").to_pylist()]
-    return table.select(["trace_id", "completion"]).append_column("problem", pa.array(asked, pa.string()))
+    prompt_keys = np.sort(keys_of(pa.array(list(problems), pa.string()), "prompt id"))
+    prompt_of = np.zeros(len(wanted), dtype=np.int64)
+    parts: list[pa.Table] = []
+    with TextBuckets(len(prompt_keys)) as texts:
+        for batch in text_batches(current.run_dir, [pool.folder for pool in current.pools], wanted):
+            rows = np.searchsorted(wanted, keys_of(batch.column("trace_id"), "trace id"))
+            prompts = np.searchsorted(prompt_keys, keys_of(batch.column("prompt_id"), "prompt id"))
+            prompt_of[rows] = prompts
+            texts.add(prompts, rows, batch.column("completion"))
+        for start, _ in texts.spans():
+            table = texts.read(start)
+            rows = table.column("row").to_numpy()
+            by_prompt = np.argsort(prompt_of[rows], kind="stable")
+            asked = [problems[name] for name in identities_of(prompt_keys[prompt_of[rows[by_prompt]]])]
+            columns = [identities_of(wanted[rows[by_prompt]]), asked, table.column("text").take(pa.array(by_prompt))]
+            parts.append(pa.table(columns, names=["trace_id", "problem", "completion"]))
+            if sum(part.num_rows for part in parts) >= PART_ROWS:
+                yield pa.concat_tables(parts)
+                parts = []
+    if any(part.num_rows for part in parts):
+        yield pa.concat_tables(parts)
 
 
 def fit_details(current: Run, index: TraceIndex, candidates: Candidates) -> dict[str, Any]:

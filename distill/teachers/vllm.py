@@ -16,7 +16,13 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS
 
-from cluster.engine import engine_arguments, engine_bundles, engine_environment, parallel_arguments
+from cluster.engine import (
+    engine_arguments,
+    engine_bundles,
+    engine_environment,
+    lone_worker_environment,
+    parallel_arguments,
+)
 from cluster.fleet import Resources
 from cluster.session import Device
 from distill.config_teachers import EngineConfig, VllmTeacher
@@ -149,6 +155,8 @@ def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
     teacher = pool.teacher
     assert isinstance(teacher, VllmTeacher)
     engine = teacher.engine
+    num_workers = _num_workers(engine)
+    environment = engine_environment(device, pool.source) | lone_worker_environment(device, num_workers)
     return vLLMEngineProcessorConfig(
         model_source=pool.source,
         engine_kwargs=engine_arguments(
@@ -157,8 +165,8 @@ def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
             kv_cache_gb=engine.kv_cache_gb,
             extra=_engine_extra(engine),
         ),
-        runtime_env={"env_vars": engine_environment(device, pool.source)},
-        placement_group_config=engine_bundles(device, _num_workers(engine)),
+        runtime_env={"env_vars": environment},
+        placement_group_config=engine_bundles(device, num_workers),
         concurrency=teacher.replicas,
         batch_size=BATCH_ROWS,
         max_concurrent_batches=BATCHES_IN_FLIGHT,

@@ -4,8 +4,9 @@
 
 Both sides take the quickstart's short teacher (SmolLM2-135M), the same engine arguments, prompts, sampling and seeds;
 ours also verifies and writes every trace. Direct means AsyncLLM in a process of its own, all requests handed over at
-once. Steady state: completion tokens over the seconds from the first request to the last answer; the start of the
-engine is told on a line of its own. The last line is a JSON object; goal `ratio_vs_asyncllm` >= 0.98.
+once: as vLLM sets it up, and once more with the model in the core process, as our engines on CPU have it. Steady
+state: completion tokens over the seconds from the first request to the last answer; the start of the engine is told on
+a line of its own. The last line is a JSON object; goal `ratio_vs_asyncllm` >= 0.98.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from cluster.engine import engine_arguments, engine_environment
+from cluster.engine import engine_arguments, engine_environment, lone_worker_environment
 from distill.config_teachers import VllmTeacher
 from distill.generate import generate_stage
 from distill.prompts_stage import prompts_stage
@@ -113,9 +114,11 @@ async def _drive(pool: Pool, current: Run) -> Speed:
     return Speed(sum(len(output.outputs[0].token_ids) for output in outputs), busy_s, start_s, cached / prompted)
 
 
-def direct_in_own_process(folder: Path, num_prompts: int) -> Speed:
-    """`direct`, with the environment that our engines get."""
+def direct_in_own_process(folder: Path, num_prompts: int, *, lone_worker: bool) -> Speed:
+    """`direct`, with the environment that our engines get; `lone_worker`: the model in the core process, too."""
     environment = {**os.environ, **engine_environment("cpu", str(folder))}
+    if lone_worker:
+        environment |= lone_worker_environment("cpu", 1)
     command = [
         *("nice", "-n", str(WORKER_NICENESS)),
         sys.executable,
@@ -141,12 +144,19 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         mine = ours(Path(folder), arguments.prompts)
-        peer = direct_in_own_process(Path(folder), arguments.prompts)
-    ratio = mine.tokens_per_s / peer.tokens_per_s
-    print(f"{ratio:6.3f}  ours {mine.tokens_per_s:.1f} tokens/s, AsyncLLM {peer.tokens_per_s:.1f} tokens/s")
-    print(f"start-up: ours {mine.start_s:.1f} s (Ray included), AsyncLLM {peer.start_s:.1f} s")
-    print(f"prefix cache hits: ours {mine.prefix_cache_hits:.1%}, AsyncLLM {peer.prefix_cache_hits:.1%}")
-    print(json.dumps({"ratio_vs_asyncllm": round(ratio, 3), "ours": mine._asdict(), "asyncllm": peer._asdict()}))
+        peers = {
+            "asyncllm": direct_in_own_process(Path(folder), arguments.prompts, lone_worker=False),
+            "asyncllm_lone_worker": direct_in_own_process(Path(folder), arguments.prompts, lone_worker=True),
+        }
+    ratios = {name: mine.tokens_per_s / peer.tokens_per_s for name, peer in peers.items()}
+    sides = {"ours": mine, **peers}
+    for name, side in sides.items():
+        print(
+            f"{ratios.get(name, 1.0):6.3f}  {name}: {side.tokens_per_s:.1f} tokens/s, start-up {side.start_s:.1f} s, "
+            f"prefix cache hits {side.prefix_cache_hits:.1%}"
+        )
+    told = {f"ratio_vs_{name}": round(ratio, 3) for name, ratio in ratios.items()}
+    print(json.dumps(told | {name: side._asdict() for name, side in sides.items()}))
 
 
 if __name__ == "__main__":

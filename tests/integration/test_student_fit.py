@@ -55,9 +55,12 @@ def reference(model_path: Path, current: Run, number: int, pool: str) -> tuple[f
     return -sum(float(chances[place, row.labels[place + 1]]) for place in learnt) / len(learnt), ranks
 
 
-def test_a_batch_of_unequal_lengths_scores_as_each_trace_alone(model: Path, current: Run) -> None:
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_batch_of_unequal_lengths_scores_as_each_trace_alone(model: Path, current: Run, shares: bool) -> None:
     scorer = FitScorer(FitJob(str(model), current.recipe.student_chat, 400, "cpu"))
-    wanted = [(3, "long"), (7, "short"), (10, "long")]
+    assert scorer.shares
+    scorer.shares = shares
+    wanted = [(3, "long"), (3, "short"), (7, "short"), (10, "long"), (10, "short")]
     columns = {
         "trace_id": [f"{number}{pool}" for number, pool in wanted],
         "problem": [prompt(number).problem for number, _ in wanted],

@@ -9,7 +9,8 @@ import torch
 
 from distill.config_mix import StudentFitMix
 from distill.mix.policies import choose
-from distill.student_fit import length_batches, surprisal_and_rank, trace_fit
+from distill.render import IGNORED, Rendered
+from distill.student_fit import length_batches, shared_batches, split_row, surprisal_and_rank, trace_fit
 from tests.unit.mix_data import candidates_of, full_rows
 
 
@@ -44,3 +45,17 @@ def test_the_arm_takes_the_trace_that_fits_best() -> None:
     mix = StudentFitMix(name="fit", pools=("short", "long"), student="s")
     choice = choose([mix], dataclasses.replace(plain, fits=fits), 0)["fit"]
     assert choice.pools.tolist() == [0, 1, 0]
+
+
+def test_rows_that_share_prompts_come_together_as_far_as_their_prompts_fit() -> None:
+    first, second, third = [1] * 40, [2] * 50, [3] * 60
+    prompts = [first, first, second, second, second, third]
+    assert list(shared_batches(prompts, budget=100)) == [[0, 1, 2, 3, 4], [5]]
+    assert list(shared_batches(prompts, budget=10)) == [[0, 1], [2, 3, 4], [5]]
+
+
+def test_a_row_is_cut_before_the_token_that_predicts_its_answer() -> None:
+    row = Rendered([5, 6, 7, 8, 9], [IGNORED, IGNORED, IGNORED, 8, 9])
+    shared, alone = split_row(row, shares=True), split_row(row, shares=False)
+    assert shared == ([5, 6], [7, 8, 9], [8, 9, IGNORED])
+    assert alone == ([], [5, 6, 7, 8, 9], [IGNORED, IGNORED, 8, 9, IGNORED])
