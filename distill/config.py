@@ -222,6 +222,14 @@ class ServeSection(Section):
     min_replicas: int = Field(default=1, ge=0)
     """Copies of every engine that `distill serve` keeps up; 0 stops an engine that nobody asks, at the price of its
     start at the next question. Evaluation always has one."""
+    on_demand: tuple[str, ...] = ()
+    """Models (`student` or `student@mix`) that are rarely asked: their engine starts with the first question only, and
+    stops again. They are not probed before users meet them."""
+    idle_s: float = Field(default=600.0, ge=0)
+    """Seconds without a request after which an engine that may stop does."""
+    surge_percent: int = Field(default=100, ge=0, le=100)
+    """How an update to a newer run goes: copies with the new weights started before old ones stop, percent of those
+    that run. 0 stops the old first, for clusters without room for both; requests then wait for the start."""
     max_replicas: int = Field(default=1, ge=1)
     """Copies of an engine under load."""
     target_requests: int = Field(default=32, ge=1)
