@@ -13,6 +13,7 @@ from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
 from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
 from serve.limits import Limits
+from serve.plans import Speculation
 
 
 class ModelConfig(Section):
@@ -192,10 +193,24 @@ class RepeatedConfig(Section):
     """Nucleus mass."""
 
 
+class SpeculativeArm(Section):
+    """An arm of the evaluation that needs no training: a student whose hard steps another model of the run writes."""
+
+    student: str
+    """`student@mix`, or `student@mix:mode`, as the report names it."""
+    helper: Speculation
+    """`model`: who helps, `student` or `student@mix`; how much, and at which words."""
+
+    @property
+    def suffix(self) -> str:
+        """What the student's name has behind it where it is helped."""
+        return f"+{self.helper.model}"
+
+
 class EvaluateConfig(Section):
     """How models are scored."""
 
-    ADDED_LATER = ("repeated",)
+    ADDED_LATER = ("repeated", "speculative")
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     """Names in `[benchmarks]`, or built-in ones."""
@@ -209,6 +224,8 @@ class EvaluateConfig(Section):
     """Requests open at once per run."""
     reasoning_end: str = "</think>"
     """What closes the reasoning; the answer is taken after its last occurrence."""
+    speculative: tuple[SpeculativeArm, ...] = ()
+    """Arms of speculative thinking, scored after the others with both engines up."""
 
 
 class ServeSection(Section):
