@@ -13,6 +13,7 @@ from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
 from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
 from serve.limits import Limits
+from serve.plans import Speculation
 
 
 class ModelConfig(Section):
@@ -199,10 +200,24 @@ class RepeatedConfig(Section):
     """Nucleus mass."""
 
 
+class SpeculativeArm(Section):
+    """An arm of the evaluation that needs no training: a student whose hard steps another model of the run writes."""
+
+    student: str
+    """`student@mix`, or `student@mix:mode`, as the report names it."""
+    helper: Speculation
+    """`model`: who helps, `student` or `student@mix`; how much, and at which words."""
+
+    @property
+    def suffix(self) -> str:
+        """What the student's name has behind it where it is helped."""
+        return f"+{self.helper.model}"
+
+
 class EvaluateConfig(Section):
     """How models are scored."""
 
-    ADDED_LATER = ("repeated",)
+    ADDED_LATER = ("repeated", "speculative")
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     """Names in `[benchmarks]`, or built-in ones."""
@@ -216,6 +231,8 @@ class EvaluateConfig(Section):
     """Requests open at once per run."""
     reasoning_end: str = "</think>"
     """What closes the reasoning; the answer is taken after its last occurrence."""
+    speculative: tuple[SpeculativeArm, ...] = ()
+    """Arms of speculative thinking, scored after the others with both engines up."""
 
 
 class ServeSection(Section):
@@ -229,6 +246,14 @@ class ServeSection(Section):
     min_replicas: int = Field(default=1, ge=0)
     """Copies of every engine that `distill serve` keeps up; 0 stops an engine that nobody asks, at the price of its
     start at the next question. Evaluation always has one."""
+    on_demand: tuple[str, ...] = ()
+    """Models (`student` or `student@mix`) that are rarely asked: their engine starts with the first question only, and
+    stops again. They are not probed before users meet them."""
+    idle_s: float = Field(default=600.0, ge=0)
+    """Seconds without a request after which an engine that may stop does."""
+    surge_percent: int = Field(default=100, ge=0, le=100)
+    """How an update to a newer run goes: copies with the new weights started before old ones stop, percent of those
+    that run. 0 stops the old first, for clusters without room for both; requests then wait for the start."""
     max_replicas: int = Field(default=1, ge=1)
     """Copies of an engine under load."""
     target_requests: int = Field(default=32, ge=1)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distill.config import BenchmarkConfig, EvaluateConfig, ModelConfig, ServeSection, VerifyConfig
 from distill.config_section import Section
@@ -35,3 +35,9 @@ class EvalConfig(Section):
     evaluate: EvaluateConfig
     verify: VerifyConfig = VerifyConfig()
     serve: ServeSection = ServeSection()
+
+    @model_validator(mode="after")
+    def _validate_alone(self) -> "EvalConfig":
+        if self.evaluate.speculative:
+            raise ValueError("evaluate.speculative needs the models of a run: put it into its recipe")
+        return self

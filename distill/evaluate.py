@@ -26,6 +26,7 @@ from distill.schema import Prompt, Score, Style, Verdict, content_hash, seed_for
 from distill.teachers.pools import sampling_params
 from distill.train.cells import Cell, cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.plans import Speculation
 
 STAGE = "evaluate"
 
@@ -58,11 +59,14 @@ class Evaluated:
     """The mode that it is asked in; empty where it knows none."""
     line: str = ""
     """What asks for the mode."""
+    helper: Speculation | None = None
+    """Who writes its hard steps."""
 
     @property
     def served_name(self) -> str:
-        """The model's name at the endpoint, the same in every mode."""
-        return self.name.removesuffix(mode_name("", self.mode))
+        """The model's name at the endpoint, the same in every mode, helped or not."""
+        alone = self.name.removesuffix(f"+{self.helper.model}") if self.helper else self.name
+        return alone.removesuffix(mode_name("", self.mode))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -114,10 +118,32 @@ def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -
     return Evaluated(cell.name, str(run_dir.local_path("train", cell.name, "model")), None, key)
 
 
+def helped_models(recipe: Recipe, models: Sequence[Evaluated]) -> list[Evaluated]:
+    """The arms of speculative thinking: a student under the name `student@mix+helper`."""
+    by_name = {model.name: model for model in models}
+    return [
+        replace(
+            by_name[arm.student],
+            name=arm.student + arm.suffix,
+            key=content_hash([by_name[arm.student].key, helper_of(arm.helper, models).key]),
+            helper=arm.helper,
+        )
+        for arm in recipe.evaluate.speculative
+    ]
+
+
+def helper_of(option: Speculation, models: Sequence[Evaluated]) -> Evaluated:
+    """The model that helps."""
+    return next(model for model in models if model.served_name == option.model)
+
+
 def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
     """model -> the first model with the very same weights: one base under two students is loaded and scored once."""
-    first: dict[tuple[str, str | None, str], str] = {}
-    return {model.name: first.setdefault((model.source, model.adapter, model.line), model.name) for model in models}
+    first: dict[tuple[str, str | None, str, Speculation | None], str] = {}
+    return {
+        model.name: first.setdefault((model.source, model.adapter, model.line, model.helper), model.name)
+        for model in models
+    }
 
 
 def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring) -> list[Item]:
@@ -137,7 +163,7 @@ def _settings(recipe: Scoring, benchmark: str, line: str) -> list[Any]:
     """What decides a score beside the model and the problems; another benchmark's settings are no part of it."""
     evaluate = asked(recipe.evaluate, benchmark)
     return [
-        evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight", "repeated"}),
+        evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight", "repeated", "speculative"}),
         with_mode(recipe.student_chat, line).model_dump(),
         recipe.serve.engine.model_dump(),
         VERIFIER_VERSION,
@@ -205,16 +231,18 @@ def request_rows(
     evaluate = asked(recipe.evaluate, item.benchmark)
     template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
     chat = with_mode(recipe.student_chat, item.model.line)
+    helped = {"speculative": item.model.helper.model_dump(mode="json")} if item.model.helper else {}
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
                 "model": served_as or item.model.served_name,
-                "mode": item.model.mode,
+                "scored_as": item.model.name,
                 "benchmark": item.benchmark,
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
                 "messages": chat_messages(template.replace("{problem}", prompt.problem), chat),
-                "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)),
+                "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample))
+                | helped,
             }
 
 

@@ -17,6 +17,7 @@ from distill.config_mix import BothMix, MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
+from distill.recipe_checks_eval import speculative_problems
 from distill.recipe_checks_mix import early_problems, filter_problems, mix_problems, mode_problems, one_of
 
 SectionT = TypeVar("SectionT")
@@ -53,6 +54,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_template_problems(raw),
         *_leak_problems(raw),
         *_evaluate_problems(raw),
+        *speculative_problems(_section(raw, "evaluate"), _names(raw.get("students")), mixes, _seeds(raw)),
     ]
 
 
@@ -79,6 +81,11 @@ def _styles(teachers: Iterable[TeacherConfig]) -> dict[str, str]:
 def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
     """Most traces per prompt of a teacher; of one that does not parse nothing is known."""
     return next((teacher.num_samples for teacher in teachers if teacher.name == name), 0)
+
+
+def _seeds(raw: Mapping[str, Any]) -> Sequence[Any]:
+    seeds = _section(raw, "train").get("seeds", ())
+    return seeds if isinstance(seeds, list | tuple) else ()
 
 
 def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:

@@ -54,7 +54,7 @@ def score_items(
     open_rows = {item: _unanswered(rows, answered[item]) for item, rows in requests.items()}
     if known := sum(map(len, answered.values())):
         place.console.print(f"  {known} answers are there already")
-    by_name = {(served_as or item.model.served_name, item.model.mode, item.benchmark): item for item in todo}
+    by_name = {(item.model.name, item.benchmark): item for item in todo}
     for item in todo:
         if not open_rows[item]:
             _finish(item, answered[item], benchmarks, recipe, place, logs[item])
@@ -62,7 +62,7 @@ def score_items(
     try:
         with bars(place.console) as shown:
             for row in complete(rows, address.url, address.batch).iter_rows() if rows else ():
-                item = by_name[row["model"], row["mode"], row["benchmark"]]
+                item = by_name[row["scored_as"], row["benchmark"]]
                 answered[item].append(row)
                 logs[item].add(row)
                 total = len(requests[item])

@@ -1,5 +1,6 @@
 """`distill serve`: a run's students and their untouched selves behind one address, or as a file that deploys them."""
 
+import os
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from distill.teachers.pools import sampling_params
 from distill.terminal import quiet
 from distill.train.cells import cells
 from serve.config import Endpoint, open_door
-from serve.config_file import config_file
+from serve.config_file import config_file, read_arguments
 from serve.keys import Key
 from serve.probe import Probe
 from serve.proxy import use_clean_headers
@@ -73,7 +74,8 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
         console.print(f"{url}/v1 answers the OpenAI protocol; {url} is a page to talk to them. Models:", markup=False)
         for endpoint in endpoints:
             modes = f"   modes: {', '.join(endpoint.modes)}" if endpoint.modes else ""
-            console.print(f"  {endpoint.name}{modes}", markup=False)
+            waits = "   starts when it is asked" if endpoint.on_demand else ""
+            console.print(f"  {endpoint.name}{modes}{waits}", markup=False)
         name = next((endpoint.name for endpoint in endpoints if "@" in endpoint.name), endpoints[-1].name)
         console.print(f'\ndistill ask {name} "{sample_problem(recipe, run_dir)}" --url {url}', markup=False)
         console.print("Ctrl-C stops it")
@@ -91,10 +93,24 @@ def write_config(run_dir: RunDir, request: ServeRequest, target: Path) -> int:
         # Where it will run is not known here; a recipe that does not say "cpu" means a cluster with GPUs.
         device: Device = "cpu" if recipe.device == "cpu" else "gpu"
         config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
-        content = config_file(endpoints, config.model_copy(update={"host": request.host}))
+        content = config_file(
+            endpoints,
+            config.model_copy(update={"host": request.host}),
+            import_path=f"{__name__}:{from_config_file.__name__}",
+            run_dir=run_dir.root if run_dir.is_local else run_dir.uri,
+        )
         target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         console.print(f"{target}: `serve deploy {target}` starts {len(endpoints)} models", markup=False)
     return 0
+
+
+def from_config_file(arguments: dict[str, Any]) -> Any:
+    """The application of a file that `write_config` wrote; called where Ray Serve deploys it."""
+    from serve.app import build_app
+
+    run_dir = RunDir(arguments["run_dir"])
+    checker = BenchmarkChecker.of(load_run_recipe(run_dir), run_dir)
+    return build_app(*read_arguments(arguments, os.environ), checker)
 
 
 def serving_settings(recipe: Recipe) -> dict[str, Any]:
@@ -105,6 +121,8 @@ def serving_settings(recipe: Recipe) -> dict[str, Any]:
         "max_replicas": section.max_replicas,
         "target_ongoing": section.target_requests,
         "max_ongoing": section.max_requests,
+        "idle_s": section.idle_s,
+        "surge_percent": section.surge_percent,
         "limits": section.limits,
     }
 
@@ -112,13 +130,20 @@ def serving_settings(recipe: Recipe) -> dict[str, Any]:
 def run_endpoints(current: Run, names: Sequence[str]) -> tuple[list[Evaluated], list[Endpoint]]:
     """The models of a run that are to be served, and how."""
     recipe, run_dir = current.recipe, current.run_dir
-    models = choose_models(evaluated_models(recipe, current.models, run_dir), names)
+    known = evaluated_models(recipe, current.models, run_dir)
+    if unknown := set(recipe.serve.on_demand) - {model.served_name for model in known}:
+        raise InputError(f"serve.on_demand: {unknown_student(min(unknown), known)}")
+    models = choose_models(known, names)
     first = same_weights(models)
     models = [model for model in models if first[model.name] == model.name]
     delimiters = {source: run_delimiters(recipe, source) for source in {model.source for model in models}}
     return models, [
         model.endpoint.model_copy(
-            update={"metadata": model_card(recipe, run_dir, model), "reasoning": delimiters[model.source]}
+            update={
+                "metadata": model_card(recipe, run_dir, model),
+                "reasoning": delimiters[model.source],
+                "on_demand": model.served_name in recipe.serve.on_demand,
+            }
         )
         for model in models
     ]
@@ -184,12 +209,18 @@ def choose_models(models: Sequence[Evaluated], names: Sequence[str]) -> list[Eva
         known.setdefault(model.served_name, model)  # of a student with modes the first
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"the run has no student {unknown[0]!r} -> it has: {', '.join(known)}")
+        raise InputError(unknown_student(unknown[0], models))
     chosen = [known[name] for name in names] or list(known.values())
     missing = [model.served_name for model in chosen if not model.key]
     if missing:
         raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run first")
     return chosen
+
+
+def unknown_student(name: str, models: Sequence[Evaluated]) -> str:
+    """What is wrong with a name, and which there are."""
+    known = dict.fromkeys(model.served_name for model in models)
+    return f"the run has no student {name!r} -> it has: {', '.join(known)}"
 
 
 @dataclass(frozen=True)

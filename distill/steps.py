@@ -9,6 +9,8 @@ from distill.evaluate import (
     endpoints,
     engines_at_once,
     evaluated_models,
+    helped_models,
+    helper_of,
     items,
     same_weights,
     serve_config,
@@ -92,15 +94,21 @@ def evaluate_stage(current: Run) -> Manifest:
         ]
         for name in recipe.evaluate.benchmarks
     }
-    evaluated = evaluated_models(recipe, current.models, run_dir)
+    unhelped = evaluated_models(recipe, current.models, run_dir)
+    evaluated = [*unhelped, *helped_models(recipe, unhelped)]
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
     todo = list(unscored(wanted, run_dir))
     if len(todo) < len(wanted):
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     models = list({item.model.name: item.model for item in alone}.values())
-    for wave in waves(models, engines_at_once(recipe.serve, current.session) if models else 1):
+    plain = [model for model in models if model.helper is None]
+    for wave in waves(plain, engines_at_once(recipe.serve, current.session) if plain else 1):
         _score_wave(current, wave, [item for item in alone if item.model in wave], benchmarks)
+    for model in models:
+        if model.helper is not None:
+            both = [model, helper_of(model.helper, unhelped)]
+            _score_wave(current, both, [item for item in alone if item.model == model], benchmarks)
     for item in todo:
         if item not in alone:
             _copy_score(run_dir, item, first[item.model.name])

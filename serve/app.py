@@ -44,6 +44,8 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         # The door refuses what is too much, at once; this bound must never make a request wait before it.
         "max_ongoing_requests": 2 * settings.max_per_engine * len(specs) + 256,
         "num_replicas": 1,
+        # An update starts the new one first.
+        "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": config.drain_s,
         # The ingress only forwards; on a laptop every whole core belongs to the engines.
         "ray_actor_options": {"num_cpus": 0},
@@ -59,7 +61,7 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
 
 
 def from_config_file(arguments: dict[str, Any]) -> Application:
-    """The application of a Serve config file (`distill serve RUN --write-config`), whose import path is this function.
+    """The application of a Serve config file, whose import path is this function (Serve allows it one parameter).
 
     Raises:
         ValueError: the file's arguments are wrong, or other machines are let in without keys.
@@ -89,9 +91,10 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
         placement_group_config=_placement(config),
         deployment_config={
             "name": spec.name,
-            **_replicas(config),
+            **_replicas(spec, config),
             "max_ongoing_requests": config.max_ongoing,
             "graceful_shutdown_timeout_s": config.drain_s,
+            "max_surge_percent": config.surge_percent,
             # An engine that cannot start is wrong, not unlucky: the two further tries Serve makes cost minutes.
             "max_constructor_retry_count": 1,
             # Counted in the placement group's bundle: Ray adds the two.
@@ -100,14 +103,18 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
     )
 
 
-def _replicas(config: ServeConfig) -> dict[str, Any]:
-    if not config.is_autoscaled:
+def _replicas(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
+    fewest = 0 if spec.is_on_demand else config.min_replicas
+    if (fewest, config.max_replicas) == (1, 1):
         return {"num_replicas": 1}
     return {
         "autoscaling_config": {
-            "min_replicas": config.min_replicas,
+            "min_replicas": fewest,
+            # Started, and so checked, even where it will stop again; but for those that wait for a question.
+            "initial_replicas": 0 if spec.is_on_demand else max(1, fewest),
             "max_replicas": config.max_replicas,
             "target_ongoing_requests": config.target_ongoing,
+            "downscale_to_zero_delay_s": config.idle_s,
         }
     }
 

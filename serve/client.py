@@ -122,7 +122,7 @@ def first_answers(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -
         except openai.APIError as error:
             raise ServeError(f"{model} is served at {base_url} but does not answer: {error}") from error
 
-    with ThreadPoolExecutor(max_workers=len(models)) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, len(models))) as pool:
         list(pool.map(answer, models))
 
 

@@ -54,6 +54,10 @@ class Endpoint(BaseModel):
     reasoning: Delimiters | None = None
     """What opens and closes its reasoning; none: everything that it writes is the answer."""
 
+    on_demand: bool = False
+    """Rarely asked: its engine starts with the first question, stops when it is idle, and is not checked beforehand.
+    Counts where all endpoints of an engine are."""
+
     @property
     def modes(self) -> dict[str, str]:
         """Mode -> the line that asks for it, as the metadata tell; empty for a model that knows none."""
@@ -107,13 +111,20 @@ class ServeConfig(BaseModel):
     again (429)."""
 
     min_replicas: int = Field(1, ge=0)
-    """Replicas of every engine that are always up; 0 stops an engine that nobody asks."""
+    """Replicas of every engine that are always up; 0 stops an engine that nobody asks, after `idle_s`."""
 
     max_replicas: int = Field(1, ge=1)
     """Replicas of an engine under load."""
 
     target_ongoing: int = Field(32, ge=1)
     """Requests per replica that autoscaling aims at."""
+
+    idle_s: float = Field(600.0, ge=0)
+    """Seconds without a request after which an engine that may have no replica has none."""
+
+    surge_percent: int = Field(100, ge=0, le=100)
+    """Replicas that an update starts before it stops old ones, percent of those that run: with any, nobody waits for
+    the new weights, and memory for both is needed meanwhile. 0 stops first; requests wait for the start."""
 
     drain_s: float = Field(60.0, gt=0)
     """Seconds that a replica which is to go has for the requests it holds."""
@@ -129,11 +140,6 @@ class ServeConfig(BaseModel):
 
     engine_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are."""
-
-    @property
-    def is_autoscaled(self) -> bool:
-        """Whether the number of replicas follows the load."""
-        return (self.min_replicas, self.max_replicas) != (1, 1)
 
     @model_validator(mode="after")
     def _validate_replicas(self) -> "ServeConfig":
@@ -190,6 +196,11 @@ class EngineSpec(NamedTuple):
     def base_model(self) -> str:
         """Name under which the engine knows its plain weights; not listed to clients unless it is an endpoint."""
         return next((endpoint.name for endpoint in self.endpoints if endpoint.adapter is None), f"{self.name}.base")
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether it waits for the first question."""
+        return all(endpoint.on_demand for endpoint in self.endpoints)
 
     @property
     def max_lora_rank(self) -> int:

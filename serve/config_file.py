@@ -9,8 +9,13 @@ from serve.keys import KEYS_VARIABLE, load_keys
 IMPORT_PATH = "serve.app:from_config_file"
 
 
-def config_file(endpoints: Sequence[Endpoint], config: ServeConfig) -> dict[str, Any]:
-    """The file's content. Keys are never in it: the deployment reads them from `KEYS_VARIABLE`."""
+def config_file(
+    endpoints: Sequence[Endpoint], config: ServeConfig, *, import_path: str = IMPORT_PATH, **more: str
+) -> dict[str, Any]:
+    """The file's content. Keys are never in it: the deployment reads them from `KEYS_VARIABLE`.
+
+    `import_path`: a function that makes the application of `args`, to which `more` is added.
+    """
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": config.host, "port": config.port},
@@ -18,10 +23,11 @@ def config_file(endpoints: Sequence[Endpoint], config: ServeConfig) -> dict[str,
             {
                 "name": APP,
                 "route_prefix": "/",
-                "import_path": IMPORT_PATH,
+                "import_path": import_path,
                 "args": {
                     "endpoints": [endpoint.model_dump(mode="json", exclude_defaults=True) for endpoint in endpoints],
                     "config": config.model_dump(mode="json", exclude_defaults=True, exclude={"keys"}),
+                    **more,
                 },
             }
         ],

@@ -48,6 +48,7 @@ def deploy(
     """Serve `endpoints` and return the base URL, without the trailing /v1.
 
     `checker` gives the page problems with verdicts. `probes` are asked last; a model that fails one is not served.
+    Models on demand are listed, and neither started nor asked.
     `log_dir` is the Ray session's log folder, to be named in an error.
 
     Raises:
@@ -55,14 +56,17 @@ def deploy(
         ServeError: an engine failed or the deadline passed; nothing is left running.
     """
     specs = group_engines(endpoints)
+    eager = {endpoint.name for spec in specs if not spec.is_on_demand for endpoint in spec.endpoints}
     started = time.monotonic()
     api_key, config = _own_key(config.model_copy(update={"port": _running_port(config) or _free_port(config)}))
     with _quiet_libraries():
         try:
             _start(endpoints, config, checker)
             _wait_for_engines(specs, config, _Clock(started, on_progress), log_dir)
-            _wait_for_answers(endpoints, config, api_key)
-            run_probes(base_url(config), probes, api_key)
+            _wait_for_listing([endpoint.name for endpoint in endpoints], config, api_key)
+            # One token each loads the adapter, the chat template and the kernels before a user waits for them.
+            first_answers(base_url(config), sorted(eager), api_key)
+            run_probes(base_url(config), [probe for probe in probes if probe.model in eager], api_key)
         except BaseException:  # also Ctrl-C: half-started engines would hold their memory
             undeploy()
             raise
@@ -192,8 +196,7 @@ def _own_key(config: ServeConfig) -> tuple[str, ServeConfig]:
     return api_key, config.model_copy(update={"keys": (*config.keys, own)})
 
 
-def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig, api_key: str) -> None:
-    names = [endpoint.name for endpoint in endpoints]
+def _wait_for_listing(names: Sequence[str], config: ServeConfig, api_key: str) -> None:
     deadline = time.monotonic() + PROXY_GRACE_S
     while set(served_models(base_url(config), api_key)) != set(names):
         if time.monotonic() > deadline:
@@ -202,8 +205,6 @@ def _wait_for_answers(endpoints: Sequence[Endpoint], config: ServeConfig, api_ke
                 "look for the proxy's log in the Ray session's log folder"
             )
         time.sleep(POLL_S)
-    # One token each loads the adapter, the chat template and the kernels before a user waits for them.
-    first_answers(base_url(config), names, api_key)
 
 
 def _running_port(config: ServeConfig) -> int | None:

@@ -69,8 +69,8 @@ class Admitted(NamedTuple):
     """A request that may go on, with its body read and checked."""
 
     body: bytes
-    engine: str | None
-    """The engine whose place it takes; none for requests that cost next to nothing."""
+    engines: tuple[str, ...]
+    """The engines that it takes a place of; none for requests that cost next to nothing."""
     key: Key | None
 
 
@@ -101,8 +101,7 @@ class Door:
         except Refusal as refusal:
             await watched.refuse(refusal)
         finally:
-            if admitted.engine is not None:
-                self._turnstile.leave(admitted.engine, admitted.key)
+            self._turnstile.leave(admitted.engines, admitted.key)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Admitted:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -110,16 +109,17 @@ class Door:
         check_place(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
         key = self._key(path, headers)
         if scope["method"] == "GET":
-            return Admitted(b"", None, key)
+            return Admitted(b"", (), key)
         _check_length(headers, self._settings.limits)
         body = await read_body(receive, self._settings.limits)
         if path not in BODIES:  # verdicts, which take places of their own
-            self._turnstile.enter(path, key, time.monotonic())
-            return Admitted(body, path, key)
+            self._turnstile.enter((path,), key, time.monotonic())
+            return Admitted(body, (path,), key)
         fields = check_request(path, body, self._settings.limits)
-        engine = self._engine(fields["model"], key)
-        self._turnstile.enter(engine, key, time.monotonic())
-        return Admitted(json.dumps(fields).encode(), engine, key)
+        asked = [fields["model"], *filter(None, [(fields.get("speculative") or {}).get("model")])]
+        engines = tuple(dict.fromkeys(self._engine(model, key) for model in asked))
+        self._turnstile.enter(engines, key, time.monotonic())
+        return Admitted(json.dumps(fields).encode(), engines, key)
 
     def _key(self, path: str, headers: Mapping[str, str]) -> Key | None:
         if not self._settings.keys or path in OPEN_PATHS:

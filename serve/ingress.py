@@ -26,19 +26,11 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.door import Door, DoorSettings
 from serve.errors import ServeError
+from serve.goes import in_goes
 from serve.modes import AUTO, in_mode, mode_line
 from serve.page import PAGE, PAGE_HEADERS
-from serve.reasoning import (
-    Delimiters,
-    StreamSplitter,
-    add_usage,
-    closing,
-    first_go,
-    format_event,
-    parse_events,
-    second_go,
-    split,
-)
+from serve.plans import Speculation, budget_plan, speculative_plan
+from serve.reasoning import Delimiters, StreamSplitter, format_event, parse_events, split
 from serve.refusal import Refusal, upstream_refusal
 from serve.requests import parse_json
 
@@ -121,19 +113,15 @@ class Ingress(OpenAiIngress):
         if line:
             body.messages = in_mode(body.messages, line)
         delimiters = self._reasoning.get(body.model) if call_method == "chat" else None
-        budget = (body.model_extra or {}).pop("thinking_budget", None)
-        if budget is not None and delimiters is None:
+        options = {name: (body.model_extra or {}).pop(name, None) for name in ("thinking_budget", "speculative")}
+        if options["thinking_budget"] and delimiters is None:
             raise Refusal(422, "thinking_budget: this model has no reasoning that is kept apart", code="invalid_field")
-        if delimiters is None:
-            stream = self._answer(body, call_method, raw_request)
-        elif budget is None or raw_request is None:
-            stream = _split_off(self._answer(body, call_method, raw_request), delimiters)
+        if any(options.values()):
+            assert raw_request is not None, "only requests from outside have such options"
+            stream = self._in_goes(type(body), line, delimiters, raw_request)
         else:
-            fields = json.loads(await raw_request.body())
-            fields.pop("mode", None)
-            fields["messages"] = in_mode(fields["messages"], line)
-            stream = _split_off(self._budgeted(type(body), fields, budget, delimiters, raw_request), delimiters)
-        async for item in stream:
+            stream = self._answer(body, call_method, raw_request)
+        async for item in _split_off(stream, delimiters) if delimiters else stream:
             yield item
 
     def _mode_line(self, body: Any) -> str:
@@ -168,107 +156,25 @@ class Ingress(OpenAiIngress):
                 raise _refusal(error) from error
             await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
 
-    async def _budgeted(
-        self, kind: type, fields: Mapping[str, Any], budget: int, delimiters: Delimiters, raw_request: Request
+    async def _in_goes(
+        self, kind: type, line: str, delimiters: Delimiters | None, raw_request: Request
     ) -> AsyncGenerator[Any, None]:
-        """The answer in at most two goes: reasoning within the budget, then the rest. Not split yet."""
-        start = self._answer(kind(**first_go(fields, budget)), "chat", raw_request)
-        go: _StreamedGo | _WholeGo = _StreamedGo() if fields.get("stream") else _WholeGo()
-        async for item in go.first(start):
+        """The answer in as many goes as its options take. Not split yet."""
+        fields = json.loads(await raw_request.body())
+        fields.pop("mode", None)
+        fields["messages"] = in_mode(fields["messages"], line)
+        if budget := fields.get("thinking_budget"):
+            assert delimiters is not None, "refused before"
+            plan = budget_plan(fields, budget, delimiters)
+        else:
+            plan = speculative_plan(fields, Speculation(**fields["speculative"]), delimiters)
+
+        def put(go: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+            return self._answer(kind(**go), "chat", raw_request)
+
+        has_usage = bool((fields.get("stream_options") or {}).get("include_usage"))
+        async for item in in_goes(plan, put, is_stream=bool(fields.get("stream")), has_usage=has_usage):
             yield item
-        rest = second_go(
-            fields, go.text, used_tokens=go.used_tokens, finish_reason=go.finish_reason, delimiters=delimiters
-        )
-        again = self._answer(kind(**rest), "chat", raw_request) if rest else None
-        async for item in go.second(again, closing(go.text, delimiters)):
-            yield item
-
-
-class _WholeGo:
-    """Two answers as one."""
-
-    text, finish_reason, used_tokens = "", "", 0
-
-    async def first(self, stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        self._response = await anext(stream)
-        if not isinstance(self._response, ErrorResponse):
-            choice = self._response.choices[0]
-            self.text, self.finish_reason = choice.message.content or "", choice.finish_reason or ""
-            self.used_tokens = self._response.usage.completion_tokens
-        nothing: list[Any] = []
-        for item in nothing:  # the whole answer comes from `second`
-            yield item
-
-    async def second(self, stream: AsyncGenerator[Any, None] | None, between: str) -> AsyncGenerator[Any, None]:
-        if stream is not None:
-            more = await anext(stream)
-            if isinstance(more, ErrorResponse):
-                yield more
-                return
-            choice, last = self._response.choices[0], more.choices[0]
-            choice.message.content = self.text + between + (last.message.content or "")
-            choice.finish_reason = last.finish_reason
-            usage = add_usage(self._response.usage.model_dump(), more.usage.model_dump())
-            for name, value in usage.items():
-                setattr(self._response.usage, name, value)
-        yield self._response
-
-
-class _StreamedGo:
-    """Two streams as one: the first one's end and usage are held back until it is known whether a second follows."""
-
-    def __init__(self) -> None:
-        self.text, self.finish_reason, self.used_tokens = "", "", 0
-        self._held: list[dict[str, Any]] = []
-        self._usage: dict[str, Any] | None = None
-        self._id, self._num_events = "", 0
-
-    async def first(self, stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        async for event in _events(stream):
-            self._id = event.get("id", self._id)
-            if "choices" not in event:
-                yield event if isinstance(event, ErrorResponse) else [format_event(event)]
-                continue
-            self._usage = event.get("usage") or self._usage
-            for choice in event["choices"]:
-                text = choice["delta"].get("content") or ""
-                self.text += text
-                self.used_tokens += bool(text)
-                self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            if self.finish_reason or not event["choices"]:
-                self._held.append(event)
-            else:
-                yield [format_event(event)]
-        if self._usage:
-            self.used_tokens = self._usage["completion_tokens"]
-
-    async def second(self, stream: AsyncGenerator[Any, None] | None, between: str) -> AsyncGenerator[Any, None]:
-        if stream is None:
-            for event in self._held:
-                yield [format_event(event)]
-            return
-        for event in self._held:
-            for choice in event["choices"]:
-                choice["finish_reason"] = None
-                choice["delta"]["content"] = (choice["delta"].get("content") or "") + between
-            if event["choices"]:
-                yield [format_event(event)]
-        async for event in _events(stream):
-            event["id"] = self._id
-            for choice in event.get("choices", ()):
-                choice["delta"].pop("role", None)
-            if event.get("usage"):
-                event["usage"] = add_usage(self._usage, event["usage"])
-            yield [format_event(event)]
-
-
-async def _events(stream: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    async for item in stream:
-        if isinstance(item, ErrorResponse):
-            raise upstream_refusal(int(item.error.code or 500), item.error.message)
-        for text in item if isinstance(item, list) else [item]:
-            for event in parse_events(text):
-                yield event
 
 
 async def _split_off(stream: AsyncGenerator[Any, None], delimiters: Delimiters) -> AsyncGenerator[Any, None]:

@@ -1,6 +1,7 @@
 """What one client and all clients together may ask for, and who is let in next. Pure: the time is an argument."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,13 +47,13 @@ class Turnstile:
         """Requests that are being answered."""
         return self._open.total()
 
-    def enter(self, engine: str, key: Key | None, now: float) -> None:
-        """Let a request in; `leave` must follow. `now`: seconds of any steady clock.
+    def enter(self, engines: Sequence[str], key: Key | None, now: float) -> None:
+        """Let a request in, which takes a place of each engine; `leave` must follow. `now`: seconds of a steady clock.
 
         Raises:
             Refusal: 429, with when to come again.
         """
-        if self._open[engine] >= self._max_per_engine:
+        if any(self._open[engine] >= self._max_per_engine for engine in engines):
             raise Refusal(429, "the model has as many requests as it takes", code="overloaded", retry_after_s=1.0)
         if key is not None:
             if key.max_in_flight is not None and self._open_keys[key.name] >= key.max_in_flight:
@@ -64,12 +65,12 @@ class Turnstile:
                 )
             self._pace(key, now)
             self._open_keys[key.name] += 1
-        self._open[engine] += 1
+        self._open.update(engines)
 
-    def leave(self, engine: str, key: Key | None) -> None:
+    def leave(self, engines: Sequence[str], key: Key | None) -> None:
         """The request is answered, failed or abandoned."""
-        self._open[engine] -= 1
-        if key is not None:
+        self._open.subtract(engines)
+        if key is not None and engines:
             self._open_keys[key.name] -= 1
 
     def _pace(self, key: Key, now: float) -> None:

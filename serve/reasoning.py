@@ -1,10 +1,10 @@
-"""Reasoning apart from the answer, as `reasoning_content` and `content`, and reasoning that ends when its budget does.
+"""Reasoning apart from the answer, as `reasoning_content` and `content`.
 
 Delimiters are text, not tokens: a student writes those that its traces had, whatever its tokenizer makes of them. Pure.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -136,50 +136,3 @@ def parse_events(text: str) -> list[dict[str, Any]]:
 def format_event(event: Mapping[str, Any]) -> str:
     """One event as it is sent."""
     return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
-
-
-# The budget. A request with `thinking_budget` is put to the engine in two goes where one does not do: the reasoning, at
-# most so long; then, from the closed reasoning on, the answer.
-
-
-def first_go(fields: Mapping[str, Any], budget: int) -> dict[str, Any]:
-    """The request for the reasoning alone."""
-    asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
-    kept = {key: value for key, value in fields.items() if key not in ("max_completion_tokens", "thinking_budget")}
-    return kept | {"max_tokens": min(budget, asked) if asked else budget}
-
-
-def second_go(
-    fields: Mapping[str, Any], text: str, *, used_tokens: int, finish_reason: str, delimiters: Delimiters
-) -> dict[str, Any] | None:
-    """The request that goes on from `text`; none if the first go has ended by itself or used all its tokens.
-
-    `used_tokens`: completion tokens of the first go. Reasoning that is still open is closed.
-    """
-    asked = fields.get("max_completion_tokens") or fields.get("max_tokens")
-    if finish_reason != "length" or (asked is not None and used_tokens >= asked):
-        return None
-    kept = {key: value for key, value in fields.items() if key not in ("max_completion_tokens", "thinking_budget")}
-    turns: Sequence[Mapping[str, Any]] = fields["messages"]
-    begun = text + closing(text, delimiters)
-    go = kept | {
-        "messages": [*turns, {"role": "assistant", "content": begun}],
-        "add_generation_prompt": False,
-        "continue_final_message": True,
-    }
-    return go if asked is None else go | {"max_tokens": asked - used_tokens}
-
-
-def closing(text: str, delimiters: Delimiters) -> str:
-    """What closes the reasoning of a completion that was cut; empty where it does not reason (any more)."""
-    splitter = Splitter(delimiters)
-    splitter.feed(text)
-    return f"\n{delimiters.end}\n\n" if splitter.is_reasoning else ""
-
-
-def add_usage(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> dict[str, int]:
-    """Tokens of both goes: the prompt counts once, what the second go was handed counts as written."""
-    first, second = first or {}, second or {}
-    prompt = int(first.get("prompt_tokens", 0))
-    completion = int(first.get("completion_tokens", 0)) + int(second.get("completion_tokens", 0))
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from serve.limits import Limits
+from serve.plans import Speculation
 from serve.refusal import Refusal
 
 MAX_MESSAGES = 1000
@@ -89,6 +90,8 @@ class ChatBody(SamplingFields):
     """Tokens after which the reasoning is closed and the answer begins; ours."""
     mode: StrictStr | None = Field(None, max_length=64)
     """How a student of a mix with modes reasons; `auto` or absent leaves it to the turns. Ours."""
+    speculative: Speculation | None = None
+    """A larger model that writes the steps at which this one doubts; ours."""
 
 
 class CompletionBody(SamplingFields):
@@ -151,8 +154,8 @@ def _within(request: SamplingFields, limits: Limits) -> dict[str, Any]:
     choices = (request.n or 1) * _num_prompts(request)
     if choices > limits.max_choices:
         raise Refusal(422, f"n: {choices} completions are asked for, at most {limits.max_choices} are written")
-    if (request.n or 1) > 1 and getattr(request, "thinking_budget", None):
-        raise Refusal(422, "thinking_budget: not together with n above 1")
+    if clash := _clash(request):
+        raise Refusal(422, clash, code="invalid_field")
     fields = request.model_dump(exclude_unset=True)
     name = "max_completion_tokens" if fields.get("max_completion_tokens") else "max_tokens"
     if limits.max_output_tokens is not None:
@@ -161,6 +164,18 @@ def _within(request: SamplingFields, limits: Limits) -> dict[str, Any]:
             raise Refusal(422, f"{name}: {asked}, at most {limits.max_output_tokens} tokens are written")
         fields[name] = asked
     return fields
+
+
+def _clash(request: SamplingFields) -> str:
+    """What an answer that is written in several goes cannot have; empty where nothing is amiss."""
+    if not isinstance(request, ChatBody):
+        return ""
+    is_several = (request.n or 1) > 1
+    if request.thinking_budget and is_several:
+        return "thinking_budget: not together with n above 1"
+    others = {"thinking_budget": request.thinking_budget, "stop": request.stop, "logprobs": request.logprobs}
+    found = [name for name, value in {**others, "n above 1": is_several}.items() if value]
+    return f"speculative: not together with {found[0]}" if request.speculative and found else ""
 
 
 def prompt_chars(request: SamplingFields) -> int:

@@ -16,12 +16,20 @@ from distill.config import Recipe
 from distill.config_mix import MixConfig
 from distill.report.arms import Arm, whole_arms
 from distill.report.numbers_scores import Comparison, Detectable
+from distill.report.scores import expected_models
 from distill.schema import Style
 from distill.statistics import ALPHA, Difference, holm, macro_difference, minimum_detectable, paired_difference
 
 MACRO = "mean of all"
 """Stands for the benchmark where a number is the mean over all of them."""
-FAMILIES = {"gain": "training", "gap": "mix", "large_gap": "mix", "blend": "mix", "other": "other pairs"}
+FAMILIES = {
+    "gain": "training",
+    "gap": "mix",
+    "large_gap": "mix",
+    "blend": "mix",
+    "help": "help",
+    "other": "other pairs",
+}
 """Purpose of a comparison -> the family that it is corrected in."""
 
 
@@ -97,7 +105,14 @@ def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
         for first, second in itertools.combinations(names, 2)
         if {first, second} not in made
     ]
-    return [*planned, *rest]
+    return [*planned, *_helped_pairs(recipe), *rest]
+
+
+def _helped_pairs(recipe: Recipe) -> Iterator[Pair]:
+    """Every helped student against itself alone."""
+    mixes = {model.name: model.mix for model in expected_models(recipe)}
+    for arm in recipe.evaluate.speculative:
+        yield Pair("help", mixes[arm.student + arm.suffix], mixes[arm.student])
 
 
 def compare(

@@ -1,7 +1,7 @@
 """Scores of a run as outcomes per prompt: which models were scored, and the numbers of one model on one benchmark."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,7 +67,20 @@ def expected_models(recipe: Recipe) -> list[Model]:
             found += [
                 Model(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
             ]
-    return found
+    return [*found, *_helped(recipe, found)]
+
+
+def _helped(recipe: Recipe, models: Sequence[Model]) -> Iterator[Model]:
+    """The arms of speculative thinking; no cell of their own was trained."""
+    by_name = {model.name: model for model in models}
+    for arm in recipe.evaluate.speculative:
+        model = by_name[arm.student]
+        yield replace(model, name=arm.student + arm.suffix, mix=helped_mix(model.mix, arm.suffix), cell="")
+
+
+def helped_mix(mix: str, suffix: str) -> str:
+    """How the report calls the arm of a helped student."""
+    return f"{mix or 'untouched'}{suffix}"
 
 
 def trained_models(recipe: Recipe) -> list[Model]:

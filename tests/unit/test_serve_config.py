@@ -47,6 +47,13 @@ def test_full_weight_students_have_engines_of_their_own_in_the_order_given() -> 
     assert len({spec.name for spec in specs}) == 3
 
 
+def test_an_engine_waits_for_the_first_question_only_where_all_its_models_do() -> None:
+    rare, often = endpoint("m").model_copy(update={"on_demand": True}), endpoint("m@long", adapter="a")
+    (shared,) = group_engines([rare, often], rank_of=lambda _: 8)
+    (alone,) = group_engines([rare])
+    assert (shared.is_on_demand, alone.is_on_demand) == (False, True)
+
+
 def test_plain_weights_that_nobody_asked_for_are_not_served_under_an_endpoint_name() -> None:
     (spec,) = group_engines([endpoint("m@long", adapter="a")], rank_of=lambda _: 8)
     assert spec.base_model not in {e.name for e in spec.endpoints}

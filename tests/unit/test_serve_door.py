@@ -287,3 +287,20 @@ def test_a_refused_request_uses_nothing_of_a_keys_rate() -> None:
         assert 5 <= int(refused.headers["retry-after"]) <= 7
 
     with_door(test, settings(keys=[alice(requests_per_minute=10)]))
+
+
+def test_a_helper_is_asked_for_leave_like_the_model_itself_and_takes_a_place_of_its_engine() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        helped = CHAT | {"speculative": {"model": "other"}}
+        assert_refused(await client.post(CHAT_PATH, json=CHAT | {"speculative": {"model": "nope"}}), 404)
+        upstream.gate.clear()
+        waiting = [asyncio.create_task(client.post(CHAT_PATH, json=helped)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert_refused(await client.post(CHAT_PATH, json=CHAT | {"model": "other"}), 429)
+        upstream.gate.set()
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+        assert (await client.post(CHAT_PATH, json=CHAT | {"model": "other"})).status_code == 200
+
+    with_door(test)
+    door = settings(keys=(alice(models=("m",)),))
+    assert_refused(ask(door, json=CHAT | {"speculative": {"model": "other"}}, headers=bearer()), 403)

@@ -65,11 +65,11 @@ def test_a_hash_is_not_shown_with_the_settings() -> None:
 def test_a_paced_key_is_let_in_again_after_the_time_it_was_told() -> None:
     turnstile, key = Turnstile(100), Key(name="a", sha256="0" * 64, requests_per_minute=60)
     for _ in range(6):  # a tenth of a minute's worth may come at once
-        turnstile.enter("e", key, 0.0)
+        turnstile.enter(["e"], key, 0.0)
     with pytest.raises(Refusal) as refused:
-        turnstile.enter("e", key, 0.0)
+        turnstile.enter(["e"], key, 0.0)
     assert refused.value.retry_after_s == pytest.approx(1.0)
-    turnstile.enter("e", key, refused.value.retry_after_s)
+    turnstile.enter(["e"], key, refused.value.retry_after_s)
     assert turnstile.num_open == 7
 
 
