@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.config_mix import FiltersConfig, MixConfig
+from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
 from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
@@ -273,6 +273,8 @@ class ServeSection(Section):
 class Recipe(Section):
     """Everything that defines a run."""
 
+    ADDED_LATER = ("merges",)
+
     name: Name
     description: str = ""
     seed: int = Field(default=17, ge=0)
@@ -287,6 +289,8 @@ class Recipe(Section):
     filters: FiltersConfig = FiltersConfig()
     mixes: tuple[MixConfig, ...] = Field(min_length=1)
     """The arms; `policy` says how one chooses, `weighted` where it is not said."""
+    merges: tuple[MergeConfig, ...] = ()
+    """Further arms, of merged students."""
     students: tuple[StudentConfig, ...] = Field(min_length=1)
     student_chat: ChatFormat = ChatFormat()
     """How students are asked, in training and in evaluation alike."""
@@ -294,3 +298,8 @@ class Recipe(Section):
     benchmarks: dict[str, BenchmarkConfig] = Field(default={})
     evaluate: EvaluateConfig
     serve: ServeSection = ServeSection()
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What a student is scored as beside its untouched self: every mix, once per mode, and every merge."""
+        return tuple(arm for one in (*self.mixes, *self.merges) for arm in one.arms)

@@ -134,6 +134,35 @@ class StudentFitMix(Mix):
         return dict.fromkeys(self.pools, None)
 
 
+class MergeConfig(Section):
+    """An arm that is not trained: the students of other arms, merged weight by weight, each seed for itself.
+
+    The competitor of a mix at no cost of training (long-to-short by merging, arXiv 2503.20641). What is merged are the
+    differences from the untouched student.
+    """
+
+    name: Name
+    of: tuple[str, ...] = Field(min_length=2)
+    """Names of mixes whose students are merged."""
+    method: Literal["linear", "task_arithmetic", "ties"] = "linear"
+    """`linear`: their mean, weighted. `task_arithmetic` (arXiv 2212.04089): the weighted sum of the differences. `ties`
+    (arXiv 2306.01708): of each difference the largest parts only, of those the ones that have the majority's sign."""
+    weights: tuple[float, ...] = ()
+    """One per mix of `of`; for `linear` they add up to 1. Absent: equal shares for `linear`, 1 for each otherwise."""
+    density: float = Field(default=0.2, gt=0.0, le=1.0)
+    """For `ties`: the share of each difference that is kept, the largest in size."""
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """Scored under its name, in no mode."""
+        return {self.name: ""}
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The weights, told or by default."""
+        return self.weights or (1 / len(self.of) if self.method == "linear" else 1.0,) * len(self.of)
+
+
 def mix_policy(value: Any) -> str | None:
     """The policy of a mix, `weighted` where the recipe names none; None for what is no mix."""
     if isinstance(value, Mix):

@@ -24,7 +24,7 @@ from distill.render import chat_messages, with_mode
 from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Style, Verdict, content_hash, seed_for
 from distill.teachers.pools import sampling_params
-from distill.train.cells import Cell, cells
+from distill.train.cells import Cell, all_cells
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.plans import Speculation
 
@@ -95,7 +95,7 @@ def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_di
         for student in recipe.students
     ]
     modes = {mix.name: mix.modes for mix in recipe.mixes}
-    trained = [(_trained(cell, models, run_dir), modes[cell.mix]) for cell in cells(recipe)]
+    trained = [(_trained(cell, models, run_dir), modes.get(cell.mix, {})) for cell in all_cells(recipe)]
     return untouched + [one for model, lines in trained for one in _in_modes(model, lines)]
 
 
@@ -112,7 +112,7 @@ def mode_name(name: str, mode: str) -> str:
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> Evaluated:
     manifest = run_dir.read_manifest("train", cell.name)
     key = manifest.key if manifest else ""
-    if cell.student.tune.kind == "lora":
+    if cell.student.tune.kind == "lora" and cell.merge is None:
         adapter = str(run_dir.local_path("train", cell.name, "adapter"))
         return Evaluated(cell.name, models[cell.student.model].path, adapter, key)
     return Evaluated(cell.name, str(run_dir.local_path("train", cell.name, "model")), None, key)

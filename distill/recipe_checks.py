@@ -13,14 +13,22 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill.builtin_benchmarks import BUILTIN_BENCHMARKS
 from distill.config import BenchmarkConfig, StudentConfig
-from distill.config_mix import BothMix, MixConfig
+from distill.config_mix import BothMix, MergeConfig, MixConfig
 from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
 from distill.recipe_checks_eval import speculative_problems
-from distill.recipe_checks_mix import early_problems, filter_problems, mix_problems, mode_problems, one_of
+from distill.recipe_checks_mix import (
+    early_problems,
+    filter_problems,
+    merge_problems,
+    mix_problems,
+    mode_problems,
+    one_of,
+)
 
 SectionT = TypeVar("SectionT")
+MERGE = TypeAdapter(MergeConfig)
 
 
 def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
@@ -48,6 +56,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_budget_problems(_section(raw, "train")),
         *_unequal_arms(_section(raw, "train"), mixes),
+        *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
         *early_problems(_section(raw, "train"), mixes),
         *(problem for student in students for problem in _layout_problems(student)),
         *_benchmark_problems(raw),

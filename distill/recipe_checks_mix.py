@@ -8,6 +8,7 @@ from distill.config_mix import (
     BothMix,
     CurriculumMix,
     HardGetsLongMix,
+    MergeConfig,
     MixConfig,
     PoolWeights,
     SingleMix,
@@ -100,6 +101,26 @@ def early_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iter
             what = "train.early_prompts, but which trace a prompt takes here depends on the prompts to come"
             remedy = 'policy = "weighted" with assign = "threshold" and no stratify, or leave train.early_prompts out'
             yield Problem(f"mixes[{mix.name}]", what, remedy)
+
+
+def merge_problems(merges: Sequence[MergeConfig], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
+    """Parents that are not there, weights that do not go with them, and a name that an arm has already."""
+    names = [mix.name for mix in mixes]
+    for merge in merges:
+        where = f"merges[{merge.name}]"
+        for parent in merge.of:
+            if parent not in names:
+                yield Problem(f"{where}.of", f"no mix is called {parent!r}", one_of(parent, names))
+        if len(set(merge.of)) < len(merge.of):
+            yield Problem(f"{where}.of", f"{', '.join(merge.of)} names a mix twice", "name each mix once")
+        if merge.name in names:
+            yield Problem(where, f"a mix is called {merge.name!r} as well", "give it another name")
+        if merge.weights and len(merge.weights) != len(merge.of):
+            what = f"{len(merge.weights)} weights for {len(merge.of)} mixes"
+            yield Problem(f"{where}.weights", what, "give one per mix of `of`, or none")
+        if merge.method == "linear" and abs(sum(merge.factors) - 1) > 1e-9:
+            what = f"{' + '.join(f'{weight:g}' for weight in merge.weights)} = {sum(merge.weights):g}, not 1"
+            yield Problem(f"{where}.weights", what, 'make them add up to 1, or use method = "task_arithmetic"')
 
 
 def filter_problems(filters: Mapping[str, Any], mixes: Sequence[MixConfig], max_length: Any) -> Iterator[Problem]:

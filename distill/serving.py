@@ -24,7 +24,7 @@ from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Verdict, seed_for
 from distill.teachers.pools import sampling_params
 from distill.terminal import quiet
-from distill.train.cells import cells
+from distill.train.cells import all_cells
 from serve.config import Endpoint, open_door
 from serve.config_file import config_file, read_arguments
 from serve.keys import Key
@@ -192,7 +192,7 @@ def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
 def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
     """How a student wants to be asked, for whoever asks it by hand: `distill ask` reads it under /v1/models."""
     chat = recipe.student_chat
-    mix = {cell.name: cell.mix for cell in cells(recipe)}.get(name)
+    mix = {cell.name: cell.mix for cell in all_cells(recipe)}.get(name)
     lines = {one.name: {str(mode): line for mode, line in one.modes.items()} for one in recipe.mixes}
     said = {"template": chat.template, "system": chat.system, "modes": lines.get(mix or "")}
     return {key: value for key, value in said.items() if value}

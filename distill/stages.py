@@ -79,6 +79,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
         "train": {
             "train": train_identity(recipe.train),
             "students": [student_identity(student) for student in recipe.students],
+            **({"merges": dump["merges"]} if recipe.merges else {}),
             "models": {name: dump["models"][name] for name in sorted(students)},
         },
         "evaluate": {

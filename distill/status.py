@@ -20,7 +20,7 @@ from distill.stages import stage_states
 from distill.teachers.progress import is_usable
 from distill.teachers.shards import STAGE as GENERATE
 from distill.train.attempts import read_attempts
-from distill.train.cells import cells
+from distill.train.cells import all_cells
 from distill.train.metrics import read_metrics
 from distill.verify import INDEX_COLUMNS
 
@@ -104,7 +104,7 @@ def _cell_table(run_dir: RunDir, recipe: Recipe) -> Table:
 
 
 def _cell_rows(run_dir: RunDir, recipe: Recipe) -> Iterator[tuple[str, str, str, str, str]]:
-    for cell in cells(recipe):
+    for cell in all_cells(recipe):
         lines, attempts = read_metrics(run_dir, cell.name), read_attempts(run_dir, cell.name)
         phase = "done" if run_dir.read_manifest("train", cell.name) else attempts[-1].outcome if attempts else "waits"
         last = lines[-1] if lines else None

@@ -100,6 +100,10 @@ def package_licence(name: str) -> str:
     return short if 0 < len(short) <= 60 else UNKNOWN
 
 
+def is_hub_id(reference: str) -> bool:
+    """Whether it has the form OWNER/NAME."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", reference) is not None
+
+
 def _hub_page(reference: str) -> str:
-    is_hub = re.fullmatch(r"\w[\w.-]*/[\w.-]+", reference)
-    return f"https://huggingface.co/{reference}" if is_hub else "the owner of the model"
+    return f"https://huggingface.co/{reference}" if is_hub_id(reference) else "the owner of the model"

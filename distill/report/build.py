@@ -55,7 +55,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         benchmarks=tuple(recipe.evaluate.benchmarks),
         students=tuple(student.name for student in recipe.students),
         student_sizes={student.name: sizes.get(student.model) for student in recipe.students},
-        mixes=tuple(arm for mix in recipe.mixes for arm in mix.arms),
+        mixes=recipe.arms,
         models=tuple(models),
         arms=tuple(lines),
         macros=tuple(macros),

@@ -27,6 +27,7 @@ FAMILIES = {
     "gap": "mix",
     "large_gap": "mix",
     "blend": "mix",
+    "merge": "mix",
     "help": "help",
     "other": "other pairs",
 }
@@ -65,14 +66,15 @@ def blends(recipe: Recipe) -> list[MixConfig]:
 
 
 def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
-    """Every mix against untouched, long against short, large against small, every blend against each of its pools.
+    """Every arm against untouched, long against short, large against small, every blend against each of its pools, and
+    merged students against trained blends.
 
     Args:
         sizes: teacher -> parameters of its model, where they are known.
     """
     styles = {teacher.name: teacher.style for teacher in recipe.teachers}
     by_style = {pure_style(mix, styles): mix.name for mix in reversed(recipe.mixes)}
-    pairs = [Pair("gain", arm, "") for mix in recipe.mixes for arm in mix.arms]
+    pairs = [Pair("gain", arm, "") for arm in recipe.arms]
     if Style.LONG in by_style and Style.SHORT in by_style:
         pairs.append(Pair("gap", by_style[Style.LONG], by_style[Style.SHORT]))
     alone = {pool: mix.name for mix in reversed(recipe.mixes) for pool, share in mix.shares.items() if share == 1}
@@ -84,6 +86,7 @@ def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
         for pool, share in mix.shares.items()
         if share != 0 and pool in alone
     ]
+    pairs += [Pair("merge", merge.name, arm) for merge in recipe.merges for mix in blends(recipe) for arm in mix.arms]
     return pairs
 
 
@@ -99,7 +102,7 @@ def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     """The planned pairs, then every other two arms in the recipe's order."""
     planned = planned_pairs(recipe, sizes)
     made = {frozenset((pair.first, pair.second)) for pair in planned}
-    names = [arm for mix in recipe.mixes for arm in mix.arms]
+    names = recipe.arms
     rest = [
         Pair("other", second, first)
         for first, second in itertools.combinations(names, 2)

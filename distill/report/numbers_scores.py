@@ -53,7 +53,8 @@ class Comparison:
 
     purpose: str
     """`gain` over the untouched student, `gap` long minus short, `large_gap` large minus small teacher, `blend` against
-    one of its own pools alone, `help` of a larger model against the student alone, or `other`."""
+    one of its own pools alone, `merge` against a blend that was trained, `help` of a larger model against the student
+    alone, or `other`."""
     family: str
     """The comparisons it is corrected with: `training`, `mix`, `help` or `other pairs`."""
     student: str

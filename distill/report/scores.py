@@ -14,6 +14,7 @@ from distill.report.numbers_scores import ModelScore, PassRate
 from distill.run_dir import RunDir
 from distill.schema import Score, Verdict
 from distill.statistics import accuracy, accuracy_interval, pass_at, wilson_interval
+from distill.train.cells import cell_name
 from distill.variance import Shares
 
 COLUMNS = (
@@ -58,12 +59,11 @@ class Model:
 
 def expected_models(recipe: Recipe) -> list[Model]:
     """Every model of the recipe, as evaluate names it: what else lies in the folder belongs to an older recipe."""
-    several = len(recipe.train.seeds) > 1
     found = []
     for student in recipe.students:
         found.append(Model(student.name, student.name, "", None))
-        for mix, seed in itertools.product(recipe.mixes, recipe.train.seeds):
-            name = f"{student.name}@{mix.name}" + (f"@{seed}" if several else "")
+        for mix, seed in itertools.product((*recipe.mixes, *recipe.merges), recipe.train.seeds):
+            name = cell_name(recipe, student.name, mix.name, seed)
             found += [
                 Model(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
             ]

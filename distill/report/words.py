@@ -217,7 +217,7 @@ def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
         f"`{student.name}@{mix}` on `{benchmark}`" if mix else f"`{student.name}` untouched on `{benchmark}`"
         for benchmark in recipe.evaluate.benchmarks
         for student in recipe.students
-        for mix in ("", *(arm for one in recipe.mixes for arm in one.arms))
+        for mix in ("", *recipe.arms)
         if (student.name, mix, benchmark) not in scored
     ]
     return [f"Not scored: {_listed(missing)}."] if missing else []
@@ -231,7 +231,7 @@ def _listed(names: Sequence[str]) -> str:
 def _step_caveats(cells: Sequence[CellRow]) -> list[str]:
     by_student: dict[str, set[int]] = {}
     for cell in cells:
-        if cell.steps is not None:
+        if cell.steps:  # merged students took none
             by_student.setdefault(cell.student, set()).add(cell.steps)
     uneven = [student for student, steps in by_student.items() if len(steps) > 1]
     named = ", ".join(f"`{student}`" for student in uneven)

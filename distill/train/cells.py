@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ray.train import TrainingFailedError
 
     from distill.config import Recipe, StudentConfig, TrainConfig
+    from distill.config_mix import MergeConfig
     from distill.model_shape import ModelShape
     from distill.train.engine import CellJob
     from distill.train.loop import Outcome
@@ -37,7 +38,10 @@ class Cell:
     name: str
     student: StudentConfig
     mix: str
+    """The arm's name."""
     seed: int
+    merge: MergeConfig | None = None
+    """Of an arm that is merged, not trained."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,29 @@ class CellWork:
 
 
 def cells(recipe: Recipe) -> tuple[Cell, ...]:
-    """All cells of a recipe. The seed is part of the name only where there are several."""
-    several = len(recipe.train.seeds) > 1
+    """All cells of a recipe that are trained."""
     return tuple(
-        Cell(f"{student.name}@{mix.name}" + (f"@{seed}" if several else ""), student, mix.name, seed)
+        Cell(cell_name(recipe, student.name, mix.name, seed), student, mix.name, seed)
         for student, mix, seed in product(recipe.students, recipe.mixes, recipe.train.seeds)
     )
+
+
+def merged_cells(recipe: Recipe) -> tuple[Cell, ...]:
+    """Those that are merged from trained ones."""
+    return tuple(
+        Cell(cell_name(recipe, student.name, merge.name, seed), student, merge.name, seed, merge)
+        for student, merge, seed in product(recipe.students, recipe.merges, recipe.train.seeds)
+    )
+
+
+def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
+    """Trained and merged cells: what is evaluated and served."""
+    return (*cells(recipe), *merged_cells(recipe))
+
+
+def cell_name(recipe: Recipe, student: str, arm: str, seed: int) -> str:
+    """What a cell is called. The seed is part of the name only where there are several."""
+    return f"{student}@{arm}" + (f"@{seed}" if len(recipe.train.seeds) > 1 else "")
 
 
 # One cell

@@ -75,7 +75,7 @@ def export_student(
         model = model.merge_and_unload()
     _cast_weights(model, stored_dtype(job.model_path))
     _set_generation_config(model, tokenizer)
-    probe = sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
+    probe = probe_rows(rows)
     trained = probe_loss(model, probe)
     digests = {name: digest(tensor) for name, tensor in model.state_dict().items()}
     run_dir.remove("train", job.cell, MODEL)
@@ -140,6 +140,11 @@ def _set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenize
     config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else learnt
 
 
+def probe_rows(rows: Sequence[TrainRow]) -> list[TrainRow]:
+    """The shortest few."""
+    return sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
+
+
 def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow]) -> float:
     """Mean loss per supervised token of a few rows, one after another, by the plain model."""
     model.eval()
@@ -152,8 +157,12 @@ def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow]) -> float:
     return total / sum(row.supervised_tokens for row in rows)
 
 
-def check_saved(folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float) -> float:
-    """Open a saved student and compare it with what was trained; its loss on the probe rows.
+def check_saved(
+    folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float | None
+) -> float:
+    """Open a saved student and compare it with what was made; its loss on the probe rows.
+
+    `expected_loss`: that of the model before it was saved; None where there was only a set of tensors.
 
     Raises:
         StageError: Weights are missing, different or not finite, or the loss differs.
@@ -168,8 +177,10 @@ def check_saved(folder: Path, digests: Mapping[str, str], probe: Sequence[TrainR
     faults += [f"{name} is not finite" for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     faults += [] if tokenizer.chat_template else ["no chat template"]
     loss = probe_loss(model, probe)
-    if not math.isfinite(loss) or abs(loss - expected_loss) > PROBE_TOLERANCE * max(1.0, expected_loss):
+    if not math.isfinite(loss):
+        faults.append(f"loss {loss}")
+    elif expected_loss is not None and abs(loss - expected_loss) > PROBE_TOLERANCE * max(1.0, expected_loss):
         faults.append(f"loss {loss:.4f} where the trained model had {expected_loss:.4f}")
     if faults:
-        raise StageError(f"the student saved in {folder} is not the one that was trained: {'; '.join(faults[:5])}")
+        raise StageError(f"the student saved in {folder} is not the one that was made: {'; '.join(faults[:5])}")
     return loss

@@ -13,9 +13,11 @@ from distill.run_dir import Manifest
 from distill.schema import Example, content_hash
 from distill.terminal import bars
 from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
-from distill.train.cells import Cell, CellWork, cells
+from distill.train.card import write_cards
+from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells
 from distill.train.early_rows import EARLY, early_part, take_over
 from distill.train.fleet import train_all
+from distill.train.merge import merge_cell
 from distill.train.rows import example_ids
 
 
@@ -28,7 +30,10 @@ def train_stage(current: Run) -> Manifest:
         current.console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
     if todo:
         _train(current, planned(current, todo, mixed_data(run_dir)))
-    return _train_manifest(current, works)
+    for cell in merged_cells(current.recipe):
+        merge_cell(cell, current)
+    write_cards(run_dir, current.recipe, all_cells(current.recipe), current.models)
+    return _train_manifest(current)
 
 
 def _cell_work(cell: Cell, current: Run, *, has_early: bool) -> CellWork:
@@ -87,9 +92,9 @@ def _train(current: Run, works: Sequence[CellWork]) -> None:
         )
 
 
-def _train_manifest(current: Run, works: Sequence[CellWork]) -> Manifest:
+def _train_manifest(current: Run) -> Manifest:
     """Sums over the cells; a row that one cell drops counts once for that cell."""
-    done = {work.cell.name: current.run_dir.read_manifest("train", work.cell.name) for work in works}
+    done = {cell.name: current.run_dir.read_manifest("train", cell.name) for cell in all_cells(current.recipe)}
     manifests = {name: manifest for name, manifest in done.items() if manifest is not None}
     drops: Counter[str] = Counter()
     for manifest in manifests.values():

@@ -1,5 +1,6 @@
 """A fleet for real: two students x three mixes through the train stage, one cell killed mid-way, and its report."""
 
+import json
 import os
 import re
 import signal
@@ -10,7 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from distill.cli import main
 from distill.config import Recipe
@@ -51,6 +54,7 @@ def recipe(folder: Path) -> Recipe:
                 {"name": "long", "weights": {"long": 1.0}},
                 {"name": "mix-long", "weights": {"long": 0.2, "short": 0.8}},
             ],
+            "merges": [{"name": "merged", "of": ["short", "long"], "method": "ties", "density": 0.5}],
             "students": students,
             "train": {
                 "budget": "tokens",
@@ -136,12 +140,36 @@ def test_several_cells_are_trained_at_once(trained: Trained) -> None:
 
 
 def test_every_arm_takes_the_same_steps_and_tokens_though_its_rows_differ(trained: Trained) -> None:
-    details = trained.manifest.details["cells"]
+    details = {cell: trained.manifest.details["cells"][cell] for cell in trained.cells}
     assert {cell["steps"] for cell in details.values()} == {NUM_STEPS}
     tokens = [cell["supervised_tokens"] for cell in details.values()]
     assert min(tokens) >= NUM_TOKENS
     assert max(tokens) < 1.02 * NUM_TOKENS
     assert all(cell["flops"] > 0 and cell["mfu"] is None for cell in details.values())
+
+
+@pytest.mark.parametrize("student", ["wide", "deep"])
+def test_a_merged_arm_costs_no_step_and_lies_between_its_parents(trained: Trained, student: str) -> None:
+    details = trained.manifest.details["cells"][f"{student}@merged"]
+    assert details["steps"] == 0 and details["merged_from"] == [f"{student}@short", f"{student}@long"]
+    base = Path(trained.recipe.models[student].sources[0])
+    short, long, merged = (
+        load_file(trained.run_dir.local_path("train", f"{student}@{arm}", "model", "model.safetensors"))
+        for arm in ("short", "long", "merged")
+    )
+    name = "model.layers.0.self_attn.q_proj.weight"
+    untouched = load_file(base / "model.safetensors")[name]
+    assert not torch.equal(merged[name], untouched)
+    low, high = torch.stack([untouched, short[name], long[name]]).aminmax(dim=0)
+    assert ((merged[name] >= low - 1e-6) & (merged[name] <= high + 1e-6)).all()
+
+
+def test_every_student_has_a_card_with_what_it_was_taught(trained: Trained) -> None:
+    card = trained.run_dir.local_path("train", "deep@mix-long", "adapter", "README.md").read_text()
+    assert "# deep@mix-long" in card and f"{NUM_STEPS} optimiser steps" in card and f"{NUM_ROWS} rows" in card
+    merged = trained.run_dir.local_path("train", "wide@merged", "model")
+    assert "ties, density 0.5: 1 of wide@short, 1 of wide@long" in (merged / "README.md").read_text()
+    assert set(json.loads((merged / "mix.json").read_text())) == {"short", "long"}
 
 
 def test_metrics_tell_speed_memory_and_the_loss_of_each_pool(trained: Trained) -> None:
