@@ -140,7 +140,7 @@ class StudentConfig(Section):
 class TrainConfig(Section):
     """One optimiser budget for every arm: arms that would take different numbers of steps are refused."""
 
-    ADDED_LATER = ("early_prompts",)
+    ADDED_LATER = ("early_prompts", "trackers", "tracking_uri")
 
     budget: Literal["epochs", "steps", "tokens"] = "epochs"
     """What is the same for every arm: passes over its rows; optimiser steps of `batch_size` rows, whatever the arm
@@ -175,6 +175,11 @@ class TrainConfig(Section):
     they leave free, while they still write for the rest. Every cell takes the rows of these prompts first, whenever it
     begins, so that its result does not depend on the clock. Needs the budget `steps` and arms whose rows do not depend
     on prompts still to come (`single`, `both`, `weighted` with `assign = "threshold"`). Absent: after generation."""
+    trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Where the steps' values are shown beside `metrics.jsonl`: TensorBoard files in every cell's folder, MLflow (extra
+    `mlflow`)."""
+    tracking_uri: str = Field(default="", pattern=r"^[^@\s]*$")
+    """MLflow's; without credentials, which it reads from the environment. Absent: the folder `mlruns` of the run."""
 
 
 class BenchmarkConfig(Section):

@@ -26,6 +26,7 @@ from distill.recipe_checks_mix import (
     mode_problems,
     one_of,
 )
+from distill.train.trackers import TRACKERS, missing_trackers
 
 SectionT = TypeVar("SectionT")
 MERGE = TypeAdapter(MergeConfig)
@@ -55,6 +56,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_length_problems(raw, students),
         *(problem for student in students for problem in _batch_problems(raw, student)),
         *_budget_problems(_section(raw, "train")),
+        *_tracker_problems(_section(raw, "train")),
         *_unequal_arms(_section(raw, "train"), mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
         *early_problems(_section(raw, "train"), mixes),
@@ -199,6 +201,17 @@ def _budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
         if name not in needed and train.get(name) is not None:
             what = f"{train[name]} is never looked at: train.budget is {budget!r}"
             yield Problem(f"train.{name}", what, f"remove it, or set train.budget = {name.removeprefix('num_')!r}")
+
+
+def _tracker_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
+    """Trackers whose library is missing: known before the teachers are paid."""
+    told = train.get("trackers")
+    names = [name for name in told if name in TRACKERS] if isinstance(told, list | tuple) else []
+    for name in missing_trackers(names):
+        remedy = f"pip install 'mix-distillation-on-ray[{name}]', on every machine of the cluster"
+        yield Problem("train.trackers", f"{name} is not installed here", remedy)
+    if train.get("tracking_uri") and "mlflow" not in names:
+        yield Problem("train.tracking_uri", "is MLflow's, and train.trackers does not name it", 'add "mlflow" there')
 
 
 def _unequal_arms(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from distill.model_shape import ModelShape
 
 BUDGET_FIELDS = {"budget", "num_steps", "num_tokens"}
-NOT_RESULT = {"max_failures", "max_parallel_cells", "unmatched"}
+NOT_RESULT = {"max_failures", "max_parallel_cells", "unmatched", "trackers", "tracking_uri"}
 """Settings of `[train]` that change no result of the stage."""
 NOT_OF_CELL = {"seeds", "checkpoint_every_steps"}
 """Settings of `[train]` that change no weight of a cell, whose own seed counts."""

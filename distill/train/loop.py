@@ -5,21 +5,12 @@ Runs inside Ray Train. All workers hold all rendered rows and the same plan; eac
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
-import logging
 import math
-import os
-import resource
-import sys
 import time
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -47,15 +38,15 @@ from distill.train.checkpoint import STATE, Checkpoints, reading, writing
 from distill.train.device import memory_gib, mfu, peak_flops
 from distill.train.engine import CellJob, build_engine, build_loss
 from distill.train.metrics import MetricsLog, StepMetrics
+from distill.train.process import Clock, own_log, peak_rss_gib, prepare_process, rank, say
 from distill.train.rows import Rows, load_rows
+from distill.train.trackers import Trackers
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers import PreTrainedTokenizerBase
 
 OUTCOME = "outcome.json"
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +75,16 @@ def train_worker(config: dict[str, Any]) -> None:
     """The function that Ray Train runs on every worker: `config["job"]` is the cell."""
     job: CellJob = config["job"]
     run_dir = RunDir(job.run_uri)
-    with _own_log(job, run_dir):
+    with own_log(job, run_dir):
         prepare_process(job)
-        if _rank() == 0:
+        if rank() == 0:
             note_begin(run_dir, job.cell, job.num_workers)
         try:
             outcome = _train(job, run_dir)
         except DistillError as error:
             # Ray Train would start the cell again, and it would fail again: the driver is told instead.
             outcome = Outcome(job.key, error=str(error))
-        if _rank() == 0:
+        if rank() == 0:
             ended = "failed" if outcome.error else "early" if job.is_early else "done"
             note(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
             run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), "train", job.cell, OUTCOME)
@@ -103,7 +94,7 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     from distill.models import load_tokenizer
     from distill.train.export import export_student
 
-    clock = _Clock()
+    clock = Clock()
     tokenizer = load_tokenizer(job.model_path)
     rows = load_rows(job, run_dir, tokenizer)
     if not rows.kept:
@@ -128,7 +119,7 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         details={
             **details,
             "seconds": clock.laps,
-            "peak_rss_gib": _peak_rss_gib(),
+            "peak_rss_gib": peak_rss_gib(),
             "precision": job.precision,
             "layout": loss.layout,
         },
@@ -137,15 +128,15 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
 
 def _audit(rows: Rows, job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
     audit = audit_rows(rows.kept, rows.reasons, tokenizer, end=end_of_turn(tokenizer)[-1], limit=job.train.max_length)
-    if _rank() == 0:
+    if rank() == 0:
         content = json.dumps(dataclasses.asdict(audit), indent=1, ensure_ascii=False)
         run_dir.write_bytes(content.encode(), "train", job.cell, AUDIT)
-    _say(audit.sentence())
+    say(audit.sentence())
     refuse_endless(audit, job.cell)
 
 
 def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
-    if _rank() == 0:
+    if rank() == 0:
         run_dir.write_rows(drops, Dropped, "train", job.cell, "dropped.parquet")
 
 
@@ -173,30 +164,33 @@ class TrainingCell:
     def run(self) -> dict[str, Any]:
         """Train to the end; what the manifest is told of it."""
         first = self.resume()
-        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if _rank() == 0 else None
+        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if rank() == 0 else None
+        shown = Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, say=say) if log else None
         try:
             for step in range(first, self.last_step):
                 metrics = self.step(step)
-                if log:
+                if log and shown:
                     log.add(metrics)
+                    shown.log(metrics)
                 if self._is_saved(step + 1):
                     self.save(step + 1, log)
         finally:
-            if log:
+            if log and shown:
                 log.flush()
+                shown.close()
         return self._summary(log.lines) if log else {}
 
     def resume(self) -> int:
         """Load the newest checkpoint that can be read; the number of steps already done."""
-        chosen: list[int] = [self.checkpoints.newest_intact() if _rank() == 0 else 0]
+        chosen: list[int] = [self.checkpoints.newest_intact() if rank() == 0 else 0]
         dist.broadcast_object_list(chosen)
         if chosen[0]:
             with reading(self.run_dir, *self.checkpoints.parts(chosen[0])) as folder:
                 self.engine.load_checkpoint(
                     str(folder), tag=STATE, load_module_strict=False, load_lr_scheduler_states=False
                 )
-        _say(f"starts after step {chosen[0]} of {self.num_steps}")
-        if _rank() == 0:
+        say(f"starts after step {chosen[0]} of {self.num_steps}")
+        if rank() == 0:
             note(self.run_dir, self.job.cell, "resume", step=chosen[0])
         return chosen[0]
 
@@ -212,7 +206,7 @@ class TrainingCell:
             is_lora = isinstance(self.job.student.tune, LoraTune)
             self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False, exclude_frozen_parameters=is_lora)
         dist.barrier()
-        if _rank() == 0:
+        if rank() == 0:
             self.checkpoints.commit(step)
 
     def _step_rows(self, step: int) -> tuple[int, ...]:
@@ -228,7 +222,7 @@ class TrainingCell:
         started = time.monotonic()
         train, seed = self.job.train, self.job.seed
         # All randomness inside a step (dropout) follows from its number, so a resumed cell repeats it exactly.
-        torch.manual_seed(seed_for("step", seed, step, _rank()))
+        torch.manual_seed(seed_for("step", seed, step, rank()))
         batch = self._step_rows(step)
         supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
         rate = learning_rate(
@@ -263,7 +257,7 @@ class TrainingCell:
     def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
         workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
         micros = micro_batches(
-            batch, self.lengths, rank=_rank(), num_workers=workers, max_tokens=self.micro_batch_tokens
+            batch, self.lengths, rank=rank(), num_workers=workers, max_tokens=self.micro_batch_tokens
         )
         for position, micro in enumerate(micros, 1):
             self.engine.set_gradient_accumulation_boundary(position == len(micros))
@@ -323,84 +317,6 @@ class TrainingCell:
         }
 
 
-# The process
-
-
-class _Clock:
-    """Seconds between named points."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._since = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        self.laps[name] = round(time.monotonic() - self._since, 2)
-        self._since = time.monotonic()
-
-
 def _grad_norm(engine: DeepSpeedEngine) -> float:
     gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
-
-
-def _rank() -> int:
-    return int(dist.get_rank())
-
-
-def _peak_rss_gib() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-
-
-def _say(text: str) -> None:
-    # Not print: Ray Train replaces it by one that says everything twice.
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} rank {_rank()} pid {os.getpid()} {text}\n")
-    sys.stdout.flush()
-
-
-def log_file(rank: int) -> str:
-    """Name of a worker's log in the cell's folder."""
-    return f"log-rank{rank}.txt"
-
-
-@contextmanager
-def _own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
-    """Everything this process prints, libraries and their C++ included, goes to the cell's own log file."""
-    if run_dir.is_local:
-        path = run_dir.local_path("train", job.cell, log_file(_rank()))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        if sys.exc_info()[0] is not None:
-            traceback.print_exc()
-        sys.stdout.flush()
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what is freed. It would give every large tensor back to the kernel and get the next one
-    page by page: an eighth of a small student's time on a CPU."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:  # glibc's
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def prepare_process(job: CellJob) -> None:
-    """Settings of the whole process: threads, quiet libraries, where DeepSpeed finds its compiler."""
-    if job.device == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-        keep_freed_memory()
-    # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and need not be on the PATH.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", "")])
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(job.threads)
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    _say(f"trains {job.cell} on {job.device} with {job.threads} threads")

@@ -104,8 +104,9 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
     from distill.layout import Layout
     from distill.run_dir import RunDir
     from distill.train.engine import CellJob, build_engine, build_loss
-    from distill.train.loop import TrainingCell, prepare_process
+    from distill.train.loop import TrainingCell
     from distill.train.metrics import read_metrics
+    from distill.train.process import prepare_process
     from distill.train.rows import Rows
 
     os.environ["LOCAL_RANK"] = "0"  # Ray Train sets it for its workers; DeepSpeed asks for it

@@ -15,8 +15,9 @@ from distill.run_dir import RunDir
 from distill.schema import Example, Message
 from distill.train.checkpoint import Checkpoints
 from distill.train.engine import CellJob, build_engine, build_loss
-from distill.train.loop import TrainingCell, prepare_process
+from distill.train.loop import TrainingCell
 from distill.train.metrics import StepMetrics, read_metrics
+from distill.train.process import prepare_process
 from distill.train.rows import load_rows
 from tests.integration.tiny_models import make_tiny_model
 
