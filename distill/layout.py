@@ -67,6 +67,8 @@ class Memory(NamedTuple):
     buffers: float
     activations: float
     logits: float
+    checkpoint: float
+    """The copy that is written while the steps go on; on a GPU it is in main memory, which is not counted."""
     overhead: float
 
     @property
@@ -116,6 +118,7 @@ def memory_needed(
         buffers=2.0 * size * min(BUCKET_ELEMENTS[device], trained) if stage else 0.0,
         activations=float(tokens * size * _kept_per_token(shape, layout)),
         logits=min(float(tokens * shape.vocab * (2 * size + 8)), 3.0 * LOGIT_BYTES),
+        checkpoint=float(trained * (size + states)) if device == "cpu" else 0.0,
         overhead=OVERHEAD_BYTES[device],
     )
 

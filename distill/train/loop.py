@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,12 +35,13 @@ from distill.train.batches import (
     step_rows,
 )
 from distill.train.budget import budget_rows, early_steps, num_steps, train_flops
-from distill.train.checkpoint import STATE, Checkpoints, reading, writing
+from distill.train.checkpoint import STATE, Checkpoints, reading
 from distill.train.device import memory_gib, mfu, peak_flops
 from distill.train.engine import CellJob, build_engine, build_loss
 from distill.train.metrics import MetricsLog, StepMetrics
 from distill.train.process import Clock, own_log, peak_rss_gib, prepare_process, rank, say
 from distill.train.rows import Rows, load_rows
+from distill.train.saver import Saver
 from distill.train.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -169,12 +171,15 @@ class TrainingCell:
         try:
             for step in range(first, self.last_step):
                 metrics = self.step(step)
+                self.saver.check()
                 if log and shown:
                     log.add(metrics)
                     shown.log(metrics)
                 if self._is_saved(step + 1):
                     self.save(step + 1, log)
+            self.saver.wait()
         finally:
+            self.saver.close()
             if log and shown:
                 log.flush()
                 shown.close()
@@ -182,7 +187,7 @@ class TrainingCell:
 
     def resume(self) -> int:
         """Load the newest checkpoint that can be read; the number of steps already done."""
-        chosen: list[int] = [self.checkpoints.newest_intact() if rank() == 0 else 0]
+        chosen: list[Any] = [self.checkpoints.newest_intact(), uuid.uuid4().hex] if rank() == 0 else [0, ""]
         dist.broadcast_object_list(chosen)
         if chosen[0]:
             with reading(self.run_dir, *self.checkpoints.parts(chosen[0])) as folder:
@@ -192,7 +197,15 @@ class TrainingCell:
         say(f"starts after step {chosen[0]} of {self.num_steps}")
         if rank() == 0:
             note(self.run_dir, self.job.cell, "resume", step=chosen[0])
-        return chosen[0]
+        self.saver = Saver(
+            self.engine,
+            self.run_dir,
+            self.checkpoints,
+            rank=rank(),
+            num_workers=dist.get_world_size(),
+            attempt=chosen[1],
+        )
+        return int(chosen[0])
 
     def _is_saved(self, step: int) -> bool:
         is_due = step % self.job.train.checkpoint_every_steps == 0 or step == self.last_step
@@ -202,12 +215,7 @@ class TrainingCell:
         """Write a checkpoint; every worker writes its share. The metrics first: no step of it may be missing there."""
         if log:
             log.flush()
-        with writing(self.run_dir, *self.checkpoints.parts(step)) as folder:
-            is_lora = isinstance(self.job.student.tune, LoraTune)
-            self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False, exclude_frozen_parameters=is_lora)
-        dist.barrier()
-        if rank() == 0:
-            self.checkpoints.commit(step)
+        self.saver.save(step, exclude_frozen=isinstance(self.job.student.tune, LoraTune))
 
     def _step_rows(self, step: int) -> tuple[int, ...]:
         num_rows, batch_size = len(self.rows.kept), self.job.train.batch_size
@@ -313,6 +321,7 @@ class TrainingCell:
             "mfu": mfu(flops, seconds, self.peak_flops),
             "first_loss": lines[0].loss,
             "last_loss": lines[-1].loss,
+            "checkpoints_s": round(self.saver.blocked_s, 2),
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
         }
 

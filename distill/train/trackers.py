@@ -5,6 +5,7 @@ A tracker that fails is said in the cell's log and left alone from then on; the 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 TRACKERS = ("tensorboard", "mlflow")
 SHOWN = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gib")
+SEND_EVERY_S = 5.0
+BATCH = 1000
+"""Values that MLflow takes at once."""
 CELL_KEY = "distill.cell_key"
 """Tag by which a resumed cell finds the MLflow run that it began."""
 
@@ -43,7 +47,7 @@ def shown_values(metrics: StepMetrics) -> dict[str, float]:
     """A step's values by the names that trackers show; what is not known is left out."""
     known = {name: getattr(metrics, name) for name in SHOWN}
     values = {name: float(value) for name, value in known.items() if value is not None}
-    return values | {f"loss/{pool}": loss for pool, loss in metrics.pools.items()}
+    return values | {f"pool_loss/{pool}": loss for pool, loss in metrics.pools.items()}
 
 
 class Trackers:
@@ -112,6 +116,10 @@ class MLflow:
     """A run of an MLflow server or folder, one per cell; its experiment is called as the run directory."""
 
     def __init__(self, uri: str, *, experiment: str, cell: str, key: str) -> None:
+        # A server that is away costs seconds, not the quarter of an hour of MLflow's own patience.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)
@@ -120,14 +128,24 @@ class MLflow:
         begun = self._client.search_runs([home], f"tags.`{CELL_KEY}` = '{key}'", max_results=1)
         run = begun[0] if begun else self._client.create_run(home, run_name=cell, tags={CELL_KEY: key})
         self._run_id = run.info.run_id
+        self._waiting: list[Any] = []
+        self._sent_at = 0.0
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Add the values of a step."""
+        """Add the values of a step; they are sent every few seconds."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._client.log_batch(self._run_id, [Metric(name, value, now_ms, step) for name, value in values.items()])
+        self._waiting += [Metric(name, value, now_ms, step) for name, value in values.items()]
+        if time.monotonic() - self._sent_at > SEND_EVERY_S:
+            self._send()
+
+    def _send(self) -> None:
+        for start in range(0, len(self._waiting), BATCH):
+            self._client.log_batch(self._run_id, self._waiting[start : start + BATCH])
+        self._waiting, self._sent_at = [], time.monotonic()
 
     def close(self) -> None:
-        """Mark the run as finished."""
+        """Send the rest and mark the run as finished."""
+        self._send()
         self._client.set_terminated(self._run_id)

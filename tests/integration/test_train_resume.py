@@ -1,11 +1,13 @@
 """A cell's worker code on real DeepSpeed, without Ray: stopped and damaged wherever it hurts, then begun anew."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from distill.config import FullTune, LoraTune, StudentConfig, TrainConfig
 from distill.errors import StageError
@@ -146,3 +148,48 @@ def test_resuming_needs_no_random_state_of_the_process(
         attempt(run_dir, model, "lora", stop=5)
     torch.manual_seed(123456)
     assert curve(attempt(run_dir, model, "lora")) == curve(undisturbed["lora"])
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(
+    tmp_path: Path, model: Path, undisturbed: dict[str, list[StepMetrics]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_after = threading.Event()
+    write, step = TorchCheckpointEngine.save, Attempt.step
+
+    def held_write(self: TorchCheckpointEngine, state: object, path: str) -> None:
+        assert written_after.wait(timeout=60), "the next step waits for the write"
+        write(self, state, path)
+
+    def told_step(self: Attempt, number: int) -> StepMetrics:
+        metrics = step(self, number)
+        if number == 3:  # the first step after the first checkpoint
+            assert Checkpoints(self.run_dir, "cell", "key").complete_steps() == []
+            written_after.set()
+        return metrics
+
+    monkeypatch.setattr(TorchCheckpointEngine, "save", held_write)
+    monkeypatch.setattr(Attempt, "step", told_step)
+    run_dir = RunDir(str(tmp_path))
+    with pytest.raises(Stopped):
+        attempt(run_dir, model, "full", stop=7)
+    assert Checkpoints(run_dir, "cell", "key").complete_steps() == [6, 3]
+    assert curve(attempt(run_dir, model, "full")) == curve(undisturbed["full"])
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_the_cell_and_leaves_the_one_before(
+    tmp_path: Path, model: Path, undisturbed: dict[str, list[StepMetrics]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = TorchCheckpointEngine.save
+
+    def full_disk(self: TorchCheckpointEngine, state: object, path: str) -> None:
+        if "00000006" in path:
+            raise OSError(28, "No space left on device", path)
+        write(self, state, path)
+
+    run_dir = RunDir(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchCheckpointEngine, "save", full_disk)
+        with pytest.raises(OSError, match=r"No space left on device: .*step-00000006"):
+            attempt(run_dir, model, "full")
+    assert Checkpoints(run_dir, "cell", "key").newest_intact() == 3
+    assert curve(attempt(run_dir, model, "full")) == curve(undisturbed["full"])
