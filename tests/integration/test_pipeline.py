@@ -70,6 +70,9 @@ source = {{ kind = "file", path = "held_out.jsonl", answer_kind = "number" }}
 [evaluate]
 benchmarks = ["held-out"]
 sampling = {{ temperature = 0.0, max_tokens = 40 }}
+[[evaluate.speculative]]
+student = "lora@mix-long:short"
+helper = {{ model = "full@mix-long", triggers = [" "], max_tokens = 8, step_tokens = 4 }}
 [serve]
 cpus_per_engine = 0.25
 engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
@@ -184,7 +187,7 @@ def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) 
 
 def test_students_are_scored_in_each_mode_and_their_untouched_selves_as_they_are(setup: Setup, finished: str) -> None:
     trained = [f"{student}@mix-long:{mode}" for student in ("lora", "full") for mode in ("long", "short")]
-    for model in ("lora", "full", *trained):
+    for model in ("lora", "full", *trained, "lora@mix-long:short+full@mix-long"):
         table = RunDir(str(setup.run)).read_table("evaluate", model, "held-out.parquet", row_type=Score)
         assert table.num_rows == 6
         assert "ERROR" not in table.column("verdict").to_pylist()
@@ -192,7 +195,7 @@ def test_students_are_scored_in_each_mode_and_their_untouched_selves_as_they_are
 
 def test_the_report_is_one_file_without_outside_resources(setup: Setup, finished: str) -> None:
     page = (setup.run / "report" / "report.html").read_text()
-    assert "lora@mix-long:short" in page
+    assert "lora@mix-long:short+full@mix-long" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
 

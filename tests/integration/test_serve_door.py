@@ -23,7 +23,7 @@ from serve.file import Target, answer_file
 from serve.keys import Key, hash_key
 from serve.limits import Limits
 from serve.probe import Probe, run_probes
-from serve.proxy import use_clean_headers
+from serve.proxy import prepare_environment
 from serve.reasoning import Delimiters
 from tests.integration.malformed import malformed_requests
 from tests.integration.tiny_models import make_tiny_model
@@ -53,7 +53,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A tiny model that reasons from its first token on, and never stops by itself."""
     import ray
 
-    use_clean_headers()
+    prepare_environment()
     model = make_tiny_model(tmp_path_factory.mktemp("serve") / "model", seed=1)
     endpoint = Endpoint(name=MODEL, source=str(model), reasoning=Delimiters(is_open=True))
     root = Path(__file__).parents[2]

@@ -16,6 +16,7 @@ from serve.client import served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, ServeConfig
 from serve.config_file import config_file
 from serve.deploy import _free_port, base_url
+from serve.proxy import prepare_environment
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.long
@@ -60,6 +61,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     for seed, name in enumerate(("first", "second", "rare"), 1):
         make_tiny_model(folder / name, seed=seed)
     found = Deployment(folder, SETTINGS.model_copy(update={"port": _free_port(SETTINGS)}))
+    prepare_environment()
     ray.init(
         num_cpus=2,
         include_dashboard=False,
