@@ -66,7 +66,7 @@ class _Whole:
     async def rest(self) -> Stream:
         choice = self._response.choices[0]
         choice.message.content = self.written.text
-        choice.finish_reason = self.written.finish_reason
+        choice.finish_reason, choice.stop_reason = self.written.finish_reason, None
         for name, value in self.written.usage(self._response.usage.prompt_tokens).items():
             setattr(self._response.usage, name, value)
         yield self._response
