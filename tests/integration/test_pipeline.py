@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
+from distill.launch import load_run_recipe
 from distill.run_dir import STAGES, RunDir
 from distill.schema import Dropped, Example, Message, Score, Trace
+from distill.serving import BenchmarkChecker
+from serve.config_file import read_arguments
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
 pytestmark = pytest.mark.integration
@@ -198,6 +202,22 @@ def test_the_report_is_one_file_without_outside_resources(setup: Setup, finished
     assert "lora@mix-long:short+full@mix-long" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+def test_the_file_for_serve_deploy_has_every_student_and_the_run_for_its_verdicts(
+    setup: Setup, finished: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "students.yaml"
+    command = [sys.executable, "-m", "distill", "serve", str(setup.run), "--write-config", str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    (app,) = yaml.safe_load(target.read_text())["applications"]
+    assert app["import_path"] == "distill.serving:from_config_file"
+    endpoints, _ = read_arguments(app["args"], {})
+    assert {endpoint.name for endpoint in endpoints} == {"lora", "full", "lora@mix-long", "full@mix-long"}
+    run_dir = RunDir(app["args"]["run_dir"])
+    checker = BenchmarkChecker.of(load_run_recipe(run_dir), run_dir)
+    verdicts = [checker.verdict(problem["id"], r"\boxed{1}", "stop") for problem in checker.problems()]
+    assert [found["verdict"] for found in verdicts] == ["CORRECT"] * 6
 
 
 def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> None:
