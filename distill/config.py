@@ -206,7 +206,10 @@ class RepeatedConfig(Section):
 
 
 class SpeculativeArm(Section):
-    """An arm of the evaluation that needs no training: a student whose hard steps another model of the run writes."""
+    """An arm of the evaluation that needs no training: a student whose hard steps another model of the run writes.
+
+    Triggers count in the answer too: an evaluation keeps no reasoning apart.
+    """
 
     student: str
     """`student@mix`, or `student@mix:mode`, as the report names it."""

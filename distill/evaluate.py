@@ -197,6 +197,21 @@ def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]
     ]
 
 
+def with_helped(models: Sequence[Evaluated], unhelped: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
+    """The waves of all models: a helped student comes with a wave that has both its engines, else in one of its own."""
+    found = waves([model for model in models if model.helper is None], max_engines)
+    for model in models:
+        if model.helper is None:
+            continue
+        both = {model.served_name, model.helper.model}
+        fitting = [wave for wave in found if both <= {one.served_name for one in wave}]
+        if fitting:
+            fitting[0].append(model)
+        else:
+            found.append([model, helper_of(model.helper, unhelped)])
+    return found
+
+
 def endpoints(models: Iterable[Evaluated]) -> list[Endpoint]:
     """The endpoints of models: one for all modes of a student."""
     return list({model.served_name: model.endpoint for model in models}.values())

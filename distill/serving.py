@@ -29,7 +29,7 @@ from serve.config import Endpoint, open_door
 from serve.config_file import config_file, read_arguments
 from serve.keys import Key
 from serve.probe import Probe
-from serve.proxy import use_clean_headers
+from serve.proxy import prepare_environment
 from serve.reasoning import Delimiters
 
 MAX_PAGE_PROBLEMS = 50
@@ -56,7 +56,7 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
 
     if problem := open_door(request.host, request.keys):
         raise InputError(problem)
-    use_clean_headers()
+    prepare_environment()
     recipe = load_run_recipe(run_dir)
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         current = Run(recipe, Path.cwd(), run_dir, console, resources)

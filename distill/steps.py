@@ -10,11 +10,10 @@ from distill.evaluate import (
     engines_at_once,
     evaluated_models,
     helped_models,
-    helper_of,
     items,
     same_weights,
     serve_config,
-    waves,
+    with_helped,
 )
 from distill.generate import generate_stage
 from distill.judge_traces import judge_pools
@@ -102,13 +101,8 @@ def evaluate_stage(current: Run) -> Manifest:
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     models = list({item.model.name: item.model for item in alone}.values())
-    plain = [model for model in models if model.helper is None]
-    for wave in waves(plain, engines_at_once(recipe.serve, current.session) if plain else 1):
-        _score_wave(current, wave, [item for item in alone if item.model in wave], benchmarks)
-    for model in models:
-        if model.helper is not None:
-            both = [model, helper_of(model.helper, unhelped)]
-            _score_wave(current, both, [item for item in alone if item.model == model], benchmarks)
+    for wave in with_helped(models, unhelped, engines_at_once(recipe.serve, current.session) if models else 1):
+        _score_wave(current, wave, [item for item in unscored(alone, run_dir) if item.model in wave], benchmarks)
     for item in todo:
         if item not in alone:
             _copy_score(run_dir, item, first[item.model.name])

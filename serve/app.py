@@ -20,6 +20,7 @@ from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeCon
 from serve.config_file import read_arguments
 from serve.door import DoorSettings
 from serve.ingress import Checker, build_ingress
+from serve.proxy import QUICK_WAYS
 
 INGRESS = "ingress"
 
@@ -48,7 +49,7 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": config.drain_s,
         # The ingress only forwards; on a laptop every whole core belongs to the engines.
-        "ray_actor_options": {"num_cpus": 0},
+        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": _env_vars(QUICK_WAYS)}},
     }
     return ray_serve.deployment(build_ingress(settings), name=INGRESS, **options).bind(
         llm_deployments=deployments,
@@ -85,7 +86,9 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
     return LLMConfig(
         model_loading_config={"model_id": spec.base_model, "model_source": spec.source},
         engine_kwargs=_engine_kwargs(spec, config),
-        runtime_env={"env_vars": _env_vars(spec, config)},
+        runtime_env={
+            "env_vars": _env_vars(QUICK_WAYS | engine_environment(config.device, spec.source, config.cpu_threads))
+        },
         # Tokens go out as they are made: the default gathers them for 50 ms first.
         experimental_configs={"stream_batching_interval_ms": 0},
         placement_group_config=_placement(config),
@@ -145,10 +148,10 @@ def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
     return kwargs
 
 
-def _env_vars(spec: EngineSpec, config: ServeConfig) -> dict[str, str]:
+def _env_vars(ours: Mapping[str, str]) -> dict[str, str]:
     # Ray replaces the job's variables by a deployment's, so ours are added to them here.
     inherited: Mapping[str, str] = ray.get_runtime_context().runtime_env.get("env_vars", {})
-    return {**inherited, **engine_environment(config.device, spec.source, config.cpu_threads)}
+    return {**inherited, **ours}
 
 
 def _engine_class(config: ServeConfig) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class _Whole:
     async def rest(self) -> Stream:
         choice = self._response.choices[0]
         choice.message.content = self.written.text
-        choice.finish_reason = self.written.finish_reason
+        choice.finish_reason, choice.stop_reason = self.written.finish_reason, None
         for name, value in self.written.usage(self._response.usage.prompt_tokens).items():
             setattr(self._response.usage, name, value)
         yield self._response
@@ -128,9 +128,9 @@ def _taken_back(event: dict[str, Any], between: str) -> dict[str, Any]:
 
 async def _events(stream: Stream) -> AsyncGenerator[dict[str, Any], None]:
     async for item in stream:
-        if isinstance(item, ErrorResponse):
-            raise upstream_refusal(int(item.error.code or 500), item.error.message)
         for text in item if isinstance(item, list) else [item]:
+            if isinstance(text, ErrorResponse):
+                raise upstream_refusal(int(text.error.code or 500), text.error.message)
             for event in parse_events(text):
                 if "error" in event:  # made fit for clients already
                     raise Refusal(503, event["error"]["message"], code=event["error"].get("code"))

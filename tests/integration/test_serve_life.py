@@ -16,6 +16,7 @@ from serve.client import served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, ServeConfig
 from serve.config_file import config_file
 from serve.deploy import _free_port, base_url
+from serve.proxy import prepare_environment
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.long
@@ -60,6 +61,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     for seed, name in enumerate(("first", "second", "rare"), 1):
         make_tiny_model(folder / name, seed=seed)
     found = Deployment(folder, SETTINGS.model_copy(update={"port": _free_port(SETTINGS)}))
+    prepare_environment()
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -178,3 +180,15 @@ def test_an_update_to_newer_weights_fails_no_request(deployment: Deployment) -> 
     print(f"\nupdate: {took:.1f} s, {load.answers.total()} answers, slowest {load.slowest_s:.1f} s")
     assert load.faults == [] and set(load.answers) == {old, new} and old != new
     assert served_models(deployment.url)["tiny@mix"]["run"] == "second"
+
+
+def test_what_has_begun_is_finished_before_an_endpoint_stops(deployment: Deployment) -> None:
+    from ray import serve as ray_serve
+
+    stream = ask(deployment.url, "tiny@mix", 900, stream=True, stream_options={"include_usage": True})
+    next(iter(stream))
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(ray_serve.delete, APP)
+        tokens = [chunk.usage.completion_tokens for chunk in stream if chunk.usage]
+        stopping.result()
+    assert tokens == [900]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from distill.config import Recipe
-from distill.evaluate import Evaluated, Item, helped_models, items, request_rows, same_weights, score_rows
+from distill.evaluate import Evaluated, Item, helped_models, items, request_rows, same_weights, score_rows, with_helped
 from distill.grading import grade
 from distill.report.compare import all_pairs
 from distill.report.scores import Model, expected_models, model_score, read_scored
@@ -103,11 +103,15 @@ def test_a_helped_student_is_an_arm_of_its_own_beside_itself_alone() -> None:
     arm = {"student": "smol-135m@short", "helper": helper}
     recipe = make_recipe(evaluate={"benchmarks": ["arithmetic"], "speculative": [arm]})
     models = [
-        Evaluated(model.name, "weights", model.name, f"key of {model.name}") for model in expected_models(recipe)[:-1]
+        Evaluated(model.name, f"weights of {model.name}", None, f"key of {model.name}")
+        for model in expected_models(recipe)[:-1]
     ]
     (helped,) = helped_models(recipe, models)
     assert (helped.name, helped.served_name) == ("smol-135m@short+smol-8l@long", "smol-135m@short")
     assert same_weights([*models, helped])[helped.name] == helped.name, "not the score of the student alone"
+    together, (apart,) = with_helped([*models, helped], models, 8), with_helped([helped], models, 8)
+    assert len(together) == 1 and helped in together[0], "both engines are up anyway"
+    assert [model.name for model in apart] == [helped.name, "smol-8l@long"]
     prompts = {"arithmetic": make_prompts(1)}
     scored = {item.model.name: item for item in items([*models, helped], prompts, recipe)}
     plain = {item.model.name: item for item in items(models, prompts, make_recipe())}

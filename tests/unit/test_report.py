@@ -5,6 +5,7 @@ import io
 import json
 import random
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,16 @@ def test_the_fit_of_traces_to_untouched_students_is_told_with_the_tokens_that_sh
     page = render_page(report)
     assert "<code>&lt;b&gt;Wait</code> (17, 44)" in page
     assert "Traces under the untouched students" in page
+
+
+def test_a_helped_student_has_a_line_of_its_own_and_is_compared_with_itself_alone(tmp_path: Path) -> None:
+    arm = {"student": "smol-135m@short", "helper": {"model": "smol-8l@long"}}
+    recipe = make_recipe(evaluate={"benchmarks": ["arithmetic"], "speculative": [arm]})
+    run_dir = make_run(tmp_path, recipe, num_prompts=40, num_scored=40)
+    folder, helped = tmp_path / "evaluate", "short+smol-8l@long"
+    shutil.copytree(folder / "smol-135m@long", folder / f"smol-135m@{helped}")
+    report = build_report(recipe, run_dir)
+    (found,) = [one for one in report.comparisons if one.purpose == "help"]
+    assert (found.family, found.first, found.second) == ("help", f"smol-135m@{helped}", "smol-135m@short")
+    write_report(report, run_dir)
+    assert helped in (tmp_path / "report" / "report.html").read_text()
