@@ -43,12 +43,38 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: with every problem of the recipe.
     """
+    raw = read_recipe(path)
+    problems = [problem for override in overrides if (problem := apply_override(raw, override))]
+    return parse_recipe(raw, problems)
+
+
+def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's tables, on top of those of the recipe that it `extends` (a path beside it, or a shipped name).
+
+    Raises:
+        ConfigError: a file cannot be read, or recipes extend each other in a circle.
+    """
+    if path.resolve() in seen:
+        circle = " -> ".join(one.stem for one in (*seen, path))
+        raise ConfigError([Problem("extends", f"goes round in a circle: {circle}", "let one of them extend nothing")])
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError([Problem(str(path), f"cannot be read: {error}", "correct the file")]) from error
-    problems = [problem for override in overrides if (problem := apply_override(raw, override))]
-    return parse_recipe(raw, problems)
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    beside = path.parent / str(base)
+    return laid_over(read_recipe(beside if beside.is_file() else find_recipe(str(base)), (*seen, path.resolve())), raw)
+
+
+def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables merged; anything else, lists included, as the one on top has it."""
+    merged = {**base, **top}
+    for name in base.keys() & top.keys():
+        if isinstance(base[name], dict) and isinstance(top[name], dict):
+            merged[name] = laid_over(base[name], top[name])
+    return merged
 
 
 def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Recipe:

@@ -1,0 +1,104 @@
+"""Every recipe that ships is planned on a cluster that it is meant for, from its models' public sizes."""
+
+from pathlib import Path
+
+import pytest
+
+from distill import plan_recipe as planning
+from distill.config import Recipe
+from distill.errors import ConfigError
+from distill.machines import described_machines
+from distill.model_shape import ModelShape
+from distill.plan import MixData
+from distill.recipe import find_recipe, load_recipe, read_recipe, shipped_recipes
+from distill.run_dir import RunDir
+
+# hidden, layers, intermediate, query heads, key-value heads, head size, vocabulary, tables of embeddings
+SIZES = {
+    "smollm2-135m": (576, 30, 1536, 9, 3, 64, 49_152, 1),
+    "smollm2-26-layers": (576, 26, 1536, 9, 3, 64, 49_152, 1),
+    "qwen2-5-0-5b": (896, 24, 4864, 14, 2, 64, 151_936, 1),
+    "qwen2-5-1-5b": (1536, 28, 8960, 12, 2, 128, 151_936, 1),
+    "qwen2-5-3b": (2048, 36, 11_008, 16, 2, 128, 151_936, 1),
+    "qwen2-5-7b": (3584, 28, 18_944, 28, 4, 128, 152_064, 2),
+    "qwen2-5-14b": (5120, 48, 13_824, 40, 8, 128, 152_064, 2),
+    "qwen2-5-32b": (5120, 64, 27_648, 40, 8, 128, 152_064, 2),
+    "llama3-2-1b": (2048, 16, 8192, 32, 8, 64, 128_256, 1),
+    "llama3-2-3b": (3072, 28, 8192, 24, 8, 128, 128_256, 1),
+    "llama3-1-8b": (4096, 32, 14_336, 32, 8, 128, 128_256, 2),
+    "llama3-3-70b": (8192, 80, 28_672, 64, 8, 128, 128_256, 2),
+}
+CLUSTERS = {"quickstart": "1x2cpu", "small-evidence": "1x2cpu", "one-gpu-0.5b": "1x1x80", "one-gpu-1.5b": "1x1x80"}
+
+
+def shape(recipe: Recipe, name: str) -> ModelShape:
+    hidden, layers, intermediate, heads, kv_heads, head, vocab, tables = SIZES[name]
+    query, kv = heads * head, kv_heads * head
+    layer = hidden * (2 * query + 2 * kv + 3 * intermediate)
+    widths = {"q_proj": hidden + query, "k_proj": hidden + kv, "v_proj": hidden + kv, "o_proj": hidden + query}
+    widths |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + intermediate)
+    return ModelShape(
+        num_parameters=layers * layer + tables * hidden * vocab,
+        body_parameters=layers * layer,
+        hidden=hidden,
+        layers=layers,
+        intermediate=intermediate,
+        query_width=query,
+        kv_width=kv,
+        vocab=vocab,
+        linear_widths={module: layers * width for module, width in widths.items()},
+    )
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_can_be_placed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(find_recipe(name))
+    rows = {mix.name: MixData(5383, 5383 * 600) for mix in recipe.mixes}
+    monkeypatch.setattr(planning, "_planned_shape", shape)
+    monkeypatch.setattr(planning, "expected_data", lambda *_: rows)
+    machines = described_machines(CLUSTERS.get(name, "8x8x80"))
+    plan = planning.plan_recipe(recipe, find_recipe(name).parent, RunDir(str(tmp_path)), machines)
+    assert len(plan.cells) == len(recipe.students) * len(recipe.mixes) * len(recipe.train.seeds)
+    assert len({one.steps for one in plan.cells}) == 1
+
+
+def test_the_papers_students_and_pairs_are_all_there() -> None:
+    long_short = load_recipe(find_recipe("paper-long-short"))
+    assert len(long_short.students) == 10 and {teacher.model for teacher in long_short.teachers} == {
+        "qwq-32b-preview",
+        "qwen2-5-32b",
+    }
+    for pair in ("qwen", "llama", "gemma"):
+        recipe = load_recipe(find_recipe(f"paper-large-small-{pair}"))
+        assert recipe.students == long_short.students
+        assert [mix.name for mix in recipe.mixes] == ["large", "small", "mix-large"]
+        assert recipe.train.seeds == (0, 1, 2)
+
+
+def test_the_published_budgets_differ_as_the_paper_has_them() -> None:
+    pure, mix = (load_recipe(find_recipe(f"paper-published-{kind}")) for kind in ("pure", "mix"))
+    steps = 2 * -(-5383 // pure.train.batch_size)
+    assert (steps, mix.train.num_steps) == (674, 24)
+    assert pure.teachers == mix.teachers and pure.students == mix.students and pure.prompts == mix.prompts
+
+
+def test_a_recipe_on_top_of_another_merges_tables_and_replaces_lists(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('name = "a"\n[train]\nseeds = [0, 1]\nnum_epochs = 3\n[[mixes]]\nname = "x"\n')
+    (tmp_path / "top.toml").write_text(
+        'extends = "base.toml"\nname = "b"\n[train]\nseeds = [2]\n[[mixes]]\nname = "y"\n'
+    )
+    assert read_recipe(tmp_path / "top.toml") == {
+        "name": "b",
+        "train": {"seeds": [2], "num_epochs": 3},
+        "mixes": [{"name": "y"}],
+    }
+
+
+def test_recipes_that_extend_each_other_or_nothing_that_is_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"')
+    with pytest.raises(ConfigError, match="circle: a -> b -> a"):
+        read_recipe(tmp_path / "a.toml")
+    (tmp_path / "c.toml").write_text('extends = "nowhere"')
+    with pytest.raises(ConfigError, match="no shipped recipe named 'nowhere'"):
+        read_recipe(tmp_path / "c.toml")
