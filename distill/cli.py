@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     recipes = f"path of a TOML file, or a shipped recipe: {', '.join(shipped_recipes())}"
     _add_run(verbs, recipes)
     _add_plan(verbs, recipes)
+    _add_doctor(verbs, recipes)
     _add_views(verbs)
     _add_export(verbs)
     _add_eval(verbs)
@@ -144,6 +145,14 @@ def _add_plan(verbs: Any, recipes: str) -> None:
     plan.set_defaults(verb=plan_verb)
 
 
+def _add_doctor(verbs: Any, recipes: str) -> None:
+    doctor = verbs.add_parser("doctor", help="whether a run could begin and end: versions, GPUs, disk, access, nodes")
+    doctor.add_argument("recipe", metavar="RECIPE", nargs="?", default="quickstart", help=recipes)
+    doctor.add_argument("overrides", nargs="*", metavar="key=value")
+    doctor.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    doctor.set_defaults(verb=doctor_verb)
+
+
 def run_verb(arguments: argparse.Namespace) -> int:
     """`distill run`."""
     path = find_recipe(arguments.recipe)
@@ -165,6 +174,16 @@ def plan_verb(arguments: argparse.Namespace) -> int:
         machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
         show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
     return 0
+
+
+def doctor_verb(arguments: argparse.Namespace) -> int:
+    """`distill doctor`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.doctor.examine import doctor
+
+    with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
+        return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
 
 
 def report_verb(arguments: argparse.Namespace) -> int:

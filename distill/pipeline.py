@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distill.config import Recipe
+from distill.doctor.examine import refuse_unready
 from distill.memory import PeakMemory
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir, now
@@ -27,6 +28,7 @@ def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
     stale = [state for state in states.values() if state.status != "done"]
     if not stale:
         return False
+    refuse_unready(recipe, base, run_dir)
     from distill.steps import STEPS  # here, since it imports all libraries: a finished run need not wait for them
 
     show_states(console, states)
