@@ -213,7 +213,8 @@ def test_the_file_for_serve_deploy_has_every_student_and_the_run_for_its_verdict
     (app,) = yaml.safe_load(target.read_text())["applications"]
     assert app["import_path"] == "distill.serving:from_config_file"
     endpoints, _ = read_arguments(app["args"], {})
-    assert {endpoint.name for endpoint in endpoints} == {"lora", "full", "lora@mix-long", "full@mix-long"}
+    names = {endpoint.name for endpoint in endpoints}
+    assert names == {"lora", "lora@mix-long", "full@mix-long"}, "the untouched students have the same weights"
     run_dir = RunDir(app["args"]["run_dir"])
     checker = BenchmarkChecker.of(load_run_recipe(run_dir), run_dir)
     verdicts = [checker.verdict(problem["id"], r"\boxed{1}", "stop") for problem in checker.problems()]
