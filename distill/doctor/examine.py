@@ -26,8 +26,6 @@ from distill.run_dir import RunDir
 from distill.stages import benchmark_configs
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
-FULL_STATE_BYTES = 14
-"""Per weight, of a cell of full weights: two checkpoints of 12 bytes are kept while it trains, 2 bytes afterwards."""
 
 
 def quick_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:

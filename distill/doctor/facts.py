@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
+from packaging.utils import canonicalize_name
 
 from distill.config import ModelConfig
 from distill.config_sources import FileSource, GymSource, PromptSource
@@ -40,11 +41,9 @@ def requirements() -> list[str]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Package, lower case -> version."""
-    return {
-        distribution.metadata["Name"].lower(): distribution.version
-        for distribution in importlib.metadata.distributions()
-    }
+    """Package, canonical name -> version."""
+    found = importlib.metadata.distributions()
+    return {canonicalize_name(one.metadata["Name"]): one.version for one in found}
 
 
 def import_errors() -> dict[str, str]:
@@ -54,11 +53,7 @@ def import_errors() -> dict[str, str]:
 
 def _import_error(library: str) -> str:
     command = [sys.executable, "-c", f"import {library}"]
-    environment = {
-        **os.environ,
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu"),
-    }
+    environment = {"DS_ACCELERATOR": "cpu", **os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, env=environment)
     except subprocess.TimeoutExpired:
@@ -114,13 +109,16 @@ def _model_error(source: str, config: ModelConfig) -> str:
 
 def hub_error(name: str, revision: str, *, kind: str) -> str:
     """Why a model or data set of the hub cannot be had with the credentials that are set; empty where it can."""
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        HfApi().repo_info(name, revision=revision, repo_type=kind, timeout=HUB_TIMEOUT_S)
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError, ValueError) as error:
+    try:  # a small file that every repository has
+        hf_hub_download(name, ".gitattributes", revision=revision, repo_type=kind, etag_timeout=HUB_TIMEOUT_S)
+    except LocalEntryNotFoundError:
+        return "the hub cannot be reached"
+    except EntryNotFoundError:
+        return ""
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         return f"{type(error).__name__} of the hub, {_token()}"
     return ""
 
@@ -155,7 +153,7 @@ def storage_error(run_dir: RunDir) -> str:
     try:
         run_dir.write_bytes(b"ready", *place)
         found = bytes(run_dir.fs.cat_file(run_dir.path(*place)))
-        run_dir.remove(*place)
+        run_dir.remove(".doctor")
     except (OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}"
     return "" if found == b"ready" else "what was written is not what is read"
@@ -187,7 +185,7 @@ def node_facts(run_dir: RunDir) -> Iterator[NodeFacts]:
         skew = early if early > 0 else min(late, 0.0)
         is_seen = not error and run_dir.fs.exists(run_dir.path(*place))
         yield NodeFacts(name, skew, error, is_seen=is_seen, versions=versions)
-    run_dir.remove(".doctor", token)
+    run_dir.remove(".doctor")
 
 
 def _node_answer(uri: str, place: tuple[str, ...]) -> tuple[str, float, Mapping[str, str]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 Status = Literal["ok", "warning", "problem"]
@@ -44,11 +45,11 @@ def version_findings(requirements: Iterable[str], installed: Mapping[str, str]) 
 
     Args:
         requirements: as package metadata has them, without those of extras that do not apply here.
-        installed: name, lower case -> version.
+        installed: canonical name -> version.
     """
     wrong = 0
     for requirement in map(Requirement, requirements):
-        version = installed.get(requirement.name.lower())
+        version = installed.get(canonicalize_name(requirement.name))
         if version is None:
             wrong += 1
             yield Finding("versions", "problem", f"{requirement.name} is not installed", "make setup")
