@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(verbs, recipes)
     _add_plan(verbs, recipes)
     _add_doctor(verbs, recipes)
+    _add_submit(verbs, recipes)
     _add_views(verbs)
     _add_export(verbs)
     _add_eval(verbs)
@@ -153,6 +154,17 @@ def _add_doctor(verbs: Any, recipes: str) -> None:
     doctor.set_defaults(verb=doctor_verb)
 
 
+def _add_submit(verbs: Any, recipes: str) -> None:
+    submit = verbs.add_parser("submit", help="run as a job of a Ray cluster; the same command comes back to it")
+    submit.add_argument("recipe", metavar="RECIPE", help=recipes)
+    submit.add_argument("overrides", nargs="*", metavar="key=value")
+    submit.add_argument("--run-dir", metavar="URI", required=True, help="on storage that the whole cluster shares")
+    submit.add_argument("--address", metavar="URL", help="the cluster's dashboard, http://HEAD:8265 (or RAY_ADDRESS)")
+    submit.add_argument("--no-wait", action="store_true", help="do not stay and show what the job says")
+    submit.add_argument("--stop", action="store_true", help="stop the run's job; what is finished stays")
+    submit.set_defaults(verb=submit_verb)
+
+
 def run_verb(arguments: argparse.Namespace) -> int:
     """`distill run`."""
     path = find_recipe(arguments.recipe)
@@ -184,6 +196,17 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
 
     with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
         return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
+
+
+def submit_verb(arguments: argparse.Namespace) -> int:
+    """`distill submit`."""
+    recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
+    from distill.submit import stop, submit
+
+    console = Console(highlight=False, soft_wrap=True)
+    if arguments.stop:
+        return stop(recipe, arguments.run_dir, arguments.address, console)
+    return submit(recipe, arguments.run_dir, arguments.address, console, wait=not arguments.no_wait)
 
 
 def report_verb(arguments: argparse.Namespace) -> int:

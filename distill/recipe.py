@@ -58,8 +58,9 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         circle = " -> ".join(one.stem for one in (*seen, path))
         raise ConfigError([Problem("extends", f"goes round in a circle: {circle}", "let one of them extend nothing")])
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        text = path.read_text(encoding="utf-8")
+        raw: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError([Problem(str(path), f"cannot be read: {error}", "correct the file")]) from error
     base = raw.pop("extends", None)
     if base is None:
