@@ -1,6 +1,8 @@
 """A run as a job of a real Ray cluster: submitted, left, come back to, and finished."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import ray
 
+    # On a cluster `python` is the image's; here it is this environment's.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     context = ray.init(num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False)
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
