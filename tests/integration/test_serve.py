@@ -1,9 +1,11 @@
 """One real engine on Ray Serve: plain weights and an adapter behind one address, asked as users ask."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import torch
@@ -163,3 +165,17 @@ def test_serve_cannot_move_to_another_port_and_the_running_endpoints_stay(served
     with pytest.raises(ServeError, match=f"listens on port {port}, not on {port - 1}"):
         deploy([Endpoint(name="x", source="nowhere")], elsewhere)
     assert chat(served[0], "tiny")
+
+
+def test_prometheus_reads_requests_and_the_engines_state_from_the_node(served: tuple[str, list[Progress]]) -> None:
+    import ray
+
+    chat(served[0], "tiny")
+    node = ray.nodes()[0]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline, missing = time.monotonic() + 60, {"ray_serve_deployment_request_counter", "ray_vllm_generation_tokens"}
+    while missing and time.monotonic() < deadline:
+        time.sleep(2)
+        told = httpx.get(address, timeout=10).text
+        missing = {name for name in missing if name not in told}
+    assert not missing, "within a minute of a request"
