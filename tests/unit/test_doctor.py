@@ -25,10 +25,12 @@ NODE = NodeFacts("b (1234)", skew_s=0.2, error="", is_seen=True, versions={"ray"
 
 
 def test_a_version_that_was_not_tried_and_one_that_is_missing_are_named() -> None:
-    found = list(version_findings(["ray[data]==2.60.0", "torch>=2", "peft"], {"ray": "2.59.0", "torch": "2.13.0"}))
-    assert [one.what for one in found] == [
-        "ray 2.59.0 is here, ==2.60.0 was tried with the others",
-        "peft is not installed",
+    installed = {"ray": "2.59.0", "torch": "2.13.0", "gguf": "0.1"}
+    found = list(version_findings(["ray[data]==2.60.0", "torch>=2", "gguf>=0.17", "peft"], installed))
+    assert [(one.status, one.what) for one in found] == [
+        ("problem", "ray 2.59.0 is here, ==2.60.0 was tried with the others"),
+        ("warning", "gguf 0.1 is here, >=0.17 was tried with the others"),
+        ("problem", "peft is not installed"),
     ]
     assert not is_ready(found)
     assert is_ready(version_findings(["ray==2.60.0"], {"ray": "2.60.0"}))
