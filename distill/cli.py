@@ -239,9 +239,11 @@ def audit_verb(arguments: argparse.Namespace) -> int:
 def export_verb(arguments: argparse.Namespace) -> int:
     """`distill export`."""
     from distill.export.write import export
+    from distill.settle import settled_by
 
     run_dir = open_run(arguments.run_dir)
     recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    recipe = settled_by(recipe, run_dir.read_manifest("mix"))
     target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
     num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target)
     print(f"{num_rows} rows in {target}")

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
+from distill.config_search import SearchConfig
 from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
-from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, Sampling, TeacherConfig
+from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, GreedySampling, TeacherConfig
 from serve.limits import Limits
 from serve.plans import Speculation
 
@@ -140,7 +141,7 @@ class StudentConfig(Section):
 class TrainConfig(Section):
     """One optimiser budget for every arm: arms that would take different numbers of steps are refused."""
 
-    ADDED_LATER = ("early_prompts", "trackers", "tracking_uri")
+    ADDED_LATER = ("early_prompts", "trackers", "tracking_uri", "held_out_prompts")
 
     budget: Literal["epochs", "steps", "tokens"] = "epochs"
     """What is the same for every arm: passes over its rows; optimiser steps of `batch_size` rows, whatever the arm
@@ -175,6 +176,9 @@ class TrainConfig(Section):
     they leave free, while they still write for the rest. Every cell takes the rows of these prompts first, whenever it
     begins, so that its result does not depend on the clock. Needs the budget `steps` and arms whose rows do not depend
     on prompts still to come (`single`, `both`, `weighted` with `assign = "threshold"`). Absent: after generation."""
+    held_out_prompts: int | None = Field(default=None, ge=1)
+    """Common prompts that no arm teaches. Every cell's loss on their traces is measured before and after its training,
+    pool by pool: what is left to see where accuracy is at the floor. Absent: none."""
     trackers: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     """Where the steps' values are shown beside `metrics.jsonl`: TensorBoard files in every cell's folder, MLflow (extra
     `mlflow`)."""
@@ -229,7 +233,7 @@ class EvaluateConfig(Section):
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
     """Names in `[benchmarks]`, or built-in ones."""
-    sampling: Sampling = Sampling(temperature=0.0)
+    sampling: GreedySampling = GreedySampling()
     num_samples: int = Field(default=1, ge=1)
     """Completions per prompt; more than one needs a temperature above 0."""
     repeated: dict[str, RepeatedConfig] = Field(default={})
@@ -281,7 +285,7 @@ class ServeSection(Section):
 class Recipe(Section):
     """Everything that defines a run."""
 
-    ADDED_LATER = ("merges",)
+    ADDED_LATER = ("merges", "search")
 
     name: Name
     description: str = ""
@@ -297,6 +301,8 @@ class Recipe(Section):
     filters: FiltersConfig = FiltersConfig()
     mixes: tuple[MixConfig, ...] = Field(min_length=1)
     """The arms; `policy` says how one chooses, `weighted` where it is not said."""
+    search: SearchConfig | None = None
+    """How weights are found for arms with `weights = "auto"`."""
     merges: tuple[MergeConfig, ...] = ()
     """Further arms, of merged students."""
     students: tuple[StudentConfig, ...] = Field(min_length=1)
@@ -311,3 +317,8 @@ class Recipe(Section):
     def arms(self) -> tuple[str, ...]:
         """What a student is scored as beside its untouched self: every mix, once per mode, and every merge."""
         return tuple(arm for one in (*self.mixes, *self.merges) for arm in one.arms)
+
+    def takes(self, student: str, arm: str) -> bool:
+        """Whether a student is trained on a mix, or can be merged from students that are."""
+        parents = {parent for merge in self.merges if merge.name == arm for parent in merge.of} or {arm}
+        return all(not mix.students or student in mix.students for mix in self.mixes if mix.name in parents)

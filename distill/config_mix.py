@@ -11,9 +11,11 @@ from distill.schema import Style
 class Mix(Section):
     """Base of the arms: which pools it draws from and, of each, which share it asks for."""
 
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ("modes",)
+    ADDED_LATER: ClassVar[tuple[str, ...]] = ("modes", "students")
 
     name: Name
+    students: tuple[str, ...] = ()
+    """Only these students are trained on the arm. Absent: all."""
     modes: dict[Style, Annotated[str, Field(min_length=1)]] = Field(default={})
     """Style -> the line that asks for it, put under the system line of `student_chat` in every row of that style. One
     student then learns all styles of the arm, is scored once in each, and answers in the one that its reader asks for
@@ -60,7 +62,7 @@ class PoolWeights(Mix):
 class WeightedMix(PoolWeights):
     """The paper's: one trace per prompt, the weight of a pool is its share of the prompts, counts exact."""
 
-    ADDED_LATER = ("modes", "assign")
+    ADDED_LATER = ("modes", "students", "assign")
 
     policy: Literal["weighted"] = "weighted"
     assign: Literal["threshold"] | None = None
@@ -134,6 +136,24 @@ class StudentFitMix(Mix):
         return dict.fromkeys(self.pools, None)
 
 
+class AutoMix(Mix):
+    """The paper's mix with weights that are searched for one student, on a development set (`[search]`).
+
+    The weights are found before the arms are drawn; from then on it is a `weighted` arm.
+    """
+
+    policy: Literal["auto"] = "auto"
+    name: Annotated[Name, Field(max_length=40)]
+    weights: Literal["auto"] = "auto"
+    pools: tuple[str, ...] = Field(min_length=2)
+    """Names of teachers, among which the weights are searched."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """The search decides."""
+        return dict.fromkeys(self.pools, None)
+
+
 class MergeConfig(Section):
     """An arm that is not trained: the students of other arms, merged weight by weight, each seed for itself.
 
@@ -167,6 +187,8 @@ def mix_policy(value: Any) -> str | None:
     """The policy of a mix, `weighted` where the recipe names none; None for what is no mix."""
     if isinstance(value, Mix):
         return str(getattr(value, "policy", ""))
+    if isinstance(value, dict) and value.get("weights") == "auto":
+        return str(value.get("policy", "auto"))
     return str(value.get("policy", "weighted")) if isinstance(value, dict) else None
 
 
@@ -177,7 +199,8 @@ MixConfig = Annotated[
     | Annotated[HardGetsLongMix, Tag("hard_gets_long")]
     | Annotated[BothMix, Tag("both")]
     | Annotated[CurriculumMix, Tag("curriculum")]
-    | Annotated[StudentFitMix, Tag("student_fit")],
+    | Annotated[StudentFitMix, Tag("student_fit")]
+    | Annotated[AutoMix, Tag("auto")],
     Discriminator(mix_policy),
 ]
 """An arm of the run. All arms teach the same prompts: those that every pool named by any arm solved."""

@@ -25,6 +25,13 @@ class Sampling(Section):
     """Strings that end a completion (not included in it)."""
 
 
+class GreedySampling(Sampling):
+    """Sampling of an evaluation: greedy unless a temperature is named."""
+
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    """0 is greedy."""
+
+
 class WorkedExample(Section):
     """One solved problem shown before the real one."""
 

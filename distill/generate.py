@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from cluster.fleet import Resources
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.errors import StageError
+from distill.metrics import generate_values, publish
 from distill.mix.counts import describe_cells
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
@@ -193,6 +194,7 @@ def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan, meanwhile
             blends = [mix for mix in current.recipe.mixes if len(mix.shares) > 1]
             filling = "; ".join(f"{mix.name}: {describe_cells(mix, snapshot.complete)}" for mix in blends)
             shown.update("prompts that fill every arm", min(snapshot.complete, most), most, filling)
+            publish(current.recipe.name, generate_values(snapshot, survey.num_open, len(groups)))
             meanwhile(shown)
 
         return watch(lambda: consume(jobs, survey, current), tally, deadline_s=generate.startup_deadline_s, show=show)

@@ -1,6 +1,7 @@
 """Stage 1 as a step of a run: benchmarks first, then prompts that are new, whole, and in no benchmark."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +51,30 @@ def load_benchmarks(current: Run) -> Benchmarks:
     for name, benchmark in benchmark_configs(current.recipe).items():
         limit, seed = current.recipe.prompts.max_problem_chars, current.recipe.seed
         loaded = read_benchmark(name, benchmark, current.base, max_problem_chars=limit, seed=seed)
+        if name not in current.recipe.evaluate.benchmarks:
+            loaded = without_reported(name, loaded, prompts)
         current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
         prompts[name] = loaded.prompts
         drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
     return Benchmarks(prompts, drops)
+
+
+def without_reported(name: str, loaded: Loaded, reported: Mapping[str, Sequence[Prompt]]) -> Loaded:
+    """A development set without the problems that are evaluated: what chose the mix must not be reported.
+
+    Raises:
+        InputError: nothing else is in it.
+    """
+    where = {prompt.prompt_id: benchmark for benchmark, rows in reported.items() for prompt in rows}
+    kept = [prompt for prompt in loaded.prompts if prompt.prompt_id not in where]
+    drops = [
+        Dropped("prompts", prompt.source, "evaluated_as_well", f"in {where[prompt.prompt_id]}", prompt.problem[:2000])
+        for prompt in loaded.prompts
+        if prompt.prompt_id in where
+    ]
+    if not kept:
+        raise InputError(f"search.benchmark: every problem of {name} is evaluated as well -> choose another set")
+    return loaded._replace(prompts=kept, drops=[*loaded.drops, *drops])
 
 
 def read_benchmark(name: str, config: BenchmarkConfig, base: Path, *, max_problem_chars: int, seed: int) -> Loaded:

@@ -25,6 +25,7 @@ from distill.recipe_checks_mix import (
     mix_problems,
     mode_problems,
     one_of,
+    search_problems,
 )
 from distill.train.trackers import TRACKERS, missing_trackers
 
@@ -60,6 +61,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_unequal_arms(_section(raw, "train"), mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
         *early_problems(_section(raw, "train"), mixes),
+        *search_problems(raw, mixes, _names(raw.get("students"))),
         *(problem for student in students for problem in _layout_problems(student)),
         *_benchmark_problems(raw),
         *_template_problems(raw),
@@ -237,9 +239,11 @@ def _layout_problems(student: StudentConfig) -> Iterator[Problem]:
 
 def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     known = {*_section(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
-    for name in _section(raw, "evaluate").get("benchmarks", ()):
+    named = [("evaluate.benchmarks", name) for name in _section(raw, "evaluate").get("benchmarks", ())]
+    named += [("search.benchmark", name) for name in filter(None, [_section(raw, "search").get("benchmark")])]
+    for where, name in named:
         if name not in known:
-            yield Problem("evaluate.benchmarks", f"no benchmark is called {name!r}", one_of(str(name), known))
+            yield Problem(where, f"no benchmark is called {name!r}", one_of(str(name), known))
 
 
 def _template_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

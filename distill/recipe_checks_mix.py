@@ -2,9 +2,11 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import comb
 from typing import Any
 
 from distill.config_mix import (
+    AutoMix,
     BothMix,
     CurriculumMix,
     HardGetsLongMix,
@@ -16,6 +18,9 @@ from distill.config_mix import (
     WeightedMix,
 )
 from distill.errors import Problem
+
+MAX_MIXES = 100
+"""More short runs than anybody waits for."""
 
 
 def one_of(word: str, known: Iterable[str]) -> str:
@@ -32,7 +37,7 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
     `pools`: name -> most traces per prompt.
     """
     field = "weights" if isinstance(mix, PoolWeights | HardGetsLongMix) else "pool"
-    where = f"mixes[{mix.name}].{'pools' if isinstance(mix, BothMix | StudentFitMix) else field}"
+    where = f"mixes[{mix.name}].{'pools' if isinstance(mix, AutoMix | BothMix | StudentFitMix) else field}"
     for pool in mix.shares:
         if pool not in pools:
             yield Problem(where, f"no teacher fills a pool {pool!r}", one_of(pool, pools))
@@ -41,8 +46,11 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
     if isinstance(mix, StudentFitMix) and mix.student not in students:
         what = f"no student is called {mix.student!r}"
         yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
-    if isinstance(mix, BothMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
+    if isinstance(mix, AutoMix | BothMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
         yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
+    for student in mix.students:
+        if student not in students:
+            yield Problem(f"mixes[{mix.name}].students", f"no student is called {student!r}", one_of(student, students))
     is_by_rate = isinstance(mix, HardGetsLongMix) and mix.hardness == "pass_rate"
     if is_by_rate and all(pools.get(pool) == 1 for pool in mix.shares):
         what = "hardness pass_rate, but every pool has one trace per prompt: all common prompts pass at 100 %"
@@ -95,12 +103,45 @@ def early_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iter
     if train.get("budget", "epochs") != "steps":
         what = f"train.budget is {train.get('budget', 'epochs')!r}: how many steps there are depends on prompts to come"
         yield Problem("train.early_prompts", what, 'set train.budget = "steps" with train.num_steps')
+    if train.get("held_out_prompts") is not None:
+        what = "is set, and which prompts are held out depends on prompts to come"
+        yield Problem("train.held_out_prompts", what, "leave it or train.early_prompts out")
     for mix in mixes:
         is_alone = isinstance(mix, WeightedMix) and mix.assign == "threshold" and not mix.stratify
         if not (is_alone or isinstance(mix, SingleMix | BothMix)):
             what = "train.early_prompts, but which trace a prompt takes here depends on the prompts to come"
             remedy = 'policy = "weighted" with assign = "threshold" and no stratify, or leave train.early_prompts out'
             yield Problem(f"mixes[{mix.name}]", what, remedy)
+
+
+def search_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig], students: Sequence[str]) -> Iterator[Problem]:
+    """Weights left open without a search, a search without them, and a development set that would be reported."""
+    search, evaluate = raw.get("search"), raw.get("evaluate")
+    arms = [mix for mix in mixes if isinstance(mix, AutoMix)]
+    if arms and not search:
+        what, remedy = "weights are left open, and nothing says how to find them", "add a section [search]"
+        yield Problem(f"mixes[{arms[0].name}].weights", what, remedy)
+    if search and not arms:
+        yield Problem("search", 'no mix has weights = "auto"', "add one, or remove the section")
+    for mix in arms:
+        if len(mix.students) != 1 and len(students) > 1:
+            what = "weights are searched for one student"
+            remedy = 'name it, as in students = ["NAME"], and add a mix for each'
+            yield Problem(f"mixes[{mix.name}].students", what, remedy)
+        if mix.modes:
+            yield Problem(f"mixes[{mix.name}].modes", "a search knows no modes", "leave modes out, or name the weights")
+        if isinstance(search, dict) and (many := num_mixes(len(mix.pools), search.get("grid", 4))) > MAX_MIXES:
+            what = f"{many:,} mixes of {len(mix.pools)} pools, more than the {MAX_MIXES} that a search takes"
+            yield Problem("search.grid", what, "make the grid coarser, or name fewer pools")
+    asked = evaluate.get("benchmarks", ()) if isinstance(evaluate, dict) else ()
+    if isinstance(search, dict) and (name := search.get("benchmark")) in asked:
+        what = f"{name!r} is evaluated: what chose the mix must not be reported"
+        yield Problem("search.benchmark", what, "choose another set, for example other problems of the same kind")
+
+
+def num_mixes(num_pools: int, grid: object) -> int:
+    """Mixes on a grid, as `distill.halving.weight_grid` lists them."""
+    return comb(grid + num_pools - 1, num_pools - 1) if isinstance(grid, int) and grid > 0 else 0
 
 
 def merge_problems(merges: Sequence[MergeConfig], mixes: Sequence[MixConfig]) -> Iterator[Problem]:

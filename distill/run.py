@@ -31,6 +31,13 @@ class Run:
     console: Console
     resources: ExitStack
 
+    def on(self, recipe: Recipe, run_dir: RunDir) -> "Run":
+        """The same execution with another recipe and place: what is connected and resolved now stays so."""
+        other = dataclasses.replace(self, recipe=recipe, run_dir=run_dir)
+        kept = {"session", "models", "pools"}
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in kept})
+        return other
+
     @cached_property
     def session(self) -> Session:
         """The Ray cluster, joined or started at first use."""

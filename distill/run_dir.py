@@ -26,6 +26,9 @@ from distill.schema import Dropped, arrow_schema
 ROW_GROUP_ROWS = 8192
 """Rows that a reader of a few must read at least."""
 
+SHARED = (("prompts",), ("generate",), ("verify",), ("models",), ("mix", "features"))
+"""What a run directory inside another one takes from there."""
+
 STAGES = ("prompts", "generate", "verify", "mix", "train", "evaluate", "report")
 
 
@@ -54,14 +57,20 @@ class Manifest:
 class RunDir:
     """Paths and files of one run. `uri` is a local folder or any fsspec URI."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, before: "RunDir | None" = None) -> None:
         self.fs, self.root = fsspec.core.url_to_fs(uri)
-        self.uri = uri
+        self.uri, self.before = uri, before
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, *parts: str) -> str:
         """Path of a file or folder below the run directory, in the terms of its file system."""
+        if self.before and any(parts[: len(shared)] == shared for shared in SHARED):
+            return self.before.path(*parts)
         return "/".join([self.root.rstrip("/"), *parts])
+
+    def nested(self, *parts: str) -> "RunDir":
+        """A run directory inside this one with stages of its own from `mix` on; what comes before is this one's."""
+        return RunDir("/".join([self.uri.rstrip("/"), *parts]), before=self)
 
     def local_path(self, *parts: str) -> Path:
         """The same as a local `Path`; only for runs on a local or mounted folder."""

@@ -39,8 +39,9 @@ class StageState:
 
 
 def benchmark_configs(recipe: Recipe) -> dict[str, BenchmarkConfig]:
-    """The benchmarks that a recipe evaluates, its own before built-in ones."""
-    return {name: benchmark_config(recipe.benchmarks, name) for name in recipe.evaluate.benchmarks}
+    """The benchmarks that a recipe evaluates, then the one that weights are searched on."""
+    searched = [recipe.search.benchmark] if recipe.search else []
+    return {name: benchmark_config(recipe.benchmarks, name) for name in (*recipe.evaluate.benchmarks, *searched)}
 
 
 def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
@@ -73,7 +74,9 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "mixes": dump["mixes"],
             "filters": dump["filters"],
             "train.max_length": recipe.train.max_length,
+            **({"train.held_out_prompts": held_out} if (held_out := recipe.train.held_out_prompts) else {}),
             "student_chat": dump["student_chat"],
+            **(_search_config(recipe, dump) if recipe.search else {}),
             "models": {name: dump["models"][name] for name in sorted(students)},
         },
         "train": {
@@ -88,6 +91,17 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             **_templates(benchmarks),
         },
         "report": {"name": recipe.name, "description": recipe.description},
+    }
+
+
+def _search_config(recipe: Recipe, dump: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the weights that are searched, beside what decides every mix."""
+    return {
+        "search": dump["search"],
+        "train": train_identity(recipe.train),
+        "students": [student_identity(student) for student in recipe.students],
+        "evaluate.sampling": dump["evaluate"]["sampling"],
+        "serve.engine": dump["serve"]["engine"],
     }
 
 

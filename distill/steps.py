@@ -3,33 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distill.evaluate import (
-    Evaluated,
-    Item,
-    endpoints,
-    engines_at_once,
-    evaluated_models,
-    helped_models,
-    items,
-    same_weights,
-    serve_config,
-    with_helped,
-)
+from distill.evaluate_stage import evaluate_stage
 from distill.generate import generate_stage
 from distill.judge_traces import judge_pools
-from distill.mix.stage import mix_stage
 from distill.prompts_stage import prompts_stage
 from distill.report import build_report, write_report
 from distill.run import Run
-from distill.run_dir import Manifest, RunDir
-from distill.schema import IndexRow, Prompt, Score, Verdict
-from distill.score import Address, Place, score_items, unscored, write_scores
+from distill.run_dir import Manifest
+from distill.schema import IndexRow, Prompt, Verdict
+from distill.search import search_and_mix
 from distill.terminal import bars
 from distill.train.early import early_training
 from distill.train.stage import train_stage
 from distill.verify import pool_details, read_index, regrade
-from serve.batch import BatchConfig
-from serve.deploy import deploy, undeploy
 
 
 def generate_and_begin(current: Run) -> Manifest:
@@ -83,66 +69,6 @@ def _judge(current: Run, prompts: Mapping[str, Prompt], index: Sequence[IndexRow
     return {"judge": judged}
 
 
-def evaluate_stage(current: Run) -> Manifest:
-    """Score every model on every benchmark that has no score yet."""
-    recipe, run_dir = current.recipe, current.run_dir
-    benchmarks = {
-        name: [
-            Prompt(**row)
-            for row in run_dir.read_table("prompts", "benchmarks", f"{name}.parquet", row_type=Prompt).to_pylist()
-        ]
-        for name in recipe.evaluate.benchmarks
-    }
-    unhelped = evaluated_models(recipe, current.models, run_dir)
-    evaluated = [*unhelped, *helped_models(recipe, unhelped)]
-    wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
-    todo = list(unscored(wanted, run_dir))
-    if len(todo) < len(wanted):
-        current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
-    alone = [item for item in todo if first[item.model.name] == item.model.name]
-    models = list({item.model.name: item.model for item in alone}.values())
-    for wave in with_helped(models, unhelped, engines_at_once(recipe.serve, current.session) if models else 1):
-        _score_wave(current, wave, [item for item in unscored(alone, run_dir) if item.model in wave], benchmarks)
-    for item in todo:
-        if item not in alone:
-            _copy_score(run_dir, item, first[item.model.name])
-    scores = [run_dir.read_manifest(*item.folder) for item in wanted]
-    counted = [manifest for manifest in scores if manifest is not None]
-    errors = sum(manifest.drops.get("error", 0) for manifest in counted)
-    rows_in = sum(manifest.rows_in for manifest in counted)
-    return Manifest(
-        stage="evaluate",
-        key="",
-        rows_in=rows_in,
-        rows_out=rows_in - errors,
-        drops={"error": errors} if errors else {},
-        details={"scores": len(counted)},
-    )
-
-
-def _score_wave(
-    current: Run, wave: Sequence[Evaluated], todo: Sequence[Item], benchmarks: Mapping[str, Sequence[Prompt]]
-) -> None:
-    recipe, session = current.recipe, current.session
-    config = serve_config(recipe.serve, session.device, port=0)
-    current.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
-    url = deploy(endpoints(wave), config, log_dir=session.log_dir)
-    place = Place(current.run_dir, current.console, recipe.verify)
-    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
-    try:
-        # One after another fills an engine's batch, which is what counts on a CPU; GPUs of their own work side by side.
-        score_items(todo, benchmarks, recipe, place, Address(url, batch, one_by_one=session.device == "cpu"))
-    finally:
-        undeploy()
-
-
-def _copy_score(run_dir: RunDir, item: Item, other: str) -> None:
-    """Give a model the scores of another name for the same weights."""
-    rows = run_dir.read_table("evaluate", other, f"{item.benchmark}.parquet", row_type=Score).to_pylist()
-    scores = [Score(**{**row, "model": item.model.name}) for row in rows]
-    write_scores(run_dir, item, scores)
-
-
 def report_stage(current: Run) -> Manifest:
     """Write the report from scores and manifests."""
     path = write_report(build_report(current.recipe, current.run_dir), current.run_dir)
@@ -154,7 +80,7 @@ STEPS: dict[str, Callable[[Run], Manifest]] = {
     "prompts": prompts_stage,
     "generate": generate_and_begin,
     "verify": verify_stage,
-    "mix": mix_stage,
+    "mix": search_and_mix,
     "train": train_stage,
     "evaluate": evaluate_stage,
     "report": report_stage,

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+FILE_COLUMNS = 160
 LINE_EVERY_S = 20.0
 """Without a terminal (a Ray job, CI) a long step prints a line this often."""
 
@@ -76,7 +77,10 @@ def quiet(log_file: Path) -> Iterator[Console]:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            yield Console(file=terminal, highlight=False, soft_wrap=not terminal.isatty())
+            is_seen = terminal.isatty()
+            # A file has no width: what rich assumes would cut tables to dots.
+            width = None if is_seen else FILE_COLUMNS
+            yield Console(file=terminal, highlight=False, soft_wrap=not is_seen, width=width)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

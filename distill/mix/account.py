@@ -18,6 +18,8 @@ from distill.schema import Dropped, Style, arrow_schema
 
 UNSOLVED = "not solved by every pool"
 FILTERED = "filtered out in a pool"
+HELD_OUT = "held out"
+"""Kept for measuring: `train.held_out_prompts`."""
 
 
 def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: TraceIndex) -> dict[str, Any]:
@@ -98,24 +100,33 @@ class LostPrompts(NamedTuple):
 
 
 def lost_prompts(
-    prompt_keys: NDArray[np.uint64], candidates: Candidates, index: TraceIndex, reasons: NDArray[np.int8]
+    prompt_keys: NDArray[np.uint64],
+    candidates: Candidates,
+    index: TraceIndex,
+    reasons: NDArray[np.int8],
+    held_out: NDArray[np.uint64],
 ) -> LostPrompts:
-    """Of all the run's prompts those that are not common, each with its reason and the pools that lack a trace."""
+    """Of all the run's prompts those that no arm teaches, each with its reason and the pools that lack a trace.
+
+    `held_out`: keys of the common prompts that are kept for measuring, sorted.
+    """
     lost = np.setdiff1d(prompt_keys, candidates.prompt_keys)
     has_usable = _pools_with(lost, candidates.pools, index, reasons == USABLE)
     has_correct = _pools_with(lost, candidates.pools, index, index.is_correct() & ~index.is_cut)
     is_filtered = (has_usable | has_correct).all(axis=1)
-    names = np.array([UNSOLVED, FILTERED])
+    is_held = contains(held_out, lost)
+    why = np.where(is_held, 2, is_filtered.astype(np.int64))
+    names = np.array([UNSOLVED, FILTERED, HELD_OUT])
     lacking, places = np.unique(~has_usable, axis=0, return_inverse=True)
     details = [", ".join(pool for pool, lacks in zip(candidates.pools, row, strict=True) if lacks) for row in lacking]
     columns = {
         "stage": pa.array(["mix"] * len(lost), pa.string()),
         "where": pa.array(identities_of(lost), pa.string()),
-        "reason": pa.array(names[is_filtered.astype(np.int64)].tolist(), pa.string()),
+        "reason": pa.array(names[why].tolist(), pa.string()),
         "detail": pa.array(details, pa.string()).take(pa.array(places.ravel())),
         "row": pa.array([""] * len(lost), pa.string()),
     }
-    counts = {UNSOLVED: int((~is_filtered).sum()), FILTERED: int(is_filtered.sum())}
+    counts = dict(zip(names.tolist(), np.bincount(why, minlength=len(names)).tolist(), strict=True))
     return LostPrompts(
         pa.table(columns, schema=arrow_schema(Dropped)), {name: count for name, count in counts.items() if count}
     )

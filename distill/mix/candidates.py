@@ -5,7 +5,7 @@ the same prompts and differ in nothing but where each prompt's trace comes from.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,26 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.prompt_keys)
+
+    def part(self, places: NDArray[np.int64]) -> "Candidates":
+        """The table of some of the prompts, in their order."""
+        return replace(
+            self,
+            prompt_keys=self.prompt_keys[places],
+            rows=self.rows[places],
+            sources=self.sources[places],
+            tokens=self.tokens[places],
+            pass_rates=self.pass_rates[places],
+            labels={name: Labels(one.codes[places], one.names) for name, one in self.labels.items()},
+            fits={name: fit[places] for name, fit in self.fits.items()},
+        )
+
+    def without(self, num: int | None, seed: int) -> "tuple[Candidates, Candidates]":
+        """All prompts but the first `num` in a seeded order, and those."""
+        is_held = np.zeros(len(self), dtype=np.bool_)
+        if num:
+            is_held[np.argsort(order_hash(self.prompt_keys, "held out", seed))[:num]] = True
+        return self.part(np.flatnonzero(~is_held)), self.part(np.flatnonzero(is_held))
 
 
 def build_candidates(

@@ -60,6 +60,19 @@ def validate_common(candidates: Candidates, traces: Mapping[str, Mapping[str, in
     )
 
 
+def validate_held_out(num: int | None, num_common: int) -> None:
+    """Refuse to hold out all that there is.
+
+    Raises:
+        StageError: fewer prompts are common than are to be held out.
+    """
+    if num and 0 < num_common <= num:
+        raise StageError(
+            f"mix: train.held_out_prompts = {num}, and only {num_common} prompts are solved by every pool\n"
+            "  -> hold out fewer, or ask for more prompts"
+        )
+
+
 def pools_of(mixes: Sequence[MixConfig]) -> tuple[str, ...]:
     """Every pool that any arm names, also at weight 0, by name."""
     return tuple(sorted({pool for mix in mixes for pool in mix.shares}))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.config import Recipe
-from distill.config_mix import HardGetsLongMix, MixConfig, PoolWeights
+from distill.config_mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
 from distill.config_teachers import ChatFormat
 from distill.mix.account import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, Labels, build_candidates
@@ -29,10 +29,11 @@ from distill.mix.filters import (
 from distill.mix.fit import fit_details, with_fits
 from distill.mix.index import TraceIndex, read_index
 from distill.mix.order import keys_of
-from distill.mix.policies import choose, pools_of, validate_common
+from distill.mix.policies import choose, pools_of, validate_common, validate_held_out
 from distill.mix.scan import distinct_tokenizers, features_key, load_features, missing_keys, scan
+from distill.mix.single import choose_single
 from distill.mix.whereabouts import Whereabouts
-from distill.mix.write import STAGE, Arms, write_arms
+from distill.mix.write import HELD_OUT, STAGE, Arms, write_arms
 from distill.models import load_tokenizer
 from distill.render import chat_messages, render_prompt, with_mode
 from distill.run import Run
@@ -50,6 +51,8 @@ class Chosen(NamedTuple):
     """Every arm's traces, and what they were chosen from."""
 
     arms: Arms
+    held_out: Arms
+    """One for each pool, of the prompts that no arm teaches."""
     reasons: NDArray[np.int8]
     """Why each trace of the index was left out, or `USABLE`."""
     filtered: Mapping[str, Mapping[str, int]]
@@ -64,14 +67,18 @@ class Chosen(NamedTuple):
 def mix_stage(current: Run) -> Manifest:
     """Choose and write every arm; the manifest says what each holds and what was left out, and why."""
     recipe, run_dir = current.recipe, current.run_dir
-    arms, reasons, filtered = chosen = choose_arms(current)
+    arms, held_out, reasons, filtered = chosen = choose_arms(current)
     index, candidates, where = arms.index, arms.candidates, Whereabouts()
-    write_arms(run_dir, [pool.folder for pool in current.pools], arms, recipe.student_chat, where, STAGE)
+    folders = [pool.folder for pool in current.pools]
+    write_arms(run_dir, folders, arms, recipe.student_chat, where, STAGE)
+    run_dir.remove(HELD_OUT)
+    if len(held_out.candidates):
+        write_arms(run_dir, folders, held_out, recipe.student_chat, Whereabouts(), HELD_OUT)
     where.write(run_dir, index, reasons, candidates)
     details = chosen.details(recipe.mixes)
     _say(current, details, summed(filtered))
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
-    lost = lost_prompts(prompt_keys, candidates, index, reasons)
+    lost = lost_prompts(prompt_keys, candidates, index, reasons, held_out.candidates.prompt_keys)
     run_dir.write_table(lost.table, STAGE, "dropped.parquet")
     return Manifest(
         stage=STAGE,
@@ -102,12 +109,21 @@ def choose_arms(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> Chosen:
     target = recipe.filters.too_long_takes
     routes = {target: too_long_prompts(index, reasons)} if target else None
     candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
+    validate_held_out(recipe.train.held_out_prompts, len(candidates))
+    candidates, held = candidates.without(recipe.train.held_out_prompts, recipe.seed)
     candidates = dataclasses.replace(candidates, labels=read_labels(current.run_dir, recipe, candidates))
     filtered = filter_counts(index, reasons, pools)
     validate_common(candidates, filtered)
     candidates = with_fits(current, index, candidates)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
-    return Chosen(Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes}), reasons, filtered)
+    arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})
+    return Chosen(arms, _held_out(index, held, recipe.seed), reasons, filtered)
+
+
+def _held_out(index: TraceIndex, held: Candidates, seed: int) -> Arms:
+    """Every pool's traces of the prompts that are held out. Asked without a mode's line: they are taught to nobody."""
+    alone = {pool: SingleMix(name=pool, pool=pool) for pool in held.pools}
+    return Arms(index, held, {name: choose_single(mix, held, seed) for name, mix in alone.items()}, alone)
 
 
 def _say(current: Run, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int]) -> None:

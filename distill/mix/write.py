@@ -24,6 +24,8 @@ from distill.render import with_mode
 from distill.run_dir import RunDir
 
 STAGE = "mix"
+HELD_OUT = "mix/held-out"
+"""One file per pool: its traces of the prompts that no arm teaches."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ from distill.report.provenance import package_versions, provenance
 from distill.report.quantities import benchmark_rows, costs, group_scores, sweeps
 from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
 from distill.report.scores import expected_models, model_score, read_scores
+from distill.report.searches import search_rows
 from distill.report.words import caveats, findings, headline
 from distill.run_dir import RunDir
 from distill.schema import seed_for
+from distill.settle import settled_by
 
 
 def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
@@ -36,8 +38,9 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         recipe: the resolved recipe of the run; files of other students, mixes or seeds are ignored.
         run_dir: a run directory, finished or not.
     """
-    rng = np.random.default_rng(seed_for("report", recipe.seed))
-    manifests, traces, scores = read_manifests(run_dir), read_traces(run_dir), read_scores(recipe, run_dir)
+    rng, manifests = np.random.default_rng(seed_for("report", recipe.seed)), read_manifests(run_dir)
+    recipe = settled_by(recipe, manifests.get("mix"))
+    traces, scores = read_traces(run_dir), read_scores(recipe, run_dir)
     models = [model_score(one) for one in scores]
     arms = build_arms(recipe, scores)
     comparisons = compare(recipe, arms, teacher_sizes(recipe, run_dir), rng)
@@ -69,6 +72,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         pools=tuple(pool_rows(recipe, traces)),
         mix_rows=tuple(mixes),
         fits=tuple(fit_rows(manifests)),
+        searches=tuple(search_rows(manifests)),
         cells=tuple(cells),
         stages=tuple(stage_rows(manifests)),
         funnel=tuple(funnel(recipe, manifests, traces, mixes)),

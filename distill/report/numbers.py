@@ -135,6 +135,15 @@ class CellAttempt:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Loss on a pool's traces of prompts that no arm teaches, nats per token."""
+
+    before: float
+    """Of the untouched student."""
+    after: float
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One training run."""
 
@@ -152,6 +161,8 @@ class CellRow:
     tokens_per_s: float | None
     mfu: float | None
     """Only where the device's peak is known."""
+    held_out: Mapping[str, HeldOut]
+    """By pool; empty where no prompt was held out."""
     curve: Curve
     attempts: tuple[CellAttempt, ...]
 
@@ -225,6 +236,39 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One mix in one round of a search."""
+
+    round: int
+    weights: Mapping[str, float]
+    num_steps: int
+    num_seeds: int
+    accuracy: float
+    """On the development set."""
+    interval: Interval
+    is_kept: bool
+    kept_share: float
+    """Share of resamples of the problems in which it would have gone on."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the weights of an arm were found."""
+
+    mix: str
+    student: str
+    benchmark: str
+    num_problems: int
+    weights: Mapping[str, float]
+    trials: tuple[Trial, ...]
+
+    @property
+    def certainty(self) -> float:
+        """Share of resamples in which the last round would have chosen the same mix."""
+        return next(one.kept_share for one in reversed(self.trials) if one.is_kept)
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything the page, the terminal table and the JSON say."""
 
@@ -251,6 +295,7 @@ class Report:
     pools: tuple[PoolRow, ...]
     mix_rows: tuple[MixRow, ...]
     fits: tuple[FitRow, ...]
+    searches: tuple[Search, ...]
     cells: tuple[CellRow, ...]
     stages: tuple[StageRow, ...]
     funnel: tuple[FunnelStep, ...]

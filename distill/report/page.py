@@ -11,6 +11,7 @@ from distill.report import words
 from distill.report.figures import all_plots
 from distill.report.mathematics import with_mathematics
 from distill.report.numbers import Report
+from distill.report.searches import search_words
 
 
 def render_page(report: Report) -> str:
@@ -56,6 +57,7 @@ def _environment() -> Environment:
         words.duration,
         words.size,
         words.p_value,
+        search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}
     return environment

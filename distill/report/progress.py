@@ -6,7 +6,7 @@ from typing import Any
 
 from distill.config import Recipe
 from distill.mix.account import FILTERED
-from distill.report.numbers import CellAttempt, CellRow, Curve, FunnelStep, MixRow, StageRow
+from distill.report.numbers import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, StageRow
 from distill.report.pools import Traces
 from distill.report.scores import Model, trained_models
 from distill.run_dir import STAGES, Manifest, RunDir
@@ -114,9 +114,14 @@ def _cell_row(
         flops=recorded.get("flops"),
         tokens_per_s=recorded.get("tokens_per_s"),
         mfu=recorded.get("mfu"),
+        held_out=_held_out(recorded.get("held_out_loss") or {}),
         curve=curve,
         attempts=attempts,
     )
+
+
+def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]:
+    return {pool: HeldOut(before, recorded["after"][pool]) for pool, before in recorded.get("before", {}).items()}
 
 
 def read_curve(run_dir: RunDir, cell: str) -> Curve:

@@ -116,6 +116,7 @@ def costs(recipe: Recipe, comparisons: Sequence[Comparison], cells: Sequence[Cel
         )
         for student in recipe.students
         for mix in recipe.mixes
+        if recipe.takes(student.name, mix.name)
     ]
 
 

@@ -62,7 +62,8 @@ def expected_models(recipe: Recipe) -> list[Model]:
     found = []
     for student in recipe.students:
         found.append(Model(student.name, student.name, "", None))
-        for mix, seed in itertools.product((*recipe.mixes, *recipe.merges), recipe.train.seeds):
+        arms = [arm for arm in (*recipe.mixes, *recipe.merges) if recipe.takes(student.name, arm.name)]
+        for mix, seed in itertools.product(arms, recipe.train.seeds):
             name = cell_name(recipe, student.name, mix.name, seed)
             found += [
                 Model(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from distill.report.numbers import FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.numbers_scores import ArmScore, ModelScore
+from distill.report.searches import search_words
 from distill.report.words import MISSING, bounds, duration, number, percent, points
 
 
@@ -21,9 +22,10 @@ def render_terminal(report: Report) -> RenderableType:
         (report.stages, stage_table(report.stages)),
     ]
     notes = [Text(f"- {line}".replace("`", ""), style="dim") for line in report.caveats]
+    searched = [Text(search_words(one).replace("`", "")) for one in report.searches]
     headline = Text(report.headline.replace("`", ""), style="bold")
     shown = [part for rows, table in tables if rows for part in (Text(), table)]
-    return Group(headline, *shown, Text(), *notes)
+    return Group(headline, *searched, *shown, Text(), *notes)
 
 
 def arm_table(report: Report) -> Table:

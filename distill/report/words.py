@@ -6,6 +6,7 @@ from distill.config import Recipe
 from distill.report.compare import MACRO, blends
 from distill.report.numbers import CellRow
 from distill.report.numbers_scores import ArmScore, Comparison, Detectable, MacroScore, ModelScore
+from distill.report.scores import expected_models
 from distill.statistics import Interval
 
 MISSING = "not recorded"
@@ -213,12 +214,12 @@ def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
 
 def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
     scored = {(one.student, one.mix, one.benchmark) for one in models}
+    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe) if one.cell or not one.mix)
     missing = [
-        f"`{student.name}@{mix}` on `{benchmark}`" if mix else f"`{student.name}` untouched on `{benchmark}`"
+        f"`{student}@{mix}` on `{benchmark}`" if mix else f"`{student}` untouched on `{benchmark}`"
         for benchmark in recipe.evaluate.benchmarks
-        for student in recipe.students
-        for mix in ("", *recipe.arms)
-        if (student.name, mix, benchmark) not in scored
+        for student, mix in expected
+        if (student, mix, benchmark) not in scored
     ]
     return [f"Not scored: {_listed(missing)}."] if missing else []
 

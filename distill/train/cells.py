@@ -53,6 +53,8 @@ class CellWork:
     shards: tuple[str, ...]
     """Parquet files of `Example` rows, as the run directory's file system names them."""
     key: str
+    held_out: tuple[str, ...] = ()
+    """Files with rows that are not trained on: the loss on them is measured."""
     early_shards: tuple[str, ...] = ()
     """Files with those of the rows that are trained on first (`train.early_prompts`)."""
     is_early: bool = False
@@ -82,6 +84,7 @@ def cells(recipe: Recipe) -> tuple[Cell, ...]:
     return tuple(
         Cell(cell_name(recipe, student.name, mix.name, seed), student, mix.name, seed)
         for student, mix, seed in product(recipe.students, recipe.mixes, recipe.train.seeds)
+        if recipe.takes(student.name, mix.name)
     )
 
 
@@ -90,6 +93,7 @@ def merged_cells(recipe: Recipe) -> tuple[Cell, ...]:
     return tuple(
         Cell(cell_name(recipe, student.name, merge.name, seed), student, merge.name, seed, merge)
         for student, merge, seed in product(recipe.students, recipe.merges, recipe.train.seeds)
+        if recipe.takes(student.name, merge.name)
     )
 
 
@@ -157,6 +161,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         model_path=os.path.abspath(work.model_path),
         shards=work.shards,
         early_shards=work.early_shards,
+        held_out=work.held_out,
         is_early=work.is_early,
         student=work.cell.student,
         train=train,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from cluster.fleet import misfits
 from distill.errors import DistillError
 from distill.generate import are_settled
+from distill.metrics import publish, train_values
 from distill.plan_recipe import mixed_data
 from distill.run import Run
 from distill.terminal import Bars, bars
@@ -56,6 +57,7 @@ class EarlyTraining:
             self.thread.start()
         for progress in list(self.latest.values()):
             shown.update(f"{progress.cell}, early", progress.step, progress.num_steps or 1, progress.note)
+            publish(self.current.recipe.name, train_values(progress))
 
     def finish(self) -> None:
         """Wait for the cells that have begun."""
@@ -110,7 +112,7 @@ class EarlyTraining:
         for cell in cells(current.recipe):
             shard = current.run_dir.path(EARLY, f"{cell.mix}.parquet")
             model = current.models[cell.student.model].path
-            work = CellWork(cell, model, (shard,), cell_key(cell, current, EARLY), (shard,), is_early=True)
+            work = CellWork(cell, model, (shard,), cell_key(cell, current, EARLY), early_shards=(shard,), is_early=True)
             last = early_steps(current.recipe.train, current.run_dir.num_rows(EARLY, f"{cell.mix}.parquet"))
             if max(Checkpoints(current.run_dir, cell.name, work.key).complete_steps(), default=0) < last:
                 yield work

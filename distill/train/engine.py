@@ -43,6 +43,7 @@ class CellJob:
     num_workers: int
     shape: ModelShape | None = None
     early_shards: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     is_early: bool = False
 
     @property

@@ -19,15 +19,13 @@ import torch.distributed as dist
 
 from distill.config import LoraTune
 from distill.errors import DistillError, StageError
-from distill.render import IGNORED, end_of_turn
+from distill.render import end_of_turn
 from distill.run_dir import RunDir
 from distill.schema import Dropped, seed_for
 from distill.train.attempts import note, note_begin
 from distill.train.audit import FILE as AUDIT
 from distill.train.audit import audit_rows, refuse_endless
 from distill.train.batches import (
-    TrainRow,
-    flatten,
     learning_rate,
     micro_batches,
     phased_order,
@@ -38,6 +36,7 @@ from distill.train.budget import budget_rows, early_steps, num_steps, train_flop
 from distill.train.checkpoint import STATE, Checkpoints, reading
 from distill.train.device import memory_gib, mfu, peak_flops
 from distill.train.engine import CellJob, build_engine, build_loss
+from distill.train.held_out import held_out_loss, row_tensors
 from distill.train.metrics import MetricsLog, StepMetrics
 from distill.train.process import Clock, own_log, peak_rss_gib, prepare_process, rank, say
 from distill.train.rows import Rows, load_rows
@@ -165,6 +164,7 @@ class TrainingCell:
 
     def run(self) -> dict[str, Any]:
         """Train to the end; what the manifest is told of it."""
+        before = self.held_out_loss()  # of the student as it comes: no checkpoint is loaded yet
         first = self.resume()
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if rank() == 0 else None
         shown = Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, say=say) if log else None
@@ -183,7 +183,18 @@ class TrainingCell:
             if log and shown:
                 log.flush()
                 shown.close()
-        return self._summary(log.lines) if log else {}
+        held_out = {"before": before, "after": self.held_out_loss()} if self.rows.held_out else {}
+        return self._summary(log.lines) | {"held_out_loss": held_out} if log else {}
+
+    def held_out_loss(self) -> dict[str, float]:
+        """The loss on the traces that no arm teaches, with the weights as they are now."""
+        return held_out_loss(
+            self.engine,
+            self.rows.held_out,
+            self.rows.pools,
+            padding=self.padding,
+            max_tokens=self.micro_batch_tokens,
+        )
 
     def resume(self) -> int:
         """Load the newest checkpoint that can be read; the number of steps already done."""
@@ -269,7 +280,8 @@ class TrainingCell:
         )
         for position, micro in enumerate(micros, 1):
             self.engine.set_gradient_accumulation_boundary(position == len(micros))
-            loss, seen = self.engine(**self._tensors(micro))
+            taken = [self.rows.kept[row] for row in micro]
+            loss, seen = self.engine(**row_tensors(taken, self.rows.pools, self.padding, self.engine.device))
             # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
             self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
             table += seen.cpu()
@@ -281,16 +293,6 @@ class TrainingCell:
     def micro_batch_tokens(self) -> int:
         """Room of one forward pass: as many of the longest row as the recipe grants, filled with rows of any length."""
         return self.job.layout.micro_batch_size * max(self.lengths) if self.engine.module.packs else 0
-
-    def _tensors(self, micro: Sequence[int]) -> dict[str, Any]:
-        # A worker without rows of its own still takes part: with two tokens that are not learnt.
-        idle = TrainRow("", "", input_ids=[self.padding] * 2, labels=[IGNORED] * 2)
-        rows = [self.rows.kept[row] for row in micro] or [idle]
-        pools = [self.rows.pools.index(row.pool) if micro else 0 for row in rows for _ in row.input_ids]
-        columns = {**flatten(rows)._asdict(), "pools": pools}
-        lengths = columns.pop("row_lengths")
-        tensors = {name: torch.tensor([values], device=self.engine.device) for name, values in columns.items()}
-        return {**tensors, "row_lengths": lengths}
 
     def _update(self, rate: float) -> float:
         for group in self.engine.optimizer.param_groups:

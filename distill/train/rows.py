@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ class Rows(NamedTuple):
     kept: list[TrainRow]
     drops: list[Dropped]
     pools: tuple[str, ...]
+    held_out: list[TrainRow]
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -34,12 +35,21 @@ class Rows(NamedTuple):
 
 
 def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
-    """Read and render the cell's examples."""
+    """Read and render the cell's examples, and those that are only measured."""
+    early = {row for shard in job.early_shards for row in example_ids(run_dir, shard)}
+    kept, drops = _rendered(job, job.shards, run_dir, tokenizer, early)
+    # What does not fit is no part of the measure: the filters let only fitting traces through.
+    held_out, _ = _rendered(job, job.held_out, run_dir, tokenizer, set())
+    return Rows(kept, drops, tuple(sorted({row.pool for row in [*kept, *held_out]})), held_out)
+
+
+def _rendered(
+    job: CellJob, shards: Sequence[str], run_dir: RunDir, tokenizer: PreTrainedTokenizerBase, early: set[str]
+) -> tuple[list[TrainRow], list[Dropped]]:
     schema = arrow_schema(Example)
     examples: list[dict[str, Any]] = []
-    for shard in job.shards:
+    for shard in shards:
         examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
-    early = {row for shard in job.early_shards for row in example_ids(run_dir, shard)}
     kept: list[TrainRow] = []
     drops: list[Dropped] = []
     for example in examples:
@@ -48,7 +58,7 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
             drops.append(dropped("train", job.cell, rendered, row=example))
         else:
             kept.append(_compact(example, rendered, is_early=example["trace_id"] in early))
-    return Rows(kept, drops, tuple(sorted({row.pool for row in kept})))
+    return kept, drops
 
 
 def example_ids(run_dir: RunDir, shard: str) -> list[str]:

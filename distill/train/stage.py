@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.machines import connected_machines
+from distill.metrics import publish, train_values
+from distill.mix.write import HELD_OUT
 from distill.plan import MixData, plan_cells
 from distill.plan_recipe import mixed_data, resolved_shapes, resources_in_words
 from distill.run import Run
@@ -16,7 +18,7 @@ from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
 from distill.train.card import write_cards
 from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells
 from distill.train.early_rows import EARLY, early_part, take_over
-from distill.train.fleet import train_all
+from distill.train.fleet import Progress, train_all
 from distill.train.merge import merge_cell
 from distill.train.rows import example_ids
 
@@ -45,7 +47,8 @@ def _cell_work(cell: Cell, current: Run, *, has_early: bool) -> CellWork:
     key = cell_key(cell, current, "mix", early)
     if early:
         take_over(current.run_dir, cell, key=key, early_key=cell_key(cell, current, EARLY))
-    return CellWork(cell, current.models[cell.student.model].path, (path,), key, (early_path,) if early else ())
+    model_path, held_out = current.models[cell.student.model].path, tuple(current.run_dir.shards(HELD_OUT))
+    return CellWork(cell, model_path, (path,), key, held_out, early_shards=(early_path,) if early else ())
 
 
 def cell_key(cell: Cell, current: Run, stage: str, early: Sequence[str] = ()) -> str:
@@ -83,12 +86,17 @@ def planned(current: Run, works: Sequence[CellWork], data: Mapping[str, MixData]
 
 def _train(current: Run, works: Sequence[CellWork]) -> None:
     with bars(current.console) as shown:
+
+        def show(progress: Progress) -> None:
+            shown.update(progress.cell, progress.step, progress.num_steps or 1, progress.note)
+            publish(current.recipe.name, train_values(progress))
+
         train_all(
             works,
             train=current.recipe.train,
             run_dir=current.run_dir,
             device=current.session.device,
-            report_progress=lambda cell: shown.update(cell.cell, cell.step, cell.num_steps or 1, cell.note),
+            report_progress=show,
         )
 
 

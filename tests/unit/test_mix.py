@@ -265,7 +265,11 @@ def test_prompts_of_no_arm_are_counted_with_the_pools_that_lack_them() -> None:
     reasons[-1] = 9
     candidates = build_candidates(index, reasons == USABLE, POOLS, 0)
     keys = np.unique(np.append(index.prompt_keys, np.uint64(int(content_hash("z"), 16))))
-    lost = lost_prompts(keys, candidates, index, reasons)
+    taught, held = candidates.without(1, 0)
+    assert len(held) == 1 and len(taught) == len(candidates) - 1
+    lost = lost_prompts(keys, taught, index, reasons, held.prompt_keys)
+    assert lost.counts.pop("held out") == 1
+    lost = lost_prompts(keys, candidates, index, reasons, held.prompt_keys[:0])
     assert lost.counts == {"not solved by every pool": 2, "filtered out in a pool": 1}
     found = {one["where"]: (one["reason"], one["detail"]) for one in lost.table.to_pylist()}
     assert found[content_hash("x")] == ("not solved by every pool", "short")

@@ -1,0 +1,59 @@
+"""The loss on traces that no arm teaches: measured before and after a cell's training, pool by pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from distill.render import IGNORED
+from distill.train.batches import TrainRow, flatten, micro_batches
+from distill.train.process import rank
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+
+def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
+    """Rows laid end to end, as the loss takes them: tensors of [1, tokens], and the rows' lengths.
+
+    A worker without rows of its own still takes part: with two tokens that are not learnt.
+    """
+    idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
+    taken = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
+    columns = {**flatten(rows or [idle])._asdict(), "pools": taken}
+    lengths = columns.pop("row_lengths")
+    tensors = {name: torch.tensor([values], device=device) for name, values in columns.items()}
+    return {**tensors, "row_lengths": lengths}
+
+
+def held_out_loss(
+    engine: DeepSpeedEngine, rows: Sequence[TrainRow], pools: Sequence[str], *, padding: int, max_tokens: int
+) -> dict[str, float]:
+    """Pool -> mean loss of the supervised tokens, nats; the same on every worker. No weight changes.
+
+    Args:
+        engine: with the weights as they are now.
+        rows: of all workers.
+        pools: names, in the order of the engine's table.
+        padding: a token for workers without a row.
+        max_tokens: of one forward pass.
+    """
+    if not rows:
+        return {}
+    table = torch.zeros(len(pools), 2, dtype=torch.double)
+    lengths = [len(row.input_ids) for row in rows]
+    mine = micro_batches(
+        range(len(rows)), lengths, rank=rank(), num_workers=dist.get_world_size(), max_tokens=max_tokens
+    )
+    engine.eval()
+    with torch.no_grad():
+        for micro in mine:
+            _, seen = engine(**row_tensors([rows[row] for row in micro], pools, padding, engine.device))
+            table += seen.cpu()
+    engine.train()
+    table = table.to(engine.device)
+    dist.all_reduce(table)
+    return {pool: loss / tokens for pool, (loss, tokens) in zip(pools, table.tolist(), strict=True) if tokens}
