@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cluster.kuberay.config import KubernetesConfig
 from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
@@ -281,7 +282,7 @@ class ServeSection(Section):
 class Recipe(Section):
     """Everything that defines a run."""
 
-    ADDED_LATER = ("merges",)
+    ADDED_LATER = ("merges", "kubernetes")
 
     name: Name
     description: str = ""
@@ -306,6 +307,8 @@ class Recipe(Section):
     benchmarks: dict[str, BenchmarkConfig] = Field(default={})
     evaluate: EvaluateConfig
     serve: ServeSection = ServeSection()
+    kubernetes: KubernetesConfig | None = None
+    """Where it runs on Kubernetes; read by `--write-manifest` only."""
 
     @property
     def arms(self) -> tuple[str, ...]:
