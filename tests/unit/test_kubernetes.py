@@ -32,7 +32,12 @@ from tests.unit import kuberay_cases as cases
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "cluster" / "kuberay"
 SCHEMAS: dict[str, Any] = json.loads(SCHEMA_FILE.read_text())
-DOCUMENTS = [one for one in cases.all_documents() if one["kind"] in FILES]
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[dict[str, Any]]:
+    """Of all cases, without the recipes beside them."""
+    return [one for one in cases.all_documents() if one["kind"] in FILES]
 
 
 def job(recipe: Recipe, run: str = cases.RUN) -> dict[str, Any]:
@@ -66,9 +71,12 @@ def gpus(document: dict[str, Any], name: str) -> str | None:
 # Fields
 
 
-@pytest.mark.parametrize("number", range(len(DOCUMENTS)))
-def test_every_manifest_has_fields_that_kuberay_knows_of_the_types_that_it_takes(number: int) -> None:
-    jsonschema.validate(DOCUMENTS[number], SCHEMAS[DOCUMENTS[number]["kind"]])
+def test_every_manifest_has_fields_that_kuberay_knows_of_the_types_that_it_takes(
+    manifests: list[dict[str, Any]],
+) -> None:
+    assert {one["kind"] for one in manifests} == {*FILES}
+    for document in manifests:
+        jsonschema.validate(document, SCHEMAS[document["kind"]])
 
 
 def every_path(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -86,8 +94,8 @@ FREE_MAPS = {"labels", "nodeSelector", "requests", "limits", "rayStartParams", "
 
 
 @pytest.mark.parametrize("kind", sorted(FILES))
-def test_any_misspelt_field_of_any_depth_is_refused(kind: str) -> None:
-    document = next(one for one in DOCUMENTS if one["kind"] == kind)
+def test_any_misspelt_field_of_any_depth_is_refused(kind: str, manifests: list[dict[str, Any]]) -> None:
+    document = next(one for one in manifests if one["kind"] == kind)
     misspelt = [path for path in every_path(document) if path[-2:-1] not in [(name,) for name in FREE_MAPS]]
     assert len(misspelt) > 100
     validator = jsonschema.Draft202012Validator(SCHEMAS[kind])
@@ -102,15 +110,14 @@ def test_any_misspelt_field_of_any_depth_is_refused(kind: str) -> None:
 
 @pytest.mark.skipif("KUBERAY_CRDS" not in os.environ, reason="KUBERAY_CRDS names no folder of KubeRay's CRDs")
 @pytest.mark.parametrize("kind", sorted(FILES))
-def test_manifests_fit_the_whole_schemas_of_kuberay(kind: str) -> None:
+def test_manifests_fit_the_whole_schemas_of_kuberay(kind: str, manifests: list[dict[str, Any]]) -> None:
     schema = strict(crd_schema(Path(os.environ["KUBERAY_CRDS"]), kind))
     validator = jsonschema.Draft202012Validator(schema)
-    for document in DOCUMENTS:
-        if document["kind"] == kind:
-            validator.validate(document)
-            broken = copy.deepcopy(document)
-            next(pods(broken))["containers"][0]["imagePullPolicyy"] = "Always"
-            assert not validator.is_valid(broken)
+    for document in [one for one in manifests if one["kind"] == kind]:
+        validator.validate(document)
+        broken = copy.deepcopy(document)
+        next(pods(broken))["containers"][0]["imagePullPolicyy"] = "Always"
+        assert not validator.is_valid(broken)
 
 
 def test_the_schema_says_what_it_was_taken_from() -> None:
@@ -145,9 +152,11 @@ def test_the_serve_config_of_a_service_is_what_ray_takes_and_asks_for_keys() -> 
 # What a cluster is like
 
 
-@pytest.mark.parametrize("number", range(len(DOCUMENTS)))
-def test_no_work_lands_on_the_head_and_every_pod_gets_what_it_asks_for(number: int) -> None:
-    document = DOCUMENTS[number]
+@pytest.mark.parametrize("kind", sorted(FILES))
+def test_no_work_lands_on_the_head_and_every_pod_gets_what_it_asks_for(
+    kind: str, manifests: list[dict[str, Any]]
+) -> None:
+    document = next(one for one in manifests if one["kind"] == kind)
     cluster = document["spec"].get("rayClusterSpec") or document["spec"]["rayClusterConfig"]
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert cluster["enableInTreeAutoscaling"] is True
@@ -248,7 +257,7 @@ def test_styles_of_one_model_share_their_engines() -> None:
 def test_a_students_pod_holds_the_largest_cell_which_always_finds_its_machine() -> None:
     document = job(cases.recipe("mix-long", *cases.EXAMPLE))
     assert (gpus(document, "students"), counts(document, "students")) == ("4", (1, 1, 6))
-    wide = ["students.qwen2-5-3b.num_workers=16"]
+    wide = ["students.qwen2-5-3b.num_workers=16", "students.qwen2-5-3b.micro_batch_size=1"]
     document = job(cases.recipe("mix-long", *cases.EXAMPLE, *wide))
     assert (gpus(document, "students"), counts(document, "students")) == ("8", (2, 2, 8))
     few = [*wide, "train.max_parallel_cells=1", "kubernetes.students.min_nodes=3"]
@@ -260,8 +269,10 @@ def test_a_recipe_for_cpus_asks_for_no_gpu_and_one_without_engines_for_no_teache
     assert gpus(document, "students") is None and gpus(document, "teachers") is None
     assert "tolerations" not in group(document, "students")["template"]["spec"]
     raw = cases.recipe().model_dump(mode="json")
-    imported = {"kind": "dataset", "style": "long", "source": {"kind": "hub", "dataset": "a/b"}}
-    pools = [{**imported, "name": "long"}, {**imported, "name": "short"}]
+    pools = [
+        {"kind": "dataset", "name": name, "style": name, "source": {"kind": "hub", "dataset": f"a/{name}"}}
+        for name in ("long", "short")
+    ]
     bare = job(cases.changed(cases.recipe(), teachers=pools, models=raw["models"]))
     assert [one["groupName"] for one in bare["spec"]["rayClusterSpec"]["workerGroupSpecs"]] == ["students"]
 
