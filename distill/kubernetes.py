@@ -53,7 +53,7 @@ def job_file(recipe: Recipe, run_dir: RunDir) -> str:
     config = kubernetes_config(recipe)
     refuse_unmounted(config, job_paths(recipe, run_dir))
     uri = place(run_dir)
-    name = object_name("run", recipe.name, uri)
+    name = object_name("run", recipe.name, content_hash(uri)[:8])
     environment = Environment(plain_variables(config), job_secrets(recipe, config, uri))
     cluster = ray_cluster(config, job_groups(recipe, config), environment, files=f"{name}-recipe")
     job = ray_job(
@@ -90,7 +90,8 @@ def service_file(recipe: Recipe, run_dir: RunDir, endpoints: Sequence[Endpoint],
     environment = Environment(plain_variables(config), secrets)
     groups = [service_group(recipe, config, endpoints)]
     cluster = ray_cluster(config, groups, environment, serve_port=content["http_options"]["port"])
-    service = ray_service(config, object_name("serve", recipe.name, uri), serve_config=content, cluster=cluster)
+    # Named by the recipe alone: applying the file of a newer run updates the endpoint in its place.
+    service = ray_service(config, object_name("serve", recipe.name), serve_config=content, cluster=cluster)
     return to_file(comment(f"The students of {recipe.name} behind an endpoint.", config, environment), [service])
 
 
@@ -140,11 +141,11 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     return parse_recipe(raw, problems)
 
 
-def object_name(prefix: str, name: str, uri: str) -> str:
-    """A name that Kubernetes takes, the same for the same run directory."""
+def object_name(prefix: str, name: str, mark: str = "") -> str:
+    """A name that Kubernetes takes; `mark` tells those of one recipe apart."""
+    end = f"-{mark}" if mark else ""
     told = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    room = MAX_NAME - len(prefix) - 10
-    return f"{prefix}-{told[:room].strip('-')}-{content_hash(uri)[:8]}"
+    return f"{prefix}-{told[: MAX_NAME - len(prefix) - 1 - len(end)].strip('-')}{end}"
 
 
 def place(run_dir: RunDir) -> str:

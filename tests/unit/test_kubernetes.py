@@ -193,12 +193,19 @@ def test_a_group_goes_where_its_settings_say_and_no_other_does() -> None:
     )
 
 
-def test_names_are_such_as_kubernetes_takes_and_the_same_for_the_same_run() -> None:
-    name = object_name("run", "My_Long.Recipe" * 9, "s3://bucket/run")
-    assert re.fullmatch(r"run-my-long-recipe[a-z-]*-[0-9a-f]{8}", name)
+def test_names_are_such_as_kubernetes_takes() -> None:
+    name = object_name("run", "My_Long.Recipe" * 9, "0123abcd")
+    assert re.fullmatch(r"run-my-long-recipe[a-z-]*-0123abcd", name)
     assert len(name) <= 47
-    assert name == object_name("run", "My_Long.Recipe" * 9, "s3://bucket/run")
-    assert name != object_name("run", "My_Long.Recipe" * 9, "s3://bucket/other")
+
+
+def test_a_job_is_one_of_its_run_directory_and_a_service_one_of_its_recipe() -> None:
+    jobs = [job(cases.recipe(), f"/mnt/distill/runs/{run}")["metadata"]["name"] for run in ("a", "b", "a")]
+    assert jobs[0] == jobs[2] != jobs[1]
+    services = [cases.documents(cases.service(cases.recipe(), f"/mnt/distill/runs/{run}"))[0] for run in ("a", "b")]
+    assert [one["metadata"]["name"] for one in services] == ["serve-one-gpu-0-5b"] * 2
+    assert services[0]["spec"]["serveConfigV2"] != services[1]["spec"]["serveConfigV2"]
+    assert services[0]["spec"]["rayClusterConfig"] == services[1]["spec"]["rayClusterConfig"]
 
 
 # Secrets
