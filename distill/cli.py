@@ -110,6 +110,8 @@ def _add_serve(verbs: Any) -> None:
     serve.set_defaults(verb=serve_verb)
     serve.add_argument("--keys", metavar="FILE", help=f"who may ask (python -m serve.keys NAME); or {KEYS_VARIABLE}")
     serve.add_argument("--write-config", metavar="FILE", help="write what `serve deploy` takes, and serve nothing")
+    serve.add_argument("--write-manifest", metavar="FILE", help="write a RayService for Kubernetes, and serve nothing")
+    serve.add_argument("overrides", nargs="*", metavar="kubernetes.key=value", help="for --write-manifest")
 
 
 def _add_ask(verbs: Any) -> None:
@@ -162,6 +164,7 @@ def _add_submit(verbs: Any, recipes: str) -> None:
     submit.add_argument("--address", metavar="URL", help="the cluster's dashboard, http://HEAD:8265 (or RAY_ADDRESS)")
     submit.add_argument("--no-wait", action="store_true", help="do not stay and show what the job says")
     submit.add_argument("--stop", action="store_true", help="stop the run's job; what is finished stays")
+    submit.add_argument("--write-manifest", metavar="FILE", help="write a RayJob for Kubernetes, and submit nothing")
     submit.set_defaults(verb=submit_verb)
 
 
@@ -204,6 +207,10 @@ def submit_verb(arguments: argparse.Namespace) -> int:
     from distill.submit import stop, submit
 
     console = Console(highlight=False, soft_wrap=True)
+    if arguments.write_manifest:
+        from distill.kubernetes import write_job
+
+        return write_job(recipe, arguments.run_dir, Path(arguments.write_manifest), console)
     if arguments.stop:
         return stop(recipe, arguments.run_dir, arguments.address, console)
     return submit(recipe, arguments.run_dir, arguments.address, console, wait=not arguments.no_wait)
@@ -261,8 +268,10 @@ def eval_verb(arguments: argparse.Namespace) -> int:
 
 def serve_verb(arguments: argparse.Namespace) -> int:
     """`distill serve`."""
-    from distill.serving import ServeRequest, serve_run, write_config
+    from distill.serving import ServeRequest, serve_run, write_config, write_manifest
 
+    if arguments.overrides and not arguments.write_manifest:
+        raise InputError(f"{arguments.overrides[0]}: settings for Kubernetes go with --write-manifest FILE")
     run_dir = open_run(arguments.run_dir)
     request = ServeRequest(
         host=arguments.host,
@@ -270,6 +279,8 @@ def serve_verb(arguments: argparse.Namespace) -> int:
         names=tuple(arguments.models.split(",")) if arguments.models else (),
         keys=load_keys(arguments.keys, os.environ.get(KEYS_VARIABLE)),
     )
+    if arguments.write_manifest:
+        return write_manifest(run_dir, request, Path(arguments.write_manifest), arguments.overrides)
     if arguments.write_config:
         return write_config(run_dir, request, Path(arguments.write_config))
     return serve_run(run_dir, request)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cluster.kuberay.config import KubernetesConfig
 from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config_search import SearchConfig
 from distill.config_section import Name, Section, Share
@@ -285,7 +286,7 @@ class ServeSection(Section):
 class Recipe(Section):
     """Everything that defines a run."""
 
-    ADDED_LATER = ("merges", "search")
+    ADDED_LATER = ("merges", "search", "kubernetes")
 
     name: Name
     description: str = ""
@@ -312,6 +313,8 @@ class Recipe(Section):
     benchmarks: dict[str, BenchmarkConfig] = Field(default={})
     evaluate: EvaluateConfig
     serve: ServeSection = ServeSection()
+    kubernetes: KubernetesConfig | None = None
+    """Where it runs on Kubernetes; read by `--write-manifest` only."""
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -58,7 +58,10 @@ class RunDir:
     """Paths and files of one run. `uri` is a local folder or any fsspec URI."""
 
     def __init__(self, uri: str, before: "RunDir | None" = None) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(uri)
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(uri)
+        except (ImportError, ValueError) as error:  # a protocol without its package, or none that there is
+            raise InputError(f"{uri} cannot be opened here: {error} -> install that, or name a folder") from error
         self.uri, self.before = uri, before
         self.is_local = isinstance(self.fs, LocalFileSystem)
 

@@ -5,17 +5,19 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 
 from cluster.session import Device
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.evaluate import Evaluated, evaluated_models, mode_name, same_weights, serve_config
 from distill.grading import GraderPool, grade_request
+from distill.kubernetes import kubernetes_config, place, refuse_unmounted, service_file, with_overrides
 from distill.launch import load_run_recipe, log_path, sample_problem
 from distill.models import load_tokenizer
 from distill.render import chat_messages, prompt_text, with_mode
@@ -36,6 +38,9 @@ MAX_PAGE_PROBLEMS = 50
 """Problems per benchmark that the page offers."""
 
 PROBES_PER_MODEL = 3
+
+EVERYWHERE = "0.0.0.0"
+"""A pod is asked from other machines; its keys are in the Secret."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +93,40 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
 def write_config(run_dir: RunDir, request: ServeRequest, target: Path) -> int:
     """`distill serve --write-config`: a Serve config file, for clusters that see the same folders."""
     recipe = load_run_recipe(run_dir)
-    with quiet(log_path(run_dir)) as console, ExitStack() as resources:
-        _, endpoints = run_endpoints(Run(recipe, Path.cwd(), run_dir, console, resources), request.names)
-        # Where it will run is not known here; a recipe that does not say "cpu" means a cluster with GPUs.
-        device: Device = "cpu" if recipe.device == "cpu" else "gpu"
-        config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
-        content = config_file(
-            endpoints,
-            config.model_copy(update={"host": request.host}),
-            import_path=f"{__name__}:{from_config_file.__name__}",
-            run_dir=run_dir.root if run_dir.is_local else run_dir.uri,
-        )
+    with quiet(log_path(run_dir)) as console:
+        endpoints, content = serve_file(recipe, run_dir, request, console)
         target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         console.print(f"{target}: `serve deploy {target}` starts {len(endpoints)} models", markup=False)
     return 0
+
+
+def write_manifest(run_dir: RunDir, request: ServeRequest, target: Path, overrides: Sequence[str]) -> int:
+    """`distill serve --write-manifest`: the same as a RayService; run where the claim is mounted as pods have it."""
+    recipe = with_overrides(load_run_recipe(run_dir), overrides)
+    refuse_unmounted(kubernetes_config(recipe), [place(run_dir)])
+    with quiet(log_path(run_dir)) as console:
+        endpoints, content = serve_file(recipe, run_dir, replace(request, host=EVERYWHERE), console)
+        target.write_text(service_file(recipe, run_dir, endpoints, content), encoding="utf-8")
+        console.print(f"{target}: `kubectl apply -f {target}` starts {len(endpoints)} models", markup=False)
+    return 0
+
+
+def serve_file(
+    recipe: Recipe, run_dir: RunDir, request: ServeRequest, console: Console
+) -> tuple[list[Endpoint], dict[str, Any]]:
+    """The models of a run, and the Serve config file that deploys them."""
+    with ExitStack() as resources:
+        _, endpoints = run_endpoints(Run(recipe, Path.cwd(), run_dir, console, resources), request.names)
+    # Where it will run is not known here; a recipe that does not say "cpu" means a cluster with GPUs.
+    device: Device = "cpu" if recipe.device == "cpu" else "gpu"
+    config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
+    content = config_file(
+        endpoints,
+        config.model_copy(update={"host": request.host}),
+        import_path=f"{__name__}:{from_config_file.__name__}",
+        run_dir=place(run_dir),
+    )
+    return endpoints, content
 
 
 def from_config_file(arguments: dict[str, Any]) -> Any:

@@ -22,6 +22,9 @@ QUICK_WAYS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
 }
 
+ENVIRONMENT = {**QUICK_WAYS, CALLBACK_VARIABLE: "serve.proxy:build_middlewares"}
+"""What is set where Ray is started: by `prepare_environment` here, by a manifest elsewhere."""
+
 OWN_HEADERS = frozenset(
     {
         "serve_multiplexed_model_id",
@@ -36,7 +39,7 @@ OWN_HEADERS = frozenset(
 
 def prepare_environment() -> None:
     """For a Ray that this process starts afterwards; what is set already stays."""
-    for name, value in {**QUICK_WAYS, CALLBACK_VARIABLE: "serve.proxy:build_middlewares"}.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
