@@ -47,9 +47,12 @@ def write_recipe(
     return path
 
 
+SHARDS = "generate/own-*/*.parquet"
+
+
 def shards(run: Path) -> set[Path]:
     """The files with traces."""
-    return set(run.glob("generate/own-*/*.parquet"))
+    return set(run.glob(SHARDS))
 
 
 def traces_on_disk(run: Path) -> dict[str, dict[str, Any]]:
