@@ -105,8 +105,13 @@ class Asker:
         batch = batch_key(prompts, self.job.pools)
         starts, deaths = await self.job.tally.begin.remote(batch)
         self.batches.add(batch)
+
+        async def is_ours() -> bool:
+            return bool(await self.job.tally.is_newest.remote(batch, starts))
+
+        flush_s = self.job.generate.flush_s
         try:
-            async with BatchShards(self.run_dir, batch, self.pools, self.job.generate.flush_s) as shards:
+            async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
                 before = await asyncio.to_thread(shards.recover) if starts > 1 else []
                 states = [_recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:

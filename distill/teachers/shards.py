@@ -6,7 +6,7 @@ written, and a crash costs at most what came in during the last second.
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -20,16 +20,25 @@ from distill.teachers.pools import Pool
 STAGE = "generate"
 FAILED = "failed"
 
+IsOurs = Callable[[], Awaitable[bool]]
+
 
 class BatchShards:
-    """The traces of one batch; an async context that writes what is new every `flush_s` seconds and all at the end."""
+    """The traces of one batch; an async context that writes what is new every `flush_s` seconds and all at the end.
 
-    def __init__(self, run_dir: RunDir, batch: str, pools: Mapping[str, Pool], flush_s: float) -> None:
-        self.run_dir, self.batch, self.pools, self.flush_s = run_dir, batch, pools, flush_s
+    `is_ours` is asked before each write. A host that is cut off from the cluster may still reach the disk while another
+    engine does its batches anew: what it would write then is not wanted any more.
+    """
+
+    def __init__(
+        self, run_dir: RunDir, batch: str, pools: Mapping[str, Pool], *, flush_s: float, is_ours: IsOurs
+    ) -> None:
+        self.run_dir, self.batch, self.pools, self.flush_s, self.is_ours = run_dir, batch, pools, flush_s, is_ours
         self.traces: list[Trace] = []
         self.failures: list[Dropped] = []
         self._num_written = 0
         self._parts: list[tuple[str, str]] = []
+        self._under_way: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._flusher = asyncio.create_task(self._flush_regularly())
@@ -41,13 +50,21 @@ class BatchShards:
         self._flusher.cancel()
         with suppress(asyncio.CancelledError):
             await self._flusher
-        await asyncio.to_thread(self.flush if error else self.finish)
+        if self._under_way is not None:
+            await self._under_way
+        await self._write(self.flush if error else self.finish)
 
     async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(self.flush_s)
-            # Shielded: a write that has begun in its thread goes on, so it must be booked.
-            await asyncio.shield(asyncio.to_thread(self.flush))
+            if len(self.traces) > self._num_written:
+                await self._write(self.flush)
+
+    async def _write(self, part_or_whole: Callable[[], None]) -> None:
+        if await self.is_ours():
+            # Shielded: a write that has begun in its thread goes on, so it must be booked and waited for.
+            self._under_way = asyncio.create_task(asyncio.to_thread(part_or_whole))
+            await asyncio.shield(self._under_way)
 
     def recover(self) -> list[Trace]:
         """Traces that this batch wrote before its engine died."""

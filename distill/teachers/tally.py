@@ -46,6 +46,10 @@ class Tally:
         self._first_s = self._first_s or time.monotonic()
         return self._starts[batch], self._deaths[batch]
 
+    def is_newest(self, batch: str, start: int) -> bool:
+        """Whether nobody has started the batch since: an engine whose host was cut off and given up may still run."""
+        return self._starts[batch] == start
+
     def engine_died(self, batches: list[str]) -> None:
         """The engine under these batches died; each of them may be what killed it."""
         self._deaths.update(batches)
@@ -77,7 +81,9 @@ class Tally:
 
 
 def start_tally(**state: Any) -> Any:
-    """The actor's handle."""
+    """The actor's handle. It lives beside the driver: on another node it could be lost while the run goes on."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(Tally).options(num_cpus=0).remote(**state)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote(**state)

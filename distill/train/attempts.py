@@ -18,6 +18,36 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FILE = "attempts.jsonl"
+HOLDER = "holder"
+
+
+class SupersededError(RuntimeError):
+    """Another attempt has taken the cell over. Not a `DistillError`: there is nobody left to tell."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A cell in the hands of one attempt, the newest. Workers whose host was cut off from the cluster and given up may
+    still run and reach the disk; what they would write is not wanted any more."""
+
+    run_dir: RunDir
+    cell: str
+    attempt: str
+    """The same for all workers of an attempt, and of no other one."""
+
+    def take(self) -> None:
+        """From now on the cell is this attempt's."""
+        self.run_dir.write_bytes(self.attempt.encode(), "train", self.cell, HOLDER)
+
+    def check(self) -> None:
+        """Before anything is written that counts.
+
+        Raises:
+            SupersededError: the cell is another attempt's now.
+        """
+        holder = self.run_dir.fs.cat_file(self.run_dir.path("train", self.cell, HOLDER)).decode()
+        if holder != self.attempt:
+            raise SupersededError(f"{self.cell}: attempt {self.attempt} ends, {holder} has taken the cell over")
 
 
 @dataclass(frozen=True)

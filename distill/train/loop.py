@@ -22,7 +22,7 @@ from distill.errors import DistillError, StageError
 from distill.render import end_of_turn
 from distill.run_dir import RunDir
 from distill.schema import Dropped, seed_for
-from distill.train.attempts import note, note_begin
+from distill.train.attempts import Hold, note, note_begin
 from distill.train.audit import FILE as AUDIT
 from distill.train.audit import audit_rows, refuse_endless
 from distill.train.batches import (
@@ -108,9 +108,11 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     clock.lap("engine")
     details = cell.run()
     clock.lap("train")
+    cell.hold.check()
     if not job.is_early:
         details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
     clock.lap("finish")
+    cell.hold.check()
     _write_drops(rows.drops, job, run_dir)
     return Outcome(
         key=job.key,
@@ -166,7 +168,7 @@ class TrainingCell:
         """Train to the end; what the manifest is told of it."""
         before = self.held_out_loss()  # of the student as it comes: no checkpoint is loaded yet
         first = self.resume()
-        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first) if rank() == 0 else None
+        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, hold=self.hold) if rank() == 0 else None
         shown = Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, say=say) if log else None
         try:
             for step in range(first, self.last_step):
@@ -181,8 +183,8 @@ class TrainingCell:
         finally:
             self.saver.close()
             if log and shown:
-                log.flush()
                 shown.close()
+                log.flush()
         held_out = {"before": before, "after": self.held_out_loss()} if self.rows.held_out else {}
         return self._summary(log.lines) | {"held_out_loss": held_out} if log else {}
 
@@ -197,9 +199,14 @@ class TrainingCell:
         )
 
     def resume(self) -> int:
-        """Load the newest checkpoint that can be read; the number of steps already done."""
-        chosen: list[Any] = [self.checkpoints.newest_intact(), uuid.uuid4().hex] if rank() == 0 else [0, ""]
+        """Take the cell, and load the newest checkpoint that can be read; the number of steps already done."""
+        chosen: list[Any] = [0, ""]
+        if rank() == 0:
+            hold = Hold(self.run_dir, self.job.cell, uuid.uuid4().hex)
+            hold.take()
+            chosen = [self.checkpoints.newest_intact(), hold.attempt]
         dist.broadcast_object_list(chosen)
+        self.hold = Hold(self.run_dir, self.job.cell, chosen[1])
         if chosen[0]:
             with reading(self.run_dir, *self.checkpoints.parts(chosen[0])) as folder:
                 self.engine.load_checkpoint(
@@ -214,7 +221,7 @@ class TrainingCell:
             self.checkpoints,
             rank=rank(),
             num_workers=dist.get_world_size(),
-            attempt=chosen[1],
+            hold=self.hold,
         )
         return int(chosen[0])
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distill.run_dir import RunDir
+    from distill.train.attempts import Hold
 
 FILE = "metrics.jsonl"
 MIN_INTERVAL_S = 1.0
@@ -45,10 +46,11 @@ class MetricsLog:
     """Keeps the lines in memory and writes the whole file anew, so that every reader (and any file system) sees whole
     lines, and a resumed cell drops the steps that it is about to repeat."""
 
-    def __init__(self, run_dir: RunDir, cell: str, *, resume_step: int) -> None:
+    def __init__(self, run_dir: RunDir, cell: str, *, resume_step: int, hold: Hold) -> None:
         self.lines = [line for line in read_metrics(run_dir, cell) if line.step <= resume_step]
         self._run_dir = run_dir
         self._cell = cell
+        self._hold = hold
         self._next_flush = 0.0
         self.flush()
 
@@ -59,7 +61,12 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write the file now."""
+        """Write the file now.
+
+        Raises:
+            SupersededError: the cell is another attempt's now.
+        """
+        self._hold.check()
         started = time.monotonic()
         text = "".join(json.dumps(asdict(line)) + "\n" for line in self.lines)
         self._run_dir.write_bytes(text.encode(), "train", self._cell, FILE)

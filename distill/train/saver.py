@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     from distill.run_dir import RunDir
+    from distill.train.attempts import Hold
     from distill.train.checkpoint import Checkpoints
 
 POLL_S = 0.2
@@ -32,11 +33,10 @@ class Saver:
 
     def __init__(
         self, engine: DeepSpeedEngine, run_dir: RunDir, checkpoints: Checkpoints, *, rank: int, num_workers: int,
-        attempt: str,
+        hold: Hold,
     ) -> None:  # fmt: skip
-        """`attempt`: the same for all workers of this attempt, and of no other one."""
         self.engine, self.run_dir, self.checkpoints = engine, run_dir, checkpoints
-        self.rank, self.num_workers, self.attempt = rank, num_workers, attempt
+        self.rank, self.num_workers, self.hold = rank, num_workers, hold
         self.blocked_s = 0.0
         """Seconds that the steps waited for checkpoints."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -48,6 +48,7 @@ class Saver:
         """Copy the state after a step and have it written. Every worker must call it."""
         started = time.monotonic()
         self.wait()
+        self.hold.check()
         place = ExitStack()
         folder = place.enter_context(writing(self.run_dir, *self.checkpoints.parts(step)))
         self.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False, exclude_frozen_parameters=exclude_frozen)
@@ -82,10 +83,11 @@ class Saver:
         if self.num_workers > 1:
             self.run_dir.write_bytes(b"", *self.checkpoints.parts(step), self._written(self.rank))
         if self.rank == 0 and self._all_have_written(step):
+            self.hold.check()
             self.checkpoints.commit(step)
 
     def _written(self, rank: int) -> str:
-        return f"written-{self.attempt}-{rank}"
+        return f"written-{self.hold.attempt}-{rank}"
 
     def _all_have_written(self, step: int) -> bool:
         wanted = {self._written(rank) for rank in range(self.num_workers)} if self.num_workers > 1 else set()

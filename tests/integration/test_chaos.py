@@ -1,6 +1,5 @@
 """Random kills of anything at random moments: in the end every trace is there, once, and none was written again."""
 
-import json
 import random
 import subprocess
 import sys
@@ -14,9 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from distill.run_dir import RunDir
-from distill.schema import Trace
-from tests.integration.tiny_models import make_tiny_model, teach_one_answer
+from tests.integration.teacher_run import rows_on_disk, shards, traces_on_disk, write_recipe
 
 pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(5400)]
 
@@ -26,38 +23,10 @@ NUM_SAMPLES = 2
 TARGETS = {"engine": "VLLM::EngineCor", "actor": "ray::MapWorker", "raylet": "raylet", "driver": ""}
 """What is killed -> how the name of its process begins."""
 
-RECIPE = """
-name = "chaos"
-device = "cpu"
-models.tiny = {{ sources = ["{model}"] }}
-prompts.sources = [{{ kind = "file", path = "prompts.jsonl", answer_kind = "number" }}]
-generate = {{ stop_early = false, max_attempts = 1000 }}
-mixes = [{{ name = "own", weights = {{ own = 1.0 }} }}]
-students = [{{ name = "s", model = "tiny" }}]
-train.max_length = 128
-benchmarks.held-out.source = {{ kind = "file", path = "held_out.jsonl", answer_kind = "number" }}
-evaluate = {{ benchmarks = ["held-out"], sampling = {{ temperature = 0.0, max_tokens = 40 }} }}
-[[teachers]]
-name = "own"
-model = "tiny"
-style = "short"
-num_samples = {num_samples}
-sampling = {{ temperature = 0.2, max_tokens = 40 }}
-engine = {{ max_model_len = 256, kv_cache_gb = 0.1 }}
-"""
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chaos")
-    model = make_tiny_model(folder / "model")
-    teach_one_answer(model)
-    problems = [{"problem": f"What is {n} - {n - 1}?", "answer": "1"} for n in range(100, 100 + NUM_PROMPTS)]
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, problems)))
-    (folder / "held_out.jsonl").write_text(json.dumps({"problem": "What is 9 - 8?", "answer": "1"}))
-    path = folder / "chaos.toml"
-    path.write_text(RECIPE.format(model=model, num_samples=NUM_SAMPLES))
-    return path
+    return write_recipe(tmp_path_factory.mktemp("chaos"), num_prompts=NUM_PROMPTS, num_samples=NUM_SAMPLES)
 
 
 @contextmanager
@@ -103,25 +72,13 @@ def kill_one(driver: psutil.Popen, target: str) -> bool:
     return False
 
 
-def traces_on_disk(run: Path) -> dict[str, dict[str, Any]]:
-    run_dir = RunDir(str(run))
-    rows: dict[str, dict[str, Any]] = {}
-    for folder in run.glob("generate/own-*"):
-        for row in run_dir.read_table("generate", folder.name, row_type=Trace).to_pylist():
-            rows[row["trace_id"]] = row
-    return rows
-
-
 def wait_for_new_traces(driver: psutil.Popen, run: Path, *, timeout_s: float) -> bool:
     """Whether traces were written since now, before the driver ended or time ran out."""
 
-    def files() -> set[Path]:
-        return set(run.glob("generate/own-*/*.parquet"))
-
-    before, deadline = files(), time.monotonic() + timeout_s
+    before, deadline = shards(run), time.monotonic() + timeout_s
     while time.monotonic() < deadline and driver.poll() is None:
         remember(driver)
-        if files() - before:
+        if shards(run) - before:
             return True
         time.sleep(0.1)
     return False
@@ -157,7 +114,4 @@ def test_after_random_kills_every_trace_is_there_once_and_none_was_written_again
     assert final.keys() == reference.keys()
     assert len(final) == NUM_PROMPTS * NUM_SAMPLES
     assert all(final[name] == row for name, row in seen.items()), "a trace that was on disk was lost or written again"
-    rows = sum(
-        RunDir(str(run)).read_table("generate", f.name, row_type=Trace).num_rows for f in run.glob("generate/own-*")
-    )
-    assert rows == len(final), "a trace stands on disk twice"
+    assert len(rows_on_disk(run)) == len(final), "a trace stands on disk twice"

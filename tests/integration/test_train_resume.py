@@ -15,6 +15,7 @@ from distill.layout import Layout
 from distill.models import load_tokenizer
 from distill.run_dir import RunDir
 from distill.schema import Example, Message
+from distill.train.attempts import Hold, SupersededError
 from distill.train.checkpoint import Checkpoints
 from distill.train.engine import CellJob, build_engine, build_loss
 from distill.train.loop import TrainingCell
@@ -71,22 +72,26 @@ def job_for(run_dir: RunDir, model: Path, tune: str) -> CellJob:
 class Attempt(TrainingCell):
     """One attempt at the cell, which ends before a step, or whose weights break before one."""
 
-    stop_before, break_before = -1, -1
+    stop_before, break_before, lose_before = -1, -1, -1
 
     def step(self, step: int) -> StepMetrics:
         if step == self.stop_before:
             raise Stopped
+        if step == self.lose_before:
+            Hold(self.run_dir, "cell", "another").take()
         if step == self.break_before:
             next(self.engine.module.model.parameters()).data.fill_(float("nan"))
         return super().step(step)
 
 
-def attempt(run_dir: RunDir, model: Path, tune: str, *, stop: int = -1, broken: int = -1) -> list[StepMetrics]:
+def attempt(
+    run_dir: RunDir, model: Path, tune: str, *, stop: int = -1, broken: int = -1, lost: int = -1
+) -> list[StepMetrics]:
     job = job_for(run_dir, model, tune)
     prepare_process(job)
     rows = load_rows(job, run_dir, load_tokenizer(str(model)))
     cell = Attempt(job, run_dir, build_engine(job, build_loss(job, len(rows.pools))), rows, padding=1)
-    cell.stop_before, cell.break_before = stop, broken
+    cell.stop_before, cell.break_before, cell.lose_before = stop, broken, lost
     cell.run()
     return read_metrics(run_dir, "cell")
 
@@ -137,6 +142,17 @@ def test_a_loss_that_is_no_number_stops_the_cell_names_the_rows_and_keeps_the_la
         attempt(run_dir, model, "full", broken=4)
     assert Checkpoints(run_dir, "cell", "key").newest_intact() == 3
     assert [line.step for line in read_metrics(run_dir, "cell")] == [1, 2, 3, 4]
+    assert curve(attempt(run_dir, model, "full")) == curve(undisturbed["full"])
+
+
+def test_a_cell_that_another_attempt_has_taken_over_is_not_written_to_any_more(
+    tmp_path: Path, model: Path, undisturbed: dict[str, list[StepMetrics]]
+) -> None:
+    run_dir = RunDir(str(tmp_path))
+    with pytest.raises(SupersededError, match="another has taken the cell over"):
+        attempt(run_dir, model, "full", lost=4)
+    assert Checkpoints(run_dir, "cell", "key").complete_steps() == [3]
+    assert [line.step for line in read_metrics(run_dir, "cell")] == [1, 2, 3]
     assert curve(attempt(run_dir, model, "full")) == curve(undisturbed["full"])
 
 

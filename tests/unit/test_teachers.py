@@ -223,7 +223,11 @@ def test_cheaper_teachers_are_asked_first_and_styles_of_one_model_share_an_engin
 def test_parts_of_a_batch_are_gone_when_it_is_whole(tmp_path: Path) -> None:
     async def write_slowly() -> None:
         one = pool("a", num_samples=1)
-        async with BatchShards(RunDir(str(tmp_path)), "batch", {"a": one}, 0.01) as shards:
+
+        async def is_ours() -> bool:
+            return True
+
+        async with BatchShards(RunDir(str(tmp_path)), "batch", {"a": one}, flush_s=0.01, is_ours=is_ours) as shards:
             asker = Asker(job(tmp_path, [one], LocalHandle()), answers(lambda request, problem: "3"))
             await asker._sample(PromptRow(**prompt(3)), {}, "a", 0, shards)
             await asyncio.sleep(0.3)
@@ -231,3 +235,23 @@ def test_parts_of_a_batch_are_gone_when_it_is_whole(tmp_path: Path) -> None:
 
     asyncio.run(write_slowly())
     assert [path.name for path in tmp_path.glob("generate/a-*/*.parquet")] == ["batch.parquet"]
+
+
+def test_an_engine_that_was_given_up_and_still_runs_writes_nothing_more(tmp_path: Path) -> None:
+    """Its host was cut off from the cluster, not from the disk; another engine began its batch anew meanwhile."""
+    pools, tally = [pool("a", num_samples=1)], LocalHandle()
+    other_is_done = asyncio.Event()
+
+    async def held(request: Request, pool: Pool, problem: str) -> Completion:
+        await other_is_done.wait()
+        return Completion("cut off", "stop", 5, 7, "test")
+
+    async def both() -> None:
+        cut_off = asyncio.create_task(Asker(job(tmp_path, pools, tally), held).answer([prompt(3)]))
+        await asyncio.sleep(0.05)
+        await Asker(job(tmp_path, pools, tally), answers(lambda request, problem: "3")).answer([prompt(3)])
+        other_is_done.set()
+        await cut_off
+
+    asyncio.run(both())
+    assert [trace["completion"] for trace in traces(tmp_path, pools)] == ["3"]

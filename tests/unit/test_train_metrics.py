@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from distill.run_dir import RunDir
+from distill.train.attempts import Hold, SupersededError
 from distill.train.metrics import MetricsLog, StepMetrics, read_metrics
 
 
@@ -12,15 +15,23 @@ def metrics(step: int) -> StepMetrics:
     )
 
 
+def taken(run_dir: RunDir, attempt: str) -> Hold:
+    hold = Hold(run_dir, "cell", attempt)
+    hold.take()
+    return hold
+
+
 def test_a_resumed_cell_drops_the_steps_that_it_repeats(tmp_path: Path) -> None:
     run_dir = RunDir(str(tmp_path))
-    first = MetricsLog(run_dir, "cell", resume_step=0)
+    first = MetricsLog(run_dir, "cell", resume_step=0, hold=taken(run_dir, "first"))
     for step in (1, 2, 3):
         first.add(metrics(step))
     first.flush()
-    second = MetricsLog(run_dir, "cell", resume_step=2)
+    second = MetricsLog(run_dir, "cell", resume_step=2, hold=taken(run_dir, "second"))
     second.add(metrics(3))
     second.flush()
+    with pytest.raises(SupersededError, match="second has taken the cell over"):
+        first.flush()
     assert [line.step for line in read_metrics(run_dir, "cell")] == [1, 2, 3]
 
 
