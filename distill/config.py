@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from distill.config_forecast import ForecastConfig
 from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config_section import Name, Section, Share
 from distill.config_sources import PromptSource
@@ -306,6 +307,8 @@ class Recipe(Section):
     benchmarks: dict[str, BenchmarkConfig] = Field(default={})
     evaluate: EvaluateConfig
     serve: ServeSection = ServeSection()
+    forecast: ForecastConfig = ForecastConfig()
+    """What `distill plan` assumes; no part of the run."""
 
     @property
     def arms(self) -> tuple[str, ...]:

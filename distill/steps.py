@@ -1,11 +1,13 @@
 """What each stage does to a run directory: read what stages before it wrote, transform, write, account for rows."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distill.evaluate import (
     Evaluated,
     Item,
+    asked,
     endpoints,
     engines_at_once,
     evaluated_models,
@@ -29,6 +31,7 @@ from distill.train.early import early_training
 from distill.train.stage import train_stage
 from distill.verify import pool_details, read_index, regrade
 from serve.batch import BatchConfig
+from serve.config import group_engines
 from serve.deploy import deploy, undeploy
 
 
@@ -101,8 +104,11 @@ def evaluate_stage(current: Run) -> Manifest:
         current.console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are there already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     models = list({item.model.name: item.model for item in alone}.values())
+    times: dict[str, float] = {}
     for wave in with_helped(models, unhelped, engines_at_once(recipe.serve, current.session) if models else 1):
-        _score_wave(current, wave, [item for item in unscored(alone, run_dir) if item.model in wave], benchmarks)
+        open_items = [item for item in unscored(alone, run_dir) if item.model in wave]
+        found = _score_wave(current, wave, open_items, benchmarks)
+        times = {name: round(times.get(name, 0.0) + value, 2) for name, value in found.items()}
     for item in todo:
         if item not in alone:
             _copy_score(run_dir, item, first[item.model.name])
@@ -116,24 +122,38 @@ def evaluate_stage(current: Run) -> Manifest:
         rows_in=rows_in,
         rows_out=rows_in - errors,
         drops={"error": errors} if errors else {},
-        details={"scores": len(counted)},
+        details={"scores": len(counted), "this_session": times},
     )
 
 
 def _score_wave(
     current: Run, wave: Sequence[Evaluated], todo: Sequence[Item], benchmarks: Mapping[str, Sequence[Prompt]]
-) -> None:
+) -> dict[str, float]:
+    """Score a wave of models; how long engines took to come up and go and the answers to be there, and of how many."""
     recipe, session = current.recipe, current.session
     config = serve_config(recipe.serve, session.device, port=0)
     current.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
+    began = time.monotonic()
     url = deploy(endpoints(wave), config, log_dir=session.log_dir)
+    is_up = time.monotonic()
     place = Place(current.run_dir, current.console, recipe.verify)
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
     try:
         # One after another fills an engine's batch, which is what counts on a CPU; GPUs of their own work side by side.
         score_items(todo, benchmarks, recipe, place, Address(url, batch, one_by_one=session.device == "cpu"))
+        is_answered = time.monotonic()
     finally:
         undeploy()
+    return {
+        "waves": 1,
+        "engines": len(group_engines(endpoints(wave))),
+        "answers": sum(
+            len(benchmarks[item.benchmark]) * asked(recipe.evaluate, item.benchmark).num_samples for item in todo
+        ),
+        "start_s": is_up - began,
+        "ask_s": is_answered - is_up,
+        "stop_s": time.monotonic() - is_answered,
+    }
 
 
 def _copy_score(run_dir: RunDir, item: Item, other: str) -> None:
