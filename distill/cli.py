@@ -142,7 +142,9 @@ def _add_plan(verbs: Any, recipes: str) -> None:
     plan.add_argument("recipe", metavar="RECIPE", help=recipes)
     plan.add_argument("overrides", nargs="*", metavar="key=value")
     plan.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
-    plan.add_argument("--cluster", metavar="2x8xh100", help="2 nodes of 8 H100 (or 2x8x80: of 80 GB; 1x4cpu); default: here")
+    plan.add_argument(
+        "--cluster", metavar="2x8xh100", help="2 nodes of 8 H100 (or 2x8x80: of 80 GB; 1x4cpu); default: here"
+    )
     plan.add_argument("--measured", metavar="RUN", help="a run to learn rates from (default: the run itself)")
     plan.set_defaults(verb=plan_verb)
 

@@ -40,7 +40,9 @@ def described_machines(text: str) -> Machines:
         return Machines((node,) * count, "gpu", float(told))
     if told not in GPU_KINDS:
         known = ", ".join(GPU_KINDS)
-        raise InputError(f"--cluster {text}: {told} is no kind of GPU that is known -> one of {known}, or its memory in GB")
+        raise InputError(
+            f"--cluster {text}: {told} is no kind of GPU that is known -> one of {known}, or its memory in GB"
+        )
     return Machines((node,) * count, "gpu", GPU_KINDS[told].memory_gib, GPU_KINDS[told])
 
 

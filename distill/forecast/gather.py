@@ -13,10 +13,11 @@ from distill.errors import ConfigError
 from distill.forecast.measured import calibrate, is_same_kind, measured_nodes, run_facts, run_machines
 from distill.forecast.model import Calibration, Forecast, Inputs, forecast
 from distill.forecast.placement import unplaceable
-from distill.forecast.workload import Facts, workload
+from distill.forecast.workload import Facts, asked_order, workload
 from distill.launch import load_run_recipe
-from distill.model_shape import ModelShape, planned_settings, shape_of
+from distill.model_shape import ModelShape
 from distill.plan import Machines, Plan, plan_cells
+from distill.plan_recipe import planned_shape
 from distill.run_dir import RunDir
 from distill.stages import benchmark_configs
 from distill.train.cells import cells
@@ -26,16 +27,7 @@ def model_shapes(recipe: Recipe) -> dict[str, ModelShape]:
     """Shapes of all models that engines run: teachers of ours and students. From the hub only configs are fetched."""
     used = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
     used |= {student.model for student in recipe.students}
-    return {
-        name: shape_of(planned_settings(name, recipe.models[name]), trust_remote_code=recipe.models[name].trust_remote_code)
-        for name in sorted(used)
-    }
-
-
-def asked_order(recipe: Recipe) -> list[str]:
-    """Teachers as they are asked: the cheaper first, else in the recipe's order."""
-    teachers = sorted(recipe.teachers, key=lambda one: getattr(one, "usd_per_million_tokens", 0.0))
-    return [teacher.name for teacher in teachers]
+    return {name: planned_shape(recipe, name) for name in sorted(used)}
 
 
 def num_prompts(recipe: Recipe, run_dir: RunDir | None) -> float | None:
@@ -124,4 +116,3 @@ def calibration_of(run_dir: RunDir, machines: Machines) -> Calibration | None:
     recipe = load_run_recipe(run_dir)
     inputs = build_inputs(recipe, measured_nodes(machine, machines), run_facts(run_dir, recipe), run_dir)
     return calibrate(run_dir, inputs, run_dir.uri) if inputs else None
-

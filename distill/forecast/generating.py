@@ -10,7 +10,7 @@ from cluster.fleet import Resources
 from distill.config import Recipe
 from distill.config_teachers import EndpointTeacher, EngineConfig, VllmTeacher
 from distill.forecast.engine import CPU_SEQUENCES, TEACHER_SEQUENCES, UNKNOWN_CPU, EngineSize, Rate, engine_rate
-from distill.forecast.workload import PoolWork, Workload
+from distill.forecast.workload import PoolWork, Workload, engine_key
 from distill.model_shape import ModelShape
 from distill.plan import Machines
 from distill.teachers.policy import plan_jobs
@@ -138,7 +138,8 @@ def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe
 def _engine_s(group: Group, rate: Rate, work: Workload) -> float:
     """Seconds of one engine for all of the group's traces."""
     return sum(
-        pool.traces * (pool.tokens / rate.tokens_per_s + work.prompt_tokens / rate.prefill_per_s) for pool in group.pools
+        pool.traces * (pool.tokens / rate.tokens_per_s + work.prompt_tokens / rate.prefill_per_s)
+        for pool in group.pools
     )
 
 
@@ -177,14 +178,13 @@ def endpoint_s(pool: PoolWork) -> float | None:
 
 def engine_groups(recipe: Recipe, pools: Sequence[PoolWork], shapes: Mapping[str, ModelShape]) -> list[Group]:
     """The teachers that are ours, those of one engine together, in the order in which they are asked."""
-    found: dict[tuple[str, str, tuple[int, int]], list[PoolWork]] = {}
+    found: dict[str, list[PoolWork]] = {}
     for pool in pools:
-        teacher = pool.teacher
-        if isinstance(teacher, VllmTeacher):
-            found.setdefault((teacher.model, teacher.engine.model_dump_json(), teacher.replicas), []).append(pool)
+        if isinstance(pool.teacher, VllmTeacher):
+            found.setdefault(engine_key(pool.teacher), []).append(pool)
     groups = []
-    for (model, _, replicas), members in found.items():
+    for members in found.values():
         first = members[0].teacher
         assert isinstance(first, VllmTeacher)
-        groups.append(Group(tuple(members), first.engine, shapes[model], replicas))
+        groups.append(Group(tuple(members), first.engine, shapes[first.model], first.replicas))
     return groups

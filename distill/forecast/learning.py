@@ -20,7 +20,7 @@ from distill.train.cells import all_cells
 AGAIN = 4 / 3
 """Computation of a layout that computes activations again."""
 SERVED_SEQUENCES = {"cpu": CPU_SEQUENCES, "gpu": 1024}
-"""vLLM's `max_num_seqs` for an API server on a GPU of 70 GB or more; on smaller ones 256, beyond what is asked at once."""
+"""vLLM's `max_num_seqs` for an API server on a GPU of 70 GB or more; 256 on smaller ones, beyond what is asked."""
 
 
 @dataclass(frozen=True)
@@ -187,4 +187,3 @@ def _engine(
     context = work.answer_prompt_tokens + work.answer_tokens / 2
     rate = engine_rate(size, kind, recipe.forecast, context_tokens=context, requests=window)
     return work.answer_tokens / rate.tokens_per_s + work.answer_prompt_tokens / rate.prefill_per_s, rate.batch
-

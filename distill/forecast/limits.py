@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distill.generate import CHUNK_ROWS
+from distill.teachers.ask import REPORT_S
 
 GIB = 2**30
 NEAR = 0.5
@@ -21,7 +22,7 @@ DRIVER_TRACE_BYTES = 700.0
 FILES = 1_000_000
 """Shards of one folder that are still listed in seconds on a shared file system."""
 REPORTS_PER_S = 2_000.0
-"""Progress reports that the one tally actor takes; every trace is one, every prompt another."""
+"""Progress reports that the one tally actor takes. An engine sends one a second, and one at the end of each batch."""
 BLOCKS = 1_000_000
 """Blocks of one Ray Data job, of which the driver keeps a reference each."""
 
@@ -40,13 +41,13 @@ class Limit(NamedTuple):
         return self.used / self.most
 
 
-def limits(*, prompts: float, traces: float, num_pools: int, write_s: float | None, driver_gib: float) -> list[Limit]:
+def limits(*, prompts: float, traces: float, engines: float, write_s: float | None, driver_gib: float) -> list[Limit]:
     """All limits of a run, the nearest first.
 
     Args:
         prompts: of the run.
         traces: of all pools.
-        num_pools: teachers that are asked.
+        engines: of the teachers, together.
         write_s: seconds that the teachers write; None where not known.
         driver_gib: memory of the driver's machine.
     """
@@ -57,6 +58,6 @@ def limits(*, prompts: float, traces: float, num_pools: int, write_s: float | No
         Limit("blocks of one Ray Data job", prompts / CHUNK_ROWS, BLOCKS, "several runs"),
     ]
     if write_s:
-        reports = (traces + num_pools * prompts) / write_s
-        found.append(Limit("progress reports per second", reports, REPORTS_PER_S, "fewer engines, or longer traces"))
+        reports = engines / REPORT_S + prompts / CHUNK_ROWS / write_s
+        found.append(Limit("progress reports per second", reports, REPORTS_PER_S, "fewer engines, or several runs"))
     return sorted(found, key=lambda limit: -limit.share)

@@ -1,4 +1,4 @@
-"""What a run directory says: of the work (solve rates, lengths) and of the machines (times). Reads manifests and scores.
+"""What a run directory says of the work (solve rates, lengths) and of the machines (times). Reads manifests and scores.
 
 The modelled times of the very run that was measured, over the measured ones, are the factors of the calibration, so a
 calibrated forecast of that run gives its own times back.
@@ -17,10 +17,11 @@ from distill.config import Recipe
 from distill.forecast.learning import requests_per_model, served_engines, step_s
 from distill.forecast.model import ROW_S, Calibration, Inputs, forecast
 from distill.forecast.policy import Asking
-from distill.forecast.workload import Facts, TeacherFacts
+from distill.forecast.workload import Facts, TeacherFacts, asked_order
 from distill.plan import Machines
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Score
+
 
 def run_facts(run_dir: RunDir, recipe: Recipe) -> Facts:
     """Solve rates and lengths of the stages that are done."""
@@ -44,30 +45,33 @@ def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, TeacherFa
     taught = {name for mix in recipe.mixes for name in mix.shares}
     pools = verify.details["pools"]
     reached: float | None = None
-    for teacher in sorted(recipe.teachers, key=lambda one: getattr(one, "usd_per_million_tokens", 0.0)):
-        found = pools.get(teacher.name)
+    teachers = {teacher.name: teacher for teacher in recipe.teachers}
+    for name in asked_order(recipe):
+        teacher, found = teachers[name], pools.get(name)
         if not found or not found["traces"]:
             continue
         asked = float(found["prompts"]) if reached is None or not recipe.generate.stop_early else reached
         asked = max(1.0, asked if teacher.name in taught else float(found["prompts"]))
-        yield teacher.name, TeacherFacts(
-            num_samples=teacher.num_samples,
-            asking=Asking(found["traces"] / asked, min(1.0, found["prompts_solved"] / asked)),
-            solve_rate=found["correct"] / found["traces"],
-            tokens=found["completion_tokens"] / found["traces"],
-            correct_tokens=found["mean_tokens"],
+        yield (
+            teacher.name,
+            TeacherFacts(
+                num_samples=teacher.num_samples,
+                asking=Asking(found["traces"] / asked, min(1.0, found["prompts_solved"] / asked)),
+                solve_rate=found["correct"] / found["traces"],
+                tokens=found["completion_tokens"] / found["traces"],
+                correct_tokens=found["mean_tokens"],
+            ),
         )
         reached = float(found["prompts_solved"]) if teacher.name in taught else reached
 
 
 def _row_prompt_tokens(train: Manifest) -> float | None:
+    """Tokens of a student's examples that are not supervised, per row."""
     cells = [cell for cell in train.details.get("cells", {}).values() if "supervised_tokens" in cell]
-    rows = sum(cell["steps"] for cell in cells)
-    if not rows:
-        return None
     config = train.details.get("config", {}).get("train", {})
     examples = sum(_examples(cell, config, train, len(cells)) for cell in cells)
-    return sum(cell["tokens"] - cell["supervised_tokens"] for cell in cells) / max(1.0, examples)
+    unsupervised = sum(float(cell["tokens"] - cell["supervised_tokens"]) for cell in cells)
+    return unsupervised / examples if examples else None
 
 
 def _examples(cell: Mapping[str, Any], config: Mapping[str, Any], train: Manifest, num_cells: int) -> float:

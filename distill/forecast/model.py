@@ -55,6 +55,8 @@ class StageForecast:
     tokens: float = 0.0
     note: str = ""
     """What it mostly waits for."""
+    engines: int = 0
+    """Of the teachers, together."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def _generate(inputs: Inputs) -> StageForecast:
     start_s = measured.generate_start_s
     start_s = RAY_START_S + inputs.recipe.forecast.engine_start_s if start_s is None else start_s
     seconds = found.num_jobs * start_s + max(asked_s, found.busy_s * factor)
-    return StageForecast("generate", seconds, found.device_s * factor, tokens, _engines_note(found, inputs))
+    note, engines = _engines_note(found, inputs), sum(found.engines.values())
+    return StageForecast("generate", seconds, found.device_s * factor, tokens, note, engines)
 
 
 def _engines_note(found: Writing, inputs: Inputs) -> str:
@@ -212,11 +215,11 @@ def _train(inputs: Inputs) -> StageForecast:
 
 
 def _fleet_note(found: Training, inputs: Inputs) -> str:
-    workers = sum(one.job.num_workers for one in inputs.plan.cells)
-    gpus = sum(node.gpus for node in inputs.machines.nodes)
-    if gpus > workers:
-        return f"all {len(inputs.plan.cells)} cells at once leave {gpus - workers:g} GPUs idle; the longest is {found.longest}"
-    return f"{len(inputs.plan.cells)} cells share the machines; the longest is {found.longest}"
+    cells = inputs.plan.cells
+    idle = sum(node.gpus for node in inputs.machines.nodes) - sum(one.job.num_workers for one in cells)
+    if idle > 0:
+        return f"{found.longest}, the longest of {len(cells)} cells; all at once leave {idle:g} GPUs idle"
+    return f"{len(cells)} cells share the machines; the longest is {found.longest}"
 
 
 def _evaluate(inputs: Inputs) -> StageForecast:

@@ -1,4 +1,4 @@
-"""What can never be placed: engines of teachers and of the evaluation that no node, or not the whole cluster, can hold."""
+"""What can never be placed: engines of teachers and of the evaluation that no node or cluster of these can hold."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def _engine_problems(
         place = "on one node; the largest node" if on_one_node else "; the cluster"
         what = f"an engine needs {count} {unit} {place} has {found}"
         sizes = f"tensor_parallel = {engine.tensor_parallel}, pipeline_parallel = {engine.pipeline_parallel}"
-        yield Problem(where, f"{what} ({sizes})".replace(" ;", ";"), f"lower them to {found} {unit} in all, or larger nodes")
+        yield Problem(
+            where, f"{what} ({sizes})".replace(" ;", ";"), f"lower them to {found} {unit} in all, or larger nodes"
+        )
     elif machines.device == "gpu" and (missing := _missing_gib(engine, shape, machines)) > 0:
         has = f"{count} x {machines.gpu_memory_gib:.0f} GiB"
         need = f"{EngineSize(shape).weight_bytes / GIB:.1f} GiB of weights and {engine.max_model_len} tokens of context"
@@ -69,8 +71,9 @@ def _serving_problems(recipe: Recipe, shape: ModelShape, machines: Machines) -> 
     yield from _engine_problems("serve.engine", recipe.serve.engine, shape, machines, on_one_node=False)
     if machines.device == "cpu":
         spare = sum(node.cpus for node in machines.nodes) - 1.0
-        if recipe.serve.cpus_per_engine > spare:
-            what = f"an engine reserves {recipe.serve.cpus_per_engine:g} CPUs; beside the CPU that small tasks need there are {spare:g}"
+        wanted = recipe.serve.cpus_per_engine
+        if wanted > spare:
+            what = f"an engine reserves {wanted:g} CPUs; beside the CPU that small tasks need there are {spare:g}"
             yield Problem("serve.cpus_per_engine", what, f"set it to at most {spare:g}")
 
 

@@ -44,11 +44,15 @@ def show_forecast(
         console.print()
         console.print(_kind_table(by_kind(recipe, run_dir, machines, measured=measured)), crop=False)
     for limit in near(found):
-        console.print(f"near its limit: {limit.name}, {limit.used:,.1f} of {limit.most:,.0f}: {limit.remedy}", markup=False)
+        console.print(
+            f"near its limit: {limit.name}, {limit.used:,.1f} of {limit.most:,.0f}: {limit.remedy}", markup=False
+        )
 
 
 def _stage_table(found: Forecast) -> Table:
-    table = _table("forecast", "hours", "GPU hours" if found.num_gpus else "core hours", "tokens", "cost, USD", "waits for")
+    table = _table(
+        "forecast", "hours", "GPU hours" if found.num_gpus else "core hours", "tokens", "cost, USD", "waits for"
+    )
     for stage in found.stages:
         table.add_row(
             stage.stage,
@@ -129,15 +133,22 @@ def notes(found: Forecast) -> Iterator[str]:
         yield "a forecast from data sheets and assumed utilisations; --measured RUN calibrates it"
 
 
+def all_limits(found: Forecast, driver_gib: float | None = None) -> list[Limit]:
+    """How near a run comes to what stops it, the nearest first."""
+    generate = next(stage for stage in found.stages if stage.stage == "generate")
+    work, memory = found.work, driver_gib or _driver_gib(found.machines.nodes)
+    return limits(
+        prompts=work.prompts,
+        traces=work.traces,
+        engines=generate.engines,
+        write_s=generate.seconds,
+        driver_gib=memory,
+    )
+
+
 def near(found: Forecast, driver_gib: float | None = None) -> list[Limit]:
     """Limits that a run comes near to."""
-    writing = next(stage for stage in found.stages if stage.stage == "generate").seconds
-    work = found.work
-    memory = driver_gib or _driver_gib(found.machines.nodes)
-    listed = limits(
-        prompts=work.prompts, traces=work.traces, num_pools=len(work.pools), write_s=writing, driver_gib=memory
-    )
-    return [limit for limit in listed if limit.share > NEAR]
+    return [limit for limit in all_limits(found, driver_gib) if limit.share > NEAR]
 
 
 def _driver_gib(nodes: tuple[Resources, ...]) -> float:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from distill.config import Recipe
 from distill.config_mix import BothMix
-from distill.config_teachers import AskedTeacher, DatasetTeacher, TeacherConfig
+from distill.config_teachers import AskedTeacher, DatasetTeacher, TeacherConfig, VllmTeacher
 from distill.forecast.policy import Asking, asking
 from distill.plan import MixData
 from distill.schema import Style
@@ -104,6 +104,22 @@ class Workload:
         return sum(pool.traces for pool in self.pools)
 
 
+def engine_key(teacher: TeacherConfig) -> str:
+    """Equal for teachers that one engine fills."""
+    if isinstance(teacher, VllmTeacher):
+        return f"{teacher.model} {teacher.engine.model_dump_json()} {teacher.replicas}"
+    return f"alone {teacher.name}"
+
+
+def asked_order(recipe: Recipe) -> list[str]:
+    """Teachers as they are asked (`distill.teachers.pools.group_by_engine`): engines by their cheapest teacher, the
+    cheaper teachers of an engine first, else the recipe's order."""
+    groups: dict[str, list[str]] = {}
+    for teacher in sorted(recipe.teachers, key=lambda one: getattr(one, "usd_per_million_tokens", 0.0)):
+        groups.setdefault(engine_key(teacher), []).append(teacher.name)
+    return [name for group in groups.values() for name in group]
+
+
 def workload(recipe: Recipe, order: Sequence[str], prompts: float, facts: Facts) -> Workload:
     """The work of a recipe.
 
@@ -137,7 +153,8 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, facts: Facts)
         pools=tuple(pools),
         common=common,
         mixes=mixes,
-        prompt_tokens=_take(known, "prompt_tokens", told.prompt_tokens, facts.prompt_tokens, PROMPT_TOKENS) * (1.0 - hits),
+        prompt_tokens=_take(known, "prompt_tokens", told.prompt_tokens, facts.prompt_tokens, PROMPT_TOKENS)
+        * (1.0 - hits),
         row_prompt_tokens=_take(
             known, "student_prompt_tokens", told.student_prompt_tokens, facts.row_prompt_tokens, STUDENT_PROMPT_TOKENS
         ),

@@ -30,6 +30,7 @@ class BatchShards:
         self.failures: list[Dropped] = []
         self._num_written = 0
         self._parts: list[tuple[str, str]] = []
+        self._writing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._flusher = asyncio.create_task(self._flush_regularly())
@@ -41,13 +42,16 @@ class BatchShards:
         self._flusher.cancel()
         with suppress(asyncio.CancelledError):
             await self._flusher
+        if self._writing is not None:
+            await self._writing  # a part that appeared after the whole would stay beside it
         await asyncio.to_thread(self.flush if error else self.finish)
 
     async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(self.flush_s)
             # Shielded: a write that has begun in its thread goes on, so it must be booked.
-            await asyncio.shield(asyncio.to_thread(self.flush))
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self.flush))
+            await asyncio.shield(self._writing)
 
     def recover(self) -> list[Trace]:
         """Traces that this batch wrote before its engine died."""
