@@ -1,7 +1,7 @@
 """The only place that connects to Ray."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +21,13 @@ class Session:
     num_gpus: float
     address: str
     log_dir: str
+    gpu_name: str = ""
+    """What Ray calls the cluster's GPUs, for example `H100`; several kinds with a comma. Empty: none, or not known."""
+
+
+def gpu_name(resources: Mapping[str, float]) -> str:
+    """The kinds of GPU among a cluster's resources."""
+    return ", ".join(sorted(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")))
 
 
 def resolve_device(wanted: Literal["auto", "cpu", "gpu"], num_gpus: float) -> Device:
@@ -66,6 +73,7 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
             num_gpus=num_gpus,
             address=str(context.address_info["address"]),
             log_dir=os.path.join(str(context.address_info["session_dir"]), "logs"),
+            gpu_name=gpu_name(resources) if num_gpus else "",
         )
     finally:
         ray.shutdown()

@@ -140,11 +140,14 @@ def _add_eval(verbs: Any) -> None:
 
 
 def _add_plan(verbs: Any, recipes: str) -> None:
-    plan = verbs.add_parser("plan", help="what training would do: resources, layout, steps and queue; trains nothing")
+    plan = verbs.add_parser("plan", help="what a run would take: resources, layout, steps, hours, cost; runs nothing")
     plan.add_argument("recipe", metavar="RECIPE", help=recipes)
     plan.add_argument("overrides", nargs="*", metavar="key=value")
     plan.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
-    plan.add_argument("--cluster", metavar="2x8x80", help="2 nodes of 8 GPUs of 80 GB (default: the machines at hand)")
+    plan.add_argument(
+        "--cluster", metavar="2x8xh100", help="2 nodes of 8 H100 (or 2x8x80: of 80 GB; 1x4cpu); default: here"
+    )
+    plan.add_argument("--measured", metavar="RUN", help="a run to learn rates from (default: the run itself)")
     plan.set_defaults(verb=plan_verb)
 
 
@@ -181,13 +184,16 @@ def plan_verb(arguments: argparse.Namespace) -> int:
     """`distill plan`."""
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
+    from distill.forecast.show import show_forecast
     from distill.machines import described_machines, machines_here
     from distill.plan_recipe import plan_recipe, show_plan
 
     run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
+    measured = open_run(arguments.measured) if arguments.measured else None
     with quiet(Path(gettempdir()) / "distill-plan.log") as console:
         machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
         show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
+        show_forecast(recipe, run_dir, machines, console, measured=measured)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cluster.kuberay.config import KubernetesConfig
+from distill.config_forecast import ForecastConfig
 from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config_search import SearchConfig
 from distill.config_section import Name, Section, Share
@@ -315,6 +316,8 @@ class Recipe(Section):
     serve: ServeSection = ServeSection()
     kubernetes: KubernetesConfig | None = None
     """Where it runs on Kubernetes; read by `--write-manifest` only."""
+    forecast: ForecastConfig = ForecastConfig()
+    """What `distill plan` assumes; no part of the run."""
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -66,7 +66,9 @@ class GymSource(Section):
     params: dict[str, Any] = Field(default={})
     """Options of the task, for example `{ min_terms = 2 }`."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the problem generator; benchmarks must use another one than training prompts."""
+    """Seed of the problem generator; benchmarks must use another one than training prompts, better one that is further
+    away than `size`: reasoning-gym draws problem i of a seed as problem 0 of seed + i. What is the same problem is
+    dropped from the prompts, and counted."""
     size: int = Field(default=200, ge=1)
     """Problems generated before duplicates are removed."""
 

@@ -8,6 +8,7 @@ import re
 import psutil
 
 from cluster.fleet import Resources
+from cluster.gpus import GPU_KINDS, gpu_kind
 from cluster.session import resolve_device
 from distill.config import Recipe
 from distill.errors import InputError
@@ -20,20 +21,29 @@ CPUS_PER_GPU = 8
 
 
 def described_machines(text: str) -> Machines:
-    """`2x8x80`: two nodes with eight GPUs of 80 GB each; `1x4cpu`: one node with four CPUs, with 4 GiB each.
+    """`2x8xh100`: two nodes with eight H100 each; `2x8x80`: eight GPUs of 80 GB each, of whatever kind; `1x4cpu`: one
+    node with four CPUs, with 4 GiB each.
 
     Raises:
         InputError: it is neither.
     """
-    found = re.fullmatch(r"(\d+)x(\d+)(?:x(\d+)|cpu)", text)
+    found = re.fullmatch(r"(\d+)x(\d+)(?:x([a-z0-9-]+)|cpu)", text.lower())
     if not found or int(found[1]) < 1 or int(found[2]) < 1:
-        raise InputError(f"--cluster {text}: is not of the form NODESxGPUSxGB or NODESxCPUScpu -> for example 2x8x80")
-    count, each, memory = int(found[1]), int(found[2]), found[3]
-    if memory is None:
+        forms = "NODESxGPUSxKIND, NODESxGPUSxGB or NODESxCPUScpu"
+        raise InputError(f"--cluster {text}: is not of the form {forms} -> for example 2x8xh100 or 2x8x80")
+    count, each, told = int(found[1]), int(found[2]), found[3]
+    if told is None:
         return Machines((Resources(cpus=each, memory_gb=4.0 * each),) * count, "cpu")
     node = Resources(cpus=CPUS_PER_GPU * each, gpus=each)
-    # A GPU of 80 GB offers a little less than 80 GiB, and more than 80 * 10^9 bytes.
-    return Machines((node,) * count, "gpu", float(memory))
+    if told.isdigit():
+        # A GPU of 80 GB offers a little less than 80 GiB, and more than 80 * 10^9 bytes.
+        return Machines((node,) * count, "gpu", float(told))
+    if told not in GPU_KINDS:
+        known = ", ".join(GPU_KINDS)
+        raise InputError(
+            f"--cluster {text}: {told} is no kind of GPU that is known -> one of {known}, or its memory in GB"
+        )
+    return Machines((node,) * count, "gpu", GPU_KINDS[told].memory_gib, GPU_KINDS[told])
 
 
 def machines_here(recipe: Recipe) -> Machines:
@@ -55,21 +65,23 @@ def machines_here(recipe: Recipe) -> Machines:
     except ValueError as error:
         raise InputError(f"{error}, or describe the cluster: distill plan --cluster 1x8x80") from error
     memory = min((torch.cuda.get_device_properties(number).total_memory for number in range(count)), default=0)
+    kind = gpu_kind(torch.cuda.get_device_name(0)) if device == "gpu" else None
     total = psutil.virtual_memory().total / GIB
-    return Machines((Resources(max(2, os.cpu_count() or 2), count, total),), device, memory / GIB)
+    return Machines((Resources(max(2, os.cpu_count() or 2), count, total),), device, memory / GIB, kind)
 
 
 def connected_machines(device: Device) -> Machines:
-    """The nodes of the connected cluster. A GPU's memory is asked of the first that is free."""
+    """The nodes of the connected cluster. A GPU's memory and kind are asked of the first that is free."""
     nodes = cluster_nodes()
     if device == "cpu":
         return Machines(nodes, "cpu")
     import ray
 
     @ray.remote(num_gpus=1, num_cpus=0)
-    def memory() -> int:
+    def first_gpu() -> tuple[int, str]:
         import torch
 
-        return int(torch.cuda.get_device_properties(0).total_memory)
+        return int(torch.cuda.get_device_properties(0).total_memory), torch.cuda.get_device_name(0)
 
-    return Machines(nodes, "gpu", ray.get(memory.remote()) / GIB)
+    memory, name = ray.get(first_gpu.remote())
+    return Machines(nodes, "gpu", memory / GIB, gpu_kind(name))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -70,8 +71,18 @@ def timed(step: Callable[[Run], Manifest], current: Run, state: StageState) -> I
             **manifest.details,
             "peak_memory_gib": round(memory.peak_bytes / 2**30, 2),
             "config": state.config,
+            **machine(current),
         },
     )
+
+
+def machine(current: Run) -> dict[str, Any]:
+    """What a stage ran on, for `distill plan`; nothing where it needed no cluster."""
+    if "session" not in vars(current):
+        return {}
+    session = current.session
+    found = {"device": session.device, "cpus": session.num_cpus, "gpus": session.num_gpus, "gpu": session.gpu_name}
+    return {"machine": found}
 
 
 def code_version() -> str:

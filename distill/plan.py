@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.fleet import Job, Resources, place
+from cluster.gpus import GpuKind
 from cluster.schedule import best_order, lower_bound, simulate
 from distill.config import StudentConfig, TrainConfig
 from distill.errors import ConfigError, Problem
@@ -29,6 +30,8 @@ class Machines:
     device: Device
     gpu_memory_gib: float = 0.0
     """Of one GPU; the smallest where they differ."""
+    gpu: GpuKind | None = None
+    """What its GPUs are, where that is known."""
 
     def worker_memory_gib(self, num_workers: int) -> float:
         """What a worker can have at most, when its cell runs alone."""

@@ -35,13 +35,14 @@ def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines)
         InputError: a model that cannot be had.
     """
     used = {student.model for student in recipe.students}
-    shapes = {name: _planned_shape(recipe, name) for name in sorted(used)}
+    shapes = {name: planned_shape(recipe, name) for name in sorted(used)}
     is_mixed = stage_states(recipe, base, run_dir)["mix"].status == "done"
     data = mixed_data(run_dir) if is_mixed else expected_data(recipe, run_dir)
     return plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
 
 
-def _planned_shape(recipe: Recipe, name: str) -> ModelShape:
+def planned_shape(recipe: Recipe, name: str) -> ModelShape:
+    """The shape of one of a recipe's models; from the hub only its config is fetched."""
     config = recipe.models[name]
     return shape_of(planned_settings(name, config), trust_remote_code=config.trust_remote_code)
 

@@ -6,6 +6,7 @@ between rounds leaves an engine idle.
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from distill.teachers.shards import STAGE, BatchShards
 from distill.teachers.tally import MAX_STARTS
 from distill.teachers.verdicts import AsyncGrader
 
+REPORT_S = 1.0
+"""An engine tells the tally of its progress this often, not trace by trace: one actor hears all engines of a run."""
 BACKOFF_S = 0.5
 """Wait before the second try of a request; it doubles with every further one."""
 
@@ -98,6 +101,9 @@ class Asker:
         self.batches: set[str] = set()
         """Batches in work: what dies with the engine."""
         self.grader = AsyncGrader(GraderPool.of(job.verify))
+        self._unsent: Counter[str] = Counter()
+        self._unsent_complete = 0
+        self._next_report_s = 0.0
 
     async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Ask a batch of `PromptRow`s; their states afterwards, in order. All traces are on disk when it returns."""
@@ -121,6 +127,7 @@ class Asker:
                     states = list(await asyncio.gather(*(self._ask(prompt, state, shards) for prompt, state in pairs)))
         finally:
             self.batches.discard(batch)
+            self._report()
         return [encode_states(state) for state in states]
 
     async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
@@ -131,7 +138,7 @@ class Asker:
                 break
             await asyncio.gather(*(self._sample(prompt, states, pool, index, shards) for pool, index in wanted))
         complete = is_complete(self.job.plan, states) and not was_complete
-        self.job.tally.add.remote({"prompts": 1}, int(complete))
+        self._note({"prompts": 1}, complete=complete)
         return states
 
     async def _sample(
@@ -159,7 +166,23 @@ class Asker:
             counts.update(prompt_tokens=trace.prompt_tokens, cached_tokens=answer.cached_tokens)
         if became_solved:
             counts[f"solved {became_solved}"] += 1
-        self.job.tally.add.remote(dict(counts), 0)
+        self._note(counts)
+
+    def _note(self, counts: Mapping[str, int], *, complete: bool = False) -> None:
+        """Book progress for the next report. Where the run ends once enough prompts are complete, each is told at
+        once: the others stop asking by it."""
+        self._unsent.update(counts)
+        self._unsent_complete += complete
+        is_awaited = complete and self.job.generate.enough_prompts is not None
+        if is_awaited or time.monotonic() >= self._next_report_s:
+            self._report()
+
+    def _report(self) -> None:
+        """Tell the tally what is booked."""
+        if self._unsent:
+            self.job.tally.add.remote(dict(self._unsent), self._unsent_complete)
+            self._unsent, self._unsent_complete = Counter(), 0
+        self._next_report_s = time.monotonic() + REPORT_S
 
     async def _trace(self, prompt: PromptRow, name: str, index: int) -> Answered:
         """One trace with its verdict; a fault is tried again within the budget, then kept with its reason."""

@@ -8,28 +8,18 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from cluster.gpus import gpu_kind
+
 if TYPE_CHECKING:
     from distill.layout import Device
 
 GIB = 2**30
 
-PEAK_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-}
-"""Part of a GPU's name -> dense bf16 multiply-adds per second, each counted as two, from NVIDIA's data sheets (which
-print twice as much, with sparsity). The first name that is found counts."""
-
 
 def named_peak(name: str) -> float | None:
     """Peak of a GPU by its name; None where it is not known."""
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    kind = gpu_kind(name)
+    return kind.flops if kind else None
 
 
 def peak_flops(device: Device, num_workers: int) -> float | None:

@@ -99,5 +99,5 @@ def test_cells_on_cpus_share_them_and_their_memory() -> None:
 def test_clusters_are_described_in_one_word() -> None:
     assert described_machines("2x8x80").nodes == (Resources(cpus=64, gpus=8),) * 2
     assert described_machines("1x4cpu") == Machines((Resources(cpus=4, memory_gb=16.0),), "cpu")
-    with pytest.raises(InputError, match="for example 2x8x80"):
+    with pytest.raises(InputError, match="for example 2x8xh100"):
         described_machines("8 GPUs")

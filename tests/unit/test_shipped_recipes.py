@@ -23,6 +23,8 @@ SIZES = {
     "qwen2-5-7b": (3584, 28, 18_944, 28, 4, 128, 152_064, 2),
     "qwen2-5-14b": (5120, 48, 13_824, 40, 8, 128, 152_064, 2),
     "qwen2-5-32b": (5120, 64, 27_648, 40, 8, 128, 152_064, 2),
+    "r1-distill-7b": (3584, 28, 18_944, 28, 4, 128, 152_064, 2),
+    "qwq-32b-preview": (5120, 64, 27_648, 40, 8, 128, 152_064, 2),
     "llama3-2-1b": (2048, 16, 8192, 32, 8, 64, 128_256, 1),
     "llama3-2-3b": (3072, 28, 8192, 24, 8, 128, 128_256, 1),
     "llama3-1-8b": (4096, 32, 14_336, 32, 8, 128, 128_256, 2),
@@ -54,7 +56,7 @@ def shape(recipe: Recipe, name: str) -> ModelShape:
 def test_every_shipped_recipe_can_be_placed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(find_recipe(name))
     rows = {mix.name: MixData(5383, 5383 * 600) for mix in recipe.mixes}
-    monkeypatch.setattr(planning, "_planned_shape", shape)
+    monkeypatch.setattr(planning, "planned_shape", shape)
     monkeypatch.setattr(planning, "expected_data", lambda *_: rows)
     machines = described_machines(CLUSTERS.get(name, "8x8x80"))
     plan = planning.plan_recipe(recipe, find_recipe(name).parent, RunDir(str(tmp_path)), machines)

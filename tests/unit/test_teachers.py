@@ -85,6 +85,17 @@ def test_a_prompt_is_asked_until_it_is_solved_and_every_trace_is_on_disk(tmp_pat
     assert len(list(tmp_path.glob("generate/a-*/*.parquet"))) == 1, "the parts were not gathered in one shard"
 
 
+def test_an_engine_tells_of_its_progress_now_and_then_and_of_all_of_it(tmp_path: Path) -> None:
+    handle, told = LocalHandle(), []
+    add = handle.tally.add
+    handle.tally.add = lambda counts, complete: (told.append(counts), add(counts, complete))  # type: ignore
+    right = answers(lambda request, problem: problem.split()[0])
+    ask(job(tmp_path, [pool("a", num_samples=1)], handle), right, [prompt(number) for number in range(40)])
+    snapshot = handle.tally.snapshot()
+    assert (snapshot.counts["traces"], snapshot.counts["prompts"], snapshot.complete) == (40, 40, 40)
+    assert len(told) < 10, "one report per trace would keep a thousand engines waiting for one actor"
+
+
 def test_a_trace_cut_by_the_limit_solves_nothing(tmp_path: Path) -> None:
     async def cut(request: Request, pool: Pool, problem: str) -> Completion:
         return Completion(problem.split()[0], "length", 5, 7, "test")
