@@ -21,6 +21,7 @@ from distill.steps import STEPS
 from distill.train.attempts import read_attempts
 from distill.train.metrics import read_metrics
 from tests.chat_server import Reply, chat_server, completion
+from tests.integration.endpoint_run import endpoint_run
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration
@@ -31,19 +32,9 @@ CELL = "tiny@mix"
 
 
 def recipe_of(folder: Path, url: str) -> dict[str, Any]:
-    teachers = [
-        {"kind": "endpoint", "name": style, "style": style, "base_url": url, "remote_model": style} for style in ANSWERS
-    ]
     return {
+        **endpoint_run(folder / "tiny", url, ANSWERS),
         "name": "early",
-        "device": "cpu",
-        "models": {"tiny": {"sources": [str(folder / "tiny")]}},
-        "prompts": {
-            "sources": [{"kind": "file", "path": "prompts.jsonl", "answer_kind": "number"}],
-            "near_duplicates": 0,
-            "decontaminate_ngram": 0,
-        },
-        "teachers": teachers,
         "mixes": [
             {"name": "long", "policy": "single", "pool": "long"},
             {"name": "mix", "weights": {"long": 0.4, "short": 0.6}, "assign": "threshold"},

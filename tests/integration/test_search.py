@@ -20,6 +20,7 @@ from distill.schema import Example
 from distill.search import search_and_mix
 from distill.steps import STEPS
 from tests.chat_server import Reply, chat_server, completion
+from tests.integration.endpoint_run import endpoint_run
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration
@@ -33,19 +34,9 @@ ANSWERS = {
 
 
 def recipe_of(folder: Path, url: str) -> dict[str, Any]:
-    teachers = [
-        {"kind": "endpoint", "name": style, "style": style, "base_url": url, "remote_model": style} for style in ANSWERS
-    ]
     return {
+        **endpoint_run(folder / "tiny", url, ANSWERS),
         "name": "searched",
-        "device": "cpu",
-        "models": {"tiny": {"sources": [str(folder / "tiny")]}},
-        "prompts": {
-            "sources": [{"kind": "file", "path": "prompts.jsonl", "answer_kind": "number"}],
-            "near_duplicates": 0,
-            "decontaminate_ngram": 0,
-        },
-        "teachers": teachers,
         "mixes": [
             {"name": "long", "policy": "single", "pool": "long"},
             {"name": "auto", "weights": "auto", "pools": ["long", "short"]},
