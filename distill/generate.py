@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cluster.fleet import Resources
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.errors import StageError
@@ -26,7 +29,7 @@ from distill.metrics import generate_values, publish
 from distill.mix.counts import describe_cells
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
-from distill.schema import Dropped, IndexRow, Prompt
+from distill.schema import Dropped
 from distill.teachers.ask import PromptRow, TeacherJob
 from distill.teachers.policy import AskPlan, is_complete, next_samples, not_asked, plan_jobs
 from distill.teachers.pools import Pool, ask_plan, group_by_engine
@@ -34,7 +37,7 @@ from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, re
 from distill.teachers.shards import FAILED, STAGE, drop_repeats
 from distill.teachers.tally import Snapshot, start_tally
 from distill.terminal import Bars, bars
-from distill.verify import read_index
+from distill.verify import of_prompts, read_index_table
 
 CHUNK_ROWS = 32
 """Prompts per block: a task reads, and an engine is handed, this many."""
@@ -220,7 +223,7 @@ def describe(snapshot: Snapshot) -> str:
 def spent_tokens(run_dir: RunDir, pools: Sequence[Pool]) -> dict[str, int]:
     """Completion tokens that each endpoint was paid for in earlier sessions, by the traces on disk."""
     return {
-        pool.name: sum(row.completion_tokens for row in read_index(run_dir, pool))
+        pool.name: pc.sum(read_index_table(run_dir, pool).column("completion_tokens")).as_py() or 0
         for pool in pools
         if isinstance(pool.teacher, EndpointTeacher)
     }
@@ -335,10 +338,9 @@ def root_cause(message: str) -> str:
 def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Counter[str], *, wall_s: float) -> Manifest:
     """Rows in are the requests that were made and the rows of data sets; every one became a trace or a counted drop."""
     run_dir = current.run_dir
-    table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id",))
-    ids = set(table.column("prompt_id").to_pylist())
-    indices = {pool.name: read_index(run_dir, pool) for pool in current.pools}
-    pools = {pool.name: pool_counts(pool, indices[pool.name], ids) for pool in current.pools}
+    ids = current.prompt_ids()
+    indices = {pool.name: read_index_table(run_dir, pool) for pool in current.pools}
+    pools = {pool.name: pool_counts(pool, of_prompts(indices[pool.name], ids)) for pool in current.pools}
     traces = sum(pool["traces"] for pool in pools.values())
     drops = failures(run_dir, indices, ids)
     drops.update({reason: number for reason, number in imported.items() if reason != "traces"})
@@ -363,23 +365,23 @@ def _manifest(current: Run, survey: Survey, counts: Counter[str], imported: Coun
     )
 
 
-def pool_counts(pool: Pool, index: Sequence[IndexRow], prompt_ids: set[str]) -> dict[str, Any]:
+def pool_counts(pool: Pool, index: pa.Table) -> dict[str, Any]:
     """Traces and tokens of a pool for the present prompts."""
-    rows = [row for row in index if row.prompt_id in prompt_ids]
-    return {
-        "traces": len(rows),
-        "completion_tokens": sum(row.completion_tokens for row in rows),
-        "folder": pool.folder,
-    }
+    tokens = pc.sum(index.column("completion_tokens")).as_py() or 0
+    return {"traces": index.num_rows, "completion_tokens": tokens, "folder": pool.folder}
 
 
-def failures(run_dir: RunDir, indices: Mapping[str, Sequence[IndexRow]], prompt_ids: set[str]) -> Counter[str]:
+def failures(run_dir: RunDir, indices: Mapping[str, pa.Table], prompt_ids: pa.ChunkedArray) -> Counter[str]:
     """Requests that have no trace, by reason: those of the present prompts and teachers, each once."""
-    on_disk = {row.trace_id for index in indices.values() for row in index}
+    failed = run_dir.read_table(STAGE, FAILED, row_type=Dropped).to_pylist()
+    if not failed:
+        return Counter()
+    on_disk = {name for index in indices.values() for name in index.column("trace_id").to_pylist()}
+    present = set(prompt_ids.to_pylist())
     lost: dict[str, str] = {}
-    for row in run_dir.read_table(STAGE, FAILED, row_type=Dropped).to_pylist():
+    for row in failed:
         kept = _kept_row(row["row"])
-        if row["where"] in indices and kept.get("prompt_id") in prompt_ids and kept.get("trace_id") not in on_disk:
+        if row["where"] in indices and kept.get("prompt_id") in present and kept.get("trace_id") not in on_disk:
             lost[kept["trace_id"]] = row["reason"]
     return Counter(lost.values())
 

@@ -18,6 +18,7 @@ from distill.config_sources import GymSource
 from distill.config_teachers import AskedTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import Problem
 from distill.recipe_checks_eval import speculative_problems
+from distill.recipe_checks_forecast import forecast_problems
 from distill.recipe_checks_mix import (
     early_problems,
     filter_problems,
@@ -68,6 +69,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *_leak_problems(raw),
         *_evaluate_problems(raw),
         *speculative_problems(_section(raw, "evaluate"), _names(raw.get("students")), mixes, _seeds(raw)),
+        *forecast_problems(_section(raw, "forecast"), _names(raw.get("teachers"))),
     ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
 from rich.console import Console
 
 from cluster.session import Session, connect
@@ -89,6 +90,15 @@ class Run:
     @property
     def _student_path(self) -> str:
         return self.models[self.recipe.students[0].model].path
+
+    def prompt_ids(self) -> pa.ChunkedArray:
+        """Identities of the training prompts."""
+        return self.run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt, columns=("prompt_id",)).column(0)
+
+    @cached_property
+    def prompts_by_id(self) -> Mapping[str, Prompt]:
+        """The training prompts by identity."""
+        return {prompt.prompt_id: prompt for prompt in self.prompts()}
 
     def prompts(self) -> list[Prompt]:
         """The training prompts."""

@@ -29,6 +29,9 @@ ROW_GROUP_ROWS = 8192
 SHARED = (("prompts",), ("generate",), ("verify",), ("models",), ("mix", "features"))
 """What a run directory inside another one takes from there."""
 
+GATHERED_SHARDS = 512
+"""Shards whose rows are laid together while many are read."""
+
 STAGES = ("prompts", "generate", "verify", "mix", "train", "evaluate", "report")
 
 
@@ -173,6 +176,22 @@ class RunDir:
                 column = pa.array([absent[name]] * table.num_rows, wanted.field(name).type)
                 table = table.append_column(name, column)
         return table.select(wanted.names).cast(wanted)
+
+    def read_columns(self, columns: Sequence[str], *parts: str) -> pa.Table | None:
+        """Some columns of all shards of a folder, as they were written; None where there is no shard.
+
+        A shard may hold as few rows as a batch, and a table of its own takes more than its rows: they are laid together
+        as they come.
+        """
+        gathered, fresh = list[pa.Table](), list[pa.Table]()
+        for shard in self.shards(*parts):
+            with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
+                fresh.append(parquet.read(columns=list(columns), use_threads=False))
+            if len(fresh) == GATHERED_SHARDS:
+                gathered.append(pa.concat_tables(fresh).combine_chunks())
+                fresh = []
+        tables = [*gathered, *fresh]
+        return pa.concat_tables(tables).combine_chunks() if tables else None
 
     def num_rows(self, *parts: str) -> int:
         """Rows of one Parquet file, from its footer."""

@@ -1,7 +1,9 @@
 """What each stage does to a run directory: read what stages before it wrote, transform, write, account for rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
+
+import pyarrow as pa
 
 from distill.evaluate_stage import evaluate_stage
 from distill.generate import generate_stage
@@ -10,12 +12,12 @@ from distill.prompts_stage import prompts_stage
 from distill.report import build_report, write_report
 from distill.run import Run
 from distill.run_dir import Manifest
-from distill.schema import IndexRow, Prompt, Verdict
+from distill.schema import Verdict
 from distill.search import search_and_mix
 from distill.terminal import bars
 from distill.train.early import early_training
 from distill.train.stage import train_stage
-from distill.verify import pool_details, read_index, regrade
+from distill.verify import counted, index_rows, of_prompts, pool_details, read_index_table, regrade
 
 
 def generate_and_begin(current: Run) -> Manifest:
@@ -26,44 +28,40 @@ def generate_and_begin(current: Run) -> Manifest:
 
 def verify_stage(current: Run) -> Manifest:
     """Index the traces of the present prompts; grade again what needs it."""
-    prompts = {prompt.prompt_id: prompt for prompt in current.prompts()}
-    index: list[IndexRow] = []
-    again, details = 0, {}
+    ids = current.prompt_ids()
+    again, details, tables = 0, {}, []
     for pool in current.pools:
-        again += regrade(current.run_dir, pool, prompts, current.recipe.verify)
-        rows = [
-            row
-            for row in read_index(current.run_dir, pool)
-            if row.prompt_id in prompts and row.sample_index < pool.teacher.num_samples
-        ]
-        index += rows
-        details[pool.teacher.name] = pool_details(rows, len(prompts))
-        solved, name = details[pool.teacher.name]["prompts_solved"], pool.teacher.name
-        correct = details[pool.teacher.name]["correct"]
-        current.console.print(f"  {name}: {correct}/{len(rows)} traces correct, {solved}/{len(prompts)} prompts solved")
-    current.run_dir.write_rows(index, IndexRow, "verify", "verdicts.parquet")
-    drops = {
-        verdict.value.lower(): count
-        for verdict in (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR)
-        if (count := sum(row.verdict == verdict for row in index))
-    }
+        again += regrade(current.run_dir, pool, lambda: current.prompts_by_id, current.recipe.verify)
+        table = of_prompts(read_index_table(current.run_dir, pool), ids, pool.teacher.num_samples)
+        name, found = pool.teacher.name, pool_details(table, len(ids))
+        solved = (
+            f"{found['correct']}/{found['traces']} traces correct, {found['prompts_solved']}/{len(ids)} prompts solved"
+        )
+        current.console.print(f"  {name}: {solved}")
+        tables.append(table)
+        details[name] = found
+    index = pa.concat_tables(tables)
+    current.run_dir.write_table(index, "verify", "verdicts.parquet")
+    verdicts = counted(index.column("verdict"))
+    lost = (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR)
     return Manifest(
         stage="verify",
         key="",
-        rows_in=len(index),
-        rows_out=sum(row.verdict == Verdict.CORRECT for row in index),
-        drops=drops,
-        details={"pools": details, "graded_again": again, **_judge(current, prompts, index)},
+        rows_in=index.num_rows,
+        rows_out=verdicts.get(Verdict.CORRECT, 0),
+        drops={verdict.value.lower(): verdicts[verdict] for verdict in lost if verdict in verdicts},
+        details={"pools": details, "graded_again": again, **_judge(current, index)},
     )
 
 
-def _judge(current: Run, prompts: Mapping[str, Prompt], index: Sequence[IndexRow]) -> dict[str, Any]:
+def _judge(current: Run, index: pa.Table) -> dict[str, Any]:
     """What a judge says of the rejected traces, where the recipe names one: beside the verifier's counts, never in."""
     config = current.recipe.verify.judge
     if config is None:
         return {}
+    prompts, rows = current.prompts_by_id, index_rows(index)
     with bars(current.console) as shown:
-        judged = judge_pools(current.run_dir, current.pools, prompts, index, config, progress=shown.update)
+        judged = judge_pools(current.run_dir, current.pools, prompts, rows, config, progress=shown.update)
     for name, counts in judged["pools"].items():
         current.console.print(f"  judge on {name}: {counts}", markup=False)
     return {"judge": judged}

@@ -2,10 +2,12 @@
 where the verifier has changed since or could not tell (ERROR)."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill.config import VerifyConfig
@@ -18,31 +20,66 @@ from distill.teachers.shards import STAGE as GENERATE
 INDEX_COLUMNS = tuple(field.name for field in dataclasses.fields(IndexRow))
 
 
+def read_index_table(run_dir: RunDir, pool: Pool) -> pa.Table:
+    """A pool's traces without their texts, each once, in the order of their identity. Columns, not rows: 120 bytes a
+    trace where a row of its own takes 450, and a pool may have millions."""
+    schema = pa.schema([arrow_schema(IndexRow).field(name) for name in INDEX_COLUMNS])
+    found = run_dir.read_columns(INDEX_COLUMNS, GENERATE, pool.folder)
+    table = schema.empty_table() if found is None else found.select(schema.names).cast(schema)
+    table = table.take(pc.sort_indices(table, [("trace_id", "ascending")]))
+    if table.num_rows < 2:
+        return table
+    ids = table.column("trace_id")
+    is_last = pc.not_equal(ids.slice(0, len(ids) - 1), ids.slice(1)).combine_chunks()
+    return table.filter(pa.concat_arrays([is_last, pa.array([True])]))
+
+
 def read_index(run_dir: RunDir, pool: Pool) -> list[IndexRow]:
-    """A pool's traces without their texts, each once, in the order of their identity."""
-    rows: dict[str, IndexRow] = {}
-    for shard in run_dir.shards(GENERATE, pool.folder):
-        for row in pq.read_table(shard, filesystem=run_dir.fs, columns=list(INDEX_COLUMNS)).to_pylist():
-            rows[row["trace_id"]] = IndexRow(**row)
-    return [rows[name] for name in sorted(rows)]
+    """The same as rows, for readers of a few."""
+    return index_rows(read_index_table(run_dir, pool))
 
 
-def regrade(run_dir: RunDir, pool: Pool, prompts: Mapping[str, Prompt], verify: VerifyConfig) -> int:
+def index_rows(table: pa.Table) -> list[IndexRow]:
+    """Rows of an index table."""
+    return [IndexRow(**row) for row in table.to_pylist()]
+
+
+def of_prompts(table: pa.Table, prompt_ids: pa.ChunkedArray, num_samples: int | None = None) -> pa.Table:
+    """The traces of some prompts; `num_samples`: no more of each than these first samples."""
+    wanted = pc.is_in(table.column("prompt_id"), value_set=prompt_ids.combine_chunks())
+    if num_samples is not None:
+        wanted = pc.and_(wanted, pc.less(table.column("sample_index"), num_samples))
+    return table.filter(wanted)
+
+
+def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prompt]], verify: VerifyConfig) -> int:
     """Grade again what another verifier graded or this one could not; shards are rewritten in place by rename.
+
+    `prompts` is called only if there is such a trace.
 
     Returns:
         How many traces were graded again.
     """
     count = 0
-    for shard in run_dir.shards(GENERATE, pool.folder):
+    for shard in filter(partial(_may_be_stale, run_dir), run_dir.shards(GENERATE, pool.folder)):
         traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
-        stale = [trace for trace in traces if needs_grading(trace) and trace.prompt_id in prompts]
+        known = prompts()
+        stale = [trace for trace in traces if needs_grading(trace) and trace.prompt_id in known]
         if stale:
-            graded = {trace.trace_id: trace for trace in _grade(stale, pool, prompts, verify)}
+            graded = {trace.trace_id: trace for trace in _grade(stale, pool, known, verify)}
             renewed = [graded.get(trace.trace_id, trace) for trace in traces]
             run_dir.write_rows(renewed, Trace, *shard_parts(pool, shard))
             count += len(stale)
     return count
+
+
+def _may_be_stale(run_dir: RunDir, shard: str) -> bool:
+    """Whether a shard holds a trace that needs grading; its texts are not read for that."""
+    table = pq.read_table(shard, filesystem=run_dir.fs, columns=["verifier", "verdict"])
+    is_stale = pc.or_(
+        pc.not_equal(table.column("verifier"), VERIFIER_VERSION), pc.equal(table.column("verdict"), Verdict.ERROR.value)
+    )
+    return bool(pc.any(is_stale).as_py())
 
 
 def shard_parts(pool: Pool, shard: str) -> tuple[str, str, str]:
@@ -75,21 +112,24 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
             )
 
 
-def pool_details(rows: Iterable[IndexRow], num_prompts: int) -> dict[str, Any]:
+def pool_details(table: pa.Table, num_prompts: int) -> dict[str, Any]:
     """A pool's counts for the manifest: verdicts, solved prompts, lengths in tokens."""
-    listed = list(rows)
-    correct = [row for row in listed if row.verdict == Verdict.CORRECT]
-    tokens = [row.completion_tokens for row in correct]
+    correct = table.filter(pc.equal(table.column("verdict"), Verdict.CORRECT.value))
     return {
-        "traces": len(listed),
-        "correct": len(correct),
-        "verdicts": dict(Counter(row.verdict for row in listed)),
+        "traces": table.num_rows,
+        "correct": correct.num_rows,
+        "verdicts": counted(table.column("verdict")),
         "prompts": num_prompts,
-        "prompts_solved": len({row.prompt_id for row in correct}),
-        "mean_tokens": sum(tokens) / len(tokens) if tokens else 0.0,
-        "completion_tokens": sum(row.completion_tokens for row in listed),
-        "truncated": sum(row.finish_reason == "length" for row in listed),
+        "prompts_solved": pc.count_distinct(correct.column("prompt_id")).as_py(),
+        "mean_tokens": pc.mean(correct.column("completion_tokens")).as_py() or 0.0,
+        "completion_tokens": pc.sum(table.column("completion_tokens")).as_py() or 0,
+        "truncated": pc.sum(pc.equal(table.column("finish_reason"), "length")).as_py() or 0,
     }
+
+
+def counted(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs."""
+    return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
 
 
 assert set(INDEX_COLUMNS) <= set(arrow_schema(Trace).names)

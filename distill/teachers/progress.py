@@ -17,6 +17,8 @@ from distill.run_dir import RunDir
 from distill.schema import Verdict
 from distill.teachers.policy import PoolState
 
+ID_BYTES = 16
+"""Of an identity: a content hash in hex digits."""
 COLUMNS = ["trace_id", "prompt_id", "sample_index", "verdict", "finish_reason"]
 
 
@@ -45,17 +47,16 @@ class PoolIndex:
 
 def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
     """The index of a pool's folder. A trace that two shards hold (after a crash between the two) counts once."""
-    tables = [pq.read_table(shard, filesystem=run_dir.fs, columns=COLUMNS) for shard in run_dir.shards(*folder)]
-    return index_traces(pa.concat_tables(tables) if tables else None)
+    return index_traces(run_dir.read_columns(COLUMNS, *folder))
 
 
 def index_traces(table: pa.Table | None) -> PoolIndex:
     """The index of a table with `COLUMNS`."""
     if table is None or not table.num_rows:
         return PoolIndex(np.array([], "S16"), np.zeros(1, np.int64), np.array([], np.int32), np.array([], bool))
-    _, first = np.unique(np.asarray(table.column("trace_id").to_numpy(), dtype="S16"), return_index=True)
+    _, first = np.unique(_ids(table.column("trace_id")), return_index=True)
     table = table.take(pa.array(first))
-    prompts = np.asarray(table.column("prompt_id").to_numpy(), dtype="S16")
+    prompts = _ids(table.column("prompt_id"))
     order = np.argsort(prompts, kind="stable")
     ids, starts = np.unique(prompts[order], return_index=True)
     is_correct = pc.and_(
@@ -67,6 +68,13 @@ def index_traces(table: pa.Table | None) -> PoolIndex:
         samples=table.column("sample_index").to_numpy().astype(np.int32)[order],
         correct=is_correct.to_numpy()[order],
     )
+
+
+def _ids(column: pa.ChunkedArray) -> Any:
+    """Identities as an array of bytes, without a Python string for each."""
+    padded = pc.utf8_rpad(column.combine_chunks(), width=ID_BYTES, padding="\0")  # numpy's bytes end where zeros begin
+    fixed = padded.cast(pa.binary()).cast(pa.binary(ID_BYTES))
+    return np.frombuffer(fixed.buffers()[1], f"S{ID_BYTES}", count=len(fixed), offset=fixed.offset * ID_BYTES)
 
 
 def states_of(indices: dict[str, PoolIndex], prompt_id: str) -> dict[str, PoolState]:

@@ -32,6 +32,7 @@ from distill.steps import verify_stage
 from distill.teachers import vllm as teachers_vllm
 from distill.teachers.ask import Asker, Completion, TeacherJob
 from distill.teachers.pools import Pool, Request
+from distill.teachers.tally import start_tally
 
 STORE_BYTES = 150_000_000
 """Object store of one node: twice what Ray accepts at least."""
@@ -169,6 +170,19 @@ def cpu_seconds() -> float:
     return float(total)
 
 
+def tally_reports_per_s(num_reports: int = 5000) -> float:
+    """Progress reports that the tally actor takes from one sender."""
+    import ray
+
+    tally = start_tally(complete=0, enough_prompts=None, spent_tokens={})
+    ray.get(tally.snapshot.remote())
+    started = time.monotonic()
+    for _ in range(num_reports):
+        tally.add.remote({"traces": 32, "tokens": 3200, "correct": 20, "prompts": 32}, 16)
+    ray.get(tally.snapshot.remote())
+    return round(num_reports / (time.monotonic() - started), 1)
+
+
 def start_cluster(num_nodes: int, resources: ExitStack) -> None:
     """Several nodes in this machine, joined as a run joins a cluster."""
     from ray.cluster_utils import Cluster
@@ -193,7 +207,7 @@ def measure(folder: Path, rows: int, row_ms: float, num_nodes: int) -> dict[str,
         vars(current)["pools"] = (Pool(recipe.teachers[0], "stub", "0000000000000000"),)
         write_prompts(current.run_dir, rows)
         assert current.session.num_cpus == 2 * num_nodes
-        found = staged(current, rows, folder)
+        found = staged(current, rows, folder) | {"tally_reports_per_s": tally_reports_per_s()}
         resources.pop_all().close()
     return found
 

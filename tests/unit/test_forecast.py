@@ -172,6 +172,13 @@ def test_teachers_are_forecast_in_the_order_in_which_they_are_asked() -> None:
     assert asked_order(three) == ["short", "long", "other"]
 
 
+def test_assumptions_about_teachers_and_gpus_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigError, match="there is no teacher 'lang'") as caught:
+        recipe("forecast.solve_rate.lang=0.5", "forecast.usd_per_gpu_hour.h10=3.0")
+    assert "did you mean 'long'?" in str(caught.value)
+    assert "there is no kind of GPU 'h10'" in str(caught.value)
+
+
 def test_asking_matches_a_simulation() -> None:
     import random
 
