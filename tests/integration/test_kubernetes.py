@@ -7,12 +7,13 @@ job is submitted by HTTP and the Serve config is sent to the dashboard, as the o
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,21 +68,32 @@ def plain_variables(cluster: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def nodes(cluster: dict[str, Any]) -> Iterator[str]:
+def nodes(cluster: dict[str, Any], folder: Path) -> Iterator[str]:
     """Head and worker with the variables of a manifest; the dashboard's address."""
-    from ray.cluster_utils import Cluster
-
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**plain_variables(cluster), **of_this_machine()}.items():
-            patch.setenv(name, value)
-        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0}
-        local = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            local.add_node(num_cpus=2)
-            yield f"http://{local.head_node.webui_url}"
-        finally:
-            local.shutdown()
+    environment = {**os.environ, **plain_variables(cluster), **of_this_machine()}
+    port, dashboard = free_port(), free_port()
+    head = ["--head", "--num-cpus=0", f"--port={port}", f"--dashboard-port={dashboard}", "--ray-client-server-port=0"]
+    worker = [f"--address=127.0.0.1:{port}", "--num-cpus=2"]
+    address = f"http://127.0.0.1:{dashboard}"
+    with node(head, environment, folder / "head.log"):
+        wait_until("up", f"{address}/api/version", lambda info: "up" if info["ray_version"] else "not yet")
+        with node(worker, environment, folder / "worker.log"):
+            wait_until("2", f"{address}/nodes?view=summary", lambda info: str(len(info["data"]["summary"])))
+            yield address
+
+
+@contextmanager
+def node(options: Sequence[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """`ray start` as the operator runs it; its processes go when it does."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1", *options]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def of_this_machine() -> dict[str, str]:
@@ -114,10 +126,13 @@ def ask(url: str, body: Any = None, *, method: str = "GET", bearer: str = TOKEN)
 
 def wait_until(wanted: str, url: str, status: Callable[[Any], str]) -> None:
     """Until the status in an answer is the wanted one."""
-    deadline = time.monotonic() + DEADLINE_S
-    while (found := status(ask(url))) != wanted:
-        assert "FAILED" not in found and time.monotonic() < deadline, f"{found}: {ask(url)}"
+    deadline, found, answer = time.monotonic() + DEADLINE_S, "", None
+    while found != wanted:
+        assert "FAILED" not in found and time.monotonic() < deadline, f"{url}: {answer}"
         time.sleep(1)
+        with suppress(urllib.error.URLError, ConnectionError):  # the dashboard starts
+            answer = ask(url)
+            found = status(answer)
 
 
 def test_a_manifest_is_run_to_the_end_and_its_students_are_served(claim: Claim, tmp_path: Path) -> None:
@@ -140,7 +155,7 @@ def run_job(claim: Claim, folder: Path) -> None:
             (folder / name).write_text(text)
         spec, name = job["spec"], job["metadata"]["name"]
         entrypoint = spec["entrypoint"].replace(FILES, str(folder))
-        with nodes(spec["rayClusterSpec"]) as address:
+        with nodes(spec["rayClusterSpec"], folder) as address:
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 ask(f"{address}/api/jobs/", bearer="wrong")
             body = {"entrypoint": entrypoint, "metadata": spec["metadata"], "submission_id": name}
@@ -152,7 +167,7 @@ def serve_students(claim: Claim, folder: Path) -> None:
     port, target = free_port(), str(folder / "service.yaml")
     command = ["serve", str(claim.run), "--port", str(port), "--write-manifest", target]
     (service,) = written(*command, *claim.settings)
-    with nodes(service["spec"]["rayClusterConfig"]) as address:
+    with nodes(service["spec"]["rayClusterConfig"], folder) as address:
         applications = f"{address}/api/serve/applications/"
         ask(applications, yaml.safe_load(service["spec"]["serveConfigV2"]), method="PUT")
         wait_until("RUNNING", applications, lambda info: str(info["applications"]["students"]["status"]))
