@@ -1,11 +1,11 @@
 """Kinds of GPU: what they can do and what an hour of one costs, as defaults for plans.
 
-Dense bf16 multiply-adds per second (each counted as two) and memory bandwidth are those of NVIDIA's data sheets as its
-authors remember them, not looked up; memory is what the device reports, a little less than its name says. Prices are public on-demand list prices per GPU
-and hour without commitment, each with who asks it and the day it was read. They were read in transcriptions of the
-providers' pages on GitHub (api-evangelist/lambda-labs and nexgen-cloud, datareceipts/data-receipts), not on the pages.
-They change every few weeks and differ between providers by a factor of two to four: `forecast.usd_per_gpu_hour` of a
-recipe sets your own.
+Dense bf16 multiply-adds per second (each counted as two) and memory bandwidth are those of NVIDIA's data sheets, from
+memory and not looked up; memory is what the device reports, a little less than its name says. Prices are public
+on-demand list prices per GPU and hour without commitment, each with who asks it and the day it was read. They were read
+in transcriptions of the providers' pages on GitHub (api-evangelist/lambda-labs and nexgen-cloud,
+datareceipts/data-receipts), not on the pages. They change every few weeks and differ between providers by a factor of
+two to four: `forecast.usd_per_gpu_hour` of a recipe sets your own.
 """
 
 from typing import NamedTuple
