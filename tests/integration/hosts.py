@@ -8,6 +8,7 @@ Needs root and `ip`.
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -163,6 +163,7 @@ class Lan:
                 continue
         psutil.wait_procs([*gone, *host.started], timeout=30)
         self.hosts.remove(host)
+        run("ip", "link", "delete", host.link)
         run("ip", "netns", "delete", host.name)
         shutil.rmtree(Path("/etc/netns", host.name))
 
@@ -195,7 +196,8 @@ class Lan:
 @contextmanager
 def lan(folder: Path, **env: str) -> Iterator[Lan]:
     """An empty network; `folder` must have a short path, since sockets lie below it."""
-    ours: dict[str, Any] = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **QUICK_DEATHS}
+    ours = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **QUICK_DEATHS}
+    ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     net = Lan(folder, {**os.environ, **ours, **env})
     try:
         yield net
