@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 TOKEN = "0" * 64
 KEY = "sk-distill-test"
-DEADLINE_S = 500
+START_S = 90
 
 
 class Claim(NamedTuple):
@@ -73,13 +74,15 @@ def nodes(cluster: dict[str, Any], folder: Path) -> Iterator[str]:
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     environment = {**os.environ, **plain_variables(cluster), **of_this_machine()}
     port, dashboard = free_port(), free_port()
-    head = ["--head", "--num-cpus=0", f"--port={port}", f"--dashboard-port={dashboard}", "--ray-client-server-port=0"]
+    head = ["--head", "--num-cpus=0", f"--port={port}", f"--dashboard-port={dashboard}"]
+    head += [f"--ray-client-server-port={free_port()}"]
     worker = [f"--address=127.0.0.1:{port}", "--num-cpus=2"]
     address = f"http://127.0.0.1:{dashboard}"
     with node(head, environment, folder / "head.log"):
-        wait_until("up", f"{address}/api/version", lambda info: "up" if info["ray_version"] else "not yet")
+        wait_until(version("ray"), f"{address}/api/version", lambda info: str(info["ray_version"]), START_S)
         with node(worker, environment, folder / "worker.log"):
-            wait_until("2", f"{address}/nodes?view=summary", lambda info: str(len(info["data"]["summary"])))
+            summary = f"{address}/nodes?view=summary"
+            wait_until("2", summary, lambda info: str(len(info["data"]["summary"])), START_S)
             yield address
 
 
@@ -88,7 +91,10 @@ def node(options: Sequence[str], environment: dict[str, str], log: Path) -> Iter
     """`ray start` as the operator runs it; its processes go when it does."""
     command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1", *options]
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        # A session of its own: `ray start` ends with its whole process group.
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield
     finally:
@@ -124,9 +130,9 @@ def ask(url: str, body: Any = None, *, method: str = "GET", bearer: str = TOKEN)
         return json.loads(answer.read() or b"null")
 
 
-def wait_until(wanted: str, url: str, status: Callable[[Any], str]) -> None:
+def wait_until(wanted: str, url: str, status: Callable[[Any], str], most_s: float = 500) -> None:
     """Until the status in an answer is the wanted one."""
-    deadline, found, answer = time.monotonic() + DEADLINE_S, "", None
+    deadline, found, answer = time.monotonic() + most_s, "", None
     while found != wanted:
         assert "FAILED" not in found and time.monotonic() < deadline, f"{url}: {answer}"
         time.sleep(1)
