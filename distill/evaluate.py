@@ -218,11 +218,15 @@ def endpoints(models: Iterable[Evaluated]) -> list[Endpoint]:
 
 
 def engines_at_once(section: ServeSection, session: Session) -> int:
-    """Engines that the cluster can hold and still run Ray Data's small tasks, for which a CPU is left; at least one."""
-    engine = section.engine
-    by_cpu = (session.num_cpus - 1.0) / section.cpus_per_engine
-    num_gpus = engine.tensor_parallel * engine.pipeline_parallel
-    by_gpu = session.num_gpus / num_gpus if session.device == "gpu" else by_cpu
+    """Engines that the connected cluster can hold."""
+    return engines_that_fit(section, session.device, num_cpus=session.num_cpus, num_gpus=session.num_gpus)
+
+
+def engines_that_fit(section: ServeSection, device: Device, *, num_cpus: float, num_gpus: float) -> int:
+    """Engines that a cluster can hold and still run Ray Data's small tasks, for which a CPU is left; at least one."""
+    by_cpu = (num_cpus - 1.0) / section.cpus_per_engine
+    per_engine = section.engine.tensor_parallel * section.engine.pipeline_parallel
+    by_gpu = num_gpus / per_engine if device == "gpu" else by_cpu
     return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
 
 

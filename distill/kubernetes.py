@@ -14,15 +14,13 @@ from rich.console import Console
 from cluster.kuberay.config import KubernetesConfig
 from cluster.kuberay.manifest import FILES, Environment, config_map, ray_cluster, ray_job, ray_service, to_file
 from distill.config import Recipe
-from distill.config_sources import FileSource
-from distill.config_teachers import DatasetTeacher, EndpointTeacher
+from distill.config_teachers import EndpointTeacher
 from distill.errors import ConfigError, InputError, Problem
 from distill.kubernetes_pods import job_groups, service_group
 from distill.recipe import apply_override, parse_recipe
 from distill.run_dir import RunDir
 from distill.schema import content_hash
-from distill.stages import benchmark_configs
-from distill.submit import RECIPE, refuse_unreachable
+from distill.submit import RECIPE, input_files, refuse_unreachable
 from serve.config import Endpoint
 from serve.keys import KEYS_VARIABLE
 from serve.proxy import ENVIRONMENT
@@ -52,7 +50,7 @@ def job_file(recipe: Recipe, run_dir: RunDir) -> str:
     """ConfigMap and RayJob of a run."""
     config = kubernetes_config(recipe)
     refuse_unmounted(config, job_paths(recipe, run_dir))
-    uri = place(run_dir)
+    uri = run_dir.address
     name = object_name("run", recipe.name, content_hash(uri)[:8])
     environment = Environment(plain_variables(config), job_secrets(recipe, config, uri))
     cluster = ray_cluster(config, job_groups(recipe, config), environment, files=f"{name}-recipe")
@@ -84,8 +82,8 @@ def service_file(recipe: Recipe, run_dir: RunDir, endpoints: Sequence[Endpoint],
     """
     config = kubernetes_config(recipe)
     weights = [path for endpoint in endpoints for path in (endpoint.source, endpoint.adapter or "")]
-    refuse_unmounted(config, [place(run_dir), *weights])
-    uri = place(run_dir)
+    refuse_unmounted(config, [run_dir.address, *weights])
+    uri = run_dir.address
     secrets = {KEYS_VARIABLE: True} | s3_secrets(uri) | dict.fromkeys(config.secret_variables, True)
     environment = Environment(plain_variables(config), secrets)
     groups = [service_group(recipe, config, endpoints)]
@@ -148,21 +146,13 @@ def object_name(prefix: str, name: str, mark: str = "") -> str:
     return f"{prefix}-{told[: MAX_NAME - len(prefix) - 1 - len(end)].strip('-')}{end}"
 
 
-def place(run_dir: RunDir) -> str:
-    """A run directory as pods name it."""
-    return run_dir.root if run_dir.is_local else run_dir.uri
-
-
 # What pods can see
 
 
 def job_paths(recipe: Recipe, run_dir: RunDir) -> list[str]:
     """Where a run reads and writes: its directory, its data, and models that are nowhere but in a folder."""
-    imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
-    sources = [*recipe.prompts.sources, *imported, *(one.source for one in benchmark_configs(recipe).values())]
-    files = [source.path for source in sources if isinstance(source, FileSource)]
     folders = [model.sources for model in recipe.models.values() if all(one.startswith("/") for one in model.sources)]
-    return [place(run_dir), *files, *(source for sources in folders for source in sources)]
+    return [run_dir.address, *input_files(recipe), *(source for sources in folders for source in sources)]
 
 
 def refuse_unmounted(config: KubernetesConfig, paths: Iterable[str]) -> None:

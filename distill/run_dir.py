@@ -74,6 +74,11 @@ class RunDir:
             return self.before.path(*parts)
         return "/".join([self.root.rstrip("/"), *parts])
 
+    @property
+    def address(self) -> str:
+        """What opens it from any working folder: the absolute path of a local folder, else the URI."""
+        return self.root if self.is_local else self.uri
+
     def nested(self, *parts: str) -> "RunDir":
         """A run directory inside this one with stages of its own from `mix` on; what comes before is this one's."""
         return RunDir("/".join([self.uri.rstrip("/"), *parts]), before=self)

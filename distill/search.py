@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distill.config import Recipe
-from distill.config_mix import WeightedMix
+from distill.config_search import SearchConfig
 from distill.evaluate import evaluated_models
 from distill.evaluate_stage import score_models
 from distill.halving import Choice, choose, num_kept, steps_of_round, weight_grid
@@ -52,7 +52,7 @@ def search(current: Run) -> dict[str, dict[str, Any]]:
     number = 0
     while open_trials := {name: tried for name, tried in trials.items() if len(tried) > 1}:
         number += 1
-        records = _round(current, open_trials, number)
+        records = _round(current, config, open_trials, number)
         kept = {name: [open_trials[name][place] for place in record["kept"]] for name, record in records.items()}
         trials = {**trials, **kept}
         for name, record in records.items():
@@ -69,9 +69,9 @@ def _student(current: Run, arm: str) -> str:
     return (*mix.students, current.recipe.students[0].name)[0]
 
 
-def _round(current: Run, trials: Trials, number: int) -> dict[str, dict[str, Any]]:
+def _round(current: Run, config: SearchConfig, trials: Trials, number: int) -> dict[str, dict[str, Any]]:
     """Train and score every mix that is left; per arm what was found, kept for the next time."""
-    recipe = round_recipe(current.recipe, trials, number)
+    recipe = round_recipe(current.recipe, config, trials, number)
     inside = current.on(recipe, current.run_dir.nested(FOLDER, f"round-{number}"))
     key = content_hash(recipe.model_dump(mode="json"), [pool.fingerprint for pool in inside.pools])
     if inside.run_dir.is_complete(key):
@@ -86,16 +86,14 @@ def _round(current: Run, trials: Trials, number: int) -> dict[str, dict[str, Any
     inside.run_dir.write_manifest(train_stage(inside), "train")
     trained = evaluated_models(recipe, inside.models, inside.run_dir)[len(recipe.students) :]
     score_models(inside, trained, trained)
-    keep = current.recipe.search.keep if current.recipe.search else 0.5
-    arms = {name: _record(inside, name, mixes, number, keep) for name, mixes in trials.items()}
+    arms = {name: _record(inside, name, mixes, number, config.keep) for name, mixes in trials.items()}
     inside.run_dir.write_manifest(Manifest("search", key, finished_at=now(), details={"arms": arms}))
     return arms
 
 
-def round_recipe(recipe: Recipe, trials: Trials, number: int) -> Recipe:
+def round_recipe(recipe: Recipe, config: SearchConfig, trials: Trials, number: int) -> Recipe:
     """The small run of a round: the mixes in question, short trainings, the development set."""
-    config, arms = recipe.search, searched_arms(recipe)
-    assert config is not None
+    arms = searched_arms(recipe)
     mixes = [
         settled_mix(arms[name], weights, trial_name(name, weights))
         for name, tried in trials.items()
@@ -111,12 +109,9 @@ def round_recipe(recipe: Recipe, trials: Trials, number: int) -> Recipe:
         "train": recipe.train.model_copy(update=budget | {"seeds": config.seeds, "trackers": ()}),
         "evaluate": recipe.evaluate.model_copy(update=asked),
     }
-    taught = [student for student in recipe.students if any(_takes(mix, student.name) for mix in mixes)]
-    return recipe.model_copy(update=update | {"students": tuple(taught)})
-
-
-def _takes(mix: WeightedMix, student: str) -> bool:
-    return not mix.students or student in mix.students
+    inside = recipe.model_copy(update=update)
+    taught = [one for one in recipe.students if any(inside.takes(one.name, mix.name) for mix in mixes)]
+    return inside.model_copy(update={"students": tuple(taught)})
 
 
 def trial_name(arm: str, weights: Weights) -> str:

@@ -17,7 +17,7 @@ from distill.config import Recipe
 from distill.errors import InputError
 from distill.evaluate import Evaluated, evaluated_models, mode_name, same_weights, serve_config
 from distill.grading import GraderPool, grade_request
-from distill.kubernetes import kubernetes_config, place, refuse_unmounted, service_file, with_overrides
+from distill.kubernetes import kubernetes_config, refuse_unmounted, service_file, with_overrides
 from distill.launch import load_run_recipe, log_path, sample_problem
 from distill.models import load_tokenizer
 from distill.render import chat_messages, prompt_text, with_mode
@@ -103,7 +103,7 @@ def write_config(run_dir: RunDir, request: ServeRequest, target: Path) -> int:
 def write_manifest(run_dir: RunDir, request: ServeRequest, target: Path, overrides: Sequence[str]) -> int:
     """`distill serve --write-manifest`: the same as a RayService; run where the claim is mounted as pods have it."""
     recipe = with_overrides(load_run_recipe(run_dir), overrides)
-    refuse_unmounted(kubernetes_config(recipe), [place(run_dir)])
+    refuse_unmounted(kubernetes_config(recipe), [run_dir.address])
     with quiet(log_path(run_dir)) as console:
         endpoints, content = serve_file(recipe, run_dir, replace(request, host=EVERYWHERE), console)
         target.write_text(service_file(recipe, run_dir, endpoints, content), encoding="utf-8")
@@ -124,7 +124,7 @@ def serve_file(
         endpoints,
         config.model_copy(update={"host": request.host}),
         import_path=f"{__name__}:{from_config_file.__name__}",
-        run_dir=place(run_dir),
+        run_dir=run_dir.address,
     )
     return endpoints, content
 

@@ -46,12 +46,16 @@ def next_job(base: str, jobs: Iterable[tuple[str, str]]) -> tuple[str, bool]:
     return f"{base}-{max(numbers, default=0) + 1}", False
 
 
-def local_files(recipe: Recipe) -> list[str]:
-    """Input files that only this machine has: named relative to the recipe."""
+def input_files(recipe: Recipe) -> list[str]:
+    """The files that prompts, imported traces and benchmarks are read from, as the recipe names them."""
     imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
     benchmarks = [one.source for one in benchmark_configs(recipe).values()]
-    files = [one.path for one in [*recipe.prompts.sources, *imported, *benchmarks] if isinstance(one, FileSource)]
-    return [path for path in files if "://" not in path and not path.startswith("/")]
+    return [one.path for one in [*recipe.prompts.sources, *imported, *benchmarks] if isinstance(one, FileSource)]
+
+
+def local_files(recipe: Recipe) -> list[str]:
+    """Input files that only this machine has: named relative to the recipe."""
+    return [path for path in input_files(recipe) if "://" not in path and not path.startswith("/")]
 
 
 def refuse_unreachable(recipe: Recipe, run_dir: RunDir, told: str) -> None:

@@ -166,7 +166,7 @@ def node_facts(run_dir: RunDir) -> Iterator[NodeFacts]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     token = uuid.uuid4().hex
-    uri = run_dir.root if run_dir.is_local else run_dir.uri
+    uri = run_dir.address
     for node in ray.nodes():
         if not node["Alive"]:
             continue

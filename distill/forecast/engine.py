@@ -26,7 +26,7 @@ CPU_SEQUENCES = 64
 TEACHER_SEQUENCES = 128
 """vLLM's `max_num_seqs` for an engine that is no API server, which is how ray.data.llm starts it."""
 UNKNOWN_CPU = GpuKind("cpu", 0.0, 1e9, float("inf"))
-"""A CPU thread of nominal 10^9 FLOPs per second; what it does in truth is measured (`distill.forecast.calibrate`)."""
+"""A CPU thread of nominal 10^9 FLOPs per second; what it does in truth is measured (`distill.forecast.measured`)."""
 
 
 @dataclass(frozen=True)

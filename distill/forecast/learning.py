@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cluster.schedule import best_order, simulate
 from distill.config import Recipe
-from distill.evaluate import asked
+from distill.evaluate import asked, engines_that_fit
 from distill.forecast.engine import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
 from distill.forecast.workload import Workload
 from distill.layout import Device
@@ -137,12 +137,9 @@ def served_engines(recipe: Recipe) -> list[ServedEngine]:
 
 
 def engines_at_once(recipe: Recipe, machines: Machines) -> int:
-    """As `distill.evaluate` counts them: a CPU is left for small tasks."""
-    section = recipe.serve
-    per_engine = section.engine.tensor_parallel * section.engine.pipeline_parallel
-    by_cpu = (sum(node.cpus for node in machines.nodes) - 1.0) / section.cpus_per_engine
-    by_gpu = sum(node.gpus for node in machines.nodes) / per_engine if machines.device == "gpu" else by_cpu
-    return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
+    """Engines that are up together."""
+    cpus, gpus = sum(node.cpus for node in machines.nodes), sum(node.gpus for node in machines.nodes)
+    return engines_that_fit(recipe.serve, machines.device, num_cpus=cpus, num_gpus=gpus)
 
 
 def requests_per_model(recipe: Recipe, problems: Mapping[str, float]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distill.config import Recipe
 from distill.config_teachers import EndpointTeacher
-from distill.forecast.generating import Writing, endpoint_s, engine_groups, writing
+from distill.forecast.generating import Group, Writing, endpoint_s, engine_groups, writing
 from distill.forecast.learning import Evaluation, Pace, Training, evaluation, requests_per_model, training
 from distill.forecast.workload import Known, Workload
 from distill.model_shape import ModelShape
@@ -178,23 +178,19 @@ def _generate(inputs: Inputs) -> StageForecast:
     start_s = measured.generate_start_s
     start_s = RAY_START_S + inputs.recipe.forecast.engine_start_s if start_s is None else start_s
     seconds = found.num_jobs * start_s + max(asked_s, found.busy_s * factor)
-    note, engines = _engines_note(found, inputs), sum(found.engines.values())
+    note, engines = _engines_note(found, groups, machines), sum(found.engines.values())
     return StageForecast("generate", seconds, found.device_s * factor, tokens, note, engines)
 
 
-def _engines_note(found: Writing, inputs: Inputs) -> str:
+def _engines_note(found: Writing, groups: Sequence[Group], machines: Machines) -> str:
     """What the slowest teacher's engines wait for, and what would help."""
     rate, count = found.rates[found.slowest], found.engines[found.slowest]
-    if inputs.machines.device == "cpu":
+    if machines.device == "cpu":
         return f"{found.slowest}'s engine computes on the CPU"
-    idle = sum(node.gpus for node in inputs.machines.nodes) - _most_gpus(found, inputs)
+    taken = max(found.engines[group.name] * group.num_devices for group in groups)
+    idle = sum(node.gpus for node in machines.nodes) - taken
     note = f"{found.slowest}: {rate.bound} of {count} engines with {rate.batch:,.0f} sequences each ({rate.limit})"
     return note + (f"; {idle:g} GPUs stay idle: raise its replicas" if idle >= 1 else "")
-
-
-def _most_gpus(found: Writing, inputs: Inputs) -> float:
-    groups = engine_groups(inputs.recipe, inputs.work.pools, inputs.shapes)
-    return max(found.engines[group.name] * group.num_devices for group in groups)
 
 
 def _train(inputs: Inputs) -> StageForecast:

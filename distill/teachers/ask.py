@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from distill.config import VerifyConfig
 from distill.config_teachers import AskedTeacher, GenerateConfig
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
@@ -129,6 +131,11 @@ class Asker:
             self.batches.discard(batch)
             self._report()
         return [encode_states(state) for state in states]
+
+    async def answer_table(self, batch: pa.Table) -> pa.Table:
+        """The same for a table of `PromptRow`s: its rows with their new states."""
+        states = await self.answer(batch.to_pylist())
+        return batch.set_column(batch.schema.get_field_index("states"), "states", pa.array(states, pa.string()))
 
     async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
         """Ask one prompt until nothing more is wanted of it."""

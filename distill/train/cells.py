@@ -157,7 +157,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         cell=work.cell.name,
         key=work.key,
         # Ray Train changes the workers' folder, so local paths must be absolute.
-        run_uri=run_dir.root if run_dir.is_local else run_dir.uri,
+        run_uri=run_dir.address,
         model_path=os.path.abspath(work.model_path),
         shards=work.shards,
         early_shards=work.early_shards,

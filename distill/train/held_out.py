@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
-from distill.render import IGNORED
-from distill.train.batches import TrainRow, flatten, micro_batches
+from distill.train.batches import TrainRow, micro_batches
+from distill.train.loss import row_tensors
 from distill.train.process import rank
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
-
-
-def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
-    """Rows laid end to end, as the loss takes them: tensors of [1, tokens], and the rows' lengths.
-
-    A worker without rows of its own still takes part: with two tokens that are not learnt.
-    """
-    idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
-    taken = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
-    columns = {**flatten(rows or [idle])._asdict(), "pools": taken}
-    lengths = columns.pop("row_lengths")
-    tensors = {name: torch.tensor([values], device=device) for name, values in columns.items()}
-    return {**tensors, "row_lengths": lengths}
 
 
 def held_out_loss(

@@ -36,7 +36,8 @@ from distill.train.budget import budget_rows, early_steps, num_steps, train_flop
 from distill.train.checkpoint import STATE, Checkpoints, reading
 from distill.train.device import memory_gib, mfu, peak_flops
 from distill.train.engine import CellJob, build_engine, build_loss
-from distill.train.held_out import held_out_loss, row_tensors
+from distill.train.held_out import held_out_loss
+from distill.train.loss import row_tensors
 from distill.train.metrics import MetricsLog, StepMetrics
 from distill.train.process import Clock, own_log, peak_rss_gib, prepare_process, rank, say
 from distill.train.rows import Rows, load_rows

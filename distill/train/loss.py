@@ -8,6 +8,7 @@ cross-entropy, arXiv 2410.10989, in plain torch).
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from distill.layout import LOGIT_BYTES
 from distill.render import IGNORED
+from distill.train.batches import TrainRow, flatten
 from distill.train.lean import make_plain
 
 if TYPE_CHECKING:
@@ -165,3 +167,16 @@ class ResponseLoss(torch.nn.Module):
         vars(self.model.get_output_embeddings()).pop("forward", None)
         make_plain(self.model)
         return self.model
+
+
+def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
+    """Rows laid end to end, as the loss takes them: tensors of [1, tokens], and the rows' lengths.
+
+    A worker without rows of its own still takes part: with two tokens that are not learnt.
+    """
+    idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
+    taken = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
+    columns = {**flatten(rows or [idle])._asdict(), "pools": taken}
+    lengths = columns.pop("row_lengths")
+    tensors = {name: torch.tensor([values], device=device) for name, values in columns.items()}
+    return {**tensors, "row_lengths": lengths}

@@ -58,7 +58,7 @@ def merge_cell(cell: Cell, current: Run) -> None:
     if run_dir.is_complete(key, "train", cell.name):
         return
     job = MergeJob(
-        run_uri=run_dir.root if run_dir.is_local else run_dir.uri,
+        run_uri=run_dir.address,
         cell=cell.name,
         parents=parents,
         base_path=str(Path(current.models[cell.student.model].path).absolute()),

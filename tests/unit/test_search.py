@@ -93,7 +93,8 @@ def test_only_the_student_of_the_search_is_trained_on_its_arm() -> None:
 def test_a_round_is_a_small_run_that_never_sees_the_reported_benchmarks() -> None:
     recipe = parse_recipe(raw())
     trials = {"auto": [{"long": 0.25, "short": 0.75}, {"long": 1.0, "short": 0.0}]}
-    inside = round_recipe(recipe, trials, 2)
+    assert recipe.search is not None
+    inside = round_recipe(recipe, recipe.search, trials, 2)
     assert [cell.name for cell in cells(inside)] == ["s@auto.25-75", "s@auto.100-0"]
     assert inside.evaluate.benchmarks == ("dev",) and inside.train.num_steps == 20
     assert trial_name("auto", trials["auto"][0]) == "auto.25-75"
