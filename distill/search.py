@@ -73,7 +73,7 @@ def _round(current: Run, config: SearchConfig, trials: Trials, number: int) -> d
     """Train and score every mix that is left; per arm what was found, kept for the next time."""
     recipe = round_recipe(current.recipe, config, trials, number)
     inside = current.on(recipe, current.run_dir.nested(FOLDER, f"round-{number}"))
-    key = content_hash(recipe.model_dump(mode="json"), [pool.fingerprint for pool in inside.pools])
+    key = content_hash(recipe.model_dump(mode="json"), [pool.fingerprint for pool in inside.pools], _traces(current))
     if inside.run_dir.is_complete(key):
         manifest = inside.run_dir.read_manifest()
         assert manifest is not None
@@ -89,6 +89,12 @@ def _round(current: Run, config: SearchConfig, trials: Trials, number: int) -> d
     arms = {name: _record(inside, name, mixes, number, config.keep) for name, mixes in trials.items()}
     inside.run_dir.write_manifest(Manifest("search", key, finished_at=now(), details={"arms": arms}))
     return arms
+
+
+def _traces(current: Run) -> str:
+    """What stands for the prompts and traces that the mixes are drawn from, edited input files included."""
+    verify = current.run_dir.read_manifest("verify")
+    return verify.key if verify else ""
 
 
 def round_recipe(recipe: Recipe, config: SearchConfig, trials: Trials, number: int) -> Recipe:

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,18 @@ def test_prometheus_reads_the_cells_values_from_the_node_while_they_train(
 ) -> None:
     cells = [line for line in seen if line.startswith("ray_distill_cell_step{")]
     assert any('run="searched"' in line and 'cell="tiny@auto.0-100"' in line for line in cells)
+
+
+def test_other_traces_are_searched_again_and_trained_cells_that_they_do_not_change_are_kept(
+    searched: tuple[Run, Manifest],
+) -> None:
+    current, manifest = searched
+    verify, inside = current.run_dir.read_manifest("verify"), current.run_dir.nested("search", "round-1")
+    cells, before = sorted(inside.local_path("train").glob("*/manifest.json")), inside.read_manifest()
+    assert verify is not None and before is not None and len(cells) == 3
+    trained = [path.stat().st_mtime_ns for path in cells]
+    current.run_dir.write_manifest(replace(verify, key="of other traces"), "verify")
+    again, after = search_and_mix(current), inside.read_manifest()
+    assert after is not None and after.key != before.key
+    assert again.details["search"] == manifest.details["search"]
+    assert [path.stat().st_mtime_ns for path in cells] == trained
