@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.session import Device
+from cluster.session import Device, of_kind
 
 
 def engine_arguments(
@@ -57,10 +57,10 @@ def lone_worker_environment(device: Device, num_workers: int) -> dict[str, str]:
 
 
 def engine_bundles(
-    device: Device, num_workers: int = 1, *, num_cpus: float = 1.0, num_gpus: float = 1.0
+    device: Device, num_workers: int = 1, *, num_cpus: float = 1.0, num_gpus: float = 1.0, gpu: str = ""
 ) -> dict[str, Any]:
-    """Placement of one engine: a bundle per worker, as ray.data.llm and ray.serve.llm take it."""
-    bundle = {"CPU": num_cpus} | ({"GPU": num_gpus} if device == "gpu" else {})
+    """Placement of one engine: a bundle per worker, as ray.data.llm and ray.serve.llm take it. `gpu`: its kind."""
+    bundle = {"CPU": num_cpus} | ({"GPU": num_gpus} | of_kind(gpu) if device == "gpu" else {})
     return {"bundles": [bundle] * num_workers, "strategy": "PACK"}
 
 

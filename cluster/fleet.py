@@ -16,13 +16,28 @@ class Resources(NamedTuple):
     gpus: float = 0.0
     memory_gb: float = 0.0
     """Main memory, GiB. Of GPU workers 0: their own memory is the device's, which nobody shares."""
+    gpu: str = ""
+    """Kind of its GPUs as Ray names it, for example `H100`, several with a comma; of a worker the one kind that it must
+    have. Empty: any."""
 
     def holds(self, other: "Resources") -> bool:
         """Whether the other fits into this one."""
-        return self.cpus >= other.cpus and self.gpus >= other.gpus and self.memory_gb >= other.memory_gb
+        fits = self.cpus >= other.cpus and self.gpus >= other.gpus and self.memory_gb >= other.memory_gb
+        return fits and self.is_of_kind(other.gpu)
+
+    @property
+    def amounts(self) -> tuple[float, float, float]:
+        """CPUs, GPUs, memory."""
+        return self.cpus, self.gpus, self.memory_gb
+
+    def is_of_kind(self, gpu: str) -> bool:
+        """Whether a worker that must have this kind of GPU may be here."""
+        return not gpu or gpu in self.gpu.split(", ")
 
     def slots_for(self, worker: "Resources") -> int:
         """How many such workers fit."""
+        if not self.is_of_kind(worker.gpu):
+            return 0
         pairs = ((self.cpus, worker.cpus), (self.gpus, worker.gpus), (self.memory_gb, worker.memory_gb))
         # What was taken and given back in fractions must still hold what it held before.
         return int(min(((have + 1e-6) // need for have, need in pairs if need), default=0))
@@ -33,11 +48,12 @@ class Resources(NamedTuple):
             self.cpus - num_workers * worker.cpus,
             self.gpus - num_workers * worker.gpus,
             self.memory_gb - num_workers * worker.memory_gb,
+            self.gpu,
         )
 
     def __str__(self) -> str:
         parts = [f"{self.cpus:g} CPU"]
-        parts += [f"{self.gpus:g} GPU"] if self.gpus else []
+        parts += [f"{self.gpus:g} GPU {self.gpu}".rstrip()] if self.gpus else []
         parts += [f"{self.memory_gb:.1f} GiB"] if self.memory_gb else []
         return " + ".join(parts)
 

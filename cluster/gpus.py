@@ -25,6 +25,11 @@ class GpuKind(NamedTuple):
     """List price. None: none was found that can be cited."""
     price_source: str = ""
 
+    @property
+    def ray_name(self) -> str:
+        """What Ray calls it by itself, whatever its memory and slot: `H100`, `A100`."""
+        return self.name.partition("-")[0].upper()
+
 
 LAMBDA = "Lambda, 8 GPUs, lambda.ai/instances, read 2026-09-20"
 HYPERSTACK = "Hyperstack, hyperstack.cloud/gpu-pricing, read 2026-08-26"

@@ -131,10 +131,11 @@ def lower_bound(
     for worker in {job.worker for job, _ in work}:
         slots = sum(node.slots_for(worker) for node in nodes)
         bounds.append(_size_bounds([(job.num_workers, cost) for job, cost in work if job.worker.holds(worker)], slots))
-    for number in range(len(Resources._fields)):
-        capacities = {node[number] for node in nodes}
+    for number in range(len(nodes[0].amounts) if nodes else 0):
+        capacities = {node.amounts[number] for node in nodes}
         if len(capacities) == 1 and (capacity := capacities.pop()):
-            bounds += _share_bounds([(job, cost, job.worker[number] / capacity) for job, cost in work], len(nodes))
+            shares = [(job, cost, job.worker.amounts[number] / capacity) for job, cost in work]
+            bounds += _share_bounds(shares, len(nodes))
     if max_parallel is not None:
         bounds.append(_machines_bound(sorted((cost for _, cost in work), reverse=True), max_parallel))
     return max(bounds, default=0.0)

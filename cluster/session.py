@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from cluster.fleet import Resources
+
 Device = Literal["cpu", "gpu"]
 
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
@@ -24,10 +26,25 @@ class Session:
     gpu_name: str = ""
     """What Ray calls the cluster's GPUs, for example `H100`; several kinds with a comma. Empty: none, or not known."""
 
+    def nodes(self) -> tuple[Resources, ...]:
+        """The live nodes now; groups that scale up later are not among them."""
+        from cluster.nodes import cluster_nodes
+
+        return cluster_nodes()
+
+
+KIND = "accelerator_type:"
+"""How Ray calls the resource by which a node says what its GPUs are: this, and `H100`. A node has 1 of it."""
+
 
 def gpu_name(resources: Mapping[str, float]) -> str:
-    """The kinds of GPU among a cluster's resources."""
-    return ", ".join(sorted(name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")))
+    """The kinds of GPU among the resources of a node or of a cluster."""
+    return ", ".join(sorted(name.removeprefix(KIND) for name in resources if name.startswith(KIND)))
+
+
+def of_kind(gpu: str) -> dict[str, float]:
+    """What a worker asks for beside its GPU where it must be of a kind; nothing where any will do."""
+    return {f"{KIND}{gpu}": 0.001} if gpu else {}
 
 
 def resolve_device(wanted: Literal["auto", "cpu", "gpu"], num_gpus: float) -> Device:
@@ -45,6 +62,8 @@ def resolve_device(wanted: Literal["auto", "cpu", "gpu"], num_gpus: float) -> De
 def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]:
     """Join the cluster named by `RAY_ADDRESS` (set inside a Ray job) or start a local one for the time of the block.
 
+    A cluster that somebody runs on this machine is joined where `RAY_ADDRESS=auto` says so, not because it is there.
+
     Raises:
         ValueError: GPUs are asked for and the cluster has none.
     """
@@ -59,6 +78,7 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
         context = ray.init(log_to_driver=False, ignore_reinit_error=True)
     else:
         context = ray.init(
+            address="local",
             log_to_driver=False,
             include_dashboard=False,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,

@@ -12,7 +12,7 @@ from cluster.kuberay.config import KubernetesConfig
 from distill.config_forecast import ForecastConfig
 from distill.config_mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config_search import SearchConfig
-from distill.config_section import Name, Section, Share
+from distill.config_section import GpuName, Name, Section, Share
 from distill.config_sources import PromptSource
 from distill.config_teachers import ChatFormat, EngineConfig, GenerateConfig, GreedySampling, TeacherConfig
 from serve.limits import Limits
@@ -117,6 +117,8 @@ Tune = Annotated[LoraTune | FullTune, Field(discriminator="kind")]
 class StudentConfig(Section):
     """A model that is trained."""
 
+    ADDED_LATER = ("gpu",)
+
     name: Name
     model: str
     """A key of `[models]`."""
@@ -138,6 +140,8 @@ class StudentConfig(Section):
     `num_workers`."""
     priority: int = Field(default=0, ge=-100, le=100)
     """Cells of a student with a higher one start first and are not delayed by others."""
+    gpu: GpuName = ""
+    """Kind of GPU that its workers must have, as Ray names it, for example `H100`. Not read on CPUs. Absent: any."""
 
 
 class TrainConfig(Section):
@@ -252,9 +256,13 @@ class EvaluateConfig(Section):
 class ServeSection(Section):
     """The students' endpoint (evaluation and `distill serve`)."""
 
+    ADDED_LATER = ("gpu",)
+
     engine: EngineConfig = EngineConfig()
     cpus_per_engine: float = Field(default=1.0, gt=0)
     """Logical CPUs an engine reserves."""
+    gpu: GpuName = ""
+    """Kind of GPU that engines must have, as Ray names it, for example `L4`. Not read on CPUs. Absent: any."""
     max_engines: int = Field(default=8, ge=1)
     """Engines up at once; evaluation takes the students in groups that fit."""
     min_replicas: int = Field(default=1, ge=0)

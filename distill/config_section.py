@@ -5,6 +5,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+GpuName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$", max_length=40)]
+"""A kind of GPU as Ray names it: `H100`, `A100-80G`, `L4`. Empty: any."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from distill.config_section import Name, Section
+from distill.config_section import GpuName, Name, Section
 from distill.config_sources import DataSource
 from distill.schema import Style
 
@@ -88,12 +88,16 @@ class AskedTeacher(Section):
 class VllmTeacher(AskedTeacher):
     """A model that this cluster runs."""
 
+    ADDED_LATER = ("gpu",)
+
     kind: Literal["vllm"] = "vllm"
     model: str
     """A key of `[models]`."""
     engine: EngineConfig = EngineConfig()
     replicas: tuple[int, int] = (1, 1)
     """Fewest and most engines of this model. Teachers with the same model and engine share them."""
+    gpu: GpuName = ""
+    """Kind of GPU that its engines must have, as Ray names it, for example `H100`. Not read on CPUs. Absent: any."""
 
 
 class EndpointTeacher(AskedTeacher):

@@ -236,6 +236,7 @@ def serve_config(section: ServeSection, device: Device, **address: Any) -> Serve
     return ServeConfig(
         device=device,
         engine_cpus=section.cpus_per_engine,
+        gpu=section.gpu,
         kv_cache_gib=engine.kv_cache_gb,
         max_model_len=engine.max_model_len,
         engine_kwargs=parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel) | engine.kwargs,

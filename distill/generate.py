@@ -89,7 +89,7 @@ def generate_stage(current: Run, meanwhile: Meanwhile = _nothing) -> Manifest:
     survey = survey_prompts(current.run_dir, current.pools, plan, names)
     counts: Counter[str] = Counter()
     if survey.num_open and not is_enough(current, survey):
-        for job in plan_jobs([engine_need(current, group[0]) for group in asked], free_resources(current)):
+        for job in plan_jobs([engine_need(current, group[0]) for group in asked], current.session.nodes()):
             counts += ask_teachers(current, [asked[position] for position in job], plan, meanwhile)
         survey = survey_prompts(current.run_dir, current.pools, plan, names)
     for pool in current.pools:
@@ -155,11 +155,6 @@ def engine_need(current: Run, pool: Pool) -> Resources:
     from distill.teachers.vllm import engine_need as vllm_need
 
     return vllm_need(pool, current.session.device)
-
-
-def free_resources(current: Run) -> Resources:
-    """What the cluster offers now; groups that scale up later are found by a teacher's own replicas."""
-    return Resources(current.session.num_cpus, current.session.num_gpus)
 
 
 def ask_teachers(current: Run, groups: Sequence[Group], plan: AskPlan, meanwhile: Meanwhile) -> Counter[str]:

@@ -9,12 +9,12 @@ import psutil
 
 from cluster.fleet import Resources
 from cluster.gpus import GPU_KINDS, gpu_kind
+from cluster.nodes import GIB, cluster_nodes
 from cluster.session import resolve_device
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.layout import Device
 from distill.plan import Machines
-from distill.train.fleet import GIB, cluster_nodes
 
 CPUS_PER_GPU = 8
 """Of a cluster that is described by its GPUs alone."""
@@ -43,7 +43,8 @@ def described_machines(text: str) -> Machines:
         raise InputError(
             f"--cluster {text}: {told} is no kind of GPU that is known -> one of {known}, or its memory in GB"
         )
-    return Machines((node,) * count, "gpu", GPU_KINDS[told].memory_gib, GPU_KINDS[told])
+    kind = GPU_KINDS[told]
+    return Machines((node._replace(gpu=kind.ray_name),) * count, "gpu", kind.memory_gib, kind)
 
 
 def machines_here(recipe: Recipe) -> Machines:
@@ -67,7 +68,8 @@ def machines_here(recipe: Recipe) -> Machines:
     memory = min((torch.cuda.get_device_properties(number).total_memory for number in range(count)), default=0)
     kind = gpu_kind(torch.cuda.get_device_name(0)) if device == "gpu" else None
     total = psutil.virtual_memory().total / GIB
-    return Machines((Resources(max(2, os.cpu_count() or 2), count, total),), device, memory / GIB, kind)
+    node = Resources(max(2, os.cpu_count() or 2), count, total, kind.ray_name if kind else "")
+    return Machines((node,), device, memory / GIB, kind)
 
 
 def connected_machines(device: Device) -> Machines:

@@ -156,7 +156,7 @@ def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: i
     student = cell.student
     threads = threads_per_worker(student.num_workers, at_once, machines.nodes)
     memory = layout.memory_gib if machines.device == "cpu" else 0.0
-    worker = worker_resources(machines.device, threads)._replace(memory_gb=memory)
+    worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gb=memory)
     return Job(cell.name, worker, student.num_workers, cost / student.num_workers / threads, student.priority)
 
 

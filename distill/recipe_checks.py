@@ -129,7 +129,7 @@ def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> 
 def _same_teachers(teachers: Sequence[TeacherConfig]) -> Iterator[Problem]:
     """Two teachers that write the same traces would be one pool under two names."""
     first: dict[str, str] = {}
-    free = {"name", "num_samples", "num_correct", "usd_per_million_tokens", "replicas"}
+    free = {"name", "num_samples", "num_correct", "usd_per_million_tokens", "replicas", "gpu"}
     for teacher in teachers:
         other = first.setdefault(teacher.model_dump_json(exclude=free), teacher.name)
         if other != teacher.name:

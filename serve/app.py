@@ -125,7 +125,11 @@ def _replicas(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
 def _placement(config: ServeConfig) -> dict[str, Any]:
     parallel = [int(config.engine_kwargs.get(f"{kind}_parallel_size", 1)) for kind in ("tensor", "pipeline")]
     return engine_bundles(
-        config.device, parallel[0] * parallel[1], num_cpus=config.engine_cpus, num_gpus=config.engine_gpus
+        config.device,
+        parallel[0] * parallel[1],
+        num_cpus=config.engine_cpus,
+        num_gpus=config.engine_gpus,
+        gpu=config.gpu,
     )
 
 

@@ -94,6 +94,9 @@ class ServeConfig(BaseModel):
     engine_gpus: float = Field(1.0, gt=0)
     """GPUs that Ray sets aside per engine; not read when `device` is cpu."""
 
+    gpu: str = ""
+    """Kind of GPU, as Ray names it; empty for any. Not read when `device` is cpu."""
+
     cpu_threads: int | None = Field(None, ge=1)
     """Compute threads of one engine on CPU; none means all cores but one. Not read on a GPU."""
 

@@ -27,6 +27,8 @@ class Group:
     engine: EngineConfig
     shape: ModelShape
     replicas: tuple[int, int]
+    gpu: str = ""
+    """Kind of GPU that its engines must have. Empty: any."""
 
     @property
     def name(self) -> str:
@@ -59,14 +61,13 @@ def capacity(group: Group, machines: Machines) -> int:
     """Engines of a group that the machines hold when nothing else runs; on CPUs one a node, whose threads it takes."""
     if machines.device == "cpu":
         return len(machines.nodes)
-    return sum(int(node.gpus // group.num_devices) for node in machines.nodes)
+    return sum(int(node.gpus // group.num_devices) for node in machines.nodes if node.is_of_kind(group.gpu))
 
 
 def writing(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Recipe) -> Writing:
     """The time that all groups take, in jobs of those that are up together."""
     needs = [_need(group, machines) for group in groups]
-    free = Resources(sum(node.cpus for node in machines.nodes), sum(node.gpus for node in machines.nodes))
-    jobs = plan_jobs(needs, free)
+    jobs = plan_jobs(needs, machines.nodes)
     parts = [_job([groups[place] for place in job], work, machines, recipe) for job in jobs]
     taken = {name: seconds for part in parts for name, seconds in part.seconds.items()}
     return Writing(
@@ -81,7 +82,7 @@ def writing(groups: Sequence[Group], work: Workload, machines: Machines, recipe:
 
 def _need(group: Group, machines: Machines) -> Resources:
     workers = group.replicas[0] * group.num_devices
-    return Resources(cpus=workers, gpus=workers if machines.device == "gpu" else 0.0)
+    return Resources(workers, workers, gpu=group.gpu) if machines.device == "gpu" else Resources(workers)
 
 
 class _Part(NamedTuple):
@@ -186,5 +187,5 @@ def engine_groups(recipe: Recipe, pools: Sequence[PoolWork], shapes: Mapping[str
     for members in found.values():
         first = members[0].teacher
         assert isinstance(first, VllmTeacher)
-        groups.append(Group(tuple(members), first.engine, shapes[first.model], first.replicas))
+        groups.append(Group(tuple(members), first.engine, shapes[first.model], first.replicas, first.gpu))
     return groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from distill.config import Recipe
 from distill.config_teachers import EngineConfig, VllmTeacher
@@ -18,11 +19,26 @@ def unplaceable(recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Mach
     for teacher in recipe.teachers:
         if isinstance(teacher, VllmTeacher):
             where, shape = f"teachers[{teacher.name}]", shapes[teacher.model]
-            problems += list(_engine_problems(where, teacher.engine, shape, machines, on_one_node=True))
-            problems += list(_too_many(where, teacher, machines)) if not problems else []
-    for model in sorted({student.model for student in recipe.students}):
-        problems += list(_serving_problems(recipe, shapes[model], machines))
+            mine, missing = _of_kind(where, teacher.gpu, machines)
+            problems += missing or list(_engine_problems(where, teacher.engine, shape, mine, on_one_node=True))
+            problems += list(_too_many(where, teacher, mine)) if not problems else []
+    mine, missing = _of_kind("serve", recipe.serve.gpu, machines)
+    problems += missing
+    for model in sorted({student.model for student in recipe.students} if not missing else ()):
+        problems += list(_serving_problems(recipe, shapes[model], mine))
+    for student in recipe.students:
+        problems += _of_kind(f"students[{student.name}]", student.gpu, machines)[1]
     return list(dict.fromkeys(problems))
+
+
+def _of_kind(where: str, gpu: str, machines: Machines) -> tuple[Machines, list[Problem]]:
+    """The nodes whose GPUs are of a kind; a problem where there is none."""
+    nodes = tuple(node for node in machines.nodes if node.is_of_kind(gpu) or machines.device == "cpu")
+    if nodes:
+        return replace(machines, nodes=nodes), []
+    found = ", ".join(sorted({node.gpu or "GPUs of no known kind" for node in machines.nodes})) or "no node"
+    what = f'gpu = "{gpu}": no node has one; the cluster has {found}'
+    return machines, [Problem(where, what, "name a kind that it has, add a node group of that kind, or leave gpu out")]
 
 
 def _engine_problems(

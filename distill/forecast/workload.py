@@ -107,7 +107,7 @@ class Workload:
 def engine_key(teacher: TeacherConfig) -> str:
     """Equal for teachers that one engine fills."""
     if isinstance(teacher, VllmTeacher):
-        return f"{teacher.model} {teacher.engine.model_dump_json()} {teacher.replicas}"
+        return f"{teacher.model} {teacher.engine.model_dump_json()} {teacher.replicas} {teacher.gpu}"
     return f"alone {teacher.name}"
 
 

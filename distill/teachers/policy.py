@@ -143,20 +143,27 @@ def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
     return Stopped(solved, lost)
 
 
-def plan_jobs(needs: Sequence[Resources], available: Resources) -> list[list[int]]:
+def plan_jobs(needs: Sequence[Resources], nodes: Sequence[Resources]) -> list[list[int]]:
     """Teachers (by position; what their first engines take) that are up together: consecutive ones that fit at once.
 
     All engines of a job fit at the same time with a CPU to spare for its small tasks, so no two can wait for each
     other. One that does not even fit alone is a job of its own, and fails by its deadline.
     """
     jobs: list[list[int]] = []
-    cpus = gpus = 0.0
     for position, need in enumerate(needs):
-        fits = cpus + need.cpus + 1.0 <= available.cpus and gpus + need.gpus <= available.gpus
-        if jobs and fits:
+        if jobs and fit_together([*(needs[other] for other in jobs[-1]), need], nodes):
             jobs[-1].append(position)
-            cpus, gpus = cpus + need.cpus, gpus + need.gpus
         else:
             jobs.append([position])
-            cpus, gpus = need.cpus, need.gpus
     return jobs
+
+
+def fit_together(needs: Sequence[Resources], nodes: Sequence[Resources]) -> bool:
+    """Whether the nodes have the GPUs, of every kind that is asked for and in all, and one CPU more than is needed."""
+    if sum(need.cpus for need in needs) + 1.0 > sum(node.cpus for node in nodes):
+        return False
+    return all(
+        sum(need.gpus for need in needs if kind in ("", need.gpu))
+        <= sum(node.gpus for node in nodes if node.is_of_kind(kind))
+        for kind in {"", *(need.gpu for need in needs)}
+    )

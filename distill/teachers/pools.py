@@ -99,7 +99,7 @@ def _price(pool: Pool) -> float:
 def _engine_key(pool: Pool) -> str:
     teacher = pool.teacher
     if isinstance(teacher, VllmTeacher):
-        return content_hash(pool.source, teacher.engine.model_dump(), teacher.replicas)
+        return content_hash(pool.source, teacher.engine.model_dump(), teacher.replicas, teacher.gpu)
     return content_hash(teacher.kind, teacher.name)
 
 

@@ -137,7 +137,8 @@ def engine_need(pool: Pool, device: Device) -> Resources:
     assert isinstance(pool.teacher, VllmTeacher)
     num_engines = pool.teacher.replicas[0]
     num_workers = _num_workers(pool.teacher.engine)
-    return Resources(cpus=num_engines * num_workers, gpus=num_engines * num_workers if device == "gpu" else 0.0)
+    count = num_engines * num_workers
+    return Resources(cpus=count, gpus=count, gpu=pool.teacher.gpu) if device == "gpu" else Resources(cpus=count)
 
 
 def _num_workers(engine: EngineConfig) -> int:
@@ -166,7 +167,7 @@ def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
             extra=_engine_extra(engine),
         ),
         runtime_env={"env_vars": environment},
-        placement_group_config=engine_bundles(device, num_workers),
+        placement_group_config=engine_bundles(device, num_workers, gpu=teacher.gpu),
         concurrency=teacher.replicas,
         batch_size=BATCH_ROWS,
         max_concurrent_batches=BATCHES_IN_FLIGHT,

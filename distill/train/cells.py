@@ -15,6 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from cluster.fleet import Resources
+from cluster.session import of_kind
 from distill.errors import StageError
 from distill.layout import Device, Layout, told_layout
 from distill.run_dir import Manifest, RunDir, now
@@ -180,7 +181,7 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
 
     from distill.train.loop import train_worker
 
-    worker = worker_resources(job.device, job.threads)
+    worker = worker_resources(job.device, job.threads, job.student.gpu)
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -188,7 +189,7 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
         scaling_config=ScalingConfig(
             num_workers=job.num_workers,
             use_gpu=job.device == "gpu",
-            resources_per_worker={"CPU": worker.cpus} | ({"GPU": worker.gpus} if worker.gpus else {}),
+            resources_per_worker=asked_of_ray(worker),
         ),
         run_config=RunConfig(
             name=job.cell,
@@ -199,9 +200,14 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
     )
 
 
-def worker_resources(device: Device, threads: int) -> Resources:
-    """What one training worker reserves."""
-    return Resources(cpus=1, gpus=1) if device == "gpu" else Resources(cpus=threads)
+def worker_resources(device: Device, threads: int, gpu: str = "") -> Resources:
+    """What one training worker reserves. `gpu`: kind of its GPU; empty for any."""
+    return Resources(cpus=1, gpus=1, gpu=gpu) if device == "gpu" else Resources(cpus=threads)
+
+
+def asked_of_ray(worker: Resources) -> dict[str, float]:
+    """The same in Ray's words, without memory: its node is chosen by the queue."""
+    return {"CPU": worker.cpus} | ({"GPU": worker.gpus} | of_kind(worker.gpu) if worker.gpus else {})
 
 
 def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:

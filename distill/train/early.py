@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.fleet import misfits
+from cluster.nodes import free_nodes
 from distill.errors import DistillError
 from distill.generate import are_settled
 from distill.metrics import publish, train_values
@@ -19,7 +20,7 @@ from distill.train.budget import early_steps
 from distill.train.cells import CellWork, cells
 from distill.train.checkpoint import Checkpoints
 from distill.train.early_rows import EARLY, early_part
-from distill.train.fleet import Progress, cell_jobs, free_nodes, train_all
+from distill.train.fleet import Progress, cell_jobs, train_all
 from distill.train.stage import cell_key, planned
 
 POLL_S = 5.0

@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from cluster.fleet import (
     Job,
     Placement,
@@ -32,6 +30,7 @@ from cluster.fleet import (
     misfits,
     place,
 )
+from cluster.nodes import cluster_nodes
 from cluster.schedule import best_order
 from distill.errors import DistillError, StageError
 from distill.layout import Device, Layout
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from distill.config import TrainConfig
 
 POLL_S = 1.0
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def cell_jobs(
         threads = threads_per_worker(work.settled_workers, at_once, nodes)
         has_memory = device == "cpu" and all(node.memory_gb for node in nodes)
         memory = work.settled_layout.memory_gib if has_memory else 0.0
-        worker = worker_resources(device, threads)._replace(memory_gb=memory)
+        worker = worker_resources(device, threads, work.cell.student.gpu)._replace(memory_gb=memory)
         cost = (_bytes(work, run_dir) if work.cost is None else work.cost) / work.settled_workers
         jobs.append(Job(work.cell.name, worker, work.settled_workers, cost, work.cell.student.priority))
     return jobs
@@ -294,31 +292,6 @@ def _in_background(call: Callable[[], Manifest]) -> Future[Manifest]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-def cluster_nodes() -> tuple[Resources, ...]:
-    """The live nodes of the connected cluster."""
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
-    return tuple(_node(node["Resources"], is_here=node["NodeID"] == here) for node in ray.nodes() if node["Alive"])
-
-
-def free_nodes() -> tuple[Resources, ...]:
-    """What is free of the live nodes now, whole CPUs: what others leave for cells to begin beside them."""
-    import ray
-    from ray._private.state import available_resources_per_node
-
-    here, free = ray.get_runtime_context().get_node_id(), available_resources_per_node()
-    nodes = (_node(left, is_here=node == here) for node, left in free.items())
-    return tuple(node._replace(cpus=float(int(node.cpus))) for node in nodes)
-
-
-def _node(total: dict[str, float], *, is_here: bool) -> Resources:
-    # What Ray calls memory is what was free when the node started; a cell may also use what has become free since.
-    told = total.get("memory", 0.0) + total.get("object_store_memory", 0.0)
-    memory = psutil.virtual_memory().total if is_here else told
-    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), memory_gb=memory / GIB)
 
 
 def _quicken_ray_train(num_nodes: int) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Sequence
 
+from cluster.engine import engine_bundles
 from cluster.fleet import (
     Job,
     Placement,
@@ -15,6 +16,7 @@ from cluster.fleet import (
 )
 from cluster.fleet import admit as admit_in_order
 from cluster.schedule import RULES, ordered
+from distill.train.cells import asked_of_ray, worker_resources
 
 NODE = Resources(cpus=8, gpus=4)
 
@@ -82,3 +84,20 @@ def test_cells_share_the_cpus_before_they_take_several_each() -> None:
     assert cpus_per_worker(1, num_jobs=1, num_cpus=2) == 2
     assert cpus_per_worker(2, num_jobs=2, num_cpus=16) == 4
     assert cpus_per_worker(4, num_jobs=2, num_cpus=2) == 1
+
+
+def test_a_worker_that_must_have_a_kind_of_gpu_is_placed_on_that_kind_only() -> None:
+    nodes = [Resources(8, 1, gpu="L4"), Resources(8, 4, gpu="H100"), Resources(8, 4)]
+    picky = Job("picky", Resources(cpus=1, gpus=1, gpu="H100"), num_workers=4)
+    assert place(picky, nodes) == Placement(picky, (1, 1, 1, 1))
+    assert place(picky._replace(num_workers=5), nodes) is None
+    assert place(gpu_job("any", 9), nodes) is not None
+    assert str(picky.worker) == "1 CPU + 1 GPU H100"
+
+
+def test_what_is_asked_of_ray_names_the_kind_on_gpus_only() -> None:
+    assert asked_of_ray(worker_resources("gpu", 1, "H100")) == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
+    assert asked_of_ray(worker_resources("gpu", 1)) == {"CPU": 1, "GPU": 1}
+    assert asked_of_ray(worker_resources("cpu", 2, "H100")) == {"CPU": 2}
+    assert engine_bundles("gpu", 2, gpu="L4")["bundles"] == [{"CPU": 1.0, "GPU": 1.0, "accelerator_type:L4": 0.001}] * 2
+    assert engine_bundles("cpu", gpu="L4")["bundles"] == [{"CPU": 1.0}]

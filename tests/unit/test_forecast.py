@@ -311,3 +311,13 @@ def test_limits_are_told_as_they_come_near() -> None:
     assert all(limit.share < 0.1 for limit in small)
     assert large[0].share > 1.0
     assert near(forecast_on("1x8xh100"), driver_gib=32.0) == []
+
+
+def test_a_kind_of_gpu_that_no_node_has_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r'teachers\[long\]: gpu = "L4": no node has one; the cluster has H100'):
+        forecast_on("2x8xh100", "teachers.long.gpu=L4")
+    with pytest.raises(ConfigError, match=r'serve: gpu = "L4"'):
+        forecast_on("2x8xh100", "serve.gpu=L4")
+    with pytest.raises(ConfigError, match=r"1 GPU L4 at once; the cluster .* holds 0"):
+        forecast_on("2x8xh100", "students.qwen2-5-0-5b.gpu=L4")
+    assert seconds(forecast_on("2x8xh100", "teachers.long.gpu=H100", "serve.gpu=H100", "teachers.short.gpu=H100")) > 0

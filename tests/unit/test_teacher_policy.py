@@ -114,16 +114,22 @@ def test_a_complete_prompt_is_asked_nothing_and_wanted_means_not_complete(first:
         assert next_samples(PLAN, states, BOTH) == []
 
 
+H100 = Resources(1, 1, gpu="H100")
+
+
 @pytest.mark.parametrize(
-    ("needs", "available", "jobs"),
+    ("needs", "nodes", "jobs"),
     [
-        ([Resources(1), Resources(1)], Resources(2), [[0], [1]]),
-        ([Resources(1), Resources(1)], Resources(4), [[0, 1]]),
-        ([Resources(1, 4), Resources(1, 4), Resources(1, 1)], Resources(64, 8), [[0, 1], [2]]),
-        ([Resources(1, 16)], Resources(8, 8), [[0]]),
+        ([Resources(1), Resources(1)], [Resources(2)], [[0], [1]]),
+        ([Resources(1), Resources(1)], [Resources(2), Resources(2)], [[0, 1]]),
+        ([Resources(1, 4), Resources(1, 4), Resources(1, 1)], [Resources(64, 8)], [[0, 1], [2]]),
+        ([Resources(1, 16)], [Resources(8, 8)], [[0]]),
+        ([H100, H100], [Resources(8, 1, gpu="H100"), Resources(8, 1, gpu="L4")], [[0], [1]]),
+        ([H100, Resources(1, 1, gpu="L4")], [Resources(8, 1, gpu="H100"), Resources(8, 1, gpu="L4")], [[0, 1]]),
+        ([H100, Resources(1, 2)], [Resources(8, 1, gpu="H100"), Resources(8, 1, gpu="L4")], [[0], [1]]),
     ],
 )
 def test_engines_that_are_up_together_always_fit_together(
-    needs: list[Resources], available: Resources, jobs: list[list[int]]
+    needs: list[Resources], nodes: list[Resources], jobs: list[list[int]]
 ) -> None:
-    assert plan_jobs(needs, available) == jobs
+    assert plan_jobs(needs, nodes) == jobs

@@ -1,0 +1,33 @@
+"""The nodes of the connected cluster as plans see them."""
+
+import psutil
+
+from cluster.fleet import Resources
+from cluster.session import gpu_name
+
+GIB = 2**30
+
+
+def cluster_nodes() -> tuple[Resources, ...]:
+    """The live nodes of the connected cluster."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return tuple(_node(node["Resources"], is_here=node["NodeID"] == here) for node in ray.nodes() if node["Alive"])
+
+
+def free_nodes() -> tuple[Resources, ...]:
+    """What is free of the live nodes now, whole CPUs: what others leave for cells to begin beside them."""
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    here, free = ray.get_runtime_context().get_node_id(), available_resources_per_node()
+    nodes = (_node(left, is_here=node == here) for node, left in free.items())
+    return tuple(node._replace(cpus=float(int(node.cpus))) for node in nodes)
+
+
+def _node(total: dict[str, float], *, is_here: bool) -> Resources:
+    # What Ray calls memory is what was free when the node started; a cell may also use what has become free since.
+    told = total.get("memory", 0.0) + total.get("object_store_memory", 0.0)
+    memory = psutil.virtual_memory().total if is_here else told
+    return Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), memory / GIB, gpu_name(total))

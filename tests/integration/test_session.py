@@ -1,0 +1,56 @@
+"""What a run connects to, and where its workers go: local clusters with nodes that only claim to have GPUs."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, placement_group_table
+
+from cluster.engine import engine_bundles
+from cluster.session import connect
+from distill.train.cells import asked_of_ray, worker_resources
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Iterator[Cluster]:
+    """A head without GPUs, a node with an L4 and one with two H100."""
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for kind, count in (("L4", 1), ("H100", 2)):
+        started.add_node(num_cpus=2, num_gpus=count, resources={f"accelerator_type:{kind}": 1})
+    yield started
+    started.shutdown()
+
+
+def test_a_run_starts_its_own_ray_beside_a_cluster_that_it_was_not_told_of(
+    mixed: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with connect("cpu") as session:
+        assert session.address != mixed.address
+        assert [node.gpus for node in session.nodes()] == [0]
+        assert session.num_cpus == max(2, os.cpu_count() or 2)
+
+
+def test_engines_and_cells_that_name_a_kind_of_gpu_are_placed_on_it(
+    mixed: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", mixed.address)
+    with connect("gpu") as session:
+        assert sorted((node.gpus, node.gpu) for node in session.nodes()) == [(0, ""), (1, "L4"), (2, "H100")]
+        kinds = {node["NodeID"]: kind for node in ray.nodes() for kind in ("L4", "H100") if _has(node, kind)}
+        bundle = asked_of_ray(worker_resources("gpu", 1, "H100"))
+        for asked in (engine_bundles("gpu", 2, gpu="H100"), {"bundles": [bundle] * 2}):
+            group = placement_group(**asked)
+            assert group.wait(30)
+            assert {kinds[node] for node in placement_group_table(group)["bundles_to_node_id"].values()} == {"H100"}
+            ray.util.remove_placement_group(group)
+        assert not placement_group(**engine_bundles("gpu", gpu="A100")).wait(2), "no node has one"
+
+
+def _has(node: dict[str, Any], kind: str) -> bool:
+    return f"accelerator_type:{kind}" in node["Resources"]
