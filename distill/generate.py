@@ -210,9 +210,12 @@ def describe(snapshot: Snapshot) -> str:
     if not snapshot.engines:
         return "engine is starting"
     counts = snapshot.counts
-    solved = [f"{name} +{number}" for name, number in sorted(counts.items()) if name.startswith("solved ")]
-    parts = [f"{counts.get('traces', 0)} traces", f"{counts.get('tokens', 0)} tokens", *solved]
-    return ", ".join([*parts, f"{counts['failed']} failed"] if counts.get("failed") else parts)
+    parts = [f"{counts.get('traces', 0)} traces", f"{counts.get('tokens', 0)} tokens"]
+    parts += [f"{name} +{number}" for name, number in sorted(counts.items()) if name.startswith("solved ")]
+    parts += [f"{counts['failed']} failed"] if counts.get("failed") else []
+    if snapshot.busy_engines < snapshot.engines:
+        parts += [f"{snapshot.busy_engines} of {snapshot.engines} engines at work"]
+    return ", ".join(parts)
 
 
 def spent_tokens(run_dir: RunDir, pools: Sequence[Pool]) -> dict[str, int]:
@@ -272,33 +275,43 @@ class Ended(NamedTuple):
 
 
 def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Callable[[Snapshot], None]) -> Counter[str]:
-    """Run a job in a thread; show its progress; stop waiting when no engine comes up by the deadline.
+    """Run a job in a thread; show its progress; stop waiting when no engine is heard of until the deadline.
 
     Raises:
-        StageError: the job failed, or no engine was ready in time. What is on disk stays.
+        StageError: the job failed, or no engine came up in time, or all were lost and none came back. What is on disk
+            stays.
     """
     import ray
 
     ends: Queue[Ended] = Queue()
     threading.Thread(target=_run_job, args=(work, ends), daemon=True).start()
-    started = time.monotonic()
     while True:
         try:
             ended = ends.get(timeout=POLL_S)
         except Empty:
             snapshot = ray.get(tally.snapshot.remote())
             show(snapshot)
-            if not snapshot.engines and time.monotonic() - started > deadline_s:
-                raise StageError(
-                    f"generate: no engine was ready after {deadline_s:g} s -> see the run's log for what it waits for "
-                    "(weights, GPUs that the cluster does not have); raise generate.startup_deadline_s if it is slow"
-                ) from None
+            if snapshot.silent_s > deadline_s:
+                raise StageError(_no_engine(snapshot, deadline_s)) from None
             continue
         snapshot = ray.get(tally.snapshot.remote())
         if ended.error is not None:
             raise StageError(_job_failure(ended.error, snapshot)) from ended.error
         show(snapshot)
         return Counter(snapshot.counts) + Counter({"busy_ms": round(1000 * snapshot.busy_s)})
+
+
+def _no_engine(snapshot: Snapshot, deadline_s: float) -> str:
+    if not snapshot.engines:
+        return (
+            f"generate: no engine was ready after {deadline_s:g} s -> see the run's log for what it waits for "
+            "(weights, GPUs that the cluster does not have); raise generate.startup_deadline_s if it is slow"
+        )
+    return (
+        f"generate: no engine was heard of for {deadline_s:g} s (generate.startup_deadline_s): their machines are gone "
+        f"and no others came -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; add machines, "
+        "then run the same command to continue"
+    )
 
 
 def _run_job(work: Callable[[], None], ends: "Queue[Ended]") -> None:

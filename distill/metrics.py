@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "distill_engines": ("Teachers' engines that are up", ()),
+    "distill_busy_engines": ("Of them those that have prompts to ask; far fewer than all of them is a tail", ()),
     "distill_traces": ("Traces written in this session", ()),
     "distill_correct_traces": ("Of them those that the verifier accepts", ()),
     "distill_failed_requests": ("Requests that were given up", ()),
@@ -45,6 +46,7 @@ def generate_values(snapshot: Snapshot, num_open: int, num_teachers: int) -> Ite
     """What the generate stage knows. `num_open`: prompts that were open when this session began."""
     counts = snapshot.counts
     yield Value("distill_engines", snapshot.engines)
+    yield Value("distill_busy_engines", snapshot.busy_engines)
     yield Value("distill_traces", counts.get("traces", 0))
     yield Value("distill_correct_traces", counts.get("correct", 0))
     yield Value("distill_failed_requests", counts.get("failed", 0))

@@ -7,6 +7,7 @@ between rounds leaves an engine idle.
 import asyncio
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from distill.teachers.verdicts import AsyncGrader
 
 REPORT_S = 1.0
 """An engine tells the tally of its progress this often, not trace by trace: one actor hears all engines of a run."""
+BEAT_S = 10.0
+"""An engine with work tells the tally that it lives this often, also where nothing has come out of it yet."""
 BACKOFF_S = 0.5
 """Wait before the second try of a request; it doubles with every further one."""
 
@@ -100,6 +103,8 @@ class Asker:
         self.job, self.write = job, write
         self.run_dir = RunDir(job.run_uri)
         self.pools = {pool.name: pool for pool in job.pools}
+        self.engine = uuid.uuid4().hex[:8]
+        """Tells this engine from the others of the run."""
         self.batches: set[str] = set()
         """Batches in work: what dies with the engine."""
         self.grader = AsyncGrader(GraderPool.of(job.verify))
@@ -113,6 +118,7 @@ class Asker:
         batch = batch_key(prompts, self.job.pools)
         starts, deaths = await self.job.tally.begin.remote(batch)
         self.batches.add(batch)
+        beats = asyncio.create_task(self._beat())
 
         async def is_ours() -> bool:
             return bool(await self.job.tally.is_newest.remote(batch, starts))
@@ -128,9 +134,20 @@ class Asker:
                     pairs = zip(prompts, states, strict=True)
                     states = list(await asyncio.gather(*(self._ask(prompt, state, shards) for prompt, state in pairs)))
         finally:
+            beats.cancel()
             self.batches.discard(batch)
             self._report()
+            self._hear()
         return [encode_states(state) for state in states]
+
+    async def _beat(self) -> None:
+        """Tell that this engine lives, until cancelled."""
+        while True:
+            self._hear()
+            await asyncio.sleep(BEAT_S)
+
+    def _hear(self) -> None:
+        self.job.tally.hear.remote(self.engine, len(self.batches))
 
     async def answer_table(self, batch: pa.Table) -> pa.Table:
         """The same for a table of `PromptRow`s: its rows with their new states."""

@@ -11,10 +11,15 @@ MAX_STARTS = 20
 """Times that a batch may start over for any reason (a node that goes, an engine that dies) before it is given up."""
 
 
+LOST_S = 60.0
+"""An engine with work that has not been heard of for so long is not counted as one at work, seconds."""
+
+
 class Snapshot(NamedTuple):
     """How far a run is."""
 
     engines: int
+    """Engines that came up and whose death was not told."""
     counts: dict[str, int]
     """prompts, traces, failed, correct, tokens, cached_tokens, prompt_tokens, and `solved POOL` for each pool."""
     complete: int
@@ -22,6 +27,10 @@ class Snapshot(NamedTuple):
     is_full: bool
     busy_s: float
     """From the first batch to the newest report, seconds: the engines' time without their start."""
+    busy_engines: int = 0
+    """Engines that have prompts to ask and were heard of within `LOST_S`."""
+    silent_s: float = 0.0
+    """Since any engine was heard of, seconds; before the first, since the beginning."""
 
 
 class Tally:
@@ -33,12 +42,20 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.engines = 0
         self._first_s = self._last_s = 0.0
+        self._heard_s = time.monotonic()
+        self._work: dict[str, tuple[float, int]] = {}
         self._starts: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
 
     def engine_ready(self) -> None:
         """An engine is up."""
         self.engines += 1
+        self._heard_s = time.monotonic()
+
+    def hear(self, engine: str, num_batches: int) -> None:
+        """An engine lives and has so many batches in work."""
+        self._heard_s = time.monotonic()
+        self._work[engine] = (self._heard_s, num_batches)
 
     def begin(self, batch: str) -> tuple[int, int]:
         """A batch starts: (how often it has started by now, how often its engine died under it)."""
@@ -50,8 +67,10 @@ class Tally:
         """Whether nobody has started the batch since: an engine whose host was cut off and given up may still run."""
         return self._starts[batch] == start
 
-    def engine_died(self, batches: list[str]) -> None:
+    def engine_died(self, engine: str, batches: list[str]) -> None:
         """The engine under these batches died; each of them may be what killed it."""
+        self.engines -= 1
+        self._work.pop(engine, None)
         self._deaths.update(batches)
 
     def add(self, counts: dict[str, int], complete: int) -> None:
@@ -74,7 +93,10 @@ class Tally:
 
     def snapshot(self) -> Snapshot:
         """How far the run is."""
-        return Snapshot(self.engines, dict(self.counts), self.complete, self.is_full(), self._busy_s())
+        now = time.monotonic()
+        busy = sum(num_batches > 0 and now - heard_s < LOST_S for heard_s, num_batches in self._work.values())
+        counts = dict(self.counts)
+        return Snapshot(self.engines, counts, self.complete, self.is_full(), self._busy_s(), busy, now - self._heard_s)
 
     def _busy_s(self) -> float:
         return max(0.0, self._last_s - self._first_s)

@@ -93,7 +93,8 @@ class TeacherEngine(vLLMEngineStageUDF):
         except VLLM_FATAL_ERRORS:
             # The engine's process is gone while this actor lives: Ray replaces an actor that exits so, and gives its
             # batches to another (exit_actor() would fail them instead).
-            ray.get(self.asker.job.tally.engine_died.remote(sorted(self.asker.batches)), timeout=10)
+            told = self.asker.job.tally.engine_died.remote(self.asker.engine, sorted(self.asker.batches))
+            ray.get(told, timeout=10)
             os._exit(1)
         except (ValueError, *VLLM_CLIENT_ERRORS) as error:
             raise Refused(str(error)) from error

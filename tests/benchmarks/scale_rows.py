@@ -65,13 +65,13 @@ class StubEngine:
         return Completion(text, "stop", prompt_tokens=24, completion_tokens=96, engine="stub")
 
 
-def stub_engines(num_engines: int, row_ms: float) -> Any:
+def stub_engines(num_engines: int, row_ms: float, engine: type[StubEngine] = StubEngine) -> Any:
     """What takes the place of `ask_vllm`."""
     from ray.data import ActorPoolStrategy
 
     def ask(prompts: Any, job: TeacherJob, device: str) -> Any:
         return prompts.map_batches(
-            StubEngine,
+            engine,
             fn_constructor_args=(job, row_ms),
             batch_size=teachers_vllm.BATCH_ROWS,
             batch_format="pyarrow",

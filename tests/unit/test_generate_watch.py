@@ -9,7 +9,7 @@ import pytest
 from distill import generate
 from distill.errors import StageError
 from distill.generate import watch
-from distill.teachers.tally import Snapshot, Tally
+from distill.teachers.tally import LOST_S, Snapshot, Tally
 
 
 class Handle:
@@ -38,11 +38,40 @@ def test_an_engine_that_does_not_come_up_ends_the_wait_at_its_deadline(tally: Ha
     assert time.monotonic() - started < 2
 
 
-def test_with_an_engine_up_the_deadline_is_over(tally: Handle) -> None:
+def test_while_an_engine_is_heard_of_nothing_is_given_up(tally: Handle) -> None:
     tally.tally.engine_ready()
     shown: list[Any] = []
-    counts = watch(lambda: time.sleep(0.3), tally, deadline_s=0.05, show=shown.append)
+
+    def hear(snapshot: Snapshot) -> None:
+        tally.tally.hear("a", 1)
+        shown.append(snapshot)
+
+    counts = watch(lambda: time.sleep(0.5), tally, deadline_s=0.2, show=hear)
     assert counts["busy_ms"] == 0 and len(shown) > 1
+
+
+def test_when_all_engines_are_gone_for_good_the_wait_ends_and_what_is_kept_is_told(tally: Handle) -> None:
+    tally.tally.engine_ready()
+    tally.tally.add({"traces": 7}, 0)
+    release = threading.Event()
+    with pytest.raises(StageError, match=r"no engine was heard of for 0\.2 s[\s\S]*7 traces .* on disk; add machines"):
+        watch(lambda: _wait(release), tally, deadline_s=0.2, show=lambda snapshot: None)
+    release.set()
+
+
+def test_engines_with_work_are_told_from_those_that_wait_died_or_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    tally = Tally(complete=0, enough_prompts=None, spent_tokens={})
+    for engine in "abcd":
+        tally.engine_ready()
+        tally.hear(engine, 3)
+    tally.hear("b", 0)
+    tally.engine_died("c", ["x"])
+    assert (tally.snapshot().engines, tally.snapshot().busy_engines) == (3, 2)
+    assert "2 of 3 engines at work" in generate.describe(tally.snapshot())
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + LOST_S + 1)
+    tally.hear("a", 3)
+    assert tally.snapshot().busy_engines == 1
 
 
 def test_a_job_that_fails_tells_its_cause_and_that_traces_are_kept(tally: Handle) -> None:

@@ -170,7 +170,7 @@ def test_a_batch_that_keeps_killing_engines_is_given_up_and_counted(tmp_path: Pa
     for _ in range(2):
         with pytest.raises(SystemExit):
             ask(work, deadly, rows)
-        handle.tally.engine_died(list(handle.tally._starts))
+        handle.tally.engine_died("gone", list(handle.tally._starts))
     states = ask(work, deadly, rows)
     assert states == [{"a": PoolState(frozenset({0}), 0)}]
     (lost,) = RunDir(str(tmp_path)).read_table("generate", "failed", row_type=Dropped).to_pylist()
