@@ -64,7 +64,9 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         macros=tuple(macros),
         comparisons=tuple(comparisons),
         detectable=tuple(limits),
-        benchmark_rows=tuple(benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()})),
+        benchmark_rows=tuple(
+            benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()}, source.commits)
+        ),
         sweeps=tuple(sweeps(recipe, lines, macros)),
         groups=tuple(group_scores(arms, problems)),
         costs=tuple(costs(recipe, comparisons, cells, traces)) if lines else (),

@@ -228,6 +228,8 @@ class Provenance:
 
     recipe_json: str
     models: tuple[ModelSource, ...]
+    commits: Mapping[str, str]
+    """`data set@revision` -> the commit of the hub that was read, where it is known."""
     code_versions: tuple[str, ...]
     written_at: str
     machine: Mapping[str, str]

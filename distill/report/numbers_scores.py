@@ -180,6 +180,8 @@ class BenchmarkRow:
     benchmark: str
     source: str
     revision: str
+    commit: str | None
+    """What was read of a data set of the hub, where that is known and is not the revision itself."""
     answer_kind: str
     num_published: int | None
     """Problems of the published split; None for a set of the recipe's own."""
