@@ -9,6 +9,7 @@ from distill.report.numbers_scores import (
     Comparison,
     Cost,
     Detectable,
+    GapChange,
     GroupScore,
     MacroScore,
     ModelScore,
@@ -288,6 +289,7 @@ class Report:
     arms: tuple[ArmScore, ...]
     macros: tuple[MacroScore, ...]
     comparisons: tuple[Comparison, ...]
+    gap_changes: tuple[GapChange, ...]
     detectable: tuple[Detectable, ...]
     benchmark_rows: tuple[BenchmarkRow, ...]
     sweeps: tuple[Sweep, ...]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from distill.config import Recipe
 from distill.report.compare import MACRO, blends
+from distill.report.gap_changes import GAPS
 from distill.report.numbers import CellRow
-from distill.report.numbers_scores import ArmScore, Comparison, Detectable, MacroScore, ModelScore
+from distill.report.numbers_scores import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore
 from distill.report.scores import expected_models
 from distill.statistics import Interval
 
@@ -114,8 +115,9 @@ def _signed(one: Comparison) -> str:
     return f"{points(one.difference)} points {bounds(one.interval)}"
 
 
-def findings(comparisons: Sequence[Comparison]) -> list[str]:
-    """How many arms gained, then for each student and benchmark what its mixes are worth against each other."""
+def findings(comparisons: Sequence[Comparison], changes: Sequence[GapChange]) -> list[str]:
+    """How many arms gained, how base students' gaps differ from their tuned ones', then for each student and benchmark
+    what its mixes are worth against each other."""
     gains = [one for one in comparisons if one.purpose == "gain"]
     rest = [one for one in comparisons if one.family == "mix"]
     keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
@@ -125,7 +127,34 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
         if len(said) > MAX_FINDINGS
         else []
     )
-    return [*([_gain_count(gains)] if gains else []), *said[:MAX_FINDINGS], *more]
+    changed = [_gap_change_words(changes)] if changes else []
+    return [*([_gain_count(gains)] if gains else []), *changed, *said[:MAX_FINDINGS], *more]
+
+
+def _gap_change_words(changes: Sequence[GapChange]) -> str:
+    """Base against instruct on the mean of the benchmarks, else on the first of them."""
+    benchmarks = [one.base.benchmark for one in changes]
+    where = MACRO if MACRO in benchmarks else benchmarks[0]
+    mine = [one for one in changes if one.base.benchmark == where]
+    said = [
+        f"{gap_name(one)} of `{one.base.student}` {points(one.base.difference)} points, of `{one.instruct.student}` "
+        f"{points(one.instruct.difference)}, apart {points(one.difference)} {bounds(one.interval)}, {shown_side(one)}"
+        for one in mine[:MAX_IN_LINE]
+    ]
+    more = f"; {len(mine) - len(said)} more below" if len(mine) > len(said) else ""
+    return f"Base against instruct on `{where}`: {'; '.join(said)}{more}."
+
+
+def gap_name(one: GapChange) -> str:
+    """`long gap` or `large gap`."""
+    return GAPS[one.base.purpose]
+
+
+def shown_side(one: GapChange) -> str:
+    """What is shown of a gap before and after instruction tuning."""
+    if not one.is_shown:
+        return "no difference shown"
+    return f"the base's is {'lower' if one.difference < 0 else 'higher'}"
 
 
 def _student_words(of_student: Sequence[Comparison]) -> str:
