@@ -58,7 +58,6 @@ def _environment() -> Environment:
         words.size,
         words.p_value,
         words.gap_name,
-        words.shown_side,
         search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}

@@ -9,7 +9,7 @@ from rich.text import Text
 from distill.report.numbers import FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.numbers_scores import ArmScore, GapChange, ModelScore
 from distill.report.searches import search_words
-from distill.report.words import MISSING, bounds, duration, gap_name, number, percent, points, shown_side
+from distill.report.words import MISSING, bounds, duration, gap_name, number, percent, points, shown
 
 
 def render_terminal(report: Report) -> RenderableType:
@@ -82,7 +82,7 @@ def gap_change_table(changes: Sequence[GapChange]) -> Table:
     for one in changes:
         names = (one.base.student, one.instruct.student, gap_name(one), one.base.benchmark)
         gaps = (f"{points(gap.difference)} {bounds(gap.interval)}" for gap in (one.base, one.instruct, one))
-        table.add_row(*map(Text, (*names, *gaps, shown_side(one))))
+        table.add_row(*map(Text, (*names, *gaps, shown(one))))
     return table
 
 

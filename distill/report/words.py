@@ -137,8 +137,9 @@ def _gap_change_words(changes: Sequence[GapChange]) -> str:
     where = MACRO if MACRO in benchmarks else benchmarks[0]
     mine = [one for one in changes if one.base.benchmark == where]
     said = [
-        f"{gap_name(one)} of `{one.base.student}` {points(one.base.difference)} points, of `{one.instruct.student}` "
-        f"{points(one.instruct.difference)}, apart {points(one.difference)} {bounds(one.interval)}, {shown_side(one)}"
+        f"{gap_name(one)} of `{one.base.student}` {points(one.base.difference)}, of `{one.instruct.student}` "
+        f"{points(one.instruct.difference)}, base minus instruct {points(one.difference)} points "
+        f"{bounds(one.interval)}, {shown(one)}"
         for one in mine[:MAX_IN_LINE]
     ]
     more = f"; {len(mine) - len(said)} more below" if len(mine) > len(said) else ""
@@ -150,11 +151,11 @@ def gap_name(one: GapChange) -> str:
     return GAPS[one.base.purpose]
 
 
-def shown_side(one: GapChange) -> str:
-    """What is shown of a gap before and after instruction tuning."""
-    if not one.is_shown:
-        return "no difference shown"
-    return f"the base's is {'lower' if one.difference < 0 else 'higher'}"
+def shown(one: Comparison | GapChange) -> str:
+    """`difference shown` or `no difference shown`; an interval without 0 and still nothing shown has its reason."""
+    if one.is_shown:
+        return "difference shown"
+    return "no difference shown" + ("" if one.interval.covers(0.0) else f" (corrected p = {p_value(one.p_adjusted)})")
 
 
 def _student_words(of_student: Sequence[Comparison]) -> str:
@@ -168,14 +169,9 @@ def _student_words(of_student: Sequence[Comparison]) -> str:
     for one in chosen[:MAX_IN_LINE]:
         first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
         middle = f"{first} against {second} {_signed(one)}"
-        said.append(f"{middle}, {'' if one.is_shown else 'no '}difference shown{_why_not(one)}")
+        said.append(f"{middle}, {shown(one)}")
     more = f"; {len(of_student) - len(said)} more below" if len(of_student) > len(said) else ""
     return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(said)}{more}."
-
-
-def _why_not(one: Comparison) -> str:
-    """An interval without 0 and still nothing shown needs its reason."""
-    return "" if one.is_shown or one.interval.covers(0.0) else f" (corrected p = {p_value(one.p_adjusted)})"
 
 
 def _gain_count(gains: Sequence[Comparison]) -> str:

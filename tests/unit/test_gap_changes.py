@@ -88,13 +88,15 @@ def test_page_terminal_and_json_say_the_same(report: Report, tmp_path: Path) -> 
     page, stream = render_page(report), io.StringIO()
     Console(file=stream, width=160).print(render_terminal(report))
     for text in (page, stream.getvalue()):
-        assert "Base against instruct" in text and "s is lower" in text
+        assert "Base against instruct" in text and "[−15" in text
     run_dir = RunDir(str(tmp_path))
     write_report(report, run_dir)
     (stored,) = json.loads(Path(run_dir.path("report", "report.json")).read_text())["gap_changes"]
     assert stored["difference"] == change.difference and stored["base"]["purpose"] == "gap"
     (line,) = [line for line in report.findings if line.startswith("Base against")]
-    assert "apart −10 [−15, −5], the base's is lower" in line
+    assert (
+        "long gap of `base` −20, of `instruct` −10, base minus instruct −10 points [−15, −5], difference shown" in line
+    )
 
 
 def test_several_seeds_and_benchmarks_have_a_mean_and_one_family(tmp_path: Path) -> None:
