@@ -2,16 +2,21 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from distill.config import Recipe
 from distill.report import Report, build_report, render_terminal, write_report
-from distill.report.compare import MACRO
+from distill.report.arms import build_arms
+from distill.report.compare import MACRO, compare
+from distill.report.gap_changes import gap_changes
 from distill.report.page import render_page
+from distill.report.scores import read_scores
 from distill.run_dir import RunDir
 from distill.schema import Prompt, Score, Verdict
 from distill.stages import stage_configs
@@ -34,14 +39,16 @@ def pair_recipe(**changes: Any) -> Recipe:
     return make_recipe(**{"students": students} | changes)
 
 
-def scored_run(folder: Path, recipe: Recipe, num_prompts: int) -> RunDir:
+def scored_run(
+    folder: Path, recipe: Recipe, num_prompts: int, solved: Mapping[str, Mapping[str, float]] = SOLVED
+) -> RunDir:
     """A run that was evaluated only; every seed of an arm solves the same problems."""
     run_dir = RunDir(str(folder))
     prompts = [make_prompt(number, 7000) for number in range(num_prompts)]
     several = len(recipe.train.seeds) > 1
     for benchmark in recipe.evaluate.benchmarks:
         run_dir.write_rows(prompts, Prompt, "prompts", "benchmarks", f"{benchmark}.parquet")
-        for student, mixes in SOLVED.items():
+        for student, mixes in solved.items():
             for mix, share in mixes.items():
                 cells = [f"{student}@{mix}@{seed}" if several else f"{student}@{mix}" for seed in recipe.train.seeds]
                 for model in cells if mix else [student]:
@@ -97,6 +104,19 @@ def test_page_terminal_and_json_say_the_same(report: Report, tmp_path: Path) -> 
     assert (
         "long gap of `base` −20, of `instruct` −10, base minus instruct −10 points [−15, −5], difference shown" in line
     )
+
+
+def test_the_large_gap_is_set_side_by_side_as_well(tmp_path: Path) -> None:
+    teachers = [{"name": name, "model": "smol-135m", "style": "short"} for name in ("large", "small")]
+    mixes = [{"name": f"only-{name}", "weights": {name: 1.0}} for name in ("small", "large")]
+    recipe = pair_recipe(teachers=teachers, mixes=mixes)
+    solved = {"base": {"only-large": 0.3, "only-small": 0.6}, "instruct": {"only-large": 0.5, "only-small": 0.5}}
+    arms = build_arms(recipe, read_scores(recipe, scored_run(tmp_path, recipe, 100, solved)))
+    rng = np.random.default_rng(0)
+    comparisons = compare(recipe, arms, {"large": 72_000, "small": 3_000}, rng)
+    (change,) = gap_changes(recipe, arms, comparisons, rng)
+    assert (change.base.purpose, change.base.first) == ("large_gap", "base@only-large")
+    assert change.difference == pytest.approx(-0.3) and change.is_shown
 
 
 def test_several_seeds_and_benchmarks_have_a_mean_and_one_family(tmp_path: Path) -> None:
