@@ -1,7 +1,8 @@
 """Benchmarks that recipes can name without defining them: one table of source, split, columns, answer kind, prompt,
 number of problems and revision.
 
-A revision is pinned where it is known for certain; `main` says that it is not, and so does the report. No prompt of
+Every revision is a commit that several public projects pin for the same set (no hub was reachable to ask here). A set
+that a recipe names without one is read at `main`, and the report says so with the commit that was read. No prompt of
 their own: students are asked as they were taught (`student_chat`). Any other set, in any language and with options to
 choose from, is a `[benchmarks.NAME]` with a source and its columns.
 """
@@ -44,9 +45,10 @@ DEFINITIONS: dict[str, Definition] = {
     ),
     "math": _defined(
         HubSource(
-            dataset="zwhe99/MATH",
+            dataset="DigitalLearningGmbH/MATH-lighteval",
             split="test",
-            columns=Columns(reference="expected_answer", subject="type"),
+            revision="0530c78699ea5e8eb5530600900e1f328b48acad",
+            columns=Columns(reference="solution", subject="type"),
             answer_kind=MATH,
         ),
         5000,
@@ -62,16 +64,39 @@ DEFINITIONS: dict[str, Definition] = {
         500,
     ),
     "amc23": _defined(
-        HubSource(dataset="math-ai/amc23", split="test", columns=Columns(problem="question"), answer_kind=NUMBER), 40
+        HubSource(
+            dataset="math-ai/amc23",
+            split="test",
+            revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
+            columns=Columns(problem="question"),
+            answer_kind=NUMBER,
+        ),
+        40,
     ),
     "aime24": _defined(
-        HubSource(dataset="math-ai/aime24", split="test", columns=Columns(reference="solution"), answer_kind=NUMBER), 30
+        HubSource(
+            dataset="math-ai/aime24",
+            split="test",
+            revision="83a7f387baaa524a8bda0022eac0541582297103",
+            columns=Columns(reference="solution"),
+            answer_kind=NUMBER,
+        ),
+        30,
     ),
-    "aime25": _defined(HubSource(dataset="math-ai/aime25", split="test", answer_kind=NUMBER), 30),
+    "aime25": _defined(
+        HubSource(
+            dataset="math-ai/aime25",
+            split="test",
+            revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
+            answer_kind=NUMBER,
+        ),
+        30,
+    ),
     "olympiadbench": _defined(
         HubSource(
             dataset="Hothan/OlympiadBench",
             subset="OE_TO_maths_en_COMP",
+            revision="91184b52131e7fc9455fef848035173aea8cc01a",
             columns=Columns(problem="question", reference="final_answer", subject="subfield", context="context"),
             answer_kind=MATH,
         ),
@@ -82,6 +107,7 @@ DEFINITIONS: dict[str, Definition] = {
         HubSource(
             dataset="ChilleD/SVAMP",
             split="test",
+            revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
             columns=Columns(problem="Question", reference="Answer", subject="Type", context="Body"),
             answer_kind=NUMBER,
         ),

@@ -117,11 +117,14 @@ Tune = Annotated[LoraTune | FullTune, Field(discriminator="kind")]
 class StudentConfig(Section):
     """A model that is trained."""
 
-    ADDED_LATER = ("gpu",)
+    ADDED_LATER = ("gpu", "base_of")
 
     name: Name
     model: str
     """A key of `[models]`."""
+    base_of: Name | None = None
+    """The student that was made from this one by instruction tuning: the report sets the gaps of the two side by side.
+    Absent: none is."""
     tune: Tune = FullTune()
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Rows of full length per forward pass and worker. Rows are laid end to end without padding, and shorter ones fill

@@ -20,6 +20,7 @@ from distill.errors import InputError
 from distill.schema import AnswerKind, Dropped, Prompt, content_hash, dropped, prompt_id
 
 STAGE = "prompts"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Loaded(NamedTuple):
@@ -27,6 +28,8 @@ class Loaded(NamedTuple):
 
     prompts: list[Prompt]
     drops: list[Dropped]
+    commits: Mapping[str, str] = {}
+    """`data set@revision` -> the commit of the hub that was read, where it is known."""
 
 
 class RawRow(NamedTuple):
@@ -35,6 +38,8 @@ class RawRow(NamedTuple):
     where: str
     row: Mapping[str, Any]
     error: str = ""
+    commit: str = ""
+    """Of the data set on the hub; empty where it is another source's or not known."""
 
 
 def load_prompts(
@@ -61,9 +66,12 @@ def load_prompts(
     """
     prompts: list[Prompt] = []
     drops: list[Dropped] = []
+    commits: dict[str, str] = {}
     seen: set[str] = set()
     for source in sources:
         for raw in read_source(source, base):
+            if isinstance(source, HubSource) and raw.commit:
+                commits[versioned(source)] = raw.commit
             prompt = to_prompt(raw, source, max_problem_chars)
             if isinstance(prompt, Prompt):
                 prompt = _check_identity(prompt, raw.where, seen, exclude or {})
@@ -72,7 +80,7 @@ def load_prompts(
                 prompts.append(prompt)
             else:
                 drops.append(prompt)
-    return choose(prompts, drops, num_prompts, seed)
+    return choose(prompts, drops, num_prompts, seed)._replace(commits=commits)
 
 
 def _check_identity(prompt: Prompt, where: str, seen: AbstractSet[str], exclude: Mapping[str, str]) -> Prompt | Dropped:
@@ -167,6 +175,11 @@ def source_name(source: PromptSource) -> str:
             return f"reasoning_gym/{source.task}"
 
 
+def versioned(source: HubSource) -> str:
+    """A data set of the hub with the revision that is asked for."""
+    return f"{source.dataset}@{source.revision}"
+
+
 def read_source(source: PromptSource, base: Path) -> Iterator[RawRow]:
     """All rows of a source, unreadable ones included.
 
@@ -226,8 +239,19 @@ def _read_hub(source: HubSource) -> Iterator[RawRow]:
         first = str(error).splitlines()[0][:300]
         remedy = "check the name, split and network, or download it and use kind = 'file'"
         raise InputError(f"prompts: the data set {source.dataset} cannot be read: {first} -> {remedy}") from error
+    commit = read_commit([file["filename"] for file in rows.cache_files])
     for number, row in enumerate(rows):
-        yield RawRow(f"{source.dataset}/{source.split}:{number}", row)
+        yield RawRow(f"{source.dataset}/{source.split}:{number}", row, commit=commit)
+
+
+def read_commit(files: Sequence[str]) -> str:
+    """The commit that a data set was read at, from where `datasets` keeps it; empty where that does not say.
+
+    Not what the hub says of the revision: offline, `datasets` takes the version it has, whatever was asked for.
+    """
+    folders = {Path(file).parent.name for file in files}
+    commit = folders.pop() if len(folders) == 1 else ""
+    return commit if COMMIT.fullmatch(commit) else ""
 
 
 def _read_gym(source: GymSource) -> Iterator[RawRow]:

@@ -16,10 +16,11 @@ from distill.stages import benchmark_configs
 
 
 class Benchmarks(NamedTuple):
-    """The benchmarks' problems by name, and the rows of theirs that cannot be used."""
+    """The benchmarks' problems by name, the rows of theirs that cannot be used, and the commits that were read."""
 
     prompts: dict[str, list[Prompt]]
     drops: list[Dropped]
+    commits: dict[str, str]
 
 
 def prompts_stage(current: Run) -> Manifest:
@@ -36,7 +37,7 @@ def prompts_stage(current: Run) -> Manifest:
         rows_in=len(loaded.prompts) + len(loaded.drops),
         rows_out=len(loaded.prompts),
         drops=reasons,
-        details={"benchmarks": sizes},
+        details={"benchmarks": sizes, "commits": {**loaded.commits, **benchmarks.commits}},
     )
 
 
@@ -48,6 +49,7 @@ def load_benchmarks(current: Run) -> Benchmarks:
     """
     prompts: dict[str, list[Prompt]] = {}
     drops: list[Dropped] = []
+    commits: dict[str, str] = {}
     for name, benchmark in benchmark_configs(current.recipe).items():
         limit, seed = current.recipe.prompts.max_problem_chars, current.recipe.seed
         loaded = read_benchmark(name, benchmark, current.base, max_problem_chars=limit, seed=seed)
@@ -56,7 +58,8 @@ def load_benchmarks(current: Run) -> Benchmarks:
         current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
         prompts[name] = loaded.prompts
         drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
-    return Benchmarks(prompts, drops)
+        commits |= loaded.commits
+    return Benchmarks(prompts, drops, commits)
 
 
 def without_reported(name: str, loaded: Loaded, reported: Mapping[str, Sequence[Prompt]]) -> Loaded:
@@ -110,4 +113,4 @@ def load_training(current: Run, benchmarks: dict[str, list[Prompt]]) -> Loaded:
     chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, current.recipe.seed)
     if not chosen.prompts:
         raise InputError(f"prompts: no usable row ({count_reasons(chosen.drops)}) -> correct prompts.sources")
-    return chosen
+    return chosen._replace(commits=loaded.commits)

@@ -64,6 +64,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *early_problems(_section(raw, "train"), mixes),
         *search_problems(raw, mixes, _names(raw.get("students"))),
         *(problem for student in students for problem in _layout_problems(student)),
+        *_base_problems(students, _names(raw.get("students"))),
         *_benchmark_problems(raw),
         *_template_problems(raw),
         *_leak_problems(raw),
@@ -237,6 +238,22 @@ def _layout_problems(student: StudentConfig) -> Iterator[Problem]:
         yield Problem(where, what, "raise max_workers or leave it out")
     if student.offload_optimizer and student.zero_stage == 0:
         yield Problem(where, "offload_optimizer needs ZeRO, and zero_stage is 0", "set zero_stage to 1, 2 or 3")
+
+
+def _base_problems(students: Sequence[StudentConfig], names: Sequence[str]) -> Iterator[Problem]:
+    """A base of no student, of itself, of another base, or of one that is trained from the very same weights."""
+    models = {student.name: student.model for student in students}
+    bases = {student.name: student.base_of for student in students if student.base_of}
+    for name, tuned in bases.items():
+        where, others = f"students[{name}].base_of", [other for other in names if other not in bases]
+        if tuned not in names:
+            yield Problem(where, f"no student is called {tuned!r}", one_of(tuned, others))
+        elif tuned in bases:
+            what = "names the student itself" if tuned == name else f"{tuned!r} is the base of {bases[tuned]!r}"
+            yield Problem(where, what, f"name a student that was instruction-tuned; {one_of(tuned, others)}")
+        elif models.get(tuned) == models[name]:
+            what = f"{tuned!r} is trained from the same model, {models[name]!r}"
+            yield Problem(where, what, "give one of them the model before, the other the one after tuning")
 
 
 def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -90,7 +90,7 @@ def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
             "serve.engine": dump["serve"]["engine"],
             **_templates(benchmarks),
         },
-        "report": {"name": recipe.name, "description": recipe.description},
+        "report": {"name": recipe.name, "description": recipe.description, **_bases(recipe)},
     }
 
 
@@ -103,6 +103,11 @@ def _search_config(recipe: Recipe, dump: Mapping[str, Any]) -> dict[str, Any]:
         "evaluate.sampling": dump["evaluate"]["sampling"],
         "serve.engine": dump["serve"]["engine"],
     }
+
+
+def _bases(recipe: Recipe) -> dict[str, Any]:
+    found = {student.name: student.base_of for student in recipe.students if student.base_of}
+    return {"base_of": found} if found else {}
 
 
 def _templates(benchmarks: Mapping[str, BenchmarkConfig]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ ALPHA = 0.05
 NUM_RESAMPLES = 4000
 NUM_FLIPS = 200_000
 RANDOM_SEEDS = "t test, seeds and problems random"
+SIGN_FLIPS = "sign-flip permutation over prompts"
+Pair = tuple[Shares, Shares]
+"""Two arms on the same prompts, the second taken from the first."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,36 @@ def macro_difference(first: Sequence[Shares], second: Sequence[Shares]) -> Diffe
     return random_difference(estimate(first, second), sum(_common_prompts(*pair)[0].shape[1] for pair in pairs))
 
 
-def random_difference(found: Estimate, num_prompts: int) -> Difference:
-    """A difference as an estimate, by Student's t."""
+def paired_change(first: Pair, second: Pair, rng: np.random.Generator) -> Difference:
+    """How much larger the difference of one pair of arms is than that of another, all on the same prompts.
+
+    One run each: paired bootstrap over prompts and sign flips. Several runs: t, with seeds and problems random.
+    """
+    arms = (*first, *second)
+    found = estimate(*([arm] for arm in arms))
+    common = _common_prompts(*arms)
+    if max(map(len, arms)) > 1:
+        return random_difference(found, common[0].shape[1], most=2.0)
+    per_prompt = (common[0] - common[1] - common[2] + common[3])[0]
+    return Difference(
+        estimate=found.value,
+        interval=_bootstrap_interval(per_prompt, rng, most=2.0),
+        p_value=sign_flip_p(per_prompt, rng),
+        test=SIGN_FLIPS,
+        num_prompts=len(per_prompt),
+        standard_error=found.error,
+        degrees=found.degrees,
+    )
+
+
+def macro_change(arms: Sequence[Sequence[Shares]]) -> Difference:
+    """As `macro_difference`, of how much larger the first two arms' difference is than that of the last two."""
+    num_prompts = sum(_common_prompts(*group)[0].shape[1] for group in zip(*arms, strict=True))
+    return random_difference(estimate(*arms), num_prompts, most=2.0)
+
+
+def random_difference(found: Estimate, num_prompts: int, *, most: float = 1.0) -> Difference:
+    """A difference as an estimate, by Student's t; `most` is the largest that there can be."""
     if found.error:
         reach = float(stats.t.ppf(1 - ALPHA / 2, found.degrees)) * found.error
         p_value = float(2 * stats.t.sf(abs(found.value) / found.error, found.degrees))
@@ -136,7 +167,7 @@ def random_difference(found: Estimate, num_prompts: int) -> Difference:
         p_value = mcnemar_p(num_prompts, 0) if found.value else 1.0
     return Difference(
         estimate=found.value,
-        interval=Interval(max(-1.0, found.value - reach), min(1.0, found.value + reach)),
+        interval=Interval(max(-most, found.value - reach), min(most, found.value + reach)),
         p_value=p_value,
         test=RANDOM_SEEDS,
         num_prompts=num_prompts,
@@ -199,10 +230,10 @@ def _single_test(
 ) -> tuple[float, str]:
     if is_binary(first) and is_binary(second):
         return mcnemar_p(int((per_prompt > 0).sum()), int((per_prompt < 0).sum())), "exact McNemar"
-    return sign_flip_p(per_prompt, rng), "sign-flip permutation over prompts"
+    return sign_flip_p(per_prompt, rng), SIGN_FLIPS
 
 
-def _bootstrap_interval(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> Interval:
+def _bootstrap_interval(per_prompt: NDArray[np.float64], rng: np.random.Generator, *, most: float = 1.0) -> Interval:
     """Percentile bootstrap of the mean.
 
     Prompts with equal differences are drawn together: the same distribution as `scipy.stats.bootstrap`, and 5,000
@@ -215,13 +246,13 @@ def _bootstrap_interval(per_prompt: NDArray[np.float64], rng: np.random.Generato
         return Interval(float(low), float(high))
     # Every prompt has the same difference: what could still be hidden is as large as a share never yet seen.
     hidden = wilson_interval(0, len(per_prompt)).high
-    return Interval(max(-1.0, float(low) - hidden), min(1.0, float(high) + hidden))
+    return Interval(max(-most, float(low) - hidden), min(most, float(high) + hidden))
 
 
 def _graded_prompts(shares: Shares) -> Shares:
     return shares[:, ~np.isnan(shares).all(axis=0)]
 
 
-def _common_prompts(first: Shares, second: Shares) -> tuple[Shares, Shares]:
-    common = ~np.isnan(first).all(axis=0) & ~np.isnan(second).all(axis=0)
-    return first[:, common], second[:, common]
+def _common_prompts(*arms: Shares) -> tuple[Shares, ...]:
+    common = np.logical_and.reduce([~np.isnan(arm).all(axis=0) for arm in arms])
+    return tuple(arm[:, common] for arm in arms)

@@ -8,7 +8,8 @@ problems and the rest,
 
 and its degrees of freedom are Satterthwaite's over both terms, after Hillis (Statistics in Medicine 26:596, 2007, and
 33:330, 2014, for several designs).
-Two arms share the problems (their differences are the observations) but not the seeds: each brings its own run term.
+Two arms share the problems (their differences are the observations) but not the seeds: each brings its own run term. So
+do the four arms of a difference between two differences.
 
 Why not resample the seeds: a bootstrap over three of them has two thirds of their variance and no value beyond those
 seen, and crossed with one over problems it counts the runs' own noise twice, so that it errs both ways. Simulated
@@ -40,21 +41,24 @@ class Estimate(NamedTuple):
     degrees: float
 
 
+SIGNS = (1.0, -1.0, -1.0, 1.0)
+
+
 def estimate(*arms: Sequence[Shares]) -> Estimate:
-    """The unweighted mean over benchmarks of one arm, or of the first arm minus the second.
+    """The unweighted mean over benchmarks: of one arm, of the first minus the second, or of how much larger that
+    difference is than the third minus the fourth.
 
     Args:
-        arms: one or two; each a list of benchmarks, the same for both, with the same runs in each benchmark. Columns
-            are the same prompts in both arms; prompts that one of them has no graded completion of are left out.
+        arms: one, two or four; each a list of benchmarks, the same for all, with the same runs in each benchmark.
+            Columns are the same prompts in all arms; prompts that one of them has no graded completion of are left out.
 
     Raises:
         ValueError: a benchmark has no prompt that all arms were graded on.
     """
     benchmarks = [_filled(group) for group in zip(*arms, strict=True)]
-    signs = (1.0, -1.0)[: len(arms)]
     weight = 1 / len(benchmarks)
     value = weight * sum(
-        sign * float(shares.mean()) for group in benchmarks for sign, shares in zip(signs, group, strict=True)
+        sign * float(shares.mean()) for group in benchmarks for sign, shares in zip(SIGNS, group, strict=False)
     )
     terms = [_run_term([group[place] for group in benchmarks]) for place in range(len(arms))]
     terms += [(weight**2 * variance, degrees) for variance, degrees in map(_prompt_term, benchmarks)]
@@ -82,8 +86,7 @@ def _prompt_term(group: Sequence[Shares]) -> tuple[float, int]:
     num_prompts = group[0].shape[1]
     if num_prompts < 2:
         return 0.25, 1  # one problem says nothing of others: the largest variance that a share can have
-    means = [shares.mean(axis=0) for shares in group]
-    by_prompt = means[0] if len(means) == 1 else means[0] - means[1]
+    by_prompt = np.sum([sign * shares.mean(axis=0) for sign, shares in zip(SIGNS, group, strict=False)], axis=0)
     return max(float(by_prompt.var(ddof=1)) - _noise(group), 0.0) / num_prompts, num_prompts - 1
 
 

@@ -14,6 +14,7 @@ from distill.grading import VERIFIER_VERSION
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.compare import compare, detectable
 from distill.report.fits import fit_rows
+from distill.report.gap_changes import gap_changes
 from distill.report.numbers import Report
 from distill.report.numbers_scores import ModelScore
 from distill.report.page import render_page
@@ -44,6 +45,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     models = [model_score(one) for one in scores]
     arms = build_arms(recipe, scores)
     comparisons = compare(recipe, arms, teacher_sizes(recipe, run_dir), rng)
+    changes = gap_changes(recipe, arms, comparisons, rng)
     lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
     source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
@@ -53,7 +55,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         name=recipe.name,
         description=recipe.description,
         headline=headline(recipe, lines, macros, comparisons),
-        findings=tuple(findings(comparisons)),
+        findings=tuple(findings(comparisons, changes)),
         caveats=tuple(caveats(recipe, models, limits, cells)),
         benchmarks=tuple(recipe.evaluate.benchmarks),
         students=tuple(student.name for student in recipe.students),
@@ -63,8 +65,11 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         arms=tuple(lines),
         macros=tuple(macros),
         comparisons=tuple(comparisons),
+        gap_changes=tuple(changes),
         detectable=tuple(limits),
-        benchmark_rows=tuple(benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()})),
+        benchmark_rows=tuple(
+            benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()}, source.commits)
+        ),
         sweeps=tuple(sweeps(recipe, lines, macros)),
         groups=tuple(group_scores(arms, problems)),
         costs=tuple(costs(recipe, comparisons, cells, traces)) if lines else (),

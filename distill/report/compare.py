@@ -138,7 +138,7 @@ def _on_benchmarks(
     for benchmark, student, pair in itertools.product(recipe.evaluate.benchmarks, recipe.students, pairs):
         first = by_key.get((student.name, pair.first, benchmark))
         second = by_key.get((student.name, pair.second, benchmark))
-        if first and second and _share_prompts(first, second):
+        if first and second and share_prompts(first, second):
             difference = paired_difference(first.shares, second.shares, rng)
             yield Found(pair.purpose, first, second, benchmark, difference)
 
@@ -147,13 +147,14 @@ def _on_macro(recipe: Recipe, pairs: Sequence[Pair], arms: Sequence[Arm]) -> Ite
     groups = {(group[0].student, group[0].mix): group for group in whole_arms(arms, len(recipe.evaluate.benchmarks))}
     for student, pair in itertools.product(recipe.students, pairs):
         first, second = groups.get((student.name, pair.first)), groups.get((student.name, pair.second))
-        if first and second and all(map(_share_prompts, first, second)):
+        if first and second and all(map(share_prompts, first, second)):
             difference = macro_difference([arm.shares for arm in first], [arm.shares for arm in second])
             yield Found(pair.purpose, first[0], second[0], MACRO, difference)
 
 
-def _share_prompts(first: Arm, second: Arm) -> bool:
-    return not (np.isnan(first.shares).all(axis=0) | np.isnan(second.shares).all(axis=0)).all()
+def share_prompts(*arms: Arm) -> bool:
+    """Whether there is a prompt that all of them were graded on."""
+    return not np.logical_or.reduce([np.isnan(arm.shares).all(axis=0) for arm in arms]).all()
 
 
 def _comparison(one: Found, p_adjusted: float) -> Comparison:

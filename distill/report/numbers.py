@@ -9,6 +9,7 @@ from distill.report.numbers_scores import (
     Comparison,
     Cost,
     Detectable,
+    GapChange,
     GroupScore,
     MacroScore,
     ModelScore,
@@ -228,6 +229,8 @@ class Provenance:
 
     recipe_json: str
     models: tuple[ModelSource, ...]
+    commits: Mapping[str, str]
+    """`data set@revision` -> the commit of the hub that was read, where it is known."""
     code_versions: tuple[str, ...]
     written_at: str
     machine: Mapping[str, str]
@@ -286,6 +289,7 @@ class Report:
     arms: tuple[ArmScore, ...]
     macros: tuple[MacroScore, ...]
     comparisons: tuple[Comparison, ...]
+    gap_changes: tuple[GapChange, ...]
     detectable: tuple[Detectable, ...]
     benchmark_rows: tuple[BenchmarkRow, ...]
     sweeps: tuple[Sweep, ...]

@@ -76,6 +76,24 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class GapChange:
+    """A gap of a base student minus the same gap of the student that was made from it by instruction tuning."""
+
+    base: Comparison
+    instruct: Comparison
+    difference: float
+    interval: Interval
+    p_value: float
+    p_adjusted: float
+    """Holm, over every change of the report."""
+    test: str
+    num_prompts: int
+    """Problems that all four arms were graded on."""
+    is_shown: bool
+    """The interval leaves out 0 and the adjusted p-value is under 0.05."""
+
+
+@dataclass(frozen=True)
 class ArmScore:
     """A student under one mix (all its training seeds together), or untouched, on one benchmark."""
 
@@ -180,6 +198,8 @@ class BenchmarkRow:
     benchmark: str
     source: str
     revision: str
+    commit: str | None
+    """What was read of a data set of the hub, where that is known and is not the revision itself."""
     answer_kind: str
     num_published: int | None
     """Problems of the published split; None for a set of the recipe's own."""

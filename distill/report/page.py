@@ -57,6 +57,7 @@ def _environment() -> Environment:
         words.duration,
         words.size,
         words.p_value,
+        words.gap_name,
         search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}

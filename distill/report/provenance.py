@@ -25,6 +25,7 @@ def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provena
     return Provenance(
         recipe_json=recipe.model_dump_json(indent=2, exclude_defaults=True),
         models=model_sources(manifests),
+        commits=read_commits(manifests),
         code_versions=tuple(versions),
         written_at=now(),
         machine=machine(),
@@ -45,6 +46,11 @@ def model_sources(manifests: Manifests) -> tuple[ModelSource, ...]:
         )
         for name, one in recorded.items()
     )
+
+
+def read_commits(manifests: Manifests) -> dict[str, str]:
+    """Which commits of the hub's data sets were read, as the prompts stage recorded them."""
+    return dict(manifests["prompts"].details.get("commits", {})) if "prompts" in manifests else {}
 
 
 def package_versions() -> dict[str, str]:

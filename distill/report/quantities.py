@@ -8,7 +8,7 @@ from distill.builtin_benchmarks import DEFINITIONS, benchmark_config
 from distill.config import Recipe
 from distill.config_mix import MixConfig
 from distill.config_sources import GymSource, HubSource
-from distill.prompts import source_name
+from distill.prompts import source_name, versioned
 from distill.report.arms import Arm
 from distill.report.compare import MACRO
 from distill.report.numbers import CellRow
@@ -144,12 +144,16 @@ def _cost(
     )
 
 
-def benchmark_rows(recipe: Recipe, num_problems: Mapping[str, int]) -> list[BenchmarkRow]:
-    """What was asked: source, revision, kind of answer, sampling and number of problems, as published and as used."""
-    return [_benchmark_row(recipe, name, num_problems.get(name)) for name in recipe.evaluate.benchmarks]
+def benchmark_rows(recipe: Recipe, num_problems: Mapping[str, int], commits: Mapping[str, str]) -> list[BenchmarkRow]:
+    """What was asked: source, revision, kind of answer, sampling and number of problems, as published and as used.
+
+    Args:
+        commits: `data set@revision` -> the commit of the hub that was read.
+    """
+    return [_benchmark_row(recipe, name, num_problems.get(name), commits) for name in recipe.evaluate.benchmarks]
 
 
-def _benchmark_row(recipe: Recipe, name: str, num_problems: int | None) -> BenchmarkRow:
+def _benchmark_row(recipe: Recipe, name: str, num_problems: int | None, commits: Mapping[str, str]) -> BenchmarkRow:
     config, evaluate = benchmark_config(recipe.benchmarks, name), recipe.evaluate
     source, repeated = config.source, evaluate.repeated.get(name)
     is_published = name in DEFINITIONS and name not in recipe.benchmarks
@@ -157,10 +161,12 @@ def _benchmark_row(recipe: Recipe, name: str, num_problems: int | None) -> Bench
         revision = f"seed {source.seed}"
     else:
         revision = source.revision if isinstance(source, HubSource) else "as the file was"
+    commit = commits.get(versioned(source)) if isinstance(source, HubSource) else None
     return BenchmarkRow(
         benchmark=name,
         source=source_name(source),
         revision="main (not pinned)" if revision == "main" else revision,
+        commit=commit if commit != revision else None,
         answer_kind=(AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind).value,
         num_published=DEFINITIONS[name].num_problems if is_published else None,
         num_problems=num_problems,

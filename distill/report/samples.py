@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill.config import Recipe
+from distill.grading.compare import reference_text
 from distill.report.arms import Arm
 from distill.report.numbers import Answer, Sample
 from distill.report.pools import read_examples
@@ -66,7 +67,7 @@ def _answer_sample(
     return Sample(
         source=benchmark,
         problem=cut(prompt.problem) if prompt else f"(problem {prompt_id}: its text is not recorded)",
-        reference=cut(prompt.reference) if prompt else MISSING,
+        reference=cut(reference_text(prompt.reference)) if prompt else MISSING,
         answers=tuple(table[prompt_id] for table in tables.values()),
     )
 
@@ -84,7 +85,7 @@ def trace_samples(recipe: Recipe, run_dir: RunDir) -> list[Sample]:
         Sample(
             source=found[0].source if found else MISSING,
             problem=cut(found[0].problem) if found else MISSING,
-            reference=cut(found[0].reference) if found else MISSING,
+            reference=cut(reference_text(found[0].reference)) if found else MISSING,
             answers=tuple(answers),
         )
     ]

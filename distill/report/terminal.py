@@ -7,15 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.report.numbers import FitRow, MixRow, PoolRow, Report, StageRow
-from distill.report.numbers_scores import ArmScore, ModelScore
+from distill.report.numbers_scores import ArmScore, GapChange, ModelScore
 from distill.report.searches import search_words
-from distill.report.words import MISSING, bounds, duration, number, percent, points
+from distill.report.words import MISSING, bounds, duration, gap_name, number, percent, points, shown
 
 
 def render_terminal(report: Report) -> RenderableType:
     """Headline, accuracies with gains, pools, mixes, wall time. Absent parts are left out."""
     tables = [
         (report.arms, arm_table(report)),
+        (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.pools, pool_table(report.pools)),
         (report.mix_rows, mix_table(report.mix_rows)),
         (report.fits, fit_table(report.fits)),
@@ -71,6 +72,18 @@ def _arm_cells(arm: ArmScore | None) -> tuple[Text, Text]:
     gain = f"{points(arm.gain.difference)} {bounds(arm.gain.interval)}"
     colour = "green" if arm.gain.difference > 0 else "red"
     return score, Text(gain, style=colour if arm.gain.is_shown else "dim")
+
+
+def gap_change_table(changes: Sequence[GapChange]) -> Table:
+    """A gap before and after instruction tuning."""
+    right = ["base's gap", "instruct's gap", "base - instruct"]
+    table = _table("Base against instruct, points [95 %]", ["base", "instruct", "gap", "benchmark"], right)
+    table.add_column("")
+    for one in changes:
+        names = (one.base.student, one.instruct.student, gap_name(one), one.base.benchmark)
+        gaps = (f"{points(gap.difference)} {bounds(gap.interval)}" for gap in (one.base, one.instruct, one))
+        table.add_row(*map(Text, (*names, *gaps, shown(one))))
+    return table
 
 
 def pool_table(pools: Sequence[PoolRow]) -> Table:

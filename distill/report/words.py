@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from distill.config import Recipe
 from distill.report.compare import MACRO, blends
+from distill.report.gap_changes import GAPS
 from distill.report.numbers import CellRow
-from distill.report.numbers_scores import ArmScore, Comparison, Detectable, MacroScore, ModelScore
+from distill.report.numbers_scores import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore
 from distill.report.scores import expected_models
 from distill.statistics import Interval
 
@@ -114,8 +115,9 @@ def _signed(one: Comparison) -> str:
     return f"{points(one.difference)} points {bounds(one.interval)}"
 
 
-def findings(comparisons: Sequence[Comparison]) -> list[str]:
-    """How many arms gained, then for each student and benchmark what its mixes are worth against each other."""
+def findings(comparisons: Sequence[Comparison], changes: Sequence[GapChange]) -> list[str]:
+    """How many arms gained, how base students' gaps differ from their tuned ones', then for each student and benchmark
+    what its mixes are worth against each other."""
     gains = [one for one in comparisons if one.purpose == "gain"]
     rest = [one for one in comparisons if one.family == "mix"]
     keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
@@ -125,7 +127,35 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
         if len(said) > MAX_FINDINGS
         else []
     )
-    return [*([_gain_count(gains)] if gains else []), *said[:MAX_FINDINGS], *more]
+    changed = [_gap_change_words(changes)] if changes else []
+    return [*([_gain_count(gains)] if gains else []), *changed, *said[:MAX_FINDINGS], *more]
+
+
+def _gap_change_words(changes: Sequence[GapChange]) -> str:
+    """Base against instruct on the mean of the benchmarks, else on the first of them."""
+    benchmarks = [one.base.benchmark for one in changes]
+    where = MACRO if MACRO in benchmarks else benchmarks[0]
+    mine = [one for one in changes if one.base.benchmark == where]
+    said = [
+        f"{gap_name(one)} of `{one.base.student}` {points(one.base.difference)}, of `{one.instruct.student}` "
+        f"{points(one.instruct.difference)}, base minus instruct {points(one.difference)} points "
+        f"{bounds(one.interval)}, {shown(one)}"
+        for one in mine[:MAX_IN_LINE]
+    ]
+    more = f"; {len(mine) - len(said)} more below" if len(mine) > len(said) else ""
+    return f"Base against instruct on `{where}`: {'; '.join(said)}{more}."
+
+
+def gap_name(one: GapChange) -> str:
+    """`long gap` or `large gap`."""
+    return GAPS[one.base.purpose]
+
+
+def shown(one: Comparison | GapChange) -> str:
+    """`difference shown` or `no difference shown`; an interval without 0 and still nothing shown has its reason."""
+    if one.is_shown:
+        return "difference shown"
+    return "no difference shown" + ("" if one.interval.covers(0.0) else f" (corrected p = {p_value(one.p_adjusted)})")
 
 
 def _student_words(of_student: Sequence[Comparison]) -> str:
@@ -139,14 +169,9 @@ def _student_words(of_student: Sequence[Comparison]) -> str:
     for one in chosen[:MAX_IN_LINE]:
         first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
         middle = f"{first} against {second} {_signed(one)}"
-        said.append(f"{middle}, {'' if one.is_shown else 'no '}difference shown{_why_not(one)}")
+        said.append(f"{middle}, {shown(one)}")
     more = f"; {len(of_student) - len(said)} more below" if len(of_student) > len(said) else ""
     return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(said)}{more}."
-
-
-def _why_not(one: Comparison) -> str:
-    """An interval without 0 and still nothing shown needs its reason."""
-    return "" if one.is_shown or one.interval.covers(0.0) else f" (corrected p = {p_value(one.p_adjusted)})"
 
 
 def _gain_count(gains: Sequence[Comparison]) -> str:

@@ -28,7 +28,7 @@ NOT_RESULT = {"max_failures", "max_parallel_cells", "unmatched", "trackers", "tr
 """Settings of `[train]` that change no result of the stage."""
 NOT_OF_CELL = {"seeds", "checkpoint_every_steps"}
 """Settings of `[train]` that change no weight of a cell, whose own seed counts."""
-NOT_LAYOUT = {"checkpoint_activations", "offload_optimizer", "max_workers", "priority", "gpu"}
+NOT_LAYOUT = {"checkpoint_activations", "offload_optimizer", "max_workers", "priority", "gpu", "base_of"}
 """Settings of a student that change no weight and that earlier versions did not have."""
 
 

@@ -9,13 +9,13 @@ from distill.builtin_benchmarks import DEFINITIONS
 from distill.config import BenchmarkConfig, EvaluateConfig
 from distill.config_sources import Columns, FileSource, HubSource
 from distill.grading import GradeRequest, grade
-from distill.prompts import RawRow, load_prompts, to_prompt
+from distill.prompts import COMMIT, RawRow, load_prompts, to_prompt
 from distill.schema import Dropped, Prompt, Verdict
 
 DATA = Path("/work/shared/data")
 AT_HAND = [
     ("gsm8k", "gsm8k/test.jsonl", {}, 1319, 1),
-    ("math", "math/test.jsonl", {"reference": "solution"}, 5000, 0.998),
+    ("math", "math/test.jsonl", {}, 5000, 0.998),
     ("math500", "math/math500.jsonl", {}, 500, 0.998),
     ("amc23", "benchmarks/amc23.jsonl", {}, 40, 1),
     ("aime24", "benchmarks/aime24.jsonl", {"reference": "answer"}, 30, 1),
@@ -30,10 +30,10 @@ def chosen(row: dict[str, Any], **columns: Any) -> Prompt | Dropped:
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_every_definition_says_where_how_many_and_which_revision(name: str) -> None:
+def test_every_definition_says_where_how_many_and_which_commit(name: str) -> None:
     one = DEFINITIONS[name]
     assert isinstance(one.config.source, HubSource) and one.num_problems >= 30
-    assert one.config.source.revision == "main" or len(one.config.source.revision) == 40
+    assert COMMIT.fullmatch(one.config.source.revision)
 
 
 @pytest.mark.parametrize(("name", "file", "changes", "num", "share"), AT_HAND)

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.config_sources import FileSource, GymSource
+from distill.config_sources import FileSource, GymSource, HubSource
 from distill.errors import InputError
 from distill.prompts import Loaded, count_reasons, final_value, load_prompts
 from distill.schema import prompt_id
@@ -101,3 +102,30 @@ def test_reasoning_gym_prompts_carry_their_entry() -> None:
 def test_an_unknown_gym_task_is_an_input_error() -> None:
     with pytest.raises(InputError, match="no_such_task"):
         load_prompts([GymSource(task="no_such_task")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
+
+
+class Kept(list[dict[str, str]]):
+    """Rows of a data set as `datasets` returns them, with the files that it keeps them in."""
+
+    def __init__(self, *folders: str) -> None:
+        super().__init__([{"problem": "1 + 1 = ?", "answer": "2"}])
+        self.cache_files = [{"filename": f"/cache/owner___sums/default/0.0.0/{name}/x.arrow"} for name in folders]
+
+
+@pytest.mark.parametrize(
+    ("folders", "commits"),
+    [
+        (("0" * 39 + "a",), {"owner/sums@main": "0" * 39 + "a"}),
+        (("0" * 39 + "a", "0" * 39 + "a"), {"owner/sums@main": "0" * 39 + "a"}),
+        (("0" * 40, "1" * 40), {}),  # shards of two versions are no version
+        (("5f" * 32,), {}),  # a data set with a loading script: the hash of the script
+        ((), {}),  # kept in memory only
+    ],
+)
+def test_the_commit_that_was_read_is_known_though_none_was_pinned(
+    folders: tuple[str, ...], commits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Kept(*folders))
+    source = HubSource(dataset="owner/sums", split="test")
+    loaded = load_prompts([source], base=Path(), max_problem_chars=99, num_prompts=None, seed=0)
+    assert len(loaded.prompts) == 1 and loaded.commits == commits

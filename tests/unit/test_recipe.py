@@ -142,6 +142,32 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
         ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
         ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),
+        (
+            {"students": [{"name": "s", "model": "m", "base_of": "nobody"}]},
+            "students[s].base_of",
+            "no student is called 'nobody'",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "base_of": "s"}]},
+            "students[s].base_of",
+            "names the student itself",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "base_of": "t"}, {"name": "t", "model": "m"}]},
+            "students[s].base_of",
+            "'t' is trained from the same model, 'm'",
+        ),
+        (
+            {
+                "students": [
+                    {"name": "s", "model": "m", "base_of": "t"},
+                    {"name": "t", "model": "m", "base_of": "u"},
+                    {"name": "u", "model": "m"},
+                ]
+            },
+            "students[s].base_of",
+            "'t' is the base of 'u'",
+        ),
         ({"evaluate": {"benchmarks": ["gsm9k"]}}, "evaluate.benchmarks", "did you mean 'gsm8k'"),
         (
             {"evaluate": {"benchmarks": ["gsm8k"], "num_samples": 4}},

@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distill.builtin_benchmarks import DEFINITIONS
 from distill.config import Recipe
+from distill.config_sources import HubSource
+from distill.prompts import versioned
 from distill.report import Report, build_report
 from distill.report.compare import MACRO, all_pairs, planned_pairs
 from distill.report.figures import pareto_front, token_ticks
 from distill.report.page import render_page
+from distill.run_dir import Manifest
 from distill.schema import Prompt
 from distill.statistics import holm
 from tests.unit.test_report import make_prompt, make_recipe, make_run
@@ -128,6 +132,24 @@ def test_another_recipe_is_not_set_beside_the_paper(tmp_path: Path) -> None:
     report = build_report(recipe, make_run(tmp_path, recipe))
     assert report.paper == () and "Beside the paper" not in render_page(report)
     assert report.benchmark_rows[0].num_problems == 100 and report.benchmark_rows[0].num_published is None
+
+
+def test_the_page_says_which_commit_was_read_where_none_was_pinned(tmp_path: Path) -> None:
+    source = {"kind": "hub", "dataset": "owner/sums", "split": "test"}
+    recipe = make_recipe(benchmarks={"sums": {"source": source}}, evaluate={"benchmarks": ["sums", "gsm8k"]})
+    run_dir = make_run(tmp_path, recipe, num_prompts=20, num_scored=20)
+    pinned = DEFINITIONS["gsm8k"].config.source
+    assert isinstance(pinned, HubSource)
+    commits = {"owner/sums@main": "0123456789abcdef" * 2 + "01234567", versioned(pinned): pinned.revision}
+    run_dir.write_manifest(Manifest("prompts", "key", details={"commits": commits}), "prompts")
+    report = build_report(recipe, run_dir)
+    assert [(row.revision, row.commit) for row in report.benchmark_rows] == [
+        ("main (not pinned)", commits["owner/sums@main"]),
+        (pinned.revision, None),
+    ]
+    assert report.provenance.commits == commits
+    page = render_page(report)
+    assert "read: 0123456789ab" in page and f"owner/sums@main: {commits['owner/sums@main']}" in page
 
 
 def test_the_front_holds_what_nothing_beats_at_fewer_tokens(report: Report) -> None:

@@ -30,6 +30,7 @@ SIZES = {
     "llama3-1-8b": (4096, 32, 14_336, 32, 8, 128, 128_256, 2),
     "llama3-3-70b": (8192, 80, 28_672, 64, 8, 128, 128_256, 2),
 }
+SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
 CLUSTERS = {"quickstart": "1x2cpu", "small-evidence": "1x2cpu", "one-gpu-0.5b": "1x1x80", "one-gpu-1.5b": "1x1x80"}
 
 
@@ -75,6 +76,20 @@ def test_the_papers_students_and_pairs_are_all_there() -> None:
         assert recipe.students == long_short.students
         assert [mix.name for mix in recipe.mixes] == ["large", "small", "mix-large"]
         assert recipe.train.seeds == (0, 1, 2)
+
+
+def test_base_and_instruct_differ_in_nothing_but_their_weights() -> None:
+    recipe, whole = (load_recipe(find_recipe(f"paper-{name}")) for name in ("base-instruct", "long-short"))
+    students = {student.name: student for student in recipe.students}
+    bases = [student for student in recipe.students if student.base_of]
+    assert [base.name for base in bases] == [f"qwen2-5-{size}-base" for size in ("0-5b", "1-5b", "3b")]
+    for base in bases:
+        tuned = students[str(base.base_of)]
+        assert base.model_copy(update={"name": tuned.name, "model": tuned.model, "base_of": None}) == tuned
+        assert tuned in whole.students
+        (source,) = recipe.models[base.model].sources
+        assert recipe.models[tuned.model].sources == (f"{source}-Instruct",)
+    assert (recipe.teachers, recipe.mixes, recipe.train) == (whole.teachers, whole.mixes, whole.train)
 
 
 def test_the_published_budgets_differ_as_the_paper_has_them() -> None:

@@ -8,7 +8,15 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from distill.statistics import accuracy_interval, macro_difference, macro_interval, paired_difference
+from distill import statistics
+from distill.statistics import (
+    accuracy_interval,
+    macro_change,
+    macro_difference,
+    macro_interval,
+    paired_change,
+    paired_difference,
+)
 from distill.variance import Shares, estimate
 
 TRIALS = 600
@@ -117,3 +125,41 @@ def test_mean_of_benchmarks_shares_its_seeds() -> None:
         covered += macro_interval(arms[0]).covers(0.5)
         wrong += macro_difference(arms[0], arms[1]).p_value < 0.05
     assert 0.92 <= covered / TRIALS <= 0.985 and wrong / TRIALS <= 0.07
+
+
+def test_the_change_of_a_difference_by_nothing_is_the_difference() -> None:
+    rng = np.random.default_rng(10)
+    first, second, third = (arm(rng, rng.normal(0, 0.3, 60), seeds=3, spread=0.05) for _ in range(3))
+    once = third[:1]
+    alone, changed = paired_difference(first, second, rng), paired_change((first, second), (once, once), rng)
+    assert changed.estimate == pytest.approx(alone.estimate)
+    assert changed.standard_error == pytest.approx(alone.standard_error)
+    assert macro_change([[one] for one in (first, second, once, once)]).p_value == pytest.approx(changed.p_value)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_change_of_gaps_covers_the_truth_and_is_rarely_seen_where_there_is_none(
+    seeds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gaps of -20 and -10 points, then twice -15, each arm with seeds of its own on the same problems."""
+    monkeypatch.setattr(statistics, "NUM_FLIPS", 1000)  # enough to tell p = 0.05, in a hundredth of the time
+    rng, covered, wrong = np.random.default_rng(11), 0, 0
+    spread = 0.03 if seeds > 1 else 0.0  # the interval of single runs holds for their very weights
+    for _ in range(TRIALS // 2):
+        hardness = rng.uniform(-0.2, 0.2, 80)
+        changed, same = (
+            [outcomes(rng, mean + hardness + rng.normal(0, spread, seeds)[:, None]) for mean in means]
+            for means in ((0.3, 0.5, 0.5, 0.6), (0.3, 0.45, 0.5, 0.65))
+        )
+        covered += paired_change((changed[0], changed[1]), (changed[2], changed[3]), rng).interval.covers(-0.1)
+        wrong += paired_change((same[0], same[1]), (same[2], same[3]), rng).p_value < 0.05
+    assert 0.92 <= 2 * covered / TRIALS <= 0.985 and 0.01 <= 2 * wrong / TRIALS <= 0.07
+
+
+def test_a_change_may_be_as_large_as_two_and_is_never_certain() -> None:
+    ones, zeros = np.ones((1, 20)), np.zeros((1, 20))
+    for runs in (1, 2):
+        first = (np.repeat(ones, runs, axis=0), zeros)
+        found = paired_change(first, (zeros, ones), np.random.default_rng(0))
+        assert found.estimate == 2.0 and found.interval.high == 2.0 and 1.5 < found.interval.low < 1.9
+        assert found.p_value < 0.001
