@@ -252,6 +252,7 @@ def build_job(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> Any:
     for job in jobs:
         is_ours = isinstance(job.pools[0].teacher, VllmTeacher)
         data = ask_vllm(data, job, current.session.device) if is_ours else ask_endpoint(data, job)
+    data.set_name("-".join(["generate", *(pool.name for job in jobs for pool in job.pools)]))
     return data
 
 

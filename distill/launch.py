@@ -14,11 +14,15 @@ from rich.console import Console
 
 from distill.config import Recipe
 from distill.errors import InputError
+from distill.events import events_in
 from distill.pipeline import run
 from distill.run_dir import RunDir
 from distill.schema import Prompt
 from distill.terminal import quiet
 from distill.train.cells import cells
+
+EVENTS = "events.jsonl"
+"""The run's events, beside what libraries print."""
 
 
 def launch(recipe: Recipe, base: Path, uri: str) -> int:
@@ -26,7 +30,7 @@ def launch(recipe: Recipe, base: Path, uri: str) -> int:
     started = time.monotonic()
     run_dir = RunDir(uri)
     log_file = log_path(run_dir)
-    with held(run_dir), quiet(log_file) as console:
+    with held(run_dir), quiet(log_file) as console, events_in(log_file.with_name(EVENTS)):
         console.print(f"[bold]{recipe.name}[/] -> {uri}   [dim](libraries' messages: {log_file})[/]")
         had_work = run(recipe, base, run_dir, console)
         if had_work:

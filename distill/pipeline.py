@@ -13,6 +13,8 @@ from rich.console import Console
 
 from distill.config import Recipe
 from distill.doctor.examine import refuse_unready
+from distill.errors import DistillError
+from distill.events import log_event
 from distill.memory import PeakMemory
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir, now
@@ -58,9 +60,17 @@ def show_states(console: Console, states: Mapping[str, StageState]) -> None:
 def timed(step: Callable[[Run], Manifest], current: Run, state: StageState) -> Iterator[Manifest]:
     """Run a stage; complete its manifest with key, code version, wall time and peak memory."""
     started = time.monotonic()
-    with PeakMemory() as memory:
-        manifest = step(current)
+    about = {"run": current.run_dir.uri, "stage": state.stage}
+    log_event("stage begins", **about, recipe=current.recipe.name, why=state.reason)
+    try:
+        with PeakMemory() as memory:
+            manifest = step(current)
+    except DistillError as error:
+        log_event("stage fails", **about, error=str(error))
+        raise
     wall_s = time.monotonic() - started
+    done: dict[str, Any] = {"rows_in": manifest.rows_in, "rows_out": manifest.rows_out, "drops": dict(manifest.drops)}
+    log_event("stage ends", **about, **done, wall_s=round(wall_s, 2))
     yield dataclasses.replace(
         manifest,
         key=state.key,

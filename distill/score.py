@@ -10,6 +10,7 @@ from rich.console import Console
 from distill.answers import AnswerLog
 from distill.config import VerifyConfig
 from distill.evaluate import Item, Scoring, asked, interleave, request_rows, score_rows
+from distill.events import log_event
 from distill.grading import GraderPool
 from distill.run_dir import Manifest, RunDir, now
 from distill.schema import Prompt, Score, Verdict
@@ -103,6 +104,8 @@ def write_scores(run_dir: RunDir, item: Item, scores: Sequence[Score]) -> None:
     drops = {"error": errors} if errors else {}
     manifest = Manifest("evaluate", item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
     run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
+    about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}
+    log_event("model scored", run=run_dir.uri, stage="evaluate", **about)
 
 
 def unscored(items: Sequence[Item], run_dir: RunDir) -> Iterator[Item]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from distill.config import VerifyConfig
 from distill.config_teachers import AskedTeacher, GenerateConfig
+from distill.events import log_event
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.run_dir import RunDir
 from distill.schema import Dropped, Style, Trace, content_hash, dropped
@@ -111,6 +112,7 @@ class Asker:
         self._unsent: Counter[str] = Counter()
         self._unsent_complete = 0
         self._next_report_s = 0.0
+        self._say("engine begins", pools=sorted(self.pools))
 
     async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Ask a batch of `PromptRow`s; their states afterwards, in order. All traces are on disk when it returns."""
@@ -126,6 +128,8 @@ class Asker:
         flush_s = self.job.generate.flush_s
         try:
             async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
+                if starts > 1:
+                    self._say("batch begins again", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
                 before = await asyncio.to_thread(shards.recover) if starts > 1 else []
                 states = [_recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
@@ -145,6 +149,9 @@ class Asker:
         while True:
             self._hear()
             await asyncio.sleep(BEAT_S)
+
+    def _say(self, event: str, **about: Any) -> None:
+        log_event(event, run=self.job.run_uri, stage=STAGE, engine=self.engine, **about)
 
     def _hear(self) -> None:
         self.job.tally.hear.remote(self.engine, len(self.batches))
@@ -174,6 +181,8 @@ class Asker:
             shards.traces.append(answer.trace)
         if answer.failure:
             shards.failures.append(answer.failure)
+            ids = {"prompt_id": prompt.prompt_id, "pool": pool, "sample_index": index}
+            self._say("request given up", **ids, reason=answer.failure.reason, detail=answer.failure.detail)
         state = states.get(pool, PoolState())
         states[pool] = state.add(index, is_correct=answer.trace is not None and is_usable(answer.trace))
         self._count(answer, became_solved=self._became_solved(pool, state, states[pool]))

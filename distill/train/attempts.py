@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.events import log_event
 from distill.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Attempt:
 
 def note(run_dir: RunDir, cell: str, event: str, **values: Any) -> None:
     """Append an event to a cell's file."""
+    log_event(f"attempt: {event}", run=run_dir.uri, stage="train", cell=cell, **values)
     line = json.dumps({"event": event, "at": round(time.time(), 2), **values})
     run_dir.write_bytes((_text(run_dir, cell) + line + "\n").encode(), "train", cell, FILE)
 

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.fleet import (
     Job,
@@ -33,6 +33,7 @@ from cluster.fleet import (
 from cluster.nodes import cluster_nodes
 from cluster.schedule import best_order
 from distill.errors import DistillError, StageError
+from distill.events import log_event
 from distill.layout import Device, Layout
 from distill.run_dir import Manifest, RunDir
 from distill.train import cells as cell_training
@@ -158,6 +159,7 @@ class _Fleet:
             for placement in self._with_lent_workers(placements):
                 name = placement.job.name
                 del self.waiting[name]
+                self._say("cell begins", name, workers=placement.job.num_workers, worker=str(placement.job.worker))
                 self.running[name] = (placement, _in_background(partial(self._run, name, placement)))
         return bool(self.running)
 
@@ -231,8 +233,13 @@ class _Fleet:
             self.finished[name] = future.result()
         except (DistillError, OSError) as error:
             self.failed[name] = error
+            self._say("cell fails", name, error=str(error))
             return "failed"
+        self._say("cell ends", name, wall_s=self.finished[name].wall_s)
         return "done"
+
+    def _say(self, event: str, cell: str, **about: Any) -> None:
+        log_event(event, run=self.run_dir.uri, stage="train", cell=cell, **about)
 
     def raise_failures(self) -> None:
         """One error for all failed cells."""
