@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.session import Device, of_kind
+from cluster.gpus import of_kind
+from cluster.session import Device
 
 
 def engine_arguments(

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from cluster.gpus import of_kind
+
 
 class Resources(NamedTuple):
     """What a node has, or what one worker takes. A tuple, since simulations make hundreds of thousands of them."""
@@ -30,6 +32,11 @@ class Resources(NamedTuple):
         """CPUs, GPUs, memory."""
         return self.cpus, self.gpus, self.memory_gb
 
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray is asked for, without memory, by which only our own queue chooses."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} | of_kind(self.gpu) if self.gpus else {})
+
     def is_of_kind(self, gpu: str) -> bool:
         """Whether a worker that must have this kind of GPU may be here."""
         return not gpu or gpu in self.gpu.split(", ")
@@ -40,7 +47,7 @@ class Resources(NamedTuple):
             return 0
         pairs = ((self.cpus, worker.cpus), (self.gpus, worker.gpus), (self.memory_gb, worker.memory_gb))
         # What was taken and given back in fractions must still hold what it held before.
-        return int(min(((have + 1e-6) // need for have, need in pairs if need), default=0))
+        return max(0, int(min(((have + 1e-6) // need for have, need in pairs if need), default=0)))
 
     def less(self, worker: "Resources", num_workers: int) -> "Resources":
         """What is left beside so many workers."""

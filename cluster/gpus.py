@@ -8,6 +8,7 @@ datareceipts/data-receipts), not on the pages. They change every few weeks and d
 two to four: `forecast.usd_per_gpu_hour` of a recipe sets your own.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -69,3 +70,17 @@ PARTS = (
 def gpu_kind(name: str) -> GpuKind | None:
     """The kind of a GPU by its name; None where it is not known."""
     return next((GPU_KINDS[kind] for part, kind in PARTS if part in name), None)
+
+
+KIND = "accelerator_type:"
+"""How Ray calls the resource by which a node says what its GPUs are: this, and `H100`. A node has 1 of it."""
+
+
+def gpu_name(resources: Mapping[str, float]) -> str:
+    """The kinds of GPU among the resources of a node or of a cluster."""
+    return ", ".join(sorted(name.removeprefix(KIND) for name in resources if name.startswith(KIND)))
+
+
+def of_kind(gpu: str) -> dict[str, float]:
+    """What a worker asks for beside its GPU where it must be of a kind; nothing where any will do."""
+    return {f"{KIND}{gpu}": 0.001} if gpu else {}

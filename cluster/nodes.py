@@ -3,17 +3,23 @@
 import psutil
 
 from cluster.fleet import Resources
-from cluster.session import gpu_name
+from cluster.gpus import gpu_name
 
 GIB = 2**30
 
 
-def cluster_nodes() -> tuple[Resources, ...]:
+def nodes_by_id() -> dict[str, Resources]:
     """The live nodes of the connected cluster."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    return tuple(_node(node["Resources"], is_here=node["NodeID"] == here) for node in ray.nodes() if node["Alive"])
+    alive = (node for node in ray.nodes() if node["Alive"])
+    return {node["NodeID"]: _node(node["Resources"], is_here=node["NodeID"] == here) for node in alive}
+
+
+def cluster_nodes() -> tuple[Resources, ...]:
+    """The same without their names."""
+    return tuple(nodes_by_id().values())
 
 
 def free_nodes() -> tuple[Resources, ...]:

@@ -1,12 +1,13 @@
 """The only place that connects to Ray."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from cluster.fleet import Resources
+from cluster.gpus import gpu_name
 
 Device = Literal["cpu", "gpu"]
 
@@ -33,29 +34,28 @@ class Session:
         return cluster_nodes()
 
 
-KIND = "accelerator_type:"
-"""How Ray calls the resource by which a node says what its GPUs are: this, and `H100`. A node has 1 of it."""
-
-
-def gpu_name(resources: Mapping[str, float]) -> str:
-    """The kinds of GPU among the resources of a node or of a cluster."""
-    return ", ".join(sorted(name.removeprefix(KIND) for name in resources if name.startswith(KIND)))
-
-
-def of_kind(gpu: str) -> dict[str, float]:
-    """What a worker asks for beside its GPU where it must be of a kind; nothing where any will do."""
-    return {f"{KIND}{gpu}": 0.001} if gpu else {}
-
-
-def resolve_device(wanted: Literal["auto", "cpu", "gpu"], num_gpus: float) -> Device:
+def resolve_device(
+    wanted: Literal["auto", "cpu", "gpu"], num_gpus: float, *, num_cpus: float = 1.0, may_grow: bool = False
+) -> Device:
     """The device to use: `auto` takes GPUs where there are any.
 
+    `may_grow`: machines may still be added, so that GPUs are waited for where the recipe asks for them.
+
     Raises:
-        ValueError: GPUs are asked for and the cluster has none.
+        ValueError: GPUs are asked for and there are none; or `auto`, and no machine is up yet to tell by.
     """
-    if wanted == "gpu" and num_gpus < 1:
+    if wanted == "auto" and may_grow and num_gpus < 1 and num_cpus < 1:
+        raise ValueError(
+            "device = 'auto', but no machine of the cluster is up yet to tell by: set device=gpu or device=cpu"
+        )
+    if wanted == "gpu" and num_gpus < 1 and not may_grow:
         raise ValueError("device = 'gpu', but the Ray cluster has no GPU: use device = 'auto' or add a GPU node")
-    return "gpu" if wanted != "cpu" and num_gpus >= 1 else "cpu"
+    return "gpu" if wanted == "gpu" or (wanted == "auto" and num_gpus >= 1) else "cpu"
+
+
+def is_joined() -> bool:
+    """Whether the cluster is somebody's, which may grow, or will be: not a Ray that this run starts on its machine."""
+    return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     # A run is dead-lettered by its own code, so Ray need not be told twice how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ.get("RAY_ADDRESS"):
+    if is_joined():
         context = ray.init(log_to_driver=False, ignore_reinit_error=True)
     else:
         context = ray.init(
@@ -86,10 +86,10 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
         )
     try:
         resources = ray.cluster_resources()
-        num_gpus = resources.get("GPU", 0.0)
+        num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         yield Session(
-            device=resolve_device(wanted, num_gpus),
-            num_cpus=resources.get("CPU", 0.0),
+            device=resolve_device(wanted, num_gpus, num_cpus=num_cpus, may_grow=is_joined()),
+            num_cpus=num_cpus,
             num_gpus=num_gpus,
             address=str(context.address_info["address"]),
             log_dir=os.path.join(str(context.address_info["session_dir"]), "logs"),

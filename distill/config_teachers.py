@@ -182,4 +182,5 @@ class GenerateConfig(Section):
     flush_s: float = Field(default=1.0, gt=0)
     """Longest time that a verified trace stays in memory before it is on disk, seconds."""
     startup_deadline_s: float = Field(default=1800.0, gt=0)
-    """Longest wait for a teacher's first engine, seconds: weights may be fetched and kernels compiled."""
+    """Longest wait for a teacher's first engine, seconds: weights may be fetched and kernels compiled. Also for word of
+    any engine later, and for machines that an autoscaler has still to add before cells can be trained."""

@@ -218,8 +218,10 @@ def endpoints(models: Iterable[Evaluated]) -> list[Endpoint]:
 
 
 def engines_at_once(section: ServeSection, session: Session) -> int:
-    """Engines that the connected cluster can hold."""
-    return engines_that_fit(section, session.device, num_cpus=session.num_cpus, num_gpus=session.num_gpus)
+    """Engines that the nodes of the connected cluster can hold now."""
+    nodes = session.nodes()
+    num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return engines_that_fit(section, session.device, num_cpus=num_cpus, num_gpus=num_gpus)
 
 
 def engines_that_fit(section: ServeSection, device: Device, *, num_cpus: float, num_gpus: float) -> int:

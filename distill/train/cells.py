@@ -15,7 +15,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from cluster.fleet import Resources
-from cluster.session import of_kind
 from distill.errors import StageError
 from distill.layout import Device, Layout, told_layout
 from distill.run_dir import Manifest, RunDir, now
@@ -189,7 +188,7 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
         scaling_config=ScalingConfig(
             num_workers=job.num_workers,
             use_gpu=job.device == "gpu",
-            resources_per_worker=asked_of_ray(worker),
+            resources_per_worker=worker.bundle,
         ),
         run_config=RunConfig(
             name=job.cell,
@@ -203,11 +202,6 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
 def worker_resources(device: Device, threads: int, gpu: str = "") -> Resources:
     """What one training worker reserves. `gpu`: kind of its GPU; empty for any."""
     return Resources(cpus=1, gpus=1, gpu=gpu) if device == "gpu" else Resources(cpus=threads)
-
-
-def asked_of_ray(worker: Resources) -> dict[str, float]:
-    """The same in Ray's words, without memory: its node is chosen by the queue."""
-    return {"CPU": worker.cpus} | ({"GPU": worker.gpus} | of_kind(worker.gpu) if worker.gpus else {})
 
 
 def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:

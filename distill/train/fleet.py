@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,8 +30,10 @@ from cluster.fleet import (
     misfits,
     place,
 )
-from cluster.nodes import cluster_nodes
+from cluster.grow import Demand
+from cluster.nodes import nodes_by_id
 from cluster.schedule import best_order
+from cluster.session import is_joined
 from distill.errors import DistillError, StageError
 from distill.events import log_event
 from distill.layout import Device, Layout
@@ -91,12 +93,16 @@ def train_all(
     Raises:
         StageError: Some cells failed; raised after all others have finished, naming each with its cause and log.
     """
-    nodes = cluster_nodes() if nodes is None else nodes
-    _quicken_ray_train(len(nodes))
-    fleet = _Fleet(works, train=train, run_dir=run_dir, device=device, nodes=nodes)
+    known = nodes_by_id() if nodes is None else {str(place): node for place, node in enumerate(nodes)}
+    _quicken_ray_train(len(known))
+    fleet = _Fleet(works, train=train, run_dir=run_dir, device=device, nodes=known)
     fleet.refuse_misfits()
+    demand = Demand()
     while fleet.start_next() if goes_on() else fleet.running:
         fleet.wait()
+        if nodes is None and is_joined():
+            fleet.follow(nodes_by_id())
+            demand.be_for(fleet.next_job)
         for progress in fleet.progress():
             report_progress(progress)
     fleet.raise_failures()
@@ -125,23 +131,45 @@ def threads_per_worker(num_workers: int, num_cells: int, nodes: Sequence[Resourc
     return next(fitting, 1)
 
 
+NOTHING = Resources(0.0)
+
+
 class _Fleet:
     """The cells that wait, run and are done. Each runs in a thread of its own, which only waits for Ray."""
 
     def __init__(
         self, works: Sequence[CellWork], *, train: TrainConfig, run_dir: RunDir, device: Device,
-        nodes: Sequence[Resources],
+        nodes: Mapping[str, Resources],
     ) -> None:  # fmt: skip
-        self.train, self.run_dir, self.device, self.nodes = train, run_dir, device, tuple(nodes)
+        self.train, self.run_dir, self.device = train, run_dir, device
+        self._nodes = dict(nodes)
         self.works = {work.cell.name: as_before(work, run_dir) for work in works}
         self.at_once = min(len(works), train.max_parallel_cells or len(works))
-        jobs = cell_jobs(list(self.works.values()), run_dir=run_dir, device=device, nodes=nodes, at_once=self.at_once)
+        jobs = cell_jobs(
+            list(self.works.values()), run_dir=run_dir, device=device, nodes=self.nodes, at_once=self.at_once
+        )
         self.waiting = {job.name: job for job in jobs}
         self.running: dict[str, tuple[Placement, Future[Manifest]]] = {}
         self.finished: dict[str, Manifest] = {}
         self.failed: dict[str, DistillError | OSError] = {}
         self._reported: dict[str, Progress] = {}
         self._has_changed = True
+
+    @property
+    def nodes(self) -> tuple[Resources, ...]:
+        """The machines to fill. Those that have gone stay in their place with nothing: placements name places."""
+        return tuple(self._nodes.values())
+
+    @property
+    def next_job(self) -> Job | None:
+        """A cell that waits while others run: what another machine would be of use for."""
+        return next(iter(self.waiting.values()), None)
+
+    def follow(self, nodes: Mapping[str, Resources]) -> None:
+        """Machines have come or gone: what waits is offered the new ones; Ray Train moves the cells of lost ones."""
+        found = {**dict.fromkeys(self._nodes, NOTHING), **nodes}
+        if found != self._nodes:
+            self._nodes, self._has_changed = found, True
 
     def refuse_misfits(self) -> None:
         """A cell that no waiting would ever let start."""

@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.fleet import Job
+from cluster.grow import grow_for
+from distill.layout import Device
 from distill.machines import connected_machines
 from distill.metrics import publish, train_values
 from distill.mix.write import HELD_OUT
@@ -16,7 +19,7 @@ from distill.schema import Example, content_hash
 from distill.terminal import bars
 from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
 from distill.train.card import write_cards
-from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells
+from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells, worker_resources
 from distill.train.early_rows import EARLY, early_part, take_over
 from distill.train.fleet import Progress, train_all
 from distill.train.merge import merge_cell
@@ -31,11 +34,21 @@ def train_stage(current: Run) -> Manifest:
     if len(todo) < len(works):
         current.console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
     if todo:
+        grow_for(
+            [least_job(work.cell, current.session.device) for work in todo],
+            deadline_s=current.recipe.generate.startup_deadline_s,
+            say=lambda text: current.console.print(f"  [dim]{text}[/]"),
+        )
         _train(current, planned(current, todo, mixed_data(run_dir)))
     for cell in merged_cells(current.recipe):
         merge_cell(cell, current)
     write_cards(run_dir, current.recipe, all_cells(current.recipe), current.models)
     return _train_manifest(current)
+
+
+def least_job(cell: Cell, device: Device) -> Job:
+    """The least that a cell can run with, before its layout is chosen by the machines that are there."""
+    return Job(cell.name, worker_resources(device, 1, cell.student.gpu), cell.student.num_workers)
 
 
 def _cell_work(cell: Cell, current: Run, *, has_early: bool) -> CellWork:

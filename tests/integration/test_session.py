@@ -11,7 +11,7 @@ from ray.util.placement_group import placement_group, placement_group_table
 
 from cluster.engine import engine_bundles
 from cluster.session import connect
-from distill.train.cells import asked_of_ray, worker_resources
+from distill.train.cells import worker_resources
 
 pytestmark = pytest.mark.integration
 
@@ -43,7 +43,7 @@ def test_engines_and_cells_that_name_a_kind_of_gpu_are_placed_on_it(
     with connect("gpu") as session:
         assert sorted((node.gpus, node.gpu) for node in session.nodes()) == [(0, ""), (1, "L4"), (2, "H100")]
         kinds = {node["NodeID"]: kind for node in ray.nodes() for kind in ("L4", "H100") if _has(node, kind)}
-        bundle = asked_of_ray(worker_resources("gpu", 1, "H100"))
+        bundle = worker_resources("gpu", 1, "H100").bundle
         for asked in (engine_bundles("gpu", 2, gpu="H100"), {"bundles": [bundle] * 2}):
             group = placement_group(**asked)
             assert group.wait(30)

@@ -16,7 +16,7 @@ from cluster.fleet import (
 )
 from cluster.fleet import admit as admit_in_order
 from cluster.schedule import RULES, ordered
-from distill.train.cells import asked_of_ray, worker_resources
+from distill.train.cells import worker_resources
 
 NODE = Resources(cpus=8, gpus=4)
 
@@ -96,8 +96,8 @@ def test_a_worker_that_must_have_a_kind_of_gpu_is_placed_on_that_kind_only() -> 
 
 
 def test_what_is_asked_of_ray_names_the_kind_on_gpus_only() -> None:
-    assert asked_of_ray(worker_resources("gpu", 1, "H100")) == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
-    assert asked_of_ray(worker_resources("gpu", 1)) == {"CPU": 1, "GPU": 1}
-    assert asked_of_ray(worker_resources("cpu", 2, "H100")) == {"CPU": 2}
+    assert worker_resources("gpu", 1, "H100").bundle == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
+    assert worker_resources("gpu", 1).bundle == {"CPU": 1, "GPU": 1}
+    assert worker_resources("cpu", 2, "H100").bundle == {"CPU": 2}
     assert engine_bundles("gpu", 2, gpu="L4")["bundles"] == [{"CPU": 1.0, "GPU": 1.0, "accelerator_type:L4": 0.001}] * 2
     assert engine_bundles("cpu", gpu="L4")["bundles"] == [{"CPU": 1.0}]
