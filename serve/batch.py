@@ -49,9 +49,6 @@ class BatchConfig(BaseModel):
     api_key_env: str = ""
     """Environment variable that holds the endpoint's key; read where the sender runs. Empty: none is needed."""
 
-    num_cpus: float = Field(0.1, gt=0)
-    """CPUs that Ray sets aside for the sender."""
-
 
 class Answer(NamedTuple):
     """What became of one row. `error` is empty exactly if the endpoint answered."""
@@ -76,7 +73,9 @@ def complete(
     Raises:
         ValueError: a needed column is missing.
     """
+    import ray
     from ray.data import ActorPoolStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     config = config or BatchConfig()
     data = _as_dataset(rows)
@@ -89,7 +88,9 @@ def complete(
         # row of a batch is still being written.
         batch_size=max(1, config.max_in_flight // 2),
         compute=ActorPoolStrategy(size=1),
-        num_cpus=config.num_cpus,
+        # Beside the driver, whose 127.0.0.1 it is that was told; there may be a head that offers no CPU.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        num_cpus=0,
     )
 
 

@@ -12,6 +12,8 @@ from ray.util.placement_group import placement_group, placement_group_table
 from cluster.engine import engine_bundles
 from cluster.session import connect
 from distill.train.cells import worker_resources
+from serve.batch import complete
+from tests.chat_server import chat_server, completion
 
 pytestmark = pytest.mark.integration
 
@@ -54,3 +56,17 @@ def test_engines_and_cells_that_name_a_kind_of_gpu_are_placed_on_it(
 
 def _has(node: dict[str, Any], kind: str) -> bool:
     return f"accelerator_type:{kind}" in node["Resources"]
+
+
+def test_an_evaluation_is_sent_from_the_drivers_own_machine_also_where_that_has_no_cpu_to_offer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    try:
+        with chat_server(lambda number, body: (200, completion("4"))) as server, connect("cpu"):
+            rows = [{"model": "m", "messages": [{"role": "user", "content": "2 + 2?"}], "sampling": {"max_tokens": 4}}]
+            (row,) = complete(rows, server.url.removesuffix("/v1")).take_all()
+            assert (row["completion"], row["error"]) == ("4", "")
+    finally:
+        head.shutdown()
