@@ -1,9 +1,12 @@
 """Kinds of GPU: what they can do and what an hour of one costs, as defaults for plans.
 
-Dense bf16 multiply-adds per second (each counted as two) and memory bandwidth are those of NVIDIA's data sheets, from
-memory and not looked up; memory is what the device reports, a little less than its name says. Prices are public
-on-demand list prices per GPU and hour without commitment, each with who asks it and the day it was read. They were read
-in transcriptions of the providers' pages on GitHub (api-evangelist/lambda-labs and nexgen-cloud,
+Dense bf16 multiply-adds per second (each counted as two) and memory bandwidth are those of NVIDIA's data sheets, which
+were not at hand: on 2026-11-28 the FLOPs of all kinds and the bandwidths of B200, H200, H100, A100 were compared with
+tables that public projects keep, and agreed; the other bandwidths are from memory. Memory is what the device reports, a
+little less than its name says.
+
+Prices are public on-demand list prices per GPU and hour without commitment, each with who asks it and the day it was
+read. They were read in transcriptions of the providers' pages on GitHub (api-evangelist/lambda-labs and nexgen-cloud,
 datareceipts/data-receipts), not on the pages. They change every few weeks and differ between providers by a factor of
 two to four: `forecast.usd_per_gpu_hour` of a recipe sets your own.
 """
