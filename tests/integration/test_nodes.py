@@ -49,13 +49,21 @@ def net() -> Iterator[Lan]:
 # Generation
 
 
+@pytest.fixture
+def roomy_net() -> Iterator[Lan]:
+    """The same with a CPU beside the engine of each worker, for the small tasks that read prompts."""
+    with three_hosts(worker_cpus=2) as made:
+        yield made
+
+
 def test_teachers_lose_no_trace_and_write_none_twice_when_hosts_go_and_links_fail(
-    net: Lan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    roomy_net: Lan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = write_recipe(
         tmp_path, num_prompts=NUM_PROMPTS, num_samples=NUM_SAMPLES, is_taught=False, engines=2, max_tokens=100
     )
-    run, lot, started = tmp_path / "run", Disturber(net, "ray::MapWorker"), time.monotonic()
+    net, run = roomy_net, tmp_path / "run"
+    lot, started = Disturber(net, "ray::MapWorker"), time.monotonic()
     seen: dict[str, dict[str, Any]] = {}
     driver = start_driver(net, "generate_only", teacher, run)
     while lot.num_faults < NUM_FAULTS and wait_for_new_files(driver, run, SHARDS, net):
