@@ -11,6 +11,11 @@ Device = Literal["cpu", "gpu"]
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 """A laptop run moves rows of text; the default (30 % of memory) would take it from the engines."""
 
+SOON_LOST = {"RAY_grpc_client_keepalive_time_ms": "70000", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
+"""A driver's call to a host that has vanished without a word ends after 100 s, and its task is put again. Ray's own
+settings take seven minutes (actors' tasks end when Ray gives the host up). Ray's servers take a ping a minute, no more.
+"""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -48,6 +53,11 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
     Raises:
         ValueError: GPUs are asked for and the cluster has none.
     """
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    if joins:
+        # Of this process only, whose Ray reads it when it is imported: Serve's servers take a ping in five minutes.
+        for name, value in SOON_LOST.items():
+            os.environ.setdefault(name, value)
     import ray
 
     # Ray's own bars and worker output would bury ours; they stay in its log files.
@@ -55,7 +65,7 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     # A run is dead-lettered by its own code, so Ray need not be told twice how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ.get("RAY_ADDRESS"):
+    if joins:
         context = ray.init(log_to_driver=False, ignore_reinit_error=True)
     else:
         context = ray.init(
