@@ -141,6 +141,7 @@ def test_cells_continue_from_their_last_checkpoints_on_the_same_curve_when_hosts
 # Serving
 
 SECRET, MODEL, PORT = "sk-nodes", "tiny@mix", 8000
+NOTICED_S = 20.0
 QUESTION: Any = [{"role": "user", "content": "What is 3 + 4?"}]
 SETTINGS = ServeConfig(
     host="0.0.0.0", port=PORT, keys=(Key(name="all", sha256=hash_key(SECRET)),),
@@ -210,6 +211,7 @@ def test_requests_outlive_the_hosts_of_the_replicas_and_replicas_move(
                 wait_for_answers(clients)
                 time.sleep(5 * lot.draw.random())
                 lot.disturb()
+            both_after_s = wait_for_replicas(net)
             wait_for_answers(clients)
         finally:
             clients.stop()
@@ -220,10 +222,24 @@ def test_requests_outlive_the_hosts_of_the_replicas_and_replicas_move(
         print(
             f"{clients.answers.total()} answers, slowest {clients.slowest_s:.1f} s, failed {clients.failed}, ", end=""
         )
-        print(f"streams cut {clients.cut_streams}")
+        print(f"streams cut {clients.cut_streams}, both replicas run {both_after_s:.0f} s after the last fault")
     assert clients.failed == []
     assert len({text for text in clients.answers if text != "cut"}) == 1, "every replica answers the same"
     assert len([host for host in net.workers if host.runs(lot.works)]) == 2, "both replicas are on live hosts"
+
+
+def wait_for_replicas(net: Lan) -> float:
+    """Until Serve says that both run, and has had the time to notice that one does not; seconds."""
+    started = time.monotonic()
+    time.sleep(NOTICED_S)
+    while replicas_told(net)[-1:] != ["replicas that run: 2"]:
+        assert time.monotonic() - started < 300, replicas_told(net)
+        time.sleep(0.5)
+    return time.monotonic() - started
+
+
+def replicas_told(net: Lan) -> list[str]:
+    return [line for line in net.head.log("driver.log").splitlines() if line.startswith("replicas that run: ")]
 
 
 def wait_for_answers(clients: Clients, count: int = 40) -> None:
