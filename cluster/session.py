@@ -14,6 +14,11 @@ Device = Literal["cpu", "gpu"]
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
 """A laptop run moves rows of text; the default (30 % of memory) would take it from the engines."""
 
+SOON_LOST = {"RAY_grpc_client_keepalive_time_ms": "70000", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
+"""A driver's call to a host that has vanished without a word ends after 100 s, and its task is put again. Ray's own
+settings take seven minutes (actors' tasks end when Ray gives the host up). Ray's servers take a ping a minute, no more.
+"""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -67,6 +72,10 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
     Raises:
         ValueError: GPUs are asked for and the cluster has none.
     """
+    if is_joined():
+        # Of this process only, whose Ray reads it when it is imported: Serve's servers take a ping in five minutes.
+        for name, value in SOON_LOST.items():
+            os.environ.setdefault(name, value)
     import ray
 
     # Ray's own bars and worker output would bury ours; they stay in its log files.

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray import serve as ray_serve
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 from ray.llm._internal.serve.core.configs.openai_api_models import to_model_metadata
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
@@ -48,8 +49,13 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         # An update starts the new one first.
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": config.drain_s,
-        # The ingress only forwards; on a laptop every whole core belongs to the engines.
-        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": _env_vars(QUICK_WAYS)}},
+        "ray_actor_options": {
+            # The ingress only forwards; on a laptop every whole core belongs to the engines.
+            "num_cpus": 0,
+            # Beside Serve's controller: on a worker its host's loss would cut every request, not only the replicas'.
+            "resources": {HEAD_NODE_RESOURCE_NAME: 0.001},
+            "runtime_env": {"env_vars": _env_vars(QUICK_WAYS)},
+        },
     }
     return ray_serve.deployment(build_ingress(settings), name=INGRESS, **options).bind(
         llm_deployments=deployments,

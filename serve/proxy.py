@@ -2,7 +2,7 @@
 HTTP proxy, for headers that clients may not send.
 
 Both must be set where Ray is started (`prepare_environment`). Without them everything works, but a token costs twice
-the CPU on its way, and a header that is no UTF-8 meets a plain 500 of Ray's. Replicas get the first part in any case.
+the CPU on its way, and a header that is no UTF-8 meets a plain 500 of Ray's. Replicas get `QUICK_WAYS` in any case.
 """
 
 import json
@@ -15,15 +15,27 @@ from serve.refusal import Refusal
 CALLBACK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 QUICK_WAYS = {
-    # A call by gRPC instead of an actor task, and no hop to another thread at either end of it. A stream of eight
-    # tokens took 13 ms of CPU on its way with these, 27 ms without (2 cores, eight streams at a time).
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    # No hop to another thread at either end of a call.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
 }
 
-ENVIRONMENT = {**QUICK_WAYS, CALLBACK_VARIABLE: "serve.proxy:build_middlewares"}
+ENVIRONMENT = {
+    # A call by gRPC instead of an actor task, from the proxy to the ingress: it is on the head, which no cluster
+    # outlives.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
+    **QUICK_WAYS,
+    CALLBACK_VARIABLE: "serve.proxy:build_middlewares",
+}
 """What is set where Ray is started: by `prepare_environment` here, by a manifest elsewhere."""
+
+ONE_MACHINE = {
+    # gRPC between all of Serve's processes. A stream of eight tokens took 13 ms of CPU on its way with these, 27 ms
+    # without any (2 cores, eight streams at a time). Not between machines: Serve's channels notice after seven minutes
+    # that the other one is gone, where an actor task ends when Ray gives its node up; and a shorter keepalive breaks
+    # whole answers that take longer than three minutes ("too many pings", gRPC 1.85).
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+}
 
 OWN_HEADERS = frozenset(
     {
@@ -38,8 +50,9 @@ OWN_HEADERS = frozenset(
 
 
 def prepare_environment() -> None:
-    """For a Ray that this process starts afterwards; what is set already stays."""
-    for name, value in ENVIRONMENT.items():
+    """For a Ray that this process starts or joins afterwards; what is set already stays."""
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    for name, value in (ENVIRONMENT if joins else ENVIRONMENT | ONE_MACHINE).items():
         os.environ.setdefault(name, value)
 
 

@@ -18,7 +18,8 @@ class _Section(BaseModel):
 
 
 class HeadConfig(_Section):
-    """The head's pod. It runs no Ray task, but the driver: models are fetched, mixed, merged and reported there."""
+    """The head's pod. It runs no Ray task, but the driver: models are fetched, mixed, merged and reported there. Of a
+    service it runs the ingress."""
 
     cpus: int = Field(default=4, ge=1)
     memory_gib: int = Field(default=16, ge=4)

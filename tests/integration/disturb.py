@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from serve.proxy import QUICK_WAYS
+from serve.proxy import ENVIRONMENT
 from tests.integration.hosts import Host, Lan, lan
 
 SEED = int(os.environ.get("NODES_SEED", "7"))
@@ -22,13 +22,16 @@ LONGER_THAN_ITS_DEATH_S = 30.0
 
 
 @contextmanager
-def three_hosts() -> Iterator[Lan]:
+def three_hosts(*, worker_cpus: int = 1) -> Iterator[Lan]:
     """A head and two workers."""
-    with tempfile.TemporaryDirectory(prefix="lan", dir="/tmp") as folder, lan(Path(folder), **QUICK_WAYS) as made:
-        made.add(cpus=0)
+    with (
+        tempfile.TemporaryDirectory(prefix="lan", dir="/tmp") as folder,
+        lan(Path(folder), worker_cpus=worker_cpus, **ENVIRONMENT) as made,
+    ):
+        made.add()
         made.wait_for(made.head)
         for _ in range(2):
-            made.add(cpus=1)
+            made.add()
         made.wait_for(*made.workers)
         yield made
 
@@ -55,7 +58,7 @@ class Disturber:
 
     def kill(self, host: Host) -> None:
         self.net.kill(host)
-        self.net.add(cpus=1)
+        self.net.add()
 
     def blink(self, host: Host) -> None:
         self.net.cut(host)
@@ -65,7 +68,7 @@ class Disturber:
     def cut(self, host: Host) -> None:
         """It works on for a while, unseen by all others, and must not spoil what they do meanwhile."""
         self.net.cut(host)
-        self.net.add(cpus=1)
+        self.net.add()
         time.sleep(LONGER_THAN_ITS_DEATH_S * (1 + self.draw.random()))
         self.net.mend(host)
         time.sleep(5 * self.draw.random())

@@ -94,10 +94,10 @@ def run(*command: str) -> str:
 class Lan:
     """Hosts on one bridge; the first one is the head of their Ray cluster."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str], worker_cpus: int) -> None:
         self.number = os.getpid()
         self.subnet, self.bridge = f"10.77.{self.number % 250}", f"dlan{self.number}"
-        self.folder, self.env = folder, env
+        self.folder, self.env, self.worker_cpus = folder, env, worker_cpus
         self.hosts: list[Host] = []
         self._made = 0
         run("ip", "link", "add", self.bridge, "type", "bridge")
@@ -117,15 +117,15 @@ class Lan:
         """Address of the cluster."""
         return f"{self.subnet}.1:{GCS_PORT}"
 
-    def add(self, *, cpus: int) -> Host:
-        """A further host, with its Ray node starting."""
+    def add(self) -> Host:
+        """A further host, with its Ray node starting; the first one is the head and has no CPU for tasks."""
         self._made += 1
         host = self._wired(self._made)
         self.hosts.append(host)
-        role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false"] if host is self.head else []
-        role = role or [f"--address={self.gcs}"]
+        as_head = ["--head", f"--port={GCS_PORT}", "--include-dashboard=false", "--num-cpus=0"]
+        role = as_head if host is self.head else [f"--address={self.gcs}", f"--num-cpus={self.worker_cpus}"]
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *role, "--block", "--disable-usage-stats"]
-        sizes = [f"--num-cpus={cpus}", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={host.folder}"]
+        sizes = [f"--object-store-memory={STORE_BYTES}", f"--temp-dir={host.folder}"]
         host.start([*ray, *sizes, f"--node-ip-address={host.address}"], "ray.log")
         return host
 
@@ -194,11 +194,11 @@ class Lan:
 
 
 @contextmanager
-def lan(folder: Path, **env: str) -> Iterator[Lan]:
-    """An empty network; `folder` must have a short path, since sockets lie below it."""
+def lan(folder: Path, *, worker_cpus: int, **env: str) -> Iterator[Lan]:
+    """An empty network; a worker offers Ray so many CPUs. `folder` must have a short path: sockets lie below it."""
     ours = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", **QUICK_DEATHS}
     ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    net = Lan(folder, {**os.environ, **ours, **env})
+    net = Lan(folder, {**os.environ, **ours, **env}, worker_cpus)
     try:
         yield net
     finally:

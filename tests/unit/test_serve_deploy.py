@@ -1,5 +1,6 @@
 """What is settled about a deployment before Ray is asked. No server and no Ray."""
 
+import os
 import socket
 
 import pytest
@@ -8,6 +9,7 @@ from serve.config import ServeConfig
 from serve.deploy import _free_port, base_url
 from serve.errors import ServeError
 from serve.keys import Key
+from serve.proxy import ENVIRONMENT, ONE_MACHINE, prepare_environment
 
 
 def test_a_port_that_another_program_holds_is_refused_with_the_way_out() -> None:
@@ -28,3 +30,16 @@ def test_an_endpoint_that_listens_everywhere_is_reached_on_the_loopback_address(
         base_url(ServeConfig(host="0.0.0.0", port=8123, keys=[Key(name="a", sha256="0" * 64)]))
         == "http://127.0.0.1:8123"
     )
+
+
+@pytest.mark.parametrize(("address", "expected"), [("", "1"), ("10.0.0.1:6379", None)])
+def test_engines_are_called_by_grpc_on_one_machine_only(
+    address: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ENVIRONMENT | ONE_MACHINE:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    prepare_environment()
+    assert os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == expected
+    assert os.environ["RAY_SERVE_PROXY_USE_GRPC"] == "1"
