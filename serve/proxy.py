@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.session import is_joined
 from serve.refusal import Refusal
 
 CALLBACK_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
@@ -51,8 +52,7 @@ OWN_HEADERS = frozenset(
 
 def prepare_environment() -> None:
     """For a Ray that this process starts or joins afterwards; what is set already stays."""
-    joins = bool(os.environ.get("RAY_ADDRESS"))
-    for name, value in (ENVIRONMENT if joins else ENVIRONMENT | ONE_MACHINE).items():
+    for name, value in (ENVIRONMENT if is_joined() else ENVIRONMENT | ONE_MACHINE).items():
         os.environ.setdefault(name, value)
 
 

@@ -10,7 +10,7 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, placement_group_table
 
 from cluster.engine import engine_bundles
-from cluster.session import connect
+from cluster.session import SOON_LOST, connect
 from distill.train.cells import worker_resources
 from serve.batch import complete
 from tests.chat_server import chat_server, completion
@@ -41,7 +41,7 @@ def test_a_run_starts_its_own_ray_beside_a_cluster_that_it_was_not_told_of(
 def test_engines_and_cells_that_name_a_kind_of_gpu_are_placed_on_it(
     mixed: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", mixed.address)
+    join(mixed, monkeypatch)
     with connect("gpu") as session:
         assert sorted((node.gpus, node.gpu) for node in session.nodes()) == [(0, ""), (1, "L4"), (2, "H100")]
         kinds = {node["NodeID"]: kind for node in ray.nodes() for kind in ("L4", "H100") if _has(node, kind)}
@@ -54,6 +54,12 @@ def test_engines_and_cells_that_name_a_kind_of_gpu_are_placed_on_it(
         assert not placement_group(**engine_bundles("gpu", gpu="A100")).wait(2), "no node has one"
 
 
+def join(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the cluster, and have what `connect` sets then gone with the test."""
+    for name, value in {"RAY_ADDRESS": cluster.address, **SOON_LOST}.items():
+        monkeypatch.setenv(name, value)
+
+
 def _has(node: dict[str, Any], kind: str) -> bool:
     return f"accelerator_type:{kind}" in node["Resources"]
 
@@ -62,7 +68,7 @@ def test_an_evaluation_is_sent_from_the_drivers_own_machine_also_where_that_has_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    join(head, monkeypatch)
     try:
         with chat_server(lambda number, body: (200, completion("4"))) as server, connect("cpu"):
             rows = [{"model": "m", "messages": [{"role": "user", "content": "2 + 2?"}], "sampling": {"max_tokens": 4}}]
