@@ -15,9 +15,9 @@ LOCAL_OBJECT_STORE_BYTES = 1 << 30
 """A laptop run moves rows of text; the default (30 % of memory) would take it from the engines."""
 
 SOON_LOST = {"RAY_grpc_client_keepalive_time_ms": "70000", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
-"""A driver's call to a host that has vanished without a word ends after 100 s, and its task is put again. Ray's own
-settings take seven minutes (actors' tasks end when Ray gives the host up). Ray's servers take a ping a minute, no more.
-"""
+"""A driver's call to a host that has vanished without a word ends after 100 s by these, and its task is put again.
+Ray's own settings took seven minutes (actors' tasks end when Ray gives the host up). Ray's servers take a ping a
+minute, no more."""
 
 
 @dataclass(frozen=True)

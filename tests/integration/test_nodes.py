@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif(not can_make_hosts(), reason="network namespaces need root and `ip`"),
 ]
 
-NUM_FAULTS, NUM_SERVE_FAULTS = 6, 6
+NUM_FAULTS, NUM_SERVE_FAULTS = 6, 4
 NUM_PROMPTS, NUM_SAMPLES = 10_000, 1
 NUM_STEPS, CHECKPOINT_STEPS = 1200, 50
 
