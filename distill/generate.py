@@ -213,7 +213,7 @@ def describe(snapshot: Snapshot) -> str:
     parts = [f"{counts.get('traces', 0)} traces", f"{counts.get('tokens', 0)} tokens"]
     parts += [f"{name} +{number}" for name, number in sorted(counts.items()) if name.startswith("solved ")]
     parts += [f"{counts['failed']} failed"] if counts.get("failed") else []
-    if snapshot.busy_engines < snapshot.engines:
+    if 0 < snapshot.busy_engines < snapshot.engines:
         parts += [f"{snapshot.busy_engines} of {snapshot.engines} engines at work"]
     return ", ".join(parts)
 
