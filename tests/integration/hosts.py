@@ -91,6 +91,9 @@ def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+BRIDGE_ADDRESS = "02:00:00:00:00:01"
+
+
 class Lan:
     """Hosts on one bridge; the first one is the head of their Ray cluster."""
 
@@ -100,7 +103,9 @@ class Lan:
         self.folder, self.env, self.worker_cpus = folder, env, worker_cpus
         self.hosts: list[Host] = []
         self._made = 0
-        run("ip", "link", "add", self.bridge, "type", "bridge")
+        # A bridge takes the lowest address of its ports unless it has one of its own: with every host that came or went
+        # the test itself would move, and answers to it would go where nobody is.
+        run("ip", "link", "add", self.bridge, "address", BRIDGE_ADDRESS, "type", "bridge")
         run("ip", "address", "add", f"{self.subnet}.254/24", "dev", self.bridge)
         run("ip", "link", "set", self.bridge, "up")
 
