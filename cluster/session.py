@@ -8,6 +8,7 @@ from typing import Literal
 
 from cluster.fleet import Resources
 from cluster.gpus import gpu_name
+from cluster.nodes import cluster_nodes
 
 Device = Literal["cpu", "gpu"]
 
@@ -34,8 +35,6 @@ class Session:
 
     def nodes(self) -> tuple[Resources, ...]:
         """The live nodes now; groups that scale up later are not among them."""
-        from cluster.nodes import cluster_nodes
-
         return cluster_nodes()
 
 

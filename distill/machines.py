@@ -10,7 +10,7 @@ import psutil
 from cluster.fleet import Resources
 from cluster.gpus import GPU_KINDS, gpu_kind
 from cluster.nodes import GIB, cluster_nodes
-from cluster.session import resolve_device
+from cluster.session import connect, is_joined, resolve_device
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.layout import Device
@@ -53,9 +53,7 @@ def machines_here(recipe: Recipe) -> Machines:
     Raises:
         InputError: the recipe asks for GPUs and there are none.
     """
-    if os.environ.get("RAY_ADDRESS"):
-        from cluster.session import connect
-
+    if is_joined():
         with connect(recipe.device) as session:
             return connected_machines(session.device)
     import torch

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cluster.session import connect, is_joined
 from distill.config import Recipe
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.doctor import facts
@@ -54,11 +55,11 @@ def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Findin
     yield from quick_findings(recipe, base, run_dir)
     yield from import_findings(facts.import_errors())
     found, error = facts.gpus()
-    yield gpu_finding(recipe.device if not os.environ.get("RAY_ADDRESS") else "auto", found, error)
+    yield gpu_finding("auto" if is_joined() else recipe.device, found, error)
     yield disk_finding("models", facts.free_gib(facts.models_folder()), 0.0)
     yield from _models(recipe)
     yield from _data(recipe, base)
-    if os.environ.get("RAY_ADDRESS"):
+    if is_joined():
         yield from _cluster(recipe, run_dir)
     yield _placement(recipe, base, run_dir)
 
@@ -96,8 +97,6 @@ def _data(recipe: Recipe, base: Path) -> Iterator[Finding]:
 
 
 def _cluster(recipe: Recipe, run_dir: RunDir) -> Iterator[Finding]:
-    from cluster.session import connect
-
     try:
         with connect(recipe.device):
             versions = {

@@ -26,8 +26,6 @@ def unplaceable(recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Mach
     problems += missing
     for model in sorted({student.model for student in recipe.students} if not missing else ()):
         problems += list(_serving_problems(recipe, shapes[model], mine))
-    for student in recipe.students:
-        problems += _of_kind(f"students[{student.name}]", student.gpu, machines)[1]
     return list(dict.fromkeys(problems))
 
 

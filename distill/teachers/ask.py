@@ -128,9 +128,10 @@ class Asker:
         flush_s = self.job.generate.flush_s
         try:
             async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
+                before: list[Trace] = []
                 if starts > 1:
                     self._say("batch begins again", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
-                before = await asyncio.to_thread(shards.recover) if starts > 1 else []
+                    before = await asyncio.to_thread(shards.recover)
                 states = [_recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
                     shards.failures += self._given_up(prompts, states, f"its engine died {max(deaths, starts)} times")

@@ -194,17 +194,23 @@ def start_cluster(num_nodes: int, resources: ExitStack) -> None:
     resources.callback(cluster.shutdown)
 
 
-def measure(folder: Path, rows: int, row_ms: float, num_nodes: int) -> dict[str, Any]:
-    """Both stages; what they used."""
+def stub_run(folder: Path, rows: int, resources: ExitStack) -> Run:
+    """So many prompts before one teacher, whose engine is to be a stub."""
     path = find_recipe("quickstart")
     recipe = load_recipe(path, ["teachers.short.num_samples=1"])
     recipe = recipe.model_copy(update={"teachers": recipe.teachers[:1], "mixes": recipe.mixes[:1]})
+    current = Run(recipe, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
+    vars(current)["pools"] = (Pool(recipe.teachers[0], "stub", "0000000000000000"),)
+    write_prompts(current.run_dir, rows)
+    return current
+
+
+def measure(folder: Path, rows: int, row_ms: float, num_nodes: int) -> dict[str, Any]:
+    """Both stages; what they used."""
     teachers_vllm.ask_vllm = stub_engines(num_nodes, row_ms)
     with ExitStack() as resources:
         start_cluster(num_nodes, resources)
-        current = Run(recipe, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
-        vars(current)["pools"] = (Pool(recipe.teachers[0], "stub", "0000000000000000"),)
-        write_prompts(current.run_dir, rows)
+        current = stub_run(folder, rows, resources)
         assert current.session.num_cpus == 2 * num_nodes
         found = staged(current, rows, folder) | {"tally_reports_per_s": tally_reports_per_s()}
         resources.pop_all().close()

@@ -20,13 +20,11 @@ from rich.console import Console
 
 from distill.config import Recipe
 from distill.generate import generate_stage
-from distill.recipe import find_recipe, load_recipe
 from distill.run import Run
 from distill.run_dir import RunDir
 from distill.steps import train_stage
 from distill.teachers import vllm as teachers_vllm
-from distill.teachers.pools import Pool
-from tests.benchmarks.scale_rows import stub_engines, write_prompts
+from tests.benchmarks.scale_rows import stub_engines, stub_run
 from tests.integration.test_fleet import recipe as fleet_recipe
 from tests.integration.test_fleet import write_mixes
 
@@ -81,6 +79,14 @@ def num_machines() -> int:
     return sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
 
 
+def machines_left(deadline_s: float = 120.0) -> int:
+    """Machines that are still up when idle ones have had the time to go."""
+    started = time.monotonic()
+    while (left := num_machines()) and time.monotonic() - started < deadline_s:
+        time.sleep(1)
+    return left
+
+
 class Watch(threading.Thread):
     """How many machines are up, looked at all the time."""
 
@@ -97,14 +103,8 @@ class Watch(threading.Thread):
 
 def generated(folder: Path, resources: ExitStack) -> int:
     """Traces of the first stage with a stub engine."""
-    path = find_recipe("quickstart")
-    recipe = load_recipe(path, ["teachers.short.num_samples=1"])
-    recipe = recipe.model_copy(update={"teachers": recipe.teachers[:1], "mixes": recipe.mixes[:1]})
     teachers_vllm.ask_vllm = stub_engines(1, 1.0)  # type: ignore[assignment]
-    current = Run(recipe, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
-    vars(current)["pools"] = (Pool(recipe.teachers[0], "stub", "0000000000000000"),)
-    write_prompts(current.run_dir, NUM_PROMPTS)
-    return generate_stage(current).rows_out
+    return generate_stage(stub_run(folder, NUM_PROMPTS, resources)).rows_out
 
 
 def trained(recipe: Recipe, folder: Path, resources: ExitStack) -> int:
@@ -127,19 +127,13 @@ def measure(folder: Path) -> dict[str, Any]:
         found["traces"] = generated(folder / "generate", resources)
     with ExitStack() as resources:
         ray.init(ignore_reinit_error=True)
-        deadline = time.monotonic() + 120
-        while num_machines() and time.monotonic() < deadline:
-            time.sleep(1)
-        found["between"] = num_machines()
+        found["between"] = machines_left()
         watch = Watch()
         watch.start()
         found["cells"] = trained(recipe, folder / "train", resources)
         found["most"] = watch.most
-        deadline = time.monotonic() + 120
         ray.init(ignore_reinit_error=True)
-        while num_machines() and time.monotonic() < deadline:
-            time.sleep(1)
-        found["at_last"] = num_machines()
+        found["at_last"] = machines_left()
     return found
 
 

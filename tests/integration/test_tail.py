@@ -7,17 +7,12 @@ from typing import Any
 
 import pytest
 import ray
-from rich.console import Console
 
 from distill import generate
 from distill.generate import generate_stage
-from distill.recipe import find_recipe, load_recipe
-from distill.run import Run
-from distill.run_dir import RunDir
 from distill.teachers import vllm as teachers_vllm
-from distill.teachers.pools import Pool
 from distill.teachers.tally import Snapshot
-from tests.benchmarks.scale_rows import stub_engines, write_prompts
+from tests.benchmarks.scale_rows import stub_engines, stub_run
 from tests.integration.slow_engine import SLOW_S, SlowEngine
 
 pytestmark = pytest.mark.integration
@@ -29,9 +24,6 @@ NUM_PROMPTS = 2 * generate.CHUNK_ROWS
 def test_an_engine_without_work_is_seen_and_given_back_while_another_still_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = find_recipe("quickstart")
-    recipe = load_recipe(path, ["teachers.short.num_samples=1"])
-    recipe = recipe.model_copy(update={"teachers": recipe.teachers[:1], "mixes": recipe.mixes[:1]})
     monkeypatch.setattr(teachers_vllm, "ask_vllm", stub_engines(NUM_ENGINES, 1.0, SlowEngine))
     seen: list[tuple[float, float, Snapshot]] = []
 
@@ -46,10 +38,7 @@ def test_an_engine_without_work_is_seen_and_given_back_while_another_still_write
     monkeypatch.setattr(generate, "publish", record)
     monkeypatch.setattr(generate, "describe", describe)
     with ExitStack() as resources:
-        current = Run(recipe, path.parent, RunDir(str(tmp_path)), Console(stderr=True), resources)
-        vars(current)["pools"] = (Pool(recipe.teachers[0], "stub", "0000000000000000"),)
-        write_prompts(current.run_dir, NUM_PROMPTS)
-        manifest = generate_stage(current)
+        manifest = generate_stage(stub_run(tmp_path, NUM_PROMPTS, resources))
     assert manifest.rows_out == NUM_PROMPTS
     tail = [(at, taken) for at, taken, one in seen if (one.engines, one.busy_engines) == (NUM_ENGINES, 1)]
     given_back = [at for at, taken in tail if taken <= CPUS_PER_ENGINE]
