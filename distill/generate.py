@@ -8,13 +8,12 @@ only what is in no shard is asked for again. A pool is kept per teacher fingerpr
 never merged with the old one.
 """
 
-import dataclasses
 import json
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Any, NamedTuple
@@ -30,8 +29,8 @@ from distill.mix.counts import describe_cells
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Dropped
-from distill.teachers.ask import PromptRow, TeacherJob
-from distill.teachers.policy import AskPlan, is_complete, next_samples, not_asked, plan_jobs
+from distill.teachers.ask import CHUNK_ROWS, PAGE_ROWS, PROMPTS, Chunk, TeacherJob, chunk_table
+from distill.teachers.policy import AskPlan, PoolState, is_complete, next_samples, not_asked, plan_jobs
 from distill.teachers.pools import Pool, ask_plan, group_by_engine
 from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
 from distill.teachers.shards import FAILED, STAGE, drop_repeats
@@ -39,9 +38,6 @@ from distill.teachers.tally import Snapshot, start_tally
 from distill.terminal import Bars, bars
 from distill.verify import of_prompts, read_index_table
 
-CHUNK_ROWS = 32
-"""Prompts per block: a task reads, and an engine is handed, this many."""
-PROMPTS = ("prompts", "prompts.parquet")
 POLL_S = 0.5
 
 Group = list[Pool]
@@ -65,8 +61,8 @@ class Survey:
     """What is on disk and what is still to be asked, by chunks of prompts."""
 
     indices: dict[str, PoolIndex]
-    open_chunks: tuple[tuple[int, int], ...]
-    """[start, stop) rows of the prompts that hold one for which something is wanted."""
+    open_chunks: tuple[Chunk, ...]
+    """Those that hold a prompt for which something is wanted."""
     num_open: int
     """Prompts for which something is wanted."""
     num_complete: int
@@ -95,6 +91,12 @@ def generate_stage(current: Run, meanwhile: Meanwhile = _nothing) -> Manifest:
     for pool in current.pools:
         drop_repeats(current.run_dir, pool.folder)
     return _manifest(current, survey, counts, outcomes, wall_s=time.monotonic() - started)
+
+
+def _encoded(states: Sequence[dict[str, PoolState]]) -> tuple[str, ...]:
+    """The states of a chunk as they travel."""
+    has_any = any(pool.done for state in states for pool in state.values())
+    return tuple(map(encode_states, states)) if has_any else ()
 
 
 def is_enough(current: Run, survey: Survey) -> bool:
@@ -126,22 +128,22 @@ def survey_prompts(
     """
     indices = {pool.name: read_pool_index(run_dir, STAGE, pool.folder) for pool in pools}
     path = run_dir.path(*PROMPTS)
-    chunks, num_open, num_complete, saved = [], 0, 0, Counter[str]()
+    chunks: list[Chunk] = []
+    num_open, num_complete, saved = 0, 0, Counter[str]()
     there = run_dir.num_rows(*PROMPTS)
-    for start, stop in chunk_bounds(min(there, num_prompts or there), CHUNK_ROWS * CHUNK_ROWS):
+    for start, stop in chunk_bounds(min(there, num_prompts or there), PAGE_ROWS):
         ids = [row["prompt_id"] for row in read_rows(run_dir, path, start, stop, ("prompt_id",))]
-        open_rows = []
-        for row, prompt_id in enumerate(ids, start):
-            states = states_of(indices, prompt_id)
-            num_complete += is_complete(plan, states)
-            if next_samples(plan, states, names):
-                open_rows.append(row)
-            else:
-                stopped = not_asked(plan, states, names)
+        states = [states_of(indices, prompt_id) for prompt_id in ids]
+        is_open = [bool(next_samples(plan, state, names)) for state in states]
+        num_open += sum(is_open)
+        num_complete += sum(is_complete(plan, state) for state in states)
+        for state, wanted in zip(states, is_open, strict=True):
+            if not wanted:
+                stopped = not_asked(plan, state, names)
                 saved.update({"solved": stopped.solved, "lost": stopped.lost})
-        num_open += len(open_rows)
-        blocks = sorted({row // CHUNK_ROWS for row in open_rows})
-        chunks += [(block * CHUNK_ROWS, min((block + 1) * CHUNK_ROWS, stop)) for block in blocks]
+        for first, last in chunk_bounds(len(ids), CHUNK_ROWS):
+            if any(is_open[first:last]):
+                chunks.append(Chunk(start + first, start + last, _encoded(states[first:last])))
     return Survey(indices, tuple(chunks), num_open, num_complete, saved)
 
 
@@ -235,38 +237,17 @@ def consume(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> None:
 
 def build_job(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> Any:
     """Prompts past every engine in turn, lazily."""
-    import ray
     import ray.data
 
     from distill.teachers.endpoint import ask_endpoint
     from distill.teachers.vllm import ask_vllm
 
-    chunks = [{"start": start, "stop": stop} for start, stop in survey.open_chunks]
-    data = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-        load_chunk,
-        fn_kwargs={"run_uri": current.run_dir.uri, "indices": ray.put(survey.indices)},
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=0.1,
-    )
+    data = ray.data.from_arrow([chunk_table([chunk]) for chunk in survey.open_chunks])
     for job in jobs:
         is_ours = isinstance(job.pools[0].teacher, VllmTeacher)
         data = ask_vllm(data, job, current.session.device) if is_ours else ask_endpoint(data, job)
     data.set_name("-".join(["generate", *(pool.name for job in jobs for pool in job.pools)]))
     return data
-
-
-def load_chunk(batch: Any, run_uri: str, indices: Any) -> Iterator[Any]:
-    """The prompts of one chunk with what every pool has of them. Runs in a Ray task."""
-    import pyarrow as pa
-    import ray
-
-    run_dir, known = RunDir(run_uri), ray.get(indices)
-    names = [field.name for field in dataclasses.fields(PromptRow) if field.name != "states"]
-    for bounds in batch.to_pylist():
-        rows = read_rows(run_dir, run_dir.path(*PROMPTS), bounds["start"], bounds["stop"], names)
-        states = [encode_states(states_of(known, row["prompt_id"])) for row in rows]
-        yield pa.Table.from_pylist([{**row, "states": state} for row, state in zip(rows, states, strict=True)])
 
 
 class Ended(NamedTuple):

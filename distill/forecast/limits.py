@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from distill.generate import CHUNK_ROWS
-from distill.teachers.ask import REPORT_S
+from distill.teachers.ask import CHUNK_ROWS, REPORT_S
 
 GIB = 2**30
 NEAR = 0.5

@@ -5,6 +5,8 @@ between rounds leaves an engine idle.
 """
 
 import asyncio
+import dataclasses
+import functools
 import json
 import time
 import uuid
@@ -23,11 +25,16 @@ from distill.run_dir import RunDir
 from distill.schema import Dropped, Style, Trace, content_hash, dropped
 from distill.teachers.policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.teachers.pools import Pool, Request, build_request, split_reasoning
-from distill.teachers.progress import decode_states, encode_states, is_usable, merge_traces
+from distill.teachers.progress import decode_states, encode_states, is_usable, merge_traces, read_rows
 from distill.teachers.shards import STAGE, BatchShards
 from distill.teachers.tally import MAX_STARTS
 from distill.teachers.verdicts import AsyncGrader
 
+PROMPTS = ("prompts", "prompts.parquet")
+CHUNK_ROWS = 32
+"""Prompts that an engine is handed, and writes to a shard, together."""
+PAGE_ROWS = 32 * CHUNK_ROWS
+"""An engine reads this many prompts of the file at once; no chunk lies in two pages."""
 REPORT_S = 1.0
 """An engine tells the tally of its progress this often, not trace by trace: one actor hears all engines of a run."""
 BEAT_S = 10.0
@@ -79,7 +86,7 @@ class TeacherJob:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt on its way past the engines, with what every pool has of it."""
+    """A prompt as an engine is asked it, with what every pool has of it."""
 
     prompt_id: str
     problem: str
@@ -87,6 +94,23 @@ class PromptRow:
     answer_kind: str
     entry: str
     states: str
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")
+
+
+# Producer: the driver's survey. Consumer: every engine in turn, which hands it on with new states.
+@dataclass(frozen=True)
+class Chunk:
+    """Rows [start, stop) of the prompts, to be asked together: a block of the Ray Data job is one.
+
+    Prompts themselves do not travel: an engine reads them beside it, so the driver holds none of them.
+    """
+
+    start: int
+    stop: int
+    states: tuple[str, ...] = ()
+    """What every pool has of each prompt; empty where no pool has anything of any."""
 
 
 class Answered(NamedTuple):
@@ -112,6 +136,8 @@ class Asker:
         self._unsent: Counter[str] = Counter()
         self._unsent_complete = 0
         self._next_report_s = 0.0
+        self._reading = asyncio.Lock()
+        self._page = functools.lru_cache(maxsize=2)(self._read_page)
         self._say("engine begins", pools=sorted(self.pools))
 
     async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -158,9 +184,23 @@ class Asker:
         self.job.tally.hear.remote(self.engine, len(self.batches))
 
     async def answer_table(self, batch: pa.Table) -> pa.Table:
-        """The same for a table of `PromptRow`s: its rows with their new states."""
-        states = await self.answer(batch.to_pylist())
-        return batch.set_column(batch.schema.get_field_index("states"), "states", pa.array(states, pa.string()))
+        """The same for a table of `Chunk`s: its rows with their new states."""
+        answered = [await self._answer_chunk(Chunk(**row)) for row in batch.to_pylist()]
+        return chunk_table(answered)
+
+    async def _answer_chunk(self, chunk: Chunk) -> Chunk:
+        async with self._reading:
+            prompts = await asyncio.to_thread(self._prompts, chunk.start, chunk.stop)
+        states = chunk.states or [""] * len(prompts)
+        rows = [{**prompt, "states": state} for prompt, state in zip(prompts, states, strict=True)]
+        return dataclasses.replace(chunk, states=tuple(await self.answer(rows)))
+
+    def _read_page(self, start: int) -> list[dict[str, Any]]:
+        return read_rows(self.run_dir, self.run_dir.path(*PROMPTS), start, start + PAGE_ROWS, COLUMNS)
+
+    def _prompts(self, start: int, stop: int) -> list[dict[str, Any]]:
+        page = start - start % PAGE_ROWS
+        return self._page(page)[start - page : stop - page]
 
     async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
         """Ask one prompt until nothing more is wanted of it."""
@@ -250,6 +290,16 @@ class Asker:
                     state = states[position].get(name, PoolState())
                     states[position][name] = state.add(index, is_correct=False)
         return drops
+
+
+def chunk_table(chunks: Sequence[Chunk]) -> pa.Table:
+    """Chunks as they travel: a row each."""
+    columns = {
+        "start": pa.array([chunk.start for chunk in chunks], pa.int64()),
+        "stop": pa.array([chunk.stop for chunk in chunks], pa.int64()),
+        "states": pa.array([chunk.states for chunk in chunks], pa.list_(pa.string())),
+    }
+    return pa.table(columns)
 
 
 def _recovered(prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolState]:

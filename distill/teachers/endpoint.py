@@ -11,11 +11,10 @@ from ray.data import ActorPoolStrategy, Dataset
 from distill.config_teachers import EndpointTeacher
 from distill.endpoint_key import endpoint_key
 from distill.render import chat_messages
-from distill.teachers.ask import Asker, Completion, Faulty, Refused, TeacherJob
+from distill.teachers.ask import CHUNK_ROWS, Asker, Completion, Faulty, Refused, TeacherJob
 from distill.teachers.pools import Pool, Request, sampling_params
 from serve.errors import fault_label
 
-BATCH_ROWS = 32
 RETRIED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
 """Faults of the moment; the client itself tries these again first, and heeds Retry-After."""
 
@@ -50,7 +49,7 @@ class EndpointActor:
         job.tally.engine_ready.remote()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Ask a batch of prompts; the same rows with their new states."""
+        """Ask a chunk of prompts; the same row with their new states."""
         return await self.asker.answer_table(batch)
 
     async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
@@ -124,18 +123,18 @@ def _key(teacher: EndpointTeacher) -> str:
     return endpoint_key(teacher.api_key_env, f"teachers[{teacher.name}].api_key_env")
 
 
-def ask_endpoint(prompts: Dataset, job: TeacherJob) -> Dataset:
-    """Prompts past an address, lazily; their states afterwards."""
+def ask_endpoint(chunks: Dataset, job: TeacherJob) -> Dataset:
+    """Chunks of prompts past an address, lazily; their states afterwards."""
     teacher = job.pools[0].teacher
     assert isinstance(teacher, EndpointTeacher)
     variables = {teacher.api_key_env: _key(teacher)} if teacher.api_key_env else {}
-    return prompts.map_batches(
+    return chunks.map_batches(
         EndpointActor,
         fn_constructor_args=(job,),
-        batch_size=BATCH_ROWS,
+        batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=1),
-        max_concurrency=max(2, -(-2 * teacher.max_in_flight // BATCH_ROWS)),
+        max_concurrency=max(2, -(-2 * teacher.max_in_flight // CHUNK_ROWS)),
         num_cpus=0.1,
         runtime_env={"env_vars": variables},
     )

@@ -1,7 +1,6 @@
 """What is on disk already, per pool and prompt: compact columns, since it is all that grows in memory with a run.
 
-About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB in the driver and are shared
-with the tasks of a node through Ray's object store.
+About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB in the driver.
 """
 
 from collections.abc import Iterable, Sequence

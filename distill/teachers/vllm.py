@@ -7,12 +7,12 @@ import asyncio
 import functools
 import os
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import Dataset
-from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+from ray.data.llm import Processor, build_processor, vLLMEngineProcessorConfig
 from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
 from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS
 
@@ -28,13 +28,11 @@ from cluster.session import Device
 from distill.config_teachers import EngineConfig, VllmTeacher
 from distill.models import load_tokenizer
 from distill.render import chat_messages, render_prompt
-from distill.teachers.ask import Asker, Completion, Faulty, Refused, TeacherJob
+from distill.teachers.ask import CHUNK_ROWS, Asker, Completion, Faulty, Refused, TeacherJob
 from distill.teachers.pools import Pool, Request, sampling_params, vllm_version
 
-BATCH_ROWS = 32
-"""Prompts per batch."""
-BATCHES_IN_FLIGHT = 32
-"""Batches that one engine works on: with `BATCH_ROWS` as many prompts as the largest GPU takes sequences by default."""
+CHUNKS_IN_FLIGHT = 32
+"""Chunks that one engine works on: as many prompts as the largest GPU takes sequences by default."""
 QUEUE_FACTOR = 2
 """Requests handed to an engine, as a multiple of ray.data.llm's own limit (1.1 times what it computes at once): short
 answers end in bursts, and a shorter queue runs dry before this actor hears of it."""
@@ -50,11 +48,9 @@ class TeacherEngine(vLLMEngineStageUDF):
         self.asker = Asker(job, self.write)
         job.tally.engine_ready.remote()
 
-    async def udf(self, batch: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-        """Ask a batch of prompts; their new states."""
-        positions = [row[self.IDX_IN_BATCH_COLUMN] for row in batch]
-        for position, states in zip(positions, await self.asker.answer(batch), strict=True):
-            yield {self.IDX_IN_BATCH_COLUMN: position, "states": states}
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Ask a chunk of prompts; the same row with their new states."""
+        return await self.asker.answer_table(batch)
 
     async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
         """One completion by this actor's engine."""
@@ -119,18 +115,16 @@ def prompt_tokens(pool: Pool, problem: str) -> list[int]:
     return _prompt_tokens(pool.source, pool.teacher.chat, problem)
 
 
-def ask_vllm(prompts: Dataset, job: TeacherJob, device: Device) -> Dataset:
-    """Prompts past the engines of one model, lazily; their states afterwards."""
-    config = processor_config(job.pools[0], device)
-    processor = build_processor(
-        config, preprocess_map_kwargs={"num_cpus": 0.1}, postprocess_map_kwargs={"num_cpus": 0.1}
-    )
-    name = "vLLMEngineStage"
-    stage = processor.get_stage_by_name(name)
-    arguments = {**stage.fn_constructor_kwargs, "job": job}
-    # A copy: assigning to the stage runs its validator again, which has lost the placement by then and asks for a GPU.
-    processor.stages[name] = stage.model_copy(update={"fn": TeacherEngine, "fn_constructor_kwargs": arguments})
-    return processor(prompts)
+def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:
+    """Chunks of prompts past the engines of one model, lazily; their states afterwards.
+
+    Only the engine of ray.data.llm's processor is used, not the maps before and behind it: they would make three Ray
+    tasks of one for every chunk.
+    """
+    stage = build_processor(processor_config(job.pools[0], device)).get_stage_by_name("vLLMEngineStage")
+    how = stage.get_dataset_map_batches_kwargs(batch_size=1, data_column=Processor.DATA_COLUMN)
+    how["fn_constructor_kwargs"] |= {"job": job}
+    return chunks.map_batches(TeacherEngine, batch_format="pyarrow", **how)
 
 
 def engine_need(pool: Pool, device: Device) -> Resources:
@@ -170,8 +164,8 @@ def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
         runtime_env={"env_vars": environment},
         placement_group_config=engine_bundles(device, num_workers, gpu=teacher.gpu),
         concurrency=teacher.replicas,
-        batch_size=BATCH_ROWS,
-        max_concurrent_batches=BATCHES_IN_FLIGHT,
+        batch_size=CHUNK_ROWS,
+        max_concurrent_batches=CHUNKS_IN_FLIGHT,
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,

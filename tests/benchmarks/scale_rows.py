@@ -23,14 +23,14 @@ import psutil
 import pyarrow as pa
 from rich.console import Console
 
-from distill.generate import PROMPTS, generate_stage
+from distill.generate import generate_stage
 from distill.recipe import find_recipe, load_recipe
 from distill.run import Run
 from distill.run_dir import RunDir, rows_table
 from distill.schema import AnswerKind, Prompt, arrow_schema, prompt_id
 from distill.steps import verify_stage
 from distill.teachers import vllm as teachers_vllm
-from distill.teachers.ask import Asker, Completion, TeacherJob
+from distill.teachers.ask import PROMPTS, Asker, Completion, TeacherJob
 from distill.teachers.pools import Pool, Request
 from distill.teachers.tally import start_tally
 
@@ -52,7 +52,7 @@ class StubEngine:
         job.tally.engine_ready.remote()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Ask a batch of prompts; the same rows with their new states."""
+        """Ask a chunk of prompts; the same row with their new states."""
         return await self.asker.answer_table(batch)
 
     async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
@@ -69,11 +69,11 @@ def stub_engines(num_engines: int, row_ms: float, engine: type[StubEngine] = Stu
     """What takes the place of `ask_vllm`."""
     from ray.data import ActorPoolStrategy
 
-    def ask(prompts: Any, job: TeacherJob, device: str) -> Any:
-        return prompts.map_batches(
+    def ask(chunks: Any, job: TeacherJob, device: str) -> Any:
+        return chunks.map_batches(
             engine,
             fn_constructor_args=(job, row_ms),
-            batch_size=teachers_vllm.BATCH_ROWS,
+            batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=num_engines),
             max_concurrency=8,

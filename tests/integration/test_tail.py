@@ -11,6 +11,7 @@ import ray
 from distill import generate
 from distill.generate import generate_stage
 from distill.teachers import vllm as teachers_vllm
+from distill.teachers.ask import CHUNK_ROWS
 from distill.teachers.tally import Snapshot
 from tests.benchmarks.scale_rows import stub_engines, stub_run
 from tests.integration.slow_engine import SLOW_S, SlowEngine
@@ -18,7 +19,7 @@ from tests.integration.slow_engine import SLOW_S, SlowEngine
 pytestmark = pytest.mark.integration
 
 NUM_ENGINES, CPUS_PER_ENGINE = 2, 0.5
-NUM_PROMPTS = 2 * generate.CHUNK_ROWS
+NUM_PROMPTS = 2 * CHUNK_ROWS
 
 
 def test_an_engine_without_work_is_seen_and_given_back_while_another_still_writes(

@@ -5,13 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from distill.config import VerifyConfig
 from distill.config_teachers import GenerateConfig, VllmTeacher
+from distill.generate import survey_prompts
 from distill.run_dir import RunDir
-from distill.schema import Dropped, Trace
-from distill.teachers.ask import Asker, Completion, Faulty, PromptRow, Refused, TeacherJob, Write
+from distill.schema import Dropped, Prompt, Trace
+from distill.teachers.ask import (
+    CHUNK_ROWS,
+    COLUMNS,
+    PAGE_ROWS,
+    PROMPTS,
+    Asker,
+    Chunk,
+    Completion,
+    Faulty,
+    PromptRow,
+    Refused,
+    TeacherJob,
+    Write,
+    chunk_table,
+)
 from distill.teachers.policy import PoolState
 from distill.teachers.pools import Pool, Request, ask_plan, fingerprint, group_by_engine
 from distill.teachers.progress import decode_states, encode_states, read_pool_index, read_rows
@@ -45,6 +61,12 @@ def pool(name: str, num_samples: int = 2, **fields: Any) -> Pool:
 
 def prompt(number: int, states: str = "") -> dict[str, Any]:
     return PromptRow(f"prompt{number}", f"{number} + 0 =", str(number), "number", "", states).__dict__
+
+
+def write_prompts(run_dir: RunDir, num_rows: int) -> None:
+    made = [{name: prompt(number)[name] for name in COLUMNS} for number in range(num_rows)]
+    rows = [Prompt(**one, source="", level="", subject="") for one in made]
+    run_dir.write_rows(rows, Prompt, *PROMPTS)
 
 
 def answers(text: Callable[[Request, str], str]) -> Write:
@@ -213,6 +235,39 @@ def test_any_rows_of_a_file_can_be_read_alone(tmp_path: Path) -> None:
     run_dir.write_rows([Dropped("s", "w", str(number), "", "") for number in range(100)], Dropped, "x.parquet")
     rows = read_rows(run_dir, run_dir.path("x.parquet"), 40, 43, ("reason",))
     assert [row["reason"] for row in rows] == ["40", "41", "42"]
+
+
+def test_an_engine_reads_the_prompts_of_a_chunk_beside_it_and_asks_only_what_is_not_there_yet(tmp_path: Path) -> None:
+    pools, run_dir = [pool("a", num_samples=1)], RunDir(str(tmp_path))
+    write_prompts(run_dir, PAGE_ROWS + CHUNK_ROWS)
+    has_first = (encode_states({"a": PoolState(frozenset({0}), 1)}), *[""] * (CHUNK_ROWS - 1))
+    chunks = [Chunk(0, CHUNK_ROWS, has_first), Chunk(PAGE_ROWS, PAGE_ROWS + CHUNK_ROWS)]
+
+    async def run() -> pa.Table:
+        write = answers(lambda request, problem: problem.split()[0])
+        return await Asker(job(tmp_path, pools, LocalHandle()), write).answer_table(chunk_table(chunks))
+
+    answered = asyncio.run(run()).to_pylist()
+    assert [(row["start"], row["stop"]) for row in answered] == [(chunk.start, chunk.stop) for chunk in chunks]
+    done = PoolState(frozenset({0}), 1)
+    assert all(decode_states(state) == {"a": done} for row in answered for state in row["states"])
+    asked = {trace["prompt_id"]: trace["completion"] for trace in traces(tmp_path, pools)}
+    expected = [*range(1, CHUNK_ROWS), *range(PAGE_ROWS, PAGE_ROWS + CHUNK_ROWS)]
+    assert asked == {f"prompt{number}": str(number) for number in expected}
+
+
+def test_a_survey_hands_out_the_chunks_that_hold_an_open_prompt_with_what_is_there(tmp_path: Path) -> None:
+    pools, run_dir = [pool("a", num_samples=1)], RunDir(str(tmp_path))
+    write_prompts(run_dir, 3 * CHUNK_ROWS)
+    work = job(tmp_path, pools, LocalHandle())
+    done = [prompt(number) for number in (*range(CHUNK_ROWS), CHUNK_ROWS)]
+    ask(work, answers(lambda request, problem: problem.split()[0]), done)
+    survey = survey_prompts(run_dir, pools, work.plan, {"a"})
+    assert (survey.num_open, survey.num_complete) == (2 * CHUNK_ROWS - 1, CHUNK_ROWS + 1)
+    first, second = survey.open_chunks
+    assert (first.start, first.stop, second.start, second.states) == (CHUNK_ROWS, 2 * CHUNK_ROWS, 2 * CHUNK_ROWS, ())
+    assert decode_states(first.states[0]) == {"a": PoolState(frozenset({0}), 1)}
+    assert not decode_states(first.states[1])["a"].done
 
 
 def test_another_budget_is_the_same_teacher_and_another_prompt_is_not() -> None:
