@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.gpus import of_kind
 from cluster.session import Device
+from cluster.storage import is_address
 
 
 def engine_arguments(
@@ -40,7 +41,7 @@ def engine_arguments(
 def engine_environment(device: Device, model: str, cpu_threads: int | None = None) -> dict[str, str]:
     """Environment of an engine's processes. `cpu_threads`: compute threads on a CPU; none means all cores but one."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    if Path(model).is_dir():
+    if Path(model).is_dir() or is_address(model):
         variables["HF_HUB_OFFLINE"] = "1"  # a hub that cannot be reached costs minutes of time-outs
     if device == "cpu":
         variables["OMP_NUM_THREADS"] = str(cpu_threads or max(1, (os.cpu_count() or 2) - 1))

@@ -91,7 +91,7 @@ class Item:
 def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[Evaluated]:
     """Untouched students first, then their cells, once in each mode; an adapter rides on the untouched weights."""
     untouched = [
-        Evaluated(student.name, models[student.model].path, None, models[student.model].identity)
+        Evaluated(student.name, models[student.model].place, None, models[student.model].identity)
         for student in recipe.students
     ]
     modes = {mix.name: mix.modes for mix in recipe.mixes}
@@ -113,9 +113,9 @@ def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -
     manifest = run_dir.read_manifest("train", cell.name)
     key = manifest.key if manifest else ""
     if cell.student.tune.kind == "lora" and cell.merge is None:
-        adapter = str(run_dir.local_path("train", cell.name, "adapter"))
-        return Evaluated(cell.name, models[cell.student.model].path, adapter, key)
-    return Evaluated(cell.name, str(run_dir.local_path("train", cell.name, "model")), None, key)
+        adapter = run_dir.place("train", cell.name, "adapter", version=key)
+        return Evaluated(cell.name, models[cell.student.model].place, adapter, key)
+    return Evaluated(cell.name, run_dir.place("train", cell.name, "model", version=key), None, key)
 
 
 def helped_models(recipe: Recipe, models: Sequence[Evaluated]) -> list[Evaluated]:

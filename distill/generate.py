@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from queue import Empty, Queue
 from typing import Any, NamedTuple
 
@@ -24,12 +24,13 @@ import pyarrow.compute as pc
 from cluster.fleet import Resources
 from distill.config_teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.errors import StageError
+from distill.memory import give_back_freed
 from distill.metrics import generate_values, publish
 from distill.mix.counts import describe_cells
 from distill.run import Run
 from distill.run_dir import Manifest, RunDir
 from distill.schema import Dropped
-from distill.teachers.ask import CHUNK_ROWS, PAGE_ROWS, PROMPTS, Chunk, TeacherJob, chunk_table
+from distill.teachers.ask import CHUNK_ROWS, PAGE_ROWS, PROMPTS, Chunk, TeacherJob
 from distill.teachers.policy import AskPlan, PoolState, is_complete, next_samples, not_asked, plan_jobs
 from distill.teachers.pools import Pool, ask_plan, group_by_engine
 from distill.teachers.progress import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
@@ -39,6 +40,8 @@ from distill.terminal import Bars, bars
 from distill.verify import of_prompts, read_index_table
 
 POLL_S = 0.5
+TRIM_CHUNKS = 256
+"""The driver gives freed memory back after this many."""
 
 Group = list[Pool]
 Meanwhile = Callable[[Bars], None]
@@ -231,8 +234,11 @@ def spent_tokens(run_dir: RunDir, pools: Sequence[Pool]) -> dict[str, int]:
 
 def consume(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> None:
     """Run the streaming job to its end."""
-    for batch in build_job(jobs, survey, current).iter_batches(batch_format="pyarrow", batch_size=None):
+    done = build_job(jobs, survey, current).iter_batches(batch_format="pyarrow", batch_size=None)
+    for number, batch in enumerate(done):
         del batch  # what counts is on disk
+        if number % TRIM_CHUNKS == 0:
+            give_back_freed()
 
 
 def build_job(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> Any:
@@ -242,7 +248,9 @@ def build_job(jobs: Sequence[TeacherJob], survey: Survey, current: Run) -> Any:
     from distill.teachers.endpoint import ask_endpoint
     from distill.teachers.vllm import ask_vllm
 
-    data = ray.data.from_arrow([chunk_table([chunk]) for chunk in survey.open_chunks])
+    # Not from_arrow: it starts a Ray task for every table, to hear how many rows it has.
+    chunks = [asdict(chunk) for chunk in survey.open_chunks]
+    data = ray.data.from_items(chunks, override_num_blocks=len(chunks))
     for job in jobs:
         is_ours = isinstance(job.pools[0].teacher, VllmTeacher)
         data = ask_vllm(data, job, current.session.device) if is_ours else ask_endpoint(data, job)

@@ -4,6 +4,7 @@ A reference is resolved once to a local Hugging Face folder with safetensors wei
 Downloads, conversions and cuts are cached under their content hash, so a second run opens the folder at once.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from cluster.storage import cache_dir, fetched, is_address, keep_as_fetched, local_folder
 from distill.config import ModelConfig
 from distill.errors import InputError
+from distill.run_dir import RunDir
 from distill.schema import content_hash
 
 CONVERSION_VERSION = 1
@@ -41,11 +42,27 @@ class ResolvedModel:
     context_tokens: int
     skipped: tuple[str, ...] = ()
     """Sources tried before, and why they were not used."""
+    published: str = ""
+    """Address of a copy in the run's storage; empty where the run directory is a folder: machines share the path."""
+
+    @property
+    def place(self) -> str:
+        """What any machine opens with `local_folder`."""
+        return self.published or os.path.abspath(self.path)
 
 
-def cache_dir() -> Path:
-    """Where resolved models are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mix-distillation" / "models"
+def publish(model: ResolvedModel, run_dir: RunDir) -> ResolvedModel:
+    """Put a model into the storage of a run, where every machine finds it; a folder is left as it is."""
+    if run_dir.is_local:
+        return model
+    parts = ("models", f"{model.name}-{model.identity}")
+    there = {str(path).rsplit("/", 1)[1] for path in run_dir.fs.find(run_dir.path(*parts))}
+    for file in sorted(Path(model.path).iterdir()):
+        if file.name not in there and any(file.match(pattern) for pattern in (*HUB_FILES, "*.py")):
+            run_dir.fs.put_file(str(file), run_dir.path(*parts, file.name))
+    address = run_dir.place(*parts)
+    keep_as_fetched(address, Path(model.path).absolute())
+    return dataclasses.replace(model, published=address)
 
 
 def resolve_model(name: str, config: ModelConfig, say: Callable[[str], None] = lambda text: None) -> ResolvedModel:
@@ -120,9 +137,9 @@ def _fetch(source: str, config: ModelConfig, say: Callable[[str], None]) -> Path
     """
     if source.startswith("package://"):
         return _package_file(source.removeprefix("package://"))
-    if "://" in source:
+    if is_address(source):
         say(f"fetching {source}")
-        return _fetch_uri(source)
+        return fetched(source)
     local = Path(source).expanduser()
     if local.suffix == ".gguf" or local.is_dir() or source.startswith((".", "/", "~")):
         if not local.exists():
@@ -140,18 +157,6 @@ def _package_file(package: str) -> Path:
     if len(files) != 1:
         raise FileNotFoundError(f"the package {package} carries {len(files)} GGUF files, not 1")
     return files[0]
-
-
-def _fetch_uri(uri: str) -> Path:
-    target = cache_dir() / f"fetched-{content_hash(uri)}" / Path(uri).name
-    if target.exists():
-        return target
-    fs, path = fsspec.core.url_to_fs(uri)
-    temporary = target.parent.with_name(f"{target.parent.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir(parents=True)
-    fs.get(path, str(temporary / target.name), recursive=True)
-    temporary.rename(target.parent)
-    return target
 
 
 def _fetch_hub(repo: str, config: ModelConfig, say: Callable[[str], None]) -> Path:
@@ -235,7 +240,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a model folder.
+    """The tokenizer of a model folder, or of one in storage.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -243,6 +248,6 @@ def load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(local_folder(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no usable tokenizer ({error})") from error

@@ -11,9 +11,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
 import pyarrow.parquet as pq
 
+from cluster.storage import is_address, open_storage
 from distill.choices import Lettered, lettered
 from distill.config_sources import Columns, FileSource, GymSource, HubSource, PromptSource
 from distill.errors import InputError
@@ -195,15 +195,21 @@ def read_source(source: PromptSource, base: Path) -> Iterator[RawRow]:
             yield from _read_gym(source)
 
 
+def source_pattern(source: FileSource, base: Path) -> str:
+    """The path or URI of a file source, made absolute; it may hold `*`."""
+    is_relative = not is_address(source.path) and not Path(source.path).expanduser().is_absolute()
+    return str(base / source.path) if is_relative else source.path
+
+
 def _read_files(source: FileSource, base: Path) -> Iterator[RawRow]:
-    is_relative = "://" not in source.path and not Path(source.path).expanduser().is_absolute()
-    pattern = str(base / source.path) if is_relative else str(source.path)
-    files = fsspec.open_files(pattern, mode="rb") if "*" in pattern else [fsspec.open(pattern, mode="rb")]
-    if not files or not files[0].fs.exists(files[0].path):
+    pattern = source_pattern(source, base)
+    fs, path = open_storage(pattern)
+    files = sorted(fs.glob(path)) if "*" in path else [path]
+    if not files or not fs.exists(files[0]):
         raise InputError(f"prompts: no file at {pattern} -> correct prompts.sources[].path (relative to the recipe)")
     for file in files:
-        name = Path(file.path).name
-        with file as stream:
+        name = Path(str(file)).name
+        with fs.open(file, "rb") as stream:
             yield from _read_parquet(name, stream) if name.endswith(".parquet") else _read_jsonl(name, stream)
 
 

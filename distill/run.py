@@ -12,10 +12,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from cluster.session import Session, connect
+from cluster.storage import local_folder
 from distill.config import Recipe
 from distill.config_teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import InputError
-from distill.models import ResolvedModel, resolve_model
+from distill.models import ResolvedModel, publish, resolve_model
 from distill.run_dir import RunDir
 from distill.schema import Prompt
 from distill.teachers.pools import Pool, fingerprint, source_identity
@@ -65,11 +66,14 @@ class Run:
         record = json.loads(self.run_dir.fs.cat_file(path))
         is_same = record["config"] == self.recipe.models[name].model_dump(mode="json")
         model = ResolvedModel(**{**record["model"], "skipped": tuple(record["model"]["skipped"])})
+        if is_same and model.published:
+            return dataclasses.replace(model, path=local_folder(model.published))
         return model if is_same and Path(model.path).is_dir() else None
 
     def _resolve(self, name: str) -> ResolvedModel:
         config = self.recipe.models[name]
         model = resolve_model(name, config, lambda text: self.console.print(f"  [dim]{name}: {text}[/]"))
+        model = publish(model, self.run_dir)
         record = {"config": config.model_dump(mode="json"), "model": dataclasses.asdict(model)}
         self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), "models", f"{name}.json")
         return model
@@ -82,14 +86,14 @@ class Run:
     def _pool(self, teacher: TeacherConfig) -> Pool:
         if isinstance(teacher, VllmTeacher):
             model = self.models[teacher.model]
-            return Pool(teacher, model.path, fingerprint(teacher, model.identity))
+            return Pool(teacher, model.place, fingerprint(teacher, model.identity))
         # A data set's lengths are counted by the first student's tokenizer.
         source = teacher.base_url if isinstance(teacher, EndpointTeacher) else self._student_path
         return Pool(teacher, source, fingerprint(teacher, source_identity(teacher)))
 
     @property
     def _student_path(self) -> str:
-        return self.models[self.recipe.students[0].model].path
+        return self.models[self.recipe.students[0].model].place
 
     def prompt_ids(self) -> pa.ChunkedArray:
         """Identities of the training prompts."""

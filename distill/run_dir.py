@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
+from cluster.storage import open_storage
 from distill.errors import InputError
 from distill.schema import Dropped, arrow_schema
 
@@ -62,11 +63,12 @@ class RunDir:
 
     def __init__(self, uri: str, before: "RunDir | None" = None) -> None:
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(uri)
-        except (ImportError, ValueError) as error:  # a protocol without its package, or none that there is
+            self.fs, self.root = open_storage(uri)
+        except (ImportError, ValueError, OSError) as error:  # no package for it, no such protocol, no such bucket
             raise InputError(f"{uri} cannot be opened here: {error} -> install that, or name a folder") from error
         self.uri, self.before = uri, before
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.has_folders = not isinstance(self.fs, ArrowFSWrapper)
 
     def path(self, *parts: str) -> str:
         """Path of a file or folder below the run directory, in the terms of its file system."""
@@ -78,6 +80,15 @@ class RunDir:
     def address(self) -> str:
         """What opens it from any working folder: the absolute path of a local folder, else the URI."""
         return self.root if self.is_local else self.uri
+
+    def place(self, *parts: str, version: str = "") -> str:
+        """A model folder of the run as `cluster.storage.local_folder` opens it on any machine that joins in.
+
+        `version`: what tells it from another one that was there before, and may be in a machine's cache.
+        """
+        if self.is_local:
+            return str(self.local_path(*parts))
+        return "/".join([self.uri.rstrip("/"), *parts]) + (f"#{version}" if version else "")
 
     def nested(self, *parts: str) -> "RunDir":
         """A run directory inside this one with stages of its own from `mix` on; what comes before is this one's."""
@@ -117,13 +128,17 @@ class RunDir:
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Write a whole file at once: a reader sees the old one or the new one, never a part."""
         path = self.path(*parts)
-        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        self._make_folder(path)
         if not self.is_local:
             self.fs.pipe_file(path, data)
             return
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         self.fs.pipe_file(temporary, data)
         Path(temporary).replace(path)
+
+    def _make_folder(self, path: str) -> None:
+        if self.has_folders:
+            self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
 
     def write_rows(self, rows: Iterable[Any], row_type: type, *parts: str) -> int:
         """Write dataclass rows as one Parquet shard with the type's explicit schema; returns their number."""
@@ -140,7 +155,7 @@ class RunDir:
     def table_writer(self, schema: pa.Schema, *parts: str) -> Iterator[pq.ParquetWriter]:
         """Write one Parquet shard table by table; it appears when all is written, and not at all after an error."""
         path = self.path(*parts)
-        self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        self._make_folder(path)
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             with self.fs.open(temporary, "wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from cluster.storage import open_storage
 from distill.builtin_benchmarks import benchmark_config
 from distill.config import BenchmarkConfig, Recipe
 from distill.config_sources import FileSource, PromptSource
 from distill.config_teachers import DatasetTeacher, VllmTeacher
 from distill.grading import VERIFIER_VERSION
 from distill.judge import judge_name
+from distill.prompts import source_pattern
 from distill.run_dir import STAGES, RunDir
 from distill.schema import content_hash
 from distill.train.budget import student_identity, train_identity
@@ -124,8 +124,7 @@ def _judge_config(recipe: Recipe) -> dict[str, Any]:
 def _file_stamps(source: PromptSource, base: Path) -> Iterator[tuple[str, str]]:
     """Size and time of local input files: an edited file makes the prompts stale."""
     if isinstance(source, FileSource):
-        is_relative = "://" not in source.path and not Path(source.path).expanduser().is_absolute()
-        fs, pattern = fsspec.core.url_to_fs(str(base / source.path) if is_relative else source.path)
+        fs, pattern = open_storage(source_pattern(source, base))
         for path in fs.glob(pattern):
             info = fs.info(path)
             yield str(path), f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"

@@ -21,6 +21,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from cluster.storage import local_folder
 from distill.config_teachers import ChatFormat
 from distill.render import IGNORED, Rendered, chat_messages, render_example
 from distill.schema import content_hash
@@ -139,10 +140,11 @@ class FitScorer:
 
         from distill.models import load_tokenizer
 
-        self.job, self.tokenizer = job, load_tokenizer(job.model_path)
+        folder = local_folder(job.model_path)
+        self.job, self.tokenizer = job, load_tokenizer(folder)
         dtype = torch.bfloat16 if job.device == "gpu" else torch.float32
         self.where = torch.device("cuda" if job.device == "gpu" else "cpu")
-        self.model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=dtype).to(self.where).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(self.where).eval()
         self._kept = torch.empty(0)
         # Layers that keep a window only, or a state, have no keys that could be handed on.
         self.shares = all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.model.config).layers)

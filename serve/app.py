@@ -166,7 +166,9 @@ def _env_vars(ours: Mapping[str, str]) -> dict[str, str]:
 
 def _engine_class(config: ServeConfig) -> dict[str, Any]:
     if config.device == "gpu":
-        return {}
+        from serve.stored_engine import StoredEngine
+
+        return {"engine_cls": StoredEngine}
     from serve.cpu_engine import CpuEngine
 
     return {"engine_cls": CpuEngine}

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.storage import local_folder
 from serve.keys import Key
 from serve.limits import Limits
 from serve.reasoning import Delimiters
@@ -225,7 +226,7 @@ def group_engines(
 
 def adapter_rank(folder: str) -> int:
     """Rank of a peft adapter; refuses the kinds that vLLM would load wrongly or not at all."""
-    path = Path(folder) / "adapter_config.json"
+    path = Path(local_folder(folder)) / "adapter_config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no LoRA adapter: it has no adapter_config.json")
     settings = json.loads(path.read_text(encoding="utf-8"))

@@ -7,10 +7,10 @@ of CPU time. A local model of one process needs two of them.
 from pathlib import Path
 from typing import Any
 
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from serve.stored_engine import StoredEngine
 
 
-class CpuEngine(VLLMEngine):
+class CpuEngine(StoredEngine):
     """vLLM on CPU whose model runs inside the engine core process. One process only: no tensor parallelism."""
 
     async def start(self) -> None:

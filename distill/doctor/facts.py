@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-import fsspec
 from packaging.utils import canonicalize_name
 
+from cluster.storage import cache_dir, open_storage
 from distill.config import ModelConfig
 from distill.config_sources import FileSource, GymSource, PromptSource
 from distill.doctor.findings import NodeFacts
-from distill.models import cache_dir, resolved_folder
+from distill.models import resolved_folder
+from distill.prompts import source_pattern
 from distill.run_dir import RunDir
 
 PACKAGE = "mix-distillation-on-ray"
@@ -134,14 +135,13 @@ def source_error(source: PromptSource, base: Path) -> str:
     if isinstance(source, GymSource):
         return "" if find_spec("reasoning_gym") else "reasoning-gym is not installed"
     if isinstance(source, FileSource):
-        is_relative = "://" not in source.path and not Path(source.path).expanduser().is_absolute()
-        return _path_error(str(base / source.path) if is_relative else source.path)
+        return _path_error(source_pattern(source, base))
     return hub_error(source.dataset, source.revision, kind="dataset")
 
 
 def _path_error(path: str) -> str:
     try:
-        fs, pattern = fsspec.core.url_to_fs(path)
+        fs, pattern = open_storage(path)
         return "" if fs.glob(pattern) else "no such file"
     except (OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}"

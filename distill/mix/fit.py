@@ -79,7 +79,7 @@ def score_missing(current: Run, student: str, key: str, missing: NDArray[np.uint
     model = next(one.model for one in current.recipe.students if one.name == student)
     session = current.session
     job = FitJob(
-        current.models[model].path, current.recipe.student_chat, current.recipe.train.max_length, session.device
+        current.models[model].place, current.recipe.student_chat, current.recipe.train.max_length, session.device
     )
     is_gpu = session.device == "gpu"
     actors = max(1, int(session.num_gpus)) if is_gpu else 1

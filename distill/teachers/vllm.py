@@ -25,6 +25,7 @@ from cluster.engine import (
 )
 from cluster.fleet import Resources
 from cluster.session import Device
+from cluster.storage import local_folder
 from distill.config_teachers import EngineConfig, VllmTeacher
 from distill.models import load_tokenizer
 from distill.render import chat_messages, render_prompt
@@ -41,8 +42,9 @@ answers end in bursts, and a shorter queue runs dry before this actor hears of i
 class TeacherEngine(vLLMEngineStageUDF):
     """ray.data.llm's engine actor, with prompts asked (verified, asked again) in the place of single requests."""
 
-    def __init__(self, *, job: TeacherJob, expected_input_keys: list[str], **engine: Any) -> None:
-        super().__init__(expected_input_keys=[], **engine)  # our rows bring no sampling_params of their own
+    def __init__(self, *, job: TeacherJob, model: str, expected_input_keys: list[str], **engine: Any) -> None:
+        # Our rows bring no sampling_params of their own.
+        super().__init__(model=local_folder(model), expected_input_keys=[], **engine)
         self.engine_name = f"vllm {vllm_version()}"
         self.window = asyncio.Semaphore(QUEUE_FACTOR * self.llm.max_pending_requests)
         self.asker = Asker(job, self.write)
@@ -123,7 +125,7 @@ def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:
     """
     stage = build_processor(processor_config(job.pools[0], device)).get_stage_by_name("vLLMEngineStage")
     how = stage.get_dataset_map_batches_kwargs(batch_size=1, data_column=Processor.DATA_COLUMN)
-    how["fn_constructor_kwargs"] |= {"job": job}
+    how["fn_constructor_kwargs"] |= {"job": job, "model": job.pools[0].source}
     return chunks.map_batches(TeacherEngine, batch_format="pyarrow", **how)
 
 
@@ -154,7 +156,7 @@ def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
     num_workers = _num_workers(engine)
     environment = engine_environment(device, pool.source) | lone_worker_environment(device, num_workers)
     return vLLMEngineProcessorConfig(
-        model_source=pool.source,
+        model_source=local_folder(pool.source),
         engine_kwargs=engine_arguments(
             device,
             max_model_len=engine.max_model_len,

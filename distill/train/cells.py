@@ -7,7 +7,6 @@ manifest, written last. The fleet of all cells is in `distill.train.fleet`.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -156,9 +155,8 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
     return CellJob(
         cell=work.cell.name,
         key=work.key,
-        # Ray Train changes the workers' folder, so local paths must be absolute.
         run_uri=run_dir.address,
-        model_path=os.path.abspath(work.model_path),
+        model_path=work.model_path,
         shards=work.shards,
         early_shards=work.early_shards,
         held_out=work.held_out,
@@ -175,6 +173,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
 
 
 def _trainer(job: CellJob, run_dir: RunDir) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -192,7 +191,9 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
         ),
         run_config=RunConfig(
             name=job.cell,
-            storage_path=f"{job.run_uri.rstrip('/')}/train/{job.cell}/ray",
+            # Ray's own notes on the workers; its way to a bucket would not go by our variables.
+            storage_path=run_dir.path("train", job.cell, "ray"),
+            storage_filesystem=None if run_dir.is_local else PyFileSystem(FSSpecHandler(run_dir.fs)),
             failure_config=FailureConfig(max_failures=job.train.max_failures),
             callbacks=[loss_recorder(job.run_uri, job.cell)],
         ),

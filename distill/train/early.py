@@ -112,7 +112,7 @@ class EarlyTraining:
         current = self.current
         for cell in cells(current.recipe):
             shard = current.run_dir.path(EARLY, f"{cell.mix}.parquet")
-            model = current.models[cell.student.model].path
+            model = current.models[cell.student.model].place
             work = CellWork(cell, model, (shard,), cell_key(cell, current, EARLY), early_shards=(shard,), is_early=True)
             last = early_steps(current.recipe.train, current.run_dir.num_rows(EARLY, f"{cell.mix}.parquet"))
             if max(Checkpoints(current.run_dir, cell.name, work.key).complete_steps(), default=0) < last:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.cpp_extension import get_default_build_root
 
+from cluster.storage import local_folder
 from distill.config import LoraTune, StudentConfig, TrainConfig
 from distill.layout import BUCKET_ELEMENTS, Layout
 from distill.schema import seed_for
@@ -86,7 +87,7 @@ def build_student(job: CellJob) -> PreTrainedModel:
     from distill.train.export import load_model
 
     torch.manual_seed(seed_for("student", job.seed))
-    model = load_model(job.model_path, job.dtype)
+    model = load_model(local_folder(job.model_path), job.dtype)
     if job.layout.checkpoint_activations:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if isinstance(job.student.tune, LoraTune):

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional
 
+from cluster.storage import local_folder
 from distill.config import LoraTune
 from distill.errors import InputError, StageError
 from distill.models import load_tokenizer
@@ -73,7 +74,7 @@ def export_student(
         with writing(run_dir, "train", job.cell, ADAPTER) as folder:
             model.save_pretrained(str(folder))
         model = model.merge_and_unload()
-    _cast_weights(model, stored_dtype(job.model_path))
+    _cast_weights(model, stored_dtype(local_folder(job.model_path)))
     _set_generation_config(model, tokenizer)
     probe = probe_rows(rows)
     trained = probe_loss(model, probe)

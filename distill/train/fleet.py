@@ -34,6 +34,7 @@ from cluster.grow import Demand
 from cluster.nodes import nodes_by_id
 from cluster.schedule import best_order
 from cluster.session import is_joined
+from cluster.storage import local_folder
 from distill.errors import DistillError, StageError
 from distill.events import log_event
 from distill.layout import Device, Layout
@@ -311,7 +312,7 @@ def as_before(work: CellWork, run_dir: RunDir) -> CellWork:
 
 def _bytes(work: CellWork, run_dir: RunDir) -> float:
     """Bytes of weights times bytes of rows: enough to tell which cell takes longer."""
-    weights = sum(file.stat().st_size for file in Path(work.model_path).glob("*.safetensors"))
+    weights = sum(file.stat().st_size for file in Path(local_folder(work.model_path)).glob("*.safetensors"))
     return float(weights) * sum(float(run_dir.fs.size(shard)) for shard in work.shards)
 
 

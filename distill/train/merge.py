@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.storage import local_folder
 from distill.config_mix import MergeConfig
 from distill.errors import StageError
 from distill.render import render_example
@@ -61,7 +62,7 @@ def merge_cell(cell: Cell, current: Run) -> None:
         run_uri=run_dir.address,
         cell=cell.name,
         parents=parents,
-        base_path=str(Path(current.models[cell.student.model].path).absolute()),
+        base_path=current.models[cell.student.model].place,
         merge=cell.merge,
         max_length=recipe.train.max_length,
     )
@@ -94,7 +95,7 @@ def merge_students(job: MergeJob) -> float:
         folders = [files.enter_context(reading(run_dir, "train", parent, MODEL)) for parent in job.parents]
         tokenizer = load_tokenizer(str(folders[0]))
         with writing(run_dir, "train", job.cell, MODEL) as folder:
-            digests = merge_folders(Path(job.base_path), folders, folder, job.merge)
+            digests = merge_folders(Path(local_folder(job.base_path)), folders, folder, job.merge)
             probe = probe_rows(_examples(run_dir, job, tokenizer))
             return check_saved(folder, digests, probe, expected_loss=None)
 

@@ -60,7 +60,7 @@ def _cell_work(cell: Cell, current: Run, *, has_early: bool) -> CellWork:
     key = cell_key(cell, current, "mix", early)
     if early:
         take_over(current.run_dir, cell, key=key, early_key=cell_key(cell, current, EARLY))
-    model_path, held_out = current.models[cell.student.model].path, tuple(current.run_dir.shards(HELD_OUT))
+    model_path, held_out = current.models[cell.student.model].place, tuple(current.run_dir.shards(HELD_OUT))
     return CellWork(cell, model_path, (path,), key, held_out, early_shards=(early_path,) if early else ())
 
 

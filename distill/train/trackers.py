@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from distill.config import TrainConfig
+    from distill.errors import InputError
     from distill.run_dir import RunDir
-    from distill.train.metrics import StepMetrics
+from distill.train.checkpoint import writing
+from distill.train.metrics import StepMetrics
 
 TRACKERS = ("tensorboard", "mlflow")
 SHOWN = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gib")
@@ -72,7 +75,7 @@ class Trackers:
     def _guarded(self, name: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except (OSError, RuntimeError, ValueError, ImportError, _mlflow_error()) as error:
+        except (OSError, RuntimeError, ValueError, ImportError, InputError, _mlflow_error()) as error:
             self._open.pop(name, None)
             self._say(f"{name} is left alone from here on: {type(error).__name__}: {error}")
             return None
@@ -89,7 +92,7 @@ def _mlflow_error() -> type[Exception]:
 def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, cell: str, key: str) -> Tracker:
     """A tracker by its name."""
     if name == "tensorboard":
-        return TensorBoard(run_dir.local_path("train", cell, "tensorboard"))
+        return TensorBoard(run_dir, cell)
     uri = train.tracking_uri or run_dir.local_path("mlruns").absolute().as_uri()
     return MLflow(uri, experiment=Path(run_dir.root).name, cell=cell, key=key)
 
@@ -97,9 +100,11 @@ def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, cell: str, key:
 class TensorBoard:
     """An event file in the cell's folder: `tensorboard --logdir RUN/train`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, run_dir: RunDir, cell: str) -> None:
         from tensorboardX import SummaryWriter
 
+        self._place = ExitStack()  # in storage the file is there when the cell has ended
+        folder = self._place.enter_context(writing(run_dir, "train", cell, "tensorboard"))
         self._writer = SummaryWriter(str(folder), flush_secs=10)
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -110,6 +115,7 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is not written yet."""
         self._writer.close()
+        self._place.close()
 
 
 class MLflow:
