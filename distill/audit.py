@@ -216,7 +216,7 @@ def show_arm(run_dir: RunDir, manifest: Manifest, arm: str, console: Console) ->
     """An arm, and the first of its traces."""
     console.print(Text(arm_line(manifest, arm)))
     console.print(f"digest {manifest.details['mixes'][arm]['digest']}")
-    path = run_dir.path("mix", f"{arm}.parquet")
+    path = run_dir.place("mix", f"{arm}.parquet")
     console.print(f"every trace: {path} (columns trace_id, prompt_id, pool, place)\n", markup=False, soft_wrap=True)
     table = Table("trace", "prompt", "pool", "style", "phase", "place", box=None, padding=(0, 2, 0, 0))
     for row in first_rows(run_dir, arm):

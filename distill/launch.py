@@ -48,7 +48,7 @@ def show_next(console: Console, recipe: Recipe, run_dir: RunDir) -> None:
     name = [cell.name for cell in cells(recipe) if cell.student == recipe.students[0]][-1]
     console.print("\nserve the students   distill serve " + run_dir.uri, markup=False)
     console.print(f'ask one of them      distill ask {name} "{sample_problem(recipe, run_dir)}"', markup=False)
-    console.print("report               " + run_dir.path("report", "report.html"), markup=False)
+    console.print("report               " + run_dir.place("report", "report.html"), markup=False)
 
 
 def sample_problem(recipe: Recipe, run_dir: RunDir) -> str:
@@ -97,5 +97,5 @@ def show_report(run_dir: RunDir) -> int:
 
     console = Console()
     console.print(render_terminal(build_report(load_run_recipe(run_dir), run_dir)))
-    console.print("report " + run_dir.path("report", "report.html"), markup=False, soft_wrap=True)
+    console.print("report " + run_dir.place("report", "report.html"), markup=False, soft_wrap=True)
     return 0

@@ -82,7 +82,7 @@ class RunDir:
         return self.root if self.is_local else self.uri
 
     def place(self, *parts: str, version: str = "") -> str:
-        """A model folder of the run as `cluster.storage.local_folder` opens it on any machine that joins in.
+        """A file or folder of the run as it is named on any machine; `cluster.storage.local_folder` opens a model so.
 
         `version`: what tells it from another one that was there before, and may be in a machine's cache.
         """

@@ -44,8 +44,8 @@ def benchmark_configs(recipe: Recipe) -> dict[str, BenchmarkConfig]:
     return {name: benchmark_config(recipe.benchmarks, name) for name in (*recipe.evaluate.benchmarks, *searched)}
 
 
-def stage_configs(recipe: Recipe, base: Path) -> dict[str, dict[str, Any]]:
-    """stage -> the part of the recipe that decides its result."""
+def stage_configs(recipe: Recipe, base: Path | None) -> dict[str, dict[str, Any]]:
+    """stage -> the part of the recipe that decides its result. `base`: of relative paths; None: files are left out."""
     dump = recipe.model_dump(mode="json")
     benchmarks = benchmark_configs(recipe)
     sources = [*recipe.prompts.sources, *(benchmark.source for benchmark in benchmarks.values())]
@@ -121,24 +121,34 @@ def _judge_config(recipe: Recipe) -> dict[str, Any]:
     return {"judge": {"name": judge_name(judge), "base_url": judge.base_url}} if judge else {}
 
 
-def _file_stamps(source: PromptSource, base: Path) -> Iterator[tuple[str, str]]:
+def _file_stamps(source: PromptSource, base: Path | None) -> Iterator[tuple[str, str]]:
     """Size and time of local input files: an edited file makes the prompts stale."""
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource) and base is not None:
         fs, pattern = open_storage(source_pattern(source, base))
         for path in fs.glob(pattern):
             info = fs.info(path)
             yield str(path), f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
 
 
-def stage_states(recipe: Recipe, base: Path, run_dir: RunDir) -> dict[str, StageState]:
-    """Every stage's key and whether it is done, new or changed (and by what)."""
+def stage_states(recipe: Recipe, base: Path | None, run_dir: RunDir) -> dict[str, StageState]:
+    """Every stage's key and whether it is done, new or changed (and by what).
+
+    `base`: of the recipe's relative paths; None where it is not known: input files are taken to be as they were.
+    """
     states: dict[str, StageState] = {}
     key = content_hash(LAYOUT_VERSION)
     for stage, config in stage_configs(recipe, base).items():
+        if base is None and "files" in config:
+            config["files"] = _files_read(run_dir, stage)
         key = content_hash(stage, key, config)
         states[stage] = _state(stage, key, config, run_dir, states)
     assert tuple(states) == STAGES
     return states
+
+
+def _files_read(run_dir: RunDir, stage: str) -> dict[str, str]:
+    manifest = run_dir.read_manifest(stage)
+    return dict(manifest.details.get("config", {}).get("files", {})) if manifest else {}
 
 
 def _state(

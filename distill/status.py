@@ -5,7 +5,6 @@ Counts of traces and solved prompts are what is on disk: during generation at mo
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -81,7 +80,7 @@ def show_status(run_dir: RunDir, recipe: Recipe, console: Console) -> None:
 
 def _stage_table(run_dir: RunDir, recipe: Recipe) -> Table:
     table = Table("stage", "", "rows", "seconds", box=None)
-    for state in stage_states(recipe, Path.cwd(), run_dir).values():
+    for state in stage_states(recipe, None, run_dir).values():
         manifest = run_dir.read_manifest(state.stage)
         rows = f"{manifest.rows_out} of {manifest.rows_in}" if manifest else ""
         seconds = f"{manifest.wall_s:.0f}" if manifest else ""

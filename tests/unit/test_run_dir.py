@@ -79,6 +79,19 @@ def test_a_finished_run_is_done_and_a_fresh_one_is_new(run_dir: RunDir) -> None:
     assert set(statuses(run_dir, raw).values()) == {"done"}
 
 
+def test_who_does_not_know_where_a_runs_input_files_lie_takes_them_as_they_were(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"problem": "1 + 1 =", "answer": "2"}')
+    source = {"kind": "file", "path": "prompts.jsonl", "answer_kind": "number"}
+    recipe = parse_recipe(recipe_with({"prompts": {"sources": [source]}}))
+    for state in stage_states(recipe, tmp_path, run_dir).values():
+        run_dir.write_manifest(Manifest(state.stage, state.key, details={"config": state.config}), state.stage)
+    assert {state.status for state in stage_states(recipe, None, run_dir).values()} == {"done"}
+    (tmp_path / "prompts.jsonl").write_text('{"problem": "1 + 1 =", "answer": "20"}')
+    assert {state.status for state in stage_states(recipe, tmp_path, run_dir).values()} == {"changed"}
+
+
 @pytest.mark.parametrize(
     ("change", "first", "reason"),
     [
