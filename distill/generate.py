@@ -292,7 +292,7 @@ def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Call
 
 
 def _no_engine(snapshot: Snapshot, deadline_s: float) -> str:
-    if not snapshot.engines:
+    if not snapshot.engines and not snapshot.counts:
         return (
             f"generate: no engine was ready after {deadline_s:g} s -> see the run's log for what it waits for "
             "(weights, GPUs that the cluster does not have); raise generate.startup_deadline_s if it is slow"

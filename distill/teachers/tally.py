@@ -12,14 +12,14 @@ MAX_STARTS = 20
 
 
 LOST_S = 60.0
-"""An engine with work that has not been heard of for so long is not counted as one at work, seconds."""
+"""An engine with work that has not been heard of for so long counts as gone, until it is heard of again; seconds."""
 
 
 class Snapshot(NamedTuple):
     """How far a run is."""
 
     engines: int
-    """Engines that came up and whose death was not told."""
+    """Engines that came up and are not known to be gone."""
     counts: dict[str, int]
     """prompts, traces, failed, correct, tokens, cached_tokens, prompt_tokens, and `solved POOL` for each pool."""
     complete: int
@@ -94,9 +94,17 @@ class Tally:
     def snapshot(self) -> Snapshot:
         """How far the run is."""
         now = time.monotonic()
-        busy = sum(num_batches > 0 and now - heard_s < LOST_S for heard_s, num_batches in self._work.values())
-        counts = dict(self.counts)
-        return Snapshot(self.engines, counts, self.complete, self.is_full(), self._busy_s(), busy, now - self._heard_s)
+        silent_s = [now - heard_s for heard_s, num_batches in self._work.values() if num_batches]
+        lost = sum(seconds >= LOST_S for seconds in silent_s)
+        return Snapshot(
+            engines=max(0, self.engines - lost),
+            counts=dict(self.counts),
+            complete=self.complete,
+            is_full=self.is_full(),
+            busy_s=self._busy_s(),
+            busy_engines=len(silent_s) - lost,
+            silent_s=now - self._heard_s,
+        )
 
     def _busy_s(self) -> float:
         return max(0.0, self._last_s - self._first_s)

@@ -71,7 +71,7 @@ def test_engines_with_work_are_told_from_those_that_wait_died_or_fell_silent(mon
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + LOST_S + 1)
     tally.hear("a", 3)
-    assert tally.snapshot().busy_engines == 1
+    assert (tally.snapshot().engines, tally.snapshot().busy_engines) == (2, 1)
 
 
 def test_a_job_that_fails_tells_its_cause_and_that_traces_are_kept(tally: Handle) -> None:
