@@ -93,6 +93,7 @@ def generate_stage(current: Run, meanwhile: Meanwhile = _nothing) -> Manifest:
         survey = survey_prompts(current.run_dir, current.pools, plan, names)
     for pool in current.pools:
         drop_repeats(current.run_dir, pool.folder)
+    give_back_freed()
     return _manifest(current, survey, counts, outcomes, wall_s=time.monotonic() - started)
 
 

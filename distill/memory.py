@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+import pyarrow as pa
 
 INTERVAL_S = 2.0
 
@@ -43,8 +44,9 @@ def give_back_freed() -> None:
     """Return freed memory to the system.
 
     glibc keeps it in the heaps of the threads that used it: a driver grows by some kB with every small object that it
-    ever handed to Ray, though none of them is left.
+    ever handed to Ray, though none of them is left. Arrow's pool is another such place.
     """
+    pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:  # glibc's
         trim(0)

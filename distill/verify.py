@@ -31,7 +31,7 @@ def read_index_table(run_dir: RunDir, pool: Pool) -> pa.Table:
         return table
     ids = table.column("trace_id")
     is_last = pc.not_equal(ids.slice(0, len(ids) - 1), ids.slice(1)).combine_chunks()
-    return table.filter(pa.concat_arrays([is_last, pa.array([True])]))
+    return _where(table, pa.concat_arrays([is_last, pa.array([True])]))
 
 
 def read_index(run_dir: RunDir, pool: Pool) -> list[IndexRow]:
@@ -49,7 +49,12 @@ def of_prompts(table: pa.Table, prompt_ids: pa.ChunkedArray, num_samples: int | 
     wanted = pc.is_in(table.column("prompt_id"), value_set=prompt_ids.combine_chunks())
     if num_samples is not None:
         wanted = pc.and_(wanted, pc.less(table.column("sample_index"), num_samples))
-    return table.filter(wanted)
+    return _where(table, wanted)
+
+
+def _where(table: pa.Table, mask: Any) -> pa.Table:
+    """The rows of a mask. All of them, as is the rule, are the table itself: a copy takes as much memory again."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prompt]], verify: VerifyConfig) -> int:

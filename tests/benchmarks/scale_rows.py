@@ -23,7 +23,7 @@ import psutil
 import pyarrow as pa
 from rich.console import Console
 
-from distill.generate import generate_stage
+from distill import generate
 from distill.recipe import find_recipe, load_recipe
 from distill.run import Run
 from distill.run_dir import RunDir, rows_table
@@ -124,9 +124,10 @@ class Watcher(threading.Thread):
         """Largest value, MB."""
         return round(max((sample.get(name, 0.0) for sample in self.samples), default=0.0) / 1e6, 1)
 
-    def at(self, name: str, share: float) -> float:
-        """Value after a share of the time, MB."""
-        return round(self.samples[int(share * (len(self.samples) - 1))].get(name, 0.0) / 1e6, 1)
+    def at(self, name: str, share: float, last: int | None = None) -> float:
+        """Value after a share of the samples, or of the first `last` of them, MB."""
+        end = len(self.samples) if last is None else last
+        return round(self.samples[int(share * (end - 1))].get(name, 0.0) / 1e6, 1)
 
 
 def ray_memory() -> dict[str, float]:
@@ -220,8 +221,15 @@ def measure(folder: Path, rows: int, row_ms: float, num_nodes: int) -> dict[str,
 def staged(current: Run, rows: int, folder: Path) -> dict[str, Any]:
     """The stages under the eye of a watcher."""
     watcher, cpu, started = Watcher(), cpu_seconds(), time.monotonic()
+    consume, written = generate.consume, list[int]()
+
+    def consume_and_note(*arguments: Any) -> None:
+        consume(*arguments)
+        written.append(len(watcher.samples))
+
+    generate.consume = consume_and_note
     watcher.start()
-    manifest = generate_stage(current)
+    manifest = generate.generate_stage(current)
     wall_s, cpu_s, generated = time.monotonic() - started, cpu_seconds() - cpu, len(watcher.samples)
     started = time.monotonic()
     verify_stage(current)
@@ -242,7 +250,8 @@ def staged(current: Run, rows: int, folder: Path) -> dict[str, Any]:
         "verify_s": round(verify_s, 1),
         "driver_mb": {
             "begin": watcher.at("driver", 0.0),
-            "half": watcher.at("driver", 0.5),
+            "quarter": watcher.at("driver", 0.25, written[0]),
+            "written": watcher.at("driver", 1.0, written[0]),
             "peak": watcher.peak("driver"),
         },
         "verify_driver_mb": round(max((one["driver"] for one in verifying), default=0.0) / 1e6, 1),
