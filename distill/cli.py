@@ -277,7 +277,10 @@ def serve_verb(arguments: argparse.Namespace) -> int:
     from distill.serving import ServeRequest, serve_run, write_config, write_manifest
 
     if arguments.overrides and not arguments.write_manifest:
-        raise InputError(f"{arguments.overrides[0]}: settings for Kubernetes go with --write-manifest FILE")
+        raise InputError(
+            f"{arguments.overrides[0]}: settings for Kubernetes go with --write-manifest FILE, "
+            "and students are named with --models A,B"
+        )
     run_dir = open_run(arguments.run_dir)
     request = ServeRequest(
         host=arguments.host,

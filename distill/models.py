@@ -34,6 +34,7 @@ class ResolvedModel:
 
     name: str
     path: str
+    """On the machine that resolved it; on another one, where the run's storage has it."""
     source: str
     """The one of the recipe's sources that was used."""
     identity: str
@@ -44,6 +45,11 @@ class ResolvedModel:
     """Sources tried before, and why they were not used."""
     published: str = ""
     """Address of a copy in the run's storage; empty where the run directory is a folder: machines share the path."""
+
+    @property
+    def folder(self) -> Path:
+        """The model on this machine, fetched if need be."""
+        return Path(local_folder(self.path))
 
     @property
     def place(self) -> str:

@@ -51,7 +51,7 @@ def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict
     """Shapes of the students' models as they lie on disk."""
     used = {student.model for student in recipe.students}
     return {
-        name: shape_of(read_settings(Path(models[name].path)), trust_remote_code=recipe.models[name].trust_remote_code)
+        name: shape_of(read_settings(models[name].folder), trust_remote_code=recipe.models[name].trust_remote_code)
         for name in used
     }
 

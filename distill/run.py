@@ -12,7 +12,6 @@ import pyarrow as pa
 from rich.console import Console
 
 from cluster.session import Session, connect
-from cluster.storage import local_folder
 from distill.config import Recipe
 from distill.config_teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.errors import InputError
@@ -66,9 +65,9 @@ class Run:
         record = json.loads(self.run_dir.fs.cat_file(path))
         is_same = record["config"] == self.recipe.models[name].model_dump(mode="json")
         model = ResolvedModel(**{**record["model"], "skipped": tuple(record["model"]["skipped"])})
-        if is_same and model.published:
-            return dataclasses.replace(model, path=local_folder(model.published))
-        return model if is_same and Path(model.path).is_dir() else None
+        if Path(model.path).is_dir():
+            return model if is_same else None
+        return dataclasses.replace(model, path=model.published) if is_same and model.published else None
 
     def _resolve(self, name: str) -> ResolvedModel:
         config = self.recipe.models[name]

@@ -165,7 +165,7 @@ def most_shifted(current: Run, student: str, key: str, trace_keys: NDArray[np.ui
     tokens, ranks = (np.concatenate(column) for column in zip(*parts, strict=True))
     found, counts = np.unique(tokens, return_counts=True)
     most = found[np.argsort(-counts, kind="stable")][:NUM_TOKENS].tolist()
-    tokenizer = load_tokenizer(current.models[model].path)
+    tokenizer = load_tokenizer(str(current.models[model].folder))
     return [
         (tokenizer.decode([token]), int((tokens == token).sum()), float(np.median(ranks[tokens == token])))
         for token in most

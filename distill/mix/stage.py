@@ -144,7 +144,7 @@ def filtered_index(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> tuple[
     wanted = index.trace_keys[reasons == USABLE]
     if not len(wanted):
         return index, reasons
-    folders = distinct_tokenizers([current.models[student.model].path for student in recipe.students])
+    folders = distinct_tokenizers([str(current.models[student.model].folder) for student in recipe.students])
     key = features_key(folders, recipe.student_chat)
     _scan_missing(current, key, missing_keys(run_dir, key, wanted), folders)
     features = load_features(run_dir, key)
