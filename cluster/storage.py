@@ -80,8 +80,11 @@ def fetched(address: str) -> Path:
     temporary.mkdir(parents=True)
     try:
         fs.get(path, str(temporary / target.name), recursive=True)
-        if not target.exists():  # another process of this machine may have been faster
-            temporary.rename(home)
+        _unlink_lost(target)
+        temporary.rename(home)
+    except OSError:
+        if not target.exists():  # else another process of this machine was faster
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -90,9 +93,16 @@ def fetched(address: str) -> Path:
 def keep_as_fetched(address: str, folder: Path) -> None:
     """Spare this machine the fetching of what was put there from its own folder."""
     target = _cached(address)
+    _unlink_lost(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         target.symlink_to(folder)
+
+
+def _unlink_lost(target: Path) -> None:
+    """Take a link out of the cache whose folder is gone, with what it lay in."""
+    if target.is_symlink() and not target.exists():
+        shutil.rmtree(target.parent)
 
 
 def _cached(address: str) -> Path:

@@ -1,6 +1,8 @@
 """Places by address: a bucket as a run directory, models in a machine's cache. Without a cloud: pyarrow's local files
 stand behind the address, so everything but the network is what runs there."""
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from pyarrow import fs as pyarrow_fs
 
 from cluster import storage
-from cluster.storage import cache_dir, fetched, local_folder, open_storage
+from cluster.storage import cache_dir, fetched, keep_as_fetched, local_folder, open_storage
 from distill.errors import InputError
 from distill.models import ResolvedModel, publish
 from distill.run_dir import Manifest, RunDir
@@ -67,6 +69,27 @@ def test_a_model_is_published_once_and_every_machine_opens_it_from_its_own_cache
     copy = Path(local_folder(made.place))
     assert cache_dir() in copy.parents and (copy / "model.safetensors").read_text() == "model.safetensors"
     assert local_folder(str(folder)) == str(folder)
+
+
+def test_a_copy_is_fetched_again_where_the_folder_behind_it_is_gone(bucket: Path, tmp_path: Path) -> None:
+    place, folder = bucket / "bucket/runs/one/models/student-id", tmp_path / "model"
+    for path in (place, folder):
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(path.name)
+    address = RunDir(URI).place("models", "student-id")
+    keep_as_fetched(address, folder)
+    assert (Path(local_folder(address)) / "config.json").read_text() == "model"
+    shutil.rmtree(folder)
+    assert (Path(local_folder(address)) / "config.json").read_text() == "student-id"
+
+
+def test_two_processes_that_fetch_the_same_end_with_one_copy(bucket: Path) -> None:
+    (bucket / "bucket/runs/one/models/a").mkdir(parents=True)
+    (bucket / "bucket/runs/one/models/a/config.json").write_text("{}")
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(local_folder, [f"{URI}/models/a"] * 8))
+    assert len(found) == 1 and (Path(found.pop()) / "config.json").read_text() == "{}"
+    assert len(list(cache_dir().iterdir())) == 1
 
 
 def test_a_new_version_of_one_place_is_fetched_anew_and_what_fails_leaves_nothing(bucket: Path) -> None:
