@@ -15,9 +15,9 @@ NEAR = 0.5
 """Share of a limit from which it is told."""
 DRIVER_BASE_GIB = 1.0
 """Of the driver with Ray and vLLM imported; the quickstart's takes 0.8 to 0.9 (seen 2026-11-25)."""
-DRIVER_PROMPT_BYTES = 1500.0
-"""Of the driver per prompt while teachers write, Ray Data's part included: 2,126 that each of 27,000 more prompts of
-one trace added on three local nodes (measured 2026-11-28), without what the trace takes."""
+DRIVER_PROMPT_BYTES = 340.0
+"""Of the driver per prompt until teachers have written, Ray Data's part included: what each of 900,000 more prompts
+added on three local nodes (measured 2026-11-28). Most of it are the chunks that wait."""
 DRIVER_TRACE_BYTES = 660.0
 """Of the driver per trace at most: 484 for the index that generation begins with and 173 for the one it ends with,
 resident growth over 128,000 traces in shards of 32 rows (measured 2026-11-25)."""
