@@ -62,9 +62,10 @@ def publish(model: ResolvedModel, run_dir: RunDir) -> ResolvedModel:
     if run_dir.is_local:
         return model
     parts = ("models", f"{model.name}-{model.identity}")
-    there = {str(path).rsplit("/", 1)[1] for path in run_dir.fs.find(run_dir.path(*parts))}
+    there = {str(path).rsplit("/", 1)[1]: run_dir.fs.size(path) for path in run_dir.fs.find(run_dir.path(*parts))}
     for file in sorted(Path(model.path).iterdir()):
-        if file.name not in there and any(file.match(pattern) for pattern in (*HUB_FILES, "*.py")):
+        is_part = any(file.match(pattern) for pattern in (*HUB_FILES, "*.py"))
+        if is_part and there.get(file.name) != file.stat().st_size:  # else an interrupted run has put it there
             run_dir.fs.put_file(str(file), run_dir.path(*parts, file.name))
     address = run_dir.place(*parts)
     keep_as_fetched(address, Path(model.path).absolute())

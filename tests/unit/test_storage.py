@@ -60,7 +60,9 @@ def test_a_model_is_published_once_and_every_machine_opens_it_from_its_own_cache
     folder.mkdir()
     for name in ("config.json", "model.safetensors", "pytorch_model.bin"):
         (folder / name).write_text(name)
-    (bucket / "bucket/runs/one/models/student-id").mkdir(parents=True)
+    there = bucket / "bucket/runs/one/models/student-id"
+    there.mkdir(parents=True)
+    (there / "model.safetensors").write_text("torn off")
     made = publish(ResolvedModel("student", str(folder), "hub/id", "id", 1, 1), RunDir(URI))
     assert made.place == f"{URI}/models/student-id"
     assert sorted(path.name for path in bucket.rglob("student-id/*")) == ["config.json", "model.safetensors"]
