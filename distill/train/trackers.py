@@ -14,12 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from distill.config import TrainConfig
-    from distill.errors import InputError
-    from distill.run_dir import RunDir
+from distill.errors import InputError
 from distill.train.checkpoint import writing
 from distill.train.metrics import StepMetrics
+
+if TYPE_CHECKING:
+    from distill.config import TrainConfig
+    from distill.run_dir import RunDir
 
 TRACKERS = ("tensorboard", "mlflow")
 SHOWN = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gib")
