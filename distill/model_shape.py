@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.storage import is_address
 from distill.errors import InputError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _local_settings(source: str) -> dict[str, Any] | None:
 
 
 def _hub_settings(source: str, revision: str) -> dict[str, Any] | None:
-    if "://" in source or source.endswith(".gguf") or source.startswith((".", "/", "~")):
+    if is_address(source) or source.endswith(".gguf") or source.startswith((".", "/", "~")):
         return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

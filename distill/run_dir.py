@@ -68,7 +68,6 @@ class RunDir:
             raise InputError(f"{uri} cannot be opened here: {error} -> install that, or name a folder") from error
         self.uri, self.before = uri, before
         self.is_local = isinstance(self.fs, LocalFileSystem)
-        self.has_folders = not isinstance(self.fs, ArrowFSWrapper)
 
     def path(self, *parts: str) -> str:
         """Path of a file or folder below the run directory, in the terms of its file system."""
@@ -137,7 +136,7 @@ class RunDir:
         Path(temporary).replace(path)
 
     def _make_folder(self, path: str) -> None:
-        if self.has_folders:
+        if not isinstance(self.fs, ArrowFSWrapper):  # a bucket has no folders to make
             self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
 
     def write_rows(self, rows: Iterable[Any], row_type: type, *parts: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cluster.storage import is_address
 from distill.config import Recipe
 from distill.config_sources import FileSource
 from distill.config_teachers import DatasetTeacher
@@ -55,7 +56,7 @@ def input_files(recipe: Recipe) -> list[str]:
 
 def local_files(recipe: Recipe) -> list[str]:
     """Input files that only this machine has: named relative to the recipe."""
-    return [path for path in input_files(recipe) if "://" not in path and not path.startswith("/")]
+    return [path for path in input_files(recipe) if not is_address(path) and not path.startswith("/")]
 
 
 def refuse_unreachable(recipe: Recipe, run_dir: RunDir, told: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from cluster.storage import cache_dir, open_storage
+from cluster.storage import cache_dir, is_address, open_storage
 from distill.config import ModelConfig
 from distill.config_sources import FileSource, GymSource, PromptSource
 from distill.doctor.findings import NodeFacts
@@ -98,7 +98,7 @@ def _model_error(source: str, config: ModelConfig) -> str:
         return ""
     if source.startswith("package://"):
         return "" if find_spec(source.removeprefix("package://")) else "the package is not installed"
-    if "://" in source:
+    if is_address(source):
         return _path_error(source)
     local = Path(source).expanduser()
     if local.exists():

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import S3FileSystem
 
-from distill.config import Recipe
 from distill.launch import load_run_recipe
 from distill.run_dir import STAGES, RunDir
 from distill.schema import Trace
@@ -73,7 +72,7 @@ def there(run_dir: RunDir, pattern: str) -> list[str]:
     return [str(path) for path in run_dir.fs.glob(run_dir.path(pattern))]
 
 
-def traces(recipe: Recipe, run_dir: RunDir) -> list[tuple[str, str]]:
+def traces(run_dir: RunDir) -> list[tuple[str, str]]:
     folders = {path.rsplit("/", 2)[1] for path in there(run_dir, "generate/*-*/*.parquet")}
     tables = [run_dir.read_table("generate", folder, row_type=Trace) for folder in sorted(folders)]
     return [(row["trace_id"], row["completion"]) for table in tables for row in table.to_pylist()]
@@ -84,15 +83,14 @@ def test_a_run_in_a_bucket_goes_on_after_two_kills_and_loses_and_repeats_nothing
 ) -> None:
     log, started = tmp_path / "log", time.monotonic()
     kill_when(start(setup.recipe, run_dir, log), lambda: bool(there(run_dir, "generate/*-*/*.parquet")), log)
-    recipe = load_run_recipe(run_dir)
-    before = traces(recipe, run_dir)
+    before = traces(run_dir)
     kill_when(start(setup.recipe, run_dir, log), lambda: bool(there(run_dir, CHECKPOINTS)), log)
     assert start(setup.recipe, run_dir, log).wait(timeout=1500) == 0, log.read_text()[-3000:]
-    after = traces(recipe, run_dir)
+    after = traces(run_dir)
     assert set(before) <= set(after), "a trace that was in the bucket was lost or written again"
     assert len(after) == len({name for name, _ in after}) == 2 * 4 * (NUM_SOLVABLE + 2)
     assert all(run_dir.read_manifest(stage) is not None for stage in STAGES)
-    attempts = {cell.name: read_attempts(run_dir, cell.name) for cell in all_cells(recipe)}
+    attempts = {cell.name: read_attempts(run_dir, cell.name) for cell in all_cells(load_run_recipe(run_dir))}
     resumed = {cell: [one.first_step for one in lives] for cell, lives in attempts.items()}
     assert any(step > 0 for steps in resumed.values() for step in steps), f"no cell was continued: {resumed}"
     assert run_dir.fs.exists(run_dir.path("report", "report.html"))

@@ -63,8 +63,8 @@ def test_a_run_directory_may_be_any_uri() -> None:
         run_dir.local_path("train")
 
 
-def finish(run_dir: RunDir, raw: dict[str, Any]) -> None:
-    for state in stage_states(parse_recipe(raw), Path(), run_dir).values():
+def finish(run_dir: RunDir, raw: dict[str, Any], base: Path = Path()) -> None:
+    for state in stage_states(parse_recipe(raw), base, run_dir).values():
         run_dir.write_manifest(Manifest(state.stage, state.key, details={"config": state.config}), state.stage)
 
 
@@ -84,9 +84,9 @@ def test_who_does_not_know_where_a_runs_input_files_lie_takes_them_as_they_were(
 ) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"problem": "1 + 1 =", "answer": "2"}')
     source = {"kind": "file", "path": "prompts.jsonl", "answer_kind": "number"}
-    recipe = parse_recipe(recipe_with({"prompts": {"sources": [source]}}))
-    for state in stage_states(recipe, tmp_path, run_dir).values():
-        run_dir.write_manifest(Manifest(state.stage, state.key, details={"config": state.config}), state.stage)
+    raw = recipe_with({"prompts": {"sources": [source]}})
+    finish(run_dir, raw, tmp_path)
+    recipe = parse_recipe(raw)
     assert {state.status for state in stage_states(recipe, None, run_dir).values()} == {"done"}
     (tmp_path / "prompts.jsonl").write_text('{"problem": "1 + 1 =", "answer": "20"}')
     assert {state.status for state in stage_states(recipe, tmp_path, run_dir).values()} == {"changed"}
