@@ -2,8 +2,8 @@
 
 import psutil
 
-from cluster.fleet import Resources
 from cluster.gpus import gpu_name
+from cluster.placement import Resources
 
 GIB = 2**30
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from cluster.fleet import Job, Order, Resources, Running, admit
+from cluster.placement import Job, Order, Resources, Running, admit
 
 CLOSE_ENOUGH = 1.005
 """Nothing more is tried once the makespan is at most this multiple of the lower bound."""

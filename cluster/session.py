@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.fleet import Resources
 from cluster.gpus import gpu_name
 from cluster.nodes import cluster_nodes
+from cluster.placement import Resources
 
 Device = Literal["cpu", "gpu"]
 

@@ -255,7 +255,9 @@ def install(build: Build) -> None:
     # The lock has setuptools, so the build needs no download of its own.
     steps.must("distill", [*uv_install, "--no-build-isolation", "--editable", str(ROOT)], environment)
     if build is CPU:
-        steps.must("DeepSpeed's CPU operator", [str(VENV / "bin" / "python"), "-m", "cluster.kernels"], environment)
+        steps.must(
+            "DeepSpeed's CPU operator", [str(VENV / "bin" / "python"), "-m", "cluster.deepspeed_op"], environment
+        )
 
 
 def set_up() -> None:

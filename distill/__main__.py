@@ -2,6 +2,6 @@
 
 import sys
 
-from distill.cli import main
+from distill.cli.main import main
 
 sys.exit(main())

@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from distill.config import Recipe
-from distill.doctor.examine import refuse_unready
-from distill.errors import DistillError
-from distill.events import log_event
-from distill.memory import PeakMemory
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir, now
-from distill.stages import StageState, stage_states
+from distill.config.recipe import Recipe
+from distill.core.errors import DistillError
+from distill.core.events import log_event
+from distill.core.memory import PeakMemory
+from distill.core.run_dir import Manifest, RunDir, now
+from distill.ops.doctor.preflight import refuse_unready
+from distill.run.context import Run
+from distill.run.stage_keys import StageState, stage_states
 
 
 def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
@@ -32,7 +32,7 @@ def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
     if not stale:
         return False
     refuse_unready(recipe, base, run_dir)
-    from distill.steps import STEPS  # here, since it imports all libraries: a finished run need not wait for them
+    from distill.stages import STEPS
 
     show_states(console, states)
     run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), "recipe.json")

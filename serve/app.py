@@ -16,12 +16,12 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from cluster.engine import engine_arguments, engine_bundles, engine_environment
+from cluster.vllm_args import engine_arguments, engine_bundles, engine_environment
+from serve.api.admission import DoorSettings
+from serve.api.ingress import Checker, build_ingress
 from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.config_file import read_arguments
-from serve.door import DoorSettings
-from serve.ingress import Checker, build_ingress
-from serve.proxy import QUICK_WAYS
+from serve.proxy_settings import QUICK_WAYS
 
 INGRESS = "ingress"
 
@@ -166,10 +166,10 @@ def _env_vars(ours: Mapping[str, str]) -> dict[str, str]:
 
 def _engine_class(config: ServeConfig) -> dict[str, Any]:
     if config.device == "gpu":
-        from serve.stored_engine import StoredEngine
+        from serve.engines.stored_engine import StoredEngine
 
         return {"engine_cls": StoredEngine}
-    from serve.cpu_engine import CpuEngine
+    from serve.engines.cpu_engine import CpuEngine
 
     return {"engine_cls": CpuEngine}
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import openai
 
+from serve.api.modes import in_mode, mode_line
 from serve.errors import ServeError, UnknownModelError
 from serve.keys import KEY_VARIABLE, NO_KEY
-from serve.modes import in_mode, mode_line
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0

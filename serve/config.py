@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cluster.storage import local_folder
+from serve.api.limits import Limits
+from serve.api.reasoning_parser import Delimiters
 from serve.keys import Key
-from serve.limits import Limits
-from serve.reasoning import Delimiters
 
 APP = "students"
 """Name of the Serve application."""

@@ -18,10 +18,10 @@ from serve.client import first_answers, served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.errors import ServeError
 from serve.keys import NO_KEY, Key, hash_key
-from serve.probe import Probe, run_probes
+from serve.smoke_check import Probe, run_probes
 
 if TYPE_CHECKING:
-    from serve.ingress import Checker
+    from serve.api.ingress import Checker
 
 POLL_S = 0.5
 PROXY_GRACE_S = 30.0

@@ -5,13 +5,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.grading.clean import TEXT, clean, folded, without_units, words
 from distill.grading.containers import Parts, compare_parts, parts
 from distill.grading.equations import same_equations
 from distill.grading.expression import evaluate, is_constant, same_values
 from distill.grading.extract import Found, find_box
+from distill.grading.normalize import TEXT, clean, folded, without_units, words
 from distill.grading.numbers import Number, numbers_in, parse_number, parse_text_number, same_number
-from distill.grading.reals import is_written_as_set, parse_reals, same_reals
+from distill.grading.real_sets import is_written_as_set, parse_reals, same_reals
 from distill.grading.units import SPELT, clock, same_clock, sign_unit, unit_of
 
 

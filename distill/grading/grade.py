@@ -7,7 +7,9 @@
 import re
 from typing import NamedTuple
 
-from distill.grading import gym, symbolic
+from distill.core.schema import AnswerKind, Verdict
+from distill.grading import math_verify_compare as symbolic
+from distill.grading import reasoning_gym_scorer as gym
 from distill.grading.compare import (
     Prepared,
     Settled,
@@ -36,7 +38,6 @@ from distill.grading.extract import (
 )
 from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, same_number
 from distill.grading.types import Grade, GradeRequest
-from distill.schema import AnswerKind, Verdict
 
 FAULTS = (
     ArithmeticError,

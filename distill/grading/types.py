@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
-from distill.schema import Verdict
+from distill.core.schema import Verdict
 
 RULES_VERSION = 2
 """Raised whenever a change to our own rules can change a verdict."""

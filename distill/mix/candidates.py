@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.mix.index import VERDICTS, TraceIndex
-from distill.mix.order import contains, order_hash
-from distill.schema import Verdict
+from distill.core.schema import Verdict
+from distill.mix.seeded_order import contains, order_hash
+from distill.mix.trace_index import VERDICTS, TraceIndex
 
 NO_TRACE = -1
 SLICE_ROWS = 1 << 16

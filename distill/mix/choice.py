@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.errors import StageError
+from distill.config.shares import largest_remainder
+from distill.core.errors import StageError
 from distill.mix.candidates import Candidates
-from distill.mix.counts import largest_remainder
-from distill.mix.order import order_hash
+from distill.mix.seeded_order import order_hash
 
 
 class Choice(NamedTuple):

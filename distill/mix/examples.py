@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distill.config_teachers import ChatFormat
-from distill.render import chat_messages
-from distill.schema import Example, arrow_schema
+from distill.config.teachers import ChatFormat
+from distill.core.schema import Example, arrow_schema
+from distill.models.chat_template import chat_messages
 
 SCHEMA = arrow_schema(Example)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distill.config_mix import FiltersConfig
-from distill.mix.index import TraceIndex
-from distill.mix.order import contains, keys_of, order_hash
+from distill.config.mix import FiltersConfig
+from distill.mix.seeded_order import contains, keys_of, order_hash
+from distill.mix.trace_index import TraceIndex
 
 USABLE = 0
 REASONS = (

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.config import Recipe
-from distill.config_mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
-from distill.config_teachers import ChatFormat
-from distill.mix.account import equal_arms, lost_prompts, mix_details
+from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
+from distill.config.recipe import Recipe
+from distill.config.teachers import ChatFormat
+from distill.core.progress_bars import bars
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Prompt
+from distill.mix.accounting import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, Labels, build_candidates
+from distill.mix.feature_store import distinct_tokenizers, features_key, load_features, missing_keys, scan
 from distill.mix.filters import (
     USABLE,
     filter_counts,
@@ -26,20 +30,15 @@ from distill.mix.filters import (
     too_long_prompts,
     with_student_tokens,
 )
-from distill.mix.fit import fit_details, with_fits
-from distill.mix.index import TraceIndex, read_index
-from distill.mix.order import keys_of
-from distill.mix.policies import choose, pools_of, validate_common, validate_held_out
-from distill.mix.scan import distinct_tokenizers, features_key, load_features, missing_keys, scan
-from distill.mix.single import choose_single
-from distill.mix.whereabouts import Whereabouts
-from distill.mix.write import HELD_OUT, STAGE, Arms, write_arms
-from distill.models import load_tokenizer
-from distill.render import chat_messages, render_prompt, with_mode
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Prompt
-from distill.terminal import bars
+from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out
+from distill.mix.seeded_order import keys_of
+from distill.mix.student_fit import fit_details, with_fits
+from distill.mix.trace_fates import Whereabouts
+from distill.mix.trace_index import TraceIndex, read_index
+from distill.mix.write_arms import HELD_OUT, STAGE, Arms, write_arms
+from distill.models.chat_template import chat_messages, render_prompt, with_mode
+from distill.models.resolve import load_tokenizer
+from distill.run.context import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

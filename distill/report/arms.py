@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.config import Recipe
-from distill.report.numbers_scores import ArmScore, Comparison, MacroScore
-from distill.report.scores import Scored, looping, outcome_shares
-from distill.schema import Verdict
-from distill.statistics import accuracy, accuracy_interval, macro_interval
-from distill.variance import Shares, estimate
+from distill.config.recipe import Recipe
+from distill.core.schema import Verdict
+from distill.evaluate.read_scores import Scored, outcome_shares
+from distill.evaluate.statistics import accuracy, accuracy_interval, macro_interval
+from distill.evaluate.variance import Shares, estimate
+from distill.report.model_scores import looping
+from distill.report.score_data import ArmScore, Comparison, MacroScore
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from distill.config import Recipe
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import seed_for
+from distill.evaluate.read_scores import expected_models, read_scores
 from distill.grading import VERIFIER_VERSION
+from distill.mix.auto_weights import settled_by
 from distill.report.arms import arm_scores, build_arms, macro_scores
-from distill.report.compare import compare, detectable
-from distill.report.fits import fit_rows
-from distill.report.gap_changes import gap_changes
-from distill.report.numbers import Report
-from distill.report.numbers_scores import ModelScore
-from distill.report.page import render_page
-from distill.report.paper import paper_rows
-from distill.report.pools import mix_rows, pool_rows, read_traces, teacher_sizes
-from distill.report.progress import cell_rows, funnel, read_manifests, stage_rows
+from distill.report.base_vs_instruct import gap_changes
+from distill.report.comparisons import compare, detectable
+from distill.report.data import Report
+from distill.report.html import render_page
+from distill.report.model_scores import model_score
+from distill.report.paper_metrics import benchmark_rows, costs, group_scores, sweeps
+from distill.report.paper_numbers import paper_rows
+from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import package_versions, provenance
-from distill.report.quantities import benchmark_rows, costs, group_scores, sweeps
+from distill.report.run_history import cell_rows, funnel, read_manifests, stage_rows
 from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
-from distill.report.scores import expected_models, model_score, read_scores
+from distill.report.score_data import ModelScore
 from distill.report.searches import search_rows
-from distill.report.words import caveats, findings, headline
-from distill.run_dir import RunDir
-from distill.schema import seed_for
-from distill.settle import settled_by
+from distill.report.wording import caveats, findings, headline
 
 
 def build_report(recipe: Recipe, run_dir: RunDir) -> Report:

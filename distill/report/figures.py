@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from distill.report.numbers import FitRow, Report
-from distill.report.numbers_scores import ArmScore, Sweep
+from distill.report.data import FitRow, Report
 from distill.report.plots import (
     SERIES,
     accuracy_plot,
@@ -20,6 +19,7 @@ from distill.report.plots import (
     pool_colours,
     timeline_plot,
 )
+from distill.report.score_data import ArmScore, Sweep
 
 MARKERS = "osD^vP*X"
 CLASSES = {"shifted": "rank above 3", "marginal": "rank 2 or 3"}

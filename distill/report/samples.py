@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distill.config import Recipe
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import IndexRow, Prompt, Score, Verdict
 from distill.grading.compare import reference_text
 from distill.report.arms import Arm
-from distill.report.numbers import Answer, Sample
+from distill.report.data import Answer, Sample
 from distill.report.pools import read_examples
-from distill.report.words import MISSING
-from distill.run_dir import RunDir
-from distill.schema import IndexRow, Prompt, Score, Verdict
+from distill.report.wording import MISSING
 
 NUM_PROBLEMS = 3
 MAX_CHARS = 4000

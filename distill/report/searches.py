@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from distill.report.numbers import Search, Trial
-from distill.report.words import percent
-from distill.run_dir import Manifest
-from distill.statistics import Interval
+from distill.core.run_dir import Manifest
+from distill.evaluate.statistics import Interval
+from distill.report.data import Search, Trial
+from distill.report.wording import percent
 
 
 def search_rows(manifests: Mapping[str, Manifest]) -> list[Search]:

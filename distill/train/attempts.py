@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.events import log_event
-from distill.run_dir import RunDir
+from distill.core.events import log_event
+from distill.core.run_dir import RunDir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,24 +12,17 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from distill.config import LoraTune
-from distill.errors import StageError
-from distill.schema import seed_for
-from distill.train.batches import epoch_order, steps_per_epoch
+from distill.config.students import LoraTune
+from distill.core.errors import StageError
+from distill.core.schema import seed_for
+from distill.train.worker.batches import epoch_order, steps_per_epoch
 
 if TYPE_CHECKING:
-    from distill.config import StudentConfig, TrainConfig, Tune
-    from distill.model_shape import ModelShape
-
-BUDGET_FIELDS = {"budget", "num_steps", "num_tokens"}
-NOT_RESULT = {"max_failures", "max_parallel_cells", "unmatched", "trackers", "tracking_uri"}
-"""Settings of `[train]` that change no result of the stage."""
-NOT_OF_CELL = {"seeds", "checkpoint_every_steps"}
-"""Settings of `[train]` that change no weight of a cell, whose own seed counts."""
-NOT_LAYOUT = {"checkpoint_activations", "offload_optimizer", "max_workers", "priority", "gpu", "base_of"}
-"""Settings of a student that change no weight and that earlier versions did not have."""
+    from distill.config.students import Tune
+    from distill.config.train import TrainConfig
+    from distill.models.shape import ModelShape
 
 
 def num_steps(train: TrainConfig, num_rows: int) -> int:
@@ -133,20 +126,6 @@ def _by_tokens(taken: Sequence[int], tokens: Sequence[int], steps: int) -> list[
 
 
 # Identity
-
-
-def train_identity(train: TrainConfig) -> dict[str, Any]:
-    """What of `[train]` decides the result; where the budget is `epochs`, as it was before there were budgets."""
-    left_out = BUDGET_FIELDS if train.budget == "epochs" else {"num_epochs"}
-    return train.model_dump(mode="json", exclude=NOT_RESULT | left_out)
-
-
-def student_identity(student: StudentConfig) -> dict[str, Any]:
-    """What of a student decides its weights. A chosen layout counts as the one that was the default: it decides nothing
-    but rounding, and a cell that is trained stays so when another cluster has it laid out otherwise."""
-    told = student.model_dump(mode="json", exclude=NOT_LAYOUT)
-    defaults = {"micro_batch_size": 4, "zero_stage": 1}
-    return told | {name: value for name, value in defaults.items() if told[name] is None}
 
 
 # Cost

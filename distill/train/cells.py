@@ -1,7 +1,7 @@
 """One cell: a student x mix x seed, one Ray Train run with DeepSpeed.
 
 `RUN/train/CELL/` holds `model/`, `adapter/` (LoRA), `metrics.jsonl`, `attempts.jsonl`, the workers' logs and the
-manifest, written last. The fleet of all cells is in `distill.train.fleet`.
+manifest, written last. The fleet of all cells is in `distill.train.cell_queue`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from cluster.fleet import Resources
-from distill.errors import StageError
-from distill.layout import Device, Layout, told_layout
-from distill.run_dir import Manifest, RunDir, now
+from cluster.placement import Resources
+from distill.core.errors import StageError
+from distill.core.run_dir import Manifest, RunDir, now
 from distill.train.attempts import loss_recorder
-from distill.train.checkpoint import Checkpoints
+from distill.train.layout import Device, Layout, told_layout
+from distill.train.worker.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from ray.train import TrainingFailedError
 
-    from distill.config import Recipe, StudentConfig, TrainConfig
-    from distill.config_mix import MergeConfig
-    from distill.model_shape import ModelShape
-    from distill.train.engine import CellJob
-    from distill.train.loop import Outcome
+    from distill.config.mix import MergeConfig
+    from distill.config.recipe import Recipe
+    from distill.config.students import StudentConfig
+    from distill.config.train import TrainConfig
+    from distill.models.shape import ModelShape
+    from distill.train.worker.job import CellJob
+    from distill.train.worker.loop import Outcome
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _clear_other_attempts(work: CellWork, run_dir: RunDir) -> None:
 
 
 def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int) -> CellJob:
-    from distill.train.engine import CellJob
+    from distill.train.worker.job import CellJob
 
     return CellJob(
         cell=work.cell.name,
@@ -177,7 +179,7 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from distill.train.loop import train_worker
+    from distill.train.worker.loop import train_worker
 
     worker = worker_resources(job.device, job.threads, job.student.gpu)
     return TorchTrainer(
@@ -206,7 +208,7 @@ def worker_resources(device: Device, threads: int, gpu: str = "") -> Resources:
 
 
 def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:
-    from distill.train.loop import OUTCOME, Outcome
+    from distill.train.worker.loop import OUTCOME, Outcome
 
     path = run_dir.path("train", work.cell.name, OUTCOME)
     if not run_dir.fs.exists(path):

@@ -8,20 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.fleet import misfits
 from cluster.nodes import free_nodes
-from distill.errors import DistillError
-from distill.generate import are_settled
-from distill.metrics import publish, train_values
-from distill.plan_recipe import mixed_data
-from distill.run import Run
-from distill.terminal import Bars, bars
+from cluster.placement import misfits
+from distill.core.errors import DistillError
+from distill.core.metrics import publish
+from distill.core.progress_bars import Bars, bars
+from distill.generate.survey import are_settled
+from distill.run.context import Run
 from distill.train.budget import early_steps
+from distill.train.cell_queue import Progress, cell_jobs, train_all, train_values
 from distill.train.cells import CellWork, cells
-from distill.train.checkpoint import Checkpoints
 from distill.train.early_rows import EARLY, early_part
-from distill.train.fleet import Progress, cell_jobs, train_all
+from distill.train.plan import mixed_data
 from distill.train.stage import cell_key, planned
+from distill.train.worker.checkpoint import Checkpoints
 
 POLL_S = 5.0
 SURVEY_SHARE = 0.05

@@ -8,17 +8,17 @@ begins late, or only after generation, takes the same rows in the same order: th
 
 import json
 
-from distill.errors import StageError
+from distill.core.errors import StageError
+from distill.core.run_dir import Manifest, RunDir, now
+from distill.core.schema import IndexRow, content_hash
+from distill.generate.traces import read_index
 from distill.mix.stage import choose_arms
-from distill.mix.whereabouts import Whereabouts
-from distill.mix.write import write_arms
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir, now
-from distill.schema import IndexRow, content_hash
-from distill.stages import stage_states
+from distill.mix.trace_fates import Whereabouts
+from distill.mix.write_arms import write_arms
+from distill.run.context import Run
+from distill.run.stage_keys import stage_states
 from distill.train.cells import Cell
-from distill.train.checkpoint import Checkpoints
-from distill.verify import read_index
+from distill.train.worker.checkpoint import Checkpoints
 
 EARLY = "early"
 

@@ -5,25 +5,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.fleet import Job
-from cluster.grow import grow_for
-from distill.layout import Device
-from distill.machines import connected_machines
-from distill.metrics import publish, train_values
-from distill.mix.write import HELD_OUT
-from distill.plan import MixData, plan_cells
-from distill.plan_recipe import mixed_data, resolved_shapes, resources_in_words
-from distill.run import Run
-from distill.run_dir import Manifest
-from distill.schema import Example, content_hash
-from distill.terminal import bars
-from distill.train.budget import NOT_OF_CELL, student_identity, train_identity
-from distill.train.card import write_cards
+from cluster.autoscaling import grow_for
+from cluster.placement import Job
+from distill.config.identity import NOT_OF_CELL, student_identity, train_identity
+from distill.core.metrics import publish
+from distill.core.progress_bars import bars
+from distill.core.run_dir import Manifest
+from distill.core.schema import Example, content_hash
+from distill.mix.write_arms import HELD_OUT
+from distill.run.context import Run
+from distill.train.cell_queue import Progress, train_all, train_values
 from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells, worker_resources
 from distill.train.early_rows import EARLY, early_part, take_over
-from distill.train.fleet import Progress, train_all
-from distill.train.merge import merge_cell
-from distill.train.rows import example_ids
+from distill.train.layout import Device
+from distill.train.machines import connected_machines
+from distill.train.merge_students import merge_cell
+from distill.train.model_card import write_cards
+from distill.train.plan import MixData, mixed_data, plan_cells, resolved_shapes, resources_in_words
+from distill.train.worker.rows import example_ids
 
 
 def train_stage(current: Run) -> Manifest:

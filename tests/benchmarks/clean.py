@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill import clean_prompts as cleaning
-from distill.config import PromptsConfig
-from distill.prompts import final_value
-from distill.schema import Dropped, Prompt, prompt_id
+from distill.config.prompts import PromptsConfig
+from distill.core.schema import Dropped, Prompt, prompt_id
+from distill.prompts import clean as cleaning
+from distill.prompts.load import final_value
 from tests.benchmarks.verify import DEFAULT_DATA, rows_of
 
 

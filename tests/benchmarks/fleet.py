@@ -27,7 +27,7 @@ from itertools import product
 
 import numpy as np
 
-from cluster.fleet import Job, Order, Resources, Running, admit, cpus_per_worker
+from cluster.placement import Job, Order, Resources, Running, admit, cpus_per_worker
 from cluster.schedule import RULES, best_order, lower_bound, ordered, simulate
 
 NOISE = 0.3

@@ -23,14 +23,15 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from cluster.engine import engine_arguments, engine_environment, lone_worker_environment
-from distill.config_teachers import VllmTeacher
-from distill.generate import generate_stage
-from distill.prompts_stage import prompts_stage
-from distill.recipe import find_recipe, load_recipe
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.teachers.pools import Pool, build_request, sampling_params
+from cluster.vllm_args import engine_arguments, engine_environment, lone_worker_environment
+from distill.config.load import find_recipe, load_recipe
+from distill.config.teachers import VllmTeacher
+from distill.core.run_dir import RunDir
+from distill.generate.pools import build_request, sampling_params
+from distill.generate.stage import generate_stage
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
+from distill.run.pools import Pool
 
 NUM_SAMPLES = 2
 WORKER_NICENESS = 15
@@ -84,7 +85,7 @@ async def _drive(pool: Pool, current: Run) -> Speed:
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from distill.teachers.vllm import prompt_tokens
+    from distill.generate.vllm_teacher import prompt_tokens
 
     teacher = pool.teacher
     assert isinstance(teacher, VllmTeacher)

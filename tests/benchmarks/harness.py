@@ -28,14 +28,14 @@ import httpx
 import numpy as np
 import yaml
 
-from distill.builtin_benchmarks import benchmark_config
-from distill.config import Recipe
-from distill.errors import InputError
-from distill.eval_model import eval_config, eval_model
-from distill.launch import load_run_recipe
-from distill.run_dir import RunDir
-from distill.schema import Prompt, Score, Verdict
-from distill.statistics import paired_difference, wilson_interval
+from distill.cli.evaluate import eval_config, eval_model
+from distill.config.benchmarks import benchmark_config
+from distill.config.recipe import Recipe
+from distill.core.errors import InputError
+from distill.core.run_dir import RunDir
+from distill.core.schema import Prompt, Score, Verdict
+from distill.evaluate.statistics import paired_difference, wilson_interval
+from distill.run.context import load_run_recipe
 
 PORT = 18447
 DEADLINE_S = 600.0

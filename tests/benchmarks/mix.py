@@ -76,7 +76,7 @@ def mixed(number: int, salt: int) -> int:
 
 def run_ours(path: Path) -> dict[str, float]:
     """Read, then choose six arms."""
-    from distill.config_mix import (
+    from distill.config.mix import (
         BothMix,
         CurriculumMix,
         HardGetsLongMix,
@@ -85,12 +85,12 @@ def run_ours(path: Path) -> dict[str, float]:
         WeightedMix,
         WeightedTokensMix,
     )
-    from distill.mix.account import mix_details
+    from distill.core.run_dir import RunDir
+    from distill.mix.accounting import mix_details
     from distill.mix.candidates import build_candidates
     from distill.mix.filters import USABLE, reasons_without_text
-    from distill.mix.index import read_index
     from distill.mix.policies import choose
-    from distill.run_dir import RunDir
+    from distill.mix.trace_index import read_index
 
     weights = {POOLS[0]: SHARE, POOLS[1]: 1 - SHARE}
     mixes: list[MixConfig] = [

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from distill.generate import generate_stage
-from distill.prompts_stage import prompts_stage
-from distill.recipe import find_recipe, load_recipe
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.teachers.policy import AskPlan, PoolPlan, PoolState, is_complete, next_samples
+from distill.config.load import find_recipe, load_recipe
+from distill.core.run_dir import RunDir
+from distill.generate.ask_policy import AskPlan, PoolPlan, PoolState, is_complete, next_samples
+from distill.generate.stage import generate_stage
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
 
 LEVEL_SIZES = (43, 90, 105, 128, 134)
 """Problems of MATH-500 per level, 1 to 5."""

@@ -20,14 +20,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distill.forecast import gather
-from distill.forecast.gather import forecast_recipe
-from distill.forecast.measured import measured_nodes, run_machines
-from distill.forecast.model import Forecast
-from distill.forecast.show import all_limits, hours, money
-from distill.machines import described_machines, machines_here
-from distill.recipe import find_recipe, load_recipe
-from distill.run_dir import RunDir
+from distill.config.load import find_recipe, load_recipe
+from distill.core.run_dir import RunDir
+from distill.ops.forecast import inputs as gather
+from distill.ops.forecast.calibration import measured_nodes, run_machines
+from distill.ops.forecast.inputs import forecast_recipe
+from distill.ops.forecast.stage_times import Forecast
+from distill.ops.forecast.tables import all_limits, hours, money
+from distill.train.machines import described_machines, machines_here
 
 RUNS = {
     "small": ("prompts.num_prompts=64", "benchmarks.small-sums.num_prompts=50"),

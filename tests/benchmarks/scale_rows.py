@@ -23,16 +23,17 @@ import psutil
 import pyarrow as pa
 from rich.console import Console
 
-from distill import generate
-from distill.recipe import find_recipe, load_recipe
-from distill.run import Run
-from distill.run_dir import RunDir, rows_table
-from distill.schema import AnswerKind, Prompt, arrow_schema, prompt_id
-from distill.steps import verify_stage
-from distill.teachers import vllm as teachers_vllm
-from distill.teachers.ask import PROMPTS, Asker, Completion, TeacherJob
-from distill.teachers.pools import Pool, Request
-from distill.teachers.tally import start_tally
+from distill.config.load import find_recipe, load_recipe
+from distill.core.run_dir import RunDir, rows_table
+from distill.core.schema import AnswerKind, Prompt, arrow_schema, prompt_id
+from distill.generate import stage as generate
+from distill.generate import vllm_teacher as teachers_vllm
+from distill.generate.asker import PROMPTS, Asker, Completion, TeacherJob
+from distill.generate.pools import Request
+from distill.generate.progress_actor import start_tally
+from distill.run.context import Run
+from distill.run.pools import Pool
+from distill.verify.stage import verify_stage
 
 STORE_BYTES = 150_000_000
 """Object store of one node: twice what Ray accepts at least."""

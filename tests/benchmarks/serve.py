@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from cluster.engine import engine_arguments, engine_environment
 from cluster.session import connect
-from distill.models import resolve_model
-from distill.recipe import find_recipe, load_recipe
+from cluster.vllm_args import engine_arguments, engine_environment
+from distill.config.load import find_recipe, load_recipe
+from distill.models.resolve import resolve_model
+from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint, ServeConfig
 from serve.deploy import deploy, undeploy
 from serve.keys import Key, hash_key
-from serve.proxy import prepare_environment
-from serve.reasoning import Delimiters
+from serve.proxy_settings import prepare_environment
 
 MODEL = "student"
 SECRET = "sk-distill-benchmark"

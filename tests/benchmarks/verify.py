@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distill.core.schema import Verdict
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
-from distill.schema import Verdict
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CASES = Path(__file__).resolve().parents[1] / "cases" / "grading.jsonl"

@@ -18,12 +18,12 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from ray.cluster_utils import AutoscalingCluster
 from rich.console import Console
 
-from distill.config import Recipe
-from distill.generate import generate_stage
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.steps import train_stage
-from distill.teachers import vllm as teachers_vllm
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.generate import vllm_teacher as teachers_vllm
+from distill.generate.stage import generate_stage
+from distill.run.context import Run
+from distill.train.stage import train_stage
 from tests.benchmarks.scale_rows import stub_engines, stub_run
 from tests.integration.test_fleet import recipe as fleet_recipe
 from tests.integration.test_fleet import write_mixes

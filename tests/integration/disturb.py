@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from serve.proxy import ENVIRONMENT
+from serve.proxy_settings import ENVIRONMENT
 from tests.integration.hosts import Host, Lan, lan
 
 SEED = int(os.environ.get("NODES_SEED", "7"))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill.generate import generate_stage
-from distill.prompts_stage import prompts_stage
-from distill.recipe import load_recipe
-from distill.run import Run
-from distill.run_dir import RunDir
+from distill.config.load import load_recipe
+from distill.core.run_dir import RunDir
+from distill.generate.stage import generate_stage
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
 
 
 def main(recipe: Path, run: str) -> None:

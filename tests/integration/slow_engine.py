@@ -2,8 +2,9 @@
 
 import asyncio
 
-from distill.teachers.ask import Completion
-from distill.teachers.pools import Pool, Request
+from distill.generate.asker import Completion
+from distill.generate.pools import Request
+from distill.run.pools import Pool
 from tests.benchmarks.scale_rows import StubEngine
 
 SLOW_S = 12.0

@@ -5,8 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distill.run_dir import RunDir
-from distill.schema import Trace
+from distill.core.run_dir import RunDir
+from distill.core.schema import Trace
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
 RECIPE = """

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import S3FileSystem
 
-from distill.launch import load_run_recipe
-from distill.run_dir import STAGES, RunDir
-from distill.schema import Trace
+from distill.core.run_dir import STAGES, RunDir
+from distill.core.schema import Trace
+from distill.run.context import load_run_recipe
 from distill.train.attempts import read_attempts
 from distill.train.cells import all_cells
 from tests.integration.test_pipeline import NUM_SOLVABLE, Setup, setup

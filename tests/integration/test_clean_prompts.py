@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import pytest
 from rich.console import Console
 
-from distill import clean_prompts
-from distill.prompts_stage import prompts_stage
-from distill.recipe import parse_recipe
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Dropped, Prompt, prompt_id
+from distill.config.load import parse_recipe
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Dropped, Prompt, prompt_id
+from distill.prompts import clean as clean_prompts
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
 
 pytestmark = pytest.mark.integration
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.doctor.facts import installed_versions, node_facts
-from distill.doctor.findings import node_findings
-from distill.run_dir import RunDir
+from distill.core.run_dir import RunDir
+from distill.ops.doctor.findings import node_findings
+from distill.ops.doctor.probes import installed_versions, node_facts
 
 pytestmark = pytest.mark.integration
 

@@ -12,14 +12,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from distill.prompts_stage import prompts_stage
-from distill.recipe import parse_recipe
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.schema import Example
-from distill.steps import STEPS
+from distill.config.load import parse_recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import Example
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
+from distill.stages import STEPS
 from distill.train.attempts import read_attempts
-from distill.train.metrics import read_metrics
+from distill.train.worker.metrics import read_metrics
 from tests.chat_server import Reply, chat_server, completion
 from tests.integration.endpoint_run import endpoint_run
 from tests.integration.tiny_models import make_tiny_model

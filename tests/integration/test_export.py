@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
-from distill.export.write import export
+from distill.mix.export.write import export
 from distill.mix.stage import mix_stage
 from tests.integration.tiny_models import make_tiny_model
 from tests.unit.mix_run import make_run, trace

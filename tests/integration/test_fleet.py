@@ -15,18 +15,18 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from distill.cli import main
-from distill.config import Recipe
-from distill.errors import ConfigError
-from distill.model_shape import read_settings, shape_of
-from distill.models import count_parameters
+from distill.cli.main import main
+from distill.config.recipe import Recipe
+from distill.core.errors import ConfigError
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Example, Message
+from distill.models.resolve import count_parameters
+from distill.models.shape import read_settings, shape_of
 from distill.report import build_report, write_report
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Example, Message
-from distill.steps import train_stage
+from distill.run.context import Run
 from distill.train.attempts import read_attempts
-from distill.train.metrics import read_metrics
+from distill.train.stage import train_stage
+from distill.train.worker.metrics import read_metrics
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import pytest
 from rich.console import Console
 
-from distill.generate import generate_stage
-from distill.prompts_stage import prompts_stage
-from distill.recipe import parse_recipe
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Dropped, Trace
+from distill.config.load import parse_recipe
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Dropped, Trace
+from distill.generate.stage import generate_stage
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
 from tests.chat_server import ChatServer, Reply, chat_server, completion
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 

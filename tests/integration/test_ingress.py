@@ -18,14 +18,14 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (
 from ray.serve.exceptions import BackPressureError
 from ray.serve.llm.ingress import OpenAiIngress
 
-from serve import ingress
-from serve.door import DoorSettings
-from serve.ingress import Ingress
+from serve.api import ingress
+from serve.api.admission import DoorSettings
+from serve.api.http_errors import Refusal
+from serve.api.ingress import Ingress
+from serve.api.limits import Limits
+from serve.api.reasoning_parser import Delimiters, format_event, parse_events
 from serve.keys import Key, hash_key
-from serve.limits import Limits
-from serve.proxy import CleanHeaders
-from serve.reasoning import Delimiters, format_event, parse_events
-from serve.refusal import Refusal
+from serve.proxy_settings import CleanHeaders
 from tests.integration.malformed import malformed_requests
 
 pytestmark = pytest.mark.integration

@@ -22,8 +22,8 @@ import pytest
 import yaml
 
 from cluster.kuberay.manifest import FILES
-from distill.cli import main
-from distill.run_dir import STAGES, RunDir
+from distill.cli.main import main
+from distill.core.run_dir import STAGES, RunDir
 from serve.keys import KEYS_VARIABLE, hash_key
 from tests.chat_server import Reply, chat_server, completion
 from tests.integration.test_submit import recipe_of

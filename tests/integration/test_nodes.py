@@ -14,11 +14,11 @@ from typing import Any
 import openai
 import pytest
 
-from distill.config import Recipe
-from distill.run_dir import RunDir
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
 from distill.train.attempts import read_attempts
 from distill.train.cells import all_cells
-from distill.train.metrics import read_metrics
+from distill.train.worker.metrics import read_metrics
 from serve.config import APP, ENGINE_PREFIX, ServeConfig
 from serve.keys import Key, hash_key
 from tests.integration.disturb import SEED, Disturber, start_driver, three_hosts, wait_for_new_files

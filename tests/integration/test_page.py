@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from serve.door import Door, DoorSettings
+from serve.api.admission import Door, DoorSettings
+from serve.api.playground import PAGE, PAGE_HEADERS
 from serve.keys import Key, hash_key
-from serve.page import PAGE, PAGE_HEADERS
 from tests.integration.browser import CTRL, Page, open_page
 
 pytestmark = pytest.mark.integration

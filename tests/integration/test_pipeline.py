@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from distill.launch import load_run_recipe
-from distill.run_dir import STAGES, RunDir
-from distill.schema import Dropped, Example, Message, Score, Trace
-from distill.serving import BenchmarkChecker
+from distill.core.run_dir import STAGES, RunDir
+from distill.core.schema import Dropped, Example, Message, Score, Trace
+from distill.ops.deploy.endpoint import BenchmarkChecker
+from distill.run.context import load_run_recipe
 from serve.config_file import read_arguments
 from tests.integration.tiny_models import make_tiny_model, teach_one_answer
 
@@ -211,7 +211,7 @@ def test_the_file_for_serve_deploy_has_every_student_and_the_run_for_its_verdict
     command = [sys.executable, "-m", "distill", "serve", str(setup.run), "--write-config", str(target)]
     subprocess.run(command, check=True, capture_output=True)
     (app,) = yaml.safe_load(target.read_text())["applications"]
-    assert app["import_path"] == "distill.serving:from_config_file"
+    assert app["import_path"] == "distill.ops.deploy.endpoint:from_config_file"
     endpoints, _ = read_arguments(app["args"], {})
     names = {endpoint.name for endpoint in endpoints}
     assert names == {"lora", "lora@mix-long", "full@mix-long"}, "the untouched students have the same weights"
@@ -242,7 +242,7 @@ def test_a_wrong_recipe_ends_with_code_2_and_no_traceback(setup: Setup) -> None:
 
 
 def test_a_second_process_is_kept_off_a_run_in_progress(setup: Setup, finished: str) -> None:
-    from distill.launch import held
+    from distill.core.run_dir import held
 
     with held(RunDir(str(setup.run))):
         result = subprocess.run(setup.command, capture_output=True, text=True)

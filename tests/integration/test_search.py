@@ -12,14 +12,14 @@ import httpx
 import pytest
 from rich.console import Console
 
-from distill.mix.write import STAGE
-from distill.prompts_stage import prompts_stage
-from distill.recipe import parse_recipe
-from distill.run import Run
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Example
-from distill.search import search_and_mix
-from distill.steps import STEPS
+from distill.config.load import parse_recipe
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Example
+from distill.mix.write_arms import STAGE
+from distill.prompts.stage import prompts_stage
+from distill.run.context import Run
+from distill.search.stage import search_and_mix
+from distill.stages import STEPS
 from tests.chat_server import Reply, chat_server, completion
 from tests.integration.endpoint_run import endpoint_run
 from tests.integration.tiny_models import make_tiny_model

@@ -12,10 +12,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill.render import render_prompt
-from serve.batch import complete
+from distill.models.chat_template import render_prompt
 from serve.client import ask, served_models
 from serve.config import Endpoint, ServeConfig
+from serve.dataset_client import complete
 from serve.deploy import Progress, deploy, undeploy
 from serve.errors import ServeError, UnknownModelError
 from tests.integration.tiny_models import make_tiny_adapter, make_tiny_model

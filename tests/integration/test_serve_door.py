@@ -14,17 +14,17 @@ import openai
 import psutil
 import pytest
 
-from serve.batch import BatchConfig
+from serve.api.limits import Limits
+from serve.api.reasoning_parser import Delimiters
 from serve.client import model_card, served_models, stream_chat
 from serve.config import Endpoint, ServeConfig
+from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
 from serve.errors import ServeError
-from serve.file import Target, answer_file
+from serve.file_client import Target, answer_file
 from serve.keys import Key, hash_key
-from serve.limits import Limits
-from serve.probe import Probe, run_probes
-from serve.proxy import prepare_environment
-from serve.reasoning import Delimiters
+from serve.proxy_settings import prepare_environment
+from serve.smoke_check import Probe, run_probes
 from tests.integration.malformed import malformed_requests
 from tests.integration.tiny_models import make_tiny_model
 

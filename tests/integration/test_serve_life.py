@@ -16,7 +16,7 @@ from serve.client import served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, ServeConfig
 from serve.config_file import config_file
 from serve.deploy import _free_port, base_url
-from serve.proxy import prepare_environment
+from serve.proxy_settings import prepare_environment
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.long

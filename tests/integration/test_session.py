@@ -9,10 +9,10 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, placement_group_table
 
-from cluster.engine import engine_bundles
 from cluster.session import SOON_LOST, connect
+from cluster.vllm_args import engine_bundles
 from distill.train.cells import worker_resources
-from serve.batch import complete
+from serve.dataset_client import complete
 from tests.chat_server import chat_server, completion
 
 pytestmark = pytest.mark.integration

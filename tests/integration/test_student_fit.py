@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from distill.core.schema import Example
+from distill.mix.fit_scorer import FitJob, FitScorer, TraceFit
 from distill.mix.stage import mix_stage
-from distill.models import ResolvedModel, load_tokenizer
-from distill.render import IGNORED, chat_messages, render_example
-from distill.run import Run
-from distill.schema import Example
-from distill.student_fit import FitJob, FitScorer, TraceFit
+from distill.models.chat_template import IGNORED, chat_messages, render_example
+from distill.models.resolve import ResolvedModel, load_tokenizer
+from distill.run.context import Run
 from tests.integration.tiny_models import make_tiny_model
 from tests.unit.mix_run import make_run, prompt, trace
 

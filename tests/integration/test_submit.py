@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distill import submit as submitting
-from distill.recipe import parse_recipe
-from distill.run_dir import STAGES, RunDir
-from distill.submit import stop, submit
+from distill.config.load import parse_recipe
+from distill.core.run_dir import STAGES, RunDir
+from distill.ops.deploy import ray_job as submitting
+from distill.ops.deploy.ray_job import stop, submit
 from tests.chat_server import Reply, chat_server, completion
 from tests.integration.tiny_models import make_tiny_model
 

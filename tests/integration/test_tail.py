@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import ray
 
-from distill import generate
-from distill.generate import generate_stage
-from distill.teachers import vllm as teachers_vllm
-from distill.teachers.ask import CHUNK_ROWS
-from distill.teachers.tally import Snapshot
+from distill.generate import stage as generate
+from distill.generate import vllm_teacher as teachers_vllm
+from distill.generate.asker import CHUNK_ROWS
+from distill.generate.progress_actor import Snapshot
+from distill.generate.stage import generate_stage
 from tests.benchmarks.scale_rows import stub_engines, stub_run
 from tests.integration.slow_engine import SLOW_S, SlowEngine
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from distill.config import TrainConfig
-from distill.run_dir import RunDir
-from distill.train import trackers
-from distill.train.metrics import StepMetrics
-from distill.train.trackers import Trackers, shown_values
+from distill.config.train import TrainConfig, missing_trackers
+from distill.core.run_dir import RunDir
+from distill.train.worker import trackers
+from distill.train.worker.metrics import StepMetrics
+from distill.train.worker.trackers import Trackers, shown_values
 
 pytestmark = pytest.mark.integration
 
@@ -69,4 +69,4 @@ def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda module: None if module == "mlflow" else object())
-    assert trackers.missing_trackers(["tensorboard", "mlflow"]) == ["mlflow"]
+    assert missing_trackers(["tensorboard", "mlflow"]) == ["mlflow"]

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from distill.config import FullTune, LoraTune, StudentConfig, TrainConfig
-from distill.errors import StageError
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Example, Message
+from distill.config.students import FullTune, LoraTune, StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import StageError
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Example, Message
+from distill.train.cell_queue import Progress, train_all
 from distill.train.cells import Cell, CellWork, train_cell
-from distill.train.fleet import Progress, train_all
-from distill.train.metrics import StepMetrics, read_metrics
+from distill.train.worker.metrics import StepMetrics, read_metrics
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration

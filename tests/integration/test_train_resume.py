@@ -9,19 +9,21 @@ import torch
 import torch.distributed as dist
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
-from distill.config import FullTune, LoraTune, StudentConfig, TrainConfig
-from distill.errors import StageError
-from distill.layout import Layout
-from distill.models import load_tokenizer
-from distill.run_dir import RunDir
-from distill.schema import Example, Message
+from distill.config.students import FullTune, LoraTune, StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import StageError
+from distill.core.run_dir import RunDir
+from distill.core.schema import Example, Message
+from distill.models.resolve import load_tokenizer
 from distill.train.attempts import Hold, SupersededError
-from distill.train.checkpoint import Checkpoints
-from distill.train.engine import CellJob, build_engine, build_loss
-from distill.train.loop import TrainingCell
-from distill.train.metrics import StepMetrics, read_metrics
-from distill.train.process import prepare_process
-from distill.train.rows import load_rows
+from distill.train.layout import Layout
+from distill.train.worker.checkpoint import Checkpoints
+from distill.train.worker.deepspeed_engine import build_engine, build_loss
+from distill.train.worker.job import CellJob
+from distill.train.worker.loop import TrainingCell
+from distill.train.worker.metrics import StepMetrics, read_metrics
+from distill.train.worker.process import prepare_process
+from distill.train.worker.rows import load_rows
 from tests.integration.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.integration

@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distill.config_teachers import ChatFormat
-from distill.render import chat_messages, render_example
+from distill.config.teachers import ChatFormat
+from distill.models.chat_template import chat_messages, render_example
 
 ANSWER = "The answer is \\boxed{1}."
 """What a model says after `teach_one_answer`."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill.config import Recipe
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.steps import train_stage
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.run.context import Run
+from distill.train.stage import train_stage
 
 
 def main(recipe: Path, run: str) -> None:

@@ -5,14 +5,14 @@ from typing import Any
 
 import yaml
 
-from distill.config import Recipe
-from distill.kubernetes import job_file, service_file
-from distill.recipe import find_recipe, load_recipe, parse_recipe
-from distill.run_dir import RunDir
+from distill.config.load import find_recipe, load_recipe, parse_recipe
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.ops.deploy.kubernetes import job_file, service_file
 from distill.train.cells import all_cells
+from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint, ServeConfig
 from serve.config_file import config_file
-from serve.reasoning import Delimiters
 
 IMAGE = "registry.example.org/mix-distillation:gpu"
 RUN = "/mnt/distill/runs/one-gpu-0.5b"
@@ -77,7 +77,7 @@ def service(base: Recipe, run: str = RUN) -> str:
     content = config_file(
         models,
         config.model_copy(update={"host": "0.0.0.0"}),
-        import_path="distill.serving:from_config_file",
+        import_path="distill.ops.deploy.endpoint:from_config_file",
         run_dir=run,
     )
     return service_file(base, RunDir(run), models, content)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distill.core.run_dir import rows_table
+from distill.core.schema import IndexRow, content_hash
 from distill.mix.candidates import Candidates, Labels, build_candidates
 from distill.mix.filters import USABLE, reasons_without_text
-from distill.mix.index import TraceIndex, fill_index
-from distill.run_dir import rows_table
-from distill.schema import IndexRow, content_hash
+from distill.mix.trace_index import TraceIndex, fill_index
 
 POOLS = ("long", "short")
 

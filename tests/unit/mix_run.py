@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from distill.config import Recipe
-from distill.models import ResolvedModel
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.schema import IndexRow, Prompt, Trace, content_hash
-from distill.teachers.pools import Pool
-from distill.verify import INDEX_COLUMNS
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import IndexRow, Prompt, Trace, content_hash
+from distill.generate.traces import INDEX_COLUMNS
+from distill.models.resolve import ResolvedModel
+from distill.run.context import Run
+from distill.run.pools import Pool
 from tests.unit.test_render import tokenizer
 
 RECIPE: dict[str, Any] = {

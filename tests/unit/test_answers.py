@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-import distill.answers
-from distill.answers import AnswerLog
-from distill.run_dir import RunDir
+import distill.evaluate.answer_log
+from distill.core.run_dir import RunDir
+from distill.evaluate.answer_log import AnswerLog
 
 
 def request(number: int, sample: int = 0) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_answers_of_another_key_are_not_ours_and_go_with_the_score(run_dir: RunD
 
 
 def test_answers_reach_the_disk_while_rows_keep_coming(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distill.answers, "FLUSH_ROWS", 2)
+    monkeypatch.setattr(distill.evaluate.answer_log, "FLUSH_ROWS", 2)
     log = AnswerLog(run_dir, "m", "b", "key")
     log.add(answered(1))
     assert not run_dir.shards("evaluate", "m", "b.answers")

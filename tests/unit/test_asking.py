@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distill import asking
-from distill.asking import ServedStudent, chat, next_turns, show
-from distill.schema import Prompt, Verdict
-from distill.serving import BenchmarkChecker, opening_of
+from distill.cli import ask as asking
+from distill.cli.ask import ServedStudent, chat, next_turns, show
+from distill.core.schema import Prompt, Verdict
+from distill.ops.deploy.endpoint import BenchmarkChecker, opening_of
 from serve.client import Piece
 
 

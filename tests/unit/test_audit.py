@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from distill.audit import audit
-from distill.errors import InputError
+from distill.cli.audit import audit
+from distill.core.errors import InputError
+from distill.core.run_dir import Manifest
+from distill.core.schema import Trace, content_hash
 from distill.mix.stage import mix_stage
-from distill.run import Run
-from distill.run_dir import Manifest
-from distill.schema import Trace, content_hash
+from distill.run.context import Run
 from tests.unit.mix_run import make_run, trace
 
 TRACES = [trace(number, pool) for number in range(20) for pool in ("long", "short")]

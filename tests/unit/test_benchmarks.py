@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from distill.builtin_benchmarks import DEFINITIONS
-from distill.config import BenchmarkConfig, EvaluateConfig
-from distill.config_sources import Columns, FileSource, HubSource
+from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
+from distill.config.evaluate import EvaluateConfig
+from distill.config.sources import Columns, FileSource, HubSource
+from distill.core.schema import Dropped, Prompt, Verdict
 from distill.grading import GradeRequest, grade
-from distill.prompts import COMMIT, RawRow, load_prompts, to_prompt
-from distill.schema import Dropped, Prompt, Verdict
+from distill.prompts.load import COMMIT, RawRow, load_prompts, to_prompt
 
 DATA = Path("/work/shared/data")
 AT_HAND = [

@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.clean_prompts import add_counts, clean_prompts
-from distill.config import PromptsConfig
-from distill.near_duplicates import similarity, tell
-from distill.ngrams import NUM_BUCKETS, content, tokens
-from distill.schema import Prompt, prompt_id
+from distill.config.prompts import PromptsConfig
+from distill.core.schema import Prompt, prompt_id
+from distill.prompts.clean import add_counts, clean_prompts
+from distill.prompts.near_duplicates import similarity, tell
+from distill.prompts.ngrams import NUM_BUCKETS, content, tokens
 
 STORY = "Anna picks 12 apples in the morning and 7 apples in the evening, then she gives 5 of them to her brother Tom."
 EXAM = "A train leaves the town of Arden at noon and travels north at sixty miles per hour until it reaches the lake."

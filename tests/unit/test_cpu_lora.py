@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from serve.cpu_lora import bgmv_expand, bgmv_expand_slice, bgmv_shrink
+from serve.engines.cpu_lora import bgmv_expand, bgmv_expand_slice, bgmv_shrink
 
 RANK, WIDTH_IN, WIDTH_OUT = 3, 8, 5
 

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from distill.doctor import examine, facts
-from distill.doctor.findings import (
+from distill.config.load import find_recipe, load_recipe
+from distill.core.errors import InputError
+from distill.core.run_dir import RunDir
+from distill.ops.doctor import preflight as examine
+from distill.ops.doctor import probes as facts
+from distill.ops.doctor.findings import (
     NodeFacts,
     disk_finding,
     gpu_finding,
@@ -17,9 +21,6 @@ from distill.doctor.findings import (
     source_finding,
     version_findings,
 )
-from distill.errors import InputError
-from distill.recipe import find_recipe, load_recipe
-from distill.run_dir import RunDir
 
 NODE = NodeFacts("b (1234)", skew_s=0.2, error="", is_seen=True, versions={"ray": "2.60.0"})
 

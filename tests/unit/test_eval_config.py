@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.errors import ConfigError
-from distill.eval_model import eval_config, weights_stamp
+from distill.cli.evaluate import eval_config, weights_stamp
+from distill.core.errors import ConfigError
 
 
 def test_a_hub_id_becomes_a_name_that_can_be_served_and_filed() -> None:

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from distill.config import Recipe
-from distill.evaluate import Evaluated, Item, helped_models, items, request_rows, same_weights, score_rows, with_helped
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import Prompt, Score, Verdict, prompt_id
+from distill.evaluate.models import Evaluated, helped_models, same_weights, with_helped
+from distill.evaluate.read_scores import Model, expected_models, read_scored
+from distill.evaluate.requests import Item, items, request_rows, score_rows
 from distill.grading import grade
-from distill.report.compare import all_pairs
-from distill.report.scores import Model, expected_models, model_score, read_scored
-from distill.run_dir import RunDir
-from distill.schema import Prompt, Score, Verdict, prompt_id
-from distill.stages import stage_configs
+from distill.report.comparisons import all_pairs
+from distill.report.model_scores import model_score
+from distill.run.stage_keys import stage_configs
 from tests.unit.test_report import make_recipe
 
 MODEL = Evaluated("student", "hub/student", None, "key")

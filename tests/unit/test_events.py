@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from distill import events
-from distill.events import events_in, log_event
-from distill.run_dir import RunDir
-from distill.teachers.ask import Completion, Refused
-from distill.teachers.pools import Pool, Request
+from distill.core import events
+from distill.core.events import events_in, log_event
+from distill.core.run_dir import RunDir
+from distill.generate.asker import Completion, Refused
+from distill.generate.pools import Request
+from distill.run.pools import Pool
 from distill.train.attempts import note
 from tests.unit.test_teachers import LocalHandle, ask, job, pool, prompt
 

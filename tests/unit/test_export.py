@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from distill.errors import InputError
-from distill.export import write
-from distill.export.formats import FORMATS
-from distill.export.licences import UNKNOWN, front_matter_licence, package_licence
-from distill.export.write import export
+from distill.core.errors import InputError
+from distill.core.schema import content_hash
+from distill.mix.export import write
+from distill.mix.export.formats import FORMATS
+from distill.mix.export.licences import UNKNOWN, front_matter_licence, package_licence
+from distill.mix.export.write import export
 from distill.mix.stage import mix_stage
-from distill.run import Run
-from distill.schema import content_hash
+from distill.run.context import Run
 from tests.unit.mix_run import make_run, prompt, trace
 
 TRACES = [trace(number, pool) for number in range(20) for pool in ("long", "short")]

@@ -3,19 +3,10 @@
 import random
 from collections.abc import Iterable, Sequence
 
-from cluster.engine import engine_bundles
-from cluster.fleet import (
-    Job,
-    Placement,
-    Resources,
-    Running,
-    cpus_per_worker,
-    free_resources,
-    misfits,
-    place,
-)
-from cluster.fleet import admit as admit_in_order
+from cluster.placement import Job, Placement, Resources, Running, cpus_per_worker, free_resources, misfits, place
+from cluster.placement import admit as admit_in_order
 from cluster.schedule import RULES, ordered
+from cluster.vllm_args import engine_bundles
 from distill.train.cells import worker_resources
 
 NODE = Resources(cpus=8, gpus=4)

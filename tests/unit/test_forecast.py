@@ -8,24 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.fleet import Resources
 from cluster.gpus import GPU_KINDS, gpu_kind
-from distill.config import Recipe
-from distill.errors import ConfigError, InputError
-from distill.forecast import gather
-from distill.forecast.engine import EngineSize, engine_rate
-from distill.forecast.gather import build_inputs, forecast_recipe
-from distill.forecast.limits import limits
-from distill.forecast.measured import calibrate, is_same_kind, measured_nodes
-from distill.forecast.model import Forecast, forecast
-from distill.forecast.policy import asking
-from distill.forecast.show import by_kind, near, notes
-from distill.forecast.workload import Facts, asked_order
-from distill.machines import described_machines
-from distill.plan import Machines
-from distill.recipe import find_recipe, load_recipe
-from distill.run_dir import Manifest, RunDir
-from distill.teachers.pools import Pool, group_by_engine
+from cluster.placement import Resources
+from distill.config.load import find_recipe, load_recipe
+from distill.config.recipe import Recipe
+from distill.core.errors import ConfigError, InputError
+from distill.core.run_dir import Manifest, RunDir
+from distill.generate.pools import group_by_engine
+from distill.ops.forecast import inputs as gather
+from distill.ops.forecast.calibration import calibrate, is_same_kind, measured_nodes
+from distill.ops.forecast.expected_samples import asking
+from distill.ops.forecast.inputs import build_inputs, forecast_recipe
+from distill.ops.forecast.roofline import EngineSize, engine_rate
+from distill.ops.forecast.scaling_limits import limits
+from distill.ops.forecast.stage_times import Forecast, forecast
+from distill.ops.forecast.tables import by_kind, near, notes
+from distill.ops.forecast.workload import Facts, asked_order
+from distill.run.pools import Pool
+from distill.train.machines import Machines, described_machines
 from tests.unit.test_shipped_recipes import shape
 
 NAME = "one-gpu-0.5b"

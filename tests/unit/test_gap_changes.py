@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from distill.config import Recipe
+from distill.config.identity import student_identity
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import Prompt, Score, Verdict
+from distill.evaluate.read_scores import read_scores
+from distill.evaluate.statistics import holm
 from distill.report import Report, build_report, render_terminal, write_report
 from distill.report.arms import build_arms
-from distill.report.compare import MACRO, compare
-from distill.report.gap_changes import gap_changes
-from distill.report.page import render_page
-from distill.report.scores import read_scores
-from distill.run_dir import RunDir
-from distill.schema import Prompt, Score, Verdict
-from distill.stages import stage_configs
-from distill.statistics import holm
-from distill.train.budget import student_identity
+from distill.report.base_vs_instruct import gap_changes
+from distill.report.comparisons import MACRO, compare
+from distill.report.html import render_page
+from distill.run.stage_keys import stage_configs
 from tests.unit.test_report import make_prompt, make_recipe
 
 SOLVED = {

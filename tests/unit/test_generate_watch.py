@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from distill import generate
-from distill.errors import StageError
-from distill.generate import watch
-from distill.teachers.tally import LOST_S, Snapshot, Tally
+from distill.core.errors import StageError
+from distill.generate import watch as generate
+from distill.generate.progress_actor import LOST_S, Snapshot, Tally
+from distill.generate.watch import watch
 
 
 class Handle:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from distill.core.schema import Verdict
 from distill.grading import VERIFIER_VERSION, GradeRequest, grade
 from distill.grading.equations import same_equations
 from distill.grading.expression import evaluate, same_values
 from distill.grading.extract import Found, Missing, answer_part, find_box
 from distill.grading.grade import Question, _decide, decide
+from distill.grading.messages import grade_from_bytes, grade_to_bytes, question_from_bytes, question_to_bytes
 from distill.grading.numbers import numbers_in, parse_number, same_number
-from distill.grading.reals import parse_reals, same_reals
-from distill.grading.wire import grade_from_bytes, grade_to_bytes, question_from_bytes, question_to_bytes
-from distill.schema import Verdict
+from distill.grading.real_sets import parse_reals, same_reals
 
 CASES = Path(__file__).resolve().parents[1] / "cases" / "grading.jsonl"
 

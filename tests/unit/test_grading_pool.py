@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from distill.core.schema import Verdict
 from distill.grading import GradeRequest, GraderPool
-from distill.grading.workers import STARVED_FACTOR
-from distill.schema import Verdict
+from distill.grading.worker_client import STARVED_FACTOR
 
 DEADLINE_S = 0.4
 ROW_S = 0.05
@@ -178,6 +178,8 @@ def test_workers_die_with_their_parent() -> None:
 
 
 def test_a_worker_imports_no_engine() -> None:
-    script = "import sys, distill.grading.nursery\nprint({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules))"
+    script = (
+        "import sys, distill.grading.fork_server\nprint({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules))"
+    )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "set()"

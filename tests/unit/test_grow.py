@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from cluster.fleet import Job, Resources
-from cluster.grow import largest_of_each, wait_for_room
+from cluster.autoscaling import largest_of_each, wait_for_room
+from cluster.placement import Job, Resources
 from cluster.session import resolve_device
-from distill.config import TrainConfig
-from distill.run_dir import Manifest, RunDir
-from distill.train import fleet
+from distill.config.train import TrainConfig
+from distill.core.run_dir import Manifest, RunDir
+from distill.train import cell_queue as fleet
 from distill.train.cells import CellWork
 from tests.unit.test_train import works
 

@@ -10,21 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from distill.config import JudgeConfig
-from distill.config_teachers import VllmTeacher
-from distill.endpoint_key import endpoint_key
-from distill.errors import ConfigError, InputError
+from distill.config.load import parse_recipe
+from distill.config.teachers import VllmTeacher
+from distill.config.verify import JudgeConfig
+from distill.core.errors import ConfigError, InputError
+from distill.core.run_dir import RunDir
+from distill.core.schema import IndexRow, Prompt, Trace, Verdict
+from distill.generate.traces import read_index
 from distill.grading import VERIFIER_VERSION
-from distill.judge import Judge, Question, judge_messages, judge_name, parse_reply
-from distill.judge_traces import judge_pools, judge_question
-from distill.recipe import parse_recipe
-from distill.run import Run
-from distill.run_dir import RunDir
-from distill.schema import IndexRow, Prompt, Trace, Verdict
-from distill.stages import stage_configs
-from distill.steps import verify_stage
-from distill.teachers.pools import Pool
-from distill.verify import read_index
+from distill.models.api_key import endpoint_key
+from distill.run.context import Run
+from distill.run.pools import Pool
+from distill.run.stage_keys import stage_configs
+from distill.verify.judge import Judge, Question, judge_messages, judge_name, parse_reply
+from distill.verify.judge_traces import judge_pools, judge_question
+from distill.verify.stage import verify_stage
 from tests.chat_server import Reply, chat_server, completion
 from tests.unit.test_recipe import recipe_with
 

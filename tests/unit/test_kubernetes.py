@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 from cluster.kuberay.config import KubernetesConfig
-from distill.cli import main
-from distill.config import Recipe
-from distill.errors import ConfigError, InputError
-from distill.kubernetes import job_file, object_name, with_overrides
-from distill.recipe import find_recipe, load_recipe
-from distill.run_dir import RunDir
+from distill.cli.main import main
+from distill.config.load import find_recipe, load_recipe
+from distill.config.recipe import Recipe
+from distill.core.errors import ConfigError, InputError
+from distill.core.run_dir import RunDir
+from distill.ops.deploy.kubernetes import job_file, object_name, with_overrides
 from serve.config_file import read_arguments
 from serve.keys import KEYS_VARIABLE, hash_key
 from tests.kuberay_schema import FILES, SCHEMA_FILE, crd_schema, strict

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from distill.config import FullTune, LoraTune, StudentConfig, TrainConfig
-from distill.layout import GIB, USABLE, Layout, choose_layout, memory_needed, told_layout, what_would_fit
-from distill.model_shape import ModelShape
+from distill.config.students import FullTune, LoraTune, StudentConfig
+from distill.config.train import TrainConfig
+from distill.models.shape import ModelShape
+from distill.train.layout import GIB, USABLE, Layout, choose_layout, memory_needed, told_layout, what_would_fit
 
 SMALL = ModelShape(
     num_parameters=134_515_008, body_parameters=106_203_456, hidden=576, layers=30, intermediate=1536,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distill.report.mathematics import ELEMENTS, with_mathematics
+from distill.report.mathml import ELEMENTS, with_mathematics
 
 
 class Tags(HTMLParser):

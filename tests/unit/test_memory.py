@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from distill import memory
-from distill.memory import PeakMemory
+from distill.core import memory
+from distill.core.memory import PeakMemory
 
 
 def test_memory_of_a_child_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from distill.config_mix import MergeConfig
-from distill.errors import StageError
-from distill.train.merge import merge_folders, merge_tensor
+from distill.config.mix import MergeConfig
+from distill.core.errors import StageError
+from distill.train.merge_students import merge_folders, merge_tensor
 
 BASE = torch.tensor([1.0, 1.0, 1.0, 1.0])
 FIRST, SECOND = torch.tensor([2.0, 1.0, 0.0, 5.0]), torch.tensor([2.0, 3.0, 2.0, 1.5])

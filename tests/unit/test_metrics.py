@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from distill.metrics import METRICS, Value, generate_values, train_values
-from distill.teachers.tally import Snapshot
-from distill.train.fleet import Progress
+from distill.core.metrics import METRICS, Value
+from distill.generate.progress_actor import Snapshot, generate_values
+from distill.train.cell_queue import Progress, train_values
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "cluster" / "grafana.json"
 OF_OTHERS = re.compile(r"ray_(vllm|serve|node)_\w+")

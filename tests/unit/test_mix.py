@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.config_mix import (
+from distill.config.mix import (
     BothMix,
     CurriculumMix,
     HardGetsLongMix,
@@ -18,15 +18,15 @@ from distill.config_mix import (
     WeightedMix,
     WeightedTokensMix,
 )
-from distill.errors import StageError
-from distill.mix.account import equal_arms, lost_prompts, mix_details
+from distill.config.shares import largest_remainder
+from distill.core.errors import StageError
+from distill.core.schema import content_hash
+from distill.mix.accounting import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, build_candidates
 from distill.mix.choice import Choice
-from distill.mix.counts import largest_remainder
 from distill.mix.filters import USABLE, reasons_without_text
-from distill.mix.order import identities_of, keys_of, order_hash, order_hash_of
 from distill.mix.policies import choose, validate_common
-from distill.schema import content_hash
+from distill.mix.seeded_order import identities_of, keys_of, order_hash, order_hash_of
 from tests.unit.mix_data import POOLS, candidates_of, full_rows, index_of, row, with_levels
 
 SHARES = st.integers(0, 100).map(lambda percent: percent / 100)

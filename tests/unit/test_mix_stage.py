@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from distill.errors import StageError
+from distill.core.errors import StageError
+from distill.core.run_dir import Manifest
+from distill.core.schema import Example, content_hash
 from distill.mix.stage import mix_stage
-from distill.run import Run
-from distill.run_dir import Manifest
-from distill.schema import Example, content_hash
+from distill.run.context import Run
 from tests.unit.mix_run import make_run, prompt, trace
 
 POOLS = ("long", "short")
@@ -107,7 +107,7 @@ def test_a_prompt_whose_trace_is_too_long_can_be_routed_to_another_pool(tmp_path
 
 def test_another_weight_reads_no_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     current, manifest = mixed(tmp_path, TRACES)
-    monkeypatch.setattr("distill.mix.scan.trace_features", None)
+    monkeypatch.setattr("distill.mix.feature_store.trace_features", None)
     assert mix_stage(current).details == manifest.details
 
 

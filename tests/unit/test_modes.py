@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 
-from distill.config_teachers import ChatFormat
-from distill.evaluate import Evaluated, endpoints, evaluated_models, items, request_rows, same_weights, waves
+from distill.config.load import parse_recipe
+from distill.config.teachers import ChatFormat
+from distill.core.run_dir import RunDir
+from distill.core.schema import Example
+from distill.evaluate.models import Evaluated, endpoints, evaluated_models, same_weights, waves
+from distill.evaluate.read_scores import expected_models, trained_models
+from distill.evaluate.requests import items, request_rows
 from distill.mix.filters import USABLE
 from distill.mix.stage import filtered_index, mix_stage, mode_tokens
-from distill.models import ResolvedModel
-from distill.recipe import parse_recipe
-from distill.render import with_mode
-from distill.report.scores import expected_models, trained_models
-from distill.run_dir import RunDir
-from distill.schema import Example
-from distill.serving import chat_card
-from distill.stages import stage_configs
+from distill.models.chat_template import with_mode
+from distill.models.resolve import ResolvedModel
+from distill.ops.deploy.endpoint import chat_card
+from distill.run.stage_keys import stage_configs
 from serve.client import question_turns
 from serve.errors import ServeError
 from tests.unit.mix_run import RECIPE, make_run, prompt, trace

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from cluster.fleet import Resources
-from distill.config import StudentConfig, TrainConfig
-from distill.errors import ConfigError, InputError
-from distill.machines import described_machines
-from distill.plan import Machines, MixData, Plan, plan_cells
+from cluster.placement import Resources
+from distill.config.students import StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import ConfigError, InputError
 from distill.train.cells import Cell
+from distill.train.machines import Machines, described_machines
+from distill.train.plan import MixData, Plan, plan_cells
 from tests.unit.test_layout import LARGE, SMALL
 
 DATA = {"long": MixData(1000, 400_000), "short": MixData(1000, 100_000)}

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.config_sources import FileSource, GymSource, HubSource
-from distill.errors import InputError
-from distill.prompts import Loaded, count_reasons, final_value, load_prompts
-from distill.schema import prompt_id
+from distill.config.sources import FileSource, GymSource, HubSource
+from distill.core.errors import InputError
+from distill.core.schema import prompt_id
+from distill.prompts.load import Loaded, count_reasons, final_value, load_prompts
 
 
 def load(path: Path, **changes: object) -> Loaded:

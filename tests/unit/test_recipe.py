@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from distill.config import Recipe
-from distill.errors import ConfigError
-from distill.recipe import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from distill.config.load import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from distill.config.recipe import Recipe
+from distill.core.errors import ConfigError
 
 GOOD: dict[str, Any] = {
     "name": "tiny",
@@ -235,7 +235,10 @@ def test_a_bad_override_is_a_problem_not_a_traceback() -> None:
 
 
 def test_config_imports_neither_ray_nor_torch_nor_vllm() -> None:
-    code = "import sys, distill.recipe, distill.cli; print([m for m in ('ray','torch','vllm') if m in sys.modules])"
+    code = (
+        "import sys, distill.config.load, distill.cli.main\n"
+        "print([m for m in ('ray','torch','vllm') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distill.config_teachers import ChatFormat, WorkedExample
-from distill.errors import InputError
-from distill.render import (
+from distill.config.teachers import ChatFormat, WorkedExample
+from distill.core.errors import InputError
+from distill.models.chat_template import (
     ENDS_INSIDE,
     IGNORED,
     NO_COMPLETION,

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from distill.config import Recipe
+from distill.config.recipe import Recipe
+from distill.core.run_dir import STAGES, Manifest, RunDir
+from distill.core.schema import Example, IndexRow, Message, Prompt, Score, Verdict, prompt_id, trace_id
 from distill.report import Report, build_report, render_terminal, write_report
-from distill.report.page import render_page, ticks
-from distill.report.progress import read_curve
-from distill.run_dir import STAGES, Manifest, RunDir
-from distill.schema import Example, IndexRow, Message, Prompt, Score, Verdict, prompt_id, trace_id
+from distill.report.html import render_page, ticks
+from distill.report.run_history import read_curve
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> `$x_1$` </pre></svg>"
 SIZES = {"smol-135m": 134_515_008, "smol-8l": 60_300_000}

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.builtin_benchmarks import DEFINITIONS
-from distill.config import Recipe
-from distill.config_sources import HubSource
-from distill.prompts import versioned
+from distill.config.benchmarks import DEFINITIONS
+from distill.config.recipe import Recipe
+from distill.config.sources import HubSource
+from distill.core.run_dir import Manifest
+from distill.core.schema import Prompt
+from distill.evaluate.statistics import holm
+from distill.prompts.load import versioned
 from distill.report import Report, build_report
-from distill.report.compare import MACRO, all_pairs, planned_pairs
+from distill.report.comparisons import MACRO, all_pairs, planned_pairs
 from distill.report.figures import pareto_front, token_ticks
-from distill.report.page import render_page
-from distill.run_dir import Manifest
-from distill.schema import Prompt
-from distill.statistics import holm
+from distill.report.html import render_page
 from tests.unit.test_report import make_prompt, make_recipe, make_run
 
 QWEN = "Qwen/Qwen2.5-{}-Instruct"

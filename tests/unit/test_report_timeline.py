@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from distill.core.run_dir import RunDir
 from distill.report import Report, build_report
-from distill.report.page import render_page
+from distill.report.html import render_page
 from distill.report.plots import timeline_plot
-from distill.run_dir import RunDir
 from tests.unit.test_report import make_recipe, make_run
 
 EVENTS = {

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from distill import stages
-from distill.errors import InputError
-from distill.recipe import parse_recipe
-from distill.run_dir import STAGES, Manifest, RunDir
-from distill.schema import Prompt, arrow_schema, dropped, prompt_id, seed_for, trace_id
-from distill.stages import changed_keys, stage_states
+from distill.config.load import parse_recipe
+from distill.core.errors import InputError
+from distill.core.run_dir import STAGES, Manifest, RunDir
+from distill.core.schema import Prompt, arrow_schema, dropped, prompt_id, seed_for, trace_id
+from distill.run import stage_keys as stages
+from distill.run.stage_keys import changed_keys, stage_states
 from tests.unit.test_recipe import recipe_with
 
 PROMPT = Prompt(prompt_id("a"), "a", "1", "number", "s", "", "", "")

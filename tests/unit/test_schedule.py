@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from cluster.fleet import Job, Order, Resources, Running, admit, place
+from cluster.placement import Job, Order, Resources, Running, admit, place
 from cluster.schedule import RULES, best_order, lower_bound, ordered, rounded_share, simulate
 from tests.benchmarks.fleet import random_fleet
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import distill.score
-from distill.config import VerifyConfig
-from distill.evaluate import Evaluated, items
-from distill.run_dir import RunDir
-from distill.schema import Score
-from distill.score import Address, Place, score_items, unscored
-from serve.batch import BatchConfig
+import distill.evaluate.score
+from distill.config.verify import VerifyConfig
+from distill.core.run_dir import RunDir
+from distill.core.schema import Score
+from distill.evaluate.models import Evaluated
+from distill.evaluate.requests import items
+from distill.evaluate.score import Address, Place, score_items, unscored
+from serve.dataset_client import BatchConfig
 from tests.unit.test_evaluate import make_prompts, two_benchmarks
 
 MODEL = Evaluated("student", "hub/student", None, "key")
@@ -47,13 +48,13 @@ def test_an_interrupted_benchmark_goes_on_and_nothing_is_asked_twice(
     wanted = items([MODEL], prompts, recipe)
     place = Place(run_dir, Console(quiet=True), VerifyConfig())
     address = Address("http://nowhere", BatchConfig(), one_by_one=True, served_as="org/remote")
-    monkeypatch.setattr(distill.score, "complete", FakeRows(asked, stop_after=7))
+    monkeypatch.setattr(distill.evaluate.score, "complete", FakeRows(asked, stop_after=7))
     with pytest.raises(KeyboardInterrupt):
         score_items(wanted, prompts, recipe, place, address)
     assert [item.benchmark for item in unscored(wanted, run_dir)] == ["other"]
     assert len(run_dir.shards("evaluate", "student", "other.answers")) == 1
 
-    monkeypatch.setattr(distill.score, "complete", FakeRows(asked, stop_after=99))
+    monkeypatch.setattr(distill.evaluate.score, "complete", FakeRows(asked, stop_after=99))
     score_items(list(unscored(wanted, run_dir)), prompts, recipe, place, address)
     assert len(asked) == len(set(asked)) == 10 and asked[0].startswith("org/remote arithmetic ")
     assert not list(unscored(wanted, run_dir)) and not run_dir.shards("evaluate", "student", "other.answers")
@@ -70,9 +71,9 @@ def test_a_benchmark_that_is_all_answered_is_graded_without_asking(
     prompts = {"arithmetic": make_prompts(3)}
     wanted = items([MODEL], prompts, recipe)
     place, address = Place(run_dir, Console(quiet=True), VerifyConfig()), Address("http://x", BatchConfig(), True)
-    monkeypatch.setattr(distill.score, "complete", FakeRows(asked, stop_after=99))
+    monkeypatch.setattr(distill.evaluate.score, "complete", FakeRows(asked, stop_after=99))
     with monkeypatch.context() as broken:
-        broken.setattr(distill.score, "write_scores", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        broken.setattr(distill.evaluate.score, "write_scores", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             score_items(wanted, prompts, recipe, place, address)
     score_items(wanted, prompts, recipe, place, address)

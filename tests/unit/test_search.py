@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.config import Recipe
-from distill.errors import ConfigError
-from distill.halving import choose, num_kept, steps_of_round, weight_grid
-from distill.recipe import parse_recipe
-from distill.recipe_checks_mix import num_mixes
+from distill.config.load import parse_recipe
+from distill.config.recipe import Recipe
+from distill.config.search import num_mixes
+from distill.core.errors import ConfigError
+from distill.core.run_dir import Manifest, RunDir
+from distill.mix.auto_weights import settled, settled_by
 from distill.report.searches import search_rows, search_words
-from distill.run_dir import Manifest, RunDir
-from distill.search import round_recipe, trial_name
-from distill.settle import settled, settled_by
+from distill.search.stage import round_recipe, trial_name
+from distill.search.successive_halving import choose, num_kept, steps_of_round, weight_grid
 from distill.train.cells import all_cells, cells
 from tests.unit.mix_run import RECIPE
 

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pyarrow as pa
 
-from serve.batch import OUTPUT_FIELDS, BatchConfig, Sender, request_arguments
+from serve.dataset_client import OUTPUT_FIELDS, BatchConfig, Sender, request_arguments
 
 MESSAGES = [{"role": "user", "content": "1 + 1 ="}]
 

@@ -9,7 +9,7 @@ from serve.config import ServeConfig
 from serve.deploy import _free_port, base_url
 from serve.errors import ServeError
 from serve.keys import Key
-from serve.proxy import ENVIRONMENT, ONE_MACHINE, prepare_environment
+from serve.proxy_settings import ENVIRONMENT, ONE_MACHINE, prepare_environment
 
 
 def test_a_port_that_another_program_holds_is_refused_with_the_way_out() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.door import Door, DoorSettings
+from serve.api.admission import Door, DoorSettings
+from serve.api.http_errors import Refusal
+from serve.api.limits import Limits
 from serve.keys import Key, hash_key
-from serve.limits import Limits
-from serve.proxy import CleanHeaders
-from serve.refusal import Refusal
+from serve.proxy_settings import CleanHeaders
 
 SECRET = "sk-distill-alice"
 MESSAGES = [{"role": "user", "content": "1 + 1?"}]

@@ -8,16 +8,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from serve import file
-from serve.batch import Answer, BatchConfig
+from serve import file_client as file
+from serve.api.limits import Limits
+from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint, ServeConfig
 from serve.config_file import config_file, read_arguments
+from serve.dataset_client import Answer, BatchConfig
 from serve.errors import ServeError
-from serve.file import Line, Target, answer_file, read_partial, request_row
+from serve.file_client import Line, Target, answer_file, read_partial, request_row
 from serve.keys import KEYS_VARIABLE, Key, hash_key
-from serve.limits import Limits
-from serve.probe import agreement, is_same
-from serve.reasoning import Delimiters
+from serve.smoke_check import agreement, is_same
 
 TARGET = Target("http://test", "m", {"template": "Q: {problem}"}, {"max_tokens": 9}, "key")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from serve.api.http_errors import Refusal, scrub, upstream_refusal
+from serve.api.limits import Turnstile
 from serve.config import ServeConfig
 from serve.errors import ServeError
 from serve.keys import Key, find_key, hash_key, load_keys, main, parse_keys
-from serve.limits import Turnstile
-from serve.refusal import Refusal, scrub, upstream_refusal
 
 ENTRY = f'[[keys]]\nname = "alice"\nsha256 = "{hash_key("secret")}"\n'
 

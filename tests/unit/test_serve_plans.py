@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from serve.limits import Limits
-from serve.plans import MAX_GOES, Plan, Speculation, Written, budget_plan, closing, speculative_plan
-from serve.reasoning import Delimiters
-from serve.refusal import Refusal
-from serve.requests import check_request
+from serve.api.http_errors import Refusal
+from serve.api.limits import Limits
+from serve.api.reasoning_parser import Delimiters
+from serve.api.request_schema import check_request
+from serve.api.thinking import MAX_GOES, Plan, Speculation, Written, budget_plan, closing, speculative_plan
 
 THINK, OPEN = Delimiters(), Delimiters(is_open=True)
 FIELDS: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 100}

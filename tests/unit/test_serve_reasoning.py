@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.reasoning import Delimiters, Split, Splitter, StreamSplitter, format_event, parse_events, split
+from serve.api.reasoning_parser import Delimiters, Split, Splitter, StreamSplitter, format_event, parse_events, split
 
 THINK = Delimiters()
 OPEN = Delimiters(is_open=True)

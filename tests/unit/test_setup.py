@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import kernels, setup, setup_checks
+from cluster import deepspeed_op as kernels
+from cluster import setup, setup_checks
 from cluster.setup_checks import CPU, GIB, GPU, Build
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from distill import plan_recipe as planning
-from distill.config import Recipe
-from distill.errors import ConfigError
-from distill.machines import described_machines
-from distill.model_shape import ModelShape
-from distill.plan import MixData
-from distill.recipe import find_recipe, load_recipe, read_recipe, shipped_recipes
-from distill.run_dir import RunDir
+from distill.config.load import find_recipe, load_recipe, read_recipe, shipped_recipes
+from distill.config.recipe import Recipe
+from distill.core.errors import ConfigError
+from distill.core.run_dir import RunDir
+from distill.models.shape import ModelShape
+from distill.ops.forecast import cell_plan as planning
+from distill.train.machines import described_machines
+from distill.train.plan import MixData
 
 # hidden, layers, intermediate, query heads, key-value heads, head size, vocabulary, tables of embeddings
 SIZES = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distill.statistics import (
+from distill.evaluate.statistics import (
     Interval,
     accuracy,
     accuracy_interval,
@@ -19,7 +19,7 @@ from distill.statistics import (
     sign_flip_p,
     wilson_interval,
 )
-from distill.variance import Shares
+from distill.evaluate.variance import Shares
 
 
 @pytest.fixture

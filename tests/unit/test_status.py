@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill.config_mix import BothMix, WeightedMix, WeightedTokensMix
-from distill.mix.counts import mix_cells
-from distill.schema import Trace
-from distill.status import common_prompts, pool_fill, show_status
+from distill.cli.status import common_prompts, pool_fill, show_status
+from distill.config.mix import BothMix, WeightedMix, WeightedTokensMix
+from distill.config.shares import mix_cells
+from distill.core.schema import Trace
 from tests.unit.mix_run import make_run, trace
 
 

@@ -12,11 +12,11 @@ from pyarrow import fs as pyarrow_fs
 
 from cluster import storage
 from cluster.storage import cache_dir, fetched, keep_as_fetched, local_folder, open_storage
-from distill.errors import InputError
-from distill.models import ResolvedModel, publish
-from distill.run_dir import Manifest, RunDir
-from distill.schema import Dropped
-from distill.train.checkpoint import Checkpoints, reading, writing
+from distill.core.errors import InputError
+from distill.core.run_dir import Manifest, RunDir
+from distill.core.schema import Dropped
+from distill.models.resolve import ResolvedModel, publish
+from distill.train.worker.checkpoint import Checkpoints, reading, writing
 
 URI = "s3://bucket/runs/one"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from distill.grading import GradeRequest
-from distill.grading.string_match import one_spelling, string_match
+from distill.grading.legacy_string_match import one_spelling, string_match
 
 
 def compared(completion: str, reference: str, kind: str = "math") -> str:

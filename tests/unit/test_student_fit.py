@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config_mix import StudentFitMix
+from distill.config.mix import StudentFitMix
+from distill.mix.fit_scorer import length_batches, shared_batches, split_row, surprisal_and_rank, trace_fit
 from distill.mix.policies import choose
-from distill.render import IGNORED, Rendered
-from distill.student_fit import length_batches, shared_batches, split_row, surprisal_and_rank, trace_fit
+from distill.models.chat_template import IGNORED, Rendered
 from tests.unit.mix_data import candidates_of, full_rows
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from distill.errors import InputError
-from distill.recipe import find_recipe, load_recipe
-from distill.run_dir import RunDir
-from distill.submit import MAX_UPLOAD_MIB, job_base, next_job, pack, refuse_large, refuse_unreachable
+from distill.config.load import find_recipe, load_recipe
+from distill.core.errors import InputError
+from distill.core.run_dir import RunDir
+from distill.ops.deploy.ray_job import MAX_UPLOAD_MIB, job_base, next_job, pack, refuse_large, refuse_unreachable
 
 BASE = job_base("s3://bucket/run", "quickstart")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.fleet import Resources
-from distill.teachers.policy import (
+from cluster.placement import Resources
+from distill.generate.ask_policy import (
     AskPlan,
     PoolPlan,
     PoolState,

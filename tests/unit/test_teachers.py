@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from distill.config import VerifyConfig
-from distill.config_teachers import GenerateConfig, VllmTeacher
-from distill.generate import survey_prompts
-from distill.run_dir import RunDir
-from distill.schema import Dropped, Prompt, Trace
-from distill.teachers.ask import (
+from distill.config.identity import fingerprint
+from distill.config.teachers import GenerateConfig, VllmTeacher
+from distill.config.verify import VerifyConfig
+from distill.core.run_dir import RunDir
+from distill.core.schema import Dropped, Prompt, Trace
+from distill.generate.ask_policy import PoolState
+from distill.generate.asker import (
     CHUNK_ROWS,
     COLUMNS,
     PAGE_ROWS,
@@ -28,11 +29,12 @@ from distill.teachers.ask import (
     Write,
     chunk_table,
 )
-from distill.teachers.policy import PoolState
-from distill.teachers.pools import Pool, Request, ask_plan, fingerprint, group_by_engine
-from distill.teachers.progress import decode_states, encode_states, read_pool_index, read_rows
-from distill.teachers.shards import BatchShards, drop_repeats
-from distill.teachers.tally import Tally
+from distill.generate.pool_index import decode_states, encode_states, read_pool_index, read_rows
+from distill.generate.pools import Request, ask_plan, group_by_engine
+from distill.generate.progress_actor import Tally
+from distill.generate.survey import survey_prompts
+from distill.generate.trace_shards import BatchShards, drop_repeats
+from distill.run.pools import Pool
 
 
 class LocalHandle:

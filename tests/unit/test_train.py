@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from cluster.fleet import Resources
-from distill.config import Recipe, StudentConfig, TrainConfig
-from distill.errors import StageError
-from distill.layout import Layout
-from distill.run_dir import Manifest, RunDir
+from cluster.placement import Resources
+from distill.config.recipe import Recipe
+from distill.config.students import StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import StageError
+from distill.core.run_dir import Manifest, RunDir
 from distill.train import cells as train
+from distill.train.cell_queue import Progress, as_before, remember, threads_per_worker, train_all
 from distill.train.cells import Cell, CellWork, cells
-from distill.train.checkpoint import Checkpoints
-from distill.train.fleet import Progress, as_before, remember, threads_per_worker, train_all
+from distill.train.layout import Layout
+from distill.train.worker.checkpoint import Checkpoints
 
 
 def recipe(seeds: tuple[int, ...]) -> Recipe:

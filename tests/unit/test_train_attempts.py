@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from distill.run_dir import RunDir
+from distill.core.run_dir import RunDir
 from distill.train.attempts import loss_recorder, note, note_begin, read_attempts, to_attempts
 
 

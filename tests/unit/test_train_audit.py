@@ -2,10 +2,10 @@
 
 import pytest
 
-from distill.errors import InputError
-from distill.render import IGNORED, end_of_turn, render_example
-from distill.train.audit import Audit, MaskedText, audit_rows, length_histogram, refuse_endless, tokens_after
-from distill.train.batches import TrainRow
+from distill.core.errors import InputError
+from distill.models.chat_template import IGNORED, end_of_turn, render_example
+from distill.train.worker.batches import TrainRow
+from distill.train.worker.row_audit import Audit, MaskedText, audit_rows, length_histogram, refuse_endless, tokens_after
 from tests.integration.tiny_models import build_tokenizer
 
 TOKENIZER = build_tokenizer()

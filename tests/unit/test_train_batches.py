@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from distill.render import IGNORED
-from distill.train.batches import (
+from distill.models.chat_template import IGNORED
+from distill.train.worker.batches import (
     TrainRow,
     epoch_order,
     flatten,

@@ -4,19 +4,12 @@ import random
 
 import pytest
 
-from distill.config import LoraTune, StudentConfig, TrainConfig
-from distill.errors import StageError
-from distill.model_shape import ModelShape
-from distill.train.budget import (
-    NOT_OF_CELL,
-    budget_rows,
-    early_steps,
-    num_passes,
-    num_steps,
-    student_identity,
-    train_flops,
-    train_identity,
-)
+from distill.config.identity import NOT_OF_CELL, student_identity, train_identity
+from distill.config.students import LoraTune, StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import StageError
+from distill.models.shape import ModelShape
+from distill.train.budget import budget_rows, early_steps, num_passes, num_steps, train_flops
 
 STEPS = TrainConfig(budget="steps", num_steps=10, batch_size=4)
 TOKENS = TrainConfig(budget="tokens", num_steps=10, num_tokens=4000)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.run_dir import RunDir
-from distill.train.checkpoint import MARKER, Checkpoints, reading, writing
+from distill.core.run_dir import RunDir
+from distill.train.worker.checkpoint import MARKER, Checkpoints, reading, writing
 
 
 def write(checkpoints: Checkpoints, step: int, *, is_complete: bool = True) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.train.device import memory_gib, mfu, named_peak, peak_flops, wait_for_compiler
+from distill.train.worker.device import memory_gib, mfu, named_peak, peak_flops, wait_for_compiler
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from distill.render import IGNORED
-from distill.train import loss as train_loss
-from distill.train.batches import TrainRow, flatten
-from distill.train.lean import RmsNorm, SiluGate, make_lean
-from distill.train.loss import HeadLoss, ResponseLoss, has_plain_head
-from distill.train.row_attention import ATTENTION, keeps_rows_apart, use_row_attention
+from distill.models.chat_template import IGNORED
+from distill.train.worker import loss as train_loss
+from distill.train.worker.batches import TrainRow, flatten
+from distill.train.worker.cpu_kernels import RmsNorm, SiluGate, make_lean
+from distill.train.worker.loss import HeadLoss, ResponseLoss, has_plain_head
+from distill.train.worker.packed_attention import ATTENTION, keeps_rows_apart, use_row_attention
 
 SIZES = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -188,7 +188,7 @@ def keeps_rows_apart_without_blocks(model: LlamaForCausalLM) -> bool:
     """As if attention knew nothing of rows: one causal block over all of them."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    from distill.train.row_attention import attend_rows
+    from distill.train.worker.packed_attention import attend_rows
 
     def one_block(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
         options.pop("row_lengths", None)
@@ -224,8 +224,8 @@ def test_logits_that_are_scaled_after_the_output_layer_are_not_fused() -> None:
 
 
 def test_a_model_with_an_adapter_is_packed_and_fused_as_well() -> None:
-    from distill.config import LoraTune
-    from distill.train.engine import add_adapter
+    from distill.config.students import LoraTune
+    from distill.train.worker.student import add_adapter
 
     model = add_adapter(llama(), LoraTune(rank=2))
     expected = plain_loss(model, ROWS)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.run_dir import RunDir
+from distill.core.run_dir import RunDir
 from distill.train.attempts import Hold, SupersededError
-from distill.train.metrics import MetricsLog, StepMetrics, read_metrics
+from distill.train.worker.metrics import MetricsLog, StepMetrics, read_metrics
 
 
 def metrics(step: int) -> StepMetrics:

@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from distill import statistics
-from distill.statistics import (
+from distill.evaluate import statistics
+from distill.evaluate.statistics import (
     accuracy_interval,
     macro_change,
     macro_difference,
@@ -17,7 +17,7 @@ from distill.statistics import (
     paired_change,
     paired_difference,
 )
-from distill.variance import Shares, estimate
+from distill.evaluate.variance import Shares, estimate
 
 TRIALS = 600
 

@@ -1,0 +1,115 @@
+"""`distill ask`: one question, a conversation, or a file of questions, to a served student."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from distill.core.errors import StageError
+from distill.core.progress_bars import bars
+from serve.api.modes import mode_line
+from serve.client import Piece, model_card, question_turns, stream_chat
+
+NEW, QUIT = "/new", "/quit"
+HELP = f"Ask away; {NEW} forgets the conversation, {QUIT} or Ctrl-D ends it."
+
+
+@dataclass(frozen=True)
+class ServedStudent:
+    """Whom to ask, and how."""
+
+    url: str
+    """Base URL, without `/v1`."""
+    model: str
+    api_key: str
+    sampling: Mapping[str, Any]
+    mode: str = ""
+    """Of a student of a mix with modes; empty: its first one."""
+
+    def card(self) -> dict[str, Any]:
+        """What the endpoint tells of it."""
+        return model_card(self.url, self.model, self.api_key)
+
+    def answer(self, turns: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
+        """Its next turn, streamed."""
+        return stream_chat(self.url, self.model, turns, api_key=self.api_key, **self.sampling)
+
+
+def ask_student(student: ServedStudent, problem: str, console: Console) -> int:
+    """One streamed answer; what the server keeps apart as reasoning is shown dimmed."""
+    show(student.answer(question_turns(problem, student.card(), student.mode)), console)
+    return 0
+
+
+def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = input) -> int:
+    """A conversation until Ctrl-D; Ctrl-C ends an answer."""
+    card = student.card()
+    turns: list[Mapping[str, str]] = []
+    console.print(f"{student.model} at {student.url}. {HELP}", markup=False)
+    while (text := _next_question(read)) is not None:
+        if text == NEW:
+            turns = []
+        if text in ("", NEW):
+            continue
+        asked = next_turns(turns, text, card, student.mode)
+        try:
+            answer = show(student.answer(asked), console)
+        except KeyboardInterrupt:
+            console.print(" (stopped)")
+            continue
+        turns = [*asked, {"role": "assistant", "content": answer}]
+    return 0
+
+
+def next_turns(
+    turns: Sequence[Mapping[str, str]], text: str, card: Mapping[str, Any], mode: str = ""
+) -> list[Mapping[str, str]]:
+    """The conversation with one more question. Only the first is put in the model's own format, as in training."""
+    return [*turns, {"role": "user", "content": text}] if turns else [*question_turns(text, card, mode)]
+
+
+def _next_question(read: Callable[[str], str]) -> str | None:
+    try:
+        text = read("\n> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return None
+    return None if text == QUIT else text
+
+
+def show(pieces: Iterable[Piece], console: Console) -> str:
+    """Print pieces as they come; the answer without the reasoning."""
+    answer, was_reasoning = "", False
+    for piece in pieces:
+        if was_reasoning and not piece.is_reasoning:
+            console.print()
+        was_reasoning = piece.is_reasoning
+        console.print(piece.text, end="", markup=False, style="dim" if piece.is_reasoning else None, soft_wrap=True)
+        answer += "" if piece.is_reasoning else piece.text
+    console.print()
+    return answer
+
+
+def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) -> int:
+    """Answer a JSONL file; the same command continues one that was stopped.
+
+    Raises:
+        StageError: some rows failed; they are in the output with their reasons.
+    """
+    from serve.dataset_client import BatchConfig
+    from serve.file_client import Target, answer_file
+
+    card = student.card()
+    if student.mode:
+        card["modes"] = {student.mode: mode_line(card.get("modes") or {}, student.mode)}
+    sampling = {"temperature": 0.0, "seed": 0, **student.sampling}
+    target = Target(student.url, student.model, card, sampling, student.api_key)
+    with bars(console) as shown:
+        total, failed = answer_file(
+            source, out, target, BatchConfig(), lambda done, total: shown.update(student.model, done, total)
+        )
+    console.print(f"{total} rows in {out}", markup=False)
+    if failed:
+        raise StageError(f"{failed} of them have no completion but an `error` -> the same command asks these again")
+    return 0

@@ -1,0 +1,178 @@
+"""`distill eval`: score one model by itself, a hub id, a folder, any URI, or whatever an endpoint serves.
+
+The same questions, verifier and statistics as in a run, so that its numbers may stand beside a run's. A folder of its
+own keeps the answers: the same command again continues, and asks nothing that is answered.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from rich.console import Console
+
+from cluster.session import Session, connect
+from distill.config.base import one_of
+from distill.config.benchmarks import BUILTIN_BENCHMARKS, benchmark_config
+from distill.config.eval_command import EvalConfig
+from distill.config.load import apply_override, field_problem
+from distill.core.errors import ConfigError, InputError, Problem
+from distill.core.progress_bars import quiet
+from distill.core.run_dir import RunDir, held, log_path
+from distill.core.schema import Prompt, content_hash
+from distill.evaluate.models import Evaluated, serve_config
+from distill.evaluate.read_scores import Model, outcome_shares, read_scored
+from distill.evaluate.requests import items
+from distill.evaluate.score import Address, Place, score_items, unscored
+from distill.evaluate.statistics import accuracy, macro_interval
+from distill.models.resolve import resolve_model
+from distill.prompts.stage import read_benchmark
+from distill.report.build import scores_json, scores_table
+from distill.report.model_scores import model_score
+from distill.report.tables import model_table
+from distill.report.wording import bounds, percent
+from serve.dataset_client import BatchConfig
+from serve.deploy import deploy, undeploy
+
+
+def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequence[str]) -> EvalConfig:
+    """The command line as a checked config.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    name = re.sub(r"[^A-Za-z0-9._@+-]", "-", Path(model.rstrip("/")).name).lstrip("._@+-") or "model"
+    raw: dict[str, Any] = {
+        "name": name,
+        "model": {"sources": [model]},
+        "url": url.removesuffix("/").removesuffix("/v1"),
+        "served_name": model if url else "",
+        "benchmarks": {},
+        "student_chat": {},
+        "evaluate": {"benchmarks": list(benchmarks), "repeated": {}},
+        "serve": {"engine": {}},
+        "verify": {},
+    }
+    problems = [problem for override in overrides if (problem := _set(raw, override))]
+    try:
+        config = EvalConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError([*problems, *(field_problem(detail, raw) for detail in error.errors())]) from error
+    if found := [*problems, *_problems(config)]:
+        raise ConfigError(found)
+    return config
+
+
+def _set(raw: dict[str, Any], override: str) -> Problem | None:
+    """An override may reach into a section that nobody has begun yet."""
+    node: Any = raw
+    for part in override.partition("=")[0].split(".")[:-1]:
+        if not isinstance(node, dict):
+            break
+        node = node.setdefault(part, {})
+    return apply_override(raw, override)
+
+
+def _problems(config: EvalConfig) -> Iterator[Problem]:
+    known = {*config.benchmarks, *BUILTIN_BENCHMARKS}
+    for name in config.evaluate.benchmarks:
+        if name not in known:
+            yield Problem("--benchmarks", f"no benchmark is called {name!r}", one_of(name, known))
+    for name in config.evaluate.repeated:
+        if name not in config.evaluate.benchmarks:
+            yield Problem("evaluate.repeated", f"{name!r} is not asked", one_of(name, config.evaluate.benchmarks))
+    if config.evaluate.num_samples > 1 and config.evaluate.sampling.temperature == 0:
+        what = f"num_samples {config.evaluate.num_samples} at temperature 0 gives the same completion each time"
+        yield Problem("evaluate", what, "raise evaluate.sampling.temperature or use evaluate.repeated")
+
+
+def eval_model(config: EvalConfig, uri: str) -> int:
+    """Score what has no score yet, write scores.parquet and scores.json, show the table."""
+    run_dir = RunDir(uri)
+    with held(run_dir), quiet(log_path(run_dir)) as console, ExitStack() as resources:
+        benchmarks = read_benchmarks(config, run_dir)
+        run_dir.write_bytes(config.model_dump_json(indent=1).encode(), "eval.json")
+        model, config = identify(config, console)
+        wanted = items([model], benchmarks, config)
+        if todo := list(unscored(wanted, run_dir)):
+            console.print("  [dim]starting Ray ...[/]")
+            session = resources.enter_context(connect(config.device))
+            with served(config, model, console, session) as address:
+                score_items(todo, benchmarks, config, Place(run_dir, console, config.verify), address)
+        else:
+            console.print("nothing to do: every score is there")
+        show(config, model, run_dir, console)
+    return 0
+
+
+def read_benchmarks(config: EvalConfig, run_dir: RunDir) -> dict[str, list[Prompt]]:
+    """The problems; also into the folder, for whoever reads the scores."""
+    found = {}
+    for name in config.evaluate.benchmarks:
+        source = benchmark_config(config.benchmarks, name)
+        limit = config.max_problem_chars
+        loaded = read_benchmark(name, source, Path.cwd(), max_problem_chars=limit, seed=config.seed)
+        run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
+        found[name] = loaded.prompts
+    return found
+
+
+def identify(config: EvalConfig, console: Console) -> tuple[Evaluated, EvalConfig]:
+    """The model as evaluation knows it; an engine of ours is no longer than the model's context.
+
+    Raises:
+        InputError: the model cannot be had, or completions do not fit its context.
+    """
+    if config.url:
+        return Evaluated(config.name, config.served_name, None, content_hash(config.url, config.served_name)), config
+    resolved = resolve_model(config.name, config.model, lambda text: console.print(f"  [dim]{text}[/]"))
+    engine, most = config.serve.engine, config.evaluate.sampling.max_tokens
+    longest = min(engine.max_model_len, resolved.context_tokens or engine.max_model_len)
+    if most >= longest:
+        remedy = "set evaluate.sampling.max_tokens lower, or serve.engine.max_model_len higher where the model allows"
+        raise InputError(f"completions of {most} tokens leave no room for a problem in {longest} -> {remedy}")
+    serve = config.serve.model_copy(update={"engine": engine.model_copy(update={"max_model_len": longest})})
+    key = content_hash(resolved.identity, weights_stamp(Path(resolved.source).expanduser()))
+    model = Evaluated(config.name, resolved.path, None, key)
+    return model, config.model_copy(update={"serve": serve})
+
+
+def weights_stamp(folder: Path) -> list[str]:
+    """Name, size and time of a local folder's weights: trained again, it is another model. Empty: no folder."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+
+
+@contextmanager
+def served(config: EvalConfig, model: Evaluated, console: Console, session: Session) -> Iterator[Address]:
+    """An address that serves the model, while it is needed: its own, or an engine that is started and stopped here."""
+    batch = BatchConfig(max_in_flight=config.evaluate.max_in_flight, api_key_env=config.api_key_env)
+    if config.url:
+        yield Address(config.url, batch, one_by_one=True, served_as=config.served_name)
+        return
+    console.print(f"  [dim]starting the engine of {model.name} ...[/]")
+    url = deploy([model.endpoint], serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
+    try:
+        yield Address(url, batch, one_by_one=True)
+    finally:
+        undeploy()
+
+
+def show(config: EvalConfig, model: Evaluated, run_dir: RunDir, console: Console) -> None:
+    """The scores as a table and as files."""
+    named = Model(model.name, model.name, "", None)
+    scored = [read_scored(run_dir, named, benchmark) for benchmark in config.evaluate.benchmarks]
+    shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in scored]
+    scores = tuple(model_score(one) for one in scored)
+    run_dir.write_table(scores_table(scores), "scores.parquet")
+    settings = json.loads(config.model_dump_json())
+    run_dir.write_bytes(scores_json(scores, settings), "scores.json")
+    console.print(model_table(scores))
+    if len(shares) > 1 and not any(np.isnan(one).all() for one in shares):
+        mean = sum(map(accuracy, shares)) / len(shares)
+        console.print(f"mean of the {len(shares)} benchmarks: {percent(mean, 1)} {bounds(macro_interval(shares), 1)}")
+    console.print("scores   " + run_dir.path("scores.json"), markup=False)

@@ -1,0 +1,332 @@
+"""The command line: few verbs, a recipe and dotted overrides. Nothing below this module reads argv."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from rich.console import Console
+
+from distill.config.load import find_recipe, load_recipe, shipped_recipes
+from distill.config.recipe import Recipe
+from distill.core.errors import DistillError, InputError
+from distill.core.progress_bars import quiet
+from distill.core.run_dir import RunDir
+from distill.mix.export.formats import FORMATS
+from serve.errors import ServeError
+from serve.keys import KEY_VARIABLE, KEYS_VARIABLE, NO_KEY, load_keys
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; user errors are printed without traceback. Returns the exit code."""
+    arguments = parse_arguments(argv)
+    verb: Callable[[argparse.Namespace], int] = arguments.verb
+    try:
+        return verb(arguments)
+    except DistillError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
+        return error.exit_code
+    except ServeError as error:
+        print(error, file=sys.stderr)
+        return DistillError.exit_code
+    except KeyboardInterrupt:
+        print("stopped; what is finished is on disk, the same command continues", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed arguments; overrides may stand before or after options, which argparse alone does not take."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
+    parser = argparse.ArgumentParser(
+        prog="distill", description="Mix distillation on Ray: a recipe in, proven students out."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    recipes = f"path of a TOML file, or a shipped recipe: {', '.join(shipped_recipes())}"
+    _add_run(verbs, recipes)
+    _add_plan(verbs, recipes)
+    _add_doctor(verbs, recipes)
+    _add_submit(verbs, recipes)
+    _add_views(verbs)
+    _add_export(verbs)
+    _add_eval(verbs)
+    _add_serve(verbs)
+    _add_ask(verbs)
+    return parser
+
+
+def _add_run(verbs: Any, recipes: str) -> None:
+    run = verbs.add_parser("run", help="everything, resumable; a finished run does nothing")
+    run.add_argument("recipe", metavar="RECIPE", help=recipes)
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
+    run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    run.set_defaults(verb=run_verb)
+
+
+def _add_views(verbs: Any) -> None:
+    report = verbs.add_parser("report", help="tables of a run, and where its report.html is")
+    report.add_argument("run_dir", metavar="RUN")
+    report.set_defaults(verb=report_verb)
+
+    status = verbs.add_parser("status", help="how far a run is: stages, pools, arms filling, cells in training")
+    status.add_argument("run_dir", metavar="RUN")
+    status.set_defaults(verb=status_verb)
+
+    audit = verbs.add_parser("audit", help="what became of a prompt's traces, and which traces teach an arm")
+    audit.add_argument("run_dir", metavar="RUN")
+    audit.add_argument("subject", metavar="SUBJECT", nargs="?", default="", help="a prompt id, a mix or STUDENT@MIX")
+    audit.set_defaults(verb=audit_verb)
+
+
+def _add_export(verbs: Any) -> None:
+    export = verbs.add_parser("export", help="an arm's examples for other trainers, with a card")
+    export.add_argument("run_dir", metavar="RUN")
+    export.add_argument("mix", metavar="MIX")
+    export.add_argument("--format", default="dataset", choices=FORMATS, help="default: a Hugging Face data set")
+    export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
+    export.set_defaults(verb=export_verb)
+
+
+def _add_serve(verbs: Any) -> None:
+    serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
+    serve.add_argument("run_dir", metavar="RUN")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--models", metavar="A,B", help="only these students (default: all of the run)")
+    serve.set_defaults(verb=serve_verb)
+    serve.add_argument("--keys", metavar="FILE", help=f"who may ask (python -m serve.keys NAME); or {KEYS_VARIABLE}")
+    serve.add_argument("--write-config", metavar="FILE", help="write what `serve deploy` takes, and serve nothing")
+    serve.add_argument("--write-manifest", metavar="FILE", help="write a RayService for Kubernetes, and serve nothing")
+    serve.add_argument("overrides", nargs="*", metavar="kubernetes.key=value", help="for --write-manifest")
+
+
+def _add_ask(verbs: Any) -> None:
+    ask = verbs.add_parser("ask", help="ask a served student; without a question, talk to it")
+    ask.add_argument("model", metavar="MODEL", help="name of a student, for example smol-135m@mix-long")
+    ask.add_argument("problem", metavar="TEXT", nargs="?")
+    ask.add_argument(
+        "--url", default="http://127.0.0.1:8000", help=f"where `distill serve` listens; key: {KEY_VARIABLE}"
+    )
+    ask.add_argument("--mode", default="", help="how a student of a mix with modes answers (default: its first mode)")
+    ask.add_argument("--file", metavar="IN.jsonl", help="rows with `problem` or `messages` instead of a question")
+    ask.add_argument("--out", metavar="OUT.jsonl", help="where the answers to the file go, one line per row")
+    ask.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
+    ask.add_argument("--thinking-budget", type=int, metavar="N", help="close the reasoning after so many tokens")
+    ask.set_defaults(verb=ask_verb)
+
+
+def _add_eval(verbs: Any) -> None:
+    score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
+    score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
+    score.add_argument("overrides", nargs="*", metavar="key=value", help="for example evaluate.sampling.max_tokens=999")
+    score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
+    score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
+    score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")
+    score.set_defaults(verb=eval_verb)
+
+
+def _add_plan(verbs: Any, recipes: str) -> None:
+    plan = verbs.add_parser("plan", help="what a run would take: resources, layout, steps, hours, cost; runs nothing")
+    plan.add_argument("recipe", metavar="RECIPE", help=recipes)
+    plan.add_argument("overrides", nargs="*", metavar="key=value")
+    plan.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    plan.add_argument(
+        "--cluster", metavar="2x8xh100", help="2 nodes of 8 H100 (or 2x8x80: of 80 GB; 1x4cpu); default: here"
+    )
+    plan.add_argument("--measured", metavar="RUN", help="a run to learn rates from (default: the run itself)")
+    plan.set_defaults(verb=plan_verb)
+
+
+def _add_doctor(verbs: Any, recipes: str) -> None:
+    doctor = verbs.add_parser("doctor", help="whether a run could begin and end: versions, GPUs, disk, access, nodes")
+    doctor.add_argument("recipe", metavar="RECIPE", nargs="?", default="quickstart", help=recipes)
+    doctor.add_argument("overrides", nargs="*", metavar="key=value")
+    doctor.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    doctor.set_defaults(verb=doctor_verb)
+
+
+def _add_submit(verbs: Any, recipes: str) -> None:
+    submit = verbs.add_parser("submit", help="run as a job of a Ray cluster; the same command comes back to it")
+    submit.add_argument("recipe", metavar="RECIPE", help=recipes)
+    submit.add_argument("overrides", nargs="*", metavar="key=value")
+    submit.add_argument("--run-dir", metavar="URI", required=True, help="on storage that the whole cluster shares")
+    submit.add_argument("--address", metavar="URL", help="the cluster's dashboard, http://HEAD:8265 (or RAY_ADDRESS)")
+    submit.add_argument("--no-wait", action="store_true", help="do not stay and show what the job says")
+    submit.add_argument("--stop", action="store_true", help="stop the run's job; what is finished stays")
+    submit.add_argument("--write-manifest", metavar="FILE", help="write a RayJob for Kubernetes, and submit nothing")
+    submit.set_defaults(verb=submit_verb)
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """`distill run`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.cli.run import launch
+
+    return launch(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}")
+
+
+def plan_verb(arguments: argparse.Namespace) -> int:
+    """`distill plan`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.ops.forecast.cell_plan import plan_recipe, show_plan
+    from distill.ops.forecast.tables import show_forecast
+    from distill.train.machines import described_machines, machines_here
+
+    run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
+    measured = open_run(arguments.measured) if arguments.measured else None
+    with quiet(Path(gettempdir()) / "distill-plan.log") as console:
+        machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
+        show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
+        show_forecast(recipe, run_dir, machines, console, measured=measured)
+    return 0
+
+
+def doctor_verb(arguments: argparse.Namespace) -> int:
+    """`distill doctor`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.ops.doctor.preflight import doctor
+
+    with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
+        return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
+
+
+def submit_verb(arguments: argparse.Namespace) -> int:
+    """`distill submit`."""
+    recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
+    from distill.ops.deploy.ray_job import stop, submit
+
+    console = Console(highlight=False, soft_wrap=True)
+    if arguments.write_manifest:
+        from distill.ops.deploy.kubernetes import write_job
+
+        return write_job(recipe, arguments.run_dir, Path(arguments.write_manifest), console)
+    if arguments.stop:
+        return stop(recipe, arguments.run_dir, arguments.address, console)
+    return submit(recipe, arguments.run_dir, arguments.address, console, wait=not arguments.no_wait)
+
+
+def report_verb(arguments: argparse.Namespace) -> int:
+    """`distill report`."""
+    from distill.cli.run import show_report
+
+    return show_report(open_run(arguments.run_dir))
+
+
+def status_verb(arguments: argparse.Namespace) -> int:
+    """`distill status`."""
+    from distill.cli.status import show_status
+    from distill.run.context import load_run_recipe
+
+    run_dir = open_run(arguments.run_dir)
+    show_status(run_dir, load_run_recipe(run_dir), Console(highlight=False))
+    return 0
+
+
+def audit_verb(arguments: argparse.Namespace) -> int:
+    """`distill audit`."""
+    from distill.cli.audit import audit
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    audit(run_dir, recipe, arguments.subject, Console(highlight=False))
+    return 0
+
+
+def export_verb(arguments: argparse.Namespace) -> int:
+    """`distill export`."""
+    from distill.mix.auto_weights import settled_by
+    from distill.mix.export.write import export
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    recipe = settled_by(recipe, run_dir.read_manifest("mix"))
+    target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
+    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target)
+    print(f"{num_rows} rows in {target}")
+    return 0
+
+
+def eval_verb(arguments: argparse.Namespace) -> int:
+    """`distill eval`."""
+    from distill.cli.evaluate import eval_config, eval_model
+
+    names = [name for name in arguments.benchmarks.split(",") if name]
+    config = eval_config(arguments.model, names, arguments.url, arguments.overrides)
+    return eval_model(config, arguments.run_dir or f"evals/{config.name}")
+
+
+def serve_verb(arguments: argparse.Namespace) -> int:
+    """`distill serve`."""
+    from distill.cli.serve import serve_run, write_config, write_manifest
+    from distill.ops.deploy.endpoint import ServeRequest
+
+    if arguments.overrides and not arguments.write_manifest:
+        raise InputError(
+            f"{arguments.overrides[0]}: settings for Kubernetes go with --write-manifest FILE, "
+            "and students are named with --models A,B"
+        )
+    run_dir = open_run(arguments.run_dir)
+    request = ServeRequest(
+        host=arguments.host,
+        port=arguments.port,
+        names=tuple(arguments.models.split(",")) if arguments.models else (),
+        keys=load_keys(arguments.keys, os.environ.get(KEYS_VARIABLE)),
+    )
+    if arguments.write_manifest:
+        return write_manifest(run_dir, request, Path(arguments.write_manifest), arguments.overrides)
+    if arguments.write_config:
+        return write_config(run_dir, request, Path(arguments.write_config))
+    return serve_run(run_dir, request)
+
+
+def ask_verb(arguments: argparse.Namespace) -> int:
+    """`distill ask`."""
+    from distill.cli.ask import ServedStudent, ask_file, ask_student, chat
+
+    if bool(arguments.file) != bool(arguments.out) or (arguments.file and arguments.problem):
+        raise InputError("--file IN.jsonl goes with --out OUT.jsonl, and without a question")
+    sampling = {"max_tokens": arguments.max_tokens, "thinking_budget": arguments.thinking_budget}
+    student = ServedStudent(
+        url=arguments.url,
+        model=arguments.model,
+        api_key=os.environ.get(KEY_VARIABLE) or NO_KEY,
+        sampling={key: value for key, value in sampling.items() if value is not None},
+        mode=arguments.mode,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    if arguments.file:
+        return ask_file(student, Path(arguments.file), Path(arguments.out), console)
+    if arguments.problem is None:
+        return chat(student, console)
+    return ask_student(student, arguments.problem, console)
+
+
+def open_run(uri: str) -> RunDir:
+    """An existing run directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    run_dir = RunDir(uri)
+    if not run_dir.fs.exists(run_dir.path("recipe.json")):
+        known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
+        remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
+        raise InputError(f"{uri} is no run directory -> {remedy}")
+    return run_dir

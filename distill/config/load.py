@@ -1,0 +1,212 @@
+"""From TOML files and dotted overrides to one checked `Recipe`: every problem found in one go, none by traceback."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from distill.config.recipe import Recipe
+from distill.config.rules import cross_problems
+from distill.core.errors import ConfigError, Problem
+
+UNION_TAGS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset")
+"""What pydantic puts into a location for the variant of a section; no part of the recipe's own path."""
+
+RECIPES_DIR = Path(__file__).parent.parent / "recipes"
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    return tuple(sorted(path.stem for path in RECIPES_DIR.glob("*.toml")))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by shipped name.
+
+    Raises:
+        ConfigError: there is neither; names the shipped recipes.
+    """
+    for path in (Path(name), RECIPES_DIR / f"{name}.toml"):
+        if path.is_file():
+            return path
+    remedy = f"give the path of a TOML file or one of: {', '.join(shipped_recipes())}"
+    raise ConfigError([Problem("RECIPE", f"no file and no shipped recipe named {name!r}", remedy)])
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply `key.path=value` overrides, check everything.
+
+    Raises:
+        ConfigError: with every problem of the recipe.
+    """
+    raw = read_recipe(path)
+    problems = [problem for override in overrides if (problem := apply_override(raw, override))]
+    return parse_recipe(raw, problems)
+
+
+def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's tables, on top of those of the recipe that it `extends` (a path beside it, or a shipped name).
+
+    Raises:
+        ConfigError: a file cannot be read, or recipes extend each other in a circle.
+    """
+    if path.resolve() in seen:
+        circle = " -> ".join(one.stem for one in (*seen, path))
+        raise ConfigError([Problem("extends", f"goes round in a circle: {circle}", "let one of them extend nothing")])
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError([Problem(str(path), f"cannot be read: {error}", "correct the file")]) from error
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    beside = path.parent / str(base)
+    return laid_over(read_recipe(beside if beside.is_file() else find_recipe(str(base)), (*seen, path.resolve())), raw)
+
+
+def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables merged; anything else, lists included, as the one on top has it."""
+    merged = {**base, **top}
+    for name in base.keys() & top.keys():
+        if isinstance(base[name], dict) and isinstance(top[name], dict):
+            merged[name] = laid_over(base[name], top[name])
+    return merged
+
+
+def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Recipe:
+    """A checked recipe from a nested mapping.
+
+    Raises:
+        ConfigError: with every problem, those of single fields and those between sections.
+    """
+    found = list(problems)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        found += [field_problem(detail, raw) for detail in error.errors() if not _is_echo(detail)]
+    found += cross_problems(raw)
+    if found or recipe is None:
+        raise ConfigError(found)
+    return recipe
+
+
+def apply_override(raw: dict[str, Any], override: str) -> Problem | None:
+    """Set one dotted key in place; list items are addressed by number or by their `name`. Returns what is wrong."""
+    key, separator, text = override.partition("=")
+    if not separator:
+        return Problem(override, "is not of the form key.path=value", "for example train.num_epochs=3")
+    node: Any = raw
+    *parents, last = key.strip().split(".")
+    for part in parents:
+        node = _child(node, part)
+        if node is None:
+            return Problem(key, f"there is no {part!r} to set a value in", "check the path against the recipe")
+    if isinstance(node, list):
+        index = _list_index(node, last)
+        if index is None:
+            return Problem(key, f"the list has no item {last!r}", "use a number or the name of an item")
+        node[index] = _override_value(text)
+    else:
+        node[last] = _override_value(text)
+    return None
+
+
+def _child(node: Any, part: str) -> Any:
+    if isinstance(node, list):
+        index = _list_index(node, part)
+        return None if index is None else node[index]
+    return node.setdefault(part, {}) if isinstance(node, dict) else None
+
+
+def _list_index(items: list[Any], part: str) -> int | None:
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    return names.index(part) if part in names else None
+
+
+def _override_value(text: str) -> Any:
+    """TOML value where it is one, else the text itself: `lr=1e-4`, `name=short`, `seeds=[0,1]`."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _is_echo(detail: Any) -> bool:
+    """pydantic calls a list too short when its items were refused; those are reported by themselves."""
+    return detail["type"] == "too_short" and bool(detail.get("input"))
+
+
+def field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
+    location = _without_tags(detail["loc"])
+    where = _where(location, raw)
+    if detail["type"] == "extra_forbidden":
+        return Problem(where, "is not a known key", _did_you_mean(location))
+    if detail["type"] == "missing":
+        return Problem(where, "is missing", "add it to the recipe")
+    value = json.dumps(detail.get("input"), default=str)[:200]
+    return Problem(where, f"{value} is refused: {detail['msg']}", "correct the value")
+
+
+def _without_tags(location: Sequence[str | int]) -> list[str | int]:
+    """A location without pydantic's names of union members; policies go by their place, as a pool may be called so."""
+    is_policy = len(location) > 2 and location[0] == "mixes"
+    parts = [*location[:2], *location[3:]] if is_policy else location
+    return [part for part in parts if part not in UNION_TAGS]
+
+
+def _where(location: Sequence[str | int], raw: Any) -> str:
+    """A location as a reader knows it: `teachers[long].sampling.max_tokens`."""
+    text, node = "", raw
+    for part in location:
+        node = _item(node, part)
+        if isinstance(part, int):
+            text += f"[{node['name']}]" if isinstance(node, dict) and "name" in node else f"[{part}]"
+        else:
+            text += f".{part}" if text else str(part)
+    return text
+
+
+def _item(node: Any, part: str | int) -> Any:
+    if isinstance(node, dict):
+        return node.get(part)
+    return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
+
+
+def _did_you_mean(location: Sequence[str | int]) -> str:
+    known = _fields_at(Recipe, location[:-1])
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known) or 'none'}"
+
+
+def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:
+    """Field names of the section at a location, unions taken together."""
+    schema = TypeAdapter(model).json_schema()
+    nodes = [schema]
+    for part in location:
+        nodes = [child for node in nodes for child in _schema_children(_variants(node, schema), part)]
+    return sorted(
+        {name for node in nodes for variant in _variants(node, schema) for name in variant.get("properties", ())}
+    )
+
+
+def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "$ref" in node:
+        return _variants(schema["$defs"][node["$ref"].rsplit("/", 1)[1]], schema)
+    options = node.get("anyOf") or node.get("oneOf")
+    return [variant for option in options for variant in _variants(option, schema)] if options else [node]
+
+
+def _schema_children(nodes: Iterable[Mapping[str, Any]], part: str | int) -> Iterator[Any]:
+    for node in nodes:
+        if isinstance(part, int):
+            yield node.get("items", {})
+        else:
+            yield node.get("properties", {}).get(part) or node.get("additionalProperties") or {}

@@ -1,0 +1,23 @@
+"""Models by reference."""
+
+from pydantic import Field
+
+from distill.config.base import Section
+
+
+class ModelConfig(Section):
+    """A model by reference."""
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Where the weights are, tried in order: a hub id, a local folder, a `.gguf` file, any fsspec URI of a folder, or
+    `package://NAME` for an installed package that carries one GGUF file."""
+    revision: str = "main"
+    """Hub revision (branch, tag or commit)."""
+    keep_layers: int | None = Field(default=None, ge=1)
+    """Cut the model to this many decoder layers, evenly spaced, first and last kept. Absent: the model as it is."""
+    context_tokens: int | None = Field(default=None, ge=1)
+    """Longest prompt plus completion the model takes, tokens. Absent: what its config.json says."""
+    chat_template: str | None = None
+    """Jinja chat template for a model that has none."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Off unless you trust its author."""

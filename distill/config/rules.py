@@ -1,0 +1,131 @@
+"""Problems of a recipe that only show when its sections are seen together.
+
+They are checked on every section that parses by itself, even where others do not, so that all of a recipe's problems
+come in one go.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from distill.config.base import _names, _section, one_of
+from distill.config.evaluate import (
+    _benchmark_problems,
+    _evaluate_problems,
+    _leak_problems,
+    _template_problems,
+    speculative_problems,
+)
+from distill.config.forecast import forecast_problems
+from distill.config.mix import (
+    MergeConfig,
+    MixConfig,
+    filter_problems,
+    merge_problems,
+    mix_problems,
+    mode_problems,
+)
+from distill.config.search import search_problems
+from distill.config.students import StudentConfig, _base_problems, _batch_problems, _layout_problems, _length_problems
+from distill.config.teachers import (
+    AskedTeacher,
+    TeacherConfig,
+    VllmTeacher,
+    _engine_problems,
+    _same_teachers,
+    _teacher_problems,
+)
+from distill.config.train import (
+    _budget_problems,
+    _tracker_problems,
+    _unequal_arms,
+    early_problems,
+)
+from distill.core.errors import Problem
+
+SectionT = TypeVar("SectionT")
+MERGE = TypeAdapter(MergeConfig)
+
+
+def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
+    """Problems that only show when sections are seen together."""
+    teachers = _parsed(TypeAdapter(TeacherConfig), raw.get("teachers"))
+    students = _parsed(TypeAdapter(StudentConfig), raw.get("students"))
+    mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
+    pools = {name: _samples(teachers, name) for name in _names(raw.get("teachers"))}
+    ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
+    asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
+    return [
+        *_duplicate_names(raw),
+        *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
+        *(problem for mix in mixes for problem in mix_problems(mix, pools, _names(raw.get("students")))),
+        *(
+            problem
+            for mix in mixes
+            for problem in mode_problems(mix, _styles(teachers), _section(raw, "filters").get("too_long_takes"))
+        ),
+        *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
+        *(problem for teacher in asked for problem in _teacher_problems(teacher)),
+        *(problem for teacher in ours for problem in _engine_problems(teacher)),
+        *_same_teachers(teachers),
+        *_length_problems(raw, students),
+        *(problem for student in students for problem in _batch_problems(raw, student)),
+        *_budget_problems(_section(raw, "train")),
+        *_tracker_problems(_section(raw, "train")),
+        *_unequal_arms(_section(raw, "train"), mixes),
+        *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
+        *early_problems(_section(raw, "train"), mixes),
+        *search_problems(raw, mixes, _names(raw.get("students"))),
+        *(problem for student in students for problem in _layout_problems(student)),
+        *_base_problems(students, _names(raw.get("students"))),
+        *_benchmark_problems(raw),
+        *_template_problems(raw),
+        *_leak_problems(raw),
+        *_evaluate_problems(raw),
+        *speculative_problems(_section(raw, "evaluate"), _names(raw.get("students")), mixes, _seeds(raw)),
+        *forecast_problems(_section(raw, "forecast"), _names(raw.get("teachers"))),
+    ]
+
+
+def _parsed(section: TypeAdapter[SectionT], items: Any) -> list[SectionT]:
+    """The items of a list that are valid by themselves; the others are reported as field problems."""
+    parsed = []
+    for item in items if isinstance(items, list | tuple) else ():
+        try:
+            parsed.append(section.validate_python(item))
+        except ValidationError:
+            continue
+    return parsed
+
+
+def _styles(teachers: Iterable[TeacherConfig]) -> dict[str, str]:
+    return {teacher.name: str(teacher.style) for teacher in teachers}
+
+
+def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
+    """Most traces per prompt of a teacher; of one that does not parse nothing is known."""
+    return next((teacher.num_samples for teacher in teachers if teacher.name == name), 0)
+
+
+def _seeds(raw: Mapping[str, Any]) -> Sequence[Any]:
+    seeds = _section(raw, "train").get("seeds", ())
+    return seeds if isinstance(seeds, list | tuple) else ()
+
+
+def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
+    return [(f"{where}[{item.name}].model", item.model) for item in items]
+
+
+def _duplicate_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    for section in ("teachers", "mixes", "students"):
+        names = _names(raw.get(section))
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield Problem(section, f"the name {name!r} is used {names.count(name)} times", "give each its own name")
+
+
+def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    models = _section(raw, "models")
+    for where, model in uses:
+        if model not in models:
+            yield Problem(where, f"no model is called {model!r}", one_of(model, models))

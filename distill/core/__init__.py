@@ -1,0 +1,1 @@
+"""What everything rests on: errors, rows, the run directory, events, metrics, progress."""

@@ -1,0 +1,1 @@
+"""Stage 6: students and their untouched selves answer the benchmarks; the verifier grades the answers."""

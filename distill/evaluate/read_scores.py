@@ -1,0 +1,134 @@
+"""Scores of a run as columns, for the report and the search."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir
+from distill.core.schema import Score, Verdict
+from distill.evaluate.models import mode_name
+from distill.evaluate.variance import Shares
+from distill.train.cells import cell_name
+
+COLUMNS = (
+    *("prompt_id", "sample_index", "verdict", "completion_tokens", "finish_reason"),
+    *("repetition", "string_match"),
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One model's graded rows on one benchmark, without the completions."""
+
+    model: str
+    student: str
+    mix: str
+    seed: int | None
+    benchmark: str
+    prompt_ids: NDArray[np.str_]
+    verdicts: NDArray[np.str_]
+    tokens: NDArray[np.int64]
+    is_truncated: NDArray[np.bool_]
+    repetition: NDArray[np.float64]
+    """-1 where an older version did not record it."""
+    string_matches: NDArray[np.str_]
+    """Verdicts of the plain string comparison; empty where there is none."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A name under `evaluate/`, taken apart."""
+
+    name: str
+    student: str
+    mix: str
+    """Its mix, with the mode that it was asked in where the mix has modes; empty where it is untouched."""
+    seed: int | None
+    cell: str = ""
+    """The training cell that it comes from."""
+
+
+def expected_models(recipe: Recipe) -> list[Model]:
+    """Every model of the recipe, as evaluate names it: what else lies in the folder belongs to an older recipe."""
+    found = []
+    for student in recipe.students:
+        found.append(Model(student.name, student.name, "", None))
+        arms = [arm for arm in (*recipe.mixes, *recipe.merges) if recipe.takes(student.name, arm.name)]
+        for mix, seed in itertools.product(arms, recipe.train.seeds):
+            name = cell_name(recipe, student.name, mix.name, seed)
+            found += [
+                Model(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
+            ]
+    return [*found, *_helped(recipe, found)]
+
+
+def _helped(recipe: Recipe, models: Sequence[Model]) -> Iterator[Model]:
+    """The arms of speculative thinking; no cell of their own was trained."""
+    by_name = {model.name: model for model in models}
+    for arm in recipe.evaluate.speculative:
+        model = by_name[arm.student]
+        yield replace(model, name=arm.student + arm.suffix, mix=helped_mix(model.mix, arm.suffix), cell="")
+
+
+def helped_mix(mix: str, suffix: str) -> str:
+    """How the report calls the arm of a helped student."""
+    return f"{mix or 'untouched'}{suffix}"
+
+
+def trained_models(recipe: Recipe) -> list[Model]:
+    """The training cells, each once whatever modes it is scored in."""
+    models = {model.cell: model for model in expected_models(recipe) if model.cell}
+    return [replace(model, name=cell, mix=model.mix.partition(":")[0]) for cell, model in models.items()]
+
+
+def read_scores(recipe: Recipe, run_dir: RunDir) -> list[Scored]:
+    """All scores of the recipe's models, in the recipe's order."""
+    read = [
+        read_scored(run_dir, model, benchmark)
+        for benchmark in recipe.evaluate.benchmarks
+        for model in expected_models(recipe)
+    ]
+    return [scored for scored in read if len(scored.prompt_ids)]
+
+
+def read_scored(run_dir: RunDir, model: Model, benchmark: str) -> Scored:
+    """One file of scores; empty where there is none."""
+    table = run_dir.read_table("evaluate", model.name, f"{benchmark}.parquet", row_type=Score, columns=COLUMNS)
+    return Scored(
+        model=model.name,
+        student=model.student,
+        mix=model.mix,
+        seed=model.seed,
+        benchmark=benchmark,
+        prompt_ids=_strings(table, "prompt_id"),
+        verdicts=_strings(table, "verdict"),
+        tokens=table["completion_tokens"].to_numpy(),
+        is_truncated=_strings(table, "finish_reason") == "length",
+        repetition=table["repetition"].to_numpy(),
+        string_matches=_strings(table, "string_match"),
+    )
+
+
+def outcome_shares(runs: list[Scored], prompt_ids: NDArray[np.str_]) -> Shares:
+    """[runs, prompts]: share of each prompt's graded completions that are correct; NaN where none was graded."""
+    return np.vstack([_run_shares(run, prompt_ids) for run in runs])
+
+
+def _run_shares(run: Scored, prompt_ids: NDArray[np.str_]) -> NDArray[np.float64]:
+    graded = (run.verdicts != Verdict.ERROR.value) & np.isin(run.prompt_ids, prompt_ids)
+    positions = np.searchsorted(prompt_ids, run.prompt_ids[graded])
+    correct = (run.verdicts[graded] == Verdict.CORRECT.value).astype(np.float64)
+    num_graded = np.bincount(positions, minlength=len(prompt_ids)).astype(np.float64)
+    num_correct = np.bincount(positions, weights=correct, minlength=len(prompt_ids))
+    shares = np.full(len(prompt_ids), np.nan)
+    np.divide(num_correct, num_graded, out=shares, where=num_graded > 0)
+    return shares
+
+
+def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
+    return np.asarray(table[column].to_pylist(), dtype=np.str_)

@@ -1,0 +1,169 @@
+"""Which trace to ask for next: pure decisions, so that no token is spent on a prompt that no mix can use.
+
+Only prompts that every pool of a mix solved are taught, hence: the cheap teacher goes first, a prompt that it fails
+never reaches an expensive one, and a prompt is asked again only while it is not solved.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cluster.placement import Resources
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """What a pool wants of every prompt."""
+
+    name: str
+    max_samples: int
+    """Budget of a prompt, traces."""
+    num_correct: int = 1
+    """Correct traces that are enough."""
+
+
+class PoolState(NamedTuple):
+    """What a pool has of one prompt."""
+
+    done: frozenset[int] = frozenset()
+    """Sample indices that were answered or given up."""
+    correct: int = 0
+
+    def add(self, sample_index: int, *, is_correct: bool) -> "PoolState":
+        """The state after one more answer."""
+        return PoolState(self.done | {sample_index}, self.correct + is_correct)
+
+
+@dataclass(frozen=True)
+class AskPlan:
+    """The pools in the order in which they are asked, and which of them are only of use together."""
+
+    pools: tuple[PoolPlan, ...]
+    groups: tuple[frozenset[str], ...]
+    """A prompt is of use to a group if all of its pools solve it. A pool in no group is wanted for itself."""
+    stop_early: bool = True
+
+    def plan(self, pool: str) -> PoolPlan:
+        """The plan of a pool by its name."""
+        return next(plan for plan in self.pools if plan.name == pool)
+
+
+States = Mapping[str, PoolState]
+"""pool -> its state for one prompt; a pool that has nothing yet may be absent."""
+
+NOTHING = PoolState()
+
+
+def is_solved(state: PoolState, plan: PoolPlan) -> bool:
+    """Whether the pool has enough correct traces of the prompt, or as many as its budget allowed and at least one."""
+    return state.correct >= plan.num_correct or (is_spent(state, plan) and state.correct > 0)
+
+
+def is_spent(state: PoolState, plan: PoolPlan) -> bool:
+    """Whether the prompt's budget is used up."""
+    return missing_sample(state, plan) is None
+
+
+def is_lost(state: PoolState, plan: PoolPlan) -> bool:
+    """Whether the pool can no longer solve the prompt."""
+    return state.correct == 0 and is_spent(state, plan)
+
+
+def missing_sample(state: PoolState, plan: PoolPlan) -> int | None:
+    """The first sample index that is not done; None where the budget is used up."""
+    return next((index for index in range(plan.max_samples) if index not in state.done), None)
+
+
+def next_samples(plan: AskPlan, states: States, mine: Iterable[str]) -> list[tuple[str, int]]:
+    """(pool, sample index) to ask for now, among the pools that the caller can ask. Empty: nothing to do for now.
+
+    Early stopping asks for one trace at a time; without it everything missing is asked for at once.
+    """
+    able = set(mine)
+    if not plan.stop_early:
+        return [
+            (pool.name, index)
+            for pool in plan.pools
+            if pool.name in able
+            for index in range(pool.max_samples)
+            if index not in states.get(pool.name, NOTHING).done
+        ]
+    for pool in plan.pools:
+        state = states.get(pool.name, NOTHING)
+        index = missing_sample(state, pool)
+        is_open = pool.name in able and not is_solved(state, pool)
+        if index is not None and is_open and is_wanted(pool.name, plan, states):
+            return [(pool.name, index)]
+    return []
+
+
+def is_wanted(pool: str, plan: AskPlan, states: States) -> bool:
+    """Whether some group can still use the prompt and every cheaper pool of that group has solved it already."""
+    mine = [group for group in plan.groups if pool in group]
+    return not mine or any(_is_ready(pool, group, plan, states) for group in mine)
+
+
+def _is_ready(pool: str, group: frozenset[str], plan: AskPlan, states: States) -> bool:
+    order = [other for other in plan.pools if other.name in group]
+    cheaper = order[: [other.name for other in order].index(pool)]
+    all_solved = all(is_solved(states.get(other.name, NOTHING), other) for other in cheaper)
+    return all_solved and not any(is_lost(states.get(other.name, NOTHING), other) for other in order)
+
+
+def is_complete(plan: AskPlan, states: States) -> bool:
+    """Whether the prompt is solved by all pools of every group: one more for the mixes."""
+    return all(
+        is_solved(states.get(pool.name, NOTHING), pool)
+        for group in plan.groups
+        for pool in plan.pools
+        if pool.name in group
+    )
+
+
+class Stopped(NamedTuple):
+    """Requests of a prompt's full budget that were not made, by reason."""
+
+    solved: int
+    lost: int
+
+
+def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
+    """What early stopping saved on one prompt, among the pools that can be asked."""
+    solved = lost = 0
+    able = set(mine)
+    for pool in plan.pools:
+        if pool.name not in able:
+            continue
+        state = states.get(pool.name, NOTHING)
+        rest = sum(index not in state.done for index in range(pool.max_samples))
+        if is_solved(state, pool):
+            solved += rest
+        elif not is_wanted(pool.name, plan, states):
+            lost += rest
+    return Stopped(solved, lost)
+
+
+def plan_jobs(needs: Sequence[Resources], nodes: Sequence[Resources]) -> list[list[int]]:
+    """Teachers (by position; what their first engines take) that are up together: consecutive ones that fit at once.
+
+    All engines of a job fit at the same time with a CPU to spare for its small tasks, so no two can wait for each
+    other. One that does not even fit alone is a job of its own, and fails by its deadline.
+    """
+    jobs: list[list[int]] = []
+    for position, need in enumerate(needs):
+        if jobs and fit_together([*(needs[other] for other in jobs[-1]), need], nodes):
+            jobs[-1].append(position)
+        else:
+            jobs.append([position])
+    return jobs
+
+
+def fit_together(needs: Sequence[Resources], nodes: Sequence[Resources]) -> bool:
+    """Whether the nodes have the GPUs, of every kind that is asked for and in all, and one CPU more than is needed."""
+    if sum(need.cpus for need in needs) + 1.0 > sum(node.cpus for node in nodes):
+        return False
+    return all(
+        sum(need.gpus for need in needs if kind in ("", need.gpu))
+        <= sum(node.gpus for node in nodes if node.is_of_kind(kind))
+        for kind in {"", *(need.gpu for need in needs)}
+    )

@@ -1,0 +1,354 @@
+"""How prompts are asked, whatever the kind of teacher: ask, verify, keep, and ask again only where it is of use.
+
+The whole conversation about a prompt happens beside the engine, so no round trip through the driver or a barrier
+between rounds leaves an engine idle.
+"""
+
+import asyncio
+import dataclasses
+import functools
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from distill.config.teachers import AskedTeacher, GenerateConfig
+from distill.config.verify import VerifyConfig
+from distill.core.events import log_event
+from distill.core.run_dir import RunDir
+from distill.core.schema import Dropped, Style, Trace, content_hash, dropped
+from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
+from distill.generate.async_grader import AsyncGrader
+from distill.generate.pool_index import decode_states, encode_states, is_usable, merge_traces, read_rows
+from distill.generate.pools import Request, build_request, split_reasoning
+from distill.generate.progress_actor import MAX_STARTS
+from distill.generate.trace_shards import STAGE, BatchShards
+from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
+from distill.run.pools import Pool
+
+PROMPTS = ("prompts", "prompts.parquet")
+CHUNK_ROWS = 32
+"""Prompts that an engine is handed, and writes to a shard, together."""
+PAGE_ROWS = 32 * CHUNK_ROWS
+"""An engine reads this many prompts of the file at once; no chunk lies in two pages."""
+REPORT_S = 1.0
+"""An engine tells the tally of its progress this often, not trace by trace: one actor hears all engines of a run."""
+BEAT_S = 10.0
+"""An engine with work tells the tally that it lives this often, also where nothing has come out of it yet."""
+BACKOFF_S = 0.5
+"""Wait before the second try of a request; it doubles with every further one."""
+
+
+class Completion(NamedTuple):
+    """What a teacher answered."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    engine: str
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values the engine had already."""
+
+
+class Refused(Exception):
+    """The teacher will not answer this request however often it is asked (too long, malformed)."""
+
+
+class Faulty(Exception):
+    """The teacher failed to answer; another try may succeed."""
+
+
+Write = Callable[[Request, Pool, str], Awaitable[Completion]]
+"""(request, its pool, problem) -> completion; raises Refused or Faulty."""
+
+
+# Producer: the driver. Consumer: every engine actor. Travels by pickle.
+@dataclass(frozen=True)
+class TeacherJob:
+    """What an actor needs to ask the pools of one engine."""
+
+    run_uri: str
+    pools: tuple[Pool, ...]
+    """Pools that this engine can fill."""
+    plan: AskPlan
+    """All pools of the run."""
+    generate: GenerateConfig
+    verify: VerifyConfig
+    seed: int
+    tally: Any
+    """Handle of the `Tally` actor."""
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt as an engine is asked it, with what every pool has of it."""
+
+    prompt_id: str
+    problem: str
+    reference: str
+    answer_kind: str
+    entry: str
+    states: str
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")
+
+
+# Producer: the driver's survey. Consumer: every engine in turn, which hands it on with new states.
+@dataclass(frozen=True)
+class Chunk:
+    """Rows [start, stop) of the prompts, to be asked together: a block of the Ray Data job is one.
+
+    Prompts themselves do not travel: an engine reads them beside it, so the driver holds none of them.
+    """
+
+    start: int
+    stop: int
+    states: tuple[str, ...] = ()
+    """What every pool has of each prompt; empty where no pool has anything of any."""
+
+
+class Answered(NamedTuple):
+    """A request's outcome: a trace, or the reason why there is none."""
+
+    trace: Trace | None
+    failure: Dropped | None = None
+    cached_tokens: int = 0
+
+
+class Asker:
+    """Asks the prompts of one engine. Lives in the engine's actor, in its event loop."""
+
+    def __init__(self, job: TeacherJob, write: Write) -> None:
+        self.job, self.write = job, write
+        self.run_dir = RunDir(job.run_uri)
+        self.pools = {pool.name: pool for pool in job.pools}
+        self.engine = uuid.uuid4().hex[:8]
+        """Tells this engine from the others of the run."""
+        self.batches: set[str] = set()
+        """Batches in work: what dies with the engine."""
+        self.grader = AsyncGrader(GraderPool.of(job.verify))
+        self._unsent: Counter[str] = Counter()
+        self._unsent_complete = 0
+        self._next_report_s = 0.0
+        self._reading = asyncio.Lock()
+        self._page = functools.lru_cache(maxsize=2)(self._read_page)
+        self._say("engine begins", pools=sorted(self.pools))
+
+    async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Ask a batch of `PromptRow`s; their states afterwards, in order. All traces are on disk when it returns."""
+        prompts = [PromptRow(**{name: row[name] for name in PromptRow.__dataclass_fields__}) for row in rows]
+        batch = batch_key(prompts, self.job.pools)
+        starts, deaths = await self.job.tally.begin.remote(batch)
+        self.batches.add(batch)
+        beats = asyncio.create_task(self._beat())
+
+        async def is_ours() -> bool:
+            return bool(await self.job.tally.is_newest.remote(batch, starts))
+
+        flush_s = self.job.generate.flush_s
+        try:
+            async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
+                before: list[Trace] = []
+                if starts > 1:
+                    self._say("batch begins again", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
+                    before = await asyncio.to_thread(shards.recover)
+                states = [_recovered(prompt, before) for prompt in prompts]
+                if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
+                    shards.failures += self._given_up(prompts, states, f"its engine died {max(deaths, starts)} times")
+                else:
+                    pairs = zip(prompts, states, strict=True)
+                    states = list(await asyncio.gather(*(self._ask(prompt, state, shards) for prompt, state in pairs)))
+        finally:
+            beats.cancel()
+            self.batches.discard(batch)
+            self._report()
+            self._hear()
+        return [encode_states(state) for state in states]
+
+    async def _beat(self) -> None:
+        """Tell that this engine lives, until cancelled."""
+        while True:
+            self._hear()
+            await asyncio.sleep(BEAT_S)
+
+    def _say(self, event: str, **about: Any) -> None:
+        log_event(event, run=self.job.run_uri, stage=STAGE, engine=self.engine, **about)
+
+    def _hear(self) -> None:
+        self.job.tally.hear.remote(self.engine, len(self.batches))
+
+    async def answer_table(self, batch: pa.Table) -> pa.Table:
+        """The same for a table of `Chunk`s: its rows with their new states."""
+        answered = [await self._answer_chunk(Chunk(**row)) for row in batch.to_pylist()]
+        return chunk_table(answered)
+
+    async def _answer_chunk(self, chunk: Chunk) -> Chunk:
+        async with self._reading:
+            prompts = await asyncio.to_thread(self._prompts, chunk.start, chunk.stop)
+        states = chunk.states or [""] * len(prompts)
+        rows = [{**prompt, "states": state} for prompt, state in zip(prompts, states, strict=True)]
+        return dataclasses.replace(chunk, states=tuple(await self.answer(rows)))
+
+    def _read_page(self, start: int) -> list[dict[str, Any]]:
+        return read_rows(self.run_dir, self.run_dir.path(*PROMPTS), start, start + PAGE_ROWS, COLUMNS)
+
+    def _prompts(self, start: int, stop: int) -> list[dict[str, Any]]:
+        page = start - start % PAGE_ROWS
+        return self._page(page)[start - page : stop - page]
+
+    async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
+        """Ask one prompt until nothing more is wanted of it."""
+        was_complete = is_complete(self.job.plan, states)
+        while wanted := next_samples(self.job.plan, states, self.pools):
+            if self.job.generate.enough_prompts is not None and await self.job.tally.is_full.remote():
+                break
+            await asyncio.gather(*(self._sample(prompt, states, pool, index, shards) for pool, index in wanted))
+        complete = is_complete(self.job.plan, states) and not was_complete
+        self._note({"prompts": 1}, complete=complete)
+        return states
+
+    async def _sample(
+        self, prompt: PromptRow, states: dict[str, PoolState], pool: str, index: int, shards: BatchShards
+    ) -> None:
+        """Ask for one trace, and book it at once: the next flush writes it."""
+        answer = await self._trace(prompt, pool, index)
+        if answer.trace:
+            shards.traces.append(answer.trace)
+        if answer.failure:
+            shards.failures.append(answer.failure)
+            ids = {"prompt_id": prompt.prompt_id, "pool": pool, "sample_index": index}
+            self._say("request given up", **ids, reason=answer.failure.reason, detail=answer.failure.detail)
+        state = states.get(pool, PoolState())
+        states[pool] = state.add(index, is_correct=answer.trace is not None and is_usable(answer.trace))
+        self._count(answer, became_solved=self._became_solved(pool, state, states[pool]))
+
+    def _became_solved(self, pool: str, old: PoolState, new: PoolState) -> str:
+        plan = self.job.plan.plan(pool)
+        return pool if is_solved(new, plan) and not is_solved(old, plan) else ""
+
+    def _count(self, answer: Answered, *, became_solved: str) -> None:
+        counts: Counter[str] = Counter({"failed": int(answer.trace is None)})
+        if answer.trace:
+            trace = answer.trace
+            counts.update(traces=1, correct=int(is_usable(trace)), tokens=trace.completion_tokens)
+            counts.update(prompt_tokens=trace.prompt_tokens, cached_tokens=answer.cached_tokens)
+        if became_solved:
+            counts[f"solved {became_solved}"] += 1
+        self._note(counts)
+
+    def _note(self, counts: Mapping[str, int], *, complete: bool = False) -> None:
+        """Book progress for the next report. Where the run ends once enough prompts are complete, each is told at
+        once: the others stop asking by it."""
+        self._unsent.update(counts)
+        self._unsent_complete += complete
+        is_awaited = complete and self.job.generate.enough_prompts is not None
+        if is_awaited or time.monotonic() >= self._next_report_s:
+            self._report()
+
+    def _report(self) -> None:
+        """Tell the tally what is booked."""
+        if self._unsent:
+            self.job.tally.add.remote(dict(self._unsent), self._unsent_complete)
+            self._unsent, self._unsent_complete = Counter(), 0
+        self._next_report_s = time.monotonic() + REPORT_S
+
+    async def _trace(self, prompt: PromptRow, name: str, index: int) -> Answered:
+        """One trace with its verdict; a fault is tried again within the budget, then kept with its reason."""
+        pool = self.pools[name]
+        request = build_request(prompt.prompt_id, pool, index, self.job.seed)
+        for attempt in range(1, self.job.generate.max_attempts + 1):
+            try:
+                completion = await self.write(request, pool, prompt.problem)
+            except Refused as error:
+                return Answered(None, failure(request, prompt, "refused", f"attempt {attempt}: {error}"))
+            except Faulty as error:
+                if attempt == self.job.generate.max_attempts:
+                    return Answered(None, failure(request, prompt, "failed", f"{attempt} attempts, the last: {error}"))
+                await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
+                continue
+            ended, delimiter = completion.finish_reason, pool.teacher.reasoning_end
+            asked = grade_request(prompt, completion.text, finish_reason=ended, reasoning_end=delimiter)
+            grade = await self.grader.grade(asked)
+            trace = to_trace(request, pool, completion, grade, attempts=attempt)
+            return Answered(trace, cached_tokens=completion.cached_tokens)
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _given_up(self, prompts: Sequence[PromptRow], states: list[dict[str, PoolState]], why: str) -> list[Dropped]:
+        """Every open request of a batch that nothing survives, so that the run goes on without it."""
+        drops = []
+        for position, prompt in enumerate(prompts):
+            while wanted := next_samples(self.job.plan, states[position], self.pools):
+                for name, index in wanted:
+                    request = build_request(prompt.prompt_id, self.pools[name], index, self.job.seed)
+                    drops.append(failure(request, prompt, "failed", why))
+                    state = states[position].get(name, PoolState())
+                    states[position][name] = state.add(index, is_correct=False)
+        return drops
+
+
+def chunk_table(chunks: Sequence[Chunk]) -> pa.Table:
+    """Chunks as they travel: a row each."""
+    columns = {
+        "start": pa.array([chunk.start for chunk in chunks], pa.int64()),
+        "stop": pa.array([chunk.stop for chunk in chunks], pa.int64()),
+        "states": pa.array([chunk.states for chunk in chunks], pa.list_(pa.string())),
+    }
+    return pa.table(columns)
+
+
+def _recovered(prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolState]:
+    mine = [trace for trace in traces if trace.prompt_id == prompt.prompt_id]
+    return merge_traces(decode_states(prompt.states), mine)
+
+
+def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
+    """Identity of a batch: the same prompts in the same state, asked by the same teachers."""
+    return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
+
+
+def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:
+    """A completion with its verdict as a `Trace`."""
+    teacher = pool.teacher
+    reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
+    sampling = teacher.sampling.model_dump() if isinstance(teacher, AskedTeacher) else {}
+    return Trace(
+        trace_id=request.trace_id,
+        prompt_id=request.prompt_id,
+        pool=pool.name,
+        style=Style(teacher.style),
+        fingerprint=pool.fingerprint,
+        sample_index=request.sample_index,
+        seed=request.seed,
+        completion=completion.text,
+        reasoning=reasoning,
+        answer=answer,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        finish_reason=completion.finish_reason,
+        sampling=json.dumps(sampling, sort_keys=True),
+        engine=completion.engine,
+        attempts=attempts,
+        verdict=grade.verdict,
+        extracted=grade.extracted,
+        rule=grade.rule,
+        verifier=VERIFIER_VERSION,
+        detail=grade.detail,
+    )
+
+
+def failure(request: Request, prompt: PromptRow, reason: str, detail: str) -> Dropped:
+    """A request without a trace."""
+    row = {
+        "trace_id": request.trace_id,
+        "prompt_id": request.prompt_id,
+        "sample_index": request.sample_index,
+        "problem": prompt.problem[:500],  # the row must stay whole JSON within a dropped row's limit
+    }
+    return dropped(STAGE, request.pool, f"request {reason}", detail=detail, row=row)

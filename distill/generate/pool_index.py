@@ -1,0 +1,129 @@
+"""What is on disk already, per pool and prompt: compact columns, since it is all that grows in memory with a run.
+
+About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB in the driver.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distill.core.run_dir import RunDir
+from distill.core.schema import Verdict
+from distill.generate.ask_policy import PoolState
+
+ID_BYTES = 16
+"""Of an identity: a content hash in hex digits."""
+COLUMNS = ["trace_id", "prompt_id", "sample_index", "verdict", "finish_reason"]
+
+
+@dataclass(frozen=True)
+class PoolIndex:
+    """The traces of one pool, sorted by prompt."""
+
+    prompt_ids: Any
+    """[P] bytes: prompts that have a trace, sorted."""
+    starts: Any
+    """[P + 1] int64: where each prompt's traces begin."""
+    samples: Any
+    """[T] int32: sample indices."""
+    correct: Any
+    """[T] bool: correct and finished."""
+
+    def state(self, prompt_id: str) -> PoolState:
+        """What the pool has of one prompt."""
+        key = prompt_id.encode()
+        position = int(np.searchsorted(self.prompt_ids, key))
+        if position == len(self.prompt_ids) or self.prompt_ids[position] != key:
+            return PoolState()
+        part = slice(int(self.starts[position]), int(self.starts[position + 1]))
+        return PoolState(frozenset(self.samples[part].tolist()), int(self.correct[part].sum()))
+
+
+def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
+    """The index of a pool's folder. A trace that two shards hold (after a crash between the two) counts once."""
+    return index_traces(run_dir.read_columns(COLUMNS, *folder))
+
+
+def index_traces(table: pa.Table | None) -> PoolIndex:
+    """The index of a table with `COLUMNS`."""
+    if table is None or not table.num_rows:
+        return PoolIndex(np.array([], "S16"), np.zeros(1, np.int64), np.array([], np.int32), np.array([], bool))
+    _, first = np.unique(_ids(table.column("trace_id")), return_index=True)
+    table = table.take(pa.array(first))
+    prompts = _ids(table.column("prompt_id"))
+    order = np.argsort(prompts, kind="stable")
+    ids, starts = np.unique(prompts[order], return_index=True)
+    is_correct = pc.and_(
+        pc.equal(table.column("verdict"), Verdict.CORRECT.value), pc.not_equal(table.column("finish_reason"), "length")
+    )
+    return PoolIndex(
+        prompt_ids=ids,
+        starts=np.append(starts, len(prompts)).astype(np.int64),
+        samples=table.column("sample_index").to_numpy().astype(np.int32)[order],
+        correct=is_correct.to_numpy()[order],
+    )
+
+
+def _ids(column: pa.ChunkedArray) -> Any:
+    """Identities as an array of bytes, without a Python string for each."""
+    padded = pc.utf8_rpad(column.combine_chunks(), width=ID_BYTES, padding="\0")  # numpy's bytes end where zeros begin
+    fixed = padded.cast(pa.binary()).cast(pa.binary(ID_BYTES))
+    return np.frombuffer(fixed.buffers()[1], f"S{ID_BYTES}", count=len(fixed), offset=fixed.offset * ID_BYTES)
+
+
+def states_of(indices: dict[str, PoolIndex], prompt_id: str) -> dict[str, PoolState]:
+    """pool -> what it has of one prompt."""
+    return {pool: index.state(prompt_id) for pool, index in indices.items()}
+
+
+def merge_traces(states: dict[str, PoolState], traces: Iterable[Any]) -> dict[str, PoolState]:
+    """States with further traces added (those that a dead engine's batch had written)."""
+    merged = dict(states)
+    for trace in traces:
+        state = merged.get(trace.pool, PoolState())
+        if trace.sample_index not in state.done:
+            merged[trace.pool] = state.add(trace.sample_index, is_correct=is_usable(trace))
+    return merged
+
+
+def is_usable(trace: Any) -> bool:
+    """Correct and not cut by the token limit: only such a trace may be taught."""
+    return bool(trace.verdict == Verdict.CORRECT and trace.finish_reason != "length")
+
+
+def encode_states(states: dict[str, PoolState]) -> str:
+    """States as they travel in a row."""
+    parts = [f"{pool}:{state.correct}:{','.join(map(str, sorted(state.done)))}" for pool, state in states.items()]
+    return ";".join(parts)
+
+
+def decode_states(text: str) -> dict[str, PoolState]:
+    """The opposite of `encode_states`."""
+    states = {}
+    for part in filter(None, text.split(";")):
+        pool, correct, done = part.split(":")
+        states[pool] = PoolState(frozenset(int(index) for index in done.split(",") if index), int(correct))
+    return states
+
+
+def chunk_bounds(num_rows: int, size: int) -> list[tuple[int, int]]:
+    """[start, stop) of consecutive chunks."""
+    return [(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
+
+
+def read_rows(run_dir: RunDir, path: str, start: int, stop: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows [start, stop) of a Parquet file, reading only the row groups that hold them."""
+    with run_dir.fs.open(path, "rb") as file:
+        parquet, offset, tables = pq.ParquetFile(file), 0, []
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            if offset < stop and offset + rows > start:
+                table = parquet.read_row_group(group, columns=list(columns))
+                tables.append(table.slice(max(0, start - offset), min(stop, offset + rows) - max(start, offset)))
+            offset += rows
+    return [row for table in tables for row in table.to_pylist()]

@@ -1,0 +1,132 @@
+"""Verified traces on their way to disk: small shards while a batch runs, one when it is whole.
+
+A shard appears by rename, named by the batch, so a batch that is asked again after its engine died finds what was
+written, and a crash costs at most what came in during the last second.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distill.core.run_dir import RunDir
+from distill.core.schema import Dropped, Trace
+from distill.run.pools import Pool
+
+STAGE = "generate"
+FAILED = "failed"
+
+IsOurs = Callable[[], Awaitable[bool]]
+
+
+class BatchShards:
+    """The traces of one batch; an async context that writes what is new every `flush_s` seconds and all at the end.
+
+    `is_ours` is asked before each write. A host that is cut off from the cluster may still reach the disk while another
+    engine does its batches anew: what it would write then is not wanted any more.
+    """
+
+    def __init__(
+        self, run_dir: RunDir, batch: str, pools: Mapping[str, Pool], *, flush_s: float, is_ours: IsOurs
+    ) -> None:
+        self.run_dir, self.batch, self.pools, self.flush_s, self.is_ours = run_dir, batch, pools, flush_s, is_ours
+        self.traces: list[Trace] = []
+        self.failures: list[Dropped] = []
+        self._num_written = 0
+        self._parts: list[tuple[str, str]] = []
+        self._under_way: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._flusher = asyncio.create_task(self._flush_regularly())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flusher.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._flusher
+        if self._under_way is not None:
+            await self._under_way
+        await self._write(self.flush if error else self.finish)
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self.flush_s)
+            if len(self.traces) > self._num_written:
+                await self._write(self.flush)
+
+    async def _write(self, part_or_whole: Callable[[], None]) -> None:
+        if await self.is_ours():
+            # Shielded: a write that has begun in its thread goes on, so it must be booked and waited for.
+            self._under_way = asyncio.create_task(asyncio.to_thread(part_or_whole))
+            await asyncio.shield(self._under_way)
+
+    def recover(self) -> list[Trace]:
+        """Traces that this batch wrote before its engine died."""
+        known: dict[str, Trace] = {}
+        for pool in self.pools.values():
+            for path in self.run_dir.shards(STAGE, pool.folder):
+                name = path.rsplit("/", 1)[1]
+                if name.startswith(self.batch):
+                    self._parts.append((pool.folder, name))
+                    rows = pq.read_table(path, filesystem=self.run_dir.fs).to_pylist()
+                    known |= {row["trace_id"]: Trace(**row) for row in rows}
+        self.traces = [*known.values()]
+        self._num_written = len(self.traces)
+        return self.traces
+
+    def flush(self) -> None:
+        """Write what is not on disk yet as a part."""
+        fresh = self.traces[self._num_written :]
+        part = f"{self.batch}-{uuid.uuid4().hex[:8]}.parquet"
+        for folder, traces in self._by_folder(fresh).items():
+            self.run_dir.write_rows(traces, Trace, STAGE, folder, part)
+            self._parts.append((folder, part))
+        self._num_written += len(fresh)
+
+    def finish(self) -> None:
+        """Write the whole batch as one shard a pool, then remove the parts; readers take a trace in both once."""
+        for folder, traces in self._by_folder(self.traces).items():
+            self.run_dir.write_rows(traces, Trace, STAGE, folder, f"{self.batch}.parquet")
+        if self.failures:
+            self.run_dir.write_rows(self.failures, Dropped, STAGE, FAILED, f"{self.batch}.parquet")
+        for folder, part in self._parts:
+            if part != f"{self.batch}.parquet":
+                self.run_dir.remove(STAGE, folder, part)
+
+    def _by_folder(self, traces: Sequence[Trace]) -> dict[str, list[Trace]]:
+        folders: dict[str, list[Trace]] = {}
+        for trace in traces:
+            folders.setdefault(self.pools[trace.pool].folder, []).append(trace)
+        return folders
+
+
+def drop_repeats(run_dir: RunDir, folder: str) -> int:
+    """Take out traces that a crash left in two shards (a part and its whole); returns how many.
+
+    Shards are rewritten one by one, by rename: a crash in between leaves a trace twice, never not at all.
+    """
+    every = run_dir.read_columns(["trace_id"], STAGE, folder)
+    if every is None or pc.count_distinct(every.column("trace_id")).as_py() == every.num_rows:
+        return 0  # as a rule; a set of a run's identities in Python takes 130 bytes of each
+    seen: set[str] = set()
+    for path in run_dir.shards(STAGE, folder):
+        ids = pq.read_table(path, filesystem=run_dir.fs, columns=["trace_id"]).column("trace_id").to_pylist()
+        fresh = [position for position, name in enumerate(ids) if name not in seen]
+        if len(fresh) < len(ids):
+            _keep_rows(run_dir, (STAGE, folder, path.rsplit("/", 1)[1]), fresh)
+        seen.update(ids)
+    return int(every.num_rows) - len(seen)
+
+
+def _keep_rows(run_dir: RunDir, shard: tuple[str, str, str], rows: Sequence[int]) -> None:
+    if rows:
+        run_dir.write_table(run_dir.read_table(*shard, row_type=Trace).take(rows), *shard)
+    else:
+        run_dir.remove(*shard)

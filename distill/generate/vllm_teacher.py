@@ -1,0 +1,176 @@
+"""Teachers that this cluster runs: ray.data.llm starts and replaces vLLM engines, prompts are asked beside them.
+
+Imports ray.llm and torch: only for the driver of a generation and its actors.
+"""
+
+import asyncio
+import functools
+import os
+import uuid
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+from ray.data.llm import Processor, build_processor, vLLMEngineProcessorConfig
+from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
+from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS
+
+from cluster.placement import Resources
+from cluster.session import Device
+from cluster.storage import local_folder
+from cluster.vllm_args import (
+    engine_arguments,
+    engine_bundles,
+    engine_environment,
+    lone_worker_environment,
+    parallel_arguments,
+)
+from distill.config.teachers import EngineConfig, VllmTeacher
+from distill.generate.asker import CHUNK_ROWS, Asker, Completion, Faulty, Refused, TeacherJob
+from distill.generate.pools import Request, sampling_params, vllm_version
+from distill.models.chat_template import chat_messages, render_prompt
+from distill.models.resolve import load_tokenizer
+from distill.run.pools import Pool
+
+CHUNKS_IN_FLIGHT = 32
+"""Chunks that one engine works on: as many prompts as the largest GPU takes sequences by default."""
+QUEUE_FACTOR = 2
+"""Requests handed to an engine, as a multiple of ray.data.llm's own limit (1.1 times what it computes at once): short
+answers end in bursts, and a shorter queue runs dry before this actor hears of it."""
+
+
+class TeacherEngine(vLLMEngineStageUDF):
+    """ray.data.llm's engine actor, with prompts asked (verified, asked again) in the place of single requests."""
+
+    def __init__(self, *, job: TeacherJob, model: str, expected_input_keys: list[str], **engine: Any) -> None:
+        # Our rows bring no sampling_params of their own.
+        super().__init__(model=local_folder(model), expected_input_keys=[], **engine)
+        self.engine_name = f"vllm {vllm_version()}"
+        self.window = asyncio.Semaphore(QUEUE_FACTOR * self.llm.max_pending_requests)
+        self.asker = Asker(job, self.write)
+        job.tally.engine_ready.remote()
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Ask a chunk of prompts; the same row with their new states."""
+        return await self.asker.answer_table(batch)
+
+    async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
+        """One completion by this actor's engine."""
+        from vllm import SamplingParams
+        from vllm.inputs.llm import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        teacher = pool.teacher
+        assert isinstance(teacher, VllmTeacher)
+        tokens = prompt_tokens(pool, problem)
+        if len(tokens) >= teacher.engine.max_model_len:
+            limit = teacher.engine.max_model_len
+            raise Refused(f"the prompt has {len(tokens)} tokens, engine.max_model_len is {limit}")
+        params = SamplingParams(
+            **sampling_params(teacher.sampling, request.seed), output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        async with self.window:  # vLLM slows down when far more requests wait than it can compute
+            output = await self._finished(TokensPrompt(prompt_token_ids=tokens), params)
+        answer = output.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            raise Faulty(f"the engine ended the request with {answer.finish_reason!r}")
+        return Completion(
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=len(tokens),
+            completion_tokens=len(answer.token_ids),
+            engine=self.engine_name,
+            cached_tokens=output.num_cached_tokens or 0,
+        )
+
+    async def _finished(self, prompt: Any, params: Any) -> Any:
+        try:
+            async for output in self.llm.engine.generate(prompt, params, request_id=uuid.uuid4().hex):
+                if output.finished:
+                    return output
+        except VLLM_FATAL_ERRORS:
+            # The engine's process is gone while this actor lives: Ray replaces an actor that exits so, and gives its
+            # batches to another (exit_actor() would fail them instead).
+            told = self.asker.job.tally.engine_died.remote(self.asker.engine, sorted(self.asker.batches))
+            ray.get(told, timeout=10)
+            os._exit(1)
+        except (ValueError, *VLLM_CLIENT_ERRORS) as error:
+            raise Refused(str(error)) from error
+        except RuntimeError as error:
+            raise Faulty(f"{type(error).__name__}: {error}") from error
+        raise Faulty("the engine ended the request without an answer")
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(path: str) -> Any:
+    return load_tokenizer(path)
+
+
+@functools.lru_cache(maxsize=4096)
+def _prompt_tokens(path: str, chat: Any, problem: str) -> list[int]:
+    return render_prompt(_tokenizer(path), chat_messages(problem, chat))
+
+
+def prompt_tokens(pool: Pool, problem: str) -> list[int]:
+    """A prompt as the pool's engine sees it; samples of one prompt are rendered once."""
+    assert isinstance(pool.teacher, VllmTeacher)
+    return _prompt_tokens(pool.source, pool.teacher.chat, problem)
+
+
+def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:
+    """Chunks of prompts past the engines of one model, lazily; their states afterwards.
+
+    Only the engine of ray.data.llm's processor is used, not the maps before and behind it: they would make three Ray
+    tasks of one for every chunk.
+    """
+    stage = build_processor(processor_config(job.pools[0], device)).get_stage_by_name("vLLMEngineStage")
+    how = stage.get_dataset_map_batches_kwargs(batch_size=1, data_column=Processor.DATA_COLUMN)
+    how["fn_constructor_kwargs"] |= {"job": job, "model": job.pools[0].source}
+    return chunks.map_batches(TeacherEngine, batch_format="pyarrow", **how)
+
+
+def engine_need(pool: Pool, device: Device) -> Resources:
+    """What the pool's fewest engines take."""
+    assert isinstance(pool.teacher, VllmTeacher)
+    num_engines = pool.teacher.replicas[0]
+    num_workers = _num_workers(pool.teacher.engine)
+    count = num_engines * num_workers
+    return Resources(cpus=count, gpus=count, gpu=pool.teacher.gpu) if device == "gpu" else Resources(cpus=count)
+
+
+def _num_workers(engine: EngineConfig) -> int:
+    return engine.tensor_parallel * engine.pipeline_parallel
+
+
+def _engine_extra(engine: EngineConfig) -> dict[str, Any]:
+    spans = parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel)
+    # The "ray" executor keeps its placement group after the job, and the next teacher waits for it (ray #64035).
+    return spans | ({"distributed_executor_backend": "mp"} if spans else {}) | engine.kwargs
+
+
+def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
+    """ray.data.llm's settings for the engine of a pool. Templates and tokens are ours, so its CPU stages stay off."""
+    teacher = pool.teacher
+    assert isinstance(teacher, VllmTeacher)
+    engine = teacher.engine
+    num_workers = _num_workers(engine)
+    environment = engine_environment(device, pool.source) | lone_worker_environment(device, num_workers)
+    return vLLMEngineProcessorConfig(
+        model_source=local_folder(pool.source),
+        engine_kwargs=engine_arguments(
+            device,
+            max_model_len=engine.max_model_len,
+            kv_cache_gb=engine.kv_cache_gb,
+            extra=_engine_extra(engine),
+        ),
+        runtime_env={"env_vars": environment},
+        placement_group_config=engine_bundles(device, num_workers, gpu=teacher.gpu),
+        concurrency=teacher.replicas,
+        batch_size=CHUNK_ROWS,
+        max_concurrent_batches=CHUNKS_IN_FLIGHT,
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+        log_engine_metrics=False,
+    )

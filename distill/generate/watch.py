@@ -1,0 +1,98 @@
+"""Runs the streaming job in a thread, shows its progress, and stops it when no engine answers."""
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable
+from queue import Empty, Queue
+from typing import Any, NamedTuple
+
+from distill.core.errors import StageError
+from distill.generate.progress_actor import Snapshot
+
+POLL_S = 0.5
+
+
+class Ended(NamedTuple):
+    """How the thread that runs the job ended."""
+
+    error: BaseException | None
+
+
+def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Callable[[Snapshot], None]) -> Counter[str]:
+    """Run a job in a thread; show its progress; stop waiting when no engine is heard of until the deadline.
+
+    Raises:
+        StageError: the job failed, or no engine came up in time, or all were lost and none came back. What is on disk
+            stays.
+    """
+    import ray
+
+    ends: Queue[Ended] = Queue()
+    threading.Thread(target=_run_job, args=(work, ends), daemon=True).start()
+    while True:
+        try:
+            ended = ends.get(timeout=POLL_S)
+        except Empty:
+            snapshot = ray.get(tally.snapshot.remote())
+            show(snapshot)
+            if snapshot.silent_s > deadline_s:
+                raise StageError(_no_engine(snapshot, deadline_s)) from None
+            continue
+        snapshot = ray.get(tally.snapshot.remote())
+        if ended.error is not None:
+            raise StageError(_job_failure(ended.error, snapshot)) from ended.error
+        show(snapshot)
+        return Counter(snapshot.counts) + Counter({"busy_ms": round(1000 * snapshot.busy_s)})
+
+
+def _no_engine(snapshot: Snapshot, deadline_s: float) -> str:
+    if not snapshot.engines and not snapshot.counts:
+        return (
+            f"generate: no engine was ready after {deadline_s:g} s -> see the run's log for what it waits for "
+            "(weights, GPUs that the cluster does not have); raise generate.startup_deadline_s if it is slow"
+        )
+    return (
+        f"generate: no engine was heard of for {deadline_s:g} s (generate.startup_deadline_s): their machines are gone "
+        f"and no others came -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; add machines, "
+        "then run the same command to continue"
+    )
+
+
+def _run_job(work: Callable[[], None], ends: "Queue[Ended]") -> None:
+    from ray.exceptions import RayError
+
+    try:
+        work()
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        ends.put(Ended(error))
+    else:
+        ends.put(Ended(None))
+
+
+def _job_failure(error: BaseException, snapshot: Snapshot) -> str:
+    return (
+        f"generate: a teacher's engine failed: {root_cause(str(error))}\n"
+        f"  -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; correct the teacher's engine "
+        "settings if they are named above, then run the same command to continue"
+    )
+
+
+def root_cause(message: str) -> str:
+    """The line of a remote traceback that says what was wrong."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"(Value error|[\w.]*(Error|Exception)\b)", line)]
+    return (causes[-1] if causes else lines[-1] if lines else "no message")[:500]
+
+
+def describe(snapshot: Snapshot) -> str:
+    """What the bar says beside its counts."""
+    if not snapshot.engines:
+        return "engine is starting"
+    counts = snapshot.counts
+    parts = [f"{counts.get('traces', 0)} traces", f"{counts.get('tokens', 0)} tokens"]
+    parts += [f"{name} +{number}" for name, number in sorted(counts.items()) if name.startswith("solved ")]
+    parts += [f"{counts['failed']} failed"] if counts.get("failed") else []
+    if 0 < snapshot.busy_engines < snapshot.engines:
+        parts += [f"{snapshot.busy_engines} of {snapshot.engines} engines at work"]
+    return ", ".join(parts)

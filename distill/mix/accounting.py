@@ -1,0 +1,143 @@
+"""The books of the mix: what every arm holds, asked and realised, and what became of the other prompts."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distill.config.mix import MixConfig, WeightedTokensMix
+from distill.core.schema import Dropped, Style, arrow_schema
+from distill.mix.candidates import Candidates
+from distill.mix.choice import Choice
+from distill.mix.filters import USABLE
+from distill.mix.seeded_order import contains, identities_of
+from distill.mix.trace_index import TraceIndex
+
+UNSOLVED = "not solved by every pool"
+FILTERED = "filtered out in a pool"
+HELD_OUT = "held out"
+"""Kept for measuring: `train.held_out_prompts`."""
+
+
+def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: TraceIndex) -> dict[str, Any]:
+    """An arm for the manifest: rows, tokens (of the completions, as the first student counts), shares by both.
+
+    `digest` identifies the arm's rows and their order of teaching: arms with equal digests are the same data.
+    """
+    rows = candidates.rows[choice.prompts, choice.pools]
+    sources = candidates.sources[choice.prompts, choice.pools]
+    lengths = candidates.tokens[choice.prompts, choice.pools].astype(np.int64)
+    by_rows = _shares(sources, np.ones(len(rows)), candidates.pools)
+    by_tokens = _shares(sources, lengths, candidates.pools)
+    long = [pool for pool in candidates.pools if index.styles.get(pool) == Style.LONG]
+    shown = [pool for pool in candidates.pools if pool in mix.shares or by_rows[pool] > 0]
+    return {
+        "policy": mix.policy,
+        "prompts": len(candidates),
+        "rows": len(rows),
+        "rows_per_prompt": len(rows) / len(candidates),
+        "tokens": int(lengths.sum()),
+        "mean_tokens": float(lengths.mean()),
+        "requested": mix.shares,
+        "requested_by": "tokens" if isinstance(mix, WeightedTokensMix) else "rows",
+        "realised_rows": {pool: by_rows[pool] for pool in shown},
+        "realised_tokens": {pool: by_tokens[pool] for pool in shown},
+        "long_rows": sum(by_rows[pool] for pool in long),
+        "long_tokens": sum(by_tokens[pool] for pool in long),
+        "routed": int((sources != choice.pools).sum()),
+        "counts": {pool: int((sources == place).sum()) for place, pool in enumerate(candidates.pools) if pool in shown},
+        "digest": _digest(index.trace_keys[rows], choice.phases),
+        **({"modes": _by_mode(mix, candidates, index, sources, lengths)} if mix.modes else {}),
+    }
+
+
+def _by_mode(
+    mix: MixConfig,
+    candidates: Candidates,
+    index: TraceIndex,
+    sources: NDArray[np.int16],
+    lengths: NDArray[np.int64],
+) -> dict[str, dict[str, Any]]:
+    """Rows and tokens that each mode of an arm is taught with, and the line that asks for it."""
+    styles = np.array([index.styles.get(pool, "") for pool in candidates.pools])[sources]
+    return {
+        str(style): {
+            "line": line,
+            "rows": int((styles == style).sum()),
+            "tokens": int(lengths[styles == style].sum()),
+        }
+        for style, line in mix.modes.items()
+    }
+
+
+def _shares(sources: NDArray[np.int16], amounts: NDArray[Any], pools: tuple[str, ...]) -> dict[str, float]:
+    sums = np.bincount(sources, weights=amounts, minlength=len(pools))
+    return dict(zip(pools, (sums / sums.sum()).tolist(), strict=True))
+
+
+def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64]) -> str:
+    both = np.ascontiguousarray(np.stack([trace_keys, phases.astype(np.uint64)], axis=1).astype("<u8"))
+    return hashlib.sha256(both.tobytes()).hexdigest()
+
+
+def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:
+    """What all arms have in common, in a sentence; `both` has more rows, and it says so."""
+    one = next(iter(details.values()))
+    same = f"every arm teaches the same {one['prompts']} prompts"
+    wide = [f"{name} has {entry['rows']} rows" for name, entry in details.items() if entry["rows"] != entry["prompts"]]
+    rows = "one row each" if not wide else f"one row each, but {', '.join(wide)} and as many more steps"
+    return f"{same}, {rows}"
+
+
+class LostPrompts(NamedTuple):
+    """Prompts that no arm teaches: rows of `Dropped`, and their number by reason."""
+
+    table: pa.Table
+    counts: dict[str, int]
+
+
+def lost_prompts(
+    prompt_keys: NDArray[np.uint64],
+    candidates: Candidates,
+    index: TraceIndex,
+    reasons: NDArray[np.int8],
+    held_out: NDArray[np.uint64],
+) -> LostPrompts:
+    """Of all the run's prompts those that no arm teaches, each with its reason and the pools that lack a trace.
+
+    `held_out`: keys of the common prompts that are kept for measuring, sorted.
+    """
+    lost = np.setdiff1d(prompt_keys, candidates.prompt_keys)
+    has_usable = _pools_with(lost, candidates.pools, index, reasons == USABLE)
+    has_correct = _pools_with(lost, candidates.pools, index, index.is_correct() & ~index.is_cut)
+    is_filtered = (has_usable | has_correct).all(axis=1)
+    is_held = contains(held_out, lost)
+    why = np.where(is_held, 2, is_filtered.astype(np.int64))
+    names = np.array([UNSOLVED, FILTERED, HELD_OUT])
+    lacking, places = np.unique(~has_usable, axis=0, return_inverse=True)
+    details = [", ".join(pool for pool, lacks in zip(candidates.pools, row, strict=True) if lacks) for row in lacking]
+    columns = {
+        "stage": pa.array(["mix"] * len(lost), pa.string()),
+        "where": pa.array(identities_of(lost), pa.string()),
+        "reason": pa.array(names[why].tolist(), pa.string()),
+        "detail": pa.array(details, pa.string()).take(pa.array(places.ravel())),
+        "row": pa.array([""] * len(lost), pa.string()),
+    }
+    counts = dict(zip(names.tolist(), np.bincount(why, minlength=len(names)).tolist(), strict=True))
+    return LostPrompts(
+        pa.table(columns, schema=arrow_schema(Dropped)), {name: count for name, count in counts.items() if count}
+    )
+
+
+def _pools_with(
+    prompt_keys: NDArray[np.uint64], pools: tuple[str, ...], index: TraceIndex, is_meant: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """[prompts, pools]: whether the pool has a meant trace for the prompt (sorted keys)."""
+    codes = index.pool_codes(pools)
+    rows = np.flatnonzero(is_meant & (codes >= 0) & contains(prompt_keys, index.prompt_keys))
+    found = np.zeros((len(prompt_keys), len(pools)), dtype=np.bool_)
+    found[np.searchsorted(prompt_keys, index.prompt_keys[rows]), codes[rows]] = True
+    return found

@@ -1,0 +1,101 @@
+"""The README of an exported data set: what it is, how it was made, what it counts, under whose terms."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from distill.config.recipe import Recipe
+from distill.config.teachers import DatasetTeacher, TeacherConfig
+from distill.core.run_dir import Manifest
+from distill.mix.export.licences import UNKNOWN, Source, teacher_name
+
+
+def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], num_rows: int) -> str:
+    """Markdown with the front matter that the Hugging Face hub reads."""
+    entry = manifest.details["mixes"][mix]
+    parts = [
+        front_matter(recipe, mix, found, num_rows),
+        f"# {recipe.name}: {mix}\n\n{recipe.description}".rstrip(),
+        "Reasoning traces of teachers, graded against reference answers and mixed for small students"
+        " ([arXiv 2502.12143](https://arxiv.org/abs/2502.12143)).",
+        "## Counts\n\n" + counts_table(entry),
+        f"Of {manifest.rows_in} prompts {manifest.rows_out} were solved by every pool and are what every arm of the run"
+        f" teaches. Tokens are those that the student `{manifest.details['tokens_of']}` learns from a completion.",
+        "## How it was made\n\n" + "\n".join(teacher_line(recipe, teacher) for teacher in recipe.teachers),
+        f"* Policy `{entry['policy']}`, seed {recipe.seed}; verifier {verifier_line(manifest)}\n"
+        f"* Digest of the chosen traces: `{entry['digest']}`; made by code {manifest.code_version} on"
+        f" {manifest.finished_at}",
+        "The part of the recipe that chose the rows:\n\n```json\n" + recipe_part(recipe, mix) + "\n```",
+        "## Sources and licences\n\n" + licence_table(found),
+        "Whoever uses or passes on this data is bound by the terms of every source above.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: int) -> str:
+    """YAML; strings are written as JSON, which YAML reads, so that no name can break out of its line."""
+    licences = {source.licence for source in found}
+    single = next(iter(licences)) if len(licences) == 1 and UNKNOWN not in licences else "other"
+    lines = [
+        f"license: {json.dumps(single.lower())}",
+        *(["license_name: terms-of-every-source"] if single == "other" else []),
+        f"pretty_name: {json.dumps(f'{recipe.name} {mix}')}",
+        f"size_categories: [{size_category(num_rows)}]",
+        "task_categories: [text-generation]",
+        "tags: [reasoning, distillation, synthetic]",
+        "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*",
+    ]
+    return "---\n" + "\n".join(lines) + "\n---"
+
+
+def size_category(num_rows: int) -> str:
+    """The hub's name for a number of rows."""
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for bound, name in bounds if num_rows < bound), "1M<n<10M")
+
+
+def counts_table(entry: dict[str, Any]) -> str:
+    """Rows and tokens per pool, asked and realised."""
+    asked = {pool: "–" if share is None else f"{share:.1%}" for pool, share in entry["requested"].items()}
+    tokens = entry["realised_tokens"]
+    lines = [
+        f"| {pool} | {asked.get(pool, '–')} | {entry['counts'][pool]} | {share:.1%} | {tokens[pool]:.1%} |"
+        for pool, share in entry["realised_rows"].items()
+    ]
+    head = f"| pool | asked (by {entry['requested_by']}) | rows | of rows | of tokens |\n|---|---|---|---|---|\n"
+    total = f"\n\n{entry['rows']} rows, {entry['tokens']} tokens, {entry['mean_tokens']:.1f} tokens per row."
+    return head + "\n".join(lines) + total
+
+
+def teacher_line(recipe: Recipe, teacher: TeacherConfig) -> str:
+    """A teacher: what it is, its style and, where it was asked, its sampling."""
+    pool = f"* Pool `{teacher.name}` ({teacher.style.value} reasoning): `{teacher_name(recipe, teacher)}`"
+    if isinstance(teacher, DatasetTeacher):
+        return f"{pool}, an existing data set"
+    sampling = teacher.sampling
+    drawn = "greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
+    return f"{pool}, up to {teacher.num_samples} per prompt, {drawn}, at most {sampling.max_tokens} tokens"
+
+
+def verifier_line(manifest: Manifest) -> str:
+    """How many correct traces were left out of the mix, by reason."""
+    lost: dict[str, int] = {}
+    for counts in manifest.details["traces"].values():
+        for reason, count in counts.items():
+            lost[reason] = lost.get(reason, 0) + count
+    kept = lost.pop("usable", 0)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+    return f"accepted {kept + sum(lost.values())} traces, of which {reasons or 'none'} were left out"
+
+
+def recipe_part(recipe: Recipe, mix: str) -> str:
+    """The mix and the filters as JSON."""
+    chosen = next(one for one in recipe.mixes if one.name == mix)
+    part = {"mix": chosen.model_dump(mode="json"), "filters": recipe.filters.model_dump(mode="json")}
+    return json.dumps(part, indent=1)
+
+
+def licence_table(found: Sequence[Source]) -> str:
+    """Every source with its terms."""
+    lines = [f"| {one.role} | {one.name} | {one.licence} | {one.where} |" for one in dict.fromkeys(found)]
+    return "| role | source | licence | terms |\n|---|---|---|---|\n" + "\n".join(lines)

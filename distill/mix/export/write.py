@@ -1,0 +1,113 @@
+"""Exports to disk: a Hugging Face data set folder or JSON Lines, streamed, complete or not there at all."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from distill.config.recipe import Recipe
+from distill.core.errors import InputError
+from distill.core.run_dir import Manifest, RunDir
+from distill.mix.export.dataset_card import card
+from distill.mix.export.formats import LINE_FORMATS, TABLE_FORMATS
+from distill.mix.export.licences import sources
+from distill.mix.export.rows import EXAMPLE_SCHEMA, GROUPED_SCHEMA, arm_batches, example_rows, grouped_rows
+
+SHARD_ROWS = 50_000
+GROUP_ROWS = 1_000
+
+
+def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path) -> int:
+    """Write one arm in one format; returns the number of rows.
+
+    Raises:
+        InputError: the run has no such arm, or something is at the target already.
+    """
+    manifest = run_dir.read_manifest("mix")
+    if manifest is None or mix not in manifest.details["mixes"]:
+        known = ", ".join(manifest.details["mixes"]) if manifest else "none yet: finish distill run first"
+        raise InputError(f"{run_dir.uri} has drawn no mix {mix!r} -> it has: {known}")
+    if target.exists():
+        raise InputError(f"{target} is there already -> name another folder with --to, or remove it")
+    with appearing(target) as folder:
+        if kind in LINE_FORMATS:
+            num_rows = write_lines(folder / "train.jsonl", line_rows(run_dir, mix, kind))
+        else:
+            num_rows = write_tables(folder / "data", run_dir, mix, manifest, kind)
+        found = list(sources(recipe, model_folders(run_dir)))
+        text = card(recipe, mix, manifest, found, num_rows)
+        (folder / "README.md").write_text(text if kind in TABLE_FORMATS else without_shards(text), encoding="utf-8")
+    return num_rows
+
+
+def line_rows(run_dir: RunDir, mix: str, kind: str) -> Iterator[dict[str, Any]]:
+    """An arm's examples in a JSON Lines format."""
+    for batch in arm_batches(run_dir, mix, ["messages"]):
+        yield from map(LINE_FORMATS[kind], batch)
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """One JSON object a line, UTF-8 as it is."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for count, row in enumerate(rows, 1):  # noqa: B007 (the last number is the count)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count
+
+
+def write_tables(folder: Path, run_dir: RunDir, mix: str, manifest: Manifest, kind: str) -> int:
+    """Parquet shards named as the hub names them; their number is known beforehand from the manifest."""
+    entry = manifest.details["mixes"][mix]
+    if kind == "dataset":
+        return write_shards(folder, example_rows(run_dir, mix), EXAMPLE_SCHEMA, entry["rows"])
+    folders = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path("generate", "*-*")))
+    return write_shards(folder, grouped_rows(run_dir, mix, folders), GROUPED_SCHEMA, entry["prompts"])
+
+
+def write_shards(folder: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema, total: int) -> int:
+    """`train-00000-of-0000N.parquet`, each of at most SHARD_ROWS rows in groups of GROUP_ROWS."""
+    folder.mkdir(parents=True)
+    num_shards, written = max(1, -(-total // SHARD_ROWS)), 0
+    for number in range(num_shards):
+        path = folder / f"train-{number:05}-of-{num_shards:05}.parquet"
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            mine = islice(rows, SHARD_ROWS)
+            while part := list(islice(mine, GROUP_ROWS)):
+                writer.write_table(pa.Table.from_pylist(part, schema=schema))
+                written += len(part)
+    assert written == total, f"{written} rows written where the manifest counts {total}"
+    return written
+
+
+def without_shards(text: str) -> str:
+    """The card of a JSON Lines export."""
+    return text.replace("path: data/train-*", "path: train.jsonl")
+
+
+def model_folders(run_dir: RunDir) -> dict[str, str]:
+    """Model -> the local folder that the run resolved it to."""
+    found = {}
+    for path in run_dir.fs.glob(run_dir.path("models", "*.json")):
+        found[str(path).rsplit("/", 1)[1].removesuffix(".json")] = json.loads(run_dir.fs.cat_file(path))["model"][
+            "path"
+        ]
+    return found
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A folder that is there under its name only when all of it is written."""
+    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

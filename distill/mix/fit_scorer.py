@@ -1,0 +1,246 @@
+"""How well a trace fits an untouched student: one forward pass per trace, over Ray Data actors.
+
+Per trace, over the tokens that the student would learn (completion and end of turn):
+
+* mean negative log-likelihood, nats per token (GRAPE, arXiv 2502.04194: lower fits better);
+* rank-surprisal ratio, sum of min(rank, 100) over sum of negative log-likelihoods (RSR, arXiv 2601.14249: lower is
+  better: surprising tokens, but ones that the student itself ranks high);
+* shares of unshifted (rank 1), marginal (rank 2 and 3) and shifted (rank above 3) positions, the classes of URIAL
+  (arXiv 2312.01552), by which the paper (arXiv 2502.12143, figure 8) tells speaking styles apart.
+
+Scores are kept by trace and student, so nothing is scored twice. Traces of one prompt share the prompt's part of the
+pass: its keys and values are computed once for those that come together.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from cluster.storage import local_folder
+from distill.config.teachers import ChatFormat
+from distill.core.schema import content_hash
+from distill.models.chat_template import IGNORED, Rendered, chat_messages, render_example
+
+FIT_VERSION = 1
+MAX_RANK = 100
+"""Ranks above it count as it in the ratio, as in the paper's code."""
+MARGINAL_RANKS = (2, 3)
+POSITIONS = 512
+"""Positions whose logits are ranked at once."""
+BATCH_TOKENS = 16_384
+"""Tokens of a forward pass, padding included, unless one trace alone is longer."""
+
+
+# Producer: FitScorer. Consumers: the policy student_fit, the report.
+@dataclass(frozen=True)
+class TraceFit:
+    """One trace under one untouched student."""
+
+    trace_id: str
+    num_tokens: int
+    mean_nll: float
+    """Nats per token."""
+    rsr: float
+    unshifted: float
+    marginal: float
+    shifted: float
+    shifted_tokens: list[int]
+    """Token ids at shifted positions."""
+    shifted_ranks: list[int]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What an actor needs to know. Travels to it by pickle."""
+
+    model_path: str
+    chat: ChatFormat
+    max_length: int
+    device: str
+    """`cpu` or `gpu`."""
+
+
+def fit_key(model_identity: str, chat: ChatFormat) -> str:
+    """Everything that a trace's scores depend on besides its text."""
+    return content_hash("fit", FIT_VERSION, model_identity, chat.model_dump())
+
+
+def trace_fit(trace_id: str, tokens: Sequence[int], nll: Sequence[float], ranks: Sequence[int]) -> TraceFit:
+    """Scores of a trace from its learnt tokens, their negative log-likelihoods and their ranks (1 is the likeliest)."""
+    rank = np.asarray(ranks)
+    is_shifted = rank > max(MARGINAL_RANKS)
+    surprisal = float(np.sum(nll))
+    return TraceFit(
+        trace_id=trace_id,
+        num_tokens=len(tokens),
+        mean_nll=surprisal / len(tokens),
+        # A trace of probability 1 has no surprisal at all: its ratio is the limit, not an error.
+        rsr=float(np.minimum(rank, MAX_RANK).sum()) / surprisal if surprisal > 0 else float("inf"),
+        unshifted=float((rank == 1).mean()),
+        marginal=float(np.isin(rank, MARGINAL_RANKS).mean()),
+        shifted=float(is_shifted.mean()),
+        shifted_tokens=[int(token) for token, moved in zip(tokens, is_shifted, strict=True) if moved],
+        shifted_ranks=rank[is_shifted].tolist(),
+    )
+
+
+def length_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Rows in batches of similar length whose padded size keeps to the budget; the longest first."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def shared_batches(prompts: Sequence[Sequence[int]], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Neighbouring rows whose distinct prompts, padded to the longest, keep to the budget."""
+    batch: list[int] = []
+    distinct: set[tuple[int, ...]] = set()
+    for row, prompt in enumerate(map(tuple, prompts)):
+        wider = distinct | {prompt}
+        if batch and wider != distinct and len(wider) * max(map(len, wider)) > budget:
+            yield batch
+            batch, distinct = [], set()
+        batch.append(row)
+        distinct.add(prompt)
+    if batch:
+        yield batch
+
+
+class Split(NamedTuple):
+    """A row cut where its answer begins. The prompt's last token goes with the answer: it predicts the first of it."""
+
+    prompt: list[int]
+    answer: list[int]
+    targets: list[int]
+    """What each token of `answer` predicts; `IGNORED` where nothing is learnt."""
+
+
+def split_row(row: Rendered, *, shares: bool) -> Split:
+    """Cut before the token that predicts the first learnt one; where nothing is shared, before the first of all."""
+    ids, labels = list(row.input_ids), list(row.labels)
+    first = next(place for place, label in enumerate(labels) if label != IGNORED) - 1 if shares else 0
+    return Split(ids[:first], ids[first:], [*labels[first + 1 :], IGNORED])
+
+
+class FitScorer:
+    """A student in an actor's memory; maps batches of (trace_id, problem, completion) to rows of `TraceFit`."""
+
+    def __init__(self, job: FitJob) -> None:
+        from transformers import AutoModelForCausalLM
+
+        from distill.models.resolve import load_tokenizer
+
+        folder = local_folder(job.model_path)
+        self.job, self.tokenizer = job, load_tokenizer(folder)
+        dtype = torch.bfloat16 if job.device == "gpu" else torch.float32
+        self.where = torch.device("cuda" if job.device == "gpu" else "cpu")
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(self.where).eval()
+        self._kept = torch.empty(0)
+        # Layers that keep a window only, or a state, have no keys that could be handed on.
+        self.shares = all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.model.config).layers)
+        # Only learnt positions reach the output layer: logits of prompts and padding are never computed.
+        self.model.get_output_embeddings().register_forward_pre_hook(self._select)
+
+    def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0][self._kept].unsqueeze(0), *args[1:])
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        rendered = [self.render(*row) for row in zip(batch["problem"], batch["completion"], strict=True)]
+        fits = self.score([str(name) for name in batch["trace_id"]], rendered)
+        return {name: [getattr(fit, name) for fit in fits] for name in TraceFit.__dataclass_fields__}
+
+    def render(self, problem: str, completion: str) -> Rendered:
+        """A trace as the student would be trained on it; filters let only such through."""
+        turns = [*chat_messages(problem, self.job.chat), {"role": "assistant", "content": completion.strip()}]
+        row = render_example(self.tokenizer, turns, self.job.max_length)
+        assert not isinstance(row, str), f"a trace that cannot be trained on came here: {row}"
+        return row
+
+    @torch.no_grad()
+    def score(self, trace_ids: Sequence[str], rows: Sequence[Rendered]) -> list[TraceFit]:
+        """Fits of some traces; those of one prompt should be neighbours."""
+        splits = [split_row(row, shares=self.shares) for row in rows]
+        fits: list[TraceFit] = []
+        for together in shared_batches([one.prompt for one in splits]):
+            prompts = list(dict.fromkeys(tuple(splits[row].prompt) for row in together))
+            known = self._read_prompts(prompts)
+            for places in length_batches([len(splits[row].answer) for row in together]):
+                part = [together[place] for place in places]
+                of_prompt = [prompts.index(tuple(splits[row].prompt)) for row in part]
+                fits += self._answers([trace_ids[row] for row in part], [splits[row] for row in part], of_prompt, known)
+        return fits
+
+    def _read_prompts(self, prompts: Sequence[tuple[int, ...]]) -> "Known | None":
+        if not any(prompts):
+            return None
+        ids, mask = self._padded(prompts)
+        self._kept = torch.zeros_like(mask)  # no logits
+        cache = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=True).past_key_values
+        return Known(mask, [(layer.keys, layer.values) for layer in cache.layers])
+
+    def _answers(
+        self, trace_ids: Sequence[str], rows: Sequence[Split], of_prompt: Sequence[int], known: "Known | None"
+    ) -> list[TraceFit]:
+        """One forward pass over answers padded on the right; padding is neither seen nor scored."""
+        ids, mask = self._padded([row.answer for row in rows])
+        targets, _ = self._padded([row.targets for row in rows], IGNORED)
+        self._kept = targets != IGNORED
+        places = torch.arange(ids.shape[1], device=self.where).expand_as(ids)
+        cache = None
+        if known is not None:
+            wanted = torch.tensor(of_prompt, device=self.where)
+            places = places + known.mask[wanted].sum(dim=1, keepdim=True)
+            mask = torch.cat([known.mask[wanted], mask], dim=1)
+            cache = DynamicCache([(keys[wanted], values[wanted]) for keys, values in known.layers])
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).logits[0]
+        learnt = targets[self._kept]
+        nll, ranks = surprisal_and_rank(logits, learnt)
+        sizes = self._kept.sum(dim=1).tolist()
+        parts = zip(trace_ids, learnt.split(sizes), nll.split(sizes), ranks.split(sizes), strict=True)
+        return [trace_fit(name, tokens.tolist(), nlls.tolist(), rank.tolist()) for name, tokens, nlls, rank in parts]
+
+    def _padded(self, rows: Sequence[Sequence[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of equal width, and where they are not padding."""
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self.where)
+        lengths = torch.tensor([[len(row)] for row in rows], device=self.where)
+        return ids, torch.arange(width, device=self.where) < lengths
+
+
+class Known(NamedTuple):
+    """Prompts that were read."""
+
+    mask: torch.Tensor
+    """[prompts, width]: where they are not padding."""
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values of each layer, [prompts, heads, width, head size]."""
+
+
+def surprisal_and_rank(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood and rank of each target, [n] each, from [n, vocabulary] logits.
+
+    The rank is one more than the number of likelier tokens, so that equals share the better rank.
+    """
+    nll, ranks = [], []
+    for part, wanted in zip(logits.split(POSITIONS), targets.split(POSITIONS), strict=True):
+        scores = part.float()
+        chosen = scores.gather(1, wanted[:, None])
+        nll.append(scores.logsumexp(dim=1) - chosen[:, 0])
+        ranks.append((scores > chosen).sum(dim=1) + 1)
+    return torch.cat(nll), torch.cat(ranks)

@@ -1,0 +1,114 @@
+"""The verified traces as columns of numbers: what policies and filters see. No texts, no row objects.
+
+A trace takes 24 bytes here, so ten million take 240 MB, whatever their texts weigh.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distill.core.errors import StageError
+from distill.core.run_dir import RunDir
+from distill.core.schema import Verdict
+from distill.mix.seeded_order import keys_of
+
+COLUMNS = ("trace_id", "prompt_id", "pool", "style", "verdict", "completion_tokens", "finish_reason")
+VERDICTS = tuple(Verdict)
+BATCH_ROWS = 1 << 18
+"""Rows decoded at once while reading."""
+
+
+@dataclass(frozen=True, eq=False)
+class TraceIndex:
+    """Columns with one entry per trace, in any order."""
+
+    trace_keys: NDArray[np.uint64]
+    prompt_keys: NDArray[np.uint64]
+    pools: NDArray[np.int16]
+    """Place in `pool_names`."""
+    tokens: NDArray[np.int32]
+    """Length of the completion, tokens."""
+    verdicts: NDArray[np.int8]
+    """Place in `VERDICTS`."""
+    is_cut: NDArray[np.bool_]
+    """Ended by the token limit, not by the teacher."""
+    pool_names: tuple[str, ...] = ()
+    styles: Mapping[str, str] = field(default_factory=dict)
+    """Pool -> style."""
+
+    def __len__(self) -> int:
+        return len(self.trace_keys)
+
+    def is_correct(self) -> NDArray[np.bool_]:
+        """Graded CORRECT."""
+        found: NDArray[np.bool_] = self.verdicts == VERDICTS.index(Verdict.CORRECT)
+        return found
+
+    def pool_codes(self, names: tuple[str, ...]) -> NDArray[np.int16]:
+        """Place of each trace's pool in `names`, -1 for another pool."""
+        places = [names.index(name) if name in names else -1 for name in self.pool_names]
+        return np.array([*places, -1], dtype=np.int16)[self.pools]
+
+
+def read_index(run_dir: RunDir, *parts: str) -> TraceIndex:
+    """The index that verify wrote, a quarter of a million rows at a time.
+
+    Raises:
+        StageError: there is none, it is empty, or it lacks columns.
+    """
+    shards = run_dir.shards(*parts)
+    num_rows = sum(pq.read_metadata(shard, filesystem=run_dir.fs).num_rows for shard in shards)
+    if not num_rows:
+        raise StageError(f"mix: {run_dir.path(*parts)} holds no trace -> have it written again: delete RUN/verify")
+    return fill_index(num_rows, (batch for shard in shards for batch in _batches(run_dir, shard)))
+
+
+def _batches(run_dir: RunDir, shard: str) -> Iterator[pa.RecordBatch]:
+    with run_dir.fs.open(shard) as source:
+        file = pq.ParquetFile(source)
+        missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+        if missing:
+            raise StageError(
+                f"mix: {shard} lacks the columns {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}\n"
+                "  -> have it written again: delete RUN/verify and run the same command"
+            )
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS))
+
+
+def fill_index(num_rows: int, batches: Iterator[pa.RecordBatch]) -> TraceIndex:
+    """An index of `num_rows` rows from their record batches; only one batch is held beside it."""
+    trace_keys, prompt_keys = np.empty(num_rows, np.uint64), np.empty(num_rows, np.uint64)
+    pools, tokens = np.empty(num_rows, np.int16), np.empty(num_rows, np.int32)
+    verdicts, is_cut = np.empty(num_rows, np.int8), np.empty(num_rows, np.bool_)
+    names: dict[str, int] = {}
+    styles: dict[str, str] = {}
+    start = 0
+    for batch in batches:
+        here = slice(start, start + batch.num_rows)
+        trace_keys[here] = keys_of(batch.column("trace_id"), "trace id")
+        prompt_keys[here] = keys_of(batch.column("prompt_id"), "prompt id")
+        pools[here] = _codes(batch.column("pool"), names)
+        tokens[here] = batch.column("completion_tokens").to_numpy()
+        verdicts[here] = _codes(batch.column("verdict"), {verdict.value: code for code, verdict in enumerate(VERDICTS)})
+        is_cut[here] = pc.equal(batch.column("finish_reason"), "length").to_numpy(zero_copy_only=False)
+        styles |= _styles(batch)
+        start += batch.num_rows
+    return TraceIndex(trace_keys, prompt_keys, pools, tokens, verdicts, is_cut, tuple(names), styles)
+
+
+def _codes(column: pa.Array, names: dict[str, int]) -> NDArray[np.int64]:
+    """Numbers for the values of a column with few of them; new values are added to `names`."""
+    encoded = column.dictionary_encode()
+    places = [names.setdefault(value, len(names)) for value in encoded.dictionary.to_pylist()]
+    codes: NDArray[np.int64] = np.array(places, dtype=np.int64)[encoded.indices.to_numpy()]
+    return codes
+
+
+def _styles(batch: pa.RecordBatch) -> dict[str, str]:
+    pairs = pa.Table.from_batches([batch]).group_by(["pool", "style"]).aggregate([])
+    return dict(zip(pairs.column("pool").to_pylist(), pairs.column("style").to_pylist(), strict=True))

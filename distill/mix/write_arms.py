@@ -1,0 +1,135 @@
+"""The chosen traces' texts to the arms' files: one streaming pass over the shards, whatever the number of arms."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distill.config.mix import MixConfig
+from distill.config.teachers import ChatFormat
+from distill.core.errors import StageError
+from distill.core.run_dir import RunDir
+from distill.mix.candidates import Candidates
+from distill.mix.choice import Choice
+from distill.mix.examples import SCHEMA, message_column, named
+from distill.mix.feature_store import text_batches
+from distill.mix.seeded_order import contains, identities_of, keys_of
+from distill.mix.text_buckets import TextBuckets
+from distill.mix.trace_fates import Whereabouts
+from distill.mix.trace_index import TraceIndex
+from distill.models.chat_template import with_mode
+
+STAGE = "mix"
+HELD_OUT = "mix/held-out"
+"""One file per pool: its traces of the prompts that no arm teaches."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What is written: the arms, and what their numbers mean."""
+
+    index: TraceIndex
+    candidates: Candidates
+    chosen: Mapping[str, Choice]
+    mixes: Mapping[str, MixConfig]
+
+    def chats(self, name: str, chat: ChatFormat) -> list[ChatFormat]:
+        """How the rows of each pool ask, pools as in `candidates`: with the line of their mode where the arm has modes.
+
+        Pools that the arm does not draw from have no row; the first mode stands in for a style that it does not know.
+        """
+        lines = {str(style): line for style, line in self.mixes[name].modes.items()}
+        other = next(iter(lines.values()), "")
+        return [with_mode(chat, lines.get(self.index.styles.get(pool, ""), other)) for pool in self.candidates.pools]
+
+
+def write_arms(
+    run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, where: Whereabouts, stage: str
+) -> None:
+    """`STAGE/NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
+
+    Raises:
+        StageError: the index names a trace whose text is in no shard.
+    """
+    candidates = arms.candidates
+    with ExitStack() as files:
+        problems = files.enter_context(TextBuckets(len(candidates)))
+        texts = files.enter_context(TextBuckets(len(candidates)))
+        _spread_problems(run_dir, candidates, problems)
+        _spread_completions(run_dir, folders, arms, texts, where)
+        writers = {
+            name: files.enter_context(run_dir.table_writer(SCHEMA, stage, f"{name}.parquet")) for name in arms.chosen
+        }
+        for start, stop in texts.spans():
+            asked = problems.read(start).column("text").to_pylist()
+            table = texts.read(start)
+            for name, writer in writers.items():
+                writer.write_table(_arm_part(arms, name, (start, stop), asked, table, chat))
+
+
+def _spread_problems(run_dir: RunDir, candidates: Candidates, problems: TextBuckets) -> None:
+    for shard in run_dir.shards("prompts", "prompts.parquet"):
+        with run_dir.fs.open(shard) as source:
+            for batch in pq.ParquetFile(source).iter_batches(columns=["prompt_id", "problem"]):
+                keys = keys_of(batch.column("prompt_id"), "prompt id")
+                common = np.flatnonzero(contains(candidates.prompt_keys, keys))
+                places = np.searchsorted(candidates.prompt_keys, keys[common])
+                problems.add(places, places, batch.column("problem").take(pa.array(common)))
+
+
+def _spread_completions(
+    run_dir: RunDir, folders: Sequence[str], arms: Arms, texts: TextBuckets, where: Whereabouts
+) -> None:
+    """Every chosen trace's text once, numbered by its row of the index."""
+    cells = [(choice.prompts, arms.candidates.rows[choice.prompts, choice.pools]) for choice in arms.chosen.values()]
+    rows, first = np.unique(np.concatenate([rows for _, rows in cells]), return_index=True)
+    prompts = np.concatenate([prompts for prompts, _ in cells])[first]
+    keys = arms.index.trace_keys[rows]
+    by_key = np.argsort(keys)
+    keys, rows, prompts = keys[by_key], rows[by_key], prompts[by_key]
+    is_found = np.zeros(len(keys), dtype=np.bool_)
+    for batch in text_batches(run_dir, folders, keys, where.add):
+        places = np.searchsorted(keys, keys_of(batch.column("trace_id"), "trace id"))
+        texts.add(prompts[places], rows[places], batch.column("completion"))
+        is_found[places] = True
+    if not is_found.all():
+        lost = identities_of(keys[~is_found])
+        raise StageError(
+            f"mix: the texts of {len(lost)} of {len(keys)} chosen traces are in no shard (first: {lost[0]})\n"
+            "  -> the index is older than the traces: delete RUN/verify and run the same command"
+        )
+
+
+def _arm_part(
+    arms: Arms, name: str, span: tuple[int, int], asked: Sequence[str], texts: pa.Table, chat: ChatFormat
+) -> pa.Table:
+    """An arm's rows of the prompts of one bucket."""
+    candidates, choice = arms.candidates, arms.chosen[name]
+    mine = slice(*np.searchsorted(choice.prompts, span))
+    prompts, pools = choice.prompts[mine], choice.pools[mine]
+    rows = candidates.rows[prompts, pools]
+    places = np.searchsorted(texts.column("row").to_numpy(), rows)
+    completions = texts.column("text").combine_chunks().take(pa.array(places))
+    sources = candidates.sources[prompts, pools].astype(np.int64)
+    styles = [arms.index.styles[pool] for pool in candidates.pools]
+    columns = {
+        "trace_id": _identities(arms.index.trace_keys[rows]),
+        "prompt_id": _identities(candidates.prompt_keys[prompts]),
+        "mix": pa.array([name] * len(rows), pa.string()),
+        "pool": named(sources, candidates.pools),
+        "style": named(sources, styles),
+        "messages": message_column(
+            [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, arms.chats(name, chat), sources
+        ),
+        "phase": pa.array(choice.phases[mine]),
+        "place": pa.array(choice.places[mine]),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _identities(keys: NDArray[np.uint64]) -> pa.Array:
+    return pa.array(identities_of(keys), pa.string())

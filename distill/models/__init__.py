@@ -1,0 +1,1 @@
+"""Models by reference: weights, shapes, chat templates, API keys."""

@@ -1,0 +1,1 @@
+"""Beside the pipeline: what a run will take, whether it can begin, and how it gets to a cluster."""

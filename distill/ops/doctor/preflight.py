@@ -1,0 +1,136 @@
+"""`distill doctor`, and the quick part of it that every run begins with."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.session import connect, is_joined
+from distill.config.recipe import Recipe, benchmark_configs
+from distill.config.teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
+from distill.core.errors import ConfigError, InputError
+from distill.core.run_dir import RunDir
+from distill.ops.doctor import probes as facts
+from distill.ops.doctor.findings import (
+    Finding,
+    credential_finding,
+    disk_finding,
+    gpu_finding,
+    import_findings,
+    is_ready,
+    node_findings,
+    source_finding,
+    version_findings,
+)
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def quick_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
+    """What costs no time: versions, keys, local input files, and whether the run directory can be written."""
+    yield from version_findings(facts.requirements(), facts.installed_versions())
+    yield from _credentials(recipe)
+    yield _storage(run_dir)
+    if run_dir.is_local:
+        yield disk_finding("run directory", facts.free_gib(run_dir.local_path()), 0.0)
+
+
+def refuse_unready(recipe: Recipe, base: Path, run_dir: RunDir) -> None:
+    """The first step of a run.
+
+    Raises:
+        InputError: something stands in its way; names everything found.
+    """
+    found = [finding for finding in quick_findings(recipe, base, run_dir) if finding.status == "problem"]
+    if found:
+        lines = "\n".join(f"  {one.check}: {one.what}\n    -> {one.remedy}" for one in found)
+        raise InputError(f"the run cannot begin (distill doctor says more):\n{lines}")
+
+
+def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
+    """Everything, the slow checks included."""
+    yield from quick_findings(recipe, base, run_dir)
+    yield from import_findings(facts.import_errors())
+    found, error = facts.gpus()
+    yield gpu_finding("auto" if is_joined() else recipe.device, found, error)
+    yield disk_finding("models", facts.free_gib(facts.models_folder()), 0.0)
+    yield from _models(recipe)
+    yield from _data(recipe, base)
+    if is_joined():
+        yield from _cluster(recipe, run_dir)
+    yield _placement(recipe, base, run_dir)
+
+
+def _credentials(recipe: Recipe) -> Iterator[Finding]:
+    for teacher in recipe.teachers:
+        if isinstance(teacher, EndpointTeacher) and teacher.api_key_env:
+            is_set = bool(os.environ.get(teacher.api_key_env))
+            yield credential_finding(teacher.api_key_env, f"teachers[{teacher.name}].api_key_env", is_set=is_set)
+    judge = recipe.verify.judge
+    if judge is not None and judge.api_key_env:
+        is_set = bool(os.environ.get(judge.api_key_env))
+        yield credential_finding(judge.api_key_env, "verify.judge.api_key_env", is_set=is_set)
+
+
+def _storage(run_dir: RunDir) -> Finding:
+    error = facts.storage_error(run_dir)
+    if error:
+        return Finding("storage", "problem", f"{run_dir.uri}: {error}", "give a --run-dir that can be written")
+    return Finding("storage", "ok", f"{run_dir.uri} can be written")
+
+
+def _models(recipe: Recipe) -> Iterator[Finding]:
+    ours = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    for name in dict.fromkeys([*ours, *(student.model for student in recipe.students)]):
+        yield source_finding("models", name, facts.model_states(recipe.models[name]))
+
+
+def _data(recipe: Recipe, base: Path) -> Iterator[Finding]:
+    imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
+    benchmarks = [one.source for one in benchmark_configs(recipe).values()]
+    for source in [*recipe.prompts.sources, *imported, *benchmarks]:
+        name = str(getattr(source, "path", getattr(source, "dataset", getattr(source, "task", ""))))
+        yield source_finding("data", source.kind, {name: facts.source_error(source, base)})
+
+
+def _cluster(recipe: Recipe, run_dir: RunDir) -> Iterator[Finding]:
+    try:
+        with connect(recipe.device):
+            versions = {
+                name: version for name, version in facts.installed_versions().items() if name in facts.LIBRARIES
+            }
+            yield from node_findings(facts.node_facts(run_dir), versions)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        address = os.environ["RAY_ADDRESS"]
+        yield Finding("cluster", "problem", f"{address}: {error}", "correct RAY_ADDRESS, or start the cluster")
+
+
+def _placement(recipe: Recipe, base: Path, run_dir: RunDir) -> Finding:
+    from distill.ops.forecast.cell_plan import plan_recipe
+    from distill.train.machines import machines_here
+
+    try:
+        plan = plan_recipe(recipe, base, run_dir, machines_here(recipe))
+    except (ConfigError, InputError) as error:
+        return Finding("placement", "problem", str(error), "distill plan RECIPE --cluster 1x8x80 tells what would do")
+    return Finding("placement", "ok", f"all {len(plan.cells)} cells fit")
+
+
+def doctor(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> int:
+    """`distill doctor`: one page; exit code 0, or 1 where something stands in a run's way."""
+    findings = list(all_findings(recipe, base, run_dir))
+    show(findings, console)
+    return 0 if is_ready(findings) else 1
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """The page: a line per finding, its remedy below."""
+    table = Table("check", "", "found", box=None)
+    for one in findings:
+        remedy = f"\n-> {one.remedy}" if one.remedy else ""
+        table.add_row(one.check, f"[{COLOURS[one.status]}]{one.status}[/]", f"{one.what}{remedy}".replace("[", "\\["))
+    console.print(table)
+    problems = sum(one.status == "problem" for one in findings)
+    console.print("ready" if not problems else f"{problems} of {len(findings)} checks say no")

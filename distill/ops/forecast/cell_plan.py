@@ -1,0 +1,135 @@
+"""`distill plan`: what is known of a recipe's models and mixes before they are trained, and the plan as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from distill.config.mix import BothMix, MixConfig
+from distill.config.recipe import Recipe
+from distill.config.sources import GymSource
+from distill.config.teachers import AskedTeacher
+from distill.core.run_dir import RunDir
+from distill.models.shape import ModelShape, planned_settings, shape_of
+from distill.run.stage_keys import stage_states
+from distill.train.cells import cells
+from distill.train.machines import Machines
+from distill.train.plan import MixData, Plan, PlannedCell, _zero, mixed_data, plan_cells
+
+
+def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines) -> Plan:
+    """The plan of all cells of a recipe. From the model hub only configs are fetched.
+
+    Args:
+        recipe: checked.
+        base: folder that the recipe's relative paths are relative to.
+        run_dir: of the run, begun or not: what it has mixed already is counted, the rest estimated from above.
+        machines: to plan for.
+
+    Raises:
+        ConfigError: cells that can never be placed, or arms with unequal steps.
+        InputError: a model that cannot be had.
+    """
+    used = {student.model for student in recipe.students}
+    shapes = {name: planned_shape(recipe, name) for name in sorted(used)}
+    is_mixed = stage_states(recipe, base, run_dir)["mix"].status == "done"
+    data = mixed_data(run_dir) if is_mixed else expected_data(recipe, run_dir)
+    return plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
+
+
+def planned_shape(recipe: Recipe, name: str) -> ModelShape:
+    """The shape of one of a recipe's models; from the hub only its config is fetched."""
+    config = recipe.models[name]
+    return shape_of(planned_settings(name, config), trust_remote_code=config.trust_remote_code)
+
+
+def expected_data(recipe: Recipe, run_dir: RunDir) -> dict[str, MixData]:
+    """The most that each mix can hold: every prompt solved by every pool, every trace as long as it may be."""
+    prompts = _most_prompts(recipe, run_dir)
+    if prompts is None:
+        return {}
+    return {mix.name: _expected(recipe, mix, prompts) for mix in recipe.mixes}
+
+
+def _most_prompts(recipe: Recipe, run_dir: RunDir) -> int | None:
+    manifest = run_dir.read_manifest("prompts")
+    if manifest is not None:
+        return manifest.rows_out
+    sizes = [source.size if isinstance(source, GymSource) else None for source in recipe.prompts.sources]
+    known = [size for size in sizes if size is not None]
+    total = sum(known) if len(known) == len(sizes) else None
+    return min((number for number in (total, recipe.prompts.num_prompts) if number is not None), default=None)
+
+
+def _expected(recipe: Recipe, mix: MixConfig, prompts: int) -> MixData:
+    pools = [teacher for teacher in recipe.teachers if teacher.name in mix.shares]
+    longest = max(
+        (
+            teacher.sampling.max_tokens if isinstance(teacher, AskedTeacher) else recipe.train.max_length
+            for teacher in pools
+        ),
+        default=recipe.train.max_length,
+    )
+    rows = prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1)
+    return MixData(rows, rows * min(longest + 1, recipe.train.max_length), is_upper=True)
+
+
+TABLE_WIDTH = 160
+COLUMNS = (
+    "#",
+    "cell",
+    "workers",
+    "memory",
+    "ZeRO",
+    "micro-batch",
+    "recompute",
+    "rows",
+    "steps",
+    "tokens",
+    "FLOPs",
+    "from",
+)
+
+
+def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
+    """The plan as a table; upper estimates are marked."""
+    memory = f" ({machines.gpu_memory_gib:.0f} GiB each)" if machines.device == "gpu" else ""
+    console.print("machines: " + ", ".join(f"{node}{memory}" for node in machines.nodes), markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("cell", "workers") else "right", no_wrap=True)
+    for number, one in enumerate(plan.cells, 1):
+        table.add_row(str(number), *_row(one), f"{plan.starts[one.cell.name]:.0%}")
+    # A narrow terminal would cut numbers to dots: lines are broken instead.
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table, crop=False)
+    if any(one.is_upper for one in plan.cells):
+        console.print("≤ is an upper estimate: the mix is not there yet, and every trace counts as long as it may be")
+    console.print(
+        "tokens: supervised ones; memory: estimated per worker, GiB; from: start, as a share of the fleet's time, "
+        f"{plan.makespan_ratio:.2f} times the lower bound"
+    )
+
+
+def _row(one: PlannedCell) -> list[str]:
+    sign, layout = "≤ " if one.is_upper else "", one.layout
+    fixed = sign if one.rows is not None else ""
+    worker = str(one.job.worker._replace(memory_gb=0.0))
+    return [
+        one.cell.name,
+        f"{one.job.num_workers} x {worker}",
+        f"{layout.memory_gib:.1f}",
+        _zero(layout),
+        str(layout.micro_batch_size),
+        "yes" if layout.checkpoint_activations else "no",
+        _number(one.rows, sign),
+        _number(one.steps, fixed),
+        _number(one.supervised_tokens, fixed),
+        "?" if one.flops is None else f"{sign}{one.flops:.1e}",
+    ]
+
+
+def _number(value: int | None, sign: str) -> str:
+    return "?" if value is None else f"{sign}{value:,}"

@@ -1,0 +1,188 @@
+"""How long training and evaluation take. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cluster.schedule import best_order, simulate
+from distill.config.recipe import Recipe
+from distill.evaluate.models import engines_that_fit
+from distill.evaluate.requests import asked
+from distill.models.shape import ModelShape
+from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
+from distill.ops.forecast.workload import Workload
+from distill.train.budget import num_passes, train_flops
+from distill.train.cells import all_cells
+from distill.train.layout import Device
+from distill.train.machines import Machines
+from distill.train.plan import Plan, PlannedCell
+
+AGAIN = 4 / 3
+"""Computation of a layout that computes activations again."""
+SERVED_SEQUENCES = {"cpu": CPU_SEQUENCES, "gpu": 1024}
+"""vLLM's `max_num_seqs` for an API server on a GPU of 70 GB or more; 256 on smaller ones, beyond what is asked."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What calibration says of training. The defaults are those of an uncalibrated GPU."""
+
+    factor: Mapping[str, float]
+    """Student -> measured time of the steps over the modelled one."""
+    cell_s: Mapping[str, float]
+    """Student -> what a cell takes besides its steps, seconds."""
+
+
+class Training(NamedTuple):
+    """What the fleet takes."""
+
+    seconds: float
+    device_s: float
+    """GPU seconds (CPU: thread seconds) of the steps."""
+    longest: str
+    """The cell that takes longest."""
+    tokens: float
+    """Through the models, prompts included."""
+
+
+def cell_tokens(one: PlannedCell, work: Workload, recipe: Recipe) -> float:
+    """Tokens of a cell, prompts included."""
+    mix = work.mixes[one.cell.mix]
+    passes = num_passes(recipe.train, mix.rows, mix.supervised_tokens)
+    return passes * (mix.supervised_tokens + mix.rows * work.row_prompt_tokens)
+
+
+def step_s(one: PlannedCell, work: Workload, recipe: Recipe, shape: ModelShape, machines: Machines) -> float:
+    """Modelled seconds of a cell's steps."""
+    mix = work.mixes[one.cell.mix]
+    mean = mix.supervised_tokens / max(1, mix.rows)
+    passes = num_passes(recipe.train, mix.rows, mix.supervised_tokens)
+    length = min(recipe.train.max_length, round(mean + work.row_prompt_tokens))
+    flops = train_flops(shape, one.cell.student.tune, [length], round(mean)) * mix.rows * passes
+    again = AGAIN if one.layout.checkpoint_activations else 1.0
+    return flops * again / (one.job.num_workers * worker_flops(one, machines) * recipe.forecast.train_flops)
+
+
+def worker_flops(one: PlannedCell, machines: Machines) -> float:
+    """Peak of one worker."""
+    if machines.device == "cpu":
+        return UNKNOWN_CPU.flops * one.job.worker.cpus
+    assert machines.gpu is not None, "asked for only where the kind is known"
+    return machines.gpu.flops
+
+
+def training(
+    plan: Plan, work: Workload, recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Machines, pace: Pace
+) -> Training:
+    """All cells in the order that the fleet would find best."""
+    steps = {
+        one.cell.name: step_s(one, work, recipe, shapes[one.cell.student.model], machines)
+        * pace.factor.get(one.cell.student.name, 1.0)
+        for one in plan.cells
+    }
+    jobs = [
+        one.job._replace(
+            cost=steps[one.cell.name] + pace.cell_s.get(one.cell.student.name, recipe.forecast.cell_start_s)
+        )
+        for one in plan.cells
+    ]
+    order = best_order(jobs, [], machines.nodes, recipe.train.max_parallel_cells)
+    schedule = simulate(order, [], machines.nodes, recipe.train.max_parallel_cells)
+    device_s = sum(steps[one.cell.name] * _devices(one, machines.device) for one in plan.cells)
+    longest = max(jobs, key=lambda job: job.cost, default=None)
+    tokens = sum(cell_tokens(one, work, recipe) for one in plan.cells)
+    return Training(schedule.makespan, device_s, longest.name if longest else "", tokens)
+
+
+def _devices(one: PlannedCell, device: Device) -> float:
+    return one.job.num_workers * (one.job.worker.cpus if device == "cpu" else 1)
+
+
+# Evaluation
+
+
+class ServedEngine(NamedTuple):
+    """An engine of the evaluation: one base with its adapters, or one student trained in full."""
+
+    model: str
+    """A key of `[models]`."""
+    num_models: float
+    """Names that it answers for, modes counted apart."""
+
+
+class Evaluation(NamedTuple):
+    """What the evaluation takes."""
+
+    ask_s: float
+    device_s: float
+    num_engines: int
+    num_waves: int
+    at_once: int
+    tokens: float
+    batch: float
+
+
+def served_engines(recipe: Recipe) -> list[ServedEngine]:
+    """The engines in the order in which they come up."""
+    modes = {mix.name: max(1, len(mix.modes)) for mix in recipe.mixes}
+    bases: dict[str, float] = {student.model: 1.0 for student in recipe.students}
+    full = []
+    for cell in all_cells(recipe):
+        count = modes.get(cell.mix, 1)
+        if cell.student.tune.kind == "lora" and cell.merge is None:
+            bases[cell.student.model] += count
+        else:
+            full.append(ServedEngine(cell.student.model, count))
+    return [ServedEngine(model, count) for model, count in bases.items()] + full
+
+
+def engines_at_once(recipe: Recipe, machines: Machines) -> int:
+    """Engines that are up together."""
+    cpus, gpus = sum(node.cpus for node in machines.nodes), sum(node.gpus for node in machines.nodes)
+    return engines_that_fit(recipe.serve, machines.device, num_cpus=cpus, num_gpus=gpus)
+
+
+def requests_per_model(recipe: Recipe, problems: Mapping[str, float]) -> float:
+    """Answers that one model gives."""
+    return sum(count * asked(recipe.evaluate, name).num_samples for name, count in problems.items())
+
+
+def evaluation(
+    recipe: Recipe, work: Workload, problems: Mapping[str, float], shapes: Mapping[str, ModelShape], machines: Machines
+) -> Evaluation:
+    """All models on all benchmarks. On a CPU one model answers at a time."""
+    engines, at_once = served_engines(recipe), engines_at_once(recipe, machines)
+    groups = [engines[start : start + at_once] for start in range(0, len(engines), at_once)]
+    is_cpu = machines.device == "cpu"
+    ask_s, device_s, batch = 0.0, 0.0, 0.0
+    for wave in groups:
+        window = recipe.evaluate.max_in_flight / (1 if is_cpu else len(wave))
+        pairs = [_engine(one, work, recipe, shapes[one.model], machines, window) for one in wave]
+        answers = requests_per_model(recipe, problems)
+        times = [answers * one.num_models * seconds for one, (seconds, _) in zip(wave, pairs, strict=True)]
+        ask_s += sum(times) if is_cpu else max(times)
+        device_s += sum(times) * _serve_devices(recipe, machines)
+        batch = max([batch, *(found for _, found in pairs)])
+    models = sum(one.num_models for one in engines)
+    tokens = requests_per_model(recipe, problems) * models * work.answer_tokens
+    return Evaluation(ask_s, device_s, len(engines), len(groups), min(at_once, len(engines)), tokens, batch)
+
+
+def _serve_devices(recipe: Recipe, machines: Machines) -> int:
+    if machines.device == "cpu":
+        return max(1, int(max(node.cpus for node in machines.nodes)) - 1)
+    return recipe.serve.engine.tensor_parallel * recipe.serve.engine.pipeline_parallel
+
+
+def _engine(
+    one: ServedEngine, work: Workload, recipe: Recipe, shape: ModelShape, machines: Machines, window: float
+) -> tuple[float, float]:
+    """Seconds of one answer, and the batch, of an engine that is asked so much at once."""
+    kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
+    assert kind is not None, "asked for only where the kind is known"
+    size = EngineSize(shape, _serve_devices(recipe, machines), SERVED_SEQUENCES[machines.device])
+    context = work.answer_prompt_tokens + work.answer_tokens / 2
+    rate = engine_rate(size, kind, recipe.forecast, context_tokens=context, requests=window)
+    return work.answer_tokens / rate.tokens_per_s + work.answer_prompt_tokens / rate.prefill_per_s, rate.batch

@@ -1,0 +1,192 @@
+"""The comparisons between arms: which are made, and which are one family, is decided by the recipe, never by results.
+
+Three families, each corrected by Holm on its own and each over every student and benchmark of the report, since a
+reader may quote any of its lines: (1) does training help: every mix against the untouched student; (2) does the mix
+matter: the gaps and every blend against each of its pools alone, which the recipe asks for; (3) all other pairs of
+arms, which nobody asked for in advance and whose number must not make the first two any harder to show.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.config.mix import MixConfig
+from distill.config.recipe import Recipe
+from distill.core.schema import Style
+from distill.evaluate.read_scores import expected_models
+from distill.evaluate.statistics import ALPHA, Difference, holm, macro_difference, minimum_detectable, paired_difference
+from distill.report.arms import Arm, whole_arms
+from distill.report.score_data import Comparison, Detectable
+
+MACRO = "mean of all"
+"""Stands for the benchmark where a number is the mean over all of them."""
+FAMILIES = {
+    "gain": "training",
+    "gap": "mix",
+    "large_gap": "mix",
+    "blend": "mix",
+    "merge": "mix",
+    "help": "help",
+    "other": "other pairs",
+}
+"""Purpose of a comparison -> the family that it is corrected in."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two arms of one student that are compared; mixes by name, empty for untouched."""
+
+    purpose: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A comparison before its family's correction."""
+
+    purpose: str
+    first: Arm
+    second: Arm
+    benchmark: str
+    difference: Difference
+
+
+def pure_style(mix: MixConfig, styles: Mapping[str, Style]) -> Style | None:
+    """The one style of all pools that have weight in the mix; None for a blend of styles."""
+    found = {styles[pool] for pool, share in mix.shares.items() if share != 0 and pool in styles}
+    return found.pop() if len(found) == 1 else None
+
+
+def blends(recipe: Recipe) -> list[MixConfig]:
+    """Mixes that draw from several pools."""
+    return [mix for mix in recipe.mixes if sum(share != 0 for share in mix.shares.values()) > 1]
+
+
+def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
+    """Every arm against untouched, long against short, large against small, every blend against each of its pools, and
+    merged students against trained blends.
+
+    Args:
+        sizes: teacher -> parameters of its model, where they are known.
+    """
+    styles = {teacher.name: teacher.style for teacher in recipe.teachers}
+    by_style = {pure_style(mix, styles): mix.name for mix in reversed(recipe.mixes)}
+    pairs = [Pair("gain", arm, "") for arm in recipe.arms]
+    if Style.LONG in by_style and Style.SHORT in by_style:
+        pairs.append(Pair("gap", by_style[Style.LONG], by_style[Style.SHORT]))
+    alone = {pool: mix.name for mix in reversed(recipe.mixes) for pool, share in mix.shares.items() if share == 1}
+    pairs += _large_gaps(alone, styles, sizes)
+    pairs += [
+        Pair("blend", arm, alone[pool])
+        for mix in blends(recipe)
+        for arm in mix.arms
+        for pool, share in mix.shares.items()
+        if share != 0 and pool in alone
+    ]
+    pairs += [Pair("merge", merge.name, arm) for merge in recipe.merges for mix in blends(recipe) for arm in mix.arms]
+    return pairs
+
+
+def _large_gaps(alone: Mapping[str, str], styles: Mapping[str, Style], sizes: Mapping[str, int]) -> Iterator[Pair]:
+    """Of two pools of one style, the larger teacher's alone against the smaller one's."""
+    known = sorted((pool for pool in alone if pool in sizes), key=lambda pool: -sizes[pool])
+    for large, small in itertools.combinations(known, 2):
+        if styles[large] == styles[small] and sizes[large] > sizes[small]:
+            yield Pair("large_gap", alone[large], alone[small])
+
+
+def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
+    """The planned pairs, then every other two arms in the recipe's order."""
+    planned = planned_pairs(recipe, sizes)
+    made = {frozenset((pair.first, pair.second)) for pair in planned}
+    names = recipe.arms
+    rest = [
+        Pair("other", second, first)
+        for first, second in itertools.combinations(names, 2)
+        if {first, second} not in made
+    ]
+    return [*planned, *_helped_pairs(recipe), *rest]
+
+
+def _helped_pairs(recipe: Recipe) -> Iterator[Pair]:
+    """Every helped student against itself alone."""
+    mixes = {model.name: model.mix for model in expected_models(recipe)}
+    for arm in recipe.evaluate.speculative:
+        yield Pair("help", mixes[arm.student + arm.suffix], mixes[arm.student])
+
+
+def compare(
+    recipe: Recipe, arms: Sequence[Arm], sizes: Mapping[str, int], rng: np.random.Generator
+) -> list[Comparison]:
+    """Every pair of a student's arms that was scored, on every benchmark and on their mean, corrected by family."""
+    pairs = all_pairs(recipe, sizes)
+    found = [*_on_benchmarks(recipe, pairs, arms, rng), *_on_macro(recipe, pairs, arms)]
+    adjusted: dict[int, float] = {}
+    for family in dict.fromkeys(FAMILIES.values()):
+        mine = [place for place, one in enumerate(found) if FAMILIES[one.purpose] == family]
+        adjusted |= dict(zip(mine, holm([found[place].difference.p_value for place in mine]), strict=True))
+    return [_comparison(one, adjusted[place]) for place, one in enumerate(found)]
+
+
+def _on_benchmarks(
+    recipe: Recipe, pairs: Sequence[Pair], arms: Sequence[Arm], rng: np.random.Generator
+) -> Iterator[Found]:
+    by_key = {(arm.student, arm.mix, arm.benchmark): arm for arm in arms}
+    for benchmark, student, pair in itertools.product(recipe.evaluate.benchmarks, recipe.students, pairs):
+        first = by_key.get((student.name, pair.first, benchmark))
+        second = by_key.get((student.name, pair.second, benchmark))
+        if first and second and share_prompts(first, second):
+            difference = paired_difference(first.shares, second.shares, rng)
+            yield Found(pair.purpose, first, second, benchmark, difference)
+
+
+def _on_macro(recipe: Recipe, pairs: Sequence[Pair], arms: Sequence[Arm]) -> Iterator[Found]:
+    groups = {(group[0].student, group[0].mix): group for group in whole_arms(arms, len(recipe.evaluate.benchmarks))}
+    for student, pair in itertools.product(recipe.students, pairs):
+        first, second = groups.get((student.name, pair.first)), groups.get((student.name, pair.second))
+        if first and second and all(map(share_prompts, first, second)):
+            difference = macro_difference([arm.shares for arm in first], [arm.shares for arm in second])
+            yield Found(pair.purpose, first[0], second[0], MACRO, difference)
+
+
+def share_prompts(*arms: Arm) -> bool:
+    """Whether there is a prompt that all of them were graded on."""
+    return not np.logical_or.reduce([np.isnan(arm.shares).all(axis=0) for arm in arms]).all()
+
+
+def _comparison(one: Found, p_adjusted: float) -> Comparison:
+    difference = one.difference
+    return Comparison(
+        purpose=one.purpose,
+        family=FAMILIES[one.purpose],
+        student=one.first.student,
+        benchmark=one.benchmark,
+        first=one.first.label,
+        second=one.second.label,
+        difference=difference.estimate,
+        interval=difference.interval,
+        standard_error=difference.standard_error,
+        degrees=difference.degrees if np.isfinite(difference.degrees) else None,
+        p_value=difference.p_value,
+        p_adjusted=p_adjusted,
+        test=difference.test,
+        num_prompts=difference.num_prompts,
+        is_shown=p_adjusted < ALPHA and not difference.interval.covers(0.0),
+    )
+
+
+def detectable(comparisons: Sequence[Comparison]) -> list[Detectable]:
+    """Per benchmark (and for their mean), from the typical standard error of its comparisons, seeds included."""
+    found = []
+    for benchmark in dict.fromkeys(one.benchmark for one in comparisons):
+        mine = [one for one in comparisons if one.benchmark == benchmark]
+        num_prompts = min(one.num_prompts for one in mine)
+        # Never below one prompt in each direction: two arms that agree everywhere do not make a benchmark exact.
+        typical = sorted(mine, key=lambda one: one.standard_error)[len(mine) // 2]
+        error = max(typical.standard_error, float(np.sqrt(2)) / num_prompts)
+        degrees = typical.degrees if typical.degrees is not None else float("inf")
+        found.append(Detectable(benchmark, num_prompts, minimum_detectable(error, degrees)))
+    return found

@@ -1,0 +1,317 @@
+"""What a report holds: frozen numbers and texts, no formatting. `None` means that the run did not record it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distill.evaluate.statistics import Interval
+from distill.report.score_data import (
+    ArmScore,
+    BenchmarkRow,
+    Comparison,
+    Cost,
+    Detectable,
+    GapChange,
+    GroupScore,
+    MacroScore,
+    ModelScore,
+    PaperRow,
+    Sweep,
+)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges; one more edge than counts."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """A teacher's traces."""
+
+    pool: str
+    style: str
+    model: str
+    traces: int
+    correct: int
+    incorrect: int
+    no_answer: int
+    errors: int
+    solve_rate: float | None
+    interval: Interval
+    prompts: int
+    prompts_solved: int
+    mean_tokens: float | None
+    median_tokens: float | None
+    p95_tokens: float | None
+    truncated: int
+    lengths: Histogram
+    """Tokens of the correct traces, on edges that all pools share."""
+
+
+@dataclass(frozen=True)
+class MixShare:
+    """One pool's part of a mix."""
+
+    pool: str
+    requested: float | None
+    """None where the policy decides by the traces, not by a share."""
+    rows: float | None
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class MixRow:
+    """A mix as it was drawn."""
+
+    mix: str
+    rows: int
+    tokens: int | None
+    mean_tokens: float | None
+    long_rows: float | None
+    """Share of the rows whose teacher reasons long."""
+    long_tokens: float | None
+    shares: tuple[MixShare, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Quantiles over traces."""
+
+    low: float
+    """5 %"""
+    quarter: float
+    median: float
+    three_quarters: float
+    high: float
+    """95 %"""
+
+
+@dataclass(frozen=True)
+class ShiftedToken:
+    """A token that stands at shifted positions: the student would not have chosen it."""
+
+    text: str
+    positions: int
+    median_rank: float
+
+
+@dataclass(frozen=True)
+class FitRow:
+    """How one pool's traces read to one untouched student."""
+
+    student: str
+    pool: str
+    traces: int
+    scores: Mapping[str, Spread]
+    """`mean_nll`, `rsr`, and the shares `unshifted`, `marginal` and `shifted`."""
+    tokens: tuple[ShiftedToken, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training loss by optimiser step."""
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CellAttempt:
+    """One life of a cell's workers."""
+
+    started_at: float
+    """Seconds since the fleet's first worker began, as is the end."""
+    ended_at: float
+    outcome: str
+    """`done`, `failed`, `lost` (its workers died) or `running` (or nobody was left to note the end)."""
+    host: str
+    pid: int
+    num_workers: int
+    first_step: int
+    """Steps done by earlier attempts."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Loss on a pool's traces of prompts that no arm teaches, nats per token."""
+
+    before: float
+    """Of the untouched student."""
+    after: float
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One training run."""
+
+    cell: str
+    student: str
+    mix: str
+    seed: int | None
+    steps: int | None
+    supervised_tokens: int | None
+    first_loss: float | None
+    last_loss: float | None
+    wall_s: float | None
+    peak_memory: str | None
+    flops: float | None
+    tokens_per_s: float | None
+    mfu: float | None
+    """Only where the device's peak is known."""
+    held_out: Mapping[str, HeldOut]
+    """By pool; empty where no prompt was held out."""
+    curve: Curve
+    attempts: tuple[CellAttempt, ...]
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage's manifest in numbers."""
+
+    stage: str
+    wall_s: float
+    rows_in: int
+    rows_out: int
+    drops: Mapping[str, int]
+    finished_at: str
+    code_version: str
+    peak_memory: str | None
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """How many were left, and what was lost on the way here."""
+
+    name: str
+    count: int
+    drops: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One model's completion, or one pool's trace."""
+
+    label: str
+    verdict: str
+    extracted: str
+    tokens: int | None
+    completion: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One problem and what several models (or pools) made of it."""
+
+    source: str
+    problem: str
+    reference: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which weights were really used."""
+
+    name: str
+    source: str
+    num_parameters: int | None
+    skipped: tuple[str, ...]
+    """Sources tried before it, and why they were not used."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to make the same report again."""
+
+    recipe_json: str
+    models: tuple[ModelSource, ...]
+    commits: Mapping[str, str]
+    """`data set@revision` -> the commit of the hub that was read, where it is known."""
+    code_versions: tuple[str, ...]
+    written_at: str
+    machine: Mapping[str, str]
+    packages: Mapping[str, str]
+    run_uri: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mix in one round of a search."""
+
+    round: int
+    weights: Mapping[str, float]
+    num_steps: int
+    num_seeds: int
+    accuracy: float
+    """On the development set."""
+    interval: Interval
+    is_kept: bool
+    kept_share: float
+    """Share of resamples of the problems in which it would have gone on."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the weights of an arm were found."""
+
+    mix: str
+    student: str
+    benchmark: str
+    num_problems: int
+    weights: Mapping[str, float]
+    trials: tuple[Trial, ...]
+
+    @property
+    def certainty(self) -> float:
+        """Share of resamples in which the last round would have chosen the same mix."""
+        return next(one.kept_share for one in reversed(self.trials) if one.is_kept)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page, the terminal table and the JSON say."""
+
+    name: str
+    description: str
+    headline: str
+    findings: tuple[str, ...]
+    caveats: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    students: tuple[str, ...]
+    student_sizes: Mapping[str, int | None]
+    """Parameters of each student's weights."""
+    mixes: tuple[str, ...]
+    models: tuple[ModelScore, ...]
+    arms: tuple[ArmScore, ...]
+    macros: tuple[MacroScore, ...]
+    comparisons: tuple[Comparison, ...]
+    gap_changes: tuple[GapChange, ...]
+    detectable: tuple[Detectable, ...]
+    benchmark_rows: tuple[BenchmarkRow, ...]
+    sweeps: tuple[Sweep, ...]
+    groups: tuple[GroupScore, ...]
+    costs: tuple[Cost, ...]
+    paper: tuple[PaperRow, ...]
+    pools: tuple[PoolRow, ...]
+    mix_rows: tuple[MixRow, ...]
+    fits: tuple[FitRow, ...]
+    searches: tuple[Search, ...]
+    cells: tuple[CellRow, ...]
+    stages: tuple[StageRow, ...]
+    funnel: tuple[FunnelStep, ...]
+    answers: tuple[Sample, ...]
+    traces: tuple[Sample, ...]
+    provenance: Provenance
+
+    def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
+        """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""
+        return tuple(one for one in self.comparisons if one.purpose == purpose)
+
+    def attempts(self) -> tuple[tuple[CellRow, CellAttempt], ...]:
+        """The fleet's timeline, in the order of its starts."""
+        pairs = [(cell, attempt) for cell in self.cells for attempt in cell.attempts]
+        return tuple(sorted(pairs, key=lambda pair: pair[1].started_at))

@@ -1,0 +1,68 @@
+"""The report as one self-contained HTML page: everything inline, nothing fetched, everything from data escaped."""
+
+import base64
+import hashlib
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from distill.report import wording as words
+from distill.report.data import Report
+from distill.report.figures import all_plots
+from distill.report.mathml import with_mathematics
+from distill.report.searches import search_words
+
+
+def render_page(report: Report) -> str:
+    """The page, the same bytes for the same report."""
+    script = _asset("report.js.j2")
+    plots = {name: Markup(svg) for name, svg in all_plots(report).items()}
+    page = _environment().get_template("report.html.j2")
+    # The one script of the page is allowed by its hash: markup that came with a completion could run nothing
+    # even if it got past the escaping.
+    html: str = page.render(
+        report=report,
+        plots=plots,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup(_asset("report.css")),
+    )
+    return html
+
+
+def ticks(text: str) -> Markup:
+    """Escaped text in which what stands between back quotes is code."""
+    parts = str(escape(text)).split("`")
+    # An odd number of back quotes leaves an open one: then none of them is markup.
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("distill.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (
+        words.percent,
+        words.bounds,
+        words.points,
+        words.number,
+        words.power,
+        words.duration,
+        words.size,
+        words.p_value,
+        words.gap_name,
+        search_words,
+    )
+    environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}
+    return environment
+
+
+def _asset(name: str) -> str:
+    return resources.files("distill.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,0 +1,177 @@
+"""The paper's other quantities: accuracy against the weight of a mix, by level and subject, and what a point costs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from distill.config.benchmarks import DEFINITIONS, benchmark_config
+from distill.config.mix import MixConfig
+from distill.config.recipe import Recipe
+from distill.config.sources import GymSource, HubSource
+from distill.core.schema import AnswerKind, Prompt, Style
+from distill.evaluate.statistics import accuracy, accuracy_interval
+from distill.prompts.load import source_name, versioned
+from distill.report.arms import Arm
+from distill.report.comparisons import MACRO
+from distill.report.data import CellRow
+from distill.report.pools import Traces
+from distill.report.score_data import (
+    ArmScore,
+    BenchmarkRow,
+    Comparison,
+    Cost,
+    GroupScore,
+    MacroScore,
+    Sweep,
+    SweepPoint,
+)
+
+MAX_GROUPS = 12
+"""Levels or subjects of a benchmark that still make a table."""
+POLICIES = ("weighted", "weighted_tokens")
+
+
+def sweeps(recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore]) -> list[Sweep]:
+    """Accuracy against the weight of one of two pools, where at least three weights were trained."""
+    scores: dict[tuple[str, str, str], ArmScore | MacroScore] = {
+        (arm.benchmark, arm.student, arm.mix): arm for arm in arms
+    }
+    scores |= {(MACRO, one.student, one.mix): one for one in macros}
+    found = []
+    for pools, mixes in _weighted_mixes(recipe).items():
+        for benchmark in dict.fromkeys(key[0] for key in scores):
+            for student in recipe.students:
+                points = [
+                    SweepPoint(share, mix, one.accuracy, one.interval)
+                    for share, mix in mixes
+                    if (one := scores.get((benchmark, student.name, mix)))
+                ]
+                if len({point.share for point in points}) > 2:
+                    found.append(Sweep(student.name, benchmark, pools[0], pools[1], tuple(points)))
+    return found
+
+
+def _weighted_mixes(recipe: Recipe) -> dict[tuple[str, str], list[tuple[float, str]]]:
+    """(pool, other pool) -> the mixes of these two by the first one's weight, pools alone included."""
+    styles = {teacher.name: teacher.style for teacher in recipe.teachers}
+    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    blended = [mix for mix in recipe.mixes if mix.policy in POLICIES and len(_drawn(mix)) == 2]
+    for policy in POLICIES:
+        for blend in (mix for mix in blended if mix.policy == policy):
+            first, second = sorted(_drawn(blend), key=lambda pool: (styles.get(pool) != Style.LONG, pool))
+            mixes = [mix for mix in recipe.mixes if mix.policy == policy or len(_drawn(mix)) == 1]
+            mine = [(float(mix.shares.get(first) or 0.0), mix.name) for mix in mixes if _drawn(mix) <= {first, second}]
+            found.setdefault((first, second), sorted(mine))
+    return found
+
+
+def _drawn(mix: MixConfig) -> set[str]:
+    return {pool for pool, share in mix.shares.items() if share != 0}
+
+
+def group_scores(arms: Sequence[Arm], prompts: Mapping[str, Mapping[str, Prompt]]) -> list[GroupScore]:
+    """Accuracy within every level and subject of a benchmark that has between two and a dozen of them.
+
+    Args:
+        prompts: benchmark -> prompt id -> problem.
+    """
+    return [
+        score
+        for arm in arms
+        for by in ("level", "subject")
+        for score in _arm_groups(arm, by, prompts.get(arm.benchmark, {}))
+    ]
+
+
+def _arm_groups(arm: Arm, by: str, prompts: Mapping[str, Prompt]) -> Iterator[GroupScore]:
+    labels = np.array([str(getattr(prompts.get(name), by, "")) for name in arm.prompt_ids.tolist()], dtype=np.str_)
+    names = sorted(set(labels.tolist()) - {""}, key=lambda name: (len(name), name) if by == "level" else (0, name))
+    for name in names if 1 < len(names) <= MAX_GROUPS else []:
+        shares = arm.shares[:, labels == name]
+        num_prompts = int((~np.isnan(shares).all(axis=0)).sum())
+        if num_prompts:
+            rate, interval = accuracy(shares), accuracy_interval(shares)
+            yield GroupScore(arm.student, arm.mix, arm.benchmark, by, name, rate, interval, num_prompts)
+
+
+def costs(recipe: Recipe, comparisons: Sequence[Comparison], cells: Sequence[CellRow], traces: Traces) -> list[Cost]:
+    """What each arm took, and what that is per point it gained over its untouched student.
+
+    Teacher tokens are all that the pools of the mix wrote, wrong traces included; pools serve several arms, so the
+    tokens of arms do not add up. Training time is that of its cells, times the devices of each.
+    """
+    benchmarks = recipe.evaluate.benchmarks
+    where = MACRO if len(benchmarks) > 1 else benchmarks[0]
+    gains = {one.first: one for one in comparisons if (one.purpose, one.benchmark) == ("gain", where)}
+    devices = {student.name: student.num_workers for student in recipe.students}
+    written = {teacher.name: int(traces.tokens[traces.pools == teacher.name].sum()) for teacher in recipe.teachers}
+    return [
+        _cost(
+            student.name,
+            mix,
+            gains.get(f"{student.name}@{next(iter(mix.arms))}"),
+            cells,
+            written,
+            devices[student.name],
+        )
+        for student in recipe.students
+        for mix in recipe.mixes
+        if recipe.takes(student.name, mix.name)
+    ]
+
+
+def _cost(
+    student: str,
+    mix: MixConfig,
+    gain: Comparison | None,
+    cells: Sequence[CellRow],
+    written: Mapping[str, int],
+    num_devices: int,
+) -> Cost:
+    times = [cell.wall_s for cell in cells if (cell.student, cell.mix) == (student, mix.name)]
+    known = [wall_s for wall_s in times if wall_s is not None]
+    tokens = sum(written.get(pool, 0) for pool in _drawn(mix)) or None
+    seconds = sum(known) / len(known) * num_devices if known and len(known) == len(times) else None
+    points = gain.difference * 100 if gain and gain.is_shown and gain.difference > 0 else None
+    return Cost(
+        student=student,
+        mix=mix.name,
+        teacher_tokens=tokens,
+        device_s=seconds,
+        gain=gain,
+        tokens_per_point=tokens / points if tokens and points else None,
+        device_s_per_point=seconds / points if seconds and points else None,
+    )
+
+
+def benchmark_rows(recipe: Recipe, num_problems: Mapping[str, int], commits: Mapping[str, str]) -> list[BenchmarkRow]:
+    """What was asked: source, revision, kind of answer, sampling and number of problems, as published and as used.
+
+    Args:
+        commits: `data set@revision` -> the commit of the hub that was read.
+    """
+    return [_benchmark_row(recipe, name, num_problems.get(name), commits) for name in recipe.evaluate.benchmarks]
+
+
+def _benchmark_row(recipe: Recipe, name: str, num_problems: int | None, commits: Mapping[str, str]) -> BenchmarkRow:
+    config, evaluate = benchmark_config(recipe.benchmarks, name), recipe.evaluate
+    source, repeated = config.source, evaluate.repeated.get(name)
+    is_published = name in DEFINITIONS and name not in recipe.benchmarks
+    if isinstance(source, GymSource):
+        revision = f"seed {source.seed}"
+    else:
+        revision = source.revision if isinstance(source, HubSource) else "as the file was"
+    commit = commits.get(versioned(source)) if isinstance(source, HubSource) else None
+    return BenchmarkRow(
+        benchmark=name,
+        source=source_name(source),
+        revision="main (not pinned)" if revision == "main" else revision,
+        commit=commit if commit != revision else None,
+        answer_kind=(AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind).value,
+        num_published=DEFINITIONS[name].num_problems if is_published else None,
+        num_problems=num_problems,
+        num_samples=repeated.num_samples if repeated else evaluate.num_samples,
+        temperature=repeated.temperature if repeated else evaluate.sampling.temperature,
+        max_tokens=evaluate.sampling.max_tokens,
+        note=DEFINITIONS[name].note if is_published else "",
+    )

@@ -1,0 +1,199 @@
+"""What the run did: training cells with their loss curves, wall time of every stage, and the funnel of rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distill.config.recipe import Recipe
+from distill.core.run_dir import STAGES, Manifest, RunDir
+from distill.core.schema import Verdict
+from distill.evaluate.read_scores import Model, trained_models
+from distill.mix.accounting import FILTERED
+from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, StageRow
+from distill.report.pools import Traces
+from distill.train.attempts import Attempt, read_attempts
+
+Manifests = Mapping[str, Manifest]
+WRONG = {
+    Verdict.INCORRECT: "incorrect",
+    Verdict.NO_ANSWER: "without an answer",
+    Verdict.ERROR: "could not be graded",
+}
+
+
+def read_manifests(run_dir: RunDir) -> dict[str, Manifest]:
+    """The manifests there are, but the report's own: it describes the report before this one."""
+    found = {stage: run_dir.read_manifest(stage) for stage in STAGES if stage != "report"}
+    return {stage: manifest for stage, manifest in found.items() if manifest is not None}
+
+
+def stage_rows(manifests: Manifests) -> list[StageRow]:
+    """One row per finished stage."""
+    return [
+        StageRow(
+            stage=stage,
+            wall_s=one.wall_s,
+            rows_in=one.rows_in,
+            rows_out=one.rows_out,
+            drops=dict(one.drops),
+            finished_at=one.finished_at,
+            code_version=one.code_version,
+            peak_memory=peak_memory(one.details),
+        )
+        for stage, one in manifests.items()
+    ]
+
+
+def peak_memory(details: Mapping[str, Any]) -> str | None:
+    """A recorded peak of memory: a key that starts with `peak`, its unit the last word of the key."""
+    for key, value in details.items():
+        if key.startswith("peak") and isinstance(value, int | float):
+            scale = {"bytes": 2**30, "kb": 2**20, "mb": 2**10}.get(key.rsplit("_", 1)[-1].lower(), 1)
+            return f"{value / scale:.1f} GiB"
+    return None
+
+
+def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[CellRow]:
+    """One row per training cell of the recipe that left metrics or is in the manifest."""
+    summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
+    cells = [(model, read_curve(run_dir, model.name)) for model in trained_models(recipe)]
+    told = {model.name: read_attempts(run_dir, model.name) for model, _ in cells}
+    began = min((attempt.started_at for attempts in told.values() for attempt in attempts), default=0.0)
+    return [
+        _cell_row(
+            model,
+            curve,
+            summary.get(model.name, {}),
+            run_dir.read_manifest("train", model.name),
+            _cell_attempts(told[model.name], began),
+        )
+        for model, curve in cells
+        if curve.steps or model.name in summary
+    ]
+
+
+def _cell_attempts(attempts: Sequence[Attempt], began: float) -> tuple[CellAttempt, ...]:
+    """On the fleet's clock. An end that nobody noted is drawn where the next attempt begins."""
+    found = []
+    for place, one in enumerate(attempts):
+        after = attempts[place + 1].started_at if place + 1 < len(attempts) else one.started_at
+        found.append(
+            CellAttempt(
+                started_at=round(one.started_at - began, 2),
+                ended_at=round((after if one.ended_at is None else one.ended_at) - began, 2),
+                outcome=one.outcome,
+                host=one.host,
+                pid=one.pid,
+                num_workers=one.num_workers,
+                first_step=one.first_step,
+                detail=one.detail,
+            )
+        )
+    return tuple(found)
+
+
+def _cell_row(
+    model: Model,
+    curve: Curve,
+    summary: Mapping[str, Any],
+    manifest: Manifest | None,
+    attempts: tuple[CellAttempt, ...],
+) -> CellRow:
+    recorded = {"wall_s": manifest.wall_s, **manifest.details} if manifest else summary
+    return CellRow(
+        cell=model.name,
+        student=model.student,
+        mix=model.mix,
+        seed=model.seed,
+        steps=recorded.get("steps", curve.steps[-1] if curve.steps else None),
+        supervised_tokens=recorded.get("supervised_tokens"),
+        first_loss=recorded.get("first_loss", curve.losses[0] if curve.losses else None),
+        last_loss=recorded.get("last_loss", curve.losses[-1] if curve.losses else None),
+        wall_s=recorded.get("wall_s"),
+        peak_memory=peak_memory(recorded),
+        flops=recorded.get("flops"),
+        tokens_per_s=recorded.get("tokens_per_s"),
+        mfu=recorded.get("mfu"),
+        held_out=_held_out(recorded.get("held_out_loss") or {}),
+        curve=curve,
+        attempts=attempts,
+    )
+
+
+def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]:
+    return {pool: HeldOut(before, recorded["after"][pool]) for pool, before in recorded.get("before", {}).items()}
+
+
+def read_curve(run_dir: RunDir, cell: str) -> Curve:
+    """Loss by step. A resumed cell repeats steps: the last line of a step is the one that counts."""
+    path = run_dir.path("train", cell, "metrics.jsonl")
+    if not run_dir.fs.exists(path):
+        return Curve((), ())
+    lines = [_metrics_line(line) for line in run_dir.fs.cat_file(path).decode(errors="replace").splitlines()]
+    losses = {int(line["step"]): float(line["loss"]) for line in lines if "step" in line and "loss" in line}
+    steps = tuple(sorted(losses))
+    return Curve(steps, tuple(losses[step] for step in steps))
+
+
+def _metrics_line(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:  # the process was killed while it wrote this line; its step was done again
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def funnel(recipe: Recipe, manifests: Manifests, traces: Traces, mixes: Sequence[MixRow]) -> list[FunnelStep]:
+    """From problems to examples; each step names what was lost on the way to it."""
+    return [
+        *_prompt_steps(manifests),
+        *_trace_steps(manifests, traces),
+        *_common_step(recipe, manifests, traces),
+        *(FunnelStep(f"examples in {row.mix}", row.rows, {}) for row in mixes),
+        *_train_step(manifests),
+    ]
+
+
+def _prompt_steps(manifests: Manifests) -> list[FunnelStep]:
+    if "prompts" not in manifests:
+        return []
+    one = manifests["prompts"]
+    return [FunnelStep("problems read", one.rows_in, {}), FunnelStep("prompts kept", one.rows_out, dict(one.drops))]
+
+
+def _trace_steps(manifests: Manifests, traces: Traces) -> list[FunnelStep]:
+    if not len(traces.trace_ids):
+        return []
+    failed = dict(manifests["generate"].drops) if "generate" in manifests else {}
+    lost = {name: int((traces.verdicts == verdict.value).sum()) for verdict, name in WRONG.items()}
+    correct = int((traces.verdicts == Verdict.CORRECT.value).sum())
+    return [
+        FunnelStep("traces written", len(traces.trace_ids), failed),
+        FunnelStep("traces verified correct", correct, {reason: count for reason, count in lost.items() if count}),
+    ]
+
+
+def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[FunnelStep]:
+    if not len(traces.trace_ids):
+        return []
+    # Every pool that a mix names counts, also at weight 0: all arms have the same prompts.
+    solved = [traces.usable(pool) for pool in dict.fromkeys(pool for mix in recipe.mixes for pool in mix.shares)]
+    common, some = set.intersection(*solved), set.union(*solved)
+    prompts = manifests["prompts"].rows_out if "prompts" in manifests else len(set(traces.prompt_ids.tolist()))
+    lost = {"solved by some pools only": len(some) - len(common), "solved by no pool": prompts - len(some)}
+    return [FunnelStep("prompts solved by every pool", len(common), lost), *_filter_step(manifests, len(common))]
+
+
+def _filter_step(manifests: Manifests, num_common: int) -> list[FunnelStep]:
+    """Only where filters left prompts out."""
+    one = manifests.get("mix")
+    filtered = one.drops.get(FILTERED, 0) if one else 0
+    return [FunnelStep("prompts left by the filters", num_common - filtered, {FILTERED: filtered})] if filtered else []
+
+
+def _train_step(manifests: Manifests) -> list[FunnelStep]:
+    """Only where rows were lost: they are counted once for each cell that could not take them."""
+    one = manifests.get("train")
+    return (
+        [FunnelStep("examples trained on, over all cells", one.rows_out, dict(one.drops))] if one and one.drops else []
+    )

@@ -1,0 +1,219 @@
+"""What a report says of scores: of models, arms, comparisons and what follows from them. Frozen, no formatting."""
+
+from dataclasses import dataclass
+
+from distill.evaluate.statistics import Interval
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """Chance that one of k completions of a problem is correct, by the unbiased estimator."""
+
+    k: int
+    value: float
+    interval: Interval
+    num_prompts: int
+    """Problems with at least k graded completions."""
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """One evaluated model on one benchmark. One row of scores.parquet."""
+
+    model: str
+    student: str
+    mix: str
+    """Empty for the untouched student."""
+    seed: int | None
+    benchmark: str
+    accuracy: float | None
+    interval: Interval
+    num_prompts: int
+    num_graded: int
+    correct: int
+    incorrect: int
+    no_answer: int
+    errors: int
+    """Completions the verifier could not decide: in no denominator."""
+    mean_tokens: float | None
+    p95_tokens: float | None
+    truncated: int
+    looping: int | None
+    """Completions that repeat themselves."""
+    string_match: float | None
+    """Accuracy by the string comparison of older work, beside `accuracy`."""
+    num_samples: int
+    """Completions per problem."""
+    pass_at: tuple[PassRate, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second, on the same prompts."""
+
+    purpose: str
+    """`gain` over the untouched student, `gap` long minus short, `large_gap` large minus small teacher, `blend` against
+    one of its own pools alone, `merge` against a blend that was trained, `help` of a larger model against the student
+    alone, or `other`."""
+    family: str
+    """The comparisons it is corrected with: `training`, `mix`, `help` or `other pairs`."""
+    student: str
+    benchmark: str
+    first: str
+    second: str
+    difference: float
+    interval: Interval
+    standard_error: float
+    degrees: float | None
+    """Degrees of freedom of the standard error; None: as good as infinite."""
+    p_value: float
+    p_adjusted: float
+    """Holm, over every comparison of its family."""
+    test: str
+    num_prompts: int
+    is_shown: bool
+    """The interval leaves out 0 and the adjusted p-value is under 0.05."""
+
+
+@dataclass(frozen=True)
+class GapChange:
+    """A gap of a base student minus the same gap of the student that was made from it by instruction tuning."""
+
+    base: Comparison
+    instruct: Comparison
+    difference: float
+    interval: Interval
+    p_value: float
+    p_adjusted: float
+    """Holm, over every change of the report."""
+    test: str
+    num_prompts: int
+    """Problems that all four arms were graded on."""
+    is_shown: bool
+    """The interval leaves out 0 and the adjusted p-value is under 0.05."""
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """A student under one mix (all its training seeds together), or untouched, on one benchmark."""
+
+    student: str
+    mix: str
+    label: str
+    benchmark: str
+    accuracy: float
+    interval: Interval
+    standard_error: float
+    num_prompts: int
+    num_runs: int
+    errors: int
+    mean_tokens: float | None
+    p95_tokens: float | None
+    truncated_share: float | None
+    no_answer_share: float | None
+    looping_share: float | None
+    """Completions that repeat themselves; None where an older version did not record it."""
+    gain: Comparison | None
+
+
+@dataclass(frozen=True)
+class MacroScore:
+    """The paper's P: unweighted mean over the benchmarks, with its standard error; only where there are several."""
+
+    student: str
+    mix: str
+    label: str
+    accuracy: float
+    standard_error: float
+    interval: Interval
+    num_benchmarks: int
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One mix of a weight sweep."""
+
+    share: float
+    """Weight that the recipe asks for."""
+    mix: str
+    accuracy: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Accuracy of a student against the weight of `pool` in mixes with `other`."""
+
+    student: str
+    benchmark: str
+    pool: str
+    other: str
+    points: tuple[SweepPoint, ...]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """An arm's accuracy within one level or subject of a benchmark."""
+
+    student: str
+    mix: str
+    benchmark: str
+    by: str
+    """`level` or `subject`."""
+    group: str
+    accuracy: float
+    interval: Interval
+    num_prompts: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one arm took for one training seed, and per percentage point gained where a gain is shown."""
+
+    student: str
+    mix: str
+    teacher_tokens: int | None
+    device_s: float | None
+    """Training time times devices, mean over seeds."""
+    gain: Comparison | None
+    tokens_per_point: float | None
+    device_s_per_point: float | None
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A number of the paper beside ours."""
+
+    student: str
+    what: str
+    paper: float
+    ours: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """What was asked."""
+
+    benchmark: str
+    source: str
+    revision: str
+    commit: str | None
+    """What was read of a data set of the hub, where that is known and is not the revision itself."""
+    answer_kind: str
+    num_published: int | None
+    """Problems of the published split; None for a set of the recipe's own."""
+    num_problems: int | None
+    num_samples: int
+    temperature: float
+    max_tokens: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """Smallest difference that a benchmark can show (80 % power, 5 % level, before correction)."""
+
+    benchmark: str
+    num_prompts: int
+    difference: float

@@ -1,0 +1,143 @@
+"""The report as tables for a terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from distill.report.data import FitRow, MixRow, PoolRow, Report, StageRow
+from distill.report.score_data import ArmScore, GapChange, ModelScore
+from distill.report.searches import search_words
+from distill.report.wording import MISSING, bounds, duration, gap_name, number, percent, points, shown
+
+
+def render_terminal(report: Report) -> RenderableType:
+    """Headline, accuracies with gains, pools, mixes, wall time. Absent parts are left out."""
+    tables = [
+        (report.arms, arm_table(report)),
+        (report.gap_changes, gap_change_table(report.gap_changes)),
+        (report.pools, pool_table(report.pools)),
+        (report.mix_rows, mix_table(report.mix_rows)),
+        (report.fits, fit_table(report.fits)),
+        (report.stages, stage_table(report.stages)),
+    ]
+    notes = [Text(f"- {line}".replace("`", ""), style="dim") for line in report.caveats]
+    searched = [Text(search_words(one).replace("`", "")) for one in report.searches]
+    headline = Text(report.headline.replace("`", ""), style="bold")
+    shown = [part for rows, table in tables if rows for part in (Text(), table)]
+    return Group(headline, *searched, *shown, Text(), *notes)
+
+
+def arm_table(report: Report) -> Table:
+    """Models x benchmarks: accuracy with interval, and the paired gain over the untouched student."""
+    table = _table("Accuracy [95 % interval]; gain over the untouched student, points", ["student", "mix"])
+    for benchmark in report.benchmarks:
+        table.add_column(benchmark, justify="right", no_wrap=True)
+        table.add_column("gain", justify="right", no_wrap=True)
+    cells = {(arm.student, arm.mix, arm.benchmark): arm for arm in report.arms}
+    for student, mix in dict.fromkeys((arm.student, arm.mix) for arm in report.arms):
+        line = [_arm_cells(cells.get((student, mix, benchmark))) for benchmark in report.benchmarks]
+        table.add_row(Text(student), Text(mix or "untouched"), *(cell for pair in line for cell in pair))
+    return table
+
+
+def model_table(scores: Sequence[ModelScore]) -> Table:
+    """Every number of a model's scores, a line per benchmark."""
+    right = ["accuracy [95 %]", "problems x each", "string match", "no answer", "truncated", "looping", "errors"]
+    table = _table("Scores", ["model", "benchmark"], [*right, "tokens, mean / p95", "pass@k"])
+    for one in scores:
+        graded = max(1, one.num_graded)
+        shares = [percent(count / graded, 1) for count in (one.no_answer, one.truncated)]
+        cells = [
+            f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
+            f"{one.num_prompts} x {one.num_samples}",
+            percent(one.string_match, 1),
+            *shares,
+            MISSING if one.looping is None else percent(one.looping / graded, 1),
+            number(one.errors),
+            f"{number(one.mean_tokens)} / {number(one.p95_tokens)}",
+            ", ".join(f"{rate.k}: {percent(rate.value, 1)}" for rate in one.pass_at),
+        ]
+        table.add_row(Text(one.model), Text(one.benchmark), *(Text(cell) for cell in cells))
+    return table
+
+
+def _arm_cells(arm: ArmScore | None) -> tuple[Text, Text]:
+    if arm is None:
+        return Text(MISSING, style="dim"), Text("")
+    score = Text(f"{percent(arm.accuracy)} {bounds(arm.interval)}")
+    if arm.gain is None:
+        return score, Text("")
+    gain = f"{points(arm.gain.difference)} {bounds(arm.gain.interval)}"
+    colour = "green" if arm.gain.difference > 0 else "red"
+    return score, Text(gain, style=colour if arm.gain.is_shown else "dim")
+
+
+def gap_change_table(changes: Sequence[GapChange]) -> Table:
+    """A gap before and after instruction tuning."""
+    right = ["base's gap", "instruct's gap", "base - instruct"]
+    table = _table("Base against instruct, points [95 %]", ["base", "instruct", "gap", "benchmark"], right)
+    table.add_column("")
+    for one in changes:
+        names = (one.base.student, one.instruct.student, gap_name(one), one.base.benchmark)
+        gaps = (f"{points(gap.difference)} {bounds(gap.interval)}" for gap in (one.base, one.instruct, one))
+        table.add_row(*map(Text, (*names, *gaps, shown(one))))
+    return table
+
+
+def pool_table(pools: Sequence[PoolRow]) -> Table:
+    """What each teacher wrote and how much of it was right."""
+    table = _table("Pools", ["pool", "style"], ["traces", "correct", "prompts solved", "tokens, mean", "truncated"])
+    for row in pools:
+        solved = f"{row.prompts_solved} of {row.prompts}"
+        rate = f"{percent(row.solve_rate)} {bounds(row.interval)}"
+        cells = [number(row.traces), rate, solved, number(row.mean_tokens), number(row.truncated)]
+        table.add_row(Text(row.pool), row.style, *(Text(cell) for cell in cells))
+    return table
+
+
+def mix_table(mixes: Sequence[MixRow]) -> Table:
+    """Requested and realised shares."""
+    share = "pool: share asked / of rows / of tokens"
+    table = _table("Mixes", ["mix"], ["rows", "tokens", "mean", "long, rows / tokens", share])
+    for row in mixes:
+        shares = [
+            f"{one.pool}: {percent(one.requested)} / {percent(one.rows)} / {percent(one.tokens)}" for one in row.shares
+        ]
+        long = f"{percent(row.long_rows)} / {percent(row.long_tokens)}"
+        cells = [number(row.rows), number(row.tokens), number(row.mean_tokens), long, "\n".join(shares)]
+        table.add_row(Text(row.mix), *(Text(cell) for cell in cells))
+    return table
+
+
+def fit_table(fits: Sequence[FitRow]) -> Table:
+    """How every pool's traces read to the untouched students; medians over traces."""
+    right = ["traces", "surprisal, nats", "rank / surprisal", "rank 1", "rank 2-3", "rank > 3"]
+    table = _table("Traces under the untouched students", ["student", "pool"], right)
+    for row in fits:
+        middle = {name: spread.median for name, spread in row.scores.items()}
+        shares = [percent(middle[name], 1) for name in ("unshifted", "marginal", "shifted")]
+        cells = [number(row.traces), number(middle["mean_nll"], 3), number(middle["rsr"], 2), *shares]
+        table.add_row(Text(row.student), Text(row.pool), *(Text(cell) for cell in cells))
+    return table
+
+
+def stage_table(stages: Sequence[StageRow]) -> Table:
+    """Wall time per stage."""
+    table = _table("Stages", ["stage"], ["rows in", "rows out", "dropped", "wall time"])
+    for row in stages:
+        lost = sum(row.drops.values())
+        cells = [number(row.rows_in), number(row.rows_out), number(lost), duration(row.wall_s)]
+        table.add_row(row.stage, *(Text(cell) for cell in cells))
+    table.add_row("together", "", "", "", duration(sum(row.wall_s for row in stages)), style="bold")
+    return table
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table

@@ -1,0 +1,264 @@
+"""Sentences and number formats of the report. Every sentence is computed; the recipe says which arm it is about."""
+
+from collections.abc import Sequence
+
+from distill.config.recipe import Recipe
+from distill.evaluate.read_scores import expected_models
+from distill.evaluate.statistics import Interval
+from distill.report.base_vs_instruct import GAPS
+from distill.report.comparisons import MACRO, blends
+from distill.report.data import CellRow
+from distill.report.score_data import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore
+
+MISSING = "not recorded"
+MAX_IN_LINE = 4
+"""Comparisons or names in one sentence."""
+MAX_FINDINGS = 5
+"""Lines above the first plot; the rest is in the table."""
+
+
+def percent(value: float | None, digits: int = 0) -> str:
+    """`47 %`."""
+    return MISSING if value is None else f"{_plain(value, digits)} %"
+
+
+def bounds(interval: Interval, digits: int = 0) -> str:
+    """`[38, 56]`, in percent or points."""
+    return f"[{_plain(interval.low, digits)}, {_plain(interval.high, digits)}]"
+
+
+def _plain(value: float, digits: int) -> str:
+    text = f"{value * 100:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def points(value: float, digits: int = 0) -> str:
+    """`+21` or `−3`, in percentage points."""
+    text = _plain(value, digits)
+    return text if text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """`12,345`."""
+    return MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def power(value: float | None) -> str:
+    """`1.2 × 10^15`."""
+    if value is None:
+        return MISSING
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    return f"{digits} × 10^{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """`8.2 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(num_parameters: int | None) -> str:
+    """`135M`."""
+    if num_parameters is None:
+        return ""
+    return f"{num_parameters / 1e9:.1f}B" if num_parameters >= 1e9 else f"{num_parameters / 1e6:.0f}M"
+
+
+def p_value(value: float) -> str:
+    """`0.031` or `< 0.001`."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def headline(
+    recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
+) -> str:
+    """The first student under the first blend (else the first mix): the mean of all benchmarks, else the first one."""
+    mix = next(iter((blends(recipe) or list(recipe.mixes))[0].arms))
+    if macro := next((one for one in macros if one.mix == mix), None):
+        what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)
+        start = f"`{macro.label}` solves {percent(macro.accuracy)} of {what} {bounds(macro.interval)}"
+    elif arm := next((arm for arm in arms if arm.mix == mix), None):
+        gain = arm.gain
+        start = f"`{arm.label}` solves {percent(arm.accuracy)} of `{arm.benchmark}` {bounds(arm.interval)}"
+    else:
+        return f"No scores recorded for mix `{mix}`: run `distill run` to the end of the evaluate stage."
+    if gain is None:
+        return f"{start}; its untouched student was not scored, so no gain can be stated."
+    return f"{start}, {gain_words(gain)}."
+
+
+def _macro_gain(macro: MacroScore, comparisons: Sequence[Comparison]) -> Comparison | None:
+    mine = (one for one in comparisons if (one.purpose, one.first, one.benchmark) == ("gain", macro.label, MACRO))
+    return next(mine, None)
+
+
+def gain_words(gain: Comparison) -> str:
+    """A gain over the untouched student as the rest of a sentence."""
+    untouched = f"the untouched `{gain.second}`"
+    if not gain.is_shown:
+        return f"no difference shown from {untouched}: {_signed(gain)}"
+    side = "above" if gain.difference > 0 else "below"
+    return f"{_magnitude(gain)} {side} {untouched}"
+
+
+def _magnitude(one: Comparison) -> str:
+    low, high = one.interval.low, one.interval.high
+    ends = Interval(low, high) if one.difference > 0 else Interval(-high, -low)
+    return f"{abs(one.difference) * 100:.0f} points {bounds(ends)}"
+
+
+def _signed(one: Comparison) -> str:
+    return f"{points(one.difference)} points {bounds(one.interval)}"
+
+
+def findings(comparisons: Sequence[Comparison], changes: Sequence[GapChange]) -> list[str]:
+    """How many arms gained, how base students' gaps differ from their tuned ones', then for each student and benchmark
+    what its mixes are worth against each other."""
+    gains = [one for one in comparisons if one.purpose == "gain"]
+    rest = [one for one in comparisons if one.family == "mix"]
+    keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
+    said = [_student_words([one for one in rest if (one.student, one.benchmark) == key]) for key in keys]
+    more = (
+        [f"{len(said) - MAX_FINDINGS} more students and benchmarks: see Comparisons."]
+        if len(said) > MAX_FINDINGS
+        else []
+    )
+    changed = [_gap_change_words(changes)] if changes else []
+    return [*([_gain_count(gains)] if gains else []), *changed, *said[:MAX_FINDINGS], *more]
+
+
+def _gap_change_words(changes: Sequence[GapChange]) -> str:
+    """Base against instruct on the mean of the benchmarks, else on the first of them."""
+    benchmarks = [one.base.benchmark for one in changes]
+    where = MACRO if MACRO in benchmarks else benchmarks[0]
+    mine = [one for one in changes if one.base.benchmark == where]
+    said = [
+        f"{gap_name(one)} of `{one.base.student}` {points(one.base.difference)}, of `{one.instruct.student}` "
+        f"{points(one.instruct.difference)}, base minus instruct {points(one.difference)} points "
+        f"{bounds(one.interval)}, {shown(one)}"
+        for one in mine[:MAX_IN_LINE]
+    ]
+    more = f"; {len(mine) - len(said)} more below" if len(mine) > len(said) else ""
+    return f"Base against instruct on `{where}`: {'; '.join(said)}{more}."
+
+
+def gap_name(one: GapChange) -> str:
+    """`long gap` or `large gap`."""
+    return GAPS[one.base.purpose]
+
+
+def shown(one: Comparison | GapChange) -> str:
+    """`difference shown` or `no difference shown`; an interval without 0 and still nothing shown has its reason."""
+    if one.is_shown:
+        return "difference shown"
+    return "no difference shown" + ("" if one.interval.covers(0.0) else f" (corrected p = {p_value(one.p_adjusted)})")
+
+
+def _student_words(of_student: Sequence[Comparison]) -> str:
+    """`smol` on `arithmetic`: long against short +3 points [-1, 7], no difference shown; ...
+
+    Of a sweep of blends the recipe's first speaks for all; the table has the others.
+    """
+    first_blend = [one.first for one in of_student if one.purpose == "blend"][:1]
+    chosen = [one for one in of_student if one.purpose == "gap" or one.first in first_blend]
+    said = []
+    for one in chosen[:MAX_IN_LINE]:
+        first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
+        middle = f"{first} against {second} {_signed(one)}"
+        said.append(f"{middle}, {shown(one)}")
+    more = f"; {len(of_student) - len(said)} more below" if len(of_student) > len(said) else ""
+    return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(said)}{more}."
+
+
+def _gain_count(gains: Sequence[Comparison]) -> str:
+    above = sum(one.is_shown and one.difference > 0 for one in gains)
+    below = sum(one.is_shown and one.difference < 0 for one in gains)
+    rest = len(gains) - above - below
+    parts = [(above, "above"), (below, "below")]
+    said = [f"{count} shown {side} the untouched student" for count, side in parts if count]
+    said += [f"{rest} with no difference shown"] if rest else []
+    return f"Of {len(gains)} trained arms (student x mix x benchmark): {', '.join(said)}."
+
+
+def caveats(
+    recipe: Recipe, models: Sequence[ModelScore], detectable: Sequence[Detectable], cells: Sequence[CellRow]
+) -> list[str]:
+    """What a reader must know before quoting a number."""
+    return [
+        *_seed_caveats(recipe),
+        *(_detectable_words(one) for one in detectable),
+        *_error_caveats(models),
+        *_truncation_caveats(models),
+        *_missing_caveats(recipe, models),
+        *_step_caveats(cells),
+    ]
+
+
+def _detectable_words(one: Detectable) -> str:
+    if one.benchmark == MACRO:
+        return (
+            f"On the mean of all benchmarks a true difference under about {one.difference * 100:.0f} points would go "
+            "unseen more than one time in five."
+        )
+    return (
+        f"`{one.benchmark}` has {one.num_prompts} problems: a true difference under about "
+        f"{one.difference * 100:.0f} points would go unseen more than one time in five."
+    )
+
+
+def _seed_caveats(recipe: Recipe) -> list[str]:
+    seeds = len(recipe.train.seeds)
+    if seeds == 1:
+        return ["One training seed: the intervals hold for these very weights, not for training again."]
+    return (
+        [f"{seeds} training seeds: intervals hold for training again with others, and are wide since they are few."]
+        if seeds < 5
+        else []
+    )
+
+
+def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
+    errors = {one.model: one.errors for one in models if one.errors}
+    if not errors:
+        return []
+    named = _listed([f"`{model}` {count}" for model, count in errors.items()])
+    return [f"{sum(errors.values())} completions could not be graded and are in no denominator ({named})."]
+
+
+def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
+    cut = [one for one in models if one.truncated > 0.05 * max(1, one.num_graded + one.errors)]
+    if not cut:
+        return []
+    named = _listed(list(dict.fromkeys(f"`{one.model}`" for one in cut)))
+    return [f"More than 5 % of the completions ran into the token limit for {named}: their accuracy is a lower bound."]
+
+
+def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
+    scored = {(one.student, one.mix, one.benchmark) for one in models}
+    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe) if one.cell or not one.mix)
+    missing = [
+        f"`{student}@{mix}` on `{benchmark}`" if mix else f"`{student}` untouched on `{benchmark}`"
+        for benchmark in recipe.evaluate.benchmarks
+        for student, mix in expected
+        if (student, mix, benchmark) not in scored
+    ]
+    return [f"Not scored: {_listed(missing)}."] if missing else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - MAX_IN_LINE} more"] if len(names) > MAX_IN_LINE else []
+    return ", ".join([*names[:MAX_IN_LINE], *more])
+
+
+def _step_caveats(cells: Sequence[CellRow]) -> list[str]:
+    by_student: dict[str, set[int]] = {}
+    for cell in cells:
+        if cell.steps:  # merged students took none
+            by_student.setdefault(cell.student, set()).add(cell.steps)
+    uneven = [student for student, steps in by_student.items() if len(steps) > 1]
+    named = ", ".join(f"`{student}`" for student in uneven)
+    return [f"The arms of {named} did not take the same number of optimiser steps."] if uneven else []

@@ -1,0 +1,1 @@
+"""Stage 4, first half: weights of arms with `weights = "auto"`."""

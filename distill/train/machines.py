@@ -1,0 +1,106 @@
+"""The machines of a plan: the connected cluster, this machine, or one that is only described."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+import psutil
+
+from cluster.gpus import GPU_KINDS, GpuKind, gpu_kind
+from cluster.nodes import GIB, cluster_nodes
+from cluster.placement import Resources
+from cluster.session import connect, is_joined, resolve_device
+from distill.config.recipe import Recipe
+from distill.core.errors import InputError
+from distill.train.layout import Device
+
+CPUS_PER_GPU = 8
+"""Of a cluster that is described by its GPUs alone."""
+
+
+def described_machines(text: str) -> Machines:
+    """`2x8xh100`: two nodes with eight H100 each; `2x8x80`: eight GPUs of 80 GB each, of whatever kind; `1x4cpu`: one
+    node with four CPUs, with 4 GiB each.
+
+    Raises:
+        InputError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)(?:x([a-z0-9-]+)|cpu)", text.lower())
+    if not found or int(found[1]) < 1 or int(found[2]) < 1:
+        forms = "NODESxGPUSxKIND, NODESxGPUSxGB or NODESxCPUScpu"
+        raise InputError(f"--cluster {text}: is not of the form {forms} -> for example 2x8xh100 or 2x8x80")
+    count, each, told = int(found[1]), int(found[2]), found[3]
+    if told is None:
+        return Machines((Resources(cpus=each, memory_gb=4.0 * each),) * count, "cpu")
+    node = Resources(cpus=CPUS_PER_GPU * each, gpus=each)
+    if told.isdigit():
+        # A GPU of 80 GB offers a little less than 80 GiB, and more than 80 * 10^9 bytes.
+        return Machines((node,) * count, "gpu", float(told))
+    if told not in GPU_KINDS:
+        known = ", ".join(GPU_KINDS)
+        raise InputError(
+            f"--cluster {text}: {told} is no kind of GPU that is known -> one of {known}, or its memory in GB"
+        )
+    kind = GPU_KINDS[told]
+    return Machines((node._replace(gpu=kind.ray_name),) * count, "gpu", kind.memory_gib, kind)
+
+
+def machines_here(recipe: Recipe) -> Machines:
+    """The cluster that a run from here would use: the one that `RAY_ADDRESS` names, or this machine.
+
+    Raises:
+        InputError: the recipe asks for GPUs and there are none.
+    """
+    if is_joined():
+        with connect(recipe.device) as session:
+            return connected_machines(session.device)
+    import torch
+
+    count = torch.cuda.device_count()
+    try:
+        device = resolve_device(recipe.device, count)
+    except ValueError as error:
+        raise InputError(f"{error}, or describe the cluster: distill plan --cluster 1x8x80") from error
+    memory = min((torch.cuda.get_device_properties(number).total_memory for number in range(count)), default=0)
+    kind = gpu_kind(torch.cuda.get_device_name(0)) if device == "gpu" else None
+    total = psutil.virtual_memory().total / GIB
+    node = Resources(max(2, os.cpu_count() or 2), count, total, kind.ray_name if kind else "")
+    return Machines((node,), device, memory / GIB, kind)
+
+
+def connected_machines(device: Device) -> Machines:
+    """The nodes of the connected cluster. A GPU's memory and kind are asked of the first that is free."""
+    nodes = cluster_nodes()
+    if device == "cpu":
+        return Machines(nodes, "cpu")
+    import ray
+
+    @ray.remote(num_gpus=1, num_cpus=0)
+    def first_gpu() -> tuple[int, str]:
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory), torch.cuda.get_device_name(0)
+
+    memory, name = ray.get(first_gpu.remote())
+    return Machines(nodes, "gpu", memory / GIB, gpu_kind(name))
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a fleet runs on."""
+
+    nodes: tuple[Resources, ...]
+    device: Device
+    gpu_memory_gib: float = 0.0
+    """Of one GPU; the smallest where they differ."""
+    gpu: GpuKind | None = None
+    """What its GPUs are, where that is known."""
+
+    def worker_memory_gib(self, num_workers: int) -> float:
+        """What a worker can have at most, when its cell runs alone."""
+        if self.device == "gpu":
+            return self.gpu_memory_gib
+        on_one_node = -(-num_workers // max(1, len(self.nodes)))
+        return max((node.memory_gb for node in self.nodes), default=0.0) / on_one_node

@@ -1,0 +1,235 @@
+"""What the train stage will do, before it does it: every cell's resources, layout, steps and place in the queue. Pure.
+
+What can never be placed, or would not be a fair comparison, is refused here with what would help.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cluster.placement import Job, place
+from cluster.schedule import best_order, lower_bound, simulate
+from distill.config.recipe import Recipe
+from distill.config.students import StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import ConfigError, Problem
+from distill.core.run_dir import RunDir
+from distill.models.resolve import ResolvedModel
+from distill.models.shape import ModelShape, read_settings, shape_of
+from distill.train.budget import num_passes, num_steps, train_flops
+from distill.train.cell_queue import threads_per_worker
+from distill.train.cells import Cell, worker_resources
+from distill.train.layout import Layout, choose_layout, what_would_fit
+from distill.train.machines import Machines
+
+
+@dataclass(frozen=True)
+class MixData:
+    """What a mix holds, or at most can hold while it has not been drawn."""
+
+    rows: int
+    supervised_tokens: int
+    """In one pass."""
+    is_upper: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell as the train stage will run it."""
+
+    cell: Cell
+    layout: Layout
+    job: Job
+    rows: int | None
+    steps: int | None
+    supervised_tokens: int | None
+    is_upper: bool
+    """Rows, steps under `epochs`, tokens and FLOPs are upper estimates: the mix has not been drawn."""
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells in the order of the queue."""
+
+    cells: tuple[PlannedCell, ...]
+    starts: Mapping[str, float]
+    """When each would start, as a share of the makespan."""
+    makespan_ratio: float
+    """Simulated makespan over the lower bound."""
+
+
+def plan_cells(
+    cells: Sequence[Cell],
+    train: TrainConfig,
+    *,
+    shapes: Mapping[str, ModelShape],
+    data: Mapping[str, MixData],
+    machines: Machines,
+) -> Plan:
+    """Lay out every cell and queue them.
+
+    Args:
+        cells: of the recipe, or those of them that are still to be trained.
+        train: the budget.
+        shapes: by name of the model.
+        data: by name of the mix; mixes of which nothing is known are absent.
+        machines: where they run.
+
+    Raises:
+        ConfigError: students that fit nowhere and arms with unequal steps, all of them.
+    """
+    layouts = {cell.student.name: _layout(cell.student, train, shapes[cell.student.model], machines) for cell in cells}
+    students = {cell.student.name: cell.student for cell in cells}
+    problems = [
+        _misfit(student, train, shapes[student.model], machines)
+        for name, student in students.items()
+        if layouts[name] is None
+    ]
+    problems += unequal_steps(cells, train, data)
+    at_once = min(len(cells), train.max_parallel_cells or len(cells))
+    planned = []
+    for cell in cells:
+        layout, shape, known = layouts[cell.student.name], shapes[cell.student.model], data.get(cell.mix)
+        if layout is not None:
+            load = _load(cell.student, train, shape, known)
+            job = _job(cell, layout, load.flops or float(shape.num_parameters), machines, at_once)
+            planned.append(_planned(cell, layout, load, job, known))
+    problems += list(_unplaceable(planned, machines))
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return _queued(planned, train, machines)
+
+
+def _layout(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Layout | None:
+    memory = machines.worker_memory_gib(student.num_workers)
+    return choose_layout(shape, student, train, memory_gib=memory, device=machines.device)
+
+
+class _Load(NamedTuple):
+    """What a cell has to do, as far as it is known."""
+
+    rows: int | None
+    steps: int | None
+    supervised_tokens: int | None
+    flops: float | None
+
+
+def _load(student: StudentConfig, train: TrainConfig, shape: ModelShape, data: MixData | None) -> _Load:
+    if data is None:
+        is_told = train.budget != "epochs"
+        return _Load(None, train.num_steps if is_told else None, train.num_tokens if is_told else None, None)
+    passes = num_passes(train, data.rows, data.supervised_tokens)
+    mean = min(train.max_length, round(data.supervised_tokens / max(1, data.rows)))
+    return _Load(
+        rows=data.rows,
+        steps=num_steps(train, data.rows),
+        supervised_tokens=round(passes * data.supervised_tokens),
+        flops=train_flops(shape, student.tune, [mean], mean) * data.rows * passes,
+    )
+
+
+def _planned(cell: Cell, layout: Layout, load: _Load, job: Job, data: MixData | None) -> PlannedCell:
+    is_upper = data is None or data.is_upper
+    return PlannedCell(cell, layout, job, load.rows, load.steps, load.supervised_tokens, is_upper, load.flops)
+
+
+def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: int) -> Job:
+    student = cell.student
+    threads = threads_per_worker(student.num_workers, at_once, machines.nodes)
+    memory = layout.memory_gib if machines.device == "cpu" else 0.0
+    worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gb=memory)
+    return Job(cell.name, worker, student.num_workers, cost / student.num_workers / threads, student.priority)
+
+
+def _misfit(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Problem:
+    memory = machines.worker_memory_gib(student.num_workers)
+    most = int(sum(node.gpus if machines.device == "gpu" else node.cpus for node in machines.nodes))
+    remedy = what_would_fit(shape, student, train, memory_gib=memory, device=machines.device, most_workers=most)
+    what = (
+        f"{shape.num_parameters / 1e6:,.0f} M parameters ({student.tune.kind}) with rows of {train.max_length} tokens "
+        f"do not fit {student.num_workers} x {memory:.1f} GiB ({machines.device}) in any layout"
+    )
+    return Problem(f"students[{student.name}]", what, remedy)
+
+
+def _unplaceable(planned: Sequence[PlannedCell], machines: Machines) -> Iterator[Problem]:
+    has = ", ".join(map(str, machines.nodes)) or "no node"
+    for one in planned:
+        if place(one.job, machines.nodes) is None:
+            student, slots = one.cell.student, sum(node.slots_for(one.job.worker) for node in machines.nodes)
+            what = f"needs {one.job.num_workers} workers of {one.job.worker} at once; the cluster ({has}) holds {slots}"
+            remedy = f"set num_workers to at most {slots}" if slots else "add a node that holds one worker"
+            yield Problem(f"students[{student.name}]", what, remedy)
+
+
+def unequal_steps(cells: Sequence[Cell], train: TrainConfig, data: Mapping[str, MixData]) -> list[Problem]:
+    """Arms of one student that would take different numbers of optimiser steps."""
+    if train.unmatched:
+        return []
+    steps: dict[str, dict[str, int]] = defaultdict(dict)
+    for cell in cells:
+        if cell.mix in data:
+            steps[cell.student.name][cell.mix] = num_steps(train, data[cell.mix].rows)
+    told = {
+        ", ".join(f"{mix} {count}" for mix, count in of_student.items())
+        for of_student in steps.values()
+        if len(set(of_student.values())) > 1
+    }
+    remedy = (
+        'set train.budget = "steps" with train.num_steps, or "tokens" with train.num_tokens as well; '
+        "train.unmatched = true allows it, for reproducing a setting that was not fair"
+    )
+    return [
+        Problem("train.budget", f"the arms take different numbers of optimiser steps: {one}", remedy) for one in told
+    ]
+
+
+def _queued(planned: Sequence[PlannedCell], train: TrainConfig, machines: Machines) -> Plan:
+    jobs = [one.job for one in planned]
+    if not jobs:
+        return Plan((), {}, 1.0)
+    order = best_order(jobs, [], machines.nodes, train.max_parallel_cells)
+    schedule = simulate(order, [], machines.nodes, train.max_parallel_cells)
+    bound = lower_bound(jobs, [], machines.nodes, train.max_parallel_cells)
+    place_of = {job.name: number for number, job in enumerate(order.jobs)}
+    queue = sorted(planned, key=lambda one: (schedule.starts[one.job.name], place_of[one.job.name]))
+    starts = {name: start / schedule.makespan for name, start in schedule.starts.items()}
+    return Plan(tuple(queue), starts, schedule.makespan / bound)
+
+
+def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict[str, ModelShape]:
+    """Shapes of the students' models as they lie on disk."""
+    used = {student.model for student in recipe.students}
+    return {
+        name: shape_of(read_settings(models[name].folder), trust_remote_code=recipe.models[name].trust_remote_code)
+        for name in used
+    }
+
+
+def mixed_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
+    """What each mix holds, by the manifest of the stage that wrote it; each row's end token is learnt as well."""
+    manifest = run_dir.read_manifest(stage)
+    entries = manifest.details.get("mixes", {}) if manifest else {}
+    return {
+        name: MixData(entry["rows"], entry["tokens"] + entry["rows"])
+        for name, entry in entries.items()
+        if "rows" in entry and "tokens" in entry
+    }
+
+
+def resources_in_words(one: PlannedCell) -> str:
+    """What each cell of a student takes, in a line."""
+    again = ", activations computed again" if one.layout.checkpoint_activations else ""
+    worker = one.job.worker._replace(memory_gb=0.0)
+    return (
+        f"{one.job.num_workers} x {worker}, at most {one.layout.memory_gib:.1f} GiB each; "
+        f"ZeRO {_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{again}"
+    )
+
+
+def _zero(layout: Layout) -> str:
+    return f"{layout.zero_stage} + offload" if layout.offload_optimizer else str(layout.zero_stage)

@@ -1,0 +1,123 @@
+"""Checkpoints of one training cell: written in place, complete once their marker exists, the newest two kept.
+
+Ray Train restarts a dead worker; nothing but the files survives a dead driver. So the files alone say where to
+continue: the newest checkpoint of the present key whose files are all there and readable, or the one before it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.core.run_dir import RunDir
+
+MARKER = "complete.json"
+STATE = "state"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a cell, below `train/CELL/checkpoints`."""
+
+    run_dir: RunDir
+    cell: str
+    key: str
+
+    def parts(self, step: int) -> tuple[str, ...]:
+        """Where the checkpoint after this many steps lies in the run directory."""
+        return ("train", self.cell, "checkpoints", f"step-{step:08d}")
+
+    def complete_steps(self) -> list[int]:
+        """Steps with a complete checkpoint of this key, newest first."""
+        return [step for step in self._steps() if self._marker(step).get("key") == self.key]
+
+    def newest_intact(self) -> int:
+        """The step to continue from; 0 where there is none. Unreadable checkpoints are passed over."""
+        return next((step for step in self.complete_steps() if self._is_intact(step)), 0)
+
+    def commit(self, step: int) -> None:
+        """Declare a checkpoint complete, then drop all but the newest ones. For one worker, after all have written."""
+        files = {self._relative(path, step): int(self.run_dir.fs.size(path)) for path in self._files(step)}
+        marker = {"key": self.key, "step": step, "files": files}
+        self.run_dir.write_bytes(json.dumps(marker).encode(), *self.parts(step), MARKER)
+        for old in [other for other in self._steps() if other not in self.complete_steps()[:KEPT]]:
+            self.run_dir.remove(*self.parts(old))
+
+    def adopt(self, key: str) -> None:
+        """Take over the checkpoints of another key: of the same training, begun before all of its rows were there."""
+        others = Checkpoints(self.run_dir, self.cell, key)
+        for step in others.complete_steps():
+            marker = {**others._marker(step), "key": self.key}
+            self.run_dir.write_bytes(json.dumps(marker).encode(), *self.parts(step), MARKER)
+
+    def remove(self) -> None:
+        """Delete them all: the cell is finished, or starts anew."""
+        self.run_dir.remove("train", self.cell, "checkpoints")
+
+    def _steps(self) -> list[int]:
+        folders = self.run_dir.fs.glob(self.run_dir.path("train", self.cell, "checkpoints", "step-*"))
+        return sorted((int(str(folder).rstrip("/")[-8:]) for folder in folders), reverse=True)
+
+    def _marker(self, step: int) -> dict[str, Any]:
+        path = self.run_dir.path(*self.parts(step), MARKER)
+        if not self.run_dir.fs.exists(path):
+            return {}
+        try:
+            return dict(json.loads(self.run_dir.fs.cat_file(path)))
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            return {}
+
+    def _files(self, step: int) -> list[str]:
+        found = self.run_dir.fs.find(self.run_dir.path(*self.parts(step)))
+        return [str(path) for path in found if not str(path).endswith(MARKER)]
+
+    def _relative(self, path: str, step: int) -> str:
+        return path.removeprefix(self.run_dir.path(*self.parts(step))).lstrip("/")
+
+    def _is_intact(self, step: int) -> bool:
+        present = {self._relative(path, step): int(self.run_dir.fs.size(path)) for path in self._files(step)}
+        if any(present.get(name) != size for name, size in self._marker(step)["files"].items()):
+            return False
+        folder = self.run_dir.path(*self.parts(step))
+        # DeepSpeed puts a script beside its tensors.
+        return all(self._is_readable(f"{folder}/{name}") for name in present if name.endswith(".pt"))
+
+    def _is_readable(self, path: str) -> bool:
+        """torch writes zip archives with a checksum per tensor."""
+        try:
+            with self.run_dir.fs.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+                return archive.testzip() is None
+        except (zipfile.BadZipFile, OSError):
+            return False
+
+
+@contextmanager
+def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
+    """A local folder whose content is at the place named when the block ends: that place itself where it is local."""
+    if run_dir.is_local:
+        folder = run_dir.local_path(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+        run_dir.fs.put(f"{temporary}/", run_dir.path(*parts) + "/", recursive=True)
+
+
+@contextmanager
+def reading(run_dir: RunDir, *parts: str) -> Iterator[Path]:
+    """A local folder with the content of the place named."""
+    if run_dir.is_local:
+        yield run_dir.local_path(*parts)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        run_dir.fs.get(run_dir.path(*parts) + "/", f"{temporary}/", recursive=True)
+        yield Path(temporary)

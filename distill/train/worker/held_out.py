@@ -1,0 +1,46 @@
+"""The loss on traces that no arm teaches: measured before and after a cell's training, pool by pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from distill.train.worker.batches import TrainRow, micro_batches
+from distill.train.worker.loss import row_tensors
+from distill.train.worker.process import rank
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+
+def held_out_loss(
+    engine: DeepSpeedEngine, rows: Sequence[TrainRow], pools: Sequence[str], *, padding: int, max_tokens: int
+) -> dict[str, float]:
+    """Pool -> mean loss of the supervised tokens, nats; the same on every worker. No weight changes.
+
+    Args:
+        engine: with the weights as they are now.
+        rows: of all workers.
+        pools: names, in the order of the engine's table.
+        padding: a token for workers without a row.
+        max_tokens: of one forward pass.
+    """
+    if not rows:
+        return {}
+    table = torch.zeros(len(pools), 2, dtype=torch.double)
+    lengths = [len(row.input_ids) for row in rows]
+    mine = micro_batches(
+        range(len(rows)), lengths, rank=rank(), num_workers=dist.get_world_size(), max_tokens=max_tokens
+    )
+    engine.eval()
+    with torch.no_grad():
+        for micro in mine:
+            _, seen = engine(**row_tensors([rows[row] for row in micro], pools, padding, engine.device))
+            table += seen.cpu()
+    engine.train()
+    table = table.to(engine.device)
+    dist.all_reduce(table)
+    return {pool: loss / tokens for pool, (loss, tokens) in zip(pools, table.tolist(), strict=True) if tokens}

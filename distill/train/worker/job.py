@@ -1,0 +1,57 @@
+"""What a training process is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from distill.config.students import StudentConfig
+from distill.config.train import TrainConfig
+from distill.train.layout import Layout
+
+if TYPE_CHECKING:
+    from distill.models.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """Everything a worker needs to know. Travels to it by pickle."""
+
+    cell: str
+    key: str
+    run_uri: str
+    model_path: str
+    shards: tuple[str, ...]
+    student: StudentConfig
+    train: TrainConfig
+    seed: int
+    device: Literal["cpu", "gpu"]
+    threads: int
+    layout: Layout
+    num_workers: int
+    shape: ModelShape | None = None
+    early_shards: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    is_early: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What weights and gradients are kept in."""
+        return torch.bfloat16 if self.device == "gpu" else torch.float32
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether matrix products are in bf16 beside fp32 weights: on CPUs that have instructions for it."""
+        return self.device == "cpu" and has_fast_bf16()
+
+    @property
+    def precision(self) -> str:
+        """In words, for the manifest."""
+        return "bf16 products, fp32 weights" if self.is_mixed else str(self.dtype).removeprefix("torch.")
+
+
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices faster than fp32 ones (AVX-512 BF16, AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

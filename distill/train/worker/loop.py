@@ -1,0 +1,336 @@
+"""What every worker of a training cell does: load, tune, build the engine, resume, step, save.
+
+Runs inside Ray Train. All workers hold all rendered rows and the same plan; each takes its share of every step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from distill.config.students import LoraTune
+from distill.core.errors import DistillError, StageError
+from distill.core.run_dir import RunDir
+from distill.core.schema import Dropped, seed_for
+from distill.models.chat_template import end_of_turn
+from distill.train.attempts import Hold, note, note_begin
+from distill.train.budget import budget_rows, early_steps, num_steps, train_flops
+from distill.train.worker.async_checkpoint import Saver
+from distill.train.worker.batches import learning_rate, micro_batches, phased_order, phased_step_rows, step_rows
+from distill.train.worker.checkpoint import STATE, Checkpoints, reading
+from distill.train.worker.deepspeed_engine import build_engine, build_loss
+from distill.train.worker.device import memory_gib, mfu, peak_flops
+from distill.train.worker.held_out import held_out_loss
+from distill.train.worker.job import CellJob
+from distill.train.worker.loss import row_tensors
+from distill.train.worker.metrics import MetricsLog, StepMetrics
+from distill.train.worker.process import Clock, own_log, peak_rss_gib, prepare_process, rank, say
+from distill.train.worker.row_audit import FILE as AUDIT
+from distill.train.worker.row_audit import audit_rows, refuse_endless
+from distill.train.worker.rows import Rows, load_rows
+from distill.train.worker.trackers import Trackers
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from transformers import PreTrainedTokenizerBase
+
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended, for the driver: counts and measurements, or an error that trying again would not cure."""
+
+    key: str
+    error: str = ""
+    rows_in: int = 0
+    rows_out: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BatchLoss(NamedTuple):
+    """Sums over the supervised tokens of one optimiser step and all workers: the loss, and [loss, tokens] per pool."""
+
+    total: float
+    pools: list[list[float]]
+
+
+# The worker
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """The function that Ray Train runs on every worker: `config["job"]` is the cell."""
+    job: CellJob = config["job"]
+    run_dir = RunDir(job.run_uri)
+    with own_log(job, run_dir):
+        prepare_process(job)
+        if rank() == 0:
+            note_begin(run_dir, job.cell, job.num_workers)
+        try:
+            outcome = _train(job, run_dir)
+        except DistillError as error:
+            # Ray Train would start the cell again, and it would fail again: the driver is told instead.
+            outcome = Outcome(job.key, error=str(error))
+        if rank() == 0:
+            ended = "failed" if outcome.error else "early" if job.is_early else "done"
+            note(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
+            run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), "train", job.cell, OUTCOME)
+
+
+def _train(job: CellJob, run_dir: RunDir) -> Outcome:
+    from distill.models.resolve import load_tokenizer
+    from distill.train.worker.save_student import export_student
+
+    clock = Clock()
+    tokenizer = load_tokenizer(job.model_path)
+    rows = load_rows(job, run_dir, tokenizer)
+    if not rows.kept:
+        raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
+    _audit(rows, job, run_dir, tokenizer)
+    loss = build_loss(job, len(rows.pools))
+    clock.lap("load")
+    engine = build_engine(job, loss)
+    cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0)
+    clock.lap("engine")
+    details = cell.run()
+    clock.lap("train")
+    cell.hold.check()
+    if not job.is_early:
+        details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
+    clock.lap("finish")
+    cell.hold.check()
+    _write_drops(rows.drops, job, run_dir)
+    return Outcome(
+        key=job.key,
+        rows_in=len(rows.kept) + len(rows.drops),
+        rows_out=len(rows.kept),
+        drops=rows.reasons,
+        details={
+            **details,
+            "seconds": clock.laps,
+            "peak_rss_gib": peak_rss_gib(),
+            "precision": job.precision,
+            "layout": loss.layout,
+        },
+    )
+
+
+def _audit(rows: Rows, job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> None:
+    audit = audit_rows(rows.kept, rows.reasons, tokenizer, end=end_of_turn(tokenizer)[-1], limit=job.train.max_length)
+    if rank() == 0:
+        content = json.dumps(dataclasses.asdict(audit), indent=1, ensure_ascii=False)
+        run_dir.write_bytes(content.encode(), "train", job.cell, AUDIT)
+    say(audit.sentence())
+    refuse_endless(audit, job.cell)
+
+
+def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
+    if rank() == 0:
+        run_dir.write_rows(drops, Dropped, "train", job.cell, "dropped.parquet")
+
+
+# Resume, step, save
+
+
+class TrainingCell:
+    """The optimiser steps of one cell, from the newest checkpoint to the last step."""
+
+    def __init__(self, job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, rows: Rows, padding: int) -> None:
+        self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
+        self.lengths = [len(row.input_ids) for row in rows.kept]
+        self.num_steps = num_steps(job.train, len(rows.kept))
+        self.last_step = self.num_steps
+        if job.is_early:
+            self.last_step = early_steps(job.train, len(rows.kept))
+        phases, supervised = [row.phase for row in rows.kept], [row.supervised_tokens for row in rows.kept]
+        is_early = [row.is_early for row in rows.kept]
+        self.planned = budget_rows(job.train, supervised, phases, seed=job.seed, is_early=is_early)
+        is_phased = len(set(phases)) > 1
+        self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
+        self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
+        self.peak_flops = peak_flops(job.device, job.num_workers)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; what the manifest is told of it."""
+        before = self.held_out_loss()  # of the student as it comes: no checkpoint is loaded yet
+        first = self.resume()
+        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, hold=self.hold) if rank() == 0 else None
+        shown = Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, say=say) if log else None
+        try:
+            for step in range(first, self.last_step):
+                metrics = self.step(step)
+                self.saver.check()
+                if log and shown:
+                    log.add(metrics)
+                    shown.log(metrics)
+                if self._is_saved(step + 1):
+                    self.save(step + 1, log)
+            self.saver.wait()
+        finally:
+            self.saver.close()
+            if log and shown:
+                shown.close()
+                log.flush()
+        held_out = {"before": before, "after": self.held_out_loss()} if self.rows.held_out else {}
+        return self._summary(log.lines) | {"held_out_loss": held_out} if log else {}
+
+    def held_out_loss(self) -> dict[str, float]:
+        """The loss on the traces that no arm teaches, with the weights as they are now."""
+        return held_out_loss(
+            self.engine,
+            self.rows.held_out,
+            self.rows.pools,
+            padding=self.padding,
+            max_tokens=self.micro_batch_tokens,
+        )
+
+    def resume(self) -> int:
+        """Take the cell, and load the newest checkpoint that can be read; the number of steps already done."""
+        chosen: list[Any] = [0, ""]
+        if rank() == 0:
+            hold = Hold(self.run_dir, self.job.cell, uuid.uuid4().hex)
+            hold.take()
+            chosen = [self.checkpoints.newest_intact(), hold.attempt]
+        dist.broadcast_object_list(chosen)
+        self.hold = Hold(self.run_dir, self.job.cell, chosen[1])
+        if chosen[0]:
+            with reading(self.run_dir, *self.checkpoints.parts(chosen[0])) as folder:
+                self.engine.load_checkpoint(
+                    str(folder), tag=STATE, load_module_strict=False, load_lr_scheduler_states=False
+                )
+        say(f"starts after step {chosen[0]} of {self.num_steps}")
+        if rank() == 0:
+            note(self.run_dir, self.job.cell, "resume", step=chosen[0])
+        self.saver = Saver(
+            self.engine,
+            self.run_dir,
+            self.checkpoints,
+            rank=rank(),
+            num_workers=dist.get_world_size(),
+            hold=self.hold,
+        )
+        return int(chosen[0])
+
+    def _is_saved(self, step: int) -> bool:
+        is_due = step % self.job.train.checkpoint_every_steps == 0 or step == self.last_step
+        return is_due and step < self.num_steps  # after the very last step the student itself is written
+
+    def save(self, step: int, log: MetricsLog | None) -> None:
+        """Write a checkpoint; every worker writes its share. The metrics first: no step of it may be missing there."""
+        if log:
+            log.flush()
+        self.saver.save(step, exclude_frozen=isinstance(self.job.student.tune, LoraTune))
+
+    def _step_rows(self, step: int) -> tuple[int, ...]:
+        num_rows, batch_size = len(self.rows.kept), self.job.train.batch_size
+        if self.planned is not None:
+            return self.planned[step]
+        if self.order:
+            return phased_step_rows(step, self.order, num_rows=num_rows, batch_size=batch_size)
+        return step_rows(step, num_rows, batch_size=batch_size, seed=self.job.seed)
+
+    def step(self, step: int) -> StepMetrics:
+        """One optimiser step (counted from 0)."""
+        started = time.monotonic()
+        train, seed = self.job.train, self.job.seed
+        # All randomness inside a step (dropout) follows from its number, so a resumed cell repeats it exactly.
+        torch.manual_seed(seed_for("step", seed, step, rank()))
+        batch = self._step_rows(step)
+        supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
+        rate = learning_rate(
+            step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio
+        )
+        loss = self._accumulate(batch, supervised)
+        self._refuse_broken(loss.total, step, batch)
+        norm = self._update(rate)
+        self._refuse_broken(norm, step, batch)
+        seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
+        flops = self._flops(batch, supervised)
+        return StepMetrics(
+            step=step + 1,
+            num_steps=self.num_steps,
+            loss=loss.total / supervised,
+            lr=rate,
+            grad_norm=norm,
+            tokens=tokens,
+            supervised_tokens=supervised,
+            seconds=round(seconds, 4),
+            tokens_per_s=round(tokens / seconds, 1),
+            flops=flops,
+            mfu=mfu(flops, seconds, self.peak_flops),
+            memory_gib=memory_gib(self.job.device),
+            pools={name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, loss.pools, strict=True) if sums[1]},
+        )
+
+    def _flops(self, batch: Sequence[int], supervised: int) -> float | None:
+        shape, tune = self.job.shape, self.job.student.tune
+        return train_flops(shape, tune, [self.lengths[row] for row in batch], supervised) if shape else None
+
+    def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
+        workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
+        micros = micro_batches(
+            batch, self.lengths, rank=rank(), num_workers=workers, max_tokens=self.micro_batch_tokens
+        )
+        for position, micro in enumerate(micros, 1):
+            self.engine.set_gradient_accumulation_boundary(position == len(micros))
+            taken = [self.rows.kept[row] for row in micro]
+            loss, seen = self.engine(**row_tensors(taken, self.rows.pools, self.padding, self.engine.device))
+            # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
+            self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
+            table += seen.cpu()
+        table = table.to(self.engine.device)
+        dist.all_reduce(table)
+        return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Room of one forward pass: as many of the longest row as the recipe grants, filled with rows of any length."""
+        return self.job.layout.micro_batch_size * max(self.lengths) if self.engine.module.packs else 0
+
+    def _update(self, rate: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        # Without ZeRO, DeepSpeed clips by the norm but does not tell it.
+        own = 0.0 if self.job.layout.zero_stage else _grad_norm(self.engine)
+        self.engine.step()
+        told = self.engine.get_global_grad_norm()
+        return float(own if told is None else told)
+
+    def _refuse_broken(self, value: float, step: int, batch: Sequence[int]) -> None:
+        if math.isfinite(value):
+            return
+        ids = ", ".join(self.rows.kept[row].trace_id for row in batch)
+        raise StageError(
+            f"{self.job.cell}: the loss or its gradient is {value} at step {step + 1} of {self.num_steps} "
+            f"(rows {ids}); the last checkpoint is kept. Lower students.tune.learning_rate "
+            f"({self.job.student.tune.learning_rate:g}) or look at these rows."
+        )
+
+    def _summary(self, lines: Sequence[StepMetrics]) -> dict[str, Any]:
+        seconds, flops = sum(line.seconds for line in lines), sum(line.flops or 0.0 for line in lines) or None
+        return {
+            "steps": self.num_steps,
+            "supervised_tokens": sum(line.supervised_tokens for line in lines),
+            "tokens": sum(line.tokens for line in lines),
+            "flops": flops,
+            "mfu": mfu(flops, seconds, self.peak_flops),
+            "first_loss": lines[0].loss,
+            "last_loss": lines[-1].loss,
+            "checkpoints_s": round(self.saver.blocked_s, 2),
+            "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
+        }
+
+
+def _grad_norm(engine: DeepSpeedEngine) -> float:
+    gradients = [weight.grad for weight in engine.module.parameters() if weight.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))

@@ -1,0 +1,182 @@
+"""The loss of a training row without the logits that it is made of.
+
+Only supervised positions reach the output layer, a block of them at a time; their gradient is worked out while the
+block's logits are there, so that those of a large vocabulary never exist at once (as in Liger's fused linear
+cross-entropy, arXiv 2410.10989, in plain torch).
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from distill.models.chat_template import IGNORED
+from distill.train.layout import LOGIT_BYTES
+from distill.train.worker.batches import TrainRow, flatten
+from distill.train.worker.cpu_kernels import make_plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class HeadLoss(torch.autograd.Function):
+    """Cross-entropy of `hidden @ weight.T + bias`: `(hidden [n, h], weight [v, h], bias [v] or None, targets [n])` to
+    the sum to differentiate and the n losses in fp32.
+
+    The gradient is computed in the forward pass and only scaled in the backward one, which may run once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses block by block, and the gradients with them where they are wanted."""
+        needs = ctx.needs_input_grad
+        dtype = _compute_dtype(hidden)
+        states, matrix = hidden.to(dtype), weight.to(dtype)
+        losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        to_hidden = torch.empty_like(hidden) if needs[0] else None
+        to_weight = torch.zeros_like(weight) if needs[1] else None
+        to_bias = torch.zeros_like(bias) if needs[2] and bias is not None else None
+        for block in _blocks(len(targets), len(weight)):
+            logits = functional.linear(states[block], matrix, None if bias is None else bias.to(dtype)).float()
+            logits = functional.log_softmax(logits, dim=1)
+            losses[block] = -logits.gather(1, targets[block][:, None])[:, 0]
+            if to_hidden is None and to_weight is None:
+                continue
+            gradient = _gradient(logits, targets[block]).to(dtype)
+            if to_hidden is not None:
+                to_hidden[block] = gradient @ matrix
+            if to_weight is not None:
+                to_weight += gradient.T @ states[block]
+            if to_bias is not None:
+                to_bias += gradient.sum(dim=0)
+        ctx.gradients = (to_hidden, to_weight, to_bias)
+        ctx.mark_non_differentiable(losses)
+        return losses.sum(), losses
+
+    @staticmethod
+    def backward(ctx: Any, scale: torch.Tensor, _losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradients kept by the forward pass, scaled."""
+        gradients, ctx.gradients = ctx.gradients, ()
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None
+
+
+def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def _blocks(num_rows: int, num_columns: int) -> list[slice]:
+    size = max(16, LOGIT_BYTES // (4 * num_columns))
+    return [slice(start, start + size) for start in range(0, num_rows, size)]
+
+
+def _gradient(log_probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Of the summed loss to the logits, in the memory of the log-probabilities."""
+    gradient = log_probabilities.exp_()
+    gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
+    return gradient
+
+
+def has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether the logits are what one linear layer makes of hidden states, neither scaled nor capped after it."""
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        return False
+    made: list[torch.Tensor] = []
+    hook = head.register_forward_hook(lambda _module, _args, output: made.append(output))
+    try:
+        with torch.no_grad():
+            logits = model(input_ids=torch.arange(4)[None], use_cache=False).logits
+    finally:
+        hook.remove()
+    return len(made) == 1 and torch.equal(made[0], logits)
+
+
+class ResponseLoss(torch.nn.Module):
+    """A causal model whose forward returns the summed loss of the supervised tokens of rows laid end to end.
+
+    `packs`: the model keeps several rows apart; otherwise it is given one row at a time. `is_fused`: the output layer
+    computes the loss itself (`HeadLoss`); otherwise it computes the logits of the supervised positions. `is_mixed`:
+    matrix products in bf16.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_pools: int, *, packs: bool, is_fused: bool, is_mixed: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.num_pools = num_pools
+        self.packs, self.is_fused, self.is_mixed = packs, is_fused, is_mixed
+        self._kept = torch.empty(0)
+        self._targets = torch.empty(0)
+        self._losses = torch.empty(0)
+        head = model.get_output_embeddings()
+        self._hook = head.register_forward_pre_hook(self._select)
+        if is_fused:
+            # In the place of the layer's own forward, so that DeepSpeed's hooks (ZeRO 3) bring its weights there.
+            head.forward = types.MethodType(self._head_loss, head)
+
+    @property
+    def layout(self) -> str:
+        """How rows and loss are computed, in words, for the manifest."""
+        rows = "rows end to end" if self.packs else "one row per pass"
+        return f"{rows}, {'loss in blocks' if self.is_fused else 'logits of supervised positions'}"
+
+    def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0][self._kept].unsqueeze(0), *args[1:])
+
+    def _head_loss(self, head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+        total, self._losses = HeadLoss.apply(hidden[0], head.weight, head.bias, self._targets)
+        return total
+
+    def forward(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor, pools: torch.Tensor,
+        row_lengths: list[int],
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """The loss to differentiate, and a [pool, (loss, tokens)] table. All tensors are [1, tokens].
+
+        `labels` are those of the token itself; the first of each row must be ignored.
+        """
+        targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        self._kept = targets != IGNORED
+        self._targets = targets[self._kept]
+        rows = {"position_ids": position_ids, "row_lengths": row_lengths} if self.packs else {}
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.is_mixed):
+            output = self.model(input_ids=input_ids, use_cache=False, **rows).logits
+        if self.is_fused:
+            total, losses = output, self._losses
+        else:
+            losses = functional.cross_entropy(output[0].float(), self._targets, reduction="none")
+            total = losses.sum()
+        return total, self._table(losses.detach().double(), pools[self._kept])
+
+    def _table(self, losses: torch.Tensor, pools: torch.Tensor) -> torch.Tensor:
+        table = torch.zeros(self.num_pools, 2, dtype=torch.double, device=losses.device)
+        table.index_add_(0, pools, torch.stack([losses, torch.ones_like(losses)], dim=1))
+        return table
+
+    def release(self) -> PreTrainedModel:
+        """The bare model again, with logits for every position."""
+        self._hook.remove()
+        if self.packs:
+            self.model.set_attn_implementation("sdpa")
+        vars(self.model.get_output_embeddings()).pop("forward", None)
+        make_plain(self.model)
+        return self.model
+
+
+def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
+    """Rows laid end to end, as the loss takes them: tensors of [1, tokens], and the rows' lengths.
+
+    A worker without rows of its own still takes part: with two tokens that are not learnt.
+    """
+    idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
+    taken = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
+    columns = {**flatten(rows or [idle])._asdict(), "pools": taken}
+    lengths = columns.pop("row_lengths")
+    tensors = {name: torch.tensor([values], device=device) for name, values in columns.items()}
+    return {**tensors, "row_lengths": lengths}

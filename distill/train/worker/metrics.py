@@ -1,0 +1,82 @@
+"""A cell's `metrics.jsonl`: one line per optimiser step, read by the progress bars and the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from distill.core.run_dir import RunDir
+    from distill.train.attempts import Hold
+
+FILE = "metrics.jsonl"
+MIN_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What one optimiser step was like. Steps count from 1."""
+
+    step: int
+    num_steps: int
+    loss: float
+    """Mean over the supervised tokens of the whole optimiser batch."""
+    lr: float
+    grad_norm: float
+    tokens: int
+    """Prompt and completion, without padding."""
+    supervised_tokens: int
+    seconds: float
+    tokens_per_s: float = 0.0
+    flops: float | None = None
+    """Of this step, as `distill.train.budget` counts them; None where the model's sizes were not known."""
+    mfu: float | None = None
+    """Share of the devices' peak that these were per second; None where no peak is known, always on a CPU."""
+    memory_gib: float | None = None
+    """Of the first worker: the device's peak so far on a GPU, what the process holds on a CPU."""
+    pools: Mapping[str, float] = field(default_factory=dict)
+    """The same loss over the rows of each pool."""
+
+
+class MetricsLog:
+    """Keeps the lines in memory and writes the whole file anew, so that every reader (and any file system) sees whole
+    lines, and a resumed cell drops the steps that it is about to repeat."""
+
+    def __init__(self, run_dir: RunDir, cell: str, *, resume_step: int, hold: Hold) -> None:
+        self.lines = [line for line in read_metrics(run_dir, cell) if line.step <= resume_step]
+        self._run_dir = run_dir
+        self._cell = cell
+        self._hold = hold
+        self._next_flush = 0.0
+        self.flush()
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Append a step; the file follows within a second or, where writing is slow, a small share of the time."""
+        self.lines.append(metrics)
+        if time.monotonic() >= self._next_flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the file now.
+
+        Raises:
+            SupersededError: the cell is another attempt's now.
+        """
+        self._hold.check()
+        started = time.monotonic()
+        text = "".join(json.dumps(asdict(line)) + "\n" for line in self.lines)
+        self._run_dir.write_bytes(text.encode(), "train", self._cell, FILE)
+        took = time.monotonic() - started
+        self._next_flush = started + max(MIN_INTERVAL_S, 50 * took)
+
+
+def read_metrics(run_dir: RunDir, cell: str) -> list[StepMetrics]:
+    """The steps of a cell so far, in order; empty before its first one."""
+    path = run_dir.path("train", cell, FILE)
+    if not run_dir.fs.exists(path):
+        return []
+    return [StepMetrics(**json.loads(line)) for line in run_dir.fs.cat_file(path).decode().splitlines()]

@@ -1,0 +1,101 @@
+"""The process of a training worker: its log, its clock, its memory, and the settings that libraries need."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from distill.core.run_dir import RunDir
+    from distill.train.worker.job import CellJob
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
+
+
+class Clock:
+    """Seconds between named points."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        self.laps[name] = round(time.monotonic() - self._since, 2)
+        self._since = time.monotonic()
+
+
+def rank() -> int:
+    return int(dist.get_rank())
+
+
+def peak_rss_gib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def say(text: str) -> None:
+    # Not print: Ray Train replaces it by one that says everything twice.
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} rank {rank()} pid {os.getpid()} {text}\n")
+    sys.stdout.flush()
+
+
+def log_file(rank: int) -> str:
+    """Name of a worker's log in the cell's folder."""
+    return f"log-rank{rank}.txt"
+
+
+@contextmanager
+def own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
+    """Everything this process prints, libraries and their C++ included, goes to the cell's own log file."""
+    if run_dir.is_local:
+        path = run_dir.local_path("train", job.cell, log_file(rank()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        sys.stdout.flush()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed. It would give every large tensor back to the kernel and get the next one
+    page by page: an eighth of a small student's time on a CPU."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:  # glibc's
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def prepare_process(job: CellJob) -> None:
+    """Settings of the whole process: threads, quiet libraries, where DeepSpeed finds its compiler."""
+    if job.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        keep_freed_memory()
+    # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and need not be on the PATH.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", "")])
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(job.threads)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    say(f"trains {job.cell} on {job.device} with {job.threads} threads")

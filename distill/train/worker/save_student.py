@@ -1,0 +1,166 @@
+"""From a trained engine to a model folder that anyone can load, checked by loading it."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional
+
+from cluster.storage import local_folder
+from distill.config.students import LoraTune
+from distill.core.errors import StageError
+from distill.models.chat_template import IGNORED, end_of_turn
+from distill.models.resolve import load_tokenizer
+from distill.train.worker.batches import TrainRow
+from distill.train.worker.checkpoint import writing
+from distill.train.worker.student import stored_dtype
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from distill.core.run_dir import RunDir
+    from distill.train.worker.job import CellJob
+    from distill.train.worker.loss import ResponseLoss
+
+MODEL = "model"
+ADAPTER = "adapter"
+PROBE_ROWS = 4
+PROBE_TOLERANCE = 1e-3
+"""The same weights, read back, give the same loss up to the rounding of their own kernels."""
+
+
+def export_student(
+    job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, *, rows: Sequence[TrainRow],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:  # fmt: skip
+    """Save the student (merged, and its adapter too), read it back and compare. Every worker must call it.
+
+    Raises:
+        StageError: What was read back is not what was trained.
+    """
+    model = _consolidated(job, engine)
+    if model is None:
+        return {}
+    if isinstance(job.student.tune, LoraTune):
+        with writing(run_dir, "train", job.cell, ADAPTER) as folder:
+            model.save_pretrained(str(folder))
+        model = model.merge_and_unload()
+    _cast_weights(model, stored_dtype(local_folder(job.model_path)))
+    _set_generation_config(model, tokenizer)
+    probe = probe_rows(rows)
+    trained = probe_loss(model, probe)
+    digests = {name: digest(tensor) for name, tensor in model.state_dict().items()}
+    run_dir.remove("train", job.cell, MODEL)
+    with writing(run_dir, "train", job.cell, MODEL) as folder:
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+        del model
+        gc.collect()
+        loss = check_saved(folder, digests, probe, expected_loss=trained)
+    return {"probe_loss": loss}
+
+
+def _cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    # Not model.to(): it would round the buffers as well (rotary frequencies), which a loaded model keeps in fp32.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """Identity of a tensor's type, shape and bytes."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + content.tobytes()).hexdigest()
+
+
+def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | None:
+    """The whole model in the memory of the first worker; None on the others."""
+    from distill.train.worker.student import build_student
+
+    loss: ResponseLoss = engine.module
+    if job.layout.zero_stage < 3:
+        return loss.release() if dist.get_rank() == 0 else None
+    state = _gathered(loss.release())
+    if dist.get_rank() != 0:
+        return None
+    model = build_student(job)
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def _gathered(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The trained weights that ZeRO 3 has spread over the workers, collected by all, kept by the first."""
+    import deepspeed
+
+    state = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if dist.get_rank() == 0:
+                state[name] = parameter.detach().cpu().clone()
+    return state
+
+
+def _set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Engines stop where the student learnt to stop, also where the base model ended its texts with another token."""
+    config = model.generation_config
+    assert config is not None
+    known = config.eos_token_id
+    ends = [] if known is None else [known] if isinstance(known, int) else list(known)
+    learnt = end_of_turn(tokenizer)[-1]
+    config.eos_token_id = [learnt, *[end for end in ends if end != learnt]]
+    config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else learnt
+
+
+def probe_rows(rows: Sequence[TrainRow]) -> list[TrainRow]:
+    """The shortest few."""
+    return sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
+
+
+def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow]) -> float:
+    """Mean loss per supervised token of a few rows, one after another, by the plain model."""
+    model.eval()
+    total = 0.0
+    for row in rows:
+        ids, labels = (torch.tensor([values], device=model.device) for values in (row.input_ids, row.labels))
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        total += float(functional.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORED, reduction="sum"))
+    return total / sum(row.supervised_tokens for row in rows)
+
+
+def check_saved(
+    folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float | None
+) -> float:
+    """Open a saved student and compare it with what was made; its loss on the probe rows.
+
+    `expected_loss`: that of the model before it was saved; None where there was only a set of tensors.
+
+    Raises:
+        StageError: Weights are missing, different or not finite, or the loss differs.
+    """
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(str(folder))
+    model, info = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", output_loading_info=True)
+    state = model.state_dict()
+    faults = [f"{kind.replace('_', ' ')}: {sorted(map(str, names))[:3]}" for kind, names in info.items() if names]
+    faults += [f"{name} differs" for name, known in digests.items() if digest(state[name]) != known]
+    faults += [f"{name} is not finite" for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    faults += [] if tokenizer.chat_template else ["no chat template"]
+    loss = probe_loss(model, probe)
+    if not math.isfinite(loss):
+        faults.append(f"loss {loss}")
+    elif expected_loss is not None and abs(loss - expected_loss) > PROBE_TOLERANCE * max(1.0, expected_loss):
+        faults.append(f"loss {loss:.4f} where the trained model had {expected_loss:.4f}")
+    if faults:
+        raise StageError(f"the student saved in {folder} is not the one that was made: {'; '.join(faults[:5])}")
+    return loss

@@ -1,0 +1,66 @@
+"""The student's model: loaded, with an adapter where the recipe asks for one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from cluster.storage import local_folder
+from distill.config.students import LoraTune
+from distill.core.errors import InputError
+from distill.core.schema import seed_for
+from distill.train.worker.job import CellJob
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The weights of a model folder, on the CPU.
+
+    Raises:
+        InputError: There are none, or they are not a causal language model's.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no usable causal language model ({error})") from error
+
+
+def stored_dtype(path: str) -> torch.dtype:
+    """The precision a model folder is kept in; its student is saved in the same."""
+    config = json.loads(Path(path, "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
+
+
+def build_student(job: CellJob) -> PreTrainedModel:
+    """The student to train: all its weights, or frozen with an adapter on it."""
+    from distill.train.worker.student import load_model
+
+    torch.manual_seed(seed_for("student", job.seed))
+    model = load_model(local_folder(job.model_path), job.dtype)
+    if job.layout.checkpoint_activations:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if isinstance(job.student.tune, LoraTune):
+        return add_adapter(model, job.student.tune)
+    return model
+
+
+def add_adapter(model: PreTrainedModel, tune: LoraTune) -> PreTrainedModel:
+    """Freeze the model and put a low-rank adapter on it."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=tune.rank,
+        lora_alpha=tune.alpha,
+        lora_dropout=tune.dropout,
+        target_modules=tune.targets if isinstance(tune.targets, str) else list(tune.targets),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)  # a PeftModel forwards to the model inside

@@ -1,0 +1,1 @@
+"""Stage 3: verdicts of all traces, graded again where the verifier changed; an optional judge."""

@@ -1,0 +1,97 @@
+"""Stage 3: the index of verified traces. Generation graded them as they came; here they are counted, and graded again
+where the verifier has changed since or could not tell (ERROR)."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distill.config.verify import VerifyConfig
+from distill.core.run_dir import RunDir
+from distill.core.schema import Prompt, Trace, Verdict, arrow_schema
+from distill.generate.trace_shards import STAGE as GENERATE
+from distill.generate.traces import INDEX_COLUMNS, counted
+from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
+from distill.run.pools import Pool
+
+
+def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prompt]], verify: VerifyConfig) -> int:
+    """Grade again what another verifier graded or this one could not; shards are rewritten in place by rename.
+
+    `prompts` is called only if there is such a trace.
+
+    Returns:
+        How many traces were graded again.
+    """
+    count = 0
+    for shard in filter(partial(_may_be_stale, run_dir), run_dir.shards(GENERATE, pool.folder)):
+        traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
+        known = prompts()
+        stale = [trace for trace in traces if needs_grading(trace) and trace.prompt_id in known]
+        if stale:
+            graded = {trace.trace_id: trace for trace in _grade(stale, pool, known, verify)}
+            renewed = [graded.get(trace.trace_id, trace) for trace in traces]
+            run_dir.write_rows(renewed, Trace, *shard_parts(pool, shard))
+            count += len(stale)
+    return count
+
+
+def _may_be_stale(run_dir: RunDir, shard: str) -> bool:
+    """Whether a shard holds a trace that needs grading; its texts are not read for that."""
+    table = pq.read_table(shard, filesystem=run_dir.fs, columns=["verifier", "verdict"])
+    is_stale = pc.or_(
+        pc.not_equal(table.column("verifier"), VERIFIER_VERSION), pc.equal(table.column("verdict"), Verdict.ERROR.value)
+    )
+    return bool(pc.any(is_stale).as_py())
+
+
+def shard_parts(pool: Pool, shard: str) -> tuple[str, str, str]:
+    """A shard's path in the terms of `RunDir`."""
+    return GENERATE, pool.folder, shard.rsplit("/", 1)[1]
+
+
+def needs_grading(trace: Trace) -> bool:
+    """Whether a stored verdict is not the present verifier's word."""
+    return trace.verifier != VERIFIER_VERSION or trace.verdict == Verdict.ERROR
+
+
+def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], verify: VerifyConfig) -> Iterator[Trace]:
+    delimiter = pool.teacher.reasoning_end
+    requests = [
+        grade_request(
+            prompts[trace.prompt_id], trace.completion, finish_reason=trace.finish_reason, reasoning_end=delimiter
+        )
+        for trace in traces
+    ]
+    with GraderPool.of(verify) as graders:
+        for trace, grade in zip(traces, graders.grade_batch(requests), strict=True):
+            yield dataclasses.replace(
+                trace,
+                verdict=grade.verdict,
+                extracted=grade.extracted,
+                rule=grade.rule,
+                detail=grade.detail,
+                verifier=VERIFIER_VERSION,
+            )
+
+
+def pool_details(table: pa.Table, num_prompts: int) -> dict[str, Any]:
+    """A pool's counts for the manifest: verdicts, solved prompts, lengths in tokens."""
+    correct = table.filter(pc.equal(table.column("verdict"), Verdict.CORRECT.value))
+    return {
+        "traces": table.num_rows,
+        "correct": correct.num_rows,
+        "verdicts": counted(table.column("verdict")),
+        "prompts": num_prompts,
+        "prompts_solved": pc.count_distinct(correct.column("prompt_id")).as_py(),
+        "mean_tokens": pc.mean(correct.column("completion_tokens")).as_py() or 0.0,
+        "completion_tokens": pc.sum(table.column("completion_tokens")).as_py() or 0,
+        "truncated": pc.sum(pc.equal(table.column("finish_reason"), "length")).as_py() or 0,
+    }
+
+
+assert set(INDEX_COLUMNS) <= set(arrow_schema(Trace).names)

@@ -1,0 +1,1 @@
+"""The HTTP side of the endpoint: admission, requests, answers, errors, playground."""

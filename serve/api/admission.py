@@ -1,0 +1,229 @@
+"""The ASGI layer in front of everything: who may come in, with what, and how many at once. Knows nothing of Ray.
+
+Every request that is not answered gets an error in OpenAI's shape; nothing of the server is in it. No CORS header is
+ever sent, so a browser lets no other site read an answer; a site that points its own name at this machine (DNS
+rebinding) is refused by the Host header.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from serve.api.http_errors import Refusal
+from serve.api.limits import Limits, Turnstile
+from serve.api.request_schema import BODIES, check_request
+from serve.keys import Key, find_key
+
+Message = dict[str, Any]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = frozenset({"/", "/health"})
+"""Answered without a key: they say nothing of models or requests."""
+
+METHODS: Mapping[str, str] = {
+    "/": "GET",
+    "/health": "GET",
+    "/v1/models": "GET",
+    "/v1/problems": "GET",
+    "/v1/verdict": "POST",
+    **dict.fromkeys(BODIES, "POST"),
+}
+MODEL_PREFIX = "/v1/models/"
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+class DoorSettings(BaseModel):
+    """What the door decides by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engines: dict[str, str]
+    """Model name -> the engine that answers for it; adapters of one base share one."""
+
+    max_per_engine: int
+    """Requests that one engine takes at the same time; further ones are refused with 429."""
+
+    limits: Limits = Limits()
+
+    keys: tuple[Key, ...] = ()
+    """None: everybody who reaches the address may ask. `deploy` allows that on a loopback address only."""
+
+    loopback_only: bool = True
+    """Requests must name this machine as their Host."""
+
+
+class Admitted(NamedTuple):
+    """A request that may go on, with its body read and checked."""
+
+    body: bytes
+    engines: tuple[str, ...]
+    """The engines that it takes a place of; none for requests that cost next to nothing."""
+    key: Key | None
+
+
+class Door:
+    """ASGI middleware. One per ingress replica, so the counts are per replica."""
+
+    def __init__(self, app: App, settings: DoorSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._turnstile = Turnstile(settings.max_per_engine)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse, one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # a web socket
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        watched = _Watched(send)
+        try:
+            admitted = await self._admit(scope, receive)
+        except Refusal as refusal:
+            await watched.refuse(refusal)
+            return
+        try:
+            await self._app(_inner_scope(scope, admitted), _replay(admitted.body, receive), watched)
+        except Refusal as refusal:
+            await watched.refuse(refusal)
+        finally:
+            self._turnstile.leave(admitted.engines, admitted.key)
+
+    async def _admit(self, scope: Scope, receive: Receive) -> Admitted:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"].rstrip("/") or "/"
+        check_place(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
+        key = self._key(path, headers)
+        if scope["method"] == "GET":
+            return Admitted(b"", (), key)
+        _check_length(headers, self._settings.limits)
+        body = await read_body(receive, self._settings.limits)
+        if path not in BODIES:  # verdicts, which take places of their own
+            self._turnstile.enter((path,), key, time.monotonic())
+            return Admitted(body, (path,), key)
+        fields = check_request(path, body, self._settings.limits)
+        asked = [fields["model"], *filter(None, [(fields.get("speculative") or {}).get("model")])]
+        engines = tuple(dict.fromkeys(self._engine(model, key) for model in asked))
+        self._turnstile.enter(engines, key, time.monotonic())
+        return Admitted(json.dumps(fields).encode(), engines, key)
+
+    def _key(self, path: str, headers: Mapping[str, str]) -> Key | None:
+        if not self._settings.keys or path in OPEN_PATHS:
+            return None
+        key = find_key(self._settings.keys, headers.get("authorization", ""))
+        if key is None:
+            raise Refusal(401, "no valid API key: send Authorization: Bearer KEY", code="invalid_api_key")
+        return key
+
+    def _engine(self, model: str, key: Key | None) -> str:
+        if key is not None and key.models and model not in key.models:
+            raise Refusal(403, "this key may not ask that model", code="model_not_allowed")
+        if model not in self._settings.engines:
+            raise Refusal(404, "there is no model of that name: see /v1/models", code="model_not_found")
+        return self._settings.engines[model]
+
+
+def check_place(method: str, path: str, headers: Mapping[str, str], *, loopback_only: bool) -> None:
+    """Whether there is anything at `path`, and whether a program (not a foreign web page) asks.
+
+    Raises:
+        Refusal: 403, 404, 405 or 415.
+    """
+    host = headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if loopback_only and name.lower() not in LOOPBACK_HOSTS:
+        raise Refusal(403, "this address is for programs on this machine: ask localhost", code="unknown_host")
+    expected = "GET" if path.startswith(MODEL_PREFIX) else METHODS.get(path)
+    if expected is None:
+        raise Refusal(404, "there is nothing at this path", code="unknown_path")
+    if method != expected:
+        raise Refusal(405, f"this path takes {expected}", code="method_not_allowed")
+    # A foreign page may post plain text without asking the browser's leave, but not JSON.
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if method == "POST" and kind != "application/json":
+        raise Refusal(415, "send content-type: application/json", code="not_json")
+
+
+def _check_length(headers: Mapping[str, str], limits: Limits) -> None:
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit() and len(length) < 20):
+        raise Refusal(400, "content-length is no number")
+    if int(length) > limits.max_body_bytes:
+        raise Refusal(413, f"the body has {length} bytes, at most {limits.max_body_bytes} are taken")
+
+
+async def read_body(receive: Receive, limits: Limits) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refusal: 413 once it is too long, 408 when it does not come, 400 when the client leaves before its end.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_deadline_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal(400, "the body ended early")
+                body += message.get("body", b"")
+                if len(body) > limits.max_body_bytes:
+                    raise Refusal(413, f"the body has more than the {limits.max_body_bytes} bytes that are taken")
+                if not message.get("more_body"):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise Refusal(408, f"the body did not arrive within {limits.body_deadline_s:g} s") from error
+
+
+def _inner_scope(scope: Scope, admitted: Admitted) -> Scope:
+    # The key goes no further, so that nothing behind the door can log or forward it.
+    dropped = (b"authorization", b"content-length", b"transfer-encoding", b"cookie")
+    kept = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
+    return {**scope, "headers": [*kept, (b"content-length", str(len(admitted.body)).encode())]}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body that was read, then whatever the client does next (it leaves)."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return next_message
+
+
+class _Watched:
+    """`send` that knows whether the answer has begun, and adds headers for browsers."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._has_begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._has_begun = True
+            message = {**message, "headers": [*message.get("headers", []), *SECURITY_HEADERS]}
+        await self._send(message)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        if self._has_begun:
+            await self._send({"type": "http.response.body", "body": refusal.event.encode()})
+            return
+        body = json.dumps(refusal.body).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+        await self._send({"type": "http.response.body", "body": body})

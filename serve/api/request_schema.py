@@ -1,0 +1,192 @@
+"""What a request may hold. A field that nobody would read is refused, not ignored: a misspelt one is told.
+
+Stricter than the engine on purpose: what passes here is safe to hand to it.
+"""
+
+import json
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+
+from serve.api.http_errors import Refusal
+from serve.api.limits import Limits
+from serve.api.thinking import Speculation
+
+MAX_MESSAGES = 1000
+
+Number = Annotated[StrictInt | StrictFloat, Field(allow_inf_nan=False)]
+Tokens = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
+Stop = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+TokenId = Annotated[StrictInt, Field(ge=0, le=10_000_000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _TextPart(_Body):
+    type: Literal["text"]
+    text: StrictStr
+
+
+class _Message(_Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: StrictStr | Annotated[list[_TextPart], Field(min_length=1, max_length=100)]
+    name: StrictStr | None = Field(None, max_length=64)
+    reasoning_content: StrictStr | None = None
+    """Sent back by clients that keep a whole turn; the student does not see it."""
+
+
+class _StreamOptions(_Body):
+    include_usage: StrictBool | None = None
+    continuous_usage_stats: StrictBool | None = None
+
+
+class _ResponseFormat(_Body):
+    type: Literal["text"]
+
+
+class _TemplateOptions(_Body):
+    enable_thinking: StrictBool | None = None
+
+
+class SamplingFields(_Body):
+    """Fields that both kinds of request have: OpenAI's, and vLLM's sampling."""
+
+    model: StrictStr = Field(min_length=1, max_length=256)
+    stream: StrictBool | None = False
+    stream_options: _StreamOptions | None = None
+    n: StrictInt | None = Field(1, ge=1, le=128)
+    max_tokens: Tokens | None = None
+    temperature: Number | None = Field(None, ge=0, le=2)
+    top_p: Number | None = Field(None, gt=0, le=1)
+    top_k: StrictInt | None = Field(None, ge=-1, le=1_000_000)
+    min_p: Number | None = Field(None, ge=0, le=1)
+    presence_penalty: Number | None = Field(None, ge=-2, le=2)
+    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
+    repetition_penalty: Number | None = Field(None, gt=0, le=10)
+    seed: StrictInt | None = Field(None, ge=0, lt=2**63)
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
+    min_tokens: StrictInt | None = Field(None, ge=0, le=1_000_000)
+    ignore_eos: StrictBool | None = None
+    skip_special_tokens: StrictBool | None = None
+    include_stop_str_in_output: StrictBool | None = None
+    user: StrictStr | None = Field(None, max_length=256)
+
+
+class ChatBody(SamplingFields):
+    """POST /v1/chat/completions."""
+
+    messages: list[_Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: Tokens | None = None
+    logprobs: StrictBool | None = None
+    top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
+    response_format: _ResponseFormat | None = None
+    add_generation_prompt: StrictBool | None = None
+    continue_final_message: StrictBool | None = None
+    chat_template_kwargs: _TemplateOptions | None = None
+    thinking_budget: StrictInt | None = Field(None, ge=1, le=1_000_000)
+    """Tokens after which the reasoning is closed and the answer begins; ours."""
+    mode: StrictStr | None = Field(None, max_length=64)
+    """How a student of a mix with modes reasons; `auto` or absent leaves it to the turns. Ours."""
+    speculative: Speculation | None = None
+    """A larger model that writes the steps at which this one doubts; ours."""
+
+
+class CompletionBody(SamplingFields):
+    """POST /v1/completions."""
+
+    prompt: StrictStr | Annotated[list[StrictStr], Field(min_length=1, max_length=128)]
+    logprobs: StrictInt | None = Field(None, ge=0, le=20)
+    echo: Literal[False] | None = None
+
+
+BODIES: dict[str, type[SamplingFields]] = {"/v1/chat/completions": ChatBody, "/v1/completions": CompletionBody}
+
+
+def check_request(path: str, body: bytes, limits: Limits) -> dict[str, Any]:
+    """The fields that a request sets, within the limits; `path` is one of `BODIES`.
+
+    Raises:
+        Refusal: 413 or 422, naming the field.
+    """
+    fields = parse_json(body)
+    try:
+        request = BODIES[path].model_validate(fields)
+    except ValidationError as error:
+        _refuse(error)
+    except RecursionError as error:
+        raise Refusal(422, "the body is nested too deeply", code="invalid_json") from error
+    return _within(request, limits)
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """A JSON object of finite numbers and of text that can be sent on.
+
+    Raises:
+        Refusal: 422.
+    """
+    try:
+        fields = json.loads(body, parse_constant=_no_constant)
+        json.dumps(fields, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, half a surrogate pair, nested too deeply
+        raise Refusal(422, "the body is not valid JSON in UTF-8", code="invalid_json") from error
+    if not isinstance(fields, dict):
+        raise Refusal(422, "the body must be a JSON object", code="invalid_json")
+    return fields
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _refuse(error: ValidationError) -> NoReturn:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:120] or "body"
+    raise Refusal(422, f"{where}: {first['msg']}"[:300], code="invalid_field") from None
+
+
+def _within(request: SamplingFields, limits: Limits) -> dict[str, Any]:
+    chars = prompt_chars(request)
+    if chars > limits.max_prompt_chars:
+        raise Refusal(413, f"the prompt has {chars} characters, at most {limits.max_prompt_chars} are taken")
+    choices = (request.n or 1) * _num_prompts(request)
+    if choices > limits.max_choices:
+        raise Refusal(422, f"n: {choices} completions are asked for, at most {limits.max_choices} are written")
+    if clash := _clash(request):
+        raise Refusal(422, clash, code="invalid_field")
+    fields = request.model_dump(exclude_unset=True)
+    name = "max_completion_tokens" if fields.get("max_completion_tokens") else "max_tokens"
+    if limits.max_output_tokens is not None:
+        asked = fields.get(name) or limits.max_output_tokens
+        if asked > limits.max_output_tokens:
+            raise Refusal(422, f"{name}: {asked}, at most {limits.max_output_tokens} tokens are written")
+        fields[name] = asked
+    return fields
+
+
+def _clash(request: SamplingFields) -> str:
+    """What an answer that is written in several goes cannot have; empty where nothing is amiss."""
+    if not isinstance(request, ChatBody):
+        return ""
+    is_several = (request.n or 1) > 1
+    if request.thinking_budget and is_several:
+        return "thinking_budget: not together with n above 1"
+    others = {"thinking_budget": request.thinking_budget, "stop": request.stop, "logprobs": request.logprobs}
+    found = [name for name, value in {**others, "n above 1": is_several}.items() if value]
+    return f"speculative: not together with {found[0]}" if request.speculative and found else ""
+
+
+def prompt_chars(request: SamplingFields) -> int:
+    """Characters of everything that the model is to read."""
+    if isinstance(request, CompletionBody):
+        return sum(map(len, [request.prompt] if isinstance(request.prompt, str) else request.prompt))
+    assert isinstance(request, ChatBody)
+    contents = [message.content for message in request.messages]
+    return sum(len(text) if isinstance(text, str) else sum(len(part.text) for part in text) for text in contents)
+
+
+def _num_prompts(request: SamplingFields) -> int:
+    is_list = isinstance(request, CompletionBody) and isinstance(request.prompt, list)
+    return len(request.prompt) if is_list else 1  # type: ignore[attr-defined]  # is_list says that it is there
