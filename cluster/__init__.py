@@ -1,1 +1,1 @@
-"""Where it runs: the Ray session, placement and queues. Knows nothing of distillation."""
+"""Where runs execute: Ray session, nodes, storage, placement and scheduling. Knows nothing of distillation."""

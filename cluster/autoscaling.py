@@ -1,8 +1,8 @@
-"""Machines that an autoscaler adds: asked for and waited for.
+"""Requests nodes from Ray's autoscaler with a pending placement group, and waits for them.
 
-A queue that only looked at the nodes that are up would never let a group grow from none. An autoscaler looks at work
-that waits, so a placement group waits here in the place of the work. (`ray.autoscaler.sdk.request_resources` would be
-simpler, but grants nothing at all once the requests of all, those of Ray Train and Ray Data too, exceed the limits.)
+A queue that only looks at the nodes that are up would never let a node group grow from zero. The autoscaler looks at
+pending work, so a placement group is pending in place of the work. (`ray.autoscaler.sdk.request_resources` would be
+simpler, but grants nothing at all once all requests together, those of Ray Train and Ray Data too, exceed the limits.)
 """
 
 import time
@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from cluster.nodes import cluster_nodes
-from cluster.placement import Job, Resources, misfits
+from cluster.placement import Job, Resources, infeasible_jobs
 from cluster.session import is_joined
 
 POLL_S = 1.0
 
 
 class Demand:
-    """Room that is wanted for one job, as Ray sees it."""
+    """The resources requested for at most one job, as a placement group."""
 
     def __init__(self) -> None:
         self.job: Job | None = None
         self._group: Any = None
 
-    def be_for(self, job: Job | None) -> None:
-        """Want room for this job in the place of the one before; None: for none."""
+    def request_for(self, job: Job | None) -> None:
+        """Request resources for this job instead of the previous one; None: for no job."""
         from ray.util.placement_group import placement_group, remove_placement_group
 
         if job == self.job:
@@ -36,31 +36,36 @@ class Demand:
         self._group = placement_group([job.worker.bundle] * job.num_workers) if job else None
 
 
-def grow_for(jobs: Sequence[Job], *, deadline_s: float, say: Callable[[str], None]) -> None:
-    """Have a cluster grow until every job would fit alone.
+def wait_for_nodes(jobs: Sequence[Job], *, deadline_s: float, report: Callable[[str], None]) -> None:
+    """Let a cluster grow until every job would fit if it ran alone.
 
-    After `deadline_s` nothing more is waited for: what does not fit then is refused by its own check. In a Ray that
-    this run started, which cannot grow, nothing is asked and nothing waited for.
+    Returns at the deadline at the latest; jobs that do not fit then are refused by the caller's own check. A Ray that
+    this run started itself cannot grow: nothing is requested and nothing waited for.
+
+    Args:
+        jobs: the jobs.
+        deadline_s: longest wait, seconds.
+        report: called once, with a message, if nodes are missing.
     """
-    if is_joined() and misfits(jobs, cluster_nodes()):
-        with _wanted(largest_of_each(jobs)):
-            wait_for_room(jobs, cluster_nodes, deadline_s=deadline_s, say=say)
+    if is_joined() and infeasible_jobs(jobs, cluster_nodes()):
+        with _requested(largest_per_worker(jobs)):
+            wait_until_feasible(jobs, cluster_nodes, deadline_s=deadline_s, report=report)
 
 
 @contextmanager
-def _wanted(jobs: Sequence[Job]) -> Iterator[None]:
+def _requested(jobs: Sequence[Job]) -> Iterator[None]:
     demands = [Demand() for _ in jobs]
     try:
         for demand, job in zip(demands, jobs, strict=True):
-            demand.be_for(job)
+            demand.request_for(job)
         yield
     finally:
         for demand in demands:
-            demand.be_for(None)
+            demand.request_for(None)
 
 
-def largest_of_each(jobs: Sequence[Job]) -> list[Job]:
-    """The job with most workers of every kind of worker."""
+def largest_per_worker(jobs: Sequence[Job]) -> list[Job]:
+    """For every kind of worker, the job with the most workers."""
     largest = dict[Resources, Job]()
     for job in jobs:
         known = largest.setdefault(job.worker, job)
@@ -68,23 +73,23 @@ def largest_of_each(jobs: Sequence[Job]) -> list[Job]:
     return list(largest.values())
 
 
-def wait_for_room(
+def wait_until_feasible(
     jobs: Sequence[Job],
-    look: Callable[[], Sequence[Resources]],
+    get_nodes: Callable[[], Sequence[Resources]],
     *,
     deadline_s: float,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     poll_s: float = POLL_S,
 ) -> bool:
-    """Until every job would fit the nodes alone; whether that came before the deadline. `say` is called once."""
-    started, is_said = time.monotonic(), False
-    while lacking := misfits(jobs, look()):
+    """Wait until every job would fit the nodes if it ran alone; returns whether that happened before the deadline."""
+    started, is_reported = time.monotonic(), False
+    while infeasible := infeasible_jobs(jobs, get_nodes()):
         if time.monotonic() - started > deadline_s:
             return False
-        if not is_said:
-            job = max(lacking, key=lambda one: one.num_workers)
+        if not is_reported:
+            job = max(infeasible, key=lambda one: one.num_workers)
             need = f"{job.name} needs {job.num_workers} x ({job.worker})"
-            say(f"waiting for machines, at most {deadline_s / 60:g} minutes: {need}; the cluster's autoscaler is asked")
-            is_said = True
+            report(f"waiting up to {deadline_s / 60:g} minutes for nodes from the cluster's autoscaler: {need}")
+            is_reported = True
         time.sleep(poll_s)
     return True

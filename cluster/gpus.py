@@ -1,37 +1,42 @@
-"""Kinds of GPU: what they can do and what an hour of one costs, as defaults for plans.
+"""Kinds of GPU: memory, speed and price per hour, as defaults for forecasts.
 
-Dense bf16 multiply-adds per second (each counted as two) and memory bandwidth are those of NVIDIA's data sheets, which
-were not at hand: on 2026-11-28 the FLOPs of all kinds and the bandwidths of B200, H200, H100, A100 were compared with
-tables that public projects keep, and agreed; the other bandwidths are from memory. Memory is what the device reports, a
-little less than its name says.
+Dense bf16 FLOPs (a multiply-add counts as two) and memory bandwidth are those of NVIDIA's data sheets, written without
+them at hand: on 2026-11-28 the FLOPs of all kinds and the bandwidths of B200, H200, H100, A100 were compared with
+tables of public projects, and agreed; the other bandwidths were not checked. Memory is what the device reports, a
+little less than its nominal size.
 
-Prices are public on-demand list prices per GPU and hour without commitment, each with who asks it and the day it was
+Prices are public on-demand list prices per GPU and hour without commitment, each with its provider and the day it was
 read. They were read in transcriptions of the providers' pages on GitHub (api-evangelist/lambda-labs and nexgen-cloud,
 datareceipts/data-receipts), not on the pages. They change every few weeks and differ between providers by a factor of
-two to four: `forecast.usd_per_gpu_hour` of a recipe sets your own.
+two to four: `forecast.usd_per_gpu_hour` of a recipe overrides them.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+GpuName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$", max_length=40)]
+"""A kind of GPU as Ray names it: `H100`, `A100-80G`, `L4`. Empty: any."""
 
 
 class GpuKind(NamedTuple):
     """One kind of GPU."""
 
     name: str
-    """As it is written after the number of GPUs: `2x8xh100`."""
+    """Name after the number of GPUs in a cluster description: `2x8xh100`."""
     memory_gib: float
     flops: float
-    """bf16, per second, dense."""
+    """Dense bf16 FLOPs per second."""
     bandwidth: float
-    """Bytes of memory per second."""
+    """Memory bandwidth, bytes per second."""
     usd_per_hour: float | None = None
-    """List price. None: none was found that can be cited."""
+    """List price. None: no price was found that can be cited."""
     price_source: str = ""
 
     @property
     def ray_name(self) -> str:
-        """What Ray calls it by itself, whatever its memory and slot: `H100`, `A100`."""
+        """The name that Ray detects, without memory size and form factor: `H100`, `A100`."""
         return self.name.partition("-")[0].upper()
 
 
@@ -54,7 +59,7 @@ GPU_KINDS = {
     )
 }
 
-PARTS = (
+NAME_PARTS = (
     ("H100 PCIe", "h100-pcie"),
     ("H100", "h100"),
     ("H200", "h200"),
@@ -67,23 +72,24 @@ PARTS = (
     ("L40", "l40"),
     ("L4", "l4"),
 )
-"""Part of the name that CUDA or Ray gives a GPU -> its kind. The first that is found counts."""
+"""Part of the name that CUDA or Ray gives a GPU -> its kind. The first match counts."""
 
 
 def gpu_kind(name: str) -> GpuKind | None:
-    """The kind of a GPU by its name; None where it is not known."""
-    return next((GPU_KINDS[kind] for part, kind in PARTS if part in name), None)
+    """The kind of a GPU by its name; None for an unknown one."""
+    return next((GPU_KINDS[kind] for part, kind in NAME_PARTS if part in name), None)
 
 
-KIND = "accelerator_type:"
-"""How Ray calls the resource by which a node says what its GPUs are: this, and `H100`. A node has 1 of it."""
+ACCELERATOR_PREFIX = "accelerator_type:"
+"""Prefix of the resource by which a Ray node declares its kind of GPU (`accelerator_type:H100`). A node has 1 of it."""
 
 
 def gpu_name(resources: Mapping[str, float]) -> str:
     """The kinds of GPU among the resources of a node or of a cluster."""
-    return ", ".join(sorted(name.removeprefix(KIND) for name in resources if name.startswith(KIND)))
+    found = (name.removeprefix(ACCELERATOR_PREFIX) for name in resources if name.startswith(ACCELERATOR_PREFIX))
+    return ", ".join(sorted(found))
 
 
-def of_kind(gpu: str) -> dict[str, float]:
-    """What a worker asks for beside its GPU where it must be of a kind; nothing where any will do."""
-    return {f"{KIND}{gpu}": 0.001} if gpu else {}
+def gpu_kind_request(gpu: str) -> dict[str, float]:
+    """The resource that a worker requests beside its GPU to get that kind; empty where any kind will do."""
+    return {f"{ACCELERATOR_PREFIX}{gpu}": 0.001} if gpu else {}

@@ -1,9 +1,8 @@
-"""The order in which a fleet's jobs start: several rules simulated, the best kept and improved. Pure.
+"""The order in which jobs start: several priority rules are simulated, the best is kept and improved. Pure.
 
-Placing jobs of several workers so that the last one ends as early as possible is NP-hard (P | size_j | C_max). Longest
-first with backfilling comes close on most fleets and not on all: where wide jobs wait, widest first or a reservation
-is better. A simulation takes milliseconds, so every rule is tried on the very fleet, and `lower_bound` says when to
-stop.
+Scheduling jobs of several workers with the least makespan is NP-hard (P | size_j | C_max). Longest first with
+backfilling comes close for most sets of jobs, not for all: where wide jobs wait, widest first or a reservation is
+better. A simulation takes milliseconds, so every rule is tried on the actual jobs, and `lower_bound` says when to stop.
 """
 
 import random
@@ -14,12 +13,12 @@ from itertools import product
 from cluster.placement import Job, Order, Resources, Running, admit
 
 CLOSE_ENOUGH = 1.005
-"""Nothing more is tried once the makespan is at most this multiple of the lower bound."""
+"""The search stops once the makespan is at most this multiple of the lower bound."""
 MIN_GAIN = 0.995
-"""Longest first, which is least hurt by wrong estimates, is only left for a makespan below this multiple of its own."""
+"""Longest first suffers least from wrong estimates: another rule needs a makespan below this multiple of its own."""
 MAX_TRIALS = 300
 MAX_WORK = 400_000
-"""Improvement looks at about this many (job, job) pairs in all: fewer trials of a larger fleet."""
+"""The improvement looks at about this many (job, job) pairs in all: the more jobs, the fewer trials."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Schedule:
 def simulate(
     order: Order, running: Sequence[Running], nodes: Sequence[Resources], max_parallel: int | None = None
 ) -> Schedule:
-    """What happens if jobs are admitted in this order whenever one ends, and take as long as they cost."""
+    """The schedule if jobs are admitted in this order whenever one ends, and take as long as they cost."""
     waiting, busy, starts, time = list(order.jobs), list(running), dict[str, float](), 0.0
     while True:
         started = admit(Order(tuple(waiting), order.is_reserving), busy, nodes, max_parallel)
@@ -57,7 +56,7 @@ RULES: tuple[Rule, ...] = (
     lambda job: job.cost * job.num_workers**0.5,
     lambda job: job.cost * (job.worker.cpus + 8 * job.worker.gpus) * job.num_workers,
 )
-"""What comes first: long, much work, wide, and between these. Higher comes first; priorities come before all."""
+"""Sort keys, highest first: long jobs, much work, wide jobs, and mixtures. Priorities come before them."""
 
 
 def ordered(jobs: Iterable[Job], rule: Rule, *, is_reserving: bool = False) -> Order:
@@ -88,29 +87,29 @@ def best_order(
 
 
 def _improved(order: Order, makespan: float, goal: float, run: Callable[[Order], Schedule]) -> tuple[Order, float]:
-    """Move one job at a time, mostly one that ends last to an earlier place; keep what is not worse."""
-    chance = random.Random(len(order.jobs))
+    """Local search: move one job at a time, mostly the one that ends last, and keep the order if it is not worse."""
+    rng = random.Random(len(order.jobs))
     schedule = run(order)
     for _ in range(min(MAX_TRIALS, MAX_WORK // len(order.jobs) ** 2)):
         if makespan <= goal:
             break
-        tried = _moved(order, schedule, chance)
+        tried = _moved(order, schedule, rng)
         found = run(tried)
         if found.makespan <= makespan:
             order, schedule, makespan = tried, found, found.makespan
     return order, makespan
 
 
-def _moved(order: Order, schedule: Schedule, chance: random.Random) -> Order:
+def _moved(order: Order, schedule: Schedule, rng: random.Random) -> Order:
     jobs = list(order.jobs)
-    ends_last = max(range(len(jobs)), key=lambda place: schedule.starts[jobs[place].name] + jobs[place].cost)
-    source = ends_last if chance.random() < 0.4 else chance.randrange(len(jobs))
+    ends_last = max(range(len(jobs)), key=lambda index: schedule.starts[jobs[index].name] + jobs[index].cost)
+    source = ends_last if rng.random() < 0.4 else rng.randrange(len(jobs))
     job = jobs.pop(source)
-    # Among its equals: a priority is never traded for time.
-    low = next((place for place, other in enumerate(jobs) if other.priority <= job.priority), len(jobs))
-    high = next((place for place, other in enumerate(jobs) if other.priority < job.priority), len(jobs))
-    jobs.insert(chance.randint(low, high), job)
-    is_reserving = order.is_reserving if chance.random() < 0.9 else not order.is_reserving
+    # Among jobs of the same priority: priority is never traded for time.
+    low = next((index for index, other in enumerate(jobs) if other.priority <= job.priority), len(jobs))
+    high = next((index for index, other in enumerate(jobs) if other.priority < job.priority), len(jobs))
+    jobs.insert(rng.randint(low, high), job)
+    is_reserving = order.is_reserving if rng.random() < 0.9 else not order.is_reserving
     return Order(tuple(jobs), is_reserving)
 
 
@@ -122,9 +121,9 @@ def lower_bound(
 ) -> float:
     """A time before which no schedule can end (priorities aside).
 
-    Every view gives jobs sizes of which at most a capacity fits at once: workers over the slots of each kind of worker,
-    and shares of nodes by CPUs, GPUs and memory, rounded by dual feasible functions, which know that two halves and a
-    bit do not fit one node. `_size_bounds` then bounds the time of each view.
+    Each view assigns sizes to jobs so that at most a capacity fits at once: workers over the slots of each kind of
+    worker, and shares of nodes by CPUs, GPUs and memory, rounded by dual feasible functions, which account for the fact
+    that jobs of slightly more than half a node do not share one. `_size_bounds` then bounds the time of each view.
     """
     work = [(job, job.cost) for job in jobs] + [(one.placement.job, one.remaining) for one in running]
     bounds = [cost for _, cost in work]
@@ -142,11 +141,11 @@ def lower_bound(
 
 
 MAX_PARTS = 6
-"""Nodes are cut into at most so many parts and one for the dual feasible functions."""
+"""Largest parameter k of the dual feasible functions, which divide a node into k + 1 parts."""
 
 
 def _share_bounds(work: Sequence[tuple[Job, float, float]], num_nodes: int) -> list[float]:
-    """Bounds for (job, cost, share of a node that one worker takes)."""
+    """Bounds for (job, cost, share of a node that one worker needs)."""
     views = [[(job.num_workers * share, cost) for job, cost, share in work]]
     views += [
         [(job.num_workers * rounded_share(share, parts), cost) for job, cost, share in work]
@@ -156,29 +155,29 @@ def _share_bounds(work: Sequence[tuple[Job, float, float]], num_nodes: int) -> l
 
 
 def rounded_share(share: float, parts: int) -> float:
-    """A dual feasible function: shares that fit one whole still do after it (Fekete and Schepers 2001, u^(k))."""
+    """A dual feasible function: shares whose sum is at most 1 keep that property (Fekete and Schepers 2001, u^(k))."""
     scaled = share * (parts + 1)
     return share if abs(scaled - round(scaled)) < 1e-9 else int(scaled) / parts
 
 
 def _size_bounds(work: Sequence[tuple[float, float]], capacity: float) -> float:
-    """The best bound for (size, cost) pairs: jobs too wide to run beside any of the middle ones, one after the other,
-    and then the middle ones, of which the narrowest are left out."""
+    """The best bound for (size, cost) pairs: jobs too wide to run beside any medium one, in sequence, then the medium
+    ones; the narrowest are left out."""
     room = capacity + 1e-9
     bounds = [0.0]
     for limit in {size for size, _ in work if 0 < 2 * size <= room} | {0.0}:
         wide = sum(cost for size, cost in work if size + limit > room)
-        middle = sorted((cost, size) for size, cost in work if size >= limit and size + limit <= room)[::-1]
-        if middle:
+        medium = sorted((cost, size) for size, cost in work if size >= limit and size + limit <= room)[::-1]
+        if medium:
             wide += max(
-                middle[0][0], sum(size * cost for cost, size in middle) / capacity, _parallel_bound(middle, room)
+                medium[0][0], sum(size * cost for cost, size in medium) / capacity, _parallel_bound(medium, room)
             )
         bounds.append(wide)
     return max(bounds)
 
 
 def _parallel_bound(longest_first: Sequence[tuple[float, float]], room: float) -> float:
-    """Of jobs above a certain size only so many run at once."""
+    """A bound from the number of jobs above a certain size that can run at once."""
     at_once = {int(room / size) for _, size in longest_first if size}
     return max(
         (_machines_bound([cost for cost, size in longest_first if size * (q + 1) > room], q) for q in at_once if q),
@@ -187,10 +186,10 @@ def _parallel_bound(longest_first: Sequence[tuple[float, float]], room: float) -
 
 
 def _machines_bound(longest_first: Sequence[float], at_once: int) -> float:
-    """Bound for jobs of which at most so many run at once."""
+    """A bound for jobs of which at most `at_once` run at the same time."""
     bound = sum(longest_first) / at_once
     for each in range(1, (len(longest_first) - 1) // at_once + 1):
-        # Of the each * at_once + 1 longest, some each + 1 run one after the other.
+        # Of the each * at_once + 1 longest jobs, at least each + 1 run in sequence.
         last = each * at_once
         bound = max(bound, sum(longest_first[last - each : last + 1]))
     return bound

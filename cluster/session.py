@@ -1,4 +1,4 @@
-"""The only place that connects to Ray."""
+"""Connects to a Ray cluster, or starts a local one. The only module that calls `ray.init`."""
 
 import os
 from collections.abc import Iterator
@@ -9,21 +9,22 @@ from typing import Literal
 from cluster.gpus import gpu_name
 from cluster.nodes import cluster_nodes
 from cluster.placement import Resources
+from cluster.units import GIB
 
 Device = Literal["cpu", "gpu"]
 
-LOCAL_OBJECT_STORE_BYTES = 1 << 30
-"""A laptop run moves rows of text; the default (30 % of memory) would take it from the engines."""
+LOCAL_OBJECT_STORE_BYTES = GIB
+"""A local run moves rows of text only; the default (30 % of memory) would take memory from the engines."""
 
-SOON_LOST = {"RAY_grpc_client_keepalive_time_ms": "70000", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
-"""A driver's call to a host that has vanished without a word ends after 100 s by these, and its task is put again.
-Ray's own settings took seven minutes (actors' tasks end when Ray gives the host up). Ray's servers take a ping a
-minute, no more."""
+KEEPALIVE_ENV = {"RAY_grpc_client_keepalive_time_ms": "70000", "RAY_grpc_client_keepalive_timeout_ms": "30000"}
+"""With these, a driver's call to a host that vanished silently ends after 100 s, and its task is retried. Ray's own
+settings took seven minutes (tasks of actors end when Ray declares the node dead). Ray's servers accept no more than one
+ping a minute."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What the connected cluster offers."""
+    """The connected cluster and its resources."""
 
     device: Device
     num_cpus: float
@@ -31,10 +32,10 @@ class Session:
     address: str
     log_dir: str
     gpu_name: str = ""
-    """What Ray calls the cluster's GPUs, for example `H100`; several kinds with a comma. Empty: none, or not known."""
+    """The cluster's kinds of GPU as Ray names them, for example `H100`, separated by commas. Empty: none or unknown."""
 
     def nodes(self) -> tuple[Resources, ...]:
-        """The live nodes now; groups that scale up later are not among them."""
+        """The nodes that are live now, without those that an autoscaler may add."""
         return cluster_nodes()
 
 
@@ -43,14 +44,18 @@ def resolve_device(
 ) -> Device:
     """The device to use: `auto` takes GPUs where there are any.
 
-    `may_grow`: machines may still be added, so that GPUs are waited for where the recipe asks for them.
+    Args:
+        wanted: the recipe's device.
+        num_gpus: GPUs of the cluster.
+        num_cpus: CPUs of the cluster.
+        may_grow: nodes may still be added, so `gpu` is allowed while there are none.
 
     Raises:
-        ValueError: GPUs are asked for and there are none; or `auto`, and no machine is up yet to tell by.
+        ValueError: `gpu` without GPUs; or `auto` while no node is up to decide by.
     """
     if wanted == "auto" and may_grow and num_gpus < 1 and num_cpus < 1:
         raise ValueError(
-            "device = 'auto', but no machine of the cluster is up yet to tell by: set device=gpu or device=cpu"
+            "device = 'auto' cannot be decided while no node of the cluster is up: set device=gpu or device=cpu"
         )
     if wanted == "gpu" and num_gpus < 1 and not may_grow:
         raise ValueError("device = 'gpu', but the Ray cluster has no GPU: use device = 'auto' or add a GPU node")
@@ -58,29 +63,29 @@ def resolve_device(
 
 
 def is_joined() -> bool:
-    """Whether the cluster is somebody's, which may grow, or will be: not a Ray that this run starts on its machine."""
+    """Whether this process joins an existing cluster, which may grow, instead of starting Ray on this machine."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
 def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]:
-    """Join the cluster named by `RAY_ADDRESS` (set inside a Ray job) or start a local one for the time of the block.
+    """Join the cluster named by `RAY_ADDRESS` (set inside a Ray job), or start a local one for the time of the block.
 
-    A cluster that somebody runs on this machine is joined where `RAY_ADDRESS=auto` says so, not because it is there.
+    A cluster that already runs on this machine is joined only with `RAY_ADDRESS=auto`.
 
     Raises:
-        ValueError: GPUs are asked for and the cluster has none.
+        ValueError: the cluster lacks the wanted device (`resolve_device`).
     """
     if is_joined():
-        # Of this process only, whose Ray reads it when it is imported: Serve's servers take a ping in five minutes.
-        for name, value in SOON_LOST.items():
+        # For this process only, since Serve's servers accept one ping in five minutes. Ray reads it when imported.
+        for name, value in KEEPALIVE_ENV.items():
             os.environ.setdefault(name, value)
     import ray
 
-    # Ray's own bars and worker output would bury ours; they stay in its log files.
+    # Ray's progress bars and worker output would hide ours; they stay in its log files.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # A run is dead-lettered by its own code, so Ray need not be told twice how it is used.
+    # Turn off Ray's usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if is_joined():
         context = ray.init(log_to_driver=False, ignore_reinit_error=True)

@@ -1,8 +1,9 @@
-"""Sets a checkout up: `.venv` with the locked packages for this machine (CPU or NVIDIA GPU), the `distill` command, and
-DeepSpeed's CPU operator compiled ahead. `make setup` runs it; with the word `lock` it writes new locks (`make lock`).
+"""Sets up a checkout: `.venv` with the locked packages for this machine (CPU or NVIDIA GPU), the `distill` command, and
+DeepSpeed's CPU operator, compiled in advance. `make setup` runs it; `make lock` runs it with the argument `lock`, which
+writes new lock files.
 
-It runs before anything is installed: standard library only, and syntax that a Python too old for the project can still
-parse, so that such a Python is answered with one line.
+It runs before anything is installed: standard library only, and syntax that even a Python too old for the project can
+parse, so that the error is one line.
 """
 
 from __future__ import annotations
@@ -38,20 +39,18 @@ from cluster.setup_checks import (
     python_problem,
 )
 
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyPI carries no torch without CUDA for Linux
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyPI has no Linux build of torch without CUDA
 UV = "uv>=0.9,<1"
-NETWORK_SIGNS = (
+NETWORK_ERRORS = (
     "from versions: none", "NewConnectionError", "Failed to fetch", "Failed to resolve", "dns error", "connect error",
     "Connection refused", "timed out", "Could not connect", "error sending request", "Network is unreachable",
 )  # fmt: skip
-NETWORK_REMEDY = (
-    "no package registry can be reached: check the network, a proxy, or pip's index-url (`pip config list`)"
-)
-DISK_REMEDY = "the disk is full: free some space (see `df -h .`), then run it again"
+NETWORK_REMEDY = "no package index can be reached: check the network, the proxy, or pip's index-url (`pip config list`)"
+DISK_REMEDY = "the disk is full: free some space (see `df -h .`), then repeat the command"
 
 
 def stamp_hash(files: Sequence[Path], python: str) -> str:
-    """Changes when anything that shaped `.venv` changes."""
+    """A hash of everything that decides the content of `.venv`."""
     digest = hashlib.sha256(python.encode())
     for file in files:
         digest.update(file.read_bytes() + b"\0")
@@ -59,15 +58,16 @@ def stamp_hash(files: Sequence[Path], python: str) -> str:
 
 
 def stamp_path(build: Build) -> Path:
+    """The file that marks a finished set-up of exactly these inputs."""
     files = [build.lock, REQUIREMENTS / "overrides.txt", ROOT / "pyproject.toml", Path(__file__)]
     return VENV / f".setup-{stamp_hash(files, platform.python_version())}"
 
 
-# Where packages come from: uv does not read pip's configuration, and company mirrors are written there.
+# Package sources: uv does not read pip's configuration, where company mirrors are set.
 
 
 def pip_settings(listing: str) -> dict[str, str]:
-    """Settings out of `pip config list`; the environment wins over [install], which wins over [global]."""
+    """Settings from `pip config list`; the environment overrides [install], which overrides [global]."""
     ranks = {"global": 0, "install": 1, ":env:": 2}
     found: dict[str, tuple[int, str]] = {}
     for line in listing.splitlines():
@@ -80,19 +80,20 @@ def pip_settings(listing: str) -> dict[str, str]:
 
 
 def uv_options(settings: dict[str, str]) -> list[str]:
+    """uv's options for pip's package sources."""
     flags = {
         "index-url": "--default-index", "extra-index-url": "--index", "find-links": "--find-links",
         "trusted-host": "--allow-insecure-host",
     }  # fmt: skip
     pairs = [(flag, value) for name, flag in flags.items() for value in settings.get(name, "").split()]
-    options = [word for pair in pairs for word in pair]
-    if "--index" in options:  # as pip does: uv alone would look no further than the first index that has the name
+    options = [part for pair in pairs for part in pair]
+    if "--index" in options:  # as pip does: uv by default stops at the first index that has the package
         options += ["--index-strategy", "unsafe-best-match"]
     return options + (["--no-index"] if settings.get("no-index", "").lower() in ("1", "true", "yes", "on") else [])
 
 
 def uv_environment(settings: dict[str, str], environment: dict[str, str]) -> dict[str, str]:
-    """For uv and the compiler: .venv first on PATH (ninja lives there), pip's certificate, proxy and time limit."""
+    """Variables for uv and the compiler: .venv first on PATH (for ninja), pip's certificate, proxy and time-out."""
     from_pip = {
         "SSL_CERT_FILE": "cert", "HTTPS_PROXY": "proxy", "HTTP_PROXY": "proxy", "UV_HTTP_TIMEOUT": "default-timeout",
     }  # fmt: skip
@@ -105,38 +106,40 @@ def uv_environment(settings: dict[str, str], environment: dict[str, str]) -> dic
 
 
 def explain(title: str, output: Sequence[str], log: Path) -> str:
-    """One line out of a failed command's output."""
+    """One line about a failed command, from its output."""
     text = "\n".join(output)
     if "No space left on device" in text:
         return DISK_REMEDY
-    if any(sign in text for sign in NETWORK_SIGNS):
+    if any(sign in text for sign in NETWORK_ERRORS):
         return f"{title} failed, {NETWORK_REMEDY}"
     if "ensurepip" in text:
         return "Python's venv module is incomplete: install it, e.g. `sudo apt-get install python3-venv`"
     errors = [line for line in output if "error" in line.lower() or "×" in line] or list(output) or ["no output"]
-    return f"{title} failed: {errors[0].strip()[:200]} (all of it: {log})"
+    return f"{title} failed: {errors[0].strip()[:200]} (full output: {log})"
 
 
 class Steps:
-    """Runs commands, a line each: number, title, seconds, latest news. Their full output goes to a log file."""
+    """Runs commands and shows a line for each: number, title, seconds, last output. The full output goes to a log."""
 
     def __init__(self, total: int, log: Path, terminal: IO[str]) -> None:
         self.total, self.log, self.terminal = total, log, terminal
         self.number, self.title, self.start = 0, "", 0.0
 
     def begin(self, title: str) -> None:
+        """Start the next step."""
         self.number, self.title, self.start = self.number + 1, title, time.monotonic()
 
-    def show(self, news: str, end: str) -> None:
-        line = f"[{self.number}/{self.total}] {self.title}  {time.monotonic() - self.start:.0f} s  {news}".rstrip()
+    def show(self, detail: str, end: str) -> None:
+        """Write the line of the current step."""
+        line = f"[{self.number}/{self.total}] {self.title}  {time.monotonic() - self.start:.0f} s  {detail}".rstrip()
         clear = "\r\x1b[K" if self.terminal.isatty() else ""
         self.terminal.write(f"{clear}{line[: shutil.get_terminal_size().columns - 1] if clear else line}{end}")
         self.terminal.flush()
 
     def run(self, command: Sequence[str], environment: dict[str, str]) -> list[str] | None:
-        """None when the command succeeded, else what it said."""
+        """None when the command succeeded, else the end of its output."""
         lines: deque[str] = deque(maxlen=200)
-        with self.log.open("a") as log, stopping(command, environment) as process:
+        with self.log.open("a") as log, child_process(command, environment) as process:
             reader = Thread(target=copy_lines, args=(process, lines, log))
             reader.start()
             self.watch(process, lines)
@@ -144,16 +147,22 @@ class Steps:
         return None if process.returncode == 0 else list(lines)
 
     def watch(self, process: subprocess.Popen[str], lines: deque[str]) -> None:
-        beat_s = 0.5 if self.terminal.isatty() else 20.0
+        """Show the last line of output from time to time until the process ends."""
+        interval_s = 0.5 if self.terminal.isatty() else 20.0
         while True:
             try:
-                process.wait(beat_s)
+                process.wait(interval_s)
                 return
             except subprocess.TimeoutExpired:
-                news = lines[-1].strip() if lines else ""
-                self.show(news, "" if self.terminal.isatty() else "\n")
+                last = lines[-1].strip() if lines else ""
+                self.show(last, "" if self.terminal.isatty() else "\n")
 
-    def must(self, title: str, command: Sequence[str], environment: dict[str, str]) -> None:
+    def run_or_fail(self, title: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        """Run one step.
+
+        Raises:
+            SetupError: the command failed.
+        """
         self.begin(title)
         output = self.run(command, environment)
         if output is not None:
@@ -162,8 +171,8 @@ class Steps:
 
 
 @contextlib.contextmanager
-def stopping(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A child that never outlives this process's interest in it."""
+def child_process(command: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A child process that is terminated when the block ends."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -176,6 +185,7 @@ def stopping(command: Sequence[str], environment: dict[str, str]) -> Iterator[su
 
 
 def copy_lines(process: subprocess.Popen[str], lines: deque[str], log: IO[str]) -> None:
+    """Copy a process's output to the log and its non-empty lines to `lines`."""
     assert process.stdout is not None
     for line in process.stdout:
         log.write(line)
@@ -187,7 +197,7 @@ def copy_lines(process: subprocess.Popen[str], lines: deque[str], log: IO[str]) 
 
 
 def venv_fits() -> bool:
-    """Is there a usable .venv of this very Python? An interrupted creation or a removed Python is not one."""
+    """Whether there is a usable .venv of this very Python, and not an interrupted one or one of a removed Python."""
     try:
         config = (VENV / "pyvenv.cfg").read_text()
     except FileNotFoundError:
@@ -197,23 +207,24 @@ def venv_fits() -> bool:
 
 
 def make_venv(steps: Steps) -> None:
+    """Create .venv where there is no usable one."""
     if not venv_fits():
-        steps.must(".venv", [sys.executable, "-m", "venv", "--clear", str(VENV)], dict(os.environ))
+        steps.run_or_fail(".venv", [sys.executable, "-m", "venv", "--clear", str(VENV)], dict(os.environ))
         return
     steps.begin(".venv")
-    steps.show("already there", "\n")
+    steps.show("already done", "\n")
 
 
 def install_uv(steps: Steps, settings: dict[str, str]) -> None:
-    """Without a network this is where it shows: one retry, so that nobody waits minutes for the message."""
+    """Install uv. A missing network shows here first: one retry, so that nobody waits minutes for the message."""
     if (VENV / "bin" / "uv").exists():
         steps.begin("uv, the installer")
-        steps.show("already there", "\n")
+        steps.show("already done", "\n")
         return
     command = [str(VENV / "bin" / "pip"), "install", "--retries", "1", "--disable-pip-version-check", UV]
     if not {"timeout", "default-timeout"} & settings.keys():
         command += ["--timeout", "20"]
-    steps.must("uv, the installer", command, dict(os.environ))
+    steps.run_or_fail("uv, the installer", command, dict(os.environ))
 
 
 def read_pip_settings() -> dict[str, str]:
@@ -226,13 +237,13 @@ def locked_torch(lock: str) -> str:
 
 
 def install_torch(steps: Steps, build: Build, options: list[str], environment: dict[str, str]) -> None:
-    """The CPU wheel from where pip looks, else from PyTorch's own index; alone, so that index serves nothing else."""
+    """Install torch from pip's index, or the CPU wheel from PyTorch's own; alone, so nothing else comes from there."""
     torch = locked_torch(build.lock.read_text())
     install = [str(VENV / "bin" / "uv"), "pip", "install", "--no-deps", torch]
     steps.begin(torch)
     output = steps.run([*install, *options], environment)
     if output is not None and build is CPU:
-        steps.show(f"not where pip looks, trying {TORCH_CPU_INDEX}", "\n")
+        steps.show(f"not in pip's index, trying {TORCH_CPU_INDEX}", "\n")
         output = steps.run([*install, "--default-index", TORCH_CPU_INDEX], environment)
     if output is not None:
         raise SetupError(explain(f"installing {torch}", output, steps.log))
@@ -240,7 +251,7 @@ def install_torch(steps: Steps, build: Build, options: list[str], environment: d
 
 
 def install(build: Build) -> None:
-    """Every step may be repeated, so an interrupted set-up goes on where it stopped."""
+    """All steps. Each may be repeated, so an interrupted set-up continues where it stopped."""
     log = ROOT / ".setup.log"
     log.write_text("")
     steps = Steps(6 if build is CPU else 5, log, sys.stderr)
@@ -251,23 +262,28 @@ def install(build: Build) -> None:
     uv_install = [str(VENV / "bin" / "uv"), "pip", "install", "--no-deps", *options]
     install_torch(steps, build, options, environment)
     # Compiled once here: an engine imports vLLM in 11-12 s instead of 23-28 s, in each of its processes.
-    steps.must("packages", [*uv_install, "--compile-bytecode", "-r", str(build.lock)], environment)
-    # The lock has setuptools, so the build needs no download of its own.
-    steps.must("distill", [*uv_install, "--no-build-isolation", "--editable", str(ROOT)], environment)
+    steps.run_or_fail("packages", [*uv_install, "--compile-bytecode", "-r", str(build.lock)], environment)
+    # The lock includes setuptools, so the build downloads nothing.
+    steps.run_or_fail("distill", [*uv_install, "--no-build-isolation", "--editable", str(ROOT)], environment)
     if build is CPU:
-        steps.must(
+        steps.run_or_fail(
             "DeepSpeed's CPU operator", [str(VENV / "bin" / "python"), "-m", "cluster.deepspeed_op"], environment
         )
 
 
 def set_up() -> None:
+    """Set up .venv, unless it is done already.
+
+    Raises:
+        SetupError: the machine lacks something, or a step failed.
+    """
     build = find_build()
     if stamp_path(build).exists():
         return
     problems = machine_problems(build)
     if problems:
         raise SetupError("\nsetup: ".join(problems))
-    with alone():
+    with setup_lock():
         if stamp_path(build).exists():  # another set-up finished while this one waited
             return
         print(f"setting up .venv for {build.name.upper()} (once; about {build.disk_gib} GiB)", file=sys.stderr)
@@ -278,15 +294,15 @@ def set_up() -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """One set-up of a checkout at a time: `make -j` or two terminals start several. The lock dies with its holder."""
+def setup_lock() -> Iterator[None]:
+    """One set-up of a checkout at a time, even with `make -j` or in two terminals. Released if its holder dies."""
     with Path(__file__).open() as this_file:
         fcntl.flock(this_file, fcntl.LOCK_EX)
         yield
 
 
 def compile_lock(build: Build) -> None:
-    """Writes the lock of one build from pyproject.toml; it names no index, host or path."""
+    """Write the lock of one build from pyproject.toml; it names no index, host or path."""
     settings = read_pip_settings()
     torch = next(line for line in (ROOT / "pyproject.toml").read_text().split('"') if line.startswith("torch=="))
     overrides = VENV / f".overrides-{build.name}.txt"
@@ -308,7 +324,7 @@ def compile_lock(build: Build) -> None:
 
 
 def lock_text(name: str, resolved: str) -> str:
-    """The lock as written: a header, and without the rows that overrides.txt turned off."""
+    """The lock file: a header, and the rows that overrides.txt does not disable."""
     rows = [row for row in resolved.splitlines() if "sys_platform == 'never'" not in row or " or " in row]
     note = "" if name == "cpu" else "# Resolved from metadata; not yet installed on a GPU machine.\n"
     made = (
@@ -318,17 +334,18 @@ def lock_text(name: str, resolved: str) -> str:
 
 
 def use_fitting_python() -> None:
-    """Hands over to a Python of a fitting version where `python3` is too old or too new, if the machine has one."""
+    """Run again with a supported Python, if this one is too old or too new and the machine has one."""
     if python_problem(sys.version_info[:2]) is None:
         return
     for major, minor in PYTHON_VERSIONS:
         python = shutil.which(f"python{major}.{minor}")
-        # A version manager's shim exists for versions that are not switched on, so ask it to run.
+        # A version manager has shims for versions that are not enabled, so the shim is tried.
         if python and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
             os.execv(python, [python, "-m", "cluster.setup", *sys.argv[1:]])
 
 
 def main(arguments: Sequence[str]) -> int:
+    """`python -m cluster.setup [lock]`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         use_fitting_python()
@@ -340,7 +357,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nsetup: interrupted; the same command goes on from here", file=sys.stderr)
+        print("\nsetup: interrupted; the same command continues from here", file=sys.stderr)
         return 130
     return 0
 

@@ -1,6 +1,6 @@
-"""What a machine is and what it lacks: which build fits it, and one line with a remedy for each thing that is missing.
+"""Checks of the set-up: which build fits this machine, and one line with a remedy for everything that is missing.
 
-Part of the set-up, so standard library only (see cluster/setup.py).
+Standard library only (see cluster/setup.py).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.units import GIB
+
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "cluster" / "requirements"
-PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))  # a test keeps it equal to pyproject's requires-python
-GIB = 2**30
+PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))  # a test compares it with pyproject's requires-python
 
 
 class SetupError(Exception):
-    """What is missing and the remedy, on one line."""
+    """A failure of the set-up with its remedy, on one line."""
 
 
 class Build(NamedTuple):
@@ -31,7 +32,7 @@ class Build(NamedTuple):
 
     name: str
     disk_gib: int
-    torch_local: str  # what the lock appends to pyproject's torch pin
+    torch_local: str  # local version that the lock appends to pyproject's torch pin
 
     @property
     def lock(self) -> Path:
@@ -43,12 +44,13 @@ GPU = Build("gpu", disk_gib=15, torch_local="")
 
 
 def choose_build(device_nodes: Sequence[str], smi_listing: str) -> Build:
-    """The GPU build where the driver shows a device; a CUDA toolkit (nvcc) alone is no device and none is needed."""
+    """The GPU build where the driver lists a device. A CUDA toolkit (nvcc) is neither sufficient nor needed."""
     return GPU if device_nodes or "GPU 0:" in smi_listing else CPU
 
 
 def find_build() -> Build:
-    # WSL has no /dev/nvidia0, only nvidia-smi; asking it costs up to a second, so the device node goes first.
+    """The build for this machine."""
+    # WSL has no /dev/nvidia0, only nvidia-smi, which takes up to a second: device nodes are looked for first.
     nodes = glob.glob("/dev/nvidia[0-9]*")
     if nodes or shutil.which("nvidia-smi") is None:
         return choose_build(nodes, "")
@@ -60,7 +62,7 @@ def platform_problem(system: str, machine: str) -> str | None:
     if system == "Linux" and machine in ("x86_64", "aarch64"):
         return None
     needed = "vLLM and DeepSpeed need Linux on x86_64 or aarch64"
-    return f"{needed}, this is {system} on {machine}: use a Linux machine, container or WSL 2"
+    return f"{needed}, but this is {system} on {machine}: use a Linux machine, a container or WSL 2"
 
 
 def python_problem(version: Sequence[int]) -> str | None:
@@ -68,7 +70,7 @@ def python_problem(version: Sequence[int]) -> str | None:
         return None
     wanted = ", ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
     remedy = "install it, e.g. `sudo apt-get install python3.11-venv python3.11-dev`"
-    return f"Python {version[0]}.{version[1]} does not fit, one of {wanted} is needed: {remedy}"
+    return f"Python {version[0]}.{version[1]} is not supported, one of {wanted} is needed: {remedy}"
 
 
 def tool_problem(tool: str, debian: str, fedora: str, which: Callable[[str], str | None]) -> str | None:
@@ -80,7 +82,7 @@ def tool_problem(tool: str, debian: str, fedora: str, which: Callable[[str], str
 def header_problem(include: Path) -> str | None:
     if (include / "Python.h").is_file():
         return None
-    missing = f"Python's headers are missing ({include}/Python.h), DeepSpeed compiles against them"
+    missing = f"Python's headers are missing ({include}/Python.h), and DeepSpeed compiles against them"
     return f"{missing}: install them, e.g. `sudo apt-get install python3-dev` or `sudo dnf install python3-devel`"
 
 
@@ -88,11 +90,11 @@ def disk_problem(free_bytes: int, needed_gib: int, folder: Path) -> str | None:
     if free_bytes >= needed_gib * GIB:
         return None
     found = f"{folder} has {free_bytes / GIB:.1f} GiB free, about {needed_gib} GiB are needed"
-    return f"too little disk: {found}: free some, or clone onto a larger disk"
+    return f"not enough disk space: {found}: free some, or clone onto a larger disk"
 
 
 def disk_needs(build: Build) -> dict[Path, int]:
-    """GiB needed per folder: packages are unpacked in uv's cache and linked into .venv, or copied to another disk."""
+    """GiB needed per folder: packages are unpacked in uv's cache, then linked into .venv, or copied to another disk."""
     installed = any(VENV.glob("lib/python*/site-packages/torch"))
     needed = 1 if installed else build.disk_gib
     needs = {ROOT: needed}
@@ -103,6 +105,7 @@ def disk_needs(build: Build) -> dict[Path, int]:
 
 
 def machine_problems(build: Build) -> list[str]:
+    """What this machine lacks for a build, one line each; empty where it can be set up."""
     checks = [
         platform_problem(platform.system(), platform.machine()),
         python_problem(sys.version_info[:2]),

@@ -1,7 +1,7 @@
-"""Where runs and models may lie: a folder that every machine sees, or storage that is addressed by a URI.
+"""Storage of runs and models: shared folders and URIs, and a per-machine cache of models from URIs.
 
-s3:// and gs:// are opened by pyarrow, which is here anyway; any other protocol by its fsspec package. Credentials are
-looked for where the clouds' own tools look: variables, files, the machine's role.
+s3:// and gs:// are opened by pyarrow, which is installed anyway; any other protocol by its fsspec package. Credentials
+come from where the clouds' own tools take them: environment variables, files, the machine's role.
 """
 
 import hashlib
@@ -16,20 +16,20 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs as pyarrow_fs
 
 BUCKETS = ("s3", "gs", "gcs")
-"""Protocols of object stores: a file is there whole or not at all, and there are no folders to make."""
+"""Protocols of object stores: a file appears whole or not at all, and folders need not be created."""
 
 
-def is_address(place: str) -> bool:
-    """Whether a place is a URI and not a path."""
-    return "://" in place
+def is_uri(location: str) -> bool:
+    """Whether a location is a URI and not a path."""
+    return "://" in location
 
 
 def open_storage(uri: str) -> tuple[Any, str]:
     """(file system, path in its terms) of a folder or URI.
 
     Raises:
-        ImportError, ValueError: the protocol has no package here, or there is no such protocol.
-        OSError: a bucket's region cannot be found out.
+        ImportError, ValueError: the package of the protocol is not installed, or the protocol is unknown.
+        OSError: the region of a bucket cannot be determined.
     """
     protocol, _, path = uri.partition("://")
     if path and protocol in BUCKETS:
@@ -49,58 +49,58 @@ def _bucket_storage(protocol: str, path: str) -> Any:
 
 
 def cache_dir() -> Path:
-    """Where this machine keeps models."""
+    """The folder in which this machine caches models."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mix-distillation" / "models"
 
 
-def local_folder(place: str) -> str:
-    """A model's folder on this machine. What lies in storage is fetched into the cache, once per machine.
+def local_folder(location: str) -> str:
+    """A model's folder on this machine. A model at a URI is fetched into the cache, once per machine.
 
     Args:
-        place: a path, which stays as it is, or a URI; what follows a `#` tells versions of one place apart.
+        location: a path, which is returned unchanged, or a URI; a `#` suffix distinguishes versions of one URI.
 
     Raises:
         OSError: it cannot be fetched.
     """
-    return str(fetched(place)) if is_address(place) else place
+    return str(fetch(location)) if is_uri(location) else location
 
 
-def fetched(address: str) -> Path:
-    """The copy of a file or folder of some storage in the cache, made if it is not there.
+def fetch(address: str) -> Path:
+    """The cached copy of a file or folder at a URI, fetched if necessary.
 
     Raises:
-        OSError, ImportError, ValueError: it cannot be had.
+        OSError, ImportError, ValueError: it cannot be fetched.
     """
     target = _cached(address)
     if target.exists():
         return target
-    home = target.parent
+    folder = target.parent
     fs, path = open_storage(address.partition("#")[0])
-    temporary = home.with_name(f"{home.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
     try:
         fs.get(path, str(temporary / target.name), recursive=True)
-        _unlink_lost(target)
-        temporary.rename(home)
+        _remove_dangling_link(target)
+        temporary.rename(folder)
     except OSError:
-        if not target.exists():  # else another process of this machine was faster
+        if not target.exists():  # otherwise another process of this machine was faster
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
-def keep_as_fetched(address: str, folder: Path) -> None:
-    """Spare this machine the fetching of what was put there from its own folder."""
+def link_into_cache(address: str, folder: Path) -> None:
+    """Link the folder that this machine uploaded to `address` into its cache, so that it is not fetched."""
     target = _cached(address)
-    _unlink_lost(target)
+    _remove_dangling_link(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         target.symlink_to(folder)
 
 
-def _unlink_lost(target: Path) -> None:
-    """Take a link out of the cache whose folder is gone, with what it lay in."""
+def _remove_dangling_link(target: Path) -> None:
+    """Remove a link whose folder is gone from the cache, with the folder that holds it."""
     if target.is_symlink() and not target.exists():
         shutil.rmtree(target.parent)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -11,86 +11,103 @@ from typing import Any
 
 from rich.console import Console
 
+from cluster.units import GIB
 from distill.config.recipe import Recipe
 from distill.core.errors import DistillError
 from distill.core.events import log_event
+from distill.core.manifest import Manifest, now
 from distill.core.memory import PeakMemory
-from distill.core.run_dir import Manifest, RunDir, now
+from distill.core.run_dir import RECIPE, RunDir, StageName
 from distill.ops.doctor.preflight import refuse_unready
-from distill.run.context import Run
-from distill.run.stage_keys import StageState, stage_states
+from distill.run.context import RunContext
+from distill.run.stage_keys import StageState, stage_states, stages_to_run
+from distill.stages import STAGES, Stage
 
 
-def run(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> bool:
-    """Bring every stage up to date. Returns whether there was anything to do.
+def run(
+    recipe: Recipe,
+    base: Path,
+    run_dir: RunDir,
+    console: Console,
+    *,
+    until: StageName | None = None,
+    only: StageName | None = None,
+) -> bool:
+    """Bring the stages up to date. Returns whether there was anything to do.
+
+    Args:
+        recipe: checked.
+        base: folder that the recipe's relative paths are relative to.
+        run_dir: where everything is written.
+        console: for progress.
+        until: the last stage to run; absent: all of them.
+        only: the one stage to run; the stages that it reads must be done.
 
     Raises:
         StageError, InputError: what failed and how to continue; finished work is on disk.
     """
     states = stage_states(recipe, base, run_dir)
-    stale = [state for state in states.values() if state.status != "done"]
+    wanted = stages_to_run({stage.name: stage.reads for stage in STAGES}, states, until=until, only=only)
+    stale = [stage for stage in STAGES if stage.name in wanted]
     if not stale:
         return False
     refuse_unready(recipe, base, run_dir)
-    from distill.stages import STEPS
-
     show_states(console, states)
-    run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), "recipe.json")
+    run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), *RECIPE)
     with ExitStack() as resources:
-        current = Run(recipe, base, run_dir, console, resources)
-        for number, (stage, step) in enumerate(STEPS.items(), 1):
-            if states[stage].status != "done":
-                console.print(f"[bold]{number}/{len(STEPS)} {stage}[/]")
-                with timed(step, current, states[stage]) as manifest:
-                    run_dir.write_manifest(manifest, stage)
+        context = RunContext(recipe, base, run_dir, console, resources)
+        for stage in stale:
+            console.print(f"[bold]{STAGES.index(stage) + 1}/{len(STAGES)} {stage.name}[/]")
+            run_dir.write_manifest(run_stage(stage, context, states[stage.name]), stage.name)
+            assert all(run_dir.exists(*parts) for parts in stage.writes), f"{stage.name} did not write {stage.writes}"
     return True
 
 
-def show_states(console: Console, states: Mapping[str, StageState]) -> None:
-    """Say what will be done, and why."""
+def show_states(console: Console, states: Mapping[StageName, StageState]) -> None:
+    """Print what is kept and what is done again, and why."""
     done = [state.stage for state in states.values() if state.status == "done"]
     if done:
-        console.print(f"kept as they are: {', '.join(done)}")
+        console.print(f"already done: {', '.join(done)}")
     for state in states.values():
         if state.status == "changed":
             console.print(f"{state.stage} is done again: {state.reason} changed")
 
 
-@contextmanager
-def timed(step: Callable[[Run], Manifest], current: Run, state: StageState) -> Iterator[Manifest]:
-    """Run a stage; complete its manifest with key, code version, wall time and peak memory."""
-    started = time.monotonic()
-    about = {"run": current.run_dir.uri, "stage": state.stage}
-    log_event("stage begins", **about, recipe=current.recipe.name, why=state.reason)
-    try:
-        with PeakMemory() as memory:
-            manifest = step(current)
-    except DistillError as error:
-        log_event("stage fails", **about, error=str(error))
-        raise
-    wall_s = time.monotonic() - started
+def run_stage(stage: Stage, context: RunContext, state: StageState) -> Manifest:
+    """Run a stage; its manifest with key, code version, wall time and peak memory."""
+    about = {"run": context.run_dir.uri, "stage": stage.name}
+    log_event("stage begins", **about, recipe=context.recipe.name, why=state.reason)
+    with _failure_logged(about), PeakMemory() as memory:
+        started = time.monotonic()
+        manifest = stage.run(context)
+        wall_s = round(time.monotonic() - started, 2)
     done: dict[str, Any] = {"rows_in": manifest.rows_in, "rows_out": manifest.rows_out, "drops": dict(manifest.drops)}
-    log_event("stage ends", **about, **done, wall_s=round(wall_s, 2))
-    yield dataclasses.replace(
+    log_event("stage ends", **about, **done, wall_s=wall_s)
+    measured = {"peak_memory_gib": round(memory.peak_bytes / GIB, 2), "config": state.config, **machine(context)}
+    return dataclasses.replace(
         manifest,
         key=state.key,
-        wall_s=round(wall_s, 2),
+        wall_s=wall_s,
         code_version=code_version(),
         finished_at=now(),
-        details={
-            **manifest.details,
-            "peak_memory_gib": round(memory.peak_bytes / 2**30, 2),
-            "config": state.config,
-            **machine(current),
-        },
+        details={**manifest.details, **measured},
     )
 
 
-def machine(current: Run) -> dict[str, Any]:
+@contextmanager
+def _failure_logged(about: Mapping[str, str]) -> Iterator[None]:
+    try:
+        yield
+    except DistillError as error:
+        log_event("stage fails", run=about["run"], stage=about["stage"], error=str(error))
+        raise
+
+
+def machine(context: RunContext) -> dict[str, Any]:
     """What a stage ran on, for `distill plan`; nothing where it needed no cluster."""
-    if "session" not in vars(current):
+    if not context.is_connected:
         return {}
-    session = current.session
+    session = context.session
     found = {"device": session.device, "cpus": session.num_cpus, "gpus": session.num_gpus, "gpu": session.gpu_name}
     return {"machine": found}
 

@@ -1,1 +1,1 @@
-"""Models behind one OpenAI-compatible address on Ray Serve, and rows through them. Knows models, not recipes."""
+"""Serves models behind one OpenAI-compatible endpoint on Ray Serve; its clients. Knows models, not recipes."""

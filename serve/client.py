@@ -1,4 +1,4 @@
-"""Questions to a running endpoint, for the terminal and for a check after deployment."""
+"""Client of a running endpoint, for the terminal and for checks after a deployment."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import openai
 
-from serve.api.modes import in_mode, mode_line
+from serve.api.modes import mode_line, with_mode_line
 from serve.errors import ServeError, UnknownModelError
 from serve.keys import KEY_VARIABLE, NO_KEY
 
@@ -24,14 +24,20 @@ class Piece(NamedTuple):
 def ask(
     base_url: str, model: str, text: str, *, mode: str = "", api_key: str = NO_KEY, **sampling: Any
 ) -> Iterator[str]:
-    """Stream the answer of `model` to one question, piece by piece; the reasoning, where it is apart, is left out.
+    """Stream the answer of `model` to one question, piece by piece, without separate reasoning.
 
-    The question is put as the model's metadata say that it was trained (`system`, `template`, `modes`), where they say
-    so; without a mode in the first of those that the model knows.
-    `sampling`: max_tokens, temperature, seed, ... as the protocol has them; greedy with seed 0 if nothing is said.
+    The question is formatted as in training, by the model's metadata (`system`, `template`, `modes`).
+
+    Args:
+        base_url: address of the endpoint, without `/v1`.
+        model: name of the model.
+        text: the question.
+        mode: a mode of the model. Empty: its first one, if it has any.
+        api_key: key of the client.
+        sampling: max_tokens, temperature, seed, ... as the protocol names them; default: greedy with seed 0.
 
     Raises:
-        ServeError: nothing listens at `base_url`, an unknown mode, or the endpoint refuses the question.
+        ServeError: nothing answers at `base_url`, the mode is unknown, or the endpoint refuses the question.
         UnknownModelError: no model of that name is served there.
     """
     card = model_card(base_url, model, api_key)
@@ -44,7 +50,7 @@ def model_card(base_url: str, model: str, api_key: str = NO_KEY) -> dict[str, An
     """The metadata of one served model.
 
     Raises:
-        ServeError: nothing listens at `base_url`.
+        ServeError: nothing answers at `base_url`.
         UnknownModelError: no model of that name is served there.
     """
     names = served_models(base_url, api_key)
@@ -58,13 +64,13 @@ def model_card(base_url: str, model: str, api_key: str = NO_KEY) -> dict[str, An
 def stream_chat(
     base_url: str, model: str, turns: Sequence[Mapping[str, str]], *, api_key: str = NO_KEY, **sampling: Any
 ) -> Iterator[Piece]:
-    """Stream the model's next turn.
+    """Stream the model's next turn, piece by piece.
 
     Raises:
-        ServeError: the endpoint refuses or fails.
+        ServeError: the endpoint refuses the request or fails.
     """
-    given = {key: value for key, value in sampling.items() if value is not None}
-    settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **given}
+    named = {key: value for key, value in sampling.items() if value is not None}
+    settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **named}
     extra = {key: settings.pop(key) for key in ("thinking_budget",) if key in settings}
     try:
         stream = _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(
@@ -81,34 +87,34 @@ def stream_chat(
 
 
 def question_turns(text: str, metadata: Mapping[str, Any], mode: str = "") -> list[dict[str, str]]:
-    """Chat turns that put a question in a model's own format, and ask for one of its modes.
+    """Chat turns of one question in the model's own format, in one of its modes.
 
     Raises:
-        ServeError: the model does not know the mode.
+        ServeError: the model has no such mode.
     """
     template, modes = str(metadata.get("template") or "{problem}"), metadata.get("modes") or {}
     turns = [{"role": "system", "content": str(metadata["system"])}] if metadata.get("system") else []
     turns.append({"role": "user", "content": template.replace("{problem}", text)})
-    return in_mode(turns, mode_line(modes, mode) if mode else next(iter(modes.values()), ""))
+    return with_mode_line(turns, mode_line(modes, mode) if mode else next(iter(modes.values()), ""))
 
 
 def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, Any]]:
     """Metadata of every served model by name; empty if nothing answers at `base_url`.
 
     Raises:
-        ServeError: the key is refused.
+        ServeError: the API key is refused.
     """
     try:
         models = _client(base_url, api_key, timeout_s=10.0).models.list().data
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        raise ServeError(f"{base_url} asks for an API key: set {KEY_VARIABLE}") from error
+        raise ServeError(f"{base_url} requires a valid API key: set {KEY_VARIABLE}") from error
     except (openai.APIConnectionError, openai.APIStatusError):
         return {}
     return {model.id: dict(getattr(model, "metadata", None) or {}) for model in models}
 
 
-def first_answers(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None:
-    """Have every model write one token.
+def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None:
+    """Have every model write one token, so that the first user waits for no kernel or adapter.
 
     Raises:
         ServeError: a model does not answer.
@@ -120,12 +126,12 @@ def first_answers(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -
                 model=model, messages=[{"role": "user", "content": "1"}], max_tokens=1, temperature=0.0, seed=0
             )
         except openai.APIError as error:
-            raise ServeError(f"{model} is served at {base_url} but does not answer: {error}") from error
+            raise ServeError(f"{model} is listed at {base_url} but does not answer: {error}") from error
 
     with ThreadPoolExecutor(max_workers=max(1, len(models))) as pool:
         list(pool.map(answer, models))
 
 
 def _client(base_url: str, api_key: str, *, timeout_s: float) -> openai.OpenAI:
-    # Waiting and trying again is the callers' business.
+    # Callers retry.
     return openai.OpenAI(base_url=f"{base_url}/v1", api_key=api_key, timeout=timeout_s, max_retries=0)

@@ -1,6 +1,6 @@
-"""What is served and how: endpoints, the server's settings, and which endpoints share one engine.
+"""Endpoints, the server's settings, and which endpoints share one engine.
 
-Imports neither ray nor vllm nor torch, so that a wrong setting is refused at once.
+Imports neither ray nor vllm nor torch, so that a wrong setting is reported at once.
 """
 
 import json
@@ -8,10 +8,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.gpus import GpuName
 from cluster.storage import local_folder
 from serve.api.limits import Limits
 from serve.api.reasoning_parser import Delimiters
@@ -21,7 +22,7 @@ APP = "students"
 """Name of the Serve application."""
 
 ENGINE_PREFIX = "engine:"
-"""What the name of an engine's Serve deployment starts with."""
+"""Prefix of the name of an engine's Serve deployment."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -32,7 +33,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 RESERVED_ENGINE_KWARGS = frozenset(
     {"model", "served_model_name", "lora_modules", "enable_lora", "max_loras", "max_lora_rank", "max_model_len"}
 )
-"""Settled by the endpoints or by a field of their own; a second value for them would be silently lost."""
+"""Set by the endpoints or by fields of `ServeConfig`; a second value for them would be silently lost."""
 
 
 class Endpoint(BaseModel):
@@ -47,21 +48,21 @@ class Endpoint(BaseModel):
     """Folder or hub id of the full weights."""
 
     adapter: str | None = None
-    """Folder of a LoRA adapter on `source`; none means the plain weights."""
+    """Folder of a LoRA adapter on `source`. Absent: the plain weights."""
 
     metadata: dict[str, str | float | dict[str, str]] = Field(default_factory=dict)
-    """Shown with the model under /v1/models."""
+    """Listed with the model under /v1/models."""
 
     reasoning: Delimiters | None = None
-    """What opens and closes its reasoning; none: everything that it writes is the answer."""
+    """Delimiters of its reasoning. Absent: everything that it writes is the answer."""
 
     on_demand: bool = False
-    """Rarely asked: its engine starts with the first question, stops when it is idle, and is not checked beforehand.
-    Counts where all endpoints of an engine are."""
+    """For rarely used models: the engine starts at the first request, stops when idle, and is not checked beforehand.
+    Takes effect where all endpoints of an engine have it."""
 
     @property
     def modes(self) -> dict[str, str]:
-        """Mode -> the line that asks for it, as the metadata tell; empty for a model that knows none."""
+        """Mode -> the system line that selects it, from the metadata; empty for a model without modes."""
         modes = self.metadata.get("modes")
         return modes if isinstance(modes, dict) else {}
 
@@ -70,111 +71,95 @@ class Endpoint(BaseModel):
     def _validate_name(cls, name: str) -> str:
         if not NAME_PATTERN.fullmatch(name):
             raise ValueError(
-                f"endpoint name {name!r} may hold letters, digits and . _ @ + - only, and starts with a letter or digit"
+                f"endpoint name {name!r} may hold only letters, digits and . _ @ + -, and must start with a letter or "
+                "digit"
             )
         return name
 
 
-class ServeConfig(BaseModel):
-    """How endpoints are served. The defaults fit several small engines on a laptop."""
+class ServingSettings(BaseModel):
+    """How engines are served, replicated and limited: what a recipe's `[serve]` and `ServeConfig` have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    host: str = "127.0.0.1"
-    """Address to listen on; the loopback address keeps other machines out."""
-
-    port: int = Field(8000, ge=0, le=65535)
-    """TCP port to listen on; 0 takes a free one."""
-
-    device: Literal["cpu", "gpu"] = "cpu"
-    """What the engines compute on."""
-
-    engine_cpus: float = Field(0.1, gt=0)
-    """CPUs that Ray sets aside per engine; a fraction lets several small engines share a core."""
-
-    engine_gpus: float = Field(1.0, gt=0)
-    """GPUs that Ray sets aside per engine; not read when `device` is cpu."""
-
-    gpu: str = ""
-    """Kind of GPU, as Ray names it; empty for any. Not read when `device` is cpu."""
-
-    cpu_threads: int | None = Field(None, ge=1)
-    """Compute threads of one engine on CPU; none means all cores but one. Not read on a GPU."""
-
-    kv_cache_gib: float = Field(0.5, gt=0)
-    """Room for keys and values per engine on CPU, in GiB; on a GPU vLLM takes what is free."""
-
-    max_model_len: int = Field(1024, ge=16)
-    """Longest prompt plus completion, in tokens."""
-
-    max_num_seqs: int = Field(64, ge=1)
-    """Sequences that one engine computes at the same time."""
-
-    max_ongoing: int = Field(256, ge=1)
-    """Requests that one replica of an engine takes at the same time, computed or queued; further ones are told to come
-    again (429)."""
-
-    min_replicas: int = Field(1, ge=0)
-    """Replicas of every engine that are always up; 0 stops an engine that nobody asks, after `idle_s`."""
-
-    max_replicas: int = Field(1, ge=1)
-    """Replicas of an engine under load."""
-
-    target_ongoing: int = Field(32, ge=1)
-    """Requests per replica that autoscaling aims at."""
-
-    idle_s: float = Field(600.0, ge=0)
-    """Seconds without a request after which an engine that may have no replica has none."""
-
-    surge_percent: int = Field(100, ge=0, le=100)
-    """Replicas that an update starts before it stops old ones, percent of those that run: with any, nobody waits for
-    the new weights, and memory for both is needed meanwhile. 0 stops first; requests wait for the start."""
-
-    drain_s: float = Field(60.0, gt=0)
-    """Seconds that a replica which is to go has for the requests it holds."""
-
+    cpus_per_engine: float = Field(default=1.0, gt=0)
+    """Logical CPUs that Ray reserves for an engine; with a fraction, several small engines share a core."""
+    gpu: GpuName = ""
+    """Kind of GPU that engines must have, as Ray names it, for example `L4`. Not read on CPUs. Absent: any."""
+    min_replicas: int = Field(default=1, ge=0)
+    """Copies of every engine that `distill serve` keeps running; with 0, an engine without requests stops and starts
+    again at the next request, which waits for it. Evaluation always has one."""
+    max_replicas: int = Field(default=1, ge=1)
+    """Most copies of an engine under load."""
+    target_ongoing_requests: int = Field(default=32, ge=1)
+    """Requests per copy that autoscaling aims at."""
+    max_ongoing_requests: int = Field(default=256, ge=1)
+    """Most requests that one copy takes at the same time, running or queued; further ones are refused with 429."""
+    downscale_to_zero_delay_s: float = Field(default=600.0, ge=0)
+    """Seconds without a request after which an engine that may have no copy stops."""
+    max_surge_percent: int = Field(default=100, ge=0, le=100)
+    """How an update proceeds: copies with the new weights that start before old ones stop, percent of the running ones.
+    Both need memory meanwhile. 0 stops the old ones first, and requests wait for the start."""
     limits: Limits = Limits()
-    """Bounds of every request."""
-
-    keys: tuple[Key, ...] = ()
-    """Who may ask; none is allowed on a loopback address only."""
-
-    startup_deadline_s: float = Field(600.0, gt=0)
-    """Seconds until every endpoint must answer."""
-
-    engine_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further vLLM engine arguments, passed on as they are."""
+    """Bounds of every request: body, prompt, output, choices."""
 
     @model_validator(mode="after")
-    def _validate_replicas(self) -> "ServeConfig":
+    def _validate_replicas(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(
                 f"min_replicas = {self.min_replicas} is above max_replicas = {self.max_replicas}: lower it"
             )
         return self
 
+
+class ServeConfig(ServingSettings):
+    """How endpoints are served. The defaults fit a small engine on a laptop."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the loopback address accepts connections from this machine only."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """What the engines compute on."""
+    gpus_per_worker: float = Field(default=1.0, gt=0)
+    """GPUs that Ray reserves for each worker of an engine. Not read on CPUs."""
+    cpu_threads: int | None = Field(default=None, ge=1)
+    """Compute threads of one engine on CPU. Absent: all cores but one. Not read on a GPU."""
+    kv_cache_gib: float = Field(default=0.5, gt=0)
+    """Memory for the key-value cache of one engine on CPU, GiB; on a GPU vLLM takes what is free."""
+    max_model_len: int = Field(default=1024, ge=16)
+    """Longest prompt plus completion, tokens."""
+    max_num_seqs: int = Field(default=64, ge=1)
+    """Sequences that one engine computes at the same time."""
+    graceful_shutdown_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds that a stopping replica has for its open requests."""
+    keys: tuple[Key, ...] = ()
+    """API keys of the clients. Empty is allowed on a loopback address only."""
+    startup_deadline_s: float = Field(default=600.0, gt=0)
+    """Seconds until every endpoint must answer."""
+    engine_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further vLLM engine arguments, passed on as they are."""
+
     @model_validator(mode="after")
-    def _validate_door(self) -> "ServeConfig":
-        if problem := open_door(self.host, self.keys):
+    def _validate_keys(self) -> Self:
+        if problem := keys_problem(self.host, self.keys):
             raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
-    def _validate_engine_kwargs(self) -> "ServeConfig":
+    def _validate_engine_kwargs(self) -> Self:
         if reserved := sorted(RESERVED_ENGINE_KWARGS & self.engine_kwargs.keys()):
-            raise ValueError(
-                f"engine_kwargs may not hold {', '.join(reserved)}: endpoints and the fields of serve decide them"
-            )
+            raise ValueError(f"engine_kwargs may not hold {', '.join(reserved)}: endpoints and other fields set them")
         return self
 
 
-def open_door(host: str, keys: Sequence[Key]) -> str:
-    """Why an address may not be listened on without keys; empty where it may."""
+def keys_problem(host: str, keys: Sequence[Key]) -> str:
+    """Why a server may not listen on an address without API keys; empty where it may."""
     if keys or host in LOOPBACK:
         return ""
     return (
-        f"host {host} lets other machines in and there are no API keys: make one with `python -m serve.keys NAME` and "
-        "pass its file with --keys, or listen on 127.0.0.1"
+        f"host {host} accepts connections from other machines and there are no API keys: make one with "
+        "`python -m serve.keys NAME` and pass its file with --keys, or listen on 127.0.0.1"
     )
 
 
@@ -187,7 +172,7 @@ class Adapter(NamedTuple):
 
 
 class EngineSpec(NamedTuple):
-    """One vLLM engine: full weights, and the adapters that ride on them."""
+    """One vLLM engine: full weights, and the adapters on them."""
 
     name: str
     """Name of the Serve deployment; unique."""
@@ -198,17 +183,17 @@ class EngineSpec(NamedTuple):
 
     @property
     def base_model(self) -> str:
-        """Name under which the engine knows its plain weights; not listed to clients unless it is an endpoint."""
+        """The engine's name for its plain weights; not listed to clients unless it is an endpoint."""
         return next((endpoint.name for endpoint in self.endpoints if endpoint.adapter is None), f"{self.name}.base")
 
     @property
     def is_on_demand(self) -> bool:
-        """Whether it waits for the first question."""
+        """Whether it starts at the first request."""
         return all(endpoint.on_demand for endpoint in self.endpoints)
 
     @property
     def max_lora_rank(self) -> int:
-        """Smallest rank that vLLM offers and every adapter fits in."""
+        """Smallest rank that vLLM supports and that holds every adapter."""
         largest = max(adapter.rank for adapter in self.adapters)
         return next(rank for rank in LORA_RANKS if rank >= largest)
 
@@ -225,7 +210,11 @@ def group_engines(
 
 
 def adapter_rank(folder: str) -> int:
-    """Rank of a peft adapter; refuses the kinds that vLLM would load wrongly or not at all."""
+    """Rank of a PEFT adapter.
+
+    Raises:
+        ValueError: it is no adapter, or one that vLLM would load wrongly or not at all.
+    """
     path = Path(local_folder(folder)) / "adapter_config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is no LoRA adapter: it has no adapter_config.json")
@@ -241,7 +230,7 @@ def adapter_rank(folder: str) -> int:
 
 def _validate_endpoints(endpoints: Sequence[Endpoint]) -> None:
     if not endpoints:
-        raise ValueError("nothing to serve: give at least one endpoint")
+        raise ValueError("nothing to serve: name at least one endpoint")
     names: set[str] = set()
     weights: dict[tuple[str, str | None], str] = {}
     for endpoint in endpoints:

@@ -1,4 +1,4 @@
-"""Endpoints as a Serve config file: what `serve deploy` and a KubeRay RayService take. Imports no Ray."""
+"""The Serve config file of some endpoints, for `serve deploy` or a KubeRay RayService. Imports no Ray."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,13 @@ IMPORT_PATH = "serve.app:from_config_file"
 def config_file(
     endpoints: Sequence[Endpoint], config: ServeConfig, *, import_path: str = IMPORT_PATH, **more: str
 ) -> dict[str, Any]:
-    """The file's content. Keys are never in it: the deployment reads them from `KEYS_VARIABLE`.
+    """The file's content. It never holds API keys: the deployment reads them from `KEYS_VARIABLE`.
 
-    `import_path`: a function that makes the application of `args`, to which `more` is added.
+    Args:
+        endpoints: the models.
+        config: how they are served.
+        import_path: a function that builds the application from `args`.
+        more: further `args`.
     """
     return {
         "proxy_location": "EveryNode",
@@ -37,10 +41,10 @@ def config_file(
 def read_arguments(
     arguments: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[tuple[Endpoint, ...], ServeConfig]:
-    """Endpoints and settings of a deployment of that file.
+    """Endpoints and settings out of the arguments of such a file.
 
     Raises:
-        ValueError: they are wrong, or other machines are let in without keys.
+        ValueError: they are wrong, or the address is open to other machines without API keys.
     """
     keys = load_keys(None, environment.get(KEYS_VARIABLE))
     config = ServeConfig.model_validate({**arguments["config"], "keys": keys})

@@ -1,4 +1,4 @@
-"""A Ray Data set through served models: every row comes back, with a completion or with the reason why not."""
+"""Sends a Ray Data dataset to served models: every row comes back with a completion or with an error."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ OUTPUT_FIELDS = (
 OPENAI_SAMPLING = frozenset(
     {"temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty", "logprobs", "n"}
 )
-"""What the openai client takes as arguments; other keys (top_k, min_p, ...) are vLLM's and travel in the body."""
+"""Arguments of the openai client; other keys (top_k, min_p, ...) are vLLM's and are sent in the extra body."""
 
 
 class BatchConfig(BaseModel):
@@ -38,24 +38,24 @@ class BatchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_in_flight: int = Field(64, ge=1)
-    """Requests that wait for an answer at the same time; at least the engines' max_num_seqs keeps them busy."""
+    """Most open requests; no fewer than the engines' max_num_seqs keep them busy."""
 
     max_retries: int = Field(8, ge=0)
-    """Further tries after a dropped connection, a time-out or a 408, 409, 429 or 5xx answer; waits grow to 8 s each."""
+    """Retries after a lost connection, a time-out or a 408, 409, 429 or 5xx answer; delays grow to 8 s."""
 
     timeout_s: float = Field(600.0, gt=0)
-    """Seconds that one try may take."""
+    """Longest time of one attempt, seconds."""
 
     api_key_env: str = ""
-    """Environment variable that holds the endpoint's key; read where the sender runs. Empty: none is needed."""
+    """Environment variable that holds the endpoint's API key; read where the sender runs. Empty: none is needed."""
 
 
 class Answer(NamedTuple):
-    """What became of one row. `error` is empty exactly if the endpoint answered."""
+    """The result of one row. `error` is empty exactly if the endpoint answered."""
 
     completion: str = ""
     reasoning: str = ""
-    """What the endpoint keeps apart from the completion, if it does."""
+    """Reasoning that the endpoint separates from the completion, if it does."""
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -65,13 +65,13 @@ class Answer(NamedTuple):
 def complete(
     rows: "Dataset | Sequence[Mapping[str, Any]]", base_url: str, config: BatchConfig | None = None
 ) -> "Dataset":
-    """Answer every row (`model`, `messages`, `sampling`; other columns pass through), lazily and in the order given.
+    """Complete every row (`model`, `messages`, `sampling`; other columns pass through), lazily and in order.
 
     Adds completion, reasoning, finish_reason, prompt_tokens, completion_tokens and error (empty on success). A row that
-    fails is kept with its reason; one output row per input row.
+    fails is kept with its error; one output row per input row.
 
     Raises:
-        ValueError: a needed column is missing.
+        ValueError: a required column is missing.
     """
     import ray
     from ray.data import ActorPoolStrategy
@@ -84,18 +84,18 @@ def complete(
         Sender,
         fn_constructor_args=(base_url, config),
         batch_format="pyarrow",
-        # Ray runs four batches of an async actor at once: half a window each keeps the window full while the slowest
-        # row of a batch is still being written.
+        # Ray runs four batches of an async actor at once: batches of half a window keep the window full while the
+        # slowest row of a batch is still being generated.
         batch_size=max(1, config.max_in_flight // 2),
         compute=ActorPoolStrategy(size=1),
-        # Beside the driver, whose 127.0.0.1 it is that was told; there may be a head that offers no CPU.
+        # On the driver's node, since `base_url` may be its 127.0.0.1; the head node may offer no CPU.
         scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
         num_cpus=0,
     )
 
 
 class Sender:
-    """The actor that holds the connections. One window for all batches, so that requests in flight stay bounded."""
+    """The actor that holds the connections. All batches share one window, which bounds the requests in flight."""
 
     def __init__(self, base_url: str, config: BatchConfig, api_key: str = NO_KEY) -> None:
         key = os.environ.get(config.api_key_env, "") if config.api_key_env else ""
@@ -112,13 +112,13 @@ class Sender:
         return batch
 
     async def answer(self, row: Mapping[str, Any]) -> Answer:
-        """One row's answer, once the window has room."""
+        """The answer to one row, once the window has room."""
         async with self._window:
             try:
                 response = await self._client.chat.completions.create(**request_arguments(row))
             except openai.APIError as error:
                 return Answer(error=f"{fault_label(error)}: {error.message}"[:1000])
-            except (TypeError, ValueError) as error:  # a row the client cannot even send
+            except (TypeError, ValueError) as error:  # a row that the client cannot send
                 return Answer(error=f"{type(error).__name__}: {error}")
         choice = response.choices[0]
         usage = response.usage
@@ -152,4 +152,6 @@ def _as_dataset(rows: "Dataset | Sequence[Mapping[str, Any]]") -> "Dataset":
 def _validate_columns(data: "Dataset") -> None:
     columns = data.columns() or []
     if missing := [name for name in INPUT_COLUMNS if name not in columns]:
-        raise ValueError(f"rows for an endpoint need {', '.join(INPUT_COLUMNS)}; missing: {', '.join(missing)}")
+        raise ValueError(
+            f"rows for an endpoint need the columns {', '.join(INPUT_COLUMNS)}; missing: {', '.join(missing)}"
+        )

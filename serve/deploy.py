@@ -1,6 +1,6 @@
-"""Starts the engines of some endpoints and returns once every one of them has answered; stops them again.
+"""Deploys endpoints on Ray Serve, waits until every model has answered, and deletes the deployment.
 
-The caller has connected to Ray. Nothing here writes on the terminal.
+The caller has connected to Ray. Nothing here writes to the terminal.
 """
 
 import glob
@@ -14,22 +14,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from serve.client import first_answers, served_models
+from serve.client import served_models, warm_up
 from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
+from serve.engines.ray_serve import running_client
 from serve.errors import ServeError
 from serve.keys import NO_KEY, Key, hash_key
-from serve.smoke_check import Probe, run_probes
+from serve.smoke_check import SmokeCheck, run_smoke_checks
 
 if TYPE_CHECKING:
     from serve.api.ingress import Checker
 
 POLL_S = 0.5
 PROXY_GRACE_S = 30.0
-"""Seconds from a running application to an open port, before we say that something else is wrong."""
+"""Longest time from a running application until its port answers, seconds."""
 
 
 class Progress(NamedTuple):
-    """How far a deployment is."""
+    """How many engines of a deployment are ready."""
 
     ready_engines: int
     num_engines: int
@@ -43,17 +44,21 @@ def deploy(
     on_progress: Callable[[Progress], None] | None = None,
     log_dir: str | None = None,
     checker: "Checker | None" = None,
-    probes: Sequence[Probe] = (),
+    smoke_checks: Sequence[SmokeCheck] = (),
 ) -> str:
     """Serve `endpoints` and return the base URL, without the trailing /v1.
 
-    `checker` gives the page problems with verdicts. `probes` are asked last; a model that fails one is not served.
-    Models on demand are listed, and neither started nor asked.
-    `log_dir` is the Ray session's log folder, to be named in an error.
+    Args:
+        endpoints: the models. Those on demand are listed, but neither started nor checked.
+        config: how they are served.
+        on_progress: called at every poll while the engines start.
+        log_dir: the Ray session's log folder, which errors name.
+        checker: grades problems for the playground.
+        smoke_checks: run last; where one fails, nothing is served.
 
     Raises:
         ValueError: the endpoints cannot be served as they are.
-        ServeError: an engine failed or the deadline passed; nothing is left running.
+        ServeError: an engine or a smoke check failed, or the deadline passed; nothing is left running.
     """
     specs = group_engines(endpoints)
     eager = {endpoint.name for spec in specs if not spec.is_on_demand for endpoint in spec.endpoints}
@@ -64,9 +69,9 @@ def deploy(
             _start(endpoints, config, checker)
             _wait_for_engines(specs, config, _Clock(started, on_progress), log_dir)
             _wait_for_listing([endpoint.name for endpoint in endpoints], config, api_key)
-            # One token each loads the adapter, the chat template and the kernels before a user waits for them.
-            first_answers(base_url(config), sorted(eager), api_key)
-            run_probes(base_url(config), [probe for probe in probes if probe.model in eager], api_key)
+            # One token of each model loads its adapter, chat template and kernels, so that no user waits for them.
+            warm_up(base_url(config), sorted(eager), api_key)
+            run_smoke_checks(base_url(config), [check for check in smoke_checks if check.model in eager], api_key)
         except BaseException:  # also Ctrl-C: half-started engines would hold their memory
             undeploy()
             raise
@@ -74,7 +79,7 @@ def deploy(
 
 
 def undeploy() -> None:
-    """Stop every engine that `deploy` started; Serve itself, idle, goes with the Ray session."""
+    """Stop every engine that `deploy` started. Serve itself stays up, idle, until the Ray session ends."""
     with _quiet_libraries():
         from ray import serve as ray_serve
 
@@ -102,9 +107,8 @@ class _Clock(NamedTuple):
 def _start(endpoints: Sequence[Endpoint], config: ServeConfig, checker: "Checker | None") -> None:
     from ray import serve as ray_serve
 
-    # Before the import below, which takes seconds: the controller and the proxy start meanwhile.
     ray_serve.start(http_options={"host": config.host, "port": config.port})
-    from serve.app import build_app
+    from serve.app import build_app  # start time: imports vLLM for seconds, while the controller and proxy start
 
     target = ray_serve.RunTarget(target=build_app(endpoints, config, checker), name=APP, route_prefix="/")
     ray_serve.run_many([target], wait_for_applications_running=False)
@@ -144,11 +148,11 @@ def _failure(failed: Sequence[EngineSpec], states: Mapping[str, Any], message: s
 
 
 def _lateness(late: Sequence[EngineSpec], config: ServeConfig, log_dir: str | None) -> str:
-    names = "; ".join(_describe(spec) for spec in late) or "the HTTP door"
+    names = "; ".join(_describe(spec) for spec in late) or "the HTTP ingress"
     log = _engine_log(late[0], log_dir) if late else None
     return (
         f"not ready after {config.startup_deadline_s:g} s: {names}. "
-        f"Fewer engines at once, or a larger startup_deadline_s{_log_hint(log)}"
+        f"Serve fewer engines at once, or raise startup_deadline_s{_log_hint(log)}"
     )
 
 
@@ -164,8 +168,8 @@ def _engine_log(spec: EngineSpec, log_dir: str | None) -> str | None:
     """The newest output file of the engine's processes; Ray names such files by worker, not by actor."""
     if log_dir is None:
         return None
-    mark = f":actor_name:ServeReplica:{APP}:{ENGINE_PREFIX}{spec.name}\n"
-    found = [path for path in glob.glob(os.path.join(log_dir, "worker-*.out")) if mark in _read(path, 500)]
+    marker = f":actor_name:ServeReplica:{APP}:{ENGINE_PREFIX}{spec.name}\n"
+    found = [path for path in glob.glob(os.path.join(log_dir, "worker-*.out")) if marker in _read(path, 500)]
     return max(found, key=os.path.getmtime, default=None)
 
 
@@ -175,7 +179,7 @@ def _read(path: str, limit: int = -1) -> str:
 
 
 def _root_cause(log: str | None) -> str | None:
-    """The first exception in the engine's output. Serve's own message only says to see above."""
+    """The first exception in the engine's output; Serve's own message only refers to the log."""
     if log is None:
         return None
     found = re.findall(r"([A-Za-z_.]+(?:Error|Exception): .+)", _read(log))
@@ -188,7 +192,7 @@ def _last_line(message: str) -> str:
 
 
 def _own_key(config: ServeConfig) -> tuple[str, ServeConfig]:
-    """A key for the checks after deployment, where keys are asked for; it is never shown and ends with the endpoint."""
+    """An API key for the checks after a deployment, where keys are required; never shown, valid for this deployment."""
     if not config.keys:
         return NO_KEY, config
     api_key = secrets.token_urlsafe(32)
@@ -202,23 +206,21 @@ def _wait_for_listing(names: Sequence[str], config: ServeConfig, api_key: str) -
         if time.monotonic() > deadline:
             raise ServeError(
                 f"the engines run, but {base_url(config)} does not list them after {PROXY_GRACE_S:g} s: "
-                "look for the proxy's log in the Ray session's log folder"
+                "see the proxy's log in the Ray session's log folder"
             )
         time.sleep(POLL_S)
 
 
 def _running_port(config: ServeConfig) -> int | None:
-    """The port of a Serve that runs in this Ray session already, which cannot move to another one."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client(raise_if_no_controller_running=False)
+    """The port of a Serve instance that already runs in this Ray session; it cannot change."""
+    client = running_client()
     if client is None:
         return None
     port = int(client.http_config.port)
     if config.port not in (0, port):
         raise ServeError(
-            f"Ray Serve of this cluster listens on port {port}, not on {config.port}: set serve.port to {port} or 0, "
-            "or stop it (`serve shutdown`)"
+            f"Ray Serve of this cluster listens on port {port}, not on {config.port}: set the port to {port} or 0, "
+            " or stop Serve (`serve shutdown`)"
         )
     return port
 
@@ -230,7 +232,7 @@ def _free_port(config: ServeConfig) -> int:
             probe.bind((config.host, config.port))
         except OSError as error:
             raise ServeError(
-                f"cannot listen on {config.host}:{config.port} ({error.strerror}): choose another serve.port, "
+                f"cannot listen on {config.host}:{config.port} ({error.strerror}): choose another port, "
                 "or 0 for a free one"
             ) from error
         return int(probe.getsockname()[1])
@@ -238,10 +240,10 @@ def _free_port(config: ServeConfig) -> int:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keep Ray's and vLLM's announcements off the terminal, and the caller's logging as it was.
+    """Keep log lines of Ray and vLLM off the terminal, and restore the caller's logging afterwards.
 
     Importing ray.serve.llm replaces the handlers of the root logger by one that prints JSON, and Ray's loggers set
-    their own levels as they go: only the global switch holds them all.
+    their own levels at run time: only the global switch silences them all.
     """
     root = logging.getLogger()
     handlers, level, disabled = root.handlers[:], root.level, root.manager.disable

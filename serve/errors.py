@@ -1,4 +1,4 @@
-"""What a user of served models can act on."""
+"""Errors of the endpoint and its clients that a user can act on."""
 
 
 class ServeError(Exception):
@@ -6,10 +6,10 @@ class ServeError(Exception):
 
 
 class UnknownModelError(ServeError):
-    """The endpoint is there, and serves no model of that name."""
+    """The endpoint answers, but serves no model of that name."""
 
 
 def fault_label(error: Exception) -> str:
-    """The kind of a fault of an OpenAI client with its HTTP status, short enough to be counted."""
+    """Class and HTTP status of an OpenAI client's error, e.g. `BadRequestError 400`: short enough to count by."""
     status = getattr(error, "status_code", None)
     return type(error).__name__ if status is None else f"{type(error).__name__} {status}"

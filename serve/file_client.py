@@ -1,7 +1,7 @@
-"""A JSONL file through an endpoint: as many output lines as input lines, in their order, continued after a stop.
+"""Sends a JSONL file to an endpoint: one output line per input line, in the same order; resumable.
 
-Answers are appended to `OUT.partial` as they come, each with its line's number and hash; the ordered file appears by
-rename at the end. A row that failed is asked again by the next go.
+Answers are appended to `OUT.partial` as they arrive, each with its line's number and hash; the ordered file is renamed
+into place at the end. The next run sends failed rows again.
 """
 
 import asyncio
@@ -21,26 +21,26 @@ class Line(NamedTuple):
 
     number: int
     sha256: str
-    """Identity of the request that it makes; empty until it is known whom to ask."""
+    """Hash of its request; empty until the request is known."""
     row: dict[str, Any]
 
 
 class Target(NamedTuple):
-    """Whom to ask."""
+    """The model that answers, and how."""
 
     base_url: str
     model: str
     card: Mapping[str, Any]
-    """The model's metadata: how it wants to be asked."""
+    """The model's metadata, with the format of its prompts."""
     sampling: Mapping[str, Any]
     api_key: str
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The rows of a JSONL file: objects with `problem` (a text, put as the model was trained) or `messages`.
+    """The rows of a JSONL file: objects with `problem` (text, formatted as in training) or `messages`.
 
     Raises:
-        ServeError: a line is no such object.
+        ServeError: the file cannot be read, or a line is no such object.
     """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
@@ -62,12 +62,17 @@ def _line(path: Path, number: int, text: str) -> Line:
 def answer_file(
     source: Path, out: Path, target: Target, config: BatchConfig, on_progress: Callable[[int, int], None]
 ) -> tuple[int, int]:
-    """Answer every line of `source` into `out`; returns the numbers of rows and of those that failed.
+    """Answer every line of `source` into `out`; returns the number of rows and of failed ones.
 
-    `on_progress` hears of rows done and in all. With more rows in flight than `config.max_in_flight` nothing is sent.
+    Args:
+        source: a JSONL file (`read_lines`).
+        out: the output file.
+        target: the model that answers.
+        config: how requests are sent.
+        on_progress: called with the number of finished rows and of all rows.
 
     Raises:
-        ServeError: the source is no JSONL, or `out` would be the source.
+        ServeError: the source is not valid, or `out` is the source.
     """
     if source.resolve() == out.resolve():
         raise ServeError(f"{out} is the input: choose another name for the output")
@@ -86,12 +91,12 @@ def answer_file(
 
 
 def _identity(request: Mapping[str, Any]) -> str:
-    """Of all that is asked: another model, mode or sampling is another request."""
+    """Hash of the whole request: another model, mode or sampling is another request."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def read_partial(path: Path) -> dict[tuple[int, str], dict[str, Any]]:
-    """Answers of an earlier go by line number and hash, without failed ones; a torn last line is cut off the file."""
+    """Successful answers of an earlier run by line number and hash; removes an incomplete last line from the file."""
     if not path.exists():
         return {}
     data = path.read_bytes()
@@ -115,7 +120,7 @@ async def _answer_rest(
     with open(partial, "a", encoding="utf-8") as file:
 
         async def work(rest: Iterator[Line]) -> None:
-            for line in rest:  # shared by all workers, so that no more rows than workers are in flight
+            for line in rest:  # shared by all workers, so there are never more rows in flight than workers
                 answer = (await sender.answer(request_row(line, target)))._asdict()
                 done[line.number] = answer
                 file.write(json.dumps({"line": line.number, "sha256": line.sha256, "answer": answer}) + "\n")
@@ -126,7 +131,7 @@ async def _answer_rest(
 
 
 def request_row(line: Line, target: Target) -> dict[str, Any]:
-    """What the endpoint is asked for one input row; a `sampling` object of the row wins over the command's."""
+    """The request for one input row; the row's own `sampling` takes precedence over the command's."""
     messages = line.row.get("messages") or question_turns(line.row["problem"], target.card)
     sampling = {**target.sampling, **(line.row.get("sampling") or {})}
     return {"model": target.model, "messages": messages, "sampling": sampling}

@@ -1,6 +1,6 @@
-"""API keys: only their SHA-256 hashes are kept. `python -m serve.keys NAME` makes one.
+"""API keys, of which only SHA-256 hashes are stored. `python -m serve.keys NAME` makes one.
 
-A key is 256 random bits, so that a plain hash protects it (there is nothing to guess). The file is TOML:
+A key is 256 random bits, so a plain hash protects it (it cannot be guessed). A key file is TOML:
 
     [[keys]]
     name = "alice"
@@ -22,34 +22,34 @@ from serve.errors import ServeError
 KEY_PREFIX = "sk-distill-"
 
 KEY_VARIABLE = "DISTILL_API_KEY"
-"""Environment variable with the key of the commands that ask an endpoint."""
+"""Environment variable with the key that client commands send to an endpoint."""
 
 NO_KEY = "none"
-"""What the client library wants where the endpoint wants nothing."""
+"""Placeholder for the client library, where an endpoint requires no key."""
 
 KEYS_VARIABLE = "DISTILL_API_KEYS"
-"""Environment variable that may hold the text of a key file (a Kubernetes secret)."""
+"""Environment variable that may hold the text of a key file (from a Kubernetes secret)."""
 
 
 class Key(BaseModel):
-    """One client's key and what it may do."""
+    """One client's key and its permissions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=64)
-    """Whose it is; the only thing of a key that is ever logged."""
+    """The client's name; no other part of a key is ever logged."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
     """Hash of the key, 64 hex digits."""
 
     models: tuple[str, ...] = ()
-    """Models that it may ask; empty means all."""
+    """Models that it may use; empty means all."""
 
     max_in_flight: int | None = Field(None, ge=1)
-    """Requests it may have open at once; none means no limit of its own."""
+    """Most open requests at a time. Absent: no limit per key."""
 
     requests_per_minute: int | None = Field(None, ge=1)
-    """Requests per minute, of which a tenth (at least one) may come at once; none means no limit."""
+    """Most requests per minute, of which a tenth (at least one) may come at once. Absent: no limit."""
 
 
 class _KeyFile(BaseModel):
@@ -58,27 +58,27 @@ class _KeyFile(BaseModel):
 
 
 def parse_keys(text: str, where: str) -> tuple[Key, ...]:
-    """Keys of a TOML text (the module's docstring shows one); `where` is named in errors.
+    """Keys out of a TOML text (see the module's docstring); errors name `where`.
 
     Raises:
-        ServeError: it is no such text, or two keys share a name or a hash.
+        ServeError: the text is not valid, or two keys have the same name or hash.
     """
     try:
         keys = _KeyFile.model_validate(tomllib.loads(text)).keys
     except tomllib.TOMLDecodeError as error:
         raise ServeError(f"{where} is not TOML ({error}): see `python -m serve.keys NAME`") from error
     except ValidationError as error:
-        # Not the error's own text: it repeats the input, which may be a key in clear.
+        # Without the text of the error, which repeats the input: it may be a key in clear text.
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise ServeError(f"{where}: {wrong}. `python -m serve.keys NAME` prints an entry") from None
     for what in ("name", "sha256"):
         if len({getattr(key, what) for key in keys}) < len(keys):
-            raise ServeError(f"{where}: two keys have the same {what}: give each client its own")
+            raise ServeError(f"{where}: two keys have the same {what}: every client needs its own")
     return keys
 
 
 def load_keys(path: str | None, text: str | None) -> tuple[Key, ...]:
-    """Keys from a file, or else from the text of an environment variable; none where both are absent."""
+    """Keys from a file, or else from the text of an environment variable; empty where both are absent."""
     if path:
         try:
             return parse_keys(Path(path).read_text(encoding="utf-8"), path)
@@ -88,12 +88,12 @@ def load_keys(path: str | None, text: str | None) -> tuple[Key, ...]:
 
 
 def hash_key(key: str) -> str:
-    """What is kept of a key."""
+    """The hash under which a key is stored."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find_key(keys: Sequence[Key], authorization: str) -> Key | None:
-    """The key of an `Authorization: Bearer ...` header, compared in constant time; none if it is not one of ours."""
+    """The key of an `Authorization: Bearer ...` header, compared in constant time; None if it is unknown."""
     scheme, _, secret = authorization.partition(" ")
     given = hash_key(secret.strip())
     found = [key for key in keys if secrets.compare_digest(key.sha256, given)]
@@ -101,13 +101,13 @@ def find_key(keys: Sequence[Key], authorization: str) -> Key | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a new key once, and the entry to keep."""
+    """Print a new key, which is shown only once, and its entry for the key file."""
     if len(arguments) != 1:
         print("usage: python -m serve.keys NAME", file=sys.stderr)
         return 2
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     entry = Key(name=arguments[0], sha256=hash_key(key))
-    print(f"# for the client, shown only now: {key}", file=sys.stderr)
+    print(f"# for the client, not shown again: {key}", file=sys.stderr)
     print(f'[[keys]]\nname = "{entry.name}"\nsha256 = "{entry.sha256}"')
     return 0
 

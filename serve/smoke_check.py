@@ -1,4 +1,7 @@
-"""Does an endpoint answer as its model did before? A wrong adapter, template or weight file shows in greedy answers."""
+"""Checks that served models still give the answers of their evaluation.
+
+A wrong adapter, chat template or weight file shows in greedy answers.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,13 +12,13 @@ from serve.client import stream_chat
 from serve.errors import ServeError
 from serve.keys import NO_KEY
 
-SAME_ENOUGH = 0.5
-"""Mean share of the text that begins alike. Batches of another make-up may turn a bf16 answer at some token, other
-weights turn it early."""
+MIN_AGREEMENT = 0.5
+"""Least mean share of the text up to the first difference. Another batch composition may change a bf16 answer at some
+token; other weights change it early."""
 
 
-class Probe(NamedTuple):
-    """A question with the answer that is on record."""
+class SmokeCheck(NamedTuple):
+    """A request with its known answer."""
 
     model: str
     messages: Sequence[Mapping[str, str]]
@@ -24,40 +27,41 @@ class Probe(NamedTuple):
     delimiters: Delimiters | None = None
 
 
-def run_probes(base_url: str, probes: Sequence[Probe], api_key: str = NO_KEY) -> dict[str, float]:
-    """Ask every probe, one after another; the agreement of each model, from 0 to 1.
+def run_smoke_checks(base_url: str, checks: Sequence[SmokeCheck], api_key: str = NO_KEY) -> dict[str, float]:
+    """Send every check, one after another; returns the mean agreement of each model, from 0 to 1.
 
     Raises:
-        ServeError: a model answers otherwise than it did.
+        ServeError: the answers of a model differ from the expected ones.
     """
     by_model: dict[str, list[float]] = defaultdict(list)
-    for probe in probes:
-        pieces = stream_chat(base_url, probe.model, probe.messages, api_key=api_key, **probe.sampling)
+    for check in checks:
+        pieces = stream_chat(base_url, check.model, check.messages, api_key=api_key, **check.sampling)
         answer = "".join(piece.text for piece in pieces)
-        by_model[probe.model].append(agreement(_as_streamed(probe), answer))
+        by_model[check.model].append(agreement(_as_streamed(check), answer))
     wrong = [f"{model} ({max(found):.0%})" for model, found in by_model.items() if not is_same(found)]
     if wrong:
         raise ServeError(
-            f"these answer otherwise than in their evaluation (share that begins alike): {', '.join(wrong)}. "
-            "Their weights, adapter, chat template or engine have changed since: evaluate them again with `distill run`"
+            "the answers of these models differ from those of their evaluation (share of the text before the first "
+            f"difference): {', '.join(wrong)}. Their weights, adapter, chat template or engine have changed since: "
+            "evaluate them again with `distill run`"
         )
     return {model: sum(found) / len(found) for model, found in by_model.items()}
 
 
 def agreement(expected: str, answer: str) -> float:
-    """Share of the longer text that both begin with."""
+    """Length of the common prefix as a share of the longer text."""
     longer = max(len(expected), len(answer))
-    alike = (index for index, (a, b) in enumerate(zip(expected, answer, strict=False)) if a != b)
-    return next(alike, min(len(expected), len(answer))) / longer if longer else 1.0
+    differing = (index for index, (a, b) in enumerate(zip(expected, answer, strict=False)) if a != b)
+    return next(differing, min(len(expected), len(answer))) / longer if longer else 1.0
 
 
 def is_same(agreements: Sequence[float]) -> bool:
-    """Whether answers that agree so much come from the same model: one is equal, or they begin alike."""
-    return max(agreements) == 1.0 or sum(agreements) / len(agreements) >= SAME_ENOUGH
+    """Whether answers with these agreements come from the same model: one is equal, or the mean is high enough."""
+    return max(agreements) == 1.0 or sum(agreements) / len(agreements) >= MIN_AGREEMENT
 
 
-def _as_streamed(probe: Probe) -> str:
-    if probe.delimiters is None:
-        return probe.expected
-    parts = split(probe.expected, probe.delimiters)
+def _as_streamed(check: SmokeCheck) -> str:
+    if check.delimiters is None:
+        return check.expected
+    parts = split(check.expected, check.delimiters)
     return parts.reasoning + parts.content

@@ -1,1 +1,1 @@
-"""Ray on Kubernetes: what KubeRay's operator takes, written as plain dictionaries. Knows nothing of distillation."""
+"""Manifests for KubeRay's operator as plain dictionaries. Knows nothing of distillation."""

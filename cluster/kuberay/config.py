@@ -1,6 +1,6 @@
-"""Where a run lives on Kubernetes: image, storage, secrets by name, and what a pod of each group takes.
+"""Settings of a run on Kubernetes: image, storage, names of secrets, and resources of the pods of each group.
 
-Imports no Ray, and no name in it is a secret's value.
+Imports no Ray, and holds no secret values.
 """
 
 from typing import Annotated
@@ -18,36 +18,37 @@ class _Section(BaseModel):
 
 
 class HeadConfig(_Section):
-    """The head's pod. It runs no Ray task, but the driver: models are fetched, mixed, merged and reported there. Of a
-    service it runs the ingress."""
+    """The head pod. It runs the driver, which fetches models, mixes, merges and reports, and a service's ingress, but
+    no Ray task."""
 
     cpus: int = Field(default=4, ge=1)
+    """Request and limit."""
     memory_gib: int = Field(default=16, ge=4)
     """Request and limit, GiB."""
     node_selector: dict[str, str] = Field(default={})
-    """Labels of the machines that it may be on."""
+    """Labels of the nodes that it may run on."""
     tolerations: dict[str, str] = Field(default={})
     """Taints that it tolerates: key -> value, empty for any value."""
 
 
 class GroupConfig(_Section):
-    """Worker pods of one kind. What is absent follows from the recipe."""
+    """Worker pods of one kind. Absent values follow from the recipe."""
 
     gpus: int | None = Field(default=None, ge=1, le=16)
     """GPUs of a pod. Absent: those of the largest engine, or of all workers of the largest cell up to eight. Not read
-    where the recipe says `device = "cpu"`."""
+    with `device = "cpu"`."""
     cpus: int | None = Field(default=None, ge=1)
-    """Request and limit. Absent: six per GPU, four without one; a machine keeps some of its own for Kubernetes."""
+    """Request and limit. Absent: six per GPU, four without one; Kubernetes itself needs some of a node's CPUs."""
     memory_gib: int | None = Field(default=None, ge=4)
     """Request and limit, GiB; half of it may be shared memory. Absent: 24 per GPU, 16 without one."""
     min_nodes: int | None = Field(default=None, ge=0)
-    """Pods that are always up. Absent: none for teachers, those of the largest cell for students."""
+    """Pods that are always up. Absent: none for teachers; those of the largest cell for students."""
     max_nodes: int | None = Field(default=None, ge=1)
-    """Most pods. Absent: those of all engines, or of all cells at once."""
+    """Most pods. Absent: enough for all engines, or for all cells at once."""
     node_selector: dict[str, str] = Field(default={})
-    """Labels of the machines: the kind of GPU, spot or not."""
+    """Labels of the nodes, for example the kind of GPU, or spot."""
     tolerations: dict[str, str] = Field(default={})
-    """Taints that are tolerated: key -> value, empty for any value. That of NVIDIA's GPUs is, without being named."""
+    """Tolerated taints: key -> value, empty for any value. `nvidia.com/gpu` is always tolerated by pods with GPUs."""
 
     @model_validator(mode="after")
     def _validate_nodes(self) -> "GroupConfig":
@@ -57,33 +58,34 @@ class GroupConfig(_Section):
 
 
 class KubernetesConfig(_Section):
-    """What `--write-manifest` needs to know beside the recipe."""
+    """Settings of `--write-manifest`."""
 
     image: str = Field(pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$")
-    """Image of all pods, built by `cluster/Dockerfile` (target `gpu` or `cpu`)."""
+    """Image of all pods, built from `cluster/Dockerfile` (target `gpu` or `cpu`)."""
     namespace: OptionalName = ""
-    """Empty: the one that kubectl is set to."""
+    """Namespace. Empty: kubectl's current one."""
     service_account: OptionalName = ""
-    """Of all pods: where rights on a bucket or a private registry hang on one. Empty: the namespace's own."""
+    """Service account of all pods, for access to a bucket or a private registry. Empty: the namespace's default."""
     claim: ObjectName = "distill"
-    """A PersistentVolumeClaim that all pods write (ReadWriteMany): models, and the run where it is a folder."""
+    """PersistentVolumeClaim that all pods mount (ReadWriteMany): for models, and for a run directory in a folder."""
     mount: str = Field(default="/mnt/distill", pattern=r"^(/[A-Za-z0-9._-]+)+$")
-    """Where it is mounted in every pod."""
+    """Path of the claim in every pod."""
     secret: ObjectName = "distill-keys"
-    """A Secret with keys named as the variables that the recipe reads: `HF_TOKEN`, `api_key_env` of teachers and judge,
-    `DISTILL_API_KEYS` of an endpoint."""
+    """Secret whose keys are named like the environment variables that the recipe reads: `HF_TOKEN`, `api_key_env` of
+    teachers and judge, `DISTILL_API_KEYS` of an endpoint."""
     secret_variables: tuple[Variable, ...] = ()
-    """Further ones out of it, for every pod."""
+    """Further variables from the Secret, for every pod."""
     ray_token_secret: OptionalName = ""
-    """A Secret whose key `auth_token` is the cluster's token. Empty: the operator makes one for each cluster."""
+    """Secret whose key `auth_token` is the Ray cluster's token. Empty: the operator creates one for each cluster."""
     head: HeadConfig = HeadConfig()
+    """The head's pod."""
     teachers: GroupConfig = GroupConfig()
-    """Engines that write traces."""
+    """Pods of the teachers' engines."""
     students: GroupConfig = GroupConfig()
-    """Training, evaluation and serving."""
+    """Pods of training, evaluation and serving."""
     retries: int = Field(default=3, ge=0, le=100)
-    """New clusters after a failed one; each goes on where the run directory ends."""
-    keep_s: int = Field(default=600, ge=0)
-    """How long a finished run's cluster stays to be looked at, seconds."""
-    idle_s: int = Field(default=600, ge=0)
-    """How long a pod without work stays, seconds. An engine takes minutes to start."""
+    """New clusters after a failed one; each continues the run directory."""
+    ttl_after_finished_s: int = Field(default=600, ge=0)
+    """Time until the cluster of a finished run is deleted, seconds."""
+    idle_timeout_s: int = Field(default=600, ge=0)
+    """Time until a pod without work is removed, seconds. An engine takes minutes to start."""

@@ -1,4 +1,4 @@
-"""RayJob, RayService and ConfigMap of KubeRay (ray.io/v1) as plain dictionaries, and as YAML. Pure functions."""
+"""KubeRay's RayJob and RayService (ray.io/v1) and a ConfigMap, as dictionaries and as YAML. Pure functions."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -10,9 +10,9 @@ from cluster.kuberay.config import KubernetesConfig
 
 GPU = "nvidia.com/gpu"
 FILES = "/etc/distill"
-"""Where the head finds the files of the ConfigMap."""
+"""Mount path of the ConfigMap in the head pod."""
 RAY_GROUP_ID = 100
-"""Group of the user `ray` in Ray's images, who must be able to write the mounted claim."""
+"""Group of the user `ray` in Ray's images, which must be able to write to the claim."""
 LABELS = {"app.kubernetes.io/part-of": "mix-distillation"}
 HEAD_PORTS = {"gcs-server": 6379, "dashboard": 8265}
 
@@ -20,7 +20,7 @@ Manifest = dict[str, Any]
 
 
 class Pod(NamedTuple):
-    """What a pod asks for, and where it may be."""
+    """Resources of a pod, and the nodes that it may run on."""
 
     name: str
     cpus: int
@@ -35,8 +35,8 @@ class Group(NamedTuple):
 
     pod: Pod
     min_nodes: int
-    first_nodes: int
-    """With which the cluster starts: a job begins once they are all up."""
+    initial_nodes: int
+    """Nodes that the cluster starts with: a job begins once they are all up."""
     max_nodes: int
 
 
@@ -45,34 +45,34 @@ class Environment(NamedTuple):
 
     plain: Mapping[str, str]
     secret: Mapping[str, bool] = {}
-    """Variable -> whether the pod must not start without it. The Secret has keys of the same names."""
+    """Variable -> whether the pod requires it. The Secret's keys have the same names."""
 
 
 def config_map(config: KubernetesConfig, name: str, files: Mapping[str, str]) -> Manifest:
-    """Small files for the head."""
+    """Small files for the head pod."""
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(config, name), "data": dict(files)}
 
 
 def ray_job(
     config: KubernetesConfig, name: str, *, entrypoint: str, cluster: Manifest, metadata: Mapping[str, str]
 ) -> Manifest:
-    """A cluster for the time of one command."""
+    """A cluster that lives as long as one command."""
     spec = {
         "entrypoint": entrypoint,
         "metadata": dict(metadata),
-        # The operator submits by HTTP. A submitter pod would follow the log, and a connection that breaks a few times
-        # within days would fail the job and its cluster.
+        # The operator submits by HTTP. A submitter pod would follow the log, and a few lost connections within days
+        # would fail the job and its cluster.
         "submissionMode": "HTTPMode",
         "backoffLimit": config.retries,
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": config.keep_s,
+        "ttlSecondsAfterFinished": config.ttl_after_finished_s,
         "rayClusterSpec": cluster,
     }
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": _metadata(config, name), "spec": spec}
 
 
 def ray_service(config: KubernetesConfig, name: str, *, serve_config: Mapping[str, Any], cluster: Manifest) -> Manifest:
-    """A cluster that serves."""
+    """A cluster that serves an application."""
     spec = {"serveConfigV2": to_yaml(serve_config), "rayClusterConfig": cluster}
     return {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": _metadata(config, name), "spec": spec}
 
@@ -85,23 +85,23 @@ def ray_cluster(
     files: str = "",
     serve_port: int | None = None,
 ) -> Manifest:
-    """Head and worker groups, autoscaled.
+    """A cluster spec: head and worker groups, with autoscaling.
 
     Args:
         config: image, storage, secrets.
         groups: the workers.
         environment: variables of all pods.
-        files: ConfigMap that the head mounts under `FILES`; none where empty.
-        serve_port: port of the endpoint, for a service.
+        files: name of the ConfigMap that the head mounts at `FILES`. Empty: none.
+        serve_port: port of the endpoint of a service.
     """
     serve = {"serve": serve_port} if serve_port else {}
     return {
         "rayVersion": version("ray"),
-        # The operator gives the token to every pod, and shows it itself.
+        # The operator passes the token to every pod, and uses it itself.
         "authOptions": {"mode": "token"} | ({"secretName": config.ray_token_secret} if config.ray_token_secret else {}),
         "enableInTreeAutoscaling": True,
-        "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": config.idle_s},
-        # No task on the head: one that takes its memory would take the cluster down.
+        "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": config.idle_timeout_s},
+        # No task on the head: one that uses up its memory would take the cluster down.
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0"},
             "template": _head_template(config, environment, HEAD_PORTS | serve, files),
@@ -128,7 +128,7 @@ def _worker_group(
 ) -> Manifest:
     return {
         "groupName": group.pod.name,
-        "replicas": group.first_nodes,
+        "replicas": group.initial_nodes,
         "minReplicas": group.min_nodes,
         "maxReplicas": group.max_nodes,
         "labels": {"group": group.pod.name},
@@ -138,7 +138,7 @@ def _worker_group(
 
 
 def _pod_template(config: KubernetesConfig, pod: Pod, environment: Environment, ports: Mapping[str, int]) -> Manifest:
-    # Requests are limits: Ray plans with what a pod has, and what it is only lent can be taken back by killing it.
+    # Requests equal limits: Ray plans with the limit, and a pod that uses more than its request may be killed.
     resources = {"cpu": str(pod.cpus), "memory": f"{pod.memory_gib}Gi"} | ({GPU: str(pod.gpus)} if pod.gpus else {})
     container: Manifest = {
         "name": f"ray-{pod.name}",
@@ -152,7 +152,7 @@ def _pod_template(config: KubernetesConfig, pod: Pod, environment: Environment, 
         "containers": [container],
         "volumes": [
             {"name": "claim", "persistentVolumeClaim": {"claimName": config.claim}},
-            # NCCL and the object store; the container's own 64 MB stop the first collective. Part of the pod's memory.
+            # For NCCL and the object store; the default of 64 MB fails the first collective. Part of the pod's memory.
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{pod.memory_gib // 2}Gi"}},
         ],
     }
@@ -176,9 +176,11 @@ def _variables(config: KubernetesConfig, environment: Environment) -> list[Manif
     return plain + [
         {
             "name": name,
-            "valueFrom": {"secretKeyRef": {"name": config.secret, "key": name} | ({} if must else {"optional": True})},
+            "valueFrom": {
+                "secretKeyRef": {"name": config.secret, "key": name} | ({} if is_required else {"optional": True})
+            },
         }
-        for name, must in environment.secret.items()
+        for name, is_required in environment.secret.items()
     ]
 
 
@@ -186,11 +188,11 @@ def _metadata(config: KubernetesConfig, name: str) -> Manifest:
     return {"name": name} | ({"namespace": config.namespace} if config.namespace else {}) | {"labels": dict(LABELS)}
 
 
-# As text
+# YAML
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, and everything written out: nobody reads anchors in a manifest."""
+    """Writes multi-line strings as blocks, and no anchors, which are hard to read in a manifest."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -204,11 +206,11 @@ _Dumper.add_representer(str, _text)
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:
-    """One document, keys in their order."""
+    """One document, keys in the given order."""
     return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 def to_file(comment: str, documents: Iterable[Manifest]) -> str:
-    """A file for `kubectl apply`, with a comment on top."""
+    """A file for `kubectl apply`, with a comment at the top."""
     head = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
     return head + "---\n".join(to_yaml(document) for document in documents)

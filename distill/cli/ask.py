@@ -1,4 +1,4 @@
-"""`distill ask`: one question, a conversation, or a file of questions, to a served student."""
+"""`distill ask`: asks a served student one question, holds a conversation, or answers a file."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,16 @@ from distill.core.errors import StageError
 from distill.core.progress_bars import bars
 from serve.api.modes import mode_line
 from serve.client import Piece, model_card, question_turns, stream_chat
+from serve.dataset_client import BatchConfig
+from serve.file_client import Target, answer_file
 
 NEW, QUIT = "/new", "/quit"
-HELP = f"Ask away; {NEW} forgets the conversation, {QUIT} or Ctrl-D ends it."
+HELP = f"Type a question; {NEW} starts a new conversation, {QUIT} or Ctrl-D quits."
 
 
 @dataclass(frozen=True)
 class ServedStudent:
-    """Whom to ask, and how."""
+    """A student at an endpoint, and how it is asked."""
 
     url: str
     """Base URL, without `/v1`."""
@@ -26,25 +28,25 @@ class ServedStudent:
     api_key: str
     sampling: Mapping[str, Any]
     mode: str = ""
-    """Of a student of a mix with modes; empty: its first one."""
+    """A mode of the student; empty: its first one, if it has any."""
 
     def card(self) -> dict[str, Any]:
-        """What the endpoint tells of it."""
+        """Its metadata at the endpoint."""
         return model_card(self.url, self.model, self.api_key)
 
     def answer(self, turns: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
-        """Its next turn, streamed."""
+        """Stream its next turn."""
         return stream_chat(self.url, self.model, turns, api_key=self.api_key, **self.sampling)
 
 
 def ask_student(student: ServedStudent, problem: str, console: Console) -> int:
-    """One streamed answer; what the server keeps apart as reasoning is shown dimmed."""
+    """Print one streamed answer; reasoning that the server separates is dimmed."""
     show(student.answer(question_turns(problem, student.card(), student.mode)), console)
     return 0
 
 
 def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = input) -> int:
-    """A conversation until Ctrl-D; Ctrl-C ends an answer."""
+    """A conversation until Ctrl-D; Ctrl-C stops an answer."""
     card = student.card()
     turns: list[Mapping[str, str]] = []
     console.print(f"{student.model} at {student.url}. {HELP}", markup=False)
@@ -53,20 +55,20 @@ def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = 
             turns = []
         if text in ("", NEW):
             continue
-        asked = next_turns(turns, text, card, student.mode)
+        sent = next_turns(turns, text, card, student.mode)
         try:
-            answer = show(student.answer(asked), console)
+            answer = show(student.answer(sent), console)
         except KeyboardInterrupt:
             console.print(" (stopped)")
             continue
-        turns = [*asked, {"role": "assistant", "content": answer}]
+        turns = [*sent, {"role": "assistant", "content": answer}]
     return 0
 
 
 def next_turns(
     turns: Sequence[Mapping[str, str]], text: str, card: Mapping[str, Any], mode: str = ""
 ) -> list[Mapping[str, str]]:
-    """The conversation with one more question. Only the first is put in the model's own format, as in training."""
+    """The conversation with one more question. Only the first has the model's own format, as in training."""
     return [*turns, {"role": "user", "content": text}] if turns else [*question_turns(text, card, mode)]
 
 
@@ -79,7 +81,7 @@ def _next_question(read: Callable[[str], str]) -> str | None:
 
 
 def show(pieces: Iterable[Piece], console: Console) -> str:
-    """Print pieces as they come; the answer without the reasoning."""
+    """Print pieces as they arrive; returns the answer without the reasoning."""
     answer, was_reasoning = "", False
     for piece in pieces:
         if was_reasoning and not piece.is_reasoning:
@@ -92,14 +94,11 @@ def show(pieces: Iterable[Piece], console: Console) -> str:
 
 
 def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) -> int:
-    """Answer a JSONL file; the same command continues one that was stopped.
+    """Answer a JSONL file; the same command continues a stopped one.
 
     Raises:
-        StageError: some rows failed; they are in the output with their reasons.
+        StageError: some rows failed; the output has their errors.
     """
-    from serve.dataset_client import BatchConfig
-    from serve.file_client import Target, answer_file
-
     card = student.card()
     if student.mode:
         card["modes"] = {student.mode: mode_line(card.get("modes") or {}, student.mode)}
@@ -111,5 +110,5 @@ def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) 
         )
     console.print(f"{total} rows in {out}", markup=False)
     if failed:
-        raise StageError(f"{failed} of them have no completion but an `error` -> the same command asks these again")
+        raise StageError(f"{failed} of them failed, see their `error` -> the same command sends these again")
     return 0

@@ -1,7 +1,7 @@
-"""`distill eval`: score one model by itself, a hub id, a folder, any URI, or whatever an endpoint serves.
+"""`distill eval`: score one model without a run: a hub id, a folder, any URI, or the model of an endpoint.
 
-The same questions, verifier and statistics as in a run, so that its numbers may stand beside a run's. A folder of its
-own keeps the answers: the same command again continues, and asks nothing that is answered.
+Prompts, verifier and statistics are those of a run, so the scores can be compared with a run's. Answers are kept in a
+folder of its own: the same command continues, and sends no request again that has been answered.
 """
 
 import json
@@ -22,12 +22,12 @@ from distill.config.eval_command import EvalConfig
 from distill.config.load import apply_override, field_problem
 from distill.core.errors import ConfigError, InputError, Problem
 from distill.core.progress_bars import quiet
-from distill.core.run_dir import RunDir, held, log_path
+from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path, run_lock
 from distill.core.schema import Prompt, content_hash
-from distill.evaluate.models import Evaluated, serve_config
-from distill.evaluate.read_scores import Model, outcome_shares, read_scored
+from distill.evaluate.models import EvaluatedModel, serve_config
+from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
-from distill.evaluate.score import Address, Place, score_items, unscored
+from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
 from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
 from distill.prompts.stage import read_benchmark
@@ -68,7 +68,7 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
 
 
 def _set(raw: dict[str, Any], override: str) -> Problem | None:
-    """An override may reach into a section that nobody has begun yet."""
+    """Apply an override, also in a section that does not exist yet."""
     node: Any = raw
     for part in override.partition("=")[0].split(".")[:-1]:
         if not isinstance(node, dict):
@@ -84,95 +84,99 @@ def _problems(config: EvalConfig) -> Iterator[Problem]:
             yield Problem("--benchmarks", f"no benchmark is called {name!r}", one_of(name, known))
     for name in config.evaluate.repeated:
         if name not in config.evaluate.benchmarks:
-            yield Problem("evaluate.repeated", f"{name!r} is not asked", one_of(name, config.evaluate.benchmarks))
+            yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, config.evaluate.benchmarks))
     if config.evaluate.num_samples > 1 and config.evaluate.sampling.temperature == 0:
         what = f"num_samples {config.evaluate.num_samples} at temperature 0 gives the same completion each time"
         yield Problem("evaluate", what, "raise evaluate.sampling.temperature or use evaluate.repeated")
 
 
 def eval_model(config: EvalConfig, uri: str) -> int:
-    """Score what has no score yet, write scores.parquet and scores.json, show the table."""
+    """Compute missing scores, write scores.parquet and scores.json, print the table."""
     run_dir = RunDir(uri)
-    with held(run_dir), quiet(log_path(run_dir)) as console, ExitStack() as resources:
+    with run_lock(run_dir), quiet(log_path(run_dir)) as console, ExitStack() as resources:
         benchmarks = read_benchmarks(config, run_dir)
-        run_dir.write_bytes(config.model_dump_json(indent=1).encode(), "eval.json")
+        run_dir.write_bytes(config.model_dump_json(indent=1).encode(), *EVAL_CONFIG)
         model, config = identify(config, console)
         wanted = items([model], benchmarks, config)
         if todo := list(unscored(wanted, run_dir)):
             console.print("  [dim]starting Ray ...[/]")
             session = resources.enter_context(connect(config.device))
             with served(config, model, console, session) as address:
-                score_items(todo, benchmarks, config, Place(run_dir, console, config.verify), address)
+                score_items(todo, benchmarks, config, ScoreSink(run_dir, console, config.verify), address)
         else:
-            console.print("nothing to do: every score is there")
+            console.print("nothing to do: all scores are on disk")
         show(config, model, run_dir, console)
     return 0
 
 
 def read_benchmarks(config: EvalConfig, run_dir: RunDir) -> dict[str, list[Prompt]]:
-    """The problems; also into the folder, for whoever reads the scores."""
+    """The problems of the benchmarks, which are also written beside the scores."""
     found = {}
     for name in config.evaluate.benchmarks:
         source = benchmark_config(config.benchmarks, name)
         limit = config.max_problem_chars
         loaded = read_benchmark(name, source, Path.cwd(), max_problem_chars=limit, seed=config.seed)
-        run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
+        run_dir.write_rows(loaded.prompts, Prompt, *benchmark_problems(name))
         found[name] = loaded.prompts
     return found
 
 
-def identify(config: EvalConfig, console: Console) -> tuple[Evaluated, EvalConfig]:
-    """The model as evaluation knows it; an engine of ours is no longer than the model's context.
+def identify(config: EvalConfig, console: Console) -> tuple[EvaluatedModel, EvalConfig]:
+    """The model to evaluate, and the settings with the engine's length limited to the model's context.
 
     Raises:
-        InputError: the model cannot be had, or completions do not fit its context.
+        InputError: the model cannot be found, or completions do not fit its context.
     """
     if config.url:
-        return Evaluated(config.name, config.served_name, None, content_hash(config.url, config.served_name)), config
+        return EvaluatedModel(
+            config.name, config.served_name, None, content_hash(config.url, config.served_name)
+        ), config
     resolved = resolve_model(config.name, config.model, lambda text: console.print(f"  [dim]{text}[/]"))
-    engine, most = config.serve.engine, config.evaluate.sampling.max_tokens
+    engine, max_tokens = config.serve.engine, config.evaluate.sampling.max_tokens
     longest = min(engine.max_model_len, resolved.context_tokens or engine.max_model_len)
-    if most >= longest:
-        remedy = "set evaluate.sampling.max_tokens lower, or serve.engine.max_model_len higher where the model allows"
-        raise InputError(f"completions of {most} tokens leave no room for a problem in {longest} -> {remedy}")
+    if max_tokens >= longest:
+        remedy = "lower evaluate.sampling.max_tokens, or raise serve.engine.max_model_len where the model allows it"
+        raise InputError(
+            f"completions of {max_tokens} tokens leave no room for a problem in {longest} tokens -> {remedy}"
+        )
     serve = config.serve.model_copy(update={"engine": engine.model_copy(update={"max_model_len": longest})})
     key = content_hash(resolved.identity, weights_stamp(Path(resolved.source).expanduser()))
-    model = Evaluated(config.name, resolved.path, None, key)
+    model = EvaluatedModel(config.name, resolved.path, None, key)
     return model, config.model_copy(update={"serve": serve})
 
 
 def weights_stamp(folder: Path) -> list[str]:
-    """Name, size and time of a local folder's weights: trained again, it is another model. Empty: no folder."""
+    """Name, size and time of a local folder's weights: after more training it is another model. Empty: no folder."""
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
 
 @contextmanager
-def served(config: EvalConfig, model: Evaluated, console: Console, session: Session) -> Iterator[Address]:
-    """An address that serves the model, while it is needed: its own, or an engine that is started and stopped here."""
+def served(config: EvalConfig, model: EvaluatedModel, console: Console, session: Session) -> Iterator[EndpointAddress]:
+    """An address that serves the model: the endpoint, or an engine that runs until the block ends."""
     batch = BatchConfig(max_in_flight=config.evaluate.max_in_flight, api_key_env=config.api_key_env)
     if config.url:
-        yield Address(config.url, batch, one_by_one=True, served_as=config.served_name)
+        yield EndpointAddress(config.url, batch, one_by_one=True, served_as=config.served_name)
         return
     console.print(f"  [dim]starting the engine of {model.name} ...[/]")
     url = deploy([model.endpoint], serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
     try:
-        yield Address(url, batch, one_by_one=True)
+        yield EndpointAddress(url, batch, one_by_one=True)
     finally:
         undeploy()
 
 
-def show(config: EvalConfig, model: Evaluated, run_dir: RunDir, console: Console) -> None:
-    """The scores as a table and as files."""
-    named = Model(model.name, model.name, "", None)
+def show(config: EvalConfig, model: EvaluatedModel, run_dir: RunDir, console: Console) -> None:
+    """Write the scores to files and print them as a table."""
+    named = ScoredModel(model.name, model.name, "", None)
     scored = [read_scored(run_dir, named, benchmark) for benchmark in config.evaluate.benchmarks]
     shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in scored]
     scores = tuple(model_score(one) for one in scored)
-    run_dir.write_table(scores_table(scores), "scores.parquet")
+    run_dir.write_table(scores_table(scores), *EVAL_SCORES)
     settings = json.loads(config.model_dump_json())
-    run_dir.write_bytes(scores_json(scores, settings), "scores.json")
+    run_dir.write_bytes(scores_json(scores, settings), *EVAL_JSON)
     console.print(model_table(scores))
     if len(shares) > 1 and not any(np.isnan(one).all() for one in shares):
         mean = sum(map(accuracy, shares)) / len(shares)
         console.print(f"mean of the {len(shares)} benchmarks: {percent(mean, 1)} {bounds(macro_interval(shares), 1)}")
-    console.print("scores   " + run_dir.path("scores.json"), markup=False)
+    console.print("scores   " + run_dir.path(*EVAL_JSON), markup=False)

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from distill.config.load import find_recipe, load_recipe, shipped_recipes
-from distill.config.recipe import Recipe
 from distill.core.errors import DistillError, InputError
 from distill.core.progress_bars import quiet
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RECIPE, RunDir, StageName
 from distill.mix.export.formats import FORMATS
+from distill.run.context import load_run_recipe
 from serve.errors import ServeError
 from serve.keys import KEY_VARIABLE, KEYS_VARIABLE, NO_KEY, load_keys
 
@@ -74,6 +74,9 @@ def _add_run(verbs: Any, recipes: str) -> None:
     run.add_argument("recipe", metavar="RECIPE", help=recipes)
     run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
     run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
+    stages, which = [*StageName], run.add_mutually_exclusive_group()
+    which.add_argument("--until", metavar="STAGE", choices=stages, help=f"stop after this stage: {', '.join(stages)}")
+    which.add_argument("--only", metavar="STAGE", choices=stages, help="this stage alone; those it reads must be done")
     run.set_defaults(verb=run_verb)
 
 
@@ -175,18 +178,19 @@ def run_verb(arguments: argparse.Namespace) -> int:
     """`distill run`."""
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
-    from distill.cli.run import launch
+    from distill.cli.run import run_recipe  # start time
 
-    return launch(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}")
+    until, only = (StageName(name) if name else None for name in (arguments.until, arguments.only))
+    return run_recipe(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}", until=until, only=only)
 
 
 def plan_verb(arguments: argparse.Namespace) -> int:
     """`distill plan`."""
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
-    from distill.ops.forecast.cell_plan import plan_recipe, show_plan
-    from distill.ops.forecast.tables import show_forecast
-    from distill.train.machines import described_machines, machines_here
+    from distill.ops.forecast.cell_plan import plan_recipe, show_plan  # start time
+    from distill.ops.forecast.tables import show_forecast  # start time
+    from distill.train.machines import described_machines, machines_here  # start time
 
     run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
     measured = open_run(arguments.measured) if arguments.measured else None
@@ -201,7 +205,7 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
     """`distill doctor`."""
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
-    from distill.ops.doctor.preflight import doctor
+    from distill.ops.doctor.preflight import doctor  # start time
 
     with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
         return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
@@ -210,11 +214,11 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
 def submit_verb(arguments: argparse.Namespace) -> int:
     """`distill submit`."""
     recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
-    from distill.ops.deploy.ray_job import stop, submit
+    from distill.ops.deploy.ray_job import stop, submit  # start time
 
     console = Console(highlight=False, soft_wrap=True)
     if arguments.write_manifest:
-        from distill.ops.deploy.kubernetes import write_job
+        from distill.ops.deploy.kubernetes import write_job  # start time
 
         return write_job(recipe, arguments.run_dir, Path(arguments.write_manifest), console)
     if arguments.stop:
@@ -224,15 +228,14 @@ def submit_verb(arguments: argparse.Namespace) -> int:
 
 def report_verb(arguments: argparse.Namespace) -> int:
     """`distill report`."""
-    from distill.cli.run import show_report
+    from distill.cli.report import show_report  # start time
 
     return show_report(open_run(arguments.run_dir))
 
 
 def status_verb(arguments: argparse.Namespace) -> int:
     """`distill status`."""
-    from distill.cli.status import show_status
-    from distill.run.context import load_run_recipe
+    from distill.cli.status import show_status  # start time
 
     run_dir = open_run(arguments.run_dir)
     show_status(run_dir, load_run_recipe(run_dir), Console(highlight=False))
@@ -241,22 +244,22 @@ def status_verb(arguments: argparse.Namespace) -> int:
 
 def audit_verb(arguments: argparse.Namespace) -> int:
     """`distill audit`."""
-    from distill.cli.audit import audit
+    from distill.cli.audit import audit  # start time
 
     run_dir = open_run(arguments.run_dir)
-    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    recipe = load_run_recipe(run_dir)
     audit(run_dir, recipe, arguments.subject, Console(highlight=False))
     return 0
 
 
 def export_verb(arguments: argparse.Namespace) -> int:
     """`distill export`."""
-    from distill.mix.auto_weights import settled_by
-    from distill.mix.export.write import export
+    from distill.mix.auto_weights import with_found_weights  # start time
+    from distill.mix.export.write import export  # start time
 
     run_dir = open_run(arguments.run_dir)
-    recipe = Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
-    recipe = settled_by(recipe, run_dir.read_manifest("mix"))
+    recipe = load_run_recipe(run_dir)
+    recipe = with_found_weights(recipe, run_dir.read_manifest(StageName.SEARCH))
     target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
     num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target)
     print(f"{num_rows} rows in {target}")
@@ -265,7 +268,7 @@ def export_verb(arguments: argparse.Namespace) -> int:
 
 def eval_verb(arguments: argparse.Namespace) -> int:
     """`distill eval`."""
-    from distill.cli.evaluate import eval_config, eval_model
+    from distill.cli.evaluate import eval_config, eval_model  # start time
 
     names = [name for name in arguments.benchmarks.split(",") if name]
     config = eval_config(arguments.model, names, arguments.url, arguments.overrides)
@@ -274,8 +277,8 @@ def eval_verb(arguments: argparse.Namespace) -> int:
 
 def serve_verb(arguments: argparse.Namespace) -> int:
     """`distill serve`."""
-    from distill.cli.serve import serve_run, write_config, write_manifest
-    from distill.ops.deploy.endpoint import ServeRequest
+    from distill.cli.serve import serve_run, write_config, write_manifest  # start time
+    from distill.ops.deploy.endpoint import ServeRequest  # start time
 
     if arguments.overrides and not arguments.write_manifest:
         raise InputError(
@@ -298,7 +301,7 @@ def serve_verb(arguments: argparse.Namespace) -> int:
 
 def ask_verb(arguments: argparse.Namespace) -> int:
     """`distill ask`."""
-    from distill.cli.ask import ServedStudent, ask_file, ask_student, chat
+    from distill.cli.ask import ServedStudent, ask_file, ask_student, chat  # start time
 
     if bool(arguments.file) != bool(arguments.out) or (arguments.file and arguments.problem):
         raise InputError("--file IN.jsonl goes with --out OUT.jsonl, and without a question")
@@ -325,7 +328,7 @@ def open_run(uri: str) -> RunDir:
         InputError: there is none.
     """
     run_dir = RunDir(uri)
-    if not run_dir.fs.exists(run_dir.path("recipe.json")):
+    if not run_dir.fs.exists(run_dir.path(*RECIPE)):
         known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
         remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
         raise InputError(f"{uri} is no run directory -> {remedy}")

@@ -1,7 +1,4 @@
-"""What the verbs do: a run directory held by one process at a time, libraries quiet, the result shown last.
-
-Libraries that take seconds to import are imported by the verb that needs them: a finished run answers at once.
-"""
+"""`distill run`: one process at a time in a run directory, libraries quiet, the result shown last."""
 
 import time
 from pathlib import Path
@@ -11,32 +8,42 @@ from rich.console import Console
 from distill.config.recipe import Recipe
 from distill.core.events import events_in
 from distill.core.progress_bars import quiet
-from distill.core.run_dir import RunDir, held, log_path
+from distill.core.run_dir import REPORT_PAGE, RunDir, StageName, benchmark_problems, event_path, log_path, run_lock
 from distill.core.schema import Prompt
-from distill.pipeline import run
-from distill.run.context import load_run_recipe
+from distill.run.stage_keys import stage_states
 from distill.train.cells import cells
 
-EVENTS = "events.jsonl"
-"""The run's events, beside what libraries print."""
 
-
-def launch(recipe: Recipe, base: Path, uri: str) -> int:
-    """`distill run`: bring a run up to date and show its report."""
+def run_recipe(recipe: Recipe, base: Path, uri: str, *, until: StageName | None, only: StageName | None) -> int:
+    """Bring a run up to date, or the stages that are asked for, and show its report."""
     started = time.monotonic()
     run_dir = RunDir(uri)
     log_file = log_path(run_dir)
-    with held(run_dir), quiet(log_file) as console, events_in(log_file.with_name(EVENTS)):
+    with run_lock(run_dir), quiet(log_file) as console, events_in(event_path(run_dir)):
         console.print(f"[bold]{recipe.name}[/] -> {uri}   [dim](libraries' messages: {log_file})[/]")
-        had_work = run(recipe, base, run_dir, console)
-        if had_work:
-            from distill.report import build_report, render_terminal
+        had_work = _run_stale(recipe, base, run_dir, console, until=until, only=only)
+        is_whole = run_dir.exists(*REPORT_PAGE) and not (until or only)
+        if had_work and is_whole:
+            from distill.report.build import build_report  # start time: a finished run needs no statistics
+            from distill.report.tables import render_terminal  # start time
 
             console.print(render_terminal(build_report(recipe, run_dir)))
         minutes = (time.monotonic() - started) / 60
         console.print(f"finished in {minutes:.1f} minutes" if had_work else "nothing to do: every stage is done")
-        show_next(console, recipe, run_dir)
+        if is_whole:
+            show_next(console, recipe, run_dir)
     return 0
+
+
+def _run_stale(
+    recipe: Recipe, base: Path, run_dir: RunDir, console: Console, *, until: StageName | None, only: StageName | None
+) -> bool:
+    if all(state.status == "done" for state in stage_states(recipe, base, run_dir).values()):
+        return False
+    # Start time: the stages import torch and vllm, which a finished run can do without.
+    from distill.pipeline import run  # start time
+
+    return run(recipe, base, run_dir, console, until=until, only=only)
 
 
 def show_next(console: Console, recipe: Recipe, run_dir: RunDir) -> None:
@@ -44,22 +51,12 @@ def show_next(console: Console, recipe: Recipe, run_dir: RunDir) -> None:
     name = [cell.name for cell in cells(recipe) if cell.student == recipe.students[0]][-1]
     console.print("\nserve the students   distill serve " + run_dir.uri, markup=False)
     console.print(f'ask one of them      distill ask {name} "{sample_problem(recipe, run_dir)}"', markup=False)
-    console.print("report               " + run_dir.place("report", "report.html"), markup=False)
+    console.print("report               " + run_dir.address_of(*REPORT_PAGE), markup=False)
 
 
 def sample_problem(recipe: Recipe, run_dir: RunDir) -> str:
     """A short problem of the first benchmark, of the kind that the students were trained for."""
-    name = f"{recipe.evaluate.benchmarks[0]}.parquet"
-    table = run_dir.read_table("prompts", "benchmarks", name, row_type=Prompt, columns=("problem",))
+    problems = benchmark_problems(recipe.evaluate.benchmarks[0])
+    table = run_dir.read_table(*problems, row_type=Prompt, columns=("problem",))
     short = [text for text in table.column("problem").to_pylist() if len(text) < 90 and '"' not in text]
     return str(short[0]) if short else "What is 3 + 4?"
-
-
-def show_report(run_dir: RunDir) -> int:
-    """`distill report`."""
-    from distill.report import build_report, render_terminal
-
-    console = Console()
-    console.print(render_terminal(build_report(load_run_recipe(run_dir), run_dir)))
-    console.print("report " + run_dir.place("report", "report.html"), markup=False, soft_wrap=True)
-    return 0

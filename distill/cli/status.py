@@ -1,6 +1,6 @@
-"""`distill status`: how far a run is, from its files alone; for another terminal, or another machine on the same disk.
+"""`distill status`: the progress of a run, read from its files: in another terminal, or on a machine with that disk.
 
-Counts of traces and solved prompts are what is on disk: during generation at most a flush behind (`generate.flush_s`).
+During generation the counts of traces and solved prompts are at most `generate.flush_s` seconds behind.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,10 @@ from rich.table import Table
 
 from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
-from distill.config.shares import describe_cells
-from distill.core.run_dir import RunDir
+from distill.config.shares import describe_rows
+from distill.core.run_dir import RunDir, Training, pool_shards
 from distill.core.schema import IndexRow
 from distill.generate.pool_index import is_usable
-from distill.generate.trace_shards import STAGE as GENERATE
 from distill.generate.traces import INDEX_COLUMNS
 from distill.run.stage_keys import stage_states
 from distill.train.attempts import read_attempts
@@ -26,55 +25,55 @@ from distill.train.worker.metrics import read_metrics
 
 @dataclass(frozen=True)
 class PoolFill:
-    """What a pool has on disk."""
+    """Counts of a pool's traces on disk."""
 
     traces: int
     correct: int
-    """Correct and finished."""
+    """Correct and not cut by the token limit."""
     solved: frozenset[str]
     """Prompts with such a trace."""
 
 
 def pool_fill(run_dir: RunDir, pool: str) -> PoolFill:
-    """The pool's newest folder: a changed teacher fills another one. Traces in two shards count once."""
+    """Counts of the pool's newest folder (a changed teacher has another one). A trace in two shards counts once."""
     folder = _newest_folder(run_dir, pool)
     verdicts: dict[str, tuple[str, bool]] = {}
-    for shard in run_dir.shards(GENERATE, folder) if folder else ():
+    for shard in run_dir.shards(*pool_shards(folder)) if folder else ():
         for row in pq.read_table(shard, filesystem=run_dir.fs, columns=list(INDEX_COLUMNS)).to_pylist():
             trace = IndexRow(**row)
             verdicts[trace.trace_id] = (trace.prompt_id, is_usable(trace))
-    usable = [prompt for prompt, taught in verdicts.values() if taught]
+    usable = [prompt for prompt, is_taught in verdicts.values() if is_taught]
     return PoolFill(len(verdicts), len(usable), frozenset(usable))
 
 
 def _newest_folder(run_dir: RunDir, pool: str) -> str:
-    known = run_dir.fs.glob(run_dir.path(GENERATE, f"{pool}-*"))
+    known = run_dir.fs.glob(run_dir.path(*pool_shards(f"{pool}-*")))
     folders = [path.rstrip("/").rsplit("/", 1)[1] for path in known]
-    mine = [folder for folder in folders if folder.rpartition("-")[0] == pool]
-    return max(mine, key=lambda folder: _written_at(run_dir, folder), default="")
+    own = [folder for folder in folders if folder.rpartition("-")[0] == pool]
+    return max(own, key=lambda folder: _written_at(run_dir, folder), default="")
 
 
 def _written_at(run_dir: RunDir, folder: str) -> float:
-    times = (run_dir.fs.modified(shard).timestamp() for shard in run_dir.shards(GENERATE, folder))
+    times = (run_dir.fs.modified(shard).timestamp() for shard in run_dir.shards(*pool_shards(folder)))
     return max(times, default=0.0)
 
 
 def common_prompts(mixes: Sequence[MixConfig], fills: Mapping[str, PoolFill]) -> frozenset[str]:
-    """Prompts that every pool of every mix has solved so far: what all arms could be taught now."""
+    """Prompts that every pool of every mix has solved so far: those that the arms could teach now."""
     pools = {pool for mix in mixes for pool in mix.shares}
     return frozenset.intersection(*(fills[pool].solved for pool in sorted(pools)))
 
 
 def show_status(run_dir: RunDir, recipe: Recipe, console: Console) -> None:
-    """Stages, pools, arms and cells of a run."""
+    """Print stages, pools, arms and training cells of a run."""
     console.print(_stage_table(run_dir, recipe))
     fills = {teacher.name: pool_fill(run_dir, teacher.name) for teacher in recipe.teachers}
     console.print(_pool_table(fills))
     num_common = len(common_prompts(recipe.mixes, fills))
     wanted = recipe.generate.enough_prompts
-    console.print(f"prompts that every arm can teach: {num_common}" + (f" of {wanted} wanted" if wanted else ""))
+    console.print(f"prompts that all pools solved: {num_common}" + (f" of {wanted} wanted" if wanted else ""))
     for mix in recipe.mixes:
-        console.print(f"  {mix.name}: {describe_cells(mix, num_common)}", highlight=False)
+        console.print(f"  {mix.name}: {describe_rows(mix, num_common)}", highlight=False)
     console.print(_cell_table(run_dir, recipe))
 
 
@@ -105,7 +104,8 @@ def _cell_table(run_dir: RunDir, recipe: Recipe) -> Table:
 def _cell_rows(run_dir: RunDir, recipe: Recipe) -> Iterator[tuple[str, str, str, str, str]]:
     for cell in all_cells(recipe):
         lines, attempts = read_metrics(run_dir, cell.name), read_attempts(run_dir, cell.name)
-        phase = "done" if run_dir.read_manifest("train", cell.name) else attempts[-1].outcome if attempts else "waits"
+        is_done = run_dir.read_manifest(*Training(cell.name).folder) is not None
+        state = "done" if is_done else attempts[-1].outcome if attempts else "waiting"
         last = lines[-1] if lines else None
         numbers = (f"{last.step} of {last.num_steps}", f"{last.loss:.3f}", f"{last.tokens_per_s:.0f}") if last else None
-        yield (cell.name, phase, *(numbers or ("", "", "")))
+        yield (cell.name, state, *(numbers or ("", "", "")))

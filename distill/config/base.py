@@ -2,13 +2,11 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-GpuName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$", max_length=40)]
-"""A kind of GPU as Ray names it: `H100`, `A100-80G`, `L4`. Empty: any."""
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -17,25 +15,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ()
-    """Fields that older recipes could not have. They are left out of dumps while they say nothing, so that the keys of
-    finished runs (content hashes of dumps) stay what they are."""
 
-    @model_serializer(mode="wrap")
-    def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in dump(self).items()
-            if name not in self.ADDED_LATER or value not in (None, {}, (), [], "")
-        }
-
-
-def _names(items: Any) -> list[str]:
+def names_of(items: Any) -> list[str]:
+    """The names in a list of sections as it was written."""
     listed = items if isinstance(items, list | tuple) else ()
     return [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
 
 
-def _section(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def section_of(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section as it was written; empty where it is absent or no table."""
     value = raw.get(name)
     return value if isinstance(value, dict) else {}
 

@@ -1,10 +1,10 @@
-"""Benchmarks that recipes can name without defining them: one table of source, split, columns, answer kind, prompt,
-number of problems and revision.
+"""Built-in benchmarks, which recipes name without defining them: source, split, columns, answer kind, number of
+problems and revision of each.
 
 Every revision is a commit that several public projects pin for the same set (no hub was reachable to ask here). A set
-that a recipe names without one is read at `main`, and the report says so with the commit that was read. No prompt of
-their own: students are asked as they were taught (`student_chat`). Any other set, in any language and with options to
-choose from, is a `[benchmarks.NAME]` with a source and its columns.
+without one in a recipe is read at `main`, and the report names the commit that was read. They have no prompt template
+of their own: students are prompted as in training (`student_chat`). Any other set, in any language or multiple choice,
+is a `[benchmarks.NAME]` with a source and its columns.
 """
 
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from distill.config.base import Section
+from distill.config.decides import from_stage
 from distill.config.sources import Columns, HubSource, PromptSource
 from distill.core.schema import AnswerKind
 
 
 class BenchmarkConfig(Section):
-    """A held-out prompt set. Other languages and multiple choice are a matter of `source.columns`."""
-
-    ADDED_LATER = ("template",)
+    """A held-out prompt set. Other languages and multiple choice are set in `source.columns`."""
 
     source: PromptSource
+    """Where its problems come from."""
     num_prompts: int | None = Field(default=None, ge=1)
     """Keep at most this many, by seeded hash. Absent: all."""
-    template: str | None = None
-    """What its problems are asked with, `{problem}` where the problem goes; `student_chat` comes around it. Absent: the
-    problem as it is."""
+    template: str | None = Field(default=None, json_schema_extra=from_stage("evaluate"))
+    """Template of its prompts, with `{problem}` where the problem goes; `student_chat` is applied to the result.
+    Absent: the problem itself."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A benchmark as it is published."""
+    """A built-in benchmark."""
 
     config: BenchmarkConfig
     num_problems: int
@@ -135,5 +135,5 @@ BUILTIN_BENCHMARKS: dict[str, BenchmarkConfig] = {name: one.config for name, one
 
 
 def benchmark_config(own: Mapping[str, BenchmarkConfig], name: str) -> BenchmarkConfig:
-    """A benchmark that a recipe evaluates: one of its own before a built-in one."""
+    """The benchmark of a name: the recipe's own, or else the built-in one."""
     return own.get(name) or BUILTIN_BENCHMARKS[name]

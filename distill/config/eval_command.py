@@ -1,4 +1,4 @@
-"""What `distill eval` can be told: one model, benchmarks, and how it is asked. The sections are a recipe's own."""
+"""Settings of `distill eval`: one model, benchmarks and sampling. The sections are those of a recipe."""
 
 from typing import Literal
 
@@ -17,13 +17,13 @@ class EvalConfig(Section):
     """One model to score. Overrides are dotted, for example `evaluate.repeated.aime24.num_samples=16`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")
-    """What its scores are filed under, and what an engine of ours serves it as."""
+    """Name of the model in its scores, and at the engine that is started for it."""
     model: ModelConfig
-    """Where its weights are; not read with a `url`."""
+    """Its weights; ignored with a `url`."""
     url: str = Field(default="", pattern=r"^(https?://[^\s@]+)?$")
     """Address of an OpenAI-compatible endpoint that serves it, without `/v1`. Empty: an engine is started here."""
     served_name: str = ""
-    """Its name at that address."""
+    """Name of the model at that address."""
     api_key_env: str = Field(default="", pattern=r"^[A-Za-z_0-9]*$")
     """Environment variable that holds the endpoint's key. Empty: it needs none."""
     seed: int = Field(default=17, ge=0)
@@ -33,9 +33,9 @@ class EvalConfig(Section):
     max_problem_chars: int = Field(default=20_000, ge=1)
     """A longer problem is dropped (and counted), characters."""
     student_chat: ChatFormat = ChatFormat()
-    """How it is asked."""
+    """Format of its prompts."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default={})
-    """Sets beside the built-in ones."""
+    """Benchmarks beside the built-in ones."""
     evaluate: EvaluateConfig
     verify: VerifyConfig = VerifyConfig()
     serve: ServeSection = ServeSection()
@@ -43,5 +43,5 @@ class EvalConfig(Section):
     @model_validator(mode="after")
     def _validate_alone(self) -> "EvalConfig":
         if self.evaluate.speculative:
-            raise ValueError("evaluate.speculative needs the models of a run: put it into its recipe")
+            raise ValueError("evaluate.speculative needs the models of a run: set it in the run's recipe")
         return self

@@ -1,12 +1,13 @@
-"""How models are scored."""
+"""Evaluation: how models are scored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from distill.config.base import Section, _section, one_of
+from distill.config.base import Section, one_of, section_of
 from distill.config.benchmarks import BUILTIN_BENCHMARKS, BenchmarkConfig
+from distill.config.decides import EXTENT, NOTHING
 from distill.config.mix import MixConfig
 from distill.config.sources import GymSource
 from distill.config.teachers import GreedySampling
@@ -15,80 +16,80 @@ from serve.api.thinking import Speculation
 
 
 class RepeatedConfig(Section):
-    """A benchmark whose problems are asked several times each (avg@k), as small ones need it."""
+    """A benchmark with several completions per problem (avg@k), as small benchmarks need."""
 
     num_samples: int = Field(ge=2, le=1024)
     """Completions per problem."""
     temperature: float = Field(default=0.6, gt=0.0, le=2.0)
+    """Sampling temperature."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
-    """Nucleus mass."""
+    """Probability mass of nucleus sampling."""
 
 
 class SpeculativeArm(Section):
-    """An arm of the evaluation that needs no training: a student whose hard steps another model of the run writes.
+    """An arm of speculative thinking, without training: another model of the run writes a student's hard steps.
 
-    Triggers count in the answer too: an evaluation keeps no reasoning apart.
+    Triggers also act in the answer: an evaluation does not separate the reasoning.
     """
 
     student: str
     """`student@mix`, or `student@mix:mode`, as the report names it."""
     helper: Speculation
-    """`model`: who helps, `student` or `student@mix`; how much, and at which words."""
+    """`model`: the helper, `student` or `student@mix`; with how many tokens it helps, and at which trigger words."""
 
     @property
     def suffix(self) -> str:
-        """What the student's name has behind it where it is helped."""
+        """Suffix of the student's name where it is helped."""
         return f"+{self.helper.model}"
 
 
 class EvaluateConfig(Section):
     """How models are scored."""
 
-    ADDED_LATER = ("repeated", "speculative")
-
-    benchmarks: tuple[str, ...] = Field(min_length=1)
+    benchmarks: tuple[str, ...] = Field(min_length=1, json_schema_extra=EXTENT)
     """Names in `[benchmarks]`, or built-in ones."""
     sampling: GreedySampling = GreedySampling()
+    """How completions are sampled."""
     num_samples: int = Field(default=1, ge=1)
     """Completions per prompt; more than one needs a temperature above 0."""
-    repeated: dict[str, RepeatedConfig] = Field(default={})
-    """Benchmarks that are asked otherwise than `num_samples` times with `sampling`: how often and how warm. Length and
-    stop strings stay those of `sampling`."""
-    max_in_flight: int = Field(default=64, ge=1)
-    """Requests open at once per run."""
+    repeated: dict[str, RepeatedConfig] = Field(default={}, json_schema_extra=EXTENT)
+    """Benchmarks with their own number of samples, temperature and nucleus mass. Length and stop strings stay those of
+    `sampling`."""
+    max_in_flight: int = Field(default=64, ge=1, json_schema_extra=NOTHING)
+    """Most requests that are open at once."""
     reasoning_end: str = "</think>"
-    """What closes the reasoning; the answer is taken after its last occurrence."""
-    speculative: tuple[SpeculativeArm, ...] = ()
-    """Arms of speculative thinking, scored after the others with both engines up."""
+    """Text that ends the reasoning; the answer is taken after its last occurrence."""
+    speculative: tuple[SpeculativeArm, ...] = Field(default=(), json_schema_extra=EXTENT)
+    """Arms of speculative thinking, scored after the others with both engines running."""
 
 
-def _benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    known = {*_section(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
-    named = [("evaluate.benchmarks", name) for name in _section(raw, "evaluate").get("benchmarks", ())]
-    named += [("search.benchmark", name) for name in filter(None, [_section(raw, "search").get("benchmark")])]
+def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    known = {*section_of(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
+    named = [("evaluate.benchmarks", name) for name in section_of(raw, "evaluate").get("benchmarks", ())]
+    named += [("search.benchmark", name) for name in filter(None, [section_of(raw, "search").get("benchmark")])]
     for where, name in named:
         if name not in known:
             yield Problem(where, f"no benchmark is called {name!r}", one_of(str(name), known))
 
 
-def _template_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, benchmark in _section(raw, "benchmarks").items():
+def template_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, benchmark in section_of(raw, "benchmarks").items():
         template = benchmark.get("template") if isinstance(benchmark, dict) else None
         if isinstance(template, str) and "{problem}" not in template:
             where = f"benchmarks.{name}.template"
-            yield Problem(where, "does not contain {problem}", "say where the problem goes")
+            yield Problem(where, "does not contain {problem}", "add {problem} where the problem goes")
 
 
-def _leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    """A benchmark drawn by the generator and seed of the training prompts would be the training prompts."""
-    sources = _section(raw, "prompts").get("sources", ())
-    for name, benchmark in _section(raw, "benchmarks").items():
+def leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """A benchmark with the generator and seed of the training prompts: it would consist of training prompts."""
+    sources = section_of(raw, "prompts").get("sources", ())
+    for name, benchmark in section_of(raw, "benchmarks").items():
         try:
             source = BenchmarkConfig.model_validate(benchmark).source
         except ValidationError:
             continue
         if isinstance(source, GymSource) and any(_same_generator(source, other) for other in sources):
-            what = f"draws {source.task!r} with seed {source.seed}, as the training prompts do"
+            what = f"generates {source.task!r} with seed {source.seed}, as the training prompts do"
             yield Problem(f"benchmarks.{name}", what, "give the benchmark another seed")
 
 
@@ -97,14 +98,14 @@ def _same_generator(source: GymSource, other: Any) -> bool:
     return isinstance(other, dict) and all(other.get(key, 0) == getattr(source, key) for key in keys)
 
 
-def _evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    evaluate = _section(raw, "evaluate")
-    samples, temperature = evaluate.get("num_samples", 1), _section(evaluate, "sampling").get("temperature", 0.0)
+def evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    evaluate = section_of(raw, "evaluate")
+    samples, temperature = evaluate.get("num_samples", 1), section_of(evaluate, "sampling").get("temperature", 0.0)
     if isinstance(samples, int) and samples > 1 and temperature == 0:
         what = f"num_samples {samples} at temperature 0 gives {samples} times the same completion"
         yield Problem("evaluate", what, "raise evaluate.sampling.temperature or set num_samples = 1")
     benchmarks = [str(name) for name in evaluate.get("benchmarks", ())]
-    for name in _section(evaluate, "repeated"):
+    for name in section_of(evaluate, "repeated"):
         if name not in benchmarks:
             yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, benchmarks))
 
@@ -112,7 +113,7 @@ def _evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
 def speculative_problems(
     evaluate: Mapping[str, Any], students: Sequence[str], mixes: Sequence[MixConfig], seeds: Sequence[Any]
 ) -> Iterator[Problem]:
-    """A helped student or a helper that the recipe does not have, and an arm that is there twice.
+    """A student or a helper that the recipe does not have, and an arm that is listed twice.
 
     Args:
         evaluate: the section as it was written.
@@ -126,14 +127,14 @@ def speculative_problems(
     scored = [*students, *(f"{cell}:{mode}" if mode else cell for cell, mix in cells for mode in mix.arms.values())]
     arms = [arm for arm in evaluate.get("speculative", ()) if isinstance(arm, dict)]
     pairs = [(str(arm.get("student")), _helper(arm)) for arm in arms]
-    for place, (student, helper) in enumerate(pairs):
-        where = f"evaluate.speculative[{place}]"
+    for index, (student, helper) in enumerate(pairs):
+        where = f"evaluate.speculative[{index}]"
         if student not in scored:
             yield Problem(f"{where}.student", f"no model is scored as {student!r}", one_of(student, scored))
         if helper not in served:
             yield Problem(f"{where}.helper.model", f"no model is served as {helper!r}", one_of(helper, served))
-        if (student, helper) in pairs[:place]:
-            yield Problem(where, f"{student}+{helper} is there twice", "keep one: both would be scored under one name")
+        if (student, helper) in pairs[:index]:
+            yield Problem(where, f"{student}+{helper} is listed twice", "keep one: both would be scored under one name")
 
 
 def _helper(arm: Mapping[str, Any]) -> str:

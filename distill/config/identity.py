@@ -1,63 +1,55 @@
-"""What decides a result: pool fingerprints, cell identities, score keys, from the declarations of the fields."""
+"""Identities and stage parts of a recipe, computed from what its fields declare (`distill.config.decides`)."""
 
-from __future__ import annotations
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig
+from distill.config.decides import identity, stage_part
+from distill.config.models import ModelConfig
+from distill.config.recipe import Recipe, benchmark_configs
+from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.core.run_dir import StageName
 from distill.core.schema import content_hash
 
-if TYPE_CHECKING:
-    from distill.config.students import StudentConfig
-    from distill.config.train import TrainConfig
 
-
-FINGERPRINTED = ("kind", "chat", "sampling", "engine", "style", "reasoning_end", "columns", "where", "ends_with")
-"""What decides a teacher's traces beside its model. Another number of samples or replicas is the same teacher."""
-
-
-def fingerprint(teacher: TeacherConfig, identity: str) -> str:
+def fingerprint(teacher: TeacherConfig, source: str) -> str:
     """Everything that decides what a teacher writes: a changed teacher is a new pool, never merged with the old one.
 
     Args:
         teacher: the teacher.
-        identity: of the model behind it: content hash of the weights, address and name, or the data set.
+        source: identity of what is behind it: content hash of the weights, or `source_identity`.
     """
-    settings = teacher.model_dump(mode="json", include=set(FINGERPRINTED))
-    return content_hash("teacher", identity, settings)
+    return content_hash("teacher", source, identity(teacher))
 
 
 def source_identity(teacher: EndpointTeacher | DatasetTeacher) -> str:
     """What stands for the weights of a teacher that is not ours: its address and name, or its data set."""
     if isinstance(teacher, EndpointTeacher):
         return f"{teacher.base_url} {teacher.remote_model}"
-    return teacher.source.model_dump_json()
+    return json.dumps(identity(teacher.source), separators=(",", ":"), ensure_ascii=False)
 
 
-BUDGET_FIELDS = {"budget", "num_steps", "num_tokens"}
+def stage_parts(recipe: Recipe) -> dict[StageName, dict[str, Any]]:
+    """Stage -> the part of the recipe that decides its result, beside the stages before it."""
+    parts = {stage: stage_part(recipe, stage, StageName.PROMPTS) for stage in StageName}
+    for stage in (StageName.PROMPTS, StageName.EVALUATE):
+        benchmarks = benchmark_configs(recipe).items()
+        parts[stage]["benchmarks"] = {name: stage_part(one, stage, StageName.PROMPTS) for name, one in benchmarks}
+    teachers = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    parts[StageName.GENERATE]["models"] = _models(recipe.models, teachers)
+    parts[StageName.MIX]["models"] = _models(recipe.models, [student.model for student in recipe.students])
+    if recipe.search:
+        parts[StageName.SEARCH]["trials"] = _trials(recipe)
+    return parts
 
 
-NOT_RESULT = {"max_failures", "max_parallel_cells", "unmatched", "trackers", "tracking_uri"}
-"""Settings of `[train]` that change no result of the stage."""
+def _models(models: Mapping[str, ModelConfig], used: Iterable[str]) -> dict[str, Any]:
+    return {name: identity(models[name]) for name in sorted(set(used))}
 
 
-NOT_OF_CELL = {"seeds", "checkpoint_every_steps"}
-"""Settings of `[train]` that change no weight of a cell, whose own seed counts."""
-
-
-NOT_LAYOUT = {"checkpoint_activations", "offload_optimizer", "max_workers", "priority", "gpu", "base_of"}
-"""Settings of a student that change no weight and that earlier versions did not have."""
-
-
-def train_identity(train: TrainConfig) -> dict[str, Any]:
-    """What of `[train]` decides the result; where the budget is `epochs`, as it was before there were budgets."""
-    left_out = BUDGET_FIELDS if train.budget == "epochs" else {"num_epochs"}
-    return train.model_dump(mode="json", exclude=NOT_RESULT | left_out)
-
-
-def student_identity(student: StudentConfig) -> dict[str, Any]:
-    """What of a student decides its weights. A chosen layout counts as the one that was the default: it decides nothing
-    but rounding, and a cell that is trained stays so when another cluster has it laid out otherwise."""
-    told = student.model_dump(mode="json", exclude=NOT_LAYOUT)
-    defaults = {"micro_batch_size": 4, "zero_stage": 1}
-    return told | {name: value for name, value in defaults.items() if told[name] is None}
+def _trials(recipe: Recipe) -> dict[str, Any]:
+    """What decides the short runs of a weight search: training and evaluation, without what they are of."""
+    sections = {"filters": recipe.filters, "student_chat": recipe.student_chat, "train": recipe.train}
+    scored = {"evaluate": recipe.evaluate, "serve": recipe.serve}
+    found: dict[str, Any] = {name: identity(section) for name, section in {**sections, **scored}.items()}
+    return found | {"students": [identity(student) for student in recipe.students]}

@@ -1,4 +1,4 @@
-"""From TOML files and dotted overrides to one checked `Recipe`: every problem found in one go, none by traceback."""
+"""From TOML files and dotted overrides to one checked `Recipe`; all problems are reported at once."""
 
 import difflib
 import json
@@ -56,7 +56,7 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path.resolve() in seen:
         circle = " -> ".join(one.stem for one in (*seen, path))
-        raise ConfigError([Problem("extends", f"goes round in a circle: {circle}", "let one of them extend nothing")])
+        raise ConfigError([Problem("extends", f"extends itself: {circle}", "remove `extends` from one of them")])
     try:
         text = path.read_text(encoding="utf-8")
         raw: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -156,7 +156,7 @@ def field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
 
 
 def _without_tags(location: Sequence[str | int]) -> list[str | int]:
-    """A location without pydantic's names of union members; policies go by their place, as a pool may be called so."""
+    """A location without pydantic's names of union members. A policy's name is cut by position: a pool may have it."""
     is_policy = len(location) > 2 and location[0] == "mixes"
     parts = [*location[:2], *location[3:]] if is_policy else location
     return [part for part in parts if part not in UNION_TAGS]

@@ -1,36 +1,36 @@
-"""The part of the config tree that says how traces become arms: one section per policy, and the filters before them."""
+"""Config of the mixes: one section per policy, merges, and the filters that traces must pass first."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from distill.config.base import Name, Section, Share, one_of
+from distill.config.decides import EXTENT
 from distill.core.errors import Problem
 from distill.core.schema import Style
 
 
 class Mix(Section):
-    """Base of the arms: which pools it draws from and, of each, which share it asks for."""
-
-    ADDED_LATER: ClassVar[tuple[str, ...]] = ("modes", "students")
+    """Base of the arms: the pools that one draws from and their requested shares."""
 
     name: Name
+    """Name of the arm."""
     students: tuple[str, ...] = ()
     """Only these students are trained on the arm. Absent: all."""
     modes: dict[Style, Annotated[str, Field(min_length=1)]] = Field(default={})
-    """Style -> the line that asks for it, put under the system line of `student_chat` in every row of that style. One
-    student then learns all styles of the arm, is scored once in each, and answers in the one that its reader asks for
-    (`distill ask --mode`); the first is the default. Absent: rows are not told apart."""
+    """Style -> the line that asks for it, added below the system line of `student_chat` in every row of that style. One
+    student then learns all styles of the arm, is scored once in each, and answers in the one that is asked for
+    (`distill ask --mode`); the first is the default. Absent: all styles have the same system line."""
 
     @property
     def arms(self) -> dict[str, str]:
-        """What its students are scored as -> mode: its name without one, or `name:mode` for every mode."""
+        """Name that its students are scored under -> mode: `NAME` without modes, else `NAME:MODE` for each."""
         return {f"{self.name}:{mode}": str(mode) for mode in self.modes} or {self.name: ""}
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Pool -> share that the recipe asks for, by rows (by tokens for `weighted_tokens`)."""
+        """Pool -> requested share, by rows (by tokens for `weighted_tokens`)."""
         raise NotImplementedError
 
 
@@ -43,15 +43,16 @@ class SingleMix(Mix):
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """All of it from one pool."""
+        """All rows from the one pool."""
         return {self.pool: 1.0}
 
 
 class PoolWeights(Mix):
-    """Base of the arms that say which share comes from which pool."""
+    """Base of the arms with a weight for each pool."""
 
     weights: dict[str, Share] = Field(min_length=1)
-    """Pool name -> share; they add up to 1. A pool at 0 gives no row, but its prompts count for the common ones."""
+    """Pool name -> share; they add up to 1. A weight of 0 adds no rows, but prompts must still be solved by that
+    teacher."""
     stratify: tuple[Literal["level", "subject"], ...] = ()
     """Keep the shares within every level, every subject, or every pair of both."""
 
@@ -62,25 +63,19 @@ class PoolWeights(Mix):
 
 
 class WeightedMix(PoolWeights):
-    """The paper's: one trace per prompt, the weight of a pool is its share of the prompts, counts exact."""
-
-    ADDED_LATER = ("modes", "students", "assign")
+    """The mix of arXiv 2502.12143: one trace per prompt; a pool's weight is its exact share of the prompts."""
 
     policy: Literal["weighted"] = "weighted"
-    assign: Literal["threshold"] | None = None
-    """`threshold`: each prompt takes its pool by itself, a seeded hash of it against the weights. It keeps the pool
-    whatever other prompts come, as `train.early_prompts` needs it, and the shares are the weights on average only.
-    Absent: counts are exact."""
 
 
 class WeightedTokensMix(PoolWeights):
-    """One trace per prompt, the weight of a pool is its share of the completions' tokens, to within one trace."""
+    """One trace per prompt; a pool's weight is its share of the completions' tokens, to within one trace."""
 
     policy: Literal["weighted_tokens"] = "weighted_tokens"
 
 
 class HardGetsLongMix(Mix):
-    """One trace per prompt; harder prompts take theirs from the pools named first."""
+    """One trace per prompt; harder prompts take theirs from the pools that are named first."""
 
     policy: Literal["hard_gets_long"] = "hard_gets_long"
     weights: dict[str, Share] = Field(min_length=1)
@@ -98,7 +93,7 @@ class HardGetsLongMix(Mix):
 
 
 class BothMix(Mix):
-    """A trace of every named pool for each prompt: as many times the rows of the other arms as there are pools."""
+    """A trace of every named pool for each prompt: with N pools, N times the rows of the other arms."""
 
     policy: Literal["both"] = "both"
     pools: tuple[str, ...] = Field(min_length=2)
@@ -115,78 +110,82 @@ class CurriculumMix(PoolWeights):
 
     policy: Literal["curriculum"] = "curriculum"
     order: tuple[str, ...] = Field(min_length=2)
-    """The pools of `weights` in the order in which they are taught, as a rule the short one first."""
+    """The pools of `weights` in the order in which they are taught, usually the short one first."""
 
 
 class StudentFitMix(Mix):
-    """One trace per prompt: of the named pools' traces the one that fits one student best, before it is trained.
+    """One trace per prompt: of the named pools' traces the one that fits an untrained student best.
 
-    Every student of the run is trained on the arm, also those for which it was not chosen.
+    All students of the run are trained on the arm, also those that it was not chosen for.
     """
 
     policy: Literal["student_fit"] = "student_fit"
     pools: tuple[str, ...] = Field(min_length=2)
     """Names of teachers."""
     student: str
-    """Whose fit decides: the name of a student of this run."""
+    """Name of the student whose fit decides."""
     score: Literal["rsr", "mean_nll", "shifted"] = "rsr"
-    """The lowest wins: rank-surprisal ratio, mean negative log-likelihood, or share of shifted positions."""
+    """Which score is minimised: rank-surprisal ratio, mean negative log-likelihood, or share of shifted positions."""
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """The traces decide, not a share."""
+        """No shares are requested: the scores decide."""
         return dict.fromkeys(self.pools, None)
 
 
 class AutoMix(Mix):
-    """The paper's mix with weights that are searched for one student, on a development set (`[search]`).
+    """A `weighted` arm whose weights are searched for one student, on a development set (`[search]`).
 
-    The weights are found before the arms are drawn; from then on it is a `weighted` arm.
+    The search stage finds the weights before the mix stage; from there on it is a `weighted` arm.
     """
 
     policy: Literal["auto"] = "auto"
     name: Annotated[Name, Field(max_length=40)]
+    """Name of the arm."""
     weights: Literal["auto"] = "auto"
+    """The weights are searched."""
     pools: tuple[str, ...] = Field(min_length=2)
-    """Names of teachers, among which the weights are searched."""
+    """Names of the teachers whose weights are searched."""
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """The search decides."""
+        """No shares are requested: the search decides."""
         return dict.fromkeys(self.pools, None)
 
 
 class MergeConfig(Section):
-    """An arm that is not trained: the students of other arms, merged weight by weight, each seed for itself.
+    """An arm that is not trained: the students of other arms, merged parameter by parameter, separately for each seed.
 
-    The competitor of a mix at no cost of training (long-to-short by merging, arXiv 2503.20641). What is merged are the
-    differences from the untouched student.
+    An alternative to a mix that costs no training (long-to-short by merging, arXiv 2503.20641). The differences from
+    the untrained student are merged.
     """
 
-    name: Name
+    name: Name = Field(json_schema_extra=EXTENT)
+    """Name of the arm."""
     of: tuple[str, ...] = Field(min_length=2)
-    """Names of mixes whose students are merged."""
+    """Names of the mixes whose students are merged."""
     method: Literal["linear", "task_arithmetic", "ties"] = "linear"
-    """`linear`: their mean, weighted. `task_arithmetic` (arXiv 2212.04089): the weighted sum of the differences. `ties`
-    (arXiv 2306.01708): of each difference the largest parts only, of those the ones that have the majority's sign."""
+    """`linear`: the weighted mean. `task_arithmetic` (arXiv 2212.04089): the weighted sum of the differences. `ties`
+    (arXiv 2306.01708): only the largest entries of each difference, and of those only the ones with the majority's
+    sign."""
     weights: tuple[float, ...] = ()
     """One per mix of `of`; for `linear` they add up to 1. Absent: equal shares for `linear`, 1 for each otherwise."""
     density: float = Field(default=0.2, gt=0.0, le=1.0)
-    """For `ties`: the share of each difference that is kept, the largest in size."""
+    """For `ties`: share of the entries of each difference that are kept, the largest by magnitude."""
 
     @property
     def arms(self) -> dict[str, str]:
-        """Scored under its name, in no mode."""
+        """Its name, without a mode."""
         return {self.name: ""}
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """The weights, told or by default."""
+        """The weights, or their default."""
         return self.weights or (1 / len(self.of) if self.method == "linear" else 1.0,) * len(self.of)
 
 
 def mix_policy(value: Any) -> str | None:
-    """The policy of a mix, `weighted` where the recipe names none; None for what is no mix."""
+    """The policy of a mix, `weighted` where the recipe names none; None for a value that is no mix."""
     if isinstance(value, Mix):
         return str(getattr(value, "policy", ""))
     if isinstance(value, dict) and value.get("weights") == "auto":
@@ -205,42 +204,46 @@ MixConfig = Annotated[
     | Annotated[AutoMix, Tag("auto")],
     Discriminator(mix_policy),
 ]
-"""An arm of the run. All arms teach the same prompts: those that every pool named by any arm solved."""
+"""An arm of the run. All arms teach the same prompts: those that were solved by every pool that any arm names."""
 
 
 class FiltersConfig(Section):
-    """What keeps a correct trace out of every mix, beyond being cut off while it was written; each is counted.
+    """Filters for correct traces, in addition to the one for truncated traces; whatever is left out is counted.
 
-    Tokens are those of the students' own tokenizers, the largest count where they differ.
+    Tokens are counted by the students' tokenizers; where they differ, the largest count applies.
     """
 
     min_tokens: int = Field(default=1, ge=1)
     """Shortest completion, tokens."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Longest completion, tokens. Absent: what fits `train.max_length` with its prompt."""
+    """Longest completion, tokens. Absent: only `train.max_length` limits it, together with its prompt."""
     too_long_takes: str | None = None
-    """A pool. Where a prompt's only correct traces of another pool are too long for a student, the prompt takes its
-    trace from this pool there, and is counted as routed. Absent: it is left out of every arm. No trace is ever cut."""
+    """Name of a pool. Where all correct traces that another pool has for a prompt are too long for a student, the
+    prompt takes its trace from this pool instead, and is counted as routed. Absent: it is left out of every arm. No
+    trace is ever truncated."""
     max_repetition: Share = 0.5
-    """Largest share of a completion's 8-word runs that are there already. Of 1,468 correct and finished traces of five
-    models on MATH-500 none is above 0.47; loops are from 0.7 to 1."""
+    """Largest share of a completion's 8-word runs that occur earlier in it. Of 1,468 correct and finished traces of
+    five models on MATH-500 none is above 0.47; loops are between 0.7 and 1."""
     max_foreign: Share = 0.1
     """Largest share of a completion's letters in a script that neither its problem nor mathematics uses (Latin and
-    Greek letters always may be there): a teacher that slips into another language."""
+    Greek are always allowed): it finds a teacher that switches to another language."""
     keep_duplicates: bool = False
-    """Keep traces of one prompt and pool that say the same, white space aside."""
+    """Keep traces of a prompt and pool that are the same text, apart from white space."""
 
 
 def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[str]) -> Iterator[Problem]:
-    """Unknown pools, weights that are no shares, an order that is not one of the pools.
+    """Unknown pools and students, weights that do not add up to 1, an order that does not match the weights.
 
-    `pools`: name -> most traces per prompt.
+    Args:
+        mix: an arm.
+        pools: name -> most traces per prompt.
+        students: their names.
     """
     field = "weights" if isinstance(mix, PoolWeights | HardGetsLongMix) else "pool"
     where = f"mixes[{mix.name}].{'pools' if isinstance(mix, AutoMix | BothMix | StudentFitMix) else field}"
     for pool in mix.shares:
         if pool not in pools:
-            yield Problem(where, f"no teacher fills a pool {pool!r}", one_of(pool, pools))
+            yield Problem(where, f"no teacher is called {pool!r}", one_of(pool, pools))
     if isinstance(mix, PoolWeights | HardGetsLongMix):
         yield from _weight_problems(mix.name, mix.weights)
     if isinstance(mix, StudentFitMix) and mix.student not in students:
@@ -253,40 +256,37 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
             yield Problem(f"mixes[{mix.name}].students", f"no student is called {student!r}", one_of(student, students))
     is_by_rate = isinstance(mix, HardGetsLongMix) and mix.hardness == "pass_rate"
     if is_by_rate and all(pools.get(pool) == 1 for pool in mix.shares):
-        what = "hardness pass_rate, but every pool has one trace per prompt: all common prompts pass at 100 %"
+        what = "hardness is pass_rate, but every pool has one trace per prompt: all common prompts have a rate of 100 %"
         remedy = 'raise teachers[].num_samples, or use hardness = "level" or "length"'
         yield Problem(f"mixes[{mix.name}].hardness", what, remedy)
-    if isinstance(mix, WeightedMix) and mix.assign and mix.stratify:
-        what = "strata need all prompts, a threshold looks at one"
-        yield Problem(f"mixes[{mix.name}].assign", what, "leave assign or stratify out")
     if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
-        what = f"{', '.join(mix.order)} are not the pools of weights, {', '.join(mix.weights)}"
+        what = f"{', '.join(mix.order)} are not the pools of weights ({', '.join(mix.weights)})"
         yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
 
 
 def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | None) -> Iterator[Problem]:
-    """Modes that no trace of the arm has, traces without a mode, and modes that a reader could not tell apart.
+    """Modes whose style no pool of the arm has, pools whose style has no mode, and two modes with the same line.
 
     Args:
         mix: an arm.
         styles: pool -> its style.
-        routes_to: pool that prompts whose traces are too long take theirs from; none without one.
+        routes_to: `filters.too_long_takes`.
     """
     if not mix.modes:
         return
     drawn = [pool for pool in [*mix.shares, *filter(None, [routes_to])] if pool in styles]
     for style in mix.modes:
         if style not in {styles[pool] for pool in drawn}:
-            what = f"no pool of the arm is written in the style {style}: {', '.join(drawn)}"
+            what = f"no pool of the arm has the style {style}: {', '.join(drawn)}"
             yield Problem(
                 f"mixes[{mix.name}].modes.{style}", what, "remove the line, or draw from a pool of that style"
             )
     for pool in drawn:
         if styles[pool] not in mix.modes:
-            what = f"pool {pool!r} is {styles[pool]}, and no line asks for {styles[pool]}"
+            what = f"pool {pool!r} has the style {styles[pool]}, and no line asks for {styles[pool]}"
             yield Problem(f"mixes[{mix.name}].modes", what, f'add {styles[pool]} = "..."')
     if len(set(mix.modes.values())) < len(mix.modes):
-        yield Problem(f"mixes[{mix.name}].modes", "two modes have the same line", "give each a line of its own")
+        yield Problem(f"mixes[{mix.name}].modes", "two modes have the same line", "give each its own line")
 
 
 def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Problem]:
@@ -297,7 +297,7 @@ def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Proble
 
 
 def merge_problems(merges: Sequence[MergeConfig], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
-    """Parents that are not there, weights that do not go with them, and a name that an arm has already."""
+    """Unknown parents, weights that do not match them, and a name that a mix has already."""
     names = [mix.name for mix in mixes]
     for merge in merges:
         where = f"merges[{merge.name}]"
@@ -307,7 +307,7 @@ def merge_problems(merges: Sequence[MergeConfig], mixes: Sequence[MixConfig]) ->
         if len(set(merge.of)) < len(merge.of):
             yield Problem(f"{where}.of", f"{', '.join(merge.of)} names a mix twice", "name each mix once")
         if merge.name in names:
-            yield Problem(where, f"a mix is called {merge.name!r} as well", "give it another name")
+            yield Problem(where, f"a mix is also called {merge.name!r}", "give it another name")
         if merge.weights and len(merge.weights) != len(merge.of):
             what = f"{len(merge.weights)} weights for {len(merge.of)} mixes"
             yield Problem(f"{where}.weights", what, "give one per mix of `of`, or none")
@@ -317,7 +317,7 @@ def merge_problems(merges: Sequence[MergeConfig], mixes: Sequence[MixConfig]) ->
 
 
 def filter_problems(filters: Mapping[str, Any], mixes: Sequence[MixConfig], max_length: Any) -> Iterator[Problem]:
-    """Bounds that no trace can meet, and a pool that no arm has."""
+    """Bounds that no trace can meet, and a pool that no arm draws from."""
     target, pools = filters.get("too_long_takes"), {pool for mix in mixes for pool in mix.shares}
     if target is not None and mixes and target not in pools:
         what = f"no arm draws from a pool {target!r}"

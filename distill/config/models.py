@@ -16,7 +16,7 @@ class ModelConfig(Section):
     keep_layers: int | None = Field(default=None, ge=1)
     """Cut the model to this many decoder layers, evenly spaced, first and last kept. Absent: the model as it is."""
     context_tokens: int | None = Field(default=None, ge=1)
-    """Longest prompt plus completion the model takes, tokens. Absent: what its config.json says."""
+    """Longest prompt plus completion of the model, tokens. Absent: as in its config.json."""
     chat_template: str | None = None
     """Jinja chat template for a model that has none."""
     trust_remote_code: bool = False

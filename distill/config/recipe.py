@@ -1,7 +1,7 @@
-"""The config tree: what a recipe can say. Frozen, extra keys forbidden, every field with its unit and bound.
+"""The root of the config tree: every section of a recipe. Frozen, unknown keys refused.
 
-This module and `distill.config.load` import no ray, torch or vllm, so `--help` and config tests stay instant.
-Illegal combinations across sections are found in `distill.config.load`, all of them in one go.
+Nothing in `distill.config` imports ray, torch or vllm, so `--help` and config tests stay instant. Combinations across
+sections that cannot run are found by `distill.config.rules`, all of them at once.
 """
 
 from typing import Literal
@@ -11,6 +11,7 @@ from pydantic import Field
 from cluster.kuberay.config import KubernetesConfig
 from distill.config.base import Name, Section
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
+from distill.config.decides import NOTHING, from_stage
 from distill.config.evaluate import EvaluateConfig
 from distill.config.forecast import ForecastConfig
 from distill.config.mix import FiltersConfig, MergeConfig, MixConfig
@@ -27,41 +28,53 @@ from distill.config.verify import VerifyConfig
 class Recipe(Section):
     """Everything that defines a run."""
 
-    ADDED_LATER = ("merges", "search", "kubernetes")
-
-    name: Name
-    description: str = ""
+    name: Name = Field(json_schema_extra=from_stage("report"))
+    """Name of the run in the report."""
+    description: str = Field(default="", json_schema_extra=from_stage("report"))
+    """One sentence about it, shown in the report."""
     seed: int = Field(default=17, ge=0)
     """Root of every random choice but the training seeds."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Literal["auto", "cpu", "gpu"] = Field(default="auto", json_schema_extra=NOTHING)
     """`auto`: gpu where the cluster has one."""
-    models: dict[str, ModelConfig] = Field(min_length=1)
+    models: dict[str, ModelConfig] = Field(min_length=1, json_schema_extra=NOTHING)
+    """Name -> model; teachers and students refer to it by name."""
     prompts: PromptsConfig
-    teachers: tuple[TeacherConfig, ...] = Field(min_length=1)
-    generate: GenerateConfig = GenerateConfig()
-    verify: VerifyConfig = VerifyConfig()
-    filters: FiltersConfig = FiltersConfig()
-    mixes: tuple[MixConfig, ...] = Field(min_length=1)
-    """The arms; `policy` says how one chooses, `weighted` where it is not said."""
-    search: SearchConfig | None = None
+    """The training prompts."""
+    teachers: tuple[TeacherConfig, ...] = Field(min_length=1, json_schema_extra=from_stage("generate"))
+    """Who writes the traces; each fills the pool of its name."""
+    generate: GenerateConfig = Field(default=GenerateConfig(), json_schema_extra=from_stage("generate"))
+    """How teachers are asked."""
+    verify: VerifyConfig = Field(default=VerifyConfig(), json_schema_extra=from_stage("verify"))
+    """How answers are compared with their references."""
+    filters: FiltersConfig = Field(default=FiltersConfig(), json_schema_extra=from_stage("mix"))
+    """Which correct traces no mix may use."""
+    mixes: tuple[MixConfig, ...] = Field(min_length=1, json_schema_extra=from_stage("mix"))
+    """The arms that are trained; `policy` is how an arm chooses its traces, by default `weighted`."""
+    search: SearchConfig | None = Field(default=None, json_schema_extra=from_stage("search"))
     """How weights are found for arms with `weights = "auto"`."""
-    merges: tuple[MergeConfig, ...] = ()
-    """Further arms, of merged students."""
-    students: tuple[StudentConfig, ...] = Field(min_length=1)
-    student_chat: ChatFormat = ChatFormat()
+    merges: tuple[MergeConfig, ...] = Field(default=(), json_schema_extra=from_stage("train"))
+    """Arms that are not trained but merged from trained students."""
+    students: tuple[StudentConfig, ...] = Field(min_length=1, json_schema_extra=from_stage("train"))
+    """The models that are trained."""
+    student_chat: ChatFormat = Field(default=ChatFormat(), json_schema_extra=from_stage("mix"))
     """How students are asked, in training and in evaluation alike."""
-    train: TrainConfig = TrainConfig()
-    benchmarks: dict[str, BenchmarkConfig] = Field(default={})
-    evaluate: EvaluateConfig
-    serve: ServeSection = ServeSection()
-    kubernetes: KubernetesConfig | None = None
+    train: TrainConfig = Field(default=TrainConfig(), json_schema_extra=from_stage("train"))
+    """The optimiser budget and everything else about training."""
+    benchmarks: dict[str, BenchmarkConfig] = Field(default={}, json_schema_extra=NOTHING)
+    """Name -> benchmark, beside the built-in ones (`gsm8k`, `math`, `math500`, `amc23`, `aime24`, `aime25`,
+    `olympiadbench`, `svamp`)."""
+    evaluate: EvaluateConfig = Field(json_schema_extra=from_stage("evaluate"))
+    """Which benchmarks are asked, and how."""
+    serve: ServeSection = Field(default=ServeSection(), json_schema_extra=from_stage("evaluate"))
+    """The students' endpoint, in the evaluation and in `distill serve`."""
+    kubernetes: KubernetesConfig | None = Field(default=None, json_schema_extra=NOTHING)
     """Where it runs on Kubernetes; read by `--write-manifest` only."""
-    forecast: ForecastConfig = ForecastConfig()
+    forecast: ForecastConfig = Field(default=ForecastConfig(), json_schema_extra=NOTHING)
     """What `distill plan` assumes; no part of the run."""
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """What a student is scored as beside its untouched self: every mix, once per mode, and every merge."""
+        """Names a student is scored under beside its untouched self: every mix, once per mode, and every merge."""
         return tuple(arm for one in (*self.mixes, *self.merges) for arm in one.arms)
 
     def takes(self, student: str, arm: str) -> bool:

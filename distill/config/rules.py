@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from distill.config.base import _names, _section, one_of
+from distill.config.base import names_of, one_of, section_of
 from distill.config.evaluate import (
-    _benchmark_problems,
-    _evaluate_problems,
-    _leak_problems,
-    _template_problems,
+    benchmark_problems,
+    evaluate_problems,
+    leak_problems,
     speculative_problems,
+    template_problems,
 )
 from distill.config.forecast import forecast_problems
 from distill.config.mix import (
@@ -27,7 +27,7 @@ from distill.config.mix import (
     mode_problems,
 )
 from distill.config.search import search_problems
-from distill.config.students import StudentConfig, _base_problems, _batch_problems, _layout_problems, _length_problems
+from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
 from distill.config.teachers import (
     AskedTeacher,
     TeacherConfig,
@@ -37,10 +37,9 @@ from distill.config.teachers import (
     _teacher_problems,
 )
 from distill.config.train import (
-    _budget_problems,
-    _tracker_problems,
-    _unequal_arms,
-    early_problems,
+    budget_problems,
+    tracker_problems,
+    unequal_arm_problems,
 )
 from distill.core.errors import Problem
 
@@ -53,38 +52,37 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     teachers = _parsed(TypeAdapter(TeacherConfig), raw.get("teachers"))
     students = _parsed(TypeAdapter(StudentConfig), raw.get("students"))
     mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
-    pools = {name: _samples(teachers, name) for name in _names(raw.get("teachers"))}
+    pools = {name: _samples(teachers, name) for name in names_of(raw.get("teachers"))}
     ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
     asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
     return [
         *_duplicate_names(raw),
         *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
-        *(problem for mix in mixes for problem in mix_problems(mix, pools, _names(raw.get("students")))),
+        *(problem for mix in mixes for problem in mix_problems(mix, pools, names_of(raw.get("students")))),
         *(
             problem
             for mix in mixes
-            for problem in mode_problems(mix, _styles(teachers), _section(raw, "filters").get("too_long_takes"))
+            for problem in mode_problems(mix, _styles(teachers), section_of(raw, "filters").get("too_long_takes"))
         ),
-        *filter_problems(_section(raw, "filters"), mixes, _section(raw, "train").get("max_length", 4096)),
+        *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in _teacher_problems(teacher)),
         *(problem for teacher in ours for problem in _engine_problems(teacher)),
         *_same_teachers(teachers),
-        *_length_problems(raw, students),
-        *(problem for student in students for problem in _batch_problems(raw, student)),
-        *_budget_problems(_section(raw, "train")),
-        *_tracker_problems(_section(raw, "train")),
-        *_unequal_arms(_section(raw, "train"), mixes),
+        *length_problems(raw, students),
+        *(problem for student in students for problem in batch_problems(raw, student)),
+        *budget_problems(section_of(raw, "train")),
+        *tracker_problems(section_of(raw, "train")),
+        *unequal_arm_problems(section_of(raw, "train"), mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
-        *early_problems(_section(raw, "train"), mixes),
-        *search_problems(raw, mixes, _names(raw.get("students"))),
-        *(problem for student in students for problem in _layout_problems(student)),
-        *_base_problems(students, _names(raw.get("students"))),
-        *_benchmark_problems(raw),
-        *_template_problems(raw),
-        *_leak_problems(raw),
-        *_evaluate_problems(raw),
-        *speculative_problems(_section(raw, "evaluate"), _names(raw.get("students")), mixes, _seeds(raw)),
-        *forecast_problems(_section(raw, "forecast"), _names(raw.get("teachers"))),
+        *search_problems(raw, mixes, names_of(raw.get("students"))),
+        *(problem for student in students for problem in layout_problems(student)),
+        *base_problems(students, names_of(raw.get("students"))),
+        *benchmark_problems(raw),
+        *template_problems(raw),
+        *leak_problems(raw),
+        *evaluate_problems(raw),
+        *speculative_problems(section_of(raw, "evaluate"), names_of(raw.get("students")), mixes, _seeds(raw)),
+        *forecast_problems(section_of(raw, "forecast"), names_of(raw.get("teachers"))),
     ]
 
 
@@ -109,7 +107,7 @@ def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
 
 
 def _seeds(raw: Mapping[str, Any]) -> Sequence[Any]:
-    seeds = _section(raw, "train").get("seeds", ())
+    seeds = section_of(raw, "train").get("seeds", ())
     return seeds if isinstance(seeds, list | tuple) else ()
 
 
@@ -119,13 +117,13 @@ def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
 
 def _duplicate_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for section in ("teachers", "mixes", "students"):
-        names = _names(raw.get(section))
+        names = names_of(raw.get(section))
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield Problem(section, f"the name {name!r} is used {names.count(name)} times", "give each its own name")
 
 
 def _unknown_models(raw: Mapping[str, Any], uses: Iterable[tuple[str, str]]) -> Iterator[Problem]:
-    models = _section(raw, "models")
+    models = section_of(raw, "models")
     for where, model in uses:
         if model not in models:
             yield Problem(where, f"no model is called {model!r}", one_of(model, models))

@@ -1,19 +1,18 @@
-"""Where rows come from: files, Hugging Face data sets, generated problems."""
+"""Config of sources of rows: files, Hugging Face data sets, generated problems."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cluster.storage import is_address
+from cluster.storage import is_uri
 from distill.config.base import Section
+from distill.config.decides import IF_SET
 from distill.core.schema import AnswerKind
 
 
 class Columns(Section):
-    """Which column of a data file means what."""
-
-    ADDED_LATER = ("context", "choices")
+    """The columns of a data file."""
 
     problem: str = "problem"
     """The question."""
@@ -23,12 +22,12 @@ class Columns(Section):
     """Difficulty label; may be absent."""
     subject: str = "subject"
     """Topic label; may be absent."""
-    context: str | None = None
-    """Text that comes before the question, where a row has it (SVAMP's `Body`)."""
-    choices: str | tuple[str, ...] | None = None
+    context: str | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with text that precedes the question, where a row has it (SVAMP's `Body`)."""
+    choices: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=IF_SET)
     """Multiple choice: the column with the list of options (or with `{ text, label }` lists), or one column per option.
-    They are listed as A), B), ... below the question; options that are columns of their own are put into an order that
-    the problem's hash decides. The reference may be a letter, a label, a place counted from 0, or an option's text."""
+    They are listed as A), B), ... below the question; options in separate columns are listed in an order that the
+    problem's hash decides. The reference may be a letter, a label, an index from 0, or an option's text."""
 
 
 class FileSource(Section):
@@ -38,6 +37,7 @@ class FileSource(Section):
     path: str
     """File or glob; any fsspec URI. Relative paths are relative to the recipe."""
     columns: Columns = Columns()
+    """Which column means what."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared."""
 
@@ -53,8 +53,9 @@ class HubSource(Section):
     split: str = "train"
     """Split name."""
     revision: str = "main"
-    """Pinned revision."""
+    """Branch, tag or commit."""
     columns: Columns = Columns()
+    """Which column means what."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared."""
 
@@ -68,11 +69,11 @@ class GymSource(Section):
     params: dict[str, Any] = Field(default={})
     """Options of the task, for example `{ min_terms = 2 }`."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the problem generator; benchmarks must use another one than training prompts, better one that is further
-    away than `size`: reasoning-gym draws problem i of a seed as problem 0 of seed + i. What is the same problem is
-    dropped from the prompts, and counted."""
+    """Seed of the problem generator. Benchmarks need another one than training prompts, best more than `size` away:
+    problem i of a seed is problem 0 of seed + i in reasoning-gym. Problems that are the same are dropped from the
+    prompts, and counted."""
     size: int = Field(default=200, ge=1)
-    """Problems generated before duplicates are removed."""
+    """Number of problems that are generated, before duplicates are removed."""
 
 
 PromptSource = Annotated[FileSource | HubSource | GymSource, Field(discriminator="kind")]
@@ -80,6 +81,6 @@ DataSource = Annotated[FileSource | HubSource, Field(discriminator="kind")]
 
 
 def source_pattern(source: FileSource, base: Path) -> str:
-    """The path or URI of a file source, made absolute; it may hold `*`."""
-    is_relative = not is_address(source.path) and not Path(source.path).expanduser().is_absolute()
+    """The absolute path or URI of a file source; it may contain `*`."""
+    is_relative = not is_uri(source.path) and not Path(source.path).expanduser().is_absolute()
     return str(base / source.path) if is_relative else source.path

@@ -1,6 +1,6 @@
-"""What a recipe can say of teachers: an engine of ours, an endpoint of somebody's, or a data set that exists already.
+"""Config of the teachers: a model on this cluster, an API endpoint, or an existing data set of traces.
 
-Whatever its kind, a teacher fills the pool of its name with traces that went through the same verification.
+Whatever its kind, a teacher fills the pool of its name, and all traces are graded by the same verifier.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,19 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from distill.config.base import GpuName, Name, Section
+from cluster.gpus import GpuName
+from distill.config.base import Name, Section
+from distill.config.decides import EXTENT, NOTHING, hashed_as, identity
 from distill.config.sources import DataSource
 from distill.core.errors import Problem
-from distill.core.schema import Style
+from distill.core.schema import Style, content_hash
 
 
 class Sampling(Section):
-    """How completions are drawn."""
+    """How completions are sampled."""
 
     temperature: float = Field(default=0.7, ge=0.0, le=2.0)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Nucleus mass."""
+    """Probability mass of nucleus sampling."""
     max_tokens: int = Field(default=4096, ge=1)
     """Longest completion, tokens."""
     stop: tuple[str, ...] = ()
@@ -28,7 +30,7 @@ class Sampling(Section):
 
 
 class GreedySampling(Sampling):
-    """Sampling of an evaluation: greedy unless a temperature is named."""
+    """Sampling of an evaluation: greedy unless a temperature is set."""
 
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     """0 is greedy."""
@@ -38,11 +40,13 @@ class WorkedExample(Section):
     """One solved problem shown before the real one."""
 
     problem: str
+    """The problem, as a user turn."""
     completion: str
+    """Its solution, as the turn of the assistant."""
 
 
 class ChatFormat(Section):
-    """How a problem becomes chat turns. Students see the same format in training and in evaluation."""
+    """How a problem becomes chat turns. Students get the same format in training and in evaluation."""
 
     system: str | None = None
     """System turn. Absent: the chat template's own default."""
@@ -53,112 +57,120 @@ class ChatFormat(Section):
 
 
 class EngineConfig(Section):
-    """A vLLM engine. Unknown to us, known to vLLM: goes into `kwargs`."""
+    """A vLLM engine. Options of vLLM that have no field here go into `kwargs`."""
 
     max_model_len: int = Field(default=8192, ge=16)
-    """Prompt plus completion, tokens."""
+    """Longest prompt plus completion, tokens."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that share one copy of the weights."""
     pipeline_parallel: int = Field(default=1, ge=1)
     """GPU groups that hold consecutive layers."""
-    kv_cache_gb: float = Field(default=1.0, gt=0)
+    kv_cache_gib: float = Field(default=1.0, gt=0, json_schema_extra=hashed_as("kv_cache_gb"))
     """CPU only: memory for the key-value cache, GiB."""
     kwargs: dict[str, Any] = Field(default={})
-    """Passed to vLLM as they are."""
+    """Passed to vLLM unchanged."""
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs (on CPU: workers) that one engine spans."""
+        return self.tensor_parallel * self.pipeline_parallel
 
 
 class AskedTeacher(Section):
-    """What teachers that are asked for traces have in common."""
+    """Base of the teachers that are asked for traces."""
 
-    name: Name
+    name: Name = Field(json_schema_extra=EXTENT)
+    """Name of the teacher and of its pool."""
     style: Style
     """Reasoning style of its traces."""
     chat: ChatFormat = ChatFormat()
     """How it is asked."""
     sampling: Sampling = Sampling()
-    num_samples: int = Field(default=1, ge=1, le=1024)
-    """Most traces per prompt: the budget of a prompt."""
-    num_correct: int = Field(default=1, ge=1, le=1024)
-    """A prompt with this many correct traces is not asked again. Read where `generate.stop_early` is on."""
-    usd_per_million_tokens: float = Field(default=0.0, ge=0.0)
-    """Price of a million completion tokens, US dollars: the cheaper teacher is asked first, and money is counted by it.
-    Where all prices are equal, teachers are asked in the recipe's order."""
+    """How its completions are sampled."""
+    num_samples: int = Field(default=1, ge=1, le=1024, json_schema_extra=EXTENT)
+    """Most traces per prompt."""
+    num_correct: int = Field(default=1, ge=1, le=1024, json_schema_extra=EXTENT)
+    """A prompt with this many correct traces is not asked again. Applies only with `generate.stop_early`."""
+    usd_per_million_tokens: float = Field(default=0.0, ge=0.0, json_schema_extra=EXTENT)
+    """Price of a million completion tokens, US dollars. Decides the order in which teachers are asked, the cheapest
+    first (at equal prices in the recipe's order), and is what costs are computed from."""
     reasoning_end: str = "</think>"
-    """What closes the reasoning; the answer is taken after its last occurrence."""
+    """The delimiter that ends the reasoning; the answer is what follows its last occurrence."""
 
 
 class VllmTeacher(AskedTeacher):
-    """A model that this cluster runs."""
-
-    ADDED_LATER = ("gpu",)
+    """A model that runs on this cluster."""
 
     kind: Literal["vllm"] = "vllm"
-    model: str
+    model: str = Field(json_schema_extra=EXTENT)
     """A key of `[models]`."""
     engine: EngineConfig = EngineConfig()
-    replicas: tuple[int, int] = (1, 1)
+    """Its vLLM engine."""
+    replicas: tuple[int, int] = Field(default=(1, 1), json_schema_extra=NOTHING)
     """Fewest and most engines of this model. Teachers with the same model and engine share them."""
-    gpu: GpuName = ""
-    """Kind of GPU that its engines must have, as Ray names it, for example `H100`. Not read on CPUs. Absent: any."""
+    gpu: GpuName = Field(default="", json_schema_extra=NOTHING)
+    """Kind of GPU that its engines need, as Ray names it, for example `H100`. Ignored on CPUs. Absent: any."""
 
 
 class EndpointTeacher(AskedTeacher):
-    """A model behind an address that speaks the OpenAI chat protocol."""
+    """A model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["endpoint"] = "endpoint"
-    base_url: str = Field(pattern=r"^https?://")
+    base_url: str = Field(pattern=r"^https?://", json_schema_extra=EXTENT)
     """Address up to and including `/v1`."""
-    remote_model: str = Field(min_length=1)
-    """The model's name there."""
-    api_key_env: str | None = None
-    """Environment variable that holds the key; a key is never written in a recipe. Absent: no key is sent."""
-    sends_seed: bool = True
-    """Off for an address that refuses the `seed` field."""
-    max_in_flight: int = Field(default=16, ge=1)
+    remote_model: str = Field(min_length=1, json_schema_extra=EXTENT)
+    """The model's name at the endpoint."""
+    api_key_env: str | None = Field(default=None, json_schema_extra=NOTHING)
+    """Environment variable with the API key; keys are never written in a recipe. Absent: no key is sent."""
+    sends_seed: bool = Field(default=True, json_schema_extra=NOTHING)
+    """Off for an endpoint that rejects the `seed` field."""
+    max_in_flight: int = Field(default=16, ge=1, json_schema_extra=NOTHING)
     """Requests open at once."""
-    requests_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: float | None = Field(default=None, gt=0, json_schema_extra=NOTHING)
     """Rate limit. Absent: none."""
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0, json_schema_extra=NOTHING)
     """Longest wait for one completion, seconds."""
-    max_tokens_total: int | None = Field(default=None, ge=1)
-    """Budget of this run directory: no request is begun once this many completion tokens were paid for."""
-    max_usd_total: float | None = Field(default=None, gt=0)
+    max_tokens_total: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
+    """Budget of this run directory: no further request is sent once this many completion tokens were paid for."""
+    max_usd_total: float | None = Field(default=None, gt=0, json_schema_extra=EXTENT)
     """Budget of this run directory in US dollars, by `usd_per_million_tokens`."""
 
 
 class TraceColumns(Section):
-    """Which column of an existing data set means what. Messages are lists of `role`/`content` or `from`/`value`."""
+    """The columns of an existing data set. Messages are lists of `role`/`content` or `from`/`value`."""
 
     problem: str = "problem"
-    """The question; read from the messages' user turn where the column is absent."""
+    """The question; taken from the user turn of the messages where the column is absent."""
     completion: str = "completion"
     """What the teacher wrote: text, a list of texts (one trace each), or a list of messages."""
     finish_reason: str = "finish_reason"
-    """`length` marks a trace that was cut; may be absent."""
+    """`length` marks a truncated trace; may be absent."""
 
 
 class DatasetTeacher(Section):
-    """Traces that exist already, imported as a pool and verified like any other."""
+    """An existing data set of traces, imported as a pool and graded like any other."""
 
     kind: Literal["dataset"] = "dataset"
-    name: Name
+    name: Name = Field(json_schema_extra=EXTENT)
+    """Name of the teacher and of its pool."""
     style: Style
     """Reasoning style of its traces."""
-    source: DataSource
-    """Where they are. Its `columns` are not read: `columns` below are."""
+    source: DataSource = Field(json_schema_extra=EXTENT)
+    """Where the traces are. Its `columns` are ignored: the `columns` below apply."""
     columns: TraceColumns = TraceColumns()
+    """Which column means what."""
     where: dict[str, str | int | float | bool] = Field(default={})
     """Only rows whose columns have these values, for example `{ model = "QwQ-32B" }`."""
     ends_with: str = ""
-    """What a finished trace ends in, for example `<|end_of_solution|>`; others were cut. Empty: not checked."""
+    """How a finished trace ends, for example `<|end_of_solution|>`; others count as truncated. Empty: not checked."""
     reasoning_end: str = "</think>"
-    """What closes the reasoning; the answer is taken after its last occurrence."""
-    num_samples: int = Field(default=1024, ge=1)
-    """Most traces per prompt that are taken."""
+    """The delimiter that ends the reasoning; the answer is what follows its last occurrence."""
+    num_samples: int = Field(default=1024, ge=1, json_schema_extra=EXTENT)
+    """Most traces per prompt that are imported."""
 
 
 def _kind(value: Any) -> str:
-    """Teachers without a `kind` are engines of ours."""
+    """The kind of a teacher; `vllm` where the recipe names none."""
     kind = value.get("kind", "vllm") if isinstance(value, dict) else getattr(value, "kind", "vllm")
     return str(kind)
 
@@ -171,32 +183,52 @@ TeacherConfig = Annotated[
 ]
 
 
-class GenerateConfig(Section):
-    """How teachers are asked."""
+def engine_key(teacher: TeacherConfig, model: str = "") -> str:
+    """Equal for teachers that share their engines: two styles of one model need one group of engines, not two.
 
-    stop_early: bool = True
-    """A prompt is asked again only while it is not solved, and a teacher only for prompts that the cheaper teachers of
-    its mixes solved. Off: every teacher writes `num_samples` traces for every prompt."""
-    enough_prompts: int | None = Field(default=None, ge=1)
+    Args:
+        teacher: any teacher; one that is no engine of this cluster shares nothing.
+        model: address of its weights where that is known. Empty: the recipe's name of the model.
+    """
+    if isinstance(teacher, VllmTeacher):
+        return content_hash(model or teacher.model, teacher.engine.model_dump(), teacher.replicas, teacher.gpu)
+    return content_hash(teacher.kind, teacher.name)
+
+
+class GenerateConfig(Section):
+    """How teachers are asked for traces."""
+
+    stop_early: bool = Field(default=True, json_schema_extra=EXTENT)
+    """A prompt is asked again only while it is unsolved, and a teacher is asked only for prompts that all cheaper
+    teachers of its mixes solved. Off: every teacher writes `num_samples` traces for every prompt."""
+    enough_prompts: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
     """Stop once this many prompts are solved by every pool that the mixes draw from. Absent: ask for all prompts."""
-    max_attempts: int = Field(default=3, ge=1)
-    """Tries of one request, and of one batch whose engine died, before it is given up and counted."""
-    flush_s: float = Field(default=1.0, gt=0)
-    """Longest time that a verified trace stays in memory before it is on disk, seconds."""
-    startup_deadline_s: float = Field(default=1800.0, gt=0)
-    """Longest wait for a teacher's first engine, seconds: weights may be fetched and kernels compiled. Also for word of
-    any engine later, and for machines that an autoscaler has still to add before cells can be trained."""
+    max_attempts: int = Field(default=3, ge=1, json_schema_extra=NOTHING)
+    """Attempts of a request, and of a batch whose engine died, before it is recorded as failed."""
+    flush_s: float = Field(default=1.0, gt=0, json_schema_extra=NOTHING)
+    """Longest time that a graded trace is only in memory, before it is written to disk, seconds."""
+    startup_deadline_s: float = Field(default=1800.0, gt=0, json_schema_extra=NOTHING)
+    """Longest wait for a teacher's first engine, seconds: it may download weights and compile kernels. The same limit
+    applies to a later silence of all engines, and to nodes that an autoscaler must add before cells can be trained."""
 
 
 def _same_teachers(teachers: Sequence[TeacherConfig]) -> Iterator[Problem]:
     """Two teachers that write the same traces would be one pool under two names."""
     first: dict[str, str] = {}
-    free = {"name", "num_samples", "num_correct", "usd_per_million_tokens", "replicas", "gpu"}
     for teacher in teachers:
-        other = first.setdefault(teacher.model_dump_json(exclude=free), teacher.name)
+        other = first.setdefault(content_hash(identity(teacher), _behind(teacher)), teacher.name)
         if other != teacher.name:
-            what = f"is the same teacher as {other!r}: it would write the same traces"
-            yield Problem(f"teachers[{teacher.name}]", what, "keep one, or give them different chat or sampling")
+            what = f"is the same teacher as {other!r}: both would write the same traces"
+            yield Problem(f"teachers[{teacher.name}]", what, "remove one, or change its chat or sampling")
+
+
+def _behind(teacher: TeacherConfig) -> list[Any]:
+    """The model, endpoint or data set of a teacher: `identity` leaves these out."""
+    if isinstance(teacher, VllmTeacher):
+        return [teacher.model]
+    if isinstance(teacher, EndpointTeacher):
+        return [teacher.base_url, teacher.remote_model]
+    return [identity(teacher.source)]
 
 
 def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
@@ -206,7 +238,7 @@ def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
         what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in {room}"
         yield Problem(where, what, "lower max_tokens or raise engine.max_model_len")
     if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
-        what = f"{list(teacher.replicas)} is no range"
+        what = f"{list(teacher.replicas)} is not a range"
         yield Problem(f"{where}.replicas", what, "use [fewest, most] with 1 <= fewest <= most")
 
 
@@ -222,4 +254,4 @@ def _teacher_problems(teacher: AskedTeacher) -> Iterator[Problem]:
         what = f"max_usd_total {teacher.max_usd_total:g} cannot be kept without a price"
         yield Problem(where, what, "set usd_per_million_tokens")
     if "{problem}" not in teacher.chat.template:
-        yield Problem(f"{where}.chat.template", "does not contain {problem}", "say where the problem goes")
+        yield Problem(f"{where}.chat.template", "does not contain {problem}", "add {problem} where the problem belongs")

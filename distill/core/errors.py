@@ -1,4 +1,4 @@
-"""Errors a user can act on: what failed, where, the values, what to do. Bugs stay ordinary exceptions."""
+"""Errors that a user can act on: what failed, where, the values, what to do. Bugs stay ordinary exceptions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a recipe or an input."""
+    """One fault of a recipe or an input."""
 
     where: str
     what: str
@@ -17,13 +17,13 @@ class Problem:
 
 
 class DistillError(Exception):
-    """A failure with a remedy: printed without traceback, exit code `exit_code`. Picklable (plain string arguments)."""
+    """A failure with a remedy: printed without traceback; the command exits with `exit_code`. Picklable."""
 
     exit_code = 1
 
 
 class ConfigError(DistillError):
-    """A recipe that cannot be run. Carries every problem found, not the first one."""
+    """A recipe that cannot be run. Lists every problem found, not only the first one."""
 
     exit_code = 2
 
@@ -38,10 +38,10 @@ class ConfigError(DistillError):
 
 
 class InputError(DistillError):
-    """A file, model or run directory that is not what the recipe says it is."""
+    """A file, model or run directory that is missing or not as the recipe describes it."""
 
     exit_code = 2
 
 
 class StageError(DistillError):
-    """A stage that could not finish. What is already on disk is safe; the same command continues."""
+    """A stage that could not finish. Results on disk are safe; the same command continues from them."""

@@ -1,8 +1,7 @@
-"""What happens in a run, as JSON lines for machines: the time, the event, the run, the stage, and the cell or rows that
-it is about.
+"""Structured log: the events of a run as JSON lines with time, event, run, stage, and the ids that the event concerns.
 
-The driver's go to `logs/events.jsonl` of the run. Those of engines and trainers go to the standard error of their
-process, which Ray files by worker and shows in its dashboard, with Ray's ids of the job, the node and the actor.
+The driver's events go to `logs/events.jsonl` of the run. Those of engines and trainers go to the standard error of
+their process, which Ray stores per worker and shows in its dashboard, with Ray's ids of the job, node and actor.
 """
 
 import json
@@ -22,21 +21,28 @@ class JsonLines(logging.Formatter):
     """One JSON object per event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line: `at` (UTC), `event`, then what the event is about."""
+        """A line: `at` (UTC), `event`, then the fields of the event."""
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        told = vars(record).get("about", {})
-        line = {"at": f"{at}.{int(record.msecs):03d}Z", "event": record.getMessage(), **told, **_ray_ids()}
+        fields = vars(record).get("about", {})
+        line = {"at": f"{at}.{int(record.msecs):03d}Z", "event": record.getMessage(), **fields, **_ray_ids()}
         return json.dumps(line, default=str)
 
 
 def log_event(event: str, *, run: str, stage: str, **about: Any) -> None:
-    """Write a line. `run`: URI of the run directory; `about`: ids and counts."""
+    """Log an event.
+
+    Args:
+        event: what happened.
+        run: URI of the run directory.
+        stage: name of the stage.
+        about: ids and counts.
+    """
     _logger().info("%s", event, extra={"about": {"run": run, "stage": stage, **about}})
 
 
 @contextmanager
 def events_in(path: Path) -> Iterator[None]:
-    """Append this process's events to a file for the time of the block."""
+    """Append this process's events to a file while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(JsonLines())
     handlers = _logger().handlers
@@ -50,7 +56,7 @@ def events_in(path: Path) -> Iterator[None]:
 
 @cache
 def _logger() -> logging.Logger:
-    """The logger, once per process: nothing above it prints its lines again."""
+    """The logger, set up once per process; it does not propagate, so no other logger prints its lines again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     LOGGER.handlers, LOGGER.propagate = [handler], False
@@ -59,7 +65,7 @@ def _logger() -> logging.Logger:
 
 
 def _ray_ids() -> dict[str, str]:
-    """Ray's names for where this is, in a process that Ray runs or that is connected to it."""
+    """Ray's ids of this process, if Ray runs it or it is connected to Ray."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return {}

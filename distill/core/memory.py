@@ -1,4 +1,4 @@
-"""Peak memory of a stage: this process and everything it started on this machine, Ray's workers included."""
+"""Peak memory of a stage: this process and all its descendants on this machine, Ray's workers included."""
 
 import ctypes
 import threading
@@ -12,10 +12,10 @@ INTERVAL_S = 2.0
 
 
 class PeakMemory:
-    """Samples the memory of the process tree while a block runs; `peak_bytes` afterwards.
+    """Samples the memory of the process tree while a block runs; `peak_bytes` holds the result.
 
-    Proportional set size: a page that several processes share is counted once. Processes on other nodes, and a cluster
-    that was joined rather than started, are not in the tree and not counted.
+    Uses the proportional set size, which counts a shared page once. Processes on other nodes, and a Ray cluster that
+    this process joined and did not start, are not in the tree and not counted.
     """
 
     def __init__(self) -> None:
@@ -40,20 +40,20 @@ class PeakMemory:
                 return
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Return freed memory to the system.
 
     glibc keeps it in the heaps of the threads that used it: a driver grows by some kB with every small object that it
-    ever handed to Ray, though none of them is left. Arrow's pool is another such place.
+    hands to Ray, even after all of them are freed. Arrow's memory pool keeps freed memory too.
     """
     pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:  # glibc's
+    if trim:  # glibc only
         trim(0)
 
 
 def tree_bytes() -> int:
-    """Proportional set size of this process and its descendants; resident size where the system does not tell it."""
+    """Proportional set size of this process and its descendants; resident set size on systems without it."""
     this = psutil.Process()
     return sum(_bytes_of(process) for process in [this, *this.children(recursive=True)])
 

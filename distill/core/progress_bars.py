@@ -1,4 +1,4 @@
-"""What a person sees: bars with counts and time left, plain lines without a terminal, libraries' talk in a file."""
+"""Terminal output: progress bars, plain lines if there is no terminal, and the output of libraries in a file."""
 
 import os
 import sys
@@ -21,11 +21,11 @@ from rich.progress import (
 
 FILE_COLUMNS = 160
 LINE_EVERY_S = 20.0
-"""Without a terminal (a Ray job, CI) a long step prints a line this often."""
+"""Without a terminal (a Ray job, CI) a long step prints a line at this interval."""
 
 
 class Bars:
-    """Progress of one long step, possibly of several things at once."""
+    """Progress of one long step, with one bar per item."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -36,27 +36,27 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("[dim]{task.fields[message]}"),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
         self._printed_at: dict[str, float] = {}
 
-    def update(self, name: str, done: float, total: float, note: str = "") -> None:
-        """Show that `done` of `total` are done."""
+    def update(self, name: str, done: float, total: float, message: str = "") -> None:
+        """Show that `done` of `total` are done, with a message beside the bar."""
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
-        self._progress.update(self._tasks[name], completed=done, total=total, note=note)
+            self._tasks[name] = self._progress.add_task(name, total=total, message=message)
+        self._progress.update(self._tasks[name], completed=done, total=total, message=message)
         printed_at = self._printed_at.setdefault(name, time.monotonic())
         is_due = time.monotonic() - printed_at > LINE_EVERY_S or done >= total
         if not self._console.is_terminal and is_due:
             self._printed_at[name] = time.monotonic()
-            self._console.print(f"  {name}: {done:g}/{total:g} {note}", highlight=False)
+            self._console.print(f"  {name}: {done:g}/{total:g} {message}", highlight=False)
 
 
 @contextmanager
 def bars(console: Console) -> Iterator[Bars]:
-    """Bars for the time of the block."""
+    """Progress bars while the block runs."""
     shown = Bars(console)
     if console.is_terminal:
         with shown._progress:
@@ -67,8 +67,7 @@ def bars(console: Console) -> Iterator[Bars]:
 
 @contextmanager
 def quiet(log_file: Path) -> Iterator[Console]:
-    """Send everything that libraries print (also from C code and child processes) to `log_file`; yield a console on the
-    real terminal."""
+    """Redirect all output to `log_file`, even of C code and child processes; yield a console on the real terminal."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -77,10 +76,10 @@ def quiet(log_file: Path) -> Iterator[Console]:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            is_seen = terminal.isatty()
-            # A file has no width: what rich assumes would cut tables to dots.
-            width = None if is_seen else FILE_COLUMNS
-            yield Console(file=terminal, highlight=False, soft_wrap=not is_seen, width=width)
+            is_terminal = terminal.isatty()
+            # A file has no width, and the one that rich assumes would truncate tables.
+            width = None if is_terminal else FILE_COLUMNS
+            yield Console(file=terminal, highlight=False, soft_wrap=not is_terminal, width=width)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -8,11 +8,10 @@ URI; object stores make a single PUT visible at once, which serves the same purp
 import dataclasses
 import fcntl
 import json
-import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -24,40 +23,157 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cluster.storage import open_storage
 from distill.core.errors import InputError
+from distill.core.manifest import Manifest
 from distill.core.schema import Dropped, arrow_schema
 
 ROW_GROUP_ROWS = 8192
 """Rows that a reader of a few must read at least."""
 
-SHARED = (("prompts",), ("generate",), ("verify",), ("models",), ("mix", "features"))
-"""What a run directory inside another one takes from there."""
-
 GATHERED_SHARDS = 512
 """Shards whose rows are laid together while many are read."""
 
-STAGES = ("prompts", "generate", "verify", "mix", "train", "evaluate", "report")
+Parts = tuple[str, ...]
+"""A file or folder below a run directory."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The completion record of a stage or an item of it. Rows in = rows out + dropped."""
+class StageName(StrEnum):
+    """The stages in their order; each has the folder of its name."""
 
-    stage: str
-    key: str
-    """Content hash of everything the result depends on."""
-    rows_in: int = 0
-    rows_out: int = 0
-    drops: Mapping[str, int] = field(default_factory=dict)
-    wall_s: float = 0.0
-    code_version: str = ""
-    finished_at: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """What the stage wants the report to know: counts, token totals, solve rates, realised weights."""
+    PROMPTS = "prompts"
+    GENERATE = "generate"
+    VERIFY = "verify"
+    SEARCH = "search"
+    MIX = "mix"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    REPORT = "report"
 
-    def __post_init__(self) -> None:
-        assert self.rows_in == self.rows_out + sum(self.drops.values()), (
-            f"{self.stage}: {self.rows_in} rows in, {self.rows_out} out, drops {dict(self.drops)} do not add up"
-        )
+
+# Every file and folder of a run by name. `STAGE/manifest.json` and `STAGE/dropped.parquet` go with every stage.
+
+RECIPE: Parts = ("recipe.json",)
+LOCK: Parts = (".lock",)
+LIBRARY_LOG: Parts = ("logs", "run.log")
+EVENT_LOG: Parts = ("logs", "events.jsonl")
+PROMPTS: Parts = (StageName.PROMPTS, "prompts.parquet")
+FAILED_REQUESTS: Parts = (StageName.GENERATE, "failed")
+VERDICTS: Parts = (StageName.VERIFY, "verdicts.parquet")
+ARMS: Parts = (StageName.MIX,)
+HELD_OUT: Parts = (StageName.MIX, "held-out")
+"""One file per pool: its traces of the prompts that no arm teaches."""
+TRACE_FATES: Parts = (StageName.MIX, "traces.parquet")
+REPORT_PAGE: Parts = (StageName.REPORT, "report.html")
+REPORT_JSON: Parts = (StageName.REPORT, "report.json")
+REPORT_SCORES: Parts = (StageName.REPORT, "scores.parquet")
+EVAL_CONFIG: Parts = ("eval.json",)
+EVAL_SCORES: Parts = ("scores.parquet",)
+EVAL_JSON: Parts = ("scores.json",)
+DOCTOR_PROBE: Parts = (".doctor",)
+"""Files that `distill doctor` writes to see who can, and removes."""
+MLFLOW: Parts = ("mlruns",)
+_FEATURES: Parts = (StageName.MIX, "features")
+_MODELS: Parts = ("models",)
+_INHERITED = ((StageName.PROMPTS,), (StageName.GENERATE,), (StageName.VERIFY,), _MODELS, _FEATURES)
+"""What a run directory inside another one takes from there."""
+
+
+def dropped_rows(stage: StageName) -> Parts:
+    """What a stage dropped, with reasons."""
+    return stage, "dropped.parquet"
+
+
+def benchmark_problems(name: str) -> Parts:
+    """The problems of a benchmark."""
+    return StageName.PROMPTS, "benchmarks", f"{name}.parquet"
+
+
+def pool_shards(folder: str, *shard: str) -> Parts:
+    """A pool's traces, or one shard of them (its file name)."""
+    return StageName.GENERATE, folder, *shard
+
+
+def arm_examples(name: str, folder: Parts = ARMS) -> Parts:
+    """The rows of an arm, or of a pool's held-out traces."""
+    return *folder, f"{name}.parquet"
+
+
+def trace_features(key: str) -> Parts:
+    """Features of traces that were computed under a key."""
+    return *_FEATURES, key
+
+
+def trace_fits(key: str) -> Parts:
+    """Student-aware scores of traces that were computed under a key."""
+    return StageName.MIX, "fit", key
+
+
+def search_round(number: int) -> Parts:
+    """The run directory of one round of the weight search."""
+    return StageName.SEARCH, f"round-{number}"
+
+
+def benchmark_scores(model: str, benchmark: str) -> Parts:
+    """A model's graded answers to a benchmark."""
+    return StageName.EVALUATE, model, f"{benchmark}.parquet"
+
+
+def benchmark_answers(model: str, benchmark: str) -> Parts:
+    """Answers that are not graded yet."""
+    return StageName.EVALUATE, model, f"{benchmark}.answers"
+
+
+def score_item(model: str, benchmark: str) -> Parts:
+    """The item whose manifest says that the scores are complete."""
+    return StageName.EVALUATE, model, benchmark
+
+
+def model_record(name: str) -> Parts:
+    """Where a model of the recipe was found."""
+    return *_MODELS, f"{name}.json"
+
+
+def published_model(name: str) -> Parts:
+    """A copy of a model's files, for machines that do not share this one's disk."""
+    return *_MODELS, name
+
+
+class Training:
+    """The files of one training cell, by name."""
+
+    def __init__(self, cell: str) -> None:
+        self.folder: Parts = (StageName.TRAIN, cell)
+        """The item whose manifest says that the cell is trained."""
+        self.model = self.file("model")
+        """The trained weights, merged where they were an adapter."""
+        self.adapter = self.file("adapter")
+        """The LoRA adapter."""
+        self.metrics = self.file("metrics.jsonl")
+        """A line per optimiser step."""
+        self.attempts = self.file("attempts.jsonl")
+        """A line per event of an attempt."""
+        self.key = self.file("key.json")
+        """Key of the attempt that the files are of."""
+        self.outcome = self.file("outcome.json")
+        """How the first worker ended."""
+        self.dropped = self.file("dropped.parquet")
+        """Rows that were too long."""
+        self.ray = self.file("ray")
+        """Ray Train's own state."""
+        self.checkpoints = self.file("checkpoints")
+        self.any_checkpoint = *self.checkpoints, "step-*"
+        """Pattern of all checkpoints."""
+
+    def file(self, name: str) -> Parts:
+        """A file of the cell that only its writer and its reader know."""
+        return *self.folder, name
+
+    def checkpoint(self, step: int) -> Parts:
+        """The checkpoint after a step."""
+        return *self.checkpoints, f"step-{step:08d}"
+
+    def log(self, rank: int) -> Parts:
+        """What a worker printed."""
+        return self.file(f"log-rank{rank}.txt")
 
 
 class RunDir:
@@ -73,7 +189,7 @@ class RunDir:
 
     def path(self, *parts: str) -> str:
         """Path of a file or folder below the run directory, in the terms of its file system."""
-        if self.before and any(parts[: len(shared)] == shared for shared in SHARED):
+        if self.before and any(parts[: len(shared)] == shared for shared in _INHERITED):
             return self.before.path(*parts)
         return "/".join([self.root.rstrip("/"), *parts])
 
@@ -82,7 +198,7 @@ class RunDir:
         """What opens it from any working folder: the absolute path of a local folder, else the URI."""
         return self.root if self.is_local else self.uri
 
-    def place(self, *parts: str, version: str = "") -> str:
+    def address_of(self, *parts: str, version: str = "") -> str:
         """A file or folder of the run as it is named on any machine; `cluster.storage.local_folder` opens a model so.
 
         `version`: what tells it from another one that was there before, and may be in a machine's cache.
@@ -177,26 +293,15 @@ class RunDir:
         """All shards of a folder (or the one file named) as one table of the type's schema; empty where none."""
         schema = arrow_schema(row_type)
         wanted = pa.schema([schema.field(name) for name in columns or schema.names])
-        tables = [self._read_shard(shard, wanted, row_type) for shard in self.shards(*parts)]
+        tables = [self._read_shard(shard, wanted) for shard in self.shards(*parts)]
         return pa.concat_tables(tables) if tables else wanted.empty_table()
 
-    def _read_shard(self, shard: str, wanted: pa.Schema, row_type: type) -> pa.Table:
-        """One shard in the present schema: a column that an older version did not write holds the field's default."""
+    def _read_shard(self, shard: str, wanted: pa.Schema) -> pa.Table:
         with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
-            written = set(parquet.schema_arrow.names)
-            absent = {
-                field.name: field.default
-                for field in dataclasses.fields(row_type)
-                if field.name not in written and field.default is not dataclasses.MISSING
-            }
-            table = parquet.read(columns=[name for name in wanted.names if name not in absent])
-        if unknown := [name for name in wanted.names if name not in absent and name not in written]:
-            raise InputError(f"{shard} has no column {', '.join(unknown)}; delete it to have its rows written again")
-        for name in wanted.names:
-            if name in absent:
-                column = pa.array([absent[name]] * table.num_rows, wanted.field(name).type)
-                table = table.append_column(name, column)
-        return table.select(wanted.names).cast(wanted)
+            if missing := set(wanted.names) - set(parquet.schema_arrow.names):
+                names = ", ".join(sorted(missing))
+                raise InputError(f"{shard} has no column {names} -> delete it to have its rows written again")
+            return parquet.read(columns=wanted.names).select(wanted.names).cast(wanted)
 
     def read_columns(self, columns: Sequence[str], *parts: str) -> pa.Table | None:
         """Some columns of all shards of a folder, as they were written; None where there is no shard.
@@ -219,15 +324,18 @@ class RunDir:
         with self.fs.open(self.path(*parts), "rb") as file:
             return int(pq.ParquetFile(file).metadata.num_rows)
 
-    def write_drops(self, drops: Iterable[Dropped], stage: str) -> None:
+    def write_drops(self, drops: Iterable[Dropped], stage: StageName) -> None:
         """Keep a stage's dropped rows for audit."""
-        self.write_rows(drops, Dropped, stage, "dropped.parquet")
+        self.write_rows(drops, Dropped, *dropped_rows(stage))
+
+    def exists(self, *parts: str) -> bool:
+        """Whether there is such a file or folder."""
+        return bool(self.fs.exists(self.path(*parts)))
 
     def remove(self, *parts: str) -> None:
         """Delete a file or folder that is stale or temporary."""
-        path = self.path(*parts)
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+        if self.exists(*parts):
+            self.fs.rm(self.path(*parts), recursive=True)
 
 
 def rows_table(rows: Iterable[Any], row_type: type) -> pa.Table:
@@ -235,18 +343,18 @@ def rows_table(rows: Iterable[Any], row_type: type) -> pa.Table:
     return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=arrow_schema(row_type))
 
 
-def now() -> str:
-    """The time as manifests write it: UTC, ISO 8601, seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
 def log_path(run_dir: RunDir) -> Path:
     """Where libraries' messages go: into the run directory where it is local."""
-    return run_dir.local_path("logs", "run.log") if run_dir.is_local else Path(gettempdir()) / "distill-run.log"
+    return run_dir.local_path(*LIBRARY_LOG) if run_dir.is_local else Path(gettempdir()) / "distill-run.log"
+
+
+def event_path(run_dir: RunDir) -> Path:
+    """Where the run's events go, beside what libraries print."""
+    return log_path(run_dir).with_name(EVENT_LOG[-1])
 
 
 @contextmanager
-def held(run_dir: RunDir) -> Iterator[None]:
+def run_lock(run_dir: RunDir) -> Iterator[None]:
     """Keep a second process off a local run directory. The lock goes with the process, however it ends.
 
     Raises:
@@ -255,7 +363,7 @@ def held(run_dir: RunDir) -> Iterator[None]:
     if not run_dir.is_local:
         yield
         return
-    path = run_dir.local_path(".lock")
+    path = run_dir.local_path(*LOCK)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as lock:
         try:

@@ -135,7 +135,7 @@ class Example:
     phase: int = 0
     """Rows of phase 0 are taught first; all 0 where the order does not matter."""
     place: int = 0
-    """The prompt's place in the order that the policy cut into pools: why it took this one."""
+    """The prompt's rank in the order that the policy cut into pools: why it took this one."""
 
 
 # Producer: evaluate. Consumer: report.
@@ -155,13 +155,13 @@ class Score:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
-    seed: int = -1
-    """The request's seed; -1: an older version did not record it."""
-    repetition: float = -1.0
-    """Share of the completion's 8-word runs that are in it already; -1: not recorded."""
-    string_match: str = ""
+    seed: int
+    """The request's seed."""
+    repetition: float
+    """Share of the completion's 8-word runs that occur earlier in it."""
+    string_match: str
     """The verdict of the plain string comparison of older work, for comparison with its numbers; never counted.
-    Empty: none, or not recorded."""
+    Empty: it has no rule for this kind of answer, or there is no answer."""
 
 
 # Producer: every stage that drops rows. Consumer: report. Nothing is dropped without one of these.

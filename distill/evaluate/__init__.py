@@ -1,1 +1,1 @@
-"""Stage 6: students and their untouched selves answer the benchmarks; the verifier grades the answers."""
+"""Stage 7: trained and untouched students answer the benchmarks; the verifier grades the answers."""

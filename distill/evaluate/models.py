@@ -9,7 +9,7 @@ from cluster.session import Device, Session
 from cluster.vllm_args import parallel_arguments
 from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Style, content_hash
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
@@ -18,8 +18,8 @@ from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A model to be scored or served: a student's untouched self, or one of its cells."""
+class EvaluatedModel:
+    """A model to be scored or served: an untouched student, or one that was trained or merged."""
 
     name: str
     source: str
@@ -27,28 +27,28 @@ class Evaluated:
     key: str
     """Content hash of the weights' origin."""
     mode: str = ""
-    """The mode that it is asked in; empty where it knows none."""
-    line: str = ""
-    """What asks for the mode."""
+    """The mode that it is scored in; empty where it has none."""
+    mode_line: str = ""
+    """Line of the system prompt that asks for the mode."""
     helper: Speculation | None = None
-    """Who writes its hard steps."""
+    """The model that writes its hard steps (speculative thinking)."""
 
     @property
     def served_name(self) -> str:
-        """The model's name at the endpoint, the same in every mode, helped or not."""
+        """The model's name at the endpoint, the same in every mode, with or without a helper."""
         alone = self.name.removesuffix(f"+{self.helper.model}") if self.helper else self.name
         return alone.removesuffix(mode_name("", self.mode))
 
     @property
     def endpoint(self) -> Endpoint:
-        """How Serve is told of it."""
+        """The model as the serve package takes it."""
         return Endpoint(name=self.served_name, source=self.source, adapter=self.adapter)
 
 
-def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[Evaluated]:
-    """Untouched students first, then their cells, once in each mode; an adapter rides on the untouched weights."""
+def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[EvaluatedModel]:
+    """Untouched students, then the trained ones, each once per mode; an adapter uses the untouched weights."""
     untouched = [
-        Evaluated(student.name, models[student.model].place, None, models[student.model].identity)
+        EvaluatedModel(student.name, models[student.model].address, None, models[student.model].identity)
         for student in recipe.students
     ]
     modes = {mix.name: mix.modes for mix in recipe.mixes}
@@ -56,26 +56,28 @@ def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_di
     return untouched + [one for model, lines in trained for one in _in_modes(model, lines)]
 
 
-def _in_modes(model: Evaluated, lines: Mapping[Style, str]) -> list[Evaluated]:
-    found = [replace(model, name=mode_name(model.name, mode), mode=mode, line=line) for mode, line in lines.items()]
+def _in_modes(model: EvaluatedModel, lines: Mapping[Style, str]) -> list[EvaluatedModel]:
+    found = [
+        replace(model, name=mode_name(model.name, mode), mode=mode, mode_line=line) for mode, line in lines.items()
+    ]
     return found or [model]
 
 
 def mode_name(name: str, mode: str) -> str:
-    """What a model is called where it is scored in one of its modes: `student@mix:long`."""
+    """Name of a model that is scored in one of its modes: `student@mix:long`."""
     return f"{name}:{mode}" if mode else name
 
 
-def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> Evaluated:
-    manifest = run_dir.read_manifest("train", cell.name)
+def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> EvaluatedModel:
+    manifest = run_dir.read_manifest(*Training(cell.name).folder)
     key = manifest.key if manifest else ""
     if cell.student.tune.kind == "lora" and cell.merge is None:
-        adapter = run_dir.place("train", cell.name, "adapter", version=key)
-        return Evaluated(cell.name, models[cell.student.model].place, adapter, key)
-    return Evaluated(cell.name, run_dir.place("train", cell.name, "model", version=key), None, key)
+        adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
+        return EvaluatedModel(cell.name, models[cell.student.model].address, adapter, key)
+    return EvaluatedModel(cell.name, run_dir.address_of(*Training(cell.name).model, version=key), None, key)
 
 
-def helped_models(recipe: Recipe, models: Sequence[Evaluated]) -> list[Evaluated]:
+def helped_models(recipe: Recipe, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
     """The arms of speculative thinking: a student under the name `student@mix+helper`."""
     by_name = {model.name: model for model in models}
     return [
@@ -89,24 +91,24 @@ def helped_models(recipe: Recipe, models: Sequence[Evaluated]) -> list[Evaluated
     ]
 
 
-def helper_of(option: Speculation, models: Sequence[Evaluated]) -> Evaluated:
-    """The model that helps."""
+def helper_of(option: Speculation, models: Sequence[EvaluatedModel]) -> EvaluatedModel:
+    """The model that writes the hard steps."""
     return next(model for model in models if model.served_name == option.model)
 
 
-def same_weights(models: Iterable[Evaluated]) -> dict[str, str]:
-    """model -> the first model with the very same weights: one base under two students is loaded and scored once."""
+def same_weights(models: Iterable[EvaluatedModel]) -> dict[str, str]:
+    """model -> the first model with the same weights: one base under two students is loaded and scored once."""
     first: dict[tuple[str, str | None, str, Speculation | None], str] = {}
     return {
-        model.name: first.setdefault((model.source, model.adapter, model.line, model.helper), model.name)
+        model.name: first.setdefault((model.source, model.adapter, model.mode_line, model.helper), model.name)
         for model in models
     }
 
 
-def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
-    """Models in groups whose engines may be up together; an engine's models are never split."""
+def waves(models: Sequence[EvaluatedModel], max_engines: int) -> list[list[EvaluatedModel]]:
+    """Models in groups whose engines run at the same time; an engine's models are never split."""
     specs: Sequence[EngineSpec] = group_engines(endpoints(models)) if models else ()
-    by_name: dict[str, list[Evaluated]] = defaultdict(list)
+    by_name: dict[str, list[EvaluatedModel]] = defaultdict(list)
     for model in models:
         by_name[model.served_name].append(model)
     return [
@@ -120,8 +122,10 @@ def waves(models: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]
     ]
 
 
-def with_helped(models: Sequence[Evaluated], unhelped: Sequence[Evaluated], max_engines: int) -> list[list[Evaluated]]:
-    """The waves of all models: a helped student comes with a wave that has both its engines, else in one of its own."""
+def with_helped(
+    models: Sequence[EvaluatedModel], unhelped: Sequence[EvaluatedModel], max_engines: int
+) -> list[list[EvaluatedModel]]:
+    """The waves of all models: a helped student joins a wave with both its engines, else it gets one of its own."""
     found = waves([model for model in models if model.helper is None], max_engines)
     for model in models:
         if model.helper is None:
@@ -135,35 +139,33 @@ def with_helped(models: Sequence[Evaluated], unhelped: Sequence[Evaluated], max_
     return found
 
 
-def endpoints(models: Iterable[Evaluated]) -> list[Endpoint]:
+def endpoints(models: Iterable[EvaluatedModel]) -> list[Endpoint]:
     """The endpoints of models: one for all modes of a student."""
     return list({model.served_name: model.endpoint for model in models}.values())
 
 
 def engines_at_once(section: ServeSection, session: Session) -> int:
-    """Engines that the nodes of the connected cluster can hold now."""
+    """Engines that fit the present nodes of the connected cluster."""
     nodes = session.nodes()
     num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     return engines_that_fit(section, session.device, num_cpus=num_cpus, num_gpus=num_gpus)
 
 
 def engines_that_fit(section: ServeSection, device: Device, *, num_cpus: float, num_gpus: float) -> int:
-    """Engines that a cluster can hold and still run Ray Data's small tasks, for which a CPU is left; at least one."""
+    """Engines that fit a cluster, with one CPU left for Ray Data's small tasks; at least one."""
     by_cpu = (num_cpus - 1.0) / section.cpus_per_engine
-    per_engine = section.engine.tensor_parallel * section.engine.pipeline_parallel
+    per_engine = section.engine.num_gpus
     by_gpu = num_gpus / per_engine if device == "gpu" else by_cpu
     return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
 
 
-def serve_config(section: ServeSection, device: Device, **address: Any) -> ServeConfig:
-    """The recipe's serving settings as the serve package takes them; `address`: host and port."""
+def serve_config(section: ServeSection, device: Device, **settings: Any) -> ServeConfig:
+    """The recipe's engine as the serve package takes it; `settings`: host, port, and what `distill serve` adds."""
     engine = section.engine
     return ServeConfig(
         device=device,
-        engine_cpus=section.cpus_per_engine,
-        gpu=section.gpu,
-        kv_cache_gib=engine.kv_cache_gb,
+        kv_cache_gib=engine.kv_cache_gib,
         max_model_len=engine.max_model_len,
         engine_kwargs=parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel) | engine.kwargs,
-        **address,
+        **({"cpus_per_engine": section.cpus_per_engine, "gpu": section.gpu} | settings),
     )

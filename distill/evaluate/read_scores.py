@@ -9,16 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Score, Verdict
 from distill.evaluate.models import mode_name
 from distill.evaluate.variance import Shares
 from distill.train.cells import cell_name
 
-COLUMNS = (
-    *("prompt_id", "sample_index", "verdict", "completion_tokens", "finish_reason"),
-    *("repetition", "string_match"),
-)
+COLUMNS = ("prompt_id", "verdict", "completion_tokens", "finish_reason", "repetition", "string_match")
 
 
 @dataclass(frozen=True)
@@ -35,40 +32,40 @@ class Scored:
     tokens: NDArray[np.int64]
     is_truncated: NDArray[np.bool_]
     repetition: NDArray[np.float64]
-    """-1 where an older version did not record it."""
+    """Share of each completion's 8-word runs that occur earlier in it."""
     string_matches: NDArray[np.str_]
-    """Verdicts of the plain string comparison; empty where there is none."""
+    """Verdicts of the plain string comparison; empty where it has no rule for the kind of answer."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """A name under `evaluate/`, taken apart."""
+class ScoredModel:
+    """A model in `evaluate/`, with the parts of its name."""
 
     name: str
     student: str
     mix: str
-    """Its mix, with the mode that it was asked in where the mix has modes; empty where it is untouched."""
+    """Its mix, with the mode that it was scored in where the mix has modes; empty for an untouched student."""
     seed: int | None
     cell: str = ""
-    """The training cell that it comes from."""
+    """The cell that it was trained in; empty for an untouched student."""
 
 
-def expected_models(recipe: Recipe) -> list[Model]:
-    """Every model of the recipe, as evaluate names it: what else lies in the folder belongs to an older recipe."""
+def expected_models(recipe: Recipe) -> list[ScoredModel]:
+    """Every model that the recipe scores. Other folders of `evaluate/` belong to an earlier recipe."""
     found = []
     for student in recipe.students:
-        found.append(Model(student.name, student.name, "", None))
+        found.append(ScoredModel(student.name, student.name, "", None))
         arms = [arm for arm in (*recipe.mixes, *recipe.merges) if recipe.takes(student.name, arm.name)]
         for mix, seed in itertools.product(arms, recipe.train.seeds):
             name = cell_name(recipe, student.name, mix.name, seed)
             found += [
-                Model(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
+                ScoredModel(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
             ]
     return [*found, *_helped(recipe, found)]
 
 
-def _helped(recipe: Recipe, models: Sequence[Model]) -> Iterator[Model]:
-    """The arms of speculative thinking; no cell of their own was trained."""
+def _helped(recipe: Recipe, models: Sequence[ScoredModel]) -> Iterator[ScoredModel]:
+    """The arms of speculative thinking; they have no training cell of their own."""
     by_name = {model.name: model for model in models}
     for arm in recipe.evaluate.speculative:
         model = by_name[arm.student]
@@ -76,12 +73,12 @@ def _helped(recipe: Recipe, models: Sequence[Model]) -> Iterator[Model]:
 
 
 def helped_mix(mix: str, suffix: str) -> str:
-    """How the report calls the arm of a helped student."""
+    """Name of a helped student's arm in the report."""
     return f"{mix or 'untouched'}{suffix}"
 
 
-def trained_models(recipe: Recipe) -> list[Model]:
-    """The training cells, each once whatever modes it is scored in."""
+def trained_models(recipe: Recipe) -> list[ScoredModel]:
+    """The trained and merged models, each once whatever modes it is scored in."""
     models = {model.cell: model for model in expected_models(recipe) if model.cell}
     return [replace(model, name=cell, mix=model.mix.partition(":")[0]) for cell, model in models.items()]
 
@@ -96,9 +93,9 @@ def read_scores(recipe: Recipe, run_dir: RunDir) -> list[Scored]:
     return [scored for scored in read if len(scored.prompt_ids)]
 
 
-def read_scored(run_dir: RunDir, model: Model, benchmark: str) -> Scored:
+def read_scored(run_dir: RunDir, model: ScoredModel, benchmark: str) -> Scored:
     """One file of scores; empty where there is none."""
-    table = run_dir.read_table("evaluate", model.name, f"{benchmark}.parquet", row_type=Score, columns=COLUMNS)
+    table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score, columns=COLUMNS)
     return Scored(
         model=model.name,
         student=model.student,

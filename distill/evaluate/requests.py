@@ -1,9 +1,4 @@
-"""Stage 6: students and their untouched selves answer the benchmarks through Ray Serve; the verifier that read the
-traces reads their answers.
-
-A score is kept per model and benchmark under a content key, so a finished one is never computed again. Models are
-taken in waves of as many engines as may be up at once; adapters share their base model's engine.
-"""
+"""What an evaluation asks, and how answers become scores: requests, their keys, and graded rows. Pure functions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +6,22 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
+from distill.config.decides import identity
 from distill.config.evaluate import EvaluateConfig
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
+from distill.core.run_dir import Parts, score_item
 from distill.core.schema import Prompt, Score, Verdict, content_hash, seed_for
-from distill.evaluate.models import Evaluated
+from distill.evaluate.models import EvaluatedModel
 from distill.generate.pools import sampling_params
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
 from distill.models.chat_template import chat_messages, with_mode
 
-STAGE = "evaluate"
-
 
 class Scoring(Protocol):
-    """The sections that decide a score: a recipe's, or those of `distill eval`."""
+    """The sections that decide a score: of a recipe, or of `distill eval`."""
 
     @property
     def seed(self) -> int: ...
@@ -41,26 +36,28 @@ class Scoring(Protocol):
 
 
 @dataclass(frozen=True)
-class Item:
-    """One model on one benchmark: what is scored, kept and skipped as a whole."""
+class EvaluationItem:
+    """One model on one benchmark: scored, kept and skipped as a whole."""
 
-    model: Evaluated
+    model: EvaluatedModel
     benchmark: str
     key: str
 
     @property
-    def folder(self) -> tuple[str, str, str]:
-        """Where its manifest is; its rows are beside that folder."""
-        return STAGE, self.model.name, self.benchmark
+    def folder(self) -> Parts:
+        """Folder of its manifest; its rows are beside it."""
+        return score_item(self.model.name, self.benchmark)
 
 
-def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring) -> list[Item]:
+def items(
+    models: Iterable[EvaluatedModel], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring
+) -> list[EvaluationItem]:
     """Every model on every benchmark, with the key of its score."""
     return [
-        Item(
+        EvaluationItem(
             model,
             name,
-            content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name, model.line)),
+            content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name, model.mode_line)),
         )
         for model in models
         for name, prompts in benchmarks.items()
@@ -68,19 +65,18 @@ def items(models: Iterable[Evaluated], benchmarks: Mapping[str, Sequence[Prompt]
 
 
 def _settings(recipe: Scoring, benchmark: str, line: str) -> list[Any]:
-    """What decides a score beside the model and the problems; another benchmark's settings are no part of it."""
-    evaluate = asked(recipe.evaluate, benchmark)
+    """What decides a score, beside the model and the problems; settings of other benchmarks are no part of it."""
     return [
-        evaluate.model_dump(mode="json", exclude={"benchmarks", "max_in_flight", "repeated", "speculative"}),
-        with_mode(recipe.student_chat, line).model_dump(),
-        recipe.serve.engine.model_dump(),
+        identity(benchmark_settings(recipe.evaluate, benchmark)),
+        identity(with_mode(recipe.student_chat, line)),
+        identity(recipe.serve.engine),
         VERIFIER_VERSION,
-        *filter(None, [benchmark_config(recipe.benchmarks, benchmark).template]),
+        benchmark_config(recipe.benchmarks, benchmark).template,
     ]
 
 
-def asked(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
-    """The settings with `num_samples` and `sampling` as they are for one benchmark."""
+def benchmark_settings(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
+    """The evaluation's settings with `num_samples` and `sampling` of one benchmark."""
     one = evaluate.repeated.get(benchmark)
     if one is None:
         return evaluate
@@ -89,12 +85,12 @@ def asked(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
 
 
 def request_rows(
-    item: Item, prompts: Sequence[Prompt], recipe: Scoring, served_as: str = ""
+    item: EvaluationItem, prompts: Sequence[Prompt], recipe: Scoring, served_as: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """What the endpoint is asked: a row per prompt and sample, each with its own seed."""
-    evaluate = asked(recipe.evaluate, item.benchmark)
+    """The requests of an item: a row per prompt and sample, each with its own seed."""
+    evaluate = benchmark_settings(recipe.evaluate, item.benchmark)
     template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
-    chat = with_mode(recipe.student_chat, item.model.line)
+    chat = with_mode(recipe.student_chat, item.model.mode_line)
     helped = {"speculative": item.model.helper.model_dump(mode="json")} if item.model.helper else {}
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
@@ -111,7 +107,7 @@ def request_rows(
 
 
 def interleave(groups: Iterable[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Rows of all groups in turn, so that every engine has work from the start."""
+    """Rows of all groups in turn (round robin), so that every engine has work from the start."""
     for rows in zip_longest(*groups):
         yield from (row for row in rows if row is not None)
 
@@ -122,7 +118,7 @@ def score_rows(
     evaluate: EvaluateConfig,
     grade_batch: Callable[[Sequence[GradeRequest]], list[Grade]],
 ) -> list[Score]:
-    """Grade answered rows. A row that the endpoint could not answer is ERROR, never a wrong answer."""
+    """Grade answered rows. A failed request is ERROR, never a wrong answer."""
     requests = [
         grade_request(
             prompts[row["prompt_id"]],

@@ -1,4 +1,4 @@
-"""Ask served models the benchmarks and grade what they say: what a run's evaluation and `distill eval` share."""
+"""Scores served models: sends the requests and grades the answers. Shared by a run's evaluation and `distill eval`."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,18 +9,19 @@ from rich.console import Console
 
 from distill.config.verify import VerifyConfig
 from distill.core.events import log_event
+from distill.core.manifest import Manifest, now
 from distill.core.progress_bars import bars
-from distill.core.run_dir import Manifest, RunDir, now
+from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.answer_log import AnswerLog
-from distill.evaluate.requests import Item, Scoring, asked, interleave, request_rows, score_rows
+from distill.evaluate.requests import EvaluationItem, Scoring, benchmark_settings, interleave, request_rows, score_rows
 from distill.grading import GraderPool
 from serve.dataset_client import BatchConfig, complete
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where scores go, what is shown meanwhile, and how answers are graded."""
+class ScoreSink:
+    """Where scores and progress go, and how answers are graded."""
 
     run_dir: RunDir
     console: Console
@@ -28,40 +29,40 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
-class Address:
-    """Where models are asked, and how."""
+class EndpointAddress:
+    """Where requests are sent, and how."""
 
     url: str
     """Base URL, without `/v1`."""
     batch: BatchConfig
     one_by_one: bool
-    """Benchmark after benchmark, which fills one engine's batch; else in turn, which keeps several busy."""
+    """Benchmark after benchmark, which fills one engine's batch; otherwise round robin, which keeps several busy."""
     served_as: str = ""
-    """The one model's name there, where it is not that of the items."""
+    """Name of the model there; empty: its own."""
 
 
 def score_items(
-    todo: Sequence[Item],
+    todo: Sequence[EvaluationItem],
     benchmarks: Mapping[str, Sequence[Prompt]],
     recipe: Scoring,
-    place: Place,
-    address: Address,
+    sink: ScoreSink,
+    address: EndpointAddress,
 ) -> None:
-    """Ask what has no answer yet, and write each score as soon as its last answer is there."""
+    """Send the requests that have no answer yet, and write each score as soon as its last answer has come."""
     served_as = address.served_as
     requests = {item: list(request_rows(item, benchmarks[item.benchmark], recipe, served_as)) for item in todo}
-    logs = {item: AnswerLog(place.run_dir, item.model.name, item.benchmark, item.key) for item in todo}
+    logs = {item: AnswerLog(sink.run_dir, item.model.name, item.benchmark, item.key) for item in todo}
     answered = {item: list(logs[item].answered(rows)) for item, rows in requests.items()}
     open_rows = {item: _unanswered(rows, answered[item]) for item, rows in requests.items()}
     if known := sum(map(len, answered.values())):
-        place.console.print(f"  {known} answers are there already")
+        sink.console.print(f"  {known} answers are on disk already")
     by_name = {(item.model.name, item.benchmark): item for item in todo}
     for item in todo:
         if not open_rows[item]:
-            _finish(item, answered[item], benchmarks, recipe, place, logs[item])
+            _finish(item, answered[item], benchmarks, recipe, sink, logs[item])
     rows = list(chain(*open_rows.values()) if address.one_by_one else interleave(open_rows.values()))
     try:
-        with bars(place.console) as shown:
+        with bars(sink.console) as shown:
             for row in complete(rows, address.url, address.batch).iter_rows() if rows else ():
                 item = by_name[row["scored_as"], row["benchmark"]]
                 answered[item].append(row)
@@ -69,7 +70,7 @@ def score_items(
                 total = len(requests[item])
                 shown.update(f"{item.model.name} on {item.benchmark}", len(answered[item]), total)
                 if len(answered[item]) == total:
-                    _finish(item, answered.pop(item), benchmarks, recipe, place, logs[item])
+                    _finish(item, answered.pop(item), benchmarks, recipe, sink, logs[item])
     finally:
         for log in logs.values():
             log.flush()
@@ -81,33 +82,33 @@ def _unanswered(rows: Sequence[dict[str, Any]], answered: Sequence[Mapping[str, 
 
 
 def _finish(
-    item: Item,
+    item: EvaluationItem,
     rows: Sequence[dict[str, Any]],
     benchmarks: Mapping[str, Sequence[Prompt]],
     recipe: Scoring,
-    place: Place,
+    sink: ScoreSink,
     log: AnswerLog,
 ) -> None:
-    """Grade an item whole; its answers stay on disk until its score is."""
+    """Grade all answers of an item; they stay in the log until the score is written."""
     log.flush()
-    with GraderPool.of(place.verify) as graders:
+    with GraderPool.from_config(sink.verify) as graders:
         by_id = {prompt.prompt_id: prompt for prompt in benchmarks[item.benchmark]}
-        scores = score_rows(rows, by_id, asked(recipe.evaluate, item.benchmark), graders.grade_batch)
-    write_scores(place.run_dir, item, [dataclasses.replace(score, model=item.model.name) for score in scores])
+        scores = score_rows(rows, by_id, benchmark_settings(recipe.evaluate, item.benchmark), graders.grade_batch)
+    write_scores(sink.run_dir, item, [dataclasses.replace(score, model=item.model.name) for score in scores])
     log.clear()
 
 
-def write_scores(run_dir: RunDir, item: Item, scores: Sequence[Score]) -> None:
-    """Write a finished score and its manifest, which makes it one that is never computed again."""
+def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score]) -> None:
+    """Write a finished score and its manifest, after which it is not computed again."""
     errors = sum(score.verdict == Verdict.ERROR for score in scores)
-    run_dir.write_rows(scores, Score, "evaluate", item.model.name, f"{item.benchmark}.parquet")
+    run_dir.write_rows(scores, Score, *benchmark_scores(item.model.name, item.benchmark))
     drops = {"error": errors} if errors else {}
-    manifest = Manifest("evaluate", item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
+    manifest = Manifest(StageName.EVALUATE, item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
     run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
     about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}
-    log_event("model scored", run=run_dir.uri, stage="evaluate", **about)
+    log_event("model scored", run=run_dir.uri, stage=StageName.EVALUATE, **about)
 
 
-def unscored(items: Sequence[Item], run_dir: RunDir) -> Iterator[Item]:
+def unscored(items: Sequence[EvaluationItem], run_dir: RunDir) -> Iterator[EvaluationItem]:
     """The items that have no score under their key."""
     return (item for item in items if not run_dir.is_complete(item.key, *item.folder))

@@ -70,7 +70,7 @@ def accuracy(shares: Shares) -> float:
 
 
 def accuracy_interval(shares: Shares) -> Interval:
-    """Wilson's interval; with several completions or seeds, on the number of problems they are worth.
+    """Wilson's interval; with several completions or seeds, on the effective number of problems.
 
     That number makes the binomial variance equal to the estimated one, and is shrunk for its degrees of freedom
     (Franco et al., J. Survey Statistics and Methodology 7:334, 2019). It stays within [0, 1] and keeps its coverage
@@ -86,15 +86,15 @@ def macro_interval(benchmarks: Sequence[Shares]) -> Interval:
     """Interval of the unweighted mean over benchmarks that the same runs were scored on, as `accuracy_interval`."""
     found = estimate(benchmarks)
     num_prompts = min(shares.shape[1] for shares in benchmarks)
-    worth = effective_prompts(found, num_prompts)
-    return wilson_interval(found.value * worth, worth)
+    effective = effective_prompts(found, num_prompts)
+    return wilson_interval(found.value * effective, effective)
 
 
 def effective_prompts(found: Estimate, num_prompts: int) -> float:
-    """How many problems answered once would leave an accuracy as uncertain as it is."""
+    """Effective sample size: the number of problems, answered once each, that would give the same uncertainty."""
     binomial = found.value * (1 - found.value)
     if found.error == 0 or binomial <= 0:
-        # All prompts alike: a width of zero would be a false certainty.
+        # All prompts have the same result: a width of zero would be false certainty.
         return float(num_prompts)
     quantile = stats.t.ppf(1 - ALPHA / 2, found.degrees) / stats.norm.ppf(1 - ALPHA / 2)
     return float(binomial / (found.error * quantile) ** 2)
@@ -158,11 +158,11 @@ def macro_change(arms: Sequence[Sequence[Shares]]) -> Difference:
 
 
 def random_difference(found: Estimate, num_prompts: int, *, most: float = 1.0) -> Difference:
-    """A difference as an estimate, by Student's t; `most` is the largest that there can be."""
+    """A difference as an estimate, by Student's t; `most` is the largest possible one."""
     if found.error:
         reach = float(stats.t.ppf(1 - ALPHA / 2, found.degrees)) * found.error
         p_value = float(2 * stats.t.sf(abs(found.value) / found.error, found.degrees))
-    else:  # every prompt has the same difference: what could be hidden is as large as a share never yet seen
+    else:  # every prompt has the same difference: the bound is that of a share that was never observed
         reach = wilson_interval(0, num_prompts).high
         p_value = mcnemar_p(num_prompts, 0) if found.value else 1.0
     return Difference(
@@ -187,7 +187,7 @@ def sign_flip_p(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> fl
     """Two-sided permutation test that the prompts' differences are symmetric around 0.
 
     The same test as `scipy.stats.permutation_test(..., permutation_type="samples")`, with differences of one size
-    flipped together: fine enough a p-value to outlast Holm's correction over a hundred comparisons.
+    flipped together: its p-values are fine enough for Holm's correction over a hundred comparisons.
     """
     if not per_prompt.any():
         return 1.0
@@ -203,7 +203,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def minimum_detectable(standard_error: float, degrees: float, *, power: float = 0.8) -> float:
-    """Smallest true difference that a two-sided 5 % t test with this standard error sees with this power, at most 1."""
+    """Smallest true difference that a two-sided 5 % t test detects with this power, at most 1."""
     num_observations = max(degrees, 1.0) + 1
     if num_observations > 1e5:  # the normal limit, where the solver's t tail underflows
         return min(1.0, float(stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(power)) * standard_error)
@@ -237,16 +237,16 @@ def _bootstrap_interval(per_prompt: NDArray[np.float64], rng: np.random.Generato
     """Percentile bootstrap of the mean.
 
     Prompts with equal differences are drawn together: the same distribution as `scipy.stats.bootstrap`, and 5,000
-    prompts cost no more than the few differences that they show.
+    prompts cost no more than the few distinct differences among them.
     """
     values, occurs = np.unique(per_prompt, return_counts=True)
     draws = rng.multinomial(occurs.sum(), occurs / occurs.sum(), size=NUM_RESAMPLES)
     low, high = np.quantile(draws @ values / occurs.sum(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if low < high:
         return Interval(float(low), float(high))
-    # Every prompt has the same difference: what could still be hidden is as large as a share never yet seen.
-    hidden = wilson_interval(0, len(per_prompt)).high
-    return Interval(max(-most, float(low) - hidden), min(most, float(high) + hidden))
+    # Every prompt has the same difference: the bound is that of a share that was never observed.
+    unseen = wilson_interval(0, len(per_prompt)).high
+    return Interval(max(-most, float(low) - unseen), min(most, float(high) + unseen))
 
 
 def _graded_prompts(shares: Shares) -> Shares:

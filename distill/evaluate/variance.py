@@ -1,4 +1,4 @@
-"""Estimates whose error has two sources: which problems were asked, and which training seeds were drawn.
+"""Estimates whose error has two sources: the sample of problems and the sample of training seeds.
 
 Every run of an arm answers the same problems, so seeds and problems are crossed random effects, as readers and cases
 are in diagnostic studies ("multi-reader multi-case"). For one arm of S runs on P problems with mean squares for runs,
@@ -15,7 +15,8 @@ Why not resample the seeds: a bootstrap over three of them has two thirds of the
 seen, and crossed with one over problems it counts the runs' own noise twice, so that it errs both ways. Simulated
 (3 against 3 seeds of one recipe, seed effects of 4 points, nothing to find): at the 5 % level the crossed bootstrap
 called 1.7 % different with 100 problems and 8.1 % with 500 (1,000 repetitions); this method 5.2 % and 4.2 % (2,000).
-The interval of one arm of three seeds covered the truth in 93 to 95 % (`tests/unit/test_variance.py` repeats a part).
+The interval of one arm of three seeds covered the truth in 93 to 95 % (`tests/unit/evaluate/test_variance.py` repeats
+a part).
 A mixed model fitted by likelihood has no advantage in a balanced design, where the mean squares are sufficient, and its
 Wald tests ignore that few seeds leave few degrees of freedom.
 
@@ -60,10 +61,10 @@ def estimate(*arms: Sequence[Shares]) -> Estimate:
     value = weight * sum(
         sign * float(shares.mean()) for group in benchmarks for sign, shares in zip(SIGNS, group, strict=False)
     )
-    terms = [_run_term([group[place] for group in benchmarks]) for place in range(len(arms))]
+    terms = [_run_term([group[arm] for group in benchmarks]) for arm in range(len(arms))]
     terms += [(weight**2 * variance, degrees) for variance, degrees in map(_prompt_term, benchmarks)]
     total = sum(variance for variance, _ in terms)
-    if total == 0.0:  # runs that agree by chance on their averages are still as noisy as their answers
+    if total == 0.0:  # runs whose averages happen to agree are still as noisy as their answers
         total = weight**2 * sum(_noise(group) / group[0].shape[1] for group in benchmarks)
         return Estimate(value, float(np.sqrt(total)), float(sum(degrees for _, degrees in terms[: len(arms)]) or 1))
     spent = sum(variance**2 / degrees for variance, degrees in terms if degrees)
@@ -71,7 +72,7 @@ def estimate(*arms: Sequence[Shares]) -> Estimate:
 
 
 def _run_term(benchmarks: Sequence[Shares]) -> tuple[float, int]:
-    """What the runs' macro averages vary by, divided by their number; nothing is known of a single run."""
+    """Variance of the runs' macro averages divided by their number; 0 for a single run, of which nothing is known."""
     by_run = np.mean([shares.mean(axis=1) for shares in benchmarks], axis=0)
     if len(by_run) < 2:
         return 0.0, 0
@@ -79,32 +80,32 @@ def _run_term(benchmarks: Sequence[Shares]) -> tuple[float, int]:
 
 
 def _prompt_term(group: Sequence[Shares]) -> tuple[float, int]:
-    """What the prompts' means (or their differences) vary by, less what the runs' own noise makes of it.
+    """Variance of the prompts' means (or their differences), less the part that is due to the runs' own noise.
 
-    That noise is in the run term already. Of an arm with one run it cannot be told apart and stays here.
+    That noise is in the run term already. For an arm with one run it cannot be separated and stays here.
     """
     num_prompts = group[0].shape[1]
     if num_prompts < 2:
-        return 0.25, 1  # one problem says nothing of others: the largest variance that a share can have
+        return 0.25, 1  # one problem says nothing about others: the largest variance that a share can have
     by_prompt = np.sum([sign * shares.mean(axis=0) for sign, shares in zip(SIGNS, group, strict=False)], axis=0)
     return max(float(by_prompt.var(ddof=1)) - _noise(group), 0.0) / num_prompts, num_prompts - 1
 
 
 def _noise(group: Sequence[Shares]) -> float:
-    """What a prompt's mean (or difference) varies by from one set of seeds to another, of arms that show it."""
+    """Variance of a prompt's mean (or difference) between sets of seeds, over the arms with several runs."""
     return sum(_rest(shares) / len(shares) for shares in group if len(shares) > 1 and shares.shape[1] > 1)
 
 
 def _rest(shares: Shares) -> float:
-    """Mean square of what neither the run nor the prompt explains."""
+    """Mean square of the residual: what neither the run nor the prompt explains."""
     num_runs, num_prompts = shares.shape
     explained = shares.mean(axis=0) + shares.mean(axis=1, keepdims=True) - shares.mean()
     return float(((shares - explained) ** 2).sum() / ((num_runs - 1) * (num_prompts - 1)))
 
 
 def _filled(group: Sequence[Shares]) -> list[Shares]:
-    """The prompts that every arm was graded on. A run that misses one of them gets its prompt's mean plus what the run
-    is better by: neither source of error is made larger by it, and completions that cannot be graded are few."""
+    """The prompts that every arm was graded on. A run that lacks one of them is filled in with the prompt's mean plus
+    the run's effect: neither source of error grows by it, and completions that cannot be graded are few."""
     common = np.logical_and.reduce([~np.isnan(shares).all(axis=0) for shares in group])
     if not common.any():
         raise ValueError("the models have no graded prompt in common; score them on the same benchmark first")

@@ -1,1 +1,1 @@
-"""Teachers: who is asked what and when (policy), how one prompt is asked (ask), and the kinds that answer."""
+"""Stage 2, generate: which trace to request next (ask_policy), how a prompt is asked (asker), the kinds of teacher."""

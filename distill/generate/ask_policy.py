@@ -1,7 +1,7 @@
-"""Which trace to ask for next: pure decisions, so that no token is spent on a prompt that no mix can use.
+"""Decides which trace to request next, so that no token is spent on a prompt that no mix can use. Pure functions.
 
-Only prompts that every pool of a mix solved are taught, hence: the cheap teacher goes first, a prompt that it fails
-never reaches an expensive one, and a prompt is asked again only while it is not solved.
+A prompt is taught only if every pool of a mix solved it. Hence the cheapest teacher is asked first, a prompt that it
+fails never reaches an expensive one, and a prompt is asked again only while it is unsolved.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,17 +13,17 @@ from cluster.placement import Resources
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """What a pool wants of every prompt."""
+    """How many traces a pool wants for every prompt."""
 
     name: str
     max_samples: int
-    """Budget of a prompt, traces."""
+    """Most traces per prompt."""
     num_correct: int = 1
     """Correct traces that are enough."""
 
 
 class PoolState(NamedTuple):
-    """What a pool has of one prompt."""
+    """What a pool holds for one prompt."""
 
     done: frozenset[int] = frozenset()
     """Sample indices that were answered or given up."""
@@ -36,11 +36,11 @@ class PoolState(NamedTuple):
 
 @dataclass(frozen=True)
 class AskPlan:
-    """The pools in the order in which they are asked, and which of them are only of use together."""
+    """The pools in the order in which they are asked, and which of them are useful only together."""
 
     pools: tuple[PoolPlan, ...]
     groups: tuple[frozenset[str], ...]
-    """A prompt is of use to a group if all of its pools solve it. A pool in no group is wanted for itself."""
+    """A prompt counts for a group once all pools of the group solved it. A pool in no group is wanted for itself."""
     stop_early: bool = True
 
     def plan(self, pool: str) -> PoolPlan:
@@ -49,13 +49,13 @@ class AskPlan:
 
 
 States = Mapping[str, PoolState]
-"""pool -> its state for one prompt; a pool that has nothing yet may be absent."""
+"""Pool -> its state for one prompt; a pool without traces may be absent."""
 
 NOTHING = PoolState()
 
 
 def is_solved(state: PoolState, plan: PoolPlan) -> bool:
-    """Whether the pool has enough correct traces of the prompt, or as many as its budget allowed and at least one."""
+    """Whether the pool has enough correct traces for the prompt, or has used up its budget with at least one."""
     return state.correct >= plan.num_correct or (is_spent(state, plan) and state.correct > 0)
 
 
@@ -65,7 +65,7 @@ def is_spent(state: PoolState, plan: PoolPlan) -> bool:
 
 
 def is_lost(state: PoolState, plan: PoolPlan) -> bool:
-    """Whether the pool can no longer solve the prompt."""
+    """Whether the budget is used up without a correct trace."""
     return state.correct == 0 and is_spent(state, plan)
 
 
@@ -75,30 +75,30 @@ def missing_sample(state: PoolState, plan: PoolPlan) -> int | None:
 
 
 def next_samples(plan: AskPlan, states: States, mine: Iterable[str]) -> list[tuple[str, int]]:
-    """(pool, sample index) to ask for now, among the pools that the caller can ask. Empty: nothing to do for now.
+    """(pool, sample index) of the traces to request now, among the pools `mine` that the caller can ask.
 
-    Early stopping asks for one trace at a time; without it everything missing is asked for at once.
+    With early stopping, one trace at a time; without it, all that are missing at once. Empty: nothing for now.
     """
-    able = set(mine)
+    own = set(mine)
     if not plan.stop_early:
         return [
             (pool.name, index)
             for pool in plan.pools
-            if pool.name in able
+            if pool.name in own
             for index in range(pool.max_samples)
             if index not in states.get(pool.name, NOTHING).done
         ]
     for pool in plan.pools:
         state = states.get(pool.name, NOTHING)
         index = missing_sample(state, pool)
-        is_open = pool.name in able and not is_solved(state, pool)
+        is_open = pool.name in own and not is_solved(state, pool)
         if index is not None and is_open and is_wanted(pool.name, plan, states):
             return [(pool.name, index)]
     return []
 
 
 def is_wanted(pool: str, plan: AskPlan, states: States) -> bool:
-    """Whether some group can still use the prompt and every cheaper pool of that group has solved it already."""
+    """Whether some group can still be completed and every cheaper pool of that group has solved the prompt."""
     mine = [group for group in plan.groups if pool in group]
     return not mine or any(_is_ready(pool, group, plan, states) for group in mine)
 
@@ -111,7 +111,7 @@ def _is_ready(pool: str, group: frozenset[str], plan: AskPlan, states: States) -
 
 
 def is_complete(plan: AskPlan, states: States) -> bool:
-    """Whether the prompt is solved by all pools of every group: one more for the mixes."""
+    """Whether all pools of every group solved the prompt: the mixes can use it."""
     return all(
         is_solved(states.get(pool.name, NOTHING), pool)
         for group in plan.groups
@@ -121,18 +121,18 @@ def is_complete(plan: AskPlan, states: States) -> bool:
 
 
 class Stopped(NamedTuple):
-    """Requests of a prompt's full budget that were not made, by reason."""
+    """Requests of the full budget that early stopping saved, by reason."""
 
     solved: int
     lost: int
 
 
 def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
-    """What early stopping saved on one prompt, among the pools that can be asked."""
+    """What early stopping saved on one prompt, among the pools `mine` that the caller can ask."""
     solved = lost = 0
-    able = set(mine)
+    own = set(mine)
     for pool in plan.pools:
-        if pool.name not in able:
+        if pool.name not in own:
             continue
         state = states.get(pool.name, NOTHING)
         rest = sum(index not in state.done for index in range(pool.max_samples))
@@ -144,10 +144,17 @@ def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
 
 
 def plan_jobs(needs: Sequence[Resources], nodes: Sequence[Resources]) -> list[list[int]]:
-    """Teachers (by position; what their first engines take) that are up together: consecutive ones that fit at once.
+    """Groups consecutive teachers whose first engines fit on the nodes together; each group is one streaming job.
 
-    All engines of a job fit at the same time with a CPU to spare for its small tasks, so no two can wait for each
-    other. One that does not even fit alone is a job of its own, and fails by its deadline.
+    The engines of a job always fit at the same time, with one CPU left for its small tasks, so no two can wait for each
+    other. A teacher that does not fit even alone is a job by itself, and fails at the start-up deadline.
+
+    Args:
+        needs: what the first engines of each teacher take.
+        nodes: the cluster's nodes.
+
+    Returns:
+        Positions in `needs`, per job.
     """
     jobs: list[list[int]] = []
     for position, need in enumerate(needs):
@@ -159,7 +166,7 @@ def plan_jobs(needs: Sequence[Resources], nodes: Sequence[Resources]) -> list[li
 
 
 def fit_together(needs: Sequence[Resources], nodes: Sequence[Resources]) -> bool:
-    """Whether the nodes have the GPUs, of every kind that is asked for and in all, and one CPU more than is needed."""
+    """Whether the nodes have enough GPUs, of each requested kind and in total, and one CPU more than is needed."""
     if sum(need.cpus for need in needs) + 1.0 > sum(node.cpus for node in nodes):
         return False
     return all(

@@ -1,7 +1,7 @@
-"""How prompts are asked, whatever the kind of teacher: ask, verify, keep, and ask again only where it is of use.
+"""Asks prompts of an engine, whatever the kind of teacher: request, grade, store, and retry only where it is useful.
 
-The whole conversation about a prompt happens beside the engine, so no round trip through the driver or a barrier
-between rounds leaves an engine idle.
+All requests of a prompt are made from the engine's own actor, so no round trip to the driver and no barrier between
+rounds leaves the engine idle.
 """
 
 import asyncio
@@ -20,32 +20,31 @@ import pyarrow as pa
 from distill.config.teachers import AskedTeacher, GenerateConfig
 from distill.config.verify import VerifyConfig
 from distill.core.events import log_event
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import PROMPTS, RunDir, StageName
 from distill.core.schema import Dropped, Style, Trace, content_hash, dropped
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.generate.async_grader import AsyncGrader
 from distill.generate.pool_index import decode_states, encode_states, is_usable, merge_traces, read_rows
 from distill.generate.pools import Request, build_request, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
-from distill.generate.trace_shards import STAGE, BatchShards
+from distill.generate.trace_shards import BatchShards
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.run.pools import Pool
 
-PROMPTS = ("prompts", "prompts.parquet")
 CHUNK_ROWS = 32
-"""Prompts that an engine is handed, and writes to a shard, together."""
+"""Prompts that an engine takes, and writes to a shard, together."""
 PAGE_ROWS = 32 * CHUNK_ROWS
-"""An engine reads this many prompts of the file at once; no chunk lies in two pages."""
+"""Prompts that an engine reads from the file at once; no chunk spans two pages."""
 REPORT_S = 1.0
-"""An engine tells the tally of its progress this often, not trace by trace: one actor hears all engines of a run."""
-BEAT_S = 10.0
-"""An engine with work tells the tally that it lives this often, also where nothing has come out of it yet."""
+"""Interval of an engine's progress reports. Not one per trace: a single actor receives those of all engines."""
+HEARTBEAT_S = 10.0
+"""Interval of an engine's heartbeats, sent also while none of its completions has finished."""
 BACKOFF_S = 0.5
-"""Wait before the second try of a request; it doubles with every further one."""
+"""Wait before the second attempt of a request; it doubles with every further one."""
 
 
 class Completion(NamedTuple):
-    """What a teacher answered."""
+    """What a teacher wrote."""
 
     text: str
     finish_reason: str
@@ -53,19 +52,19 @@ class Completion(NamedTuple):
     completion_tokens: int
     engine: str
     cached_tokens: int = 0
-    """Prompt tokens whose keys and values the engine had already."""
+    """Prompt tokens served from the prefix cache."""
 
 
-class Refused(Exception):
-    """The teacher will not answer this request however often it is asked (too long, malformed)."""
+class RequestRefused(Exception):
+    """The teacher rejects this request however often it is sent (too long, malformed)."""
 
 
-class Faulty(Exception):
-    """The teacher failed to answer; another try may succeed."""
+class RequestFailed(Exception):
+    """The teacher failed to answer; another attempt may succeed."""
 
 
 Write = Callable[[Request, Pool, str], Awaitable[Completion]]
-"""(request, its pool, problem) -> completion; raises Refused or Faulty."""
+"""(request, its pool, problem) -> completion; raises RequestRefused or RequestFailed."""
 
 
 # Producer: the driver. Consumer: every engine actor. Travels by pickle.
@@ -77,17 +76,17 @@ class TeacherJob:
     pools: tuple[Pool, ...]
     """Pools that this engine can fill."""
     plan: AskPlan
-    """All pools of the run."""
+    """Covers all pools of the run."""
     generate: GenerateConfig
     verify: VerifyConfig
     seed: int
-    tally: Any
-    """Handle of the `Tally` actor."""
+    progress: Any
+    """Handle of the `ProgressActor`."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt as an engine is asked it, with what every pool has of it."""
+    """A prompt as an engine needs it, with the state of every pool for it (`encode_states`)."""
 
     prompt_id: str
     problem: str
@@ -100,22 +99,22 @@ class PromptRow:
 COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")
 
 
-# Producer: the driver's survey. Consumer: every engine in turn, which hands it on with new states.
+# Producer: the driver's survey. Consumer: every engine in turn, which passes it on with new states.
 @dataclass(frozen=True)
 class Chunk:
-    """Rows [start, stop) of the prompts, to be asked together: a block of the Ray Data job is one.
+    """Rows [start, stop) of the prompts, to be asked together; one block of the Ray Data job.
 
-    Prompts themselves do not travel: an engine reads them beside it, so the driver holds none of them.
+    The prompts themselves are not sent: the engine's actor reads them from disk, so the driver holds none of them.
     """
 
     start: int
     stop: int
     states: tuple[str, ...] = ()
-    """What every pool has of each prompt; empty where no pool has anything of any."""
+    """The pools' states for each prompt (`encode_states`); empty where no pool has any trace of these prompts."""
 
 
 class Answered(NamedTuple):
-    """A request's outcome: a trace, or the reason why there is none."""
+    """Outcome of a request: a trace, or the reason why there is none."""
 
     trace: Trace | None
     failure: Dropped | None = None
@@ -130,62 +129,63 @@ class Asker:
         self.run_dir = RunDir(job.run_uri)
         self.pools = {pool.name: pool for pool in job.pools}
         self.engine = uuid.uuid4().hex[:8]
-        """Tells this engine from the others of the run."""
+        """Identifies this engine within the run."""
         self.batches: set[str] = set()
-        """Batches in work: what dies with the engine."""
-        self.grader = AsyncGrader(GraderPool.of(job.verify))
+        """Batches that this engine works on now."""
+        self.grader = AsyncGrader(GraderPool.from_config(job.verify))
         self._unsent: Counter[str] = Counter()
         self._unsent_complete = 0
         self._next_report_s = 0.0
         self._reading = asyncio.Lock()
         self._page = functools.lru_cache(maxsize=2)(self._read_page)
-        self._say("engine begins", pools=sorted(self.pools))
+        self._log("engine begins", pools=sorted(self.pools))
 
     async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Ask a batch of `PromptRow`s; their states afterwards, in order. All traces are on disk when it returns."""
+        """Ask a batch of `PromptRow`s; returns their new states, in order. All traces are on disk when it returns."""
         prompts = [PromptRow(**{name: row[name] for name in PromptRow.__dataclass_fields__}) for row in rows]
         batch = batch_key(prompts, self.job.pools)
-        starts, deaths = await self.job.tally.begin.remote(batch)
+        starts, deaths = await self.job.progress.start_batch.remote(batch)
         self.batches.add(batch)
-        beats = asyncio.create_task(self._beat())
+        heartbeats = asyncio.create_task(self._beat_regularly())
 
         async def is_ours() -> bool:
-            return bool(await self.job.tally.is_newest.remote(batch, starts))
+            return bool(await self.job.progress.is_newest.remote(batch, starts))
 
         flush_s = self.job.generate.flush_s
         try:
             async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
                 before: list[Trace] = []
                 if starts > 1:
-                    self._say("batch begins again", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
+                    self._log("batch restarted", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
                     before = await asyncio.to_thread(shards.recover)
                 states = [_recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
-                    shards.failures += self._given_up(prompts, states, f"its engine died {max(deaths, starts)} times")
+                    why = f"its engine died or was lost {max(deaths, starts)} times"
+                    shards.failures += self._given_up(prompts, states, why)
                 else:
                     pairs = zip(prompts, states, strict=True)
                     states = list(await asyncio.gather(*(self._ask(prompt, state, shards) for prompt, state in pairs)))
         finally:
-            beats.cancel()
+            heartbeats.cancel()
             self.batches.discard(batch)
-            self._report()
-            self._hear()
+            self._send_progress()
+            self._send_heartbeat()
         return [encode_states(state) for state in states]
 
-    async def _beat(self) -> None:
-        """Tell that this engine lives, until cancelled."""
+    async def _beat_regularly(self) -> None:
+        """Send heartbeats until cancelled."""
         while True:
-            self._hear()
-            await asyncio.sleep(BEAT_S)
+            self._send_heartbeat()
+            await asyncio.sleep(HEARTBEAT_S)
 
-    def _say(self, event: str, **about: Any) -> None:
-        log_event(event, run=self.job.run_uri, stage=STAGE, engine=self.engine, **about)
+    def _log(self, event: str, **about: Any) -> None:
+        log_event(event, run=self.job.run_uri, stage=StageName.GENERATE, engine=self.engine, **about)
 
-    def _hear(self) -> None:
-        self.job.tally.hear.remote(self.engine, len(self.batches))
+    def _send_heartbeat(self) -> None:
+        self.job.progress.heartbeat.remote(self.engine, len(self.batches))
 
     async def answer_table(self, batch: pa.Table) -> pa.Table:
-        """The same for a table of `Chunk`s: its rows with their new states."""
+        """Ask a table of `Chunk`s; returns its rows with their new states."""
         answered = [await self._answer_chunk(Chunk(**row)) for row in batch.to_pylist()]
         return chunk_table(answered)
 
@@ -207,24 +207,24 @@ class Asker:
         """Ask one prompt until nothing more is wanted of it."""
         was_complete = is_complete(self.job.plan, states)
         while wanted := next_samples(self.job.plan, states, self.pools):
-            if self.job.generate.enough_prompts is not None and await self.job.tally.is_full.remote():
+            if self.job.generate.enough_prompts is not None and await self.job.progress.is_full.remote():
                 break
             await asyncio.gather(*(self._sample(prompt, states, pool, index, shards) for pool, index in wanted))
         complete = is_complete(self.job.plan, states) and not was_complete
-        self._note({"prompts": 1}, complete=complete)
+        self._record({"prompts": 1}, complete=complete)
         return states
 
     async def _sample(
         self, prompt: PromptRow, states: dict[str, PoolState], pool: str, index: int, shards: BatchShards
     ) -> None:
-        """Ask for one trace, and book it at once: the next flush writes it."""
+        """Request one trace and add it to the shards at once: the next flush writes it."""
         answer = await self._trace(prompt, pool, index)
         if answer.trace:
             shards.traces.append(answer.trace)
         if answer.failure:
             shards.failures.append(answer.failure)
             ids = {"prompt_id": prompt.prompt_id, "pool": pool, "sample_index": index}
-            self._say("request given up", **ids, reason=answer.failure.reason, detail=answer.failure.detail)
+            self._log("request given up", **ids, reason=answer.failure.reason, detail=answer.failure.detail)
         state = states.get(pool, PoolState())
         states[pool] = state.add(index, is_correct=answer.trace is not None and is_usable(answer.trace))
         self._count(answer, became_solved=self._became_solved(pool, state, states[pool]))
@@ -241,34 +241,34 @@ class Asker:
             counts.update(prompt_tokens=trace.prompt_tokens, cached_tokens=answer.cached_tokens)
         if became_solved:
             counts[f"solved {became_solved}"] += 1
-        self._note(counts)
+        self._record(counts)
 
-    def _note(self, counts: Mapping[str, int], *, complete: bool = False) -> None:
-        """Book progress for the next report. Where the run ends once enough prompts are complete, each is told at
-        once: the others stop asking by it."""
+    def _record(self, counts: Mapping[str, int], *, complete: bool = False) -> None:
+        """Add counts to the next report. Where a run stops at `enough_prompts`, a complete prompt is reported at once:
+        the other engines stop asking by it."""
         self._unsent.update(counts)
         self._unsent_complete += complete
-        is_awaited = complete and self.job.generate.enough_prompts is not None
-        if is_awaited or time.monotonic() >= self._next_report_s:
-            self._report()
+        is_urgent = complete and self.job.generate.enough_prompts is not None
+        if is_urgent or time.monotonic() >= self._next_report_s:
+            self._send_progress()
 
-    def _report(self) -> None:
-        """Tell the tally what is booked."""
+    def _send_progress(self) -> None:
+        """Send the counts that the progress actor does not have yet."""
         if self._unsent:
-            self.job.tally.add.remote(dict(self._unsent), self._unsent_complete)
+            self.job.progress.add.remote(dict(self._unsent), self._unsent_complete)
             self._unsent, self._unsent_complete = Counter(), 0
         self._next_report_s = time.monotonic() + REPORT_S
 
     async def _trace(self, prompt: PromptRow, name: str, index: int) -> Answered:
-        """One trace with its verdict; a fault is tried again within the budget, then kept with its reason."""
+        """One graded trace. A failed request is retried up to `max_attempts` times, then recorded with its reason."""
         pool = self.pools[name]
         request = build_request(prompt.prompt_id, pool, index, self.job.seed)
         for attempt in range(1, self.job.generate.max_attempts + 1):
             try:
                 completion = await self.write(request, pool, prompt.problem)
-            except Refused as error:
+            except RequestRefused as error:
                 return Answered(None, failure(request, prompt, "refused", f"attempt {attempt}: {error}"))
-            except Faulty as error:
+            except RequestFailed as error:
                 if attempt == self.job.generate.max_attempts:
                     return Answered(None, failure(request, prompt, "failed", f"{attempt} attempts, the last: {error}"))
                 await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
@@ -281,7 +281,7 @@ class Asker:
         raise AssertionError("unreachable: the last attempt returns")
 
     def _given_up(self, prompts: Sequence[PromptRow], states: list[dict[str, PoolState]], why: str) -> list[Dropped]:
-        """Every open request of a batch that nothing survives, so that the run goes on without it."""
+        """Drops for all open requests of a batch that keeps killing its engine, so that the run can continue."""
         drops = []
         for position, prompt in enumerate(prompts):
             while wanted := next_samples(self.job.plan, states[position], self.pools):
@@ -294,7 +294,7 @@ class Asker:
 
 
 def chunk_table(chunks: Sequence[Chunk]) -> pa.Table:
-    """Chunks as they travel: a row each."""
+    """Chunks as a table, one row each."""
     columns = {
         "start": pa.array([chunk.start for chunk in chunks], pa.int64()),
         "stop": pa.array([chunk.stop for chunk in chunks], pa.int64()),
@@ -309,12 +309,12 @@ def _recovered(prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolStat
 
 
 def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
-    """Identity of a batch: the same prompts in the same state, asked by the same teachers."""
+    """Identity of a batch: its prompts, their states, and the pools that are asked."""
     return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
 
 
 def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:
-    """A completion with its verdict as a `Trace`."""
+    """The `Trace` of a graded completion."""
     teacher = pool.teacher
     reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
     sampling = teacher.sampling.model_dump() if isinstance(teacher, AskedTeacher) else {}
@@ -344,11 +344,11 @@ def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade,
 
 
 def failure(request: Request, prompt: PromptRow, reason: str, detail: str) -> Dropped:
-    """A request without a trace."""
+    """The drop that records a request without a trace."""
     row = {
         "trace_id": request.trace_id,
         "prompt_id": request.prompt_id,
         "sample_index": request.sample_index,
-        "problem": prompt.problem[:500],  # the row must stay whole JSON within a dropped row's limit
+        "problem": prompt.problem[:500],  # the row must stay valid JSON within a dropped row's size limit
     }
-    return dropped(STAGE, request.pool, f"request {reason}", detail=detail, row=row)
+    return dropped(StageName.GENERATE, request.pool, f"request {reason}", detail=detail, row=row)

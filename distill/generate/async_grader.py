@@ -1,4 +1,4 @@
-"""Verdicts for one trace at a time in an event loop: what waits while a batch is being graded is the next batch."""
+"""Grades traces in batches; requests that arrive during one batch form the next."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from distill.grading import Grade, GradeRequest, GraderPool
 
 
 class AsyncGrader:
-    """A `GraderPool` for coroutines of one event loop."""
+    """A `GraderPool` for the coroutines of one event loop."""
 
     def __init__(self, pool: GraderPool) -> None:
         self._pool = pool
@@ -18,10 +18,10 @@ class AsyncGrader:
         future: asyncio.Future[Grade] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work_off())
+            self._worker = asyncio.create_task(self._grade_waiting())
         return await future
 
-    async def _work_off(self) -> None:
+    async def _grade_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             grades = await asyncio.to_thread(self._pool.grade_batch, [request for request, _ in batch])

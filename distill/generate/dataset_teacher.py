@@ -1,4 +1,4 @@
-"""Traces that exist already, as a pool: matched to the run's prompts by content, verified like any other trace."""
+"""Imports existing traces as a pool: matched to the run's prompts by content, graded like any other trace."""
 
 import json
 from collections import Counter
@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from distill.config.teachers import DatasetTeacher, TraceColumns
 from distill.config.verify import VerifyConfig
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import FAILED_REQUESTS, RunDir, StageName, pool_shards
 from distill.core.schema import Dropped, Prompt, Style, Trace, content_hash, dropped, prompt_id
 from distill.generate.pools import split_reasoning
-from distill.generate.trace_shards import FAILED, STAGE
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.models.resolve import load_tokenizer
 from distill.prompts.load import RawRow, read_source, source_name
@@ -22,7 +21,7 @@ SHARD_ROWS = 2048
 
 
 class Imported(NamedTuple):
-    """One completion of a data set."""
+    """A completion of a data set."""
 
     where: str
     prompt_id: str
@@ -32,14 +31,14 @@ class Imported(NamedTuple):
     finish_reason: str
 
     def trace_id(self, pool: Pool) -> str:
-        """Its identity is its text: a reordered or extended data set has the same traces."""
+        """The identity follows from the text, so that a reordered or extended data set keeps its traces."""
         return content_hash("imported", self.prompt_id, pool.fingerprint, self.completion)
 
 
 def import_pool(
     pool: Pool, prompts: Mapping[str, Prompt], *, base: Path, run_dir: RunDir, verify: VerifyConfig
 ) -> Counter[str]:
-    """Read, match, verify and write a data set as a pool. Returns rows by what became of them (`traces`, or why not).
+    """Read, match, grade and write a data set as a pool. Returns row counts by outcome: `traces`, or why not.
 
     Traces that are on disk already are neither graded nor written again.
 
@@ -54,7 +53,7 @@ def import_pool(
     on_disk = known_ids(run_dir, pool)
     found = usable_rows(teacher, read_source(teacher.source, base), prompts, drops)
     rows = (row for row in found if row.trace_id(pool) not in on_disk)
-    with GraderPool.of(verify) as graders:
+    with GraderPool.from_config(verify) as graders:
         for batch in iter(lambda: list(islice(rows, SHARD_ROWS)), []):
             requests = [
                 grade_request(
@@ -69,20 +68,20 @@ def import_pool(
             pairs = zip(batch, grades, strict=True)
             traces = [to_trace(row, grade, pool, count_tokens(row.completion)) for row, grade in pairs]
             name = content_hash([trace.trace_id for trace in traces])
-            outcome["traces"] += run_dir.write_rows(traces, Trace, STAGE, pool.folder, f"{name}.parquet")
+            outcome["traces"] += run_dir.write_rows(traces, Trace, *pool_shards(pool.folder, f"{name}.parquet"))
     outcome.update(drop.reason for drop in drops)
     outcome["traces"] += len(on_disk)
     if drops:
-        run_dir.write_rows(drops, Dropped, STAGE, FAILED, f"{pool.folder}.parquet")
+        run_dir.write_rows(drops, Dropped, *FAILED_REQUESTS, f"{pool.folder}.parquet")
     return outcome
 
 
 def usable_rows(
     teacher: DatasetTeacher, rows: Iterable[RawRow], prompts: Mapping[str, Prompt], drops: list[Dropped]
 ) -> Iterator[Imported]:
-    """Completions for prompts of the run, each text once and at most `num_samples` a prompt; the others into `drops`.
+    """Completions for prompts of the run, each text once and at most `num_samples` a prompt; appends others to `drops`.
 
-    A row that `where` leaves out is another pool's, not a drop.
+    A row that `where` excludes belongs to another pool and is not a drop.
     """
     taken: Counter[str] = Counter()
     seen: set[str] = set()
@@ -94,7 +93,7 @@ def usable_rows(
             reason = _unusable(item, prompts, taken, is_known=identity in seen, limit=teacher.num_samples)
             if reason:
                 where = f"{teacher.name}/{raw.where}"
-                drops.append(dropped(STAGE, where, reason, row={"problem": _problem(raw, teacher)}))
+                drops.append(dropped(StageName.GENERATE, where, reason, row={"problem": _problem(raw, teacher)}))
             elif isinstance(item, Imported):
                 taken[item.prompt_id] += 1
                 seen.add(identity)
@@ -114,7 +113,7 @@ def _unusable(
 
 
 def to_imported(raw: RawRow, teacher: DatasetTeacher) -> Iterator[Imported | str]:
-    """The completions of a row, or the reason why it has none."""
+    """The completions of a row, or the reason why there are none."""
     if raw.error:
         yield raw.error
         return
@@ -152,7 +151,7 @@ def _completions(value: Any) -> list[str]:
 
 
 def _turns(value: Any) -> list[tuple[str, str]]:
-    """Chat turns as (role, text), from either of the two spellings in use; empty for anything else."""
+    """Chat turns as (role, text), from `role`/`content` or `from`/`value`; empty for anything else."""
     listed: Sequence[Any] = value if isinstance(value, list) else []
     if not all(isinstance(turn, dict) for turn in listed):
         return []
@@ -162,7 +161,7 @@ def _turns(value: Any) -> list[tuple[str, str]]:
 
 
 def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:
-    """An imported completion with its verdict."""
+    """The `Trace` of a graded import."""
     teacher = pool.teacher
     assert isinstance(teacher, DatasetTeacher)
     reasoning, answer = split_reasoning(row.completion, teacher.reasoning_end)
@@ -192,12 +191,12 @@ def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:
 
 
 def token_counter(model_path: str) -> Callable[[str], int]:
-    """Counts tokens with a model's tokenizer. A data set does not say its teacher's, so the run takes a student's."""
+    """Counts tokens with a model's tokenizer: the first student's, since a data set does not name its teacher's."""
     tokenizer = load_tokenizer(model_path)
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def known_ids(run_dir: RunDir, pool: Pool) -> set[str]:
-    """Traces of the pool that are on disk."""
-    table = run_dir.read_table(STAGE, pool.folder, row_type=Trace, columns=("trace_id",))
+    """Identities of the pool's traces on disk."""
+    table = run_dir.read_table(*pool_shards(pool.folder), row_type=Trace, columns=("trace_id",))
     return set(table.column("trace_id").to_pylist())

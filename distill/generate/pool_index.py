@@ -1,6 +1,6 @@
-"""What is on disk already, per pool and prompt: compact columns, since it is all that grows in memory with a run.
+"""Index of the traces on disk, per pool and prompt, in compact columns: nothing else grows in the driver's memory.
 
-About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB in the driver.
+About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from distill.core.schema import Verdict
 from distill.generate.ask_policy import PoolState
 
 ID_BYTES = 16
-"""Of an identity: a content hash in hex digits."""
+"""Length of an identity: a content hash in hex digits."""
 COLUMNS = ["trace_id", "prompt_id", "sample_index", "verdict", "finish_reason"]
 
 
@@ -32,10 +32,10 @@ class PoolIndex:
     samples: Any
     """[T] int32: sample indices."""
     correct: Any
-    """[T] bool: correct and finished."""
+    """[T] bool: correct and not cut by the token limit."""
 
     def state(self, prompt_id: str) -> PoolState:
-        """What the pool has of one prompt."""
+        """The pool's state for one prompt."""
         key = prompt_id.encode()
         position = int(np.searchsorted(self.prompt_ids, key))
         if position == len(self.prompt_ids) or self.prompt_ids[position] != key:
@@ -45,7 +45,7 @@ class PoolIndex:
 
 
 def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
-    """The index of a pool's folder. A trace that two shards hold (after a crash between the two) counts once."""
+    """The index of a pool's folder. A trace that is in two shards (a crash can leave that) counts once."""
     return index_traces(run_dir.read_columns(COLUMNS, *folder))
 
 
@@ -70,19 +70,19 @@ def index_traces(table: pa.Table | None) -> PoolIndex:
 
 
 def _ids(column: pa.ChunkedArray) -> Any:
-    """Identities as an array of bytes, without a Python string for each."""
-    padded = pc.utf8_rpad(column.combine_chunks(), width=ID_BYTES, padding="\0")  # numpy's bytes end where zeros begin
+    """Identities as an array of bytes, without making a Python string of each."""
+    padded = pc.utf8_rpad(column.combine_chunks(), width=ID_BYTES, padding="\0")  # numpy strips trailing zeros
     fixed = padded.cast(pa.binary()).cast(pa.binary(ID_BYTES))
     return np.frombuffer(fixed.buffers()[1], f"S{ID_BYTES}", count=len(fixed), offset=fixed.offset * ID_BYTES)
 
 
 def states_of(indices: dict[str, PoolIndex], prompt_id: str) -> dict[str, PoolState]:
-    """pool -> what it has of one prompt."""
+    """Pool -> its state for one prompt."""
     return {pool: index.state(prompt_id) for pool, index in indices.items()}
 
 
 def merge_traces(states: dict[str, PoolState], traces: Iterable[Any]) -> dict[str, PoolState]:
-    """States with further traces added (those that a dead engine's batch had written)."""
+    """States with further traces added, e.g. those that a batch wrote before its engine died."""
     merged = dict(states)
     for trace in traces:
         state = merged.get(trace.pool, PoolState())
@@ -92,18 +92,18 @@ def merge_traces(states: dict[str, PoolState], traces: Iterable[Any]) -> dict[st
 
 
 def is_usable(trace: Any) -> bool:
-    """Correct and not cut by the token limit: only such a trace may be taught."""
+    """Whether the trace is correct and not cut by the token limit: only such a trace may be taught."""
     return bool(trace.verdict == Verdict.CORRECT and trace.finish_reason != "length")
 
 
 def encode_states(states: dict[str, PoolState]) -> str:
-    """States as they travel in a row."""
+    """States as text: `POOL:CORRECT:INDEX,INDEX;POOL:...`."""
     parts = [f"{pool}:{state.correct}:{','.join(map(str, sorted(state.done)))}" for pool, state in states.items()]
     return ";".join(parts)
 
 
 def decode_states(text: str) -> dict[str, PoolState]:
-    """The opposite of `encode_states`."""
+    """The inverse of `encode_states`."""
     states = {}
     for part in filter(None, text.split(";")):
         pool, correct, done = part.split(":")

@@ -1,4 +1,4 @@
-"""A teacher as a run sees it: its pool, its fingerprint, and the order in which teachers are asked."""
+"""What the pools need to be asked: requests, pools grouped by engine, the plan, sampling parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from importlib.metadata import version
 from typing import Any
 
 from distill.config.mix import MixConfig
-from distill.config.teachers import DatasetTeacher, VllmTeacher
-from distill.core.schema import content_hash, seed_for, trace_id
-from distill.generate.ask_policy import AskPlan
+from distill.config.teachers import DatasetTeacher, engine_key
+from distill.core.schema import seed_for, trace_id
+from distill.generate.ask_policy import AskPlan, PoolPlan
 from distill.run.pools import Pool
 
 
 @dataclass(frozen=True)
 class Request:
-    """One trace to be written."""
+    """A trace to be requested."""
 
     trace_id: str
     prompt_id: str
@@ -24,7 +24,7 @@ class Request:
 
 
 def build_request(prompt_id: str, pool: Pool, sample_index: int, seed: int) -> Request:
-    """A request with the identity that its trace will have, and its own seed."""
+    """A request with the identity of its future trace, and a seed of its own."""
     return Request(
         trace_id=trace_id(prompt_id, pool.fingerprint, sample_index),
         prompt_id=prompt_id,
@@ -35,13 +35,13 @@ def build_request(prompt_id: str, pool: Pool, sample_index: int, seed: int) -> R
 
 
 def group_by_engine(pools: Sequence[Pool]) -> list[list[Pool]]:
-    """Pools that one engine or address can fill, the group with the cheapest pool first, cheaper pools first within.
+    """Group the pools that one engine or endpoint fills: two styles of one model need one engine, not two.
 
-    Two styles of one model need one engine, not two.
+    Groups are in the order of their cheapest pool; within a group, cheaper pools come first.
     """
     groups: dict[str, list[Pool]] = {}
     for pool in sorted(pools, key=_price):
-        groups.setdefault(_engine_key(pool), []).append(pool)
+        groups.setdefault(engine_key(pool.teacher, pool.source), []).append(pool)
     return list(groups.values())
 
 
@@ -49,23 +49,23 @@ def _price(pool: Pool) -> float:
     return 0.0 if isinstance(pool.teacher, DatasetTeacher) else pool.teacher.usd_per_million_tokens
 
 
-def _engine_key(pool: Pool) -> str:
+def pool_plan(pool: Pool) -> PoolPlan:
+    """How many traces a pool wants for every prompt."""
     teacher = pool.teacher
-    if isinstance(teacher, VllmTeacher):
-        return content_hash(pool.source, teacher.engine.model_dump(), teacher.replicas, teacher.gpu)
-    return content_hash(teacher.kind, teacher.name)
+    wanted = 1 if isinstance(teacher, DatasetTeacher) else min(teacher.num_correct, teacher.num_samples)
+    return PoolPlan(teacher.name, teacher.num_samples, wanted)
 
 
 def ask_plan(groups: Sequence[Sequence[Pool]], mixes: Sequence[MixConfig], *, stop_early: bool) -> AskPlan:
-    """The policy's view of a run. All mixes are taught the same prompts, so their pools are of use only together."""
+    """The plan of a run. All mixes teach the same prompts, so the pools that they name are useful only together."""
     together = frozenset(pool for mix in mixes for pool in mix.shares)
     return AskPlan(
-        pools=tuple(pool.plan for group in groups for pool in group), groups=(together,), stop_early=stop_early
+        pools=tuple(pool_plan(pool) for group in groups for pool in group), groups=(together,), stop_early=stop_early
     )
 
 
 def split_reasoning(completion: str, reasoning_end: str) -> tuple[str, str]:
-    """(reasoning, answer part): cut at the last closing delimiter; without one, all of it is the answer part."""
+    """(reasoning, answer part), split at the last closing delimiter; without one, all of it is the answer part."""
     if reasoning_end and reasoning_end in completion:
         reasoning, _, answer = completion.rpartition(reasoning_end)
         return reasoning, answer
@@ -73,7 +73,7 @@ def split_reasoning(completion: str, reasoning_end: str) -> tuple[str, str]:
 
 
 def sampling_params(sampling: Any, seed: int | None) -> dict[str, Any]:
-    """Sampling as vLLM and the OpenAI protocol take it; every request carries its own seed."""
+    """Sampling parameters as vLLM and the OpenAI protocol name them; every request carries its own seed."""
     params: dict[str, Any] = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,

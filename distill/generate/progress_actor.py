@@ -1,6 +1,6 @@
-"""What the engines of one run share while they work: counts for the progress bar, budgets, and when to stop.
+"""The Ray actor that all engines of a run report to: counts for the progress bar, token budgets, when to stop.
 
-One small Ray actor that needs no CPU of its own. Nothing that must survive a crash is kept here: the disk has that.
+It reserves no CPU. Nothing that must survive a crash is kept here: that is on disk.
 """
 
 import time
@@ -11,33 +11,32 @@ from typing import Any, NamedTuple
 from distill.core.metrics import Value
 
 MAX_STARTS = 20
-"""Times that a batch may start over for any reason (a node that goes, an engine that dies) before it is given up."""
-
-
+"""Times that a batch may start, for whatever reason (a lost node, an engine that died), before it is given up."""
 LOST_S = 60.0
-"""An engine with work that has not been heard of for so long counts as gone, until it is heard of again; seconds."""
+"""An engine with work that has sent no heartbeat for so long counts as lost, until it sends one; seconds."""
 
 
 class Snapshot(NamedTuple):
-    """How far a run is."""
+    """Progress of a generation at one moment."""
 
     engines: int
-    """Engines that came up and are not known to be gone."""
+    """Engines that have started and are not known to be lost."""
     counts: dict[str, int]
     """prompts, traces, failed, correct, tokens, cached_tokens, prompt_tokens, and `solved POOL` for each pool."""
     complete: int
     """Prompts that every pool of the mixes solved, those of earlier sessions included."""
     is_full: bool
+    """Whether enough prompts are complete."""
     busy_s: float
-    """From the first batch to the newest report, seconds: the engines' time without their start."""
+    """From the first batch to the newest report, seconds: without the time that engines take to start."""
     busy_engines: int = 0
-    """Engines that have prompts to ask and were heard of within `LOST_S`."""
+    """Engines that have prompts to ask and sent a heartbeat within `LOST_S`."""
     silent_s: float = 0.0
-    """Since any engine was heard of, seconds; before the first, since the beginning."""
+    """Since the last heartbeat of any engine, seconds; before the first one, since the actor started."""
 
 
-class Tally:
-    """State of the actor; every method is quick."""
+class ProgressActor:
+    """The actor's state. Every method returns at once: one actor serves all engines of a run."""
 
     def __init__(self, *, complete: int, enough_prompts: int | None, spent_tokens: dict[str, int]) -> None:
         self.complete, self.enough_prompts = complete, enough_prompts
@@ -45,45 +44,45 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.engines = 0
         self._first_s = self._last_s = 0.0
-        self._heard_s = time.monotonic()
+        self._last_heartbeat_s = time.monotonic()
         self._work: dict[str, tuple[float, int]] = {}
         self._starts: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
 
     def engine_ready(self) -> None:
-        """An engine is up."""
+        """An engine has started."""
         self.engines += 1
-        self._heard_s = time.monotonic()
+        self._last_heartbeat_s = time.monotonic()
 
-    def hear(self, engine: str, num_batches: int) -> None:
-        """An engine lives and has so many batches in work."""
-        self._heard_s = time.monotonic()
-        self._work[engine] = (self._heard_s, num_batches)
+    def heartbeat(self, engine: str, num_batches: int) -> None:
+        """An engine is alive and works on so many batches."""
+        self._last_heartbeat_s = time.monotonic()
+        self._work[engine] = (self._last_heartbeat_s, num_batches)
 
-    def begin(self, batch: str) -> tuple[int, int]:
-        """A batch starts: (how often it has started by now, how often its engine died under it)."""
+    def start_batch(self, batch: str) -> tuple[int, int]:
+        """Record that a batch starts; returns (its starts so far, how many of them ended with the engine's death)."""
         self._starts[batch] += 1
         self._first_s = self._first_s or time.monotonic()
         return self._starts[batch], self._deaths[batch]
 
     def is_newest(self, batch: str, start: int) -> bool:
-        """Whether nobody has started the batch since: an engine whose host was cut off and given up may still run."""
+        """Whether this is the batch's latest start: an engine whose host was cut off may still run an earlier one."""
         return self._starts[batch] == start
 
     def engine_died(self, engine: str, batches: list[str]) -> None:
-        """The engine under these batches died; each of them may be what killed it."""
+        """An engine died while it worked on these batches; each of them may be the cause."""
         self.engines -= 1
         self._work.pop(engine, None)
         self._deaths.update(batches)
 
     def add(self, counts: dict[str, int], complete: int) -> None:
-        """Progress since the last report, and prompts that became complete by it."""
+        """Add the counts since the engine's last report, and the prompts that became complete."""
         self.counts.update(counts)
         self._last_s = time.monotonic()
         self.complete += complete
 
     def spend(self, pool: str, tokens: int) -> None:
-        """Completion tokens that an endpoint was paid for."""
+        """Record completion tokens that an endpoint was paid for."""
         self.spent_tokens[pool] += tokens
 
     def spent(self, pool: str) -> int:
@@ -95,35 +94,35 @@ class Tally:
         return self.enough_prompts is not None and self.complete >= self.enough_prompts
 
     def snapshot(self) -> Snapshot:
-        """How far the run is."""
+        """The progress now."""
         now = time.monotonic()
-        silent_s = [now - heard_s for heard_s, num_batches in self._work.values() if num_batches]
-        lost = sum(seconds >= LOST_S for seconds in silent_s)
+        silences_s = [now - heartbeat_s for heartbeat_s, num_batches in self._work.values() if num_batches]
+        lost = sum(silence_s >= LOST_S for silence_s in silences_s)
         return Snapshot(
             engines=max(0, self.engines - lost),
             counts=dict(self.counts),
             complete=self.complete,
             is_full=self.is_full(),
             busy_s=self._busy_s(),
-            busy_engines=len(silent_s) - lost,
-            silent_s=now - self._heard_s,
+            busy_engines=len(silences_s) - lost,
+            silent_s=now - self._last_heartbeat_s,
         )
 
     def _busy_s(self) -> float:
         return max(0.0, self._last_s - self._first_s)
 
 
-def start_tally(**state: Any) -> Any:
-    """The actor's handle. It lives beside the driver: on another node it could be lost while the run goes on."""
+def start_progress_actor(**state: Any) -> Any:
+    """Start the actor on the driver's node, since another node could be lost during the run; returns its handle."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Tally).options(num_cpus=0, scheduling_strategy=here).remote(**state)
+    return ray.remote(ProgressActor).options(num_cpus=0, scheduling_strategy=here).remote(**state)
 
 
 def generate_values(snapshot: Snapshot, num_open: int, num_teachers: int) -> Iterator[Value]:
-    """What the generate stage knows. `num_open`: prompts that were open when this session began."""
+    """The generate stage's metrics. `num_open`: prompts that were open when this session began."""
     counts = snapshot.counts
     yield Value("distill_engines", snapshot.engines)
     yield Value("distill_busy_engines", snapshot.busy_engines)

@@ -1,7 +1,7 @@
-"""Verified traces on their way to disk: small shards while a batch runs, one when it is whole.
+"""Writes graded traces to disk: small shards while a batch runs, merged into one when it is complete.
 
-A shard appears by rename, named by the batch, so a batch that is asked again after its engine died finds what was
-written, and a crash costs at most what came in during the last second.
+A shard appears by rename and is named after its batch: a batch that restarts after its engine died finds its traces,
+and a crash costs at most those of the last `flush_s` seconds.
 """
 
 import asyncio
@@ -14,21 +14,18 @@ from typing import Self
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import FAILED_REQUESTS, Parts, RunDir, pool_shards
 from distill.core.schema import Dropped, Trace
 from distill.run.pools import Pool
-
-STAGE = "generate"
-FAILED = "failed"
 
 IsOurs = Callable[[], Awaitable[bool]]
 
 
 class BatchShards:
-    """The traces of one batch; an async context that writes what is new every `flush_s` seconds and all at the end.
+    """The traces of one batch; an async context that writes new ones every `flush_s` seconds and all at the end.
 
-    `is_ours` is asked before each write. A host that is cut off from the cluster may still reach the disk while another
-    engine does its batches anew: what it would write then is not wanted any more.
+    `is_ours` is awaited before each write. A host that is cut off from the cluster may still reach the disk while
+    another engine repeats its batches: it must not write any more then.
     """
 
     def __init__(
@@ -39,7 +36,7 @@ class BatchShards:
         self.failures: list[Dropped] = []
         self._num_written = 0
         self._parts: list[tuple[str, str]] = []
-        self._under_way: asyncio.Task[None] | None = None
+        self._pending_write: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._flusher = asyncio.create_task(self._flush_regularly())
@@ -51,8 +48,8 @@ class BatchShards:
         self._flusher.cancel()
         with suppress(asyncio.CancelledError):
             await self._flusher
-        if self._under_way is not None:
-            await self._under_way
+        if self._pending_write is not None:
+            await self._pending_write
         await self._write(self.flush if error else self.finish)
 
     async def _flush_regularly(self) -> None:
@@ -61,17 +58,17 @@ class BatchShards:
             if len(self.traces) > self._num_written:
                 await self._write(self.flush)
 
-    async def _write(self, part_or_whole: Callable[[], None]) -> None:
+    async def _write(self, write: Callable[[], None]) -> None:
         if await self.is_ours():
-            # Shielded: a write that has begun in its thread goes on, so it must be booked and waited for.
-            self._under_way = asyncio.create_task(asyncio.to_thread(part_or_whole))
-            await asyncio.shield(self._under_way)
+            # Shielded: a write continues in its thread after a cancellation, so it must be recorded and awaited.
+            self._pending_write = asyncio.create_task(asyncio.to_thread(write))
+            await asyncio.shield(self._pending_write)
 
     def recover(self) -> list[Trace]:
-        """Traces that this batch wrote before its engine died."""
+        """Read the traces that this batch wrote before its engine died."""
         known: dict[str, Trace] = {}
         for pool in self.pools.values():
-            for path in self.run_dir.shards(STAGE, pool.folder):
+            for path in self.run_dir.shards(*pool_shards(pool.folder)):
                 name = path.rsplit("/", 1)[1]
                 if name.startswith(self.batch):
                     self._parts.append((pool.folder, name))
@@ -82,23 +79,23 @@ class BatchShards:
         return self.traces
 
     def flush(self) -> None:
-        """Write what is not on disk yet as a part."""
+        """Write the traces that are not on disk yet as a partial shard."""
         fresh = self.traces[self._num_written :]
         part = f"{self.batch}-{uuid.uuid4().hex[:8]}.parquet"
         for folder, traces in self._by_folder(fresh).items():
-            self.run_dir.write_rows(traces, Trace, STAGE, folder, part)
+            self.run_dir.write_rows(traces, Trace, *pool_shards(folder, part))
             self._parts.append((folder, part))
         self._num_written += len(fresh)
 
     def finish(self) -> None:
-        """Write the whole batch as one shard a pool, then remove the parts; readers take a trace in both once."""
+        """Write the whole batch as one shard per pool, then remove the partial ones; readers count a trace once."""
         for folder, traces in self._by_folder(self.traces).items():
-            self.run_dir.write_rows(traces, Trace, STAGE, folder, f"{self.batch}.parquet")
+            self.run_dir.write_rows(traces, Trace, *pool_shards(folder, f"{self.batch}.parquet"))
         if self.failures:
-            self.run_dir.write_rows(self.failures, Dropped, STAGE, FAILED, f"{self.batch}.parquet")
+            self.run_dir.write_rows(self.failures, Dropped, *FAILED_REQUESTS, f"{self.batch}.parquet")
         for folder, part in self._parts:
             if part != f"{self.batch}.parquet":
-                self.run_dir.remove(STAGE, folder, part)
+                self.run_dir.remove(*pool_shards(folder, part))
 
     def _by_folder(self, traces: Sequence[Trace]) -> dict[str, list[Trace]]:
         folders: dict[str, list[Trace]] = {}
@@ -107,25 +104,25 @@ class BatchShards:
         return folders
 
 
-def drop_repeats(run_dir: RunDir, folder: str) -> int:
-    """Take out traces that a crash left in two shards (a part and its whole); returns how many.
+def drop_duplicates(run_dir: RunDir, folder: str) -> int:
+    """Remove traces that a crash left in two shards (a partial one and the whole); returns how many.
 
-    Shards are rewritten one by one, by rename: a crash in between leaves a trace twice, never not at all.
+    Shards are rewritten one by one, by rename: a crash in between can leave a trace twice, but never lose it.
     """
-    every = run_dir.read_columns(["trace_id"], STAGE, folder)
+    every = run_dir.read_columns(["trace_id"], *pool_shards(folder))
     if every is None or pc.count_distinct(every.column("trace_id")).as_py() == every.num_rows:
-        return 0  # as a rule; a set of a run's identities in Python takes 130 bytes of each
+        return 0  # the usual case, without a Python set of all identities: 130 bytes each
     seen: set[str] = set()
-    for path in run_dir.shards(STAGE, folder):
+    for path in run_dir.shards(*pool_shards(folder)):
         ids = pq.read_table(path, filesystem=run_dir.fs, columns=["trace_id"]).column("trace_id").to_pylist()
         fresh = [position for position, name in enumerate(ids) if name not in seen]
         if len(fresh) < len(ids):
-            _keep_rows(run_dir, (STAGE, folder, path.rsplit("/", 1)[1]), fresh)
+            _keep_rows(run_dir, pool_shards(folder, path.rsplit("/", 1)[1]), fresh)
         seen.update(ids)
     return int(every.num_rows) - len(seen)
 
 
-def _keep_rows(run_dir: RunDir, shard: tuple[str, str, str], rows: Sequence[int]) -> None:
+def _keep_rows(run_dir: RunDir, shard: Parts, rows: Sequence[int]) -> None:
     if rows:
         run_dir.write_table(run_dir.read_table(*shard, row_type=Trace).take(rows), *shard)
     else:

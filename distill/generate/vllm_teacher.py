@@ -1,4 +1,4 @@
-"""Teachers that this cluster runs: ray.data.llm starts and replaces vLLM engines, prompts are asked beside them.
+"""Teachers that run on this cluster: ray.data.llm starts and replaces the vLLM engines; their actors ask the prompts.
 
 Imports ray.llm and torch: only for the driver of a generation and its actors.
 """
@@ -22,37 +22,37 @@ from cluster.storage import local_folder
 from cluster.vllm_args import (
     engine_arguments,
     engine_bundles,
-    engine_environment,
-    lone_worker_environment,
+    engine_env,
     parallel_arguments,
+    single_worker_env,
 )
 from distill.config.teachers import EngineConfig, VllmTeacher
-from distill.generate.asker import CHUNK_ROWS, Asker, Completion, Faulty, Refused, TeacherJob
+from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
 from distill.generate.pools import Request, sampling_params, vllm_version
 from distill.models.chat_template import chat_messages, render_prompt
 from distill.models.resolve import load_tokenizer
 from distill.run.pools import Pool
 
 CHUNKS_IN_FLIGHT = 32
-"""Chunks that one engine works on: as many prompts as the largest GPU takes sequences by default."""
+"""Chunks that one engine works on at once: as many prompts as vLLM runs sequences by default on a large GPU."""
 QUEUE_FACTOR = 2
-"""Requests handed to an engine, as a multiple of ray.data.llm's own limit (1.1 times what it computes at once): short
-answers end in bursts, and a shorter queue runs dry before this actor hears of it."""
+"""Requests queued at an engine, as a multiple of ray.data.llm's own limit (1.1 times what it computes at once). Short
+answers finish in bursts, and a shorter queue runs dry before this actor can refill it."""
 
 
 class TeacherEngine(vLLMEngineStageUDF):
-    """ray.data.llm's engine actor, with prompts asked (verified, asked again) in the place of single requests."""
+    """ray.data.llm's engine actor, which takes prompts (to ask, grade and ask again) instead of single requests."""
 
     def __init__(self, *, job: TeacherJob, model: str, expected_input_keys: list[str], **engine: Any) -> None:
-        # Our rows bring no sampling_params of their own.
+        # Our rows have no sampling_params column.
         super().__init__(model=local_folder(model), expected_input_keys=[], **engine)
         self.engine_name = f"vllm {vllm_version()}"
         self.window = asyncio.Semaphore(QUEUE_FACTOR * self.llm.max_pending_requests)
         self.asker = Asker(job, self.write)
-        job.tally.engine_ready.remote()
+        job.progress.engine_ready.remote()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Ask a chunk of prompts; the same row with their new states."""
+        """Ask a chunk of prompts; returns its row with the new states."""
         return await self.asker.answer_table(batch)
 
     async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
@@ -66,15 +66,15 @@ class TeacherEngine(vLLMEngineStageUDF):
         tokens = prompt_tokens(pool, problem)
         if len(tokens) >= teacher.engine.max_model_len:
             limit = teacher.engine.max_model_len
-            raise Refused(f"the prompt has {len(tokens)} tokens, engine.max_model_len is {limit}")
+            raise RequestRefused(f"the prompt has {len(tokens)} tokens, engine.max_model_len is {limit}")
         params = SamplingParams(
             **sampling_params(teacher.sampling, request.seed), output_kind=RequestOutputKind.FINAL_ONLY
         )
-        async with self.window:  # vLLM slows down when far more requests wait than it can compute
+        async with self.window:  # vLLM slows down when far more requests wait than it computes at once
             output = await self._finished(TokensPrompt(prompt_token_ids=tokens), params)
         answer = output.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
-            raise Faulty(f"the engine ended the request with {answer.finish_reason!r}")
+            raise RequestFailed(f"the engine ended the request with {answer.finish_reason!r}")
         return Completion(
             text=answer.text,
             finish_reason=answer.finish_reason,
@@ -90,16 +90,16 @@ class TeacherEngine(vLLMEngineStageUDF):
                 if output.finished:
                     return output
         except VLLM_FATAL_ERRORS:
-            # The engine's process is gone while this actor lives: Ray replaces an actor that exits so, and gives its
-            # batches to another (exit_actor() would fail them instead).
-            told = self.asker.job.tally.engine_died.remote(self.asker.engine, sorted(self.asker.batches))
-            ray.get(told, timeout=10)
+            # The engine's process died, this actor did not. Ray replaces an actor that exits this way and gives its
+            # batches to another one; exit_actor() would fail them.
+            reported = self.asker.job.progress.engine_died.remote(self.asker.engine, sorted(self.asker.batches))
+            ray.get(reported, timeout=10)
             os._exit(1)
         except (ValueError, *VLLM_CLIENT_ERRORS) as error:
-            raise Refused(str(error)) from error
+            raise RequestRefused(str(error)) from error
         except RuntimeError as error:
-            raise Faulty(f"{type(error).__name__}: {error}") from error
-        raise Faulty("the engine ended the request without an answer")
+            raise RequestFailed(f"{type(error).__name__}: {error}") from error
+        raise RequestFailed("the engine ended the request without an answer")
 
 
 @functools.lru_cache(maxsize=8)
@@ -113,16 +113,16 @@ def _prompt_tokens(path: str, chat: Any, problem: str) -> list[int]:
 
 
 def prompt_tokens(pool: Pool, problem: str) -> list[int]:
-    """A prompt as the pool's engine sees it; samples of one prompt are rendered once."""
+    """The token ids that the pool's engine gets for a prompt, cached for its further samples."""
     assert isinstance(pool.teacher, VllmTeacher)
     return _prompt_tokens(pool.source, pool.teacher.chat, problem)
 
 
 def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:
-    """Chunks of prompts past the engines of one model, lazily; their states afterwards.
+    """Ask the engines of one model chunk by chunk, lazily; the chunks come back with their new states.
 
-    Only the engine of ray.data.llm's processor is used, not the maps before and behind it: they would make three Ray
-    tasks of one for every chunk.
+    Only the engine stage of ray.data.llm's processor is used, not the maps before and after it: with them every chunk
+    would take three Ray tasks instead of one.
     """
     stage = build_processor(processor_config(job.pools[0], device)).get_stage_by_name("vLLMEngineStage")
     how = stage.get_dataset_map_batches_kwargs(batch_size=1, data_column=Processor.DATA_COLUMN)
@@ -131,37 +131,33 @@ def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:
 
 
 def engine_need(pool: Pool, device: Device) -> Resources:
-    """What the pool's fewest engines take."""
+    """Resources of the pool's smallest number of engines."""
     assert isinstance(pool.teacher, VllmTeacher)
     num_engines = pool.teacher.replicas[0]
-    num_workers = _num_workers(pool.teacher.engine)
+    num_workers = pool.teacher.engine.num_gpus
     count = num_engines * num_workers
     return Resources(cpus=count, gpus=count, gpu=pool.teacher.gpu) if device == "gpu" else Resources(cpus=count)
 
 
-def _num_workers(engine: EngineConfig) -> int:
-    return engine.tensor_parallel * engine.pipeline_parallel
-
-
 def _engine_extra(engine: EngineConfig) -> dict[str, Any]:
     spans = parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel)
-    # The "ray" executor keeps its placement group after the job, and the next teacher waits for it (ray #64035).
+    # The "ray" executor keeps its placement group after the job, so the next teacher would wait for it (ray #64035).
     return spans | ({"distributed_executor_backend": "mp"} if spans else {}) | engine.kwargs
 
 
 def processor_config(pool: Pool, device: Device) -> vLLMEngineProcessorConfig:
-    """ray.data.llm's settings for the engine of a pool. Templates and tokens are ours, so its CPU stages stay off."""
+    """ray.data.llm's settings for a pool's engines. Chat templates and tokens are ours, so its CPU stages are off."""
     teacher = pool.teacher
     assert isinstance(teacher, VllmTeacher)
     engine = teacher.engine
-    num_workers = _num_workers(engine)
-    environment = engine_environment(device, pool.source) | lone_worker_environment(device, num_workers)
+    num_workers = engine.num_gpus
+    environment = engine_env(device, pool.source) | single_worker_env(device, num_workers)
     return vLLMEngineProcessorConfig(
         model_source=local_folder(pool.source),
         engine_kwargs=engine_arguments(
             device,
             max_model_len=engine.max_model_len,
-            kv_cache_gb=engine.kv_cache_gb,
+            kv_cache_gib=engine.kv_cache_gib,
             extra=_engine_extra(engine),
         ),
         runtime_env={"env_vars": environment},

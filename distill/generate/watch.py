@@ -1,4 +1,4 @@
-"""Runs the streaming job in a thread, shows its progress, and stops it when no engine answers."""
+"""Runs the streaming job in a thread, shows its progress, and fails when no engine gives a sign of life."""
 
 import re
 import threading
@@ -14,17 +14,28 @@ POLL_S = 0.5
 
 
 class Ended(NamedTuple):
-    """How the thread that runs the job ended."""
+    """How the job's thread ended."""
 
     error: BaseException | None
 
 
-def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Callable[[Snapshot], None]) -> Counter[str]:
-    """Run a job in a thread; show its progress; stop waiting when no engine is heard of until the deadline.
+def watch(
+    work: Callable[[], None], progress: Any, *, deadline_s: float, show: Callable[[Snapshot], None]
+) -> Counter[str]:
+    """Run a job in a thread and show its progress until it ends.
+
+    Args:
+        work: runs the job to its end.
+        progress: handle of the `ProgressActor`.
+        deadline_s: longest time without a sign of life from any engine, seconds.
+        show: called with every snapshot.
+
+    Returns:
+        The counts of this session.
 
     Raises:
-        StageError: the job failed, or no engine came up in time, or all were lost and none came back. What is on disk
-            stays.
+        StageError: the job failed, no engine started in time, or all were lost and none came back. Traces on disk are
+            kept.
     """
     import ray
 
@@ -34,12 +45,12 @@ def watch(work: Callable[[], None], tally: Any, *, deadline_s: float, show: Call
         try:
             ended = ends.get(timeout=POLL_S)
         except Empty:
-            snapshot = ray.get(tally.snapshot.remote())
+            snapshot = ray.get(progress.snapshot.remote())
             show(snapshot)
             if snapshot.silent_s > deadline_s:
                 raise StageError(_no_engine(snapshot, deadline_s)) from None
             continue
-        snapshot = ray.get(tally.snapshot.remote())
+        snapshot = ray.get(progress.snapshot.remote())
         if ended.error is not None:
             raise StageError(_job_failure(ended.error, snapshot)) from ended.error
         show(snapshot)
@@ -50,12 +61,13 @@ def _no_engine(snapshot: Snapshot, deadline_s: float) -> str:
     if not snapshot.engines and not snapshot.counts:
         return (
             f"generate: no engine was ready after {deadline_s:g} s -> see the run's log for what it waits for "
-            "(weights, GPUs that the cluster does not have); raise generate.startup_deadline_s if it is slow"
+            "(weights, or GPUs that the cluster does not have); if starting is just slow, raise "
+            "generate.startup_deadline_s"
         )
     return (
-        f"generate: no engine was heard of for {deadline_s:g} s (generate.startup_deadline_s): their machines are gone "
-        f"and no others came -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; add machines, "
-        "then run the same command to continue"
+        f"generate: no engine has responded for {deadline_s:g} s (generate.startup_deadline_s): their nodes were lost "
+        f"and not replaced -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; add nodes, then "
+        "run the same command to continue"
     )
 
 
@@ -79,20 +91,20 @@ def _job_failure(error: BaseException, snapshot: Snapshot) -> str:
 
 
 def root_cause(message: str) -> str:
-    """The line of a remote traceback that says what was wrong."""
+    """The line of a remote traceback that names the error."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     causes = [line for line in lines if re.match(r"(Value error|[\w.]*(Error|Exception)\b)", line)]
     return (causes[-1] if causes else lines[-1] if lines else "no message")[:500]
 
 
 def describe(snapshot: Snapshot) -> str:
-    """What the bar says beside its counts."""
+    """The text beside the progress bar."""
     if not snapshot.engines:
-        return "engine is starting"
+        return "the engines are starting"
     counts = snapshot.counts
     parts = [f"{counts.get('traces', 0)} traces", f"{counts.get('tokens', 0)} tokens"]
     parts += [f"{name} +{number}" for name, number in sorted(counts.items()) if name.startswith("solved ")]
     parts += [f"{counts['failed']} failed"] if counts.get("failed") else []
     if 0 < snapshot.busy_engines < snapshot.engines:
-        parts += [f"{snapshot.busy_engines} of {snapshot.engines} engines at work"]
+        parts += [f"{snapshot.busy_engines} of {snapshot.engines} engines busy"]
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Answers made of several: tuples, intervals, sets, lists, unions, matrices, plus-or-minus pairs."""
+"""Answers with several items: tuples, intervals, sets, lists, unions, matrices, plus-or-minus pairs."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
 
 def _split(text: str, separators: str) -> list[str] | None:
-    """Splits outside brackets; None where brackets do not match."""
+    """Splits outside brackets; None if the brackets do not match."""
     items, depth, start, position = [], 0, 0, 0
     while position < len(text):
         character = text[position]
@@ -67,7 +67,7 @@ def _unwrap(text: str) -> tuple[str, str]:
 
 
 def parts(text: str) -> Parts | None:
-    """The container that a cleaned answer is, or None for a single value."""
+    """A normalized answer as a container, or None for a single value."""
     text = JOINER.sub(",", MEMBER.sub("", text, count=1))
     matrix = MATRIX.fullmatch(text)
     if matrix:
@@ -86,7 +86,7 @@ def parts(text: str) -> Parts | None:
 
 
 def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
-    """ "y = 2, x = 1" in the order of its names, as the pair (1, 2) has it; other lists as they are."""
+    """Sorts "y = 2, x = 1" by its names, so that it matches the pair (1, 2); returns other lists unchanged."""
     names = [match.group(1) for item in items if (match := NAMED.match(item))]
     return tuple(sorted(items)) if len(set(names)) == len(items) else items
 
@@ -102,8 +102,8 @@ def _compare_ordered(reference: Sequence[str], answer: Sequence[str], same: Comp
     return True if all(results) else None
 
 
-def _has_stranger(reference: Sequence[str], answer: Sequence[str], same: Compare) -> bool:
-    """Whether an item of the reference is surely none of the answer's."""
+def _has_unmatched(reference: Sequence[str], answer: Sequence[str], same: Compare) -> bool:
+    """Whether an item of the reference surely equals none of the answer's."""
     return any(all(same(item, other) is False for other in answer) for item in reference)
 
 
@@ -112,13 +112,13 @@ def _compare_unordered(reference: Sequence[str], answer: Sequence[str], same: Co
     for item in reference:
         match = next((index for index, other in enumerate(remaining) if same(item, other)), None)
         if match is None:
-            return False if _has_stranger(reference, answer, same) else None
+            return False if _has_unmatched(reference, answer, same) else None
         remaining.pop(match)
     return True
 
 
 def _are_intervals(reference: Parts, answer: Parts) -> bool:
-    """Whether other brackets mean another answer: half-open or infinite ends belong to intervals, not to pairs."""
+    """Whether these are intervals (a half-open or infinite one is), so that other brackets mean another answer."""
     kinds = {reference.brackets, answer.brackets}
     if len(reference.items) != 2 or not kinds <= {"()", "[)", "(]", "[]"}:
         return False
@@ -126,25 +126,25 @@ def _are_intervals(reference: Parts, answer: Parts) -> bool:
 
 
 def compare_parts(reference: Parts, answer: Parts, same: Compare) -> bool | None:
-    """Item by item. Other brackets with the same items (an open interval for a pair) are Math-Verify's to judge."""
+    """Compares item by item. None for equal items in other brackets, e.g. an open interval for a pair."""
     are_lists = not reference.is_ordered and not answer.is_ordered
     if len(reference.items) != len(answer.items):
-        stranger = are_lists and (
-            _has_stranger(reference.items, answer.items, same) or _has_stranger(answer.items, reference.items, same)
+        is_unmatched = are_lists and (
+            _has_unmatched(reference.items, answer.items, same) or _has_unmatched(answer.items, reference.items, same)
         )
-        return False if stranger else None
+        return False if is_unmatched else None
     if reference.brackets == answer.brackets:
         compare = _compare_ordered if reference.is_ordered else _compare_unordered
         return compare(reference.items, answer.items, same)
     if are_lists:
         return _compare_unordered(reference.items, answer.items, same)
-    if _are_intervals(reference, answer) or _has_stranger(reference.items, answer.items, same):
+    if _are_intervals(reference, answer) or _has_unmatched(reference.items, answer.items, same):
         return False
     return _compare_across(reference, answer, same)
 
 
 def _compare_across(reference: Parts, answer: Parts, same: Compare) -> bool | None:
-    """The same items in other brackets: an ordered pair is no set, and a bare list is a pair only in its order."""
+    """Equal items in other brackets: a pair is not a set; a bare list is a pair if the order is the same."""
     kinds = {reference.brackets, answer.brackets}
     if kinds == {"()", "{}"}:
         return False

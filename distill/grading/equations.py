@@ -10,7 +10,7 @@ LINEAR = re.compile(rf"[+-]?{TERM}(?:[+-]{TERM})*")
 
 
 def _differences(text: str) -> tuple[Fraction, ...] | None:
-    """Left minus right at the sample points, where all of them are exact."""
+    """Left minus right at the sample points, if all of these values are exact."""
     left, _, right = text.partition("=")
     values, others = evaluate(left.strip()), evaluate(right.strip())
     if values is None or others is None:
@@ -25,9 +25,9 @@ def _is_linear(text: str) -> bool:
 
 
 def same_equations(reference: str, answer: str) -> bool | None:
-    """Whether one cleaned equation is a multiple of the other.
+    """Whether one normalized equation is a multiple of the other; None where that is not certain.
 
-    "No" is only sure of linear ones: x = 1 and x^3 = 1 have the same real solution.
+    False is certain for linear equations only: x = 1 and x^3 = 1 have the same real solution.
     """
     if reference.count("=") != 1 or answer.count("=") != 1:
         return None

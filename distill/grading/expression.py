@@ -1,8 +1,8 @@
-"""Small closed forms, evaluated: enough algebra for most answers, in time linear in their length.
+"""Evaluates small closed forms: enough algebra for most answers, in time linear in their length.
 
-Two expressions are the same when they agree at fixed sample points, exactly where only rationals occur and to eleven
-digits where roots do; they differ when they are clearly apart at one point. All else is left to Math-Verify: functions,
-relations, subscripted numbers, anything ambiguous ("1/2x"), deep or large.
+Two expressions are equal if they agree at fixed sample points, exactly for rationals and to eleven digits with roots;
+they differ if they are clearly apart at one point. Everything else is left to Math-Verify: functions, relations,
+subscripted numbers, ambiguous forms ("1/2x"), deep or large expressions.
 """
 
 import cmath
@@ -14,17 +14,17 @@ from functools import lru_cache
 
 Value = Fraction | float | complex
 Node = Callable[[int], Value]
-"""An expression as a function of the number of a sample point."""
+"""An expression as a function of the index of a sample point."""
 
 MAX_CHARS = 300
 MAX_DEPTH = 25
 MAX_BITS = 2_000
-"""Of a numerator or denominator: above it exact arithmetic is no longer cheap."""
+"""Largest numerator and denominator together, bits; beyond it exact arithmetic is no longer cheap."""
 NUM_POINTS = 3
 SAME = 1e-11
 APART = 1e-3
 MAX_FLOAT = 1e8
-"""Beyond it, eleven digits no longer tell two integers from each other."""
+"""Beyond it, eleven digits no longer distinguish two integers."""
 
 TOKEN = re.compile(
     r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]|])"
@@ -149,8 +149,8 @@ def _root(value: Value, degree: int) -> Value:
 
 @lru_cache(maxsize=512)
 def _sample(name: str, point: int) -> Fraction:
-    """A fixed rational near one, of either sign, for a variable."""
-    seed = sum(ord(character) * 31**place for place, character in enumerate(name)) * 7919 + point * 104_729
+    """The value of a variable at a sample point: a fixed rational near one, of either sign."""
+    seed = sum(ord(character) * 31**index for index, character in enumerate(name)) * 7919 + point * 104_729
     size = Fraction(97 + seed % 47, 113 + (seed // 47) % 29)
     return -size if point == 1 else size
 
@@ -210,7 +210,7 @@ class _Parser:
         return _both(_power, base, exponent)
 
     def exponent_token(self) -> Node:
-        """The one token that "^" takes without braces; of "10^12" TeX raises only the 1, but writers mean 12."""
+        """An exponent without braces: one digit or letter. "10^12" is refused: TeX raises the 1, writers mean 12."""
         token = self.take()
         if token.isdigit() and len(token) == 1:
             return _constant(Fraction(token))
@@ -225,7 +225,7 @@ class _Parser:
         return inner
 
     def argument(self) -> Node:
-        """What \\frac and \\sqrt take: a group, or "\\pi" alone."""
+        """The argument of \\frac and \\sqrt: a group, or "\\pi" alone."""
         if self.peek() == "{":
             return self.group()
         if self.peek() == "\\pi":
@@ -259,7 +259,7 @@ class _Parser:
         raise UnsupportedError(token)
 
     def absolute(self) -> Node:
-        """What is between two bars; inside, the next bar closes."""
+        """An absolute value; inside it, the next bar closes."""
         self.num_open_bars += 1
         inner = self.sum()
         self.take("|")
@@ -279,11 +279,11 @@ class _Parser:
         return _constant(value)
 
     def function(self, function: Callable[[complex], complex]) -> Node:
-        """A trigonometric function: of a group, or of what follows up to a sign, a bracket or the next function."""
+        """A trigonometric function of a group, or of the factors up to a sign, a bracket or the next function."""
         power: Node | None = None
         if self.peek() == "^":
             self.take()
-            power = self.exponent_token()  # "\\cos^{-1}" is an inverse, not a power, and is not for us
+            power = self.exponent_token()  # "\\cos^{-1}" is an inverse, not a power: refused
         if self.peek() in OPENING:
             argument = self.group()
         else:
@@ -333,9 +333,9 @@ FAULTS = (UnsupportedError, ZeroDivisionError, OverflowError, RecursionError)
 
 @lru_cache(maxsize=4096)
 def evaluate(text: str) -> tuple[Value | None, ...] | None:
-    """The values of a cleaned expression at the sample points, or None where it is not a small closed form.
+    """The values of a normalized expression at the sample points, or None if it is not a small closed form.
 
-    A point at which it has no value, or too large a one, is None: what is apart at another point is apart.
+    The value is None at a point where the expression is undefined or too large: another point may still tell.
     """
     try:
         parser = _Parser(_tokens(text))
@@ -356,13 +356,13 @@ def _value_at(root: Node, point: int) -> Value | None:
 
 
 def is_constant(text: str) -> bool:
-    """Whether a cleaned expression has one and the same value at every point."""
+    """Whether a normalized expression has the same value at every sample point."""
     values = evaluate(text)
     return values is not None and values[0] is not None and all(value == values[0] for value in values)
 
 
 def same_values(reference: Sequence[Value | None], answer: Sequence[Value | None]) -> bool | None:
-    """True where they agree at all points, False where clearly apart at one, None in between."""
+    """True if they agree at all points, False if they are clearly apart at one, None in between."""
     verdict: bool | None = True
     for left, right in zip(reference, answer, strict=True):
         agreed = None if left is None or right is None else _same_value(left, right)

@@ -1,6 +1,6 @@
 """Finds the final answer in a completion: the last box, else a marked line, else the last number.
 
-Every search is linear in the text: patterns that can back-track run on a tail of fixed length only.
+Every search is linear in the length of the text: patterns that can backtrack run on a tail of fixed length only.
 """
 
 import re
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from distill.grading.numbers import IN_TEXT
 
 MAX_ANSWER_CHARS = 2_000
-"""A longer "answer" is not one; it also bounds what a worker is sent."""
+"""Longer text counts as no answer; this also bounds the messages to workers."""
 TAIL_CHARS = 2_000
-"""Where marked lines and last numbers are looked for."""
+"""Length of the tail that is searched for marked lines and last numbers."""
 MAX_BOXES = 32
-"""Looked at from the end; a model in a loop writes thousands."""
+"""Boxes that are read, from the end; a model in a loop writes thousands."""
 MAX_STATED_DIGITS = 100
 
 BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
@@ -33,25 +33,27 @@ STATED = re.compile(
     re.DOTALL,
 )
 BARE = re.compile(r"[-+]?[\d./]+%?")
-HOPE = re.compile(r"(?i)\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
+CLOSING_PHRASE = re.compile(r"(?i)\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
 
 
 class Found(NamedTuple):
-    """The text of an answer, where it was found, and whether the writer had closed it."""
+    """The answer that was found in a completion."""
 
     text: str
     where: str
+    """How it was found, first part of a grade's `rule`: "box", "marker", "last_number" and so on."""
     is_closed: bool
+    """Whether text behind it shows that it is complete, even if the token limit cut the completion."""
 
 
 class Missing(NamedTuple):
-    """Why there is no answer."""
+    """No answer; `rule` is the reason."""
 
     rule: str
 
 
 def answer_part(completion: str, reasoning_end: str, *, must_reason: bool = False) -> str | None:
-    """The part after the reasoning; None when the reasoning was opened (or must have been) and never closed."""
+    """The part after the reasoning; None if the reasoning was opened (or must have been) and never closed."""
     if not reasoning_end:
         return completion
     _, delimiter, rest = completion.rpartition(reasoning_end)
@@ -69,7 +71,7 @@ class _Box(NamedTuple):
 
 
 def _box_at(text: str, start: int, after: int) -> _Box | None:
-    """The box whose command spans [start, after), or None where its braces do not close."""
+    """The box whose command spans [start, after), or None if its braces do not close."""
     opening = after
     while opening < len(text) and text[opening] in " \t\n":
         opening += 1
@@ -90,7 +92,7 @@ def _box_at(text: str, start: int, after: int) -> _Box | None:
 
 def _last_command(text: str, end: int, first: int = 0) -> tuple[int, int] | None:
     """Span of the last box command in [first, end)."""
-    for _ in range(MAX_BOXES):  # a bound, since "\\boxedx" a thousand times would each cost a search of the whole text
+    for _ in range(MAX_BOXES):  # bounded: each of a thousand "\\boxedx" would cost a search of the whole text
         start = max(text.rfind("\\boxed", first, end), text.rfind("\\fbox", first, end))
         match = BOX_COMMAND.match(text, start) if start >= 0 else None
         if match or start < 0:
@@ -99,7 +101,7 @@ def _last_command(text: str, end: int, first: int = 0) -> tuple[int, int] | None
     return None
 
 
-def _belongs(gap: str) -> bool:
+def _is_same_answer(gap: str) -> bool:
     """Whether the text between two boxes makes them one answer ("\\boxed{1} and \\boxed{2}")."""
     if len(gap) < 10:
         return True
@@ -107,7 +109,7 @@ def _belongs(gap: str) -> bool:
 
 
 def find_box(text: str) -> Found | Missing | None:
-    """The last box, joined with the boxes that belong to it; a malformed last one never falls back to another."""
+    """The last box, joined with earlier boxes of the same answer. A malformed last box never falls back to another."""
     span = _last_command(text, len(text))
     if span is None:
         return None
@@ -122,32 +124,32 @@ def find_box(text: str) -> Found | Missing | None:
         if span is None:
             break
         earlier = _box_at(text, *span)
-        if earlier is None or earlier.end > box.start or not _belongs(text[earlier.end : box.start]):
+        if earlier is None or earlier.end > box.start or not _is_same_answer(text[earlier.end : box.start]):
             break
         box = earlier
         if earlier.content.strip() and earlier.content not in contents:
             contents.insert(0, earlier.content)
-    return _sized(Found(", ".join(contents), "box", is_closed=True))
+    return _check_size(Found(", ".join(contents), "box", is_closed=True))
 
 
-def _sized(found: Found) -> Found | Missing:
+def _check_size(found: Found) -> Found | Missing:
     if len(found.text) > MAX_ANSWER_CHARS:
         return Missing("answer_too_long")
     return found if found.text.strip() else Missing(f"empty_{found.where}")
 
 
 def find_tag(text: str) -> Found | Missing | None:
-    """The last `<answer>...</answer>`, the form that reasoning-gym's prompts ask for."""
+    """The last `<answer>...</answer>`, which is the form that reasoning-gym's prompts ask for."""
     if "<answer>" not in text:
         return None
     tail = text[text.rfind("<answer>") :]
     if "</answer>" not in tail:
         return Missing("malformed_tag")
-    return _sized(Found(tail[len("<answer>") :].split("</answer>")[0].strip(), "tag", is_closed=True))
+    return _check_size(Found(tail[len("<answer>") :].split("</answer>")[0].strip(), "tag", is_closed=True))
 
 
 def find_concluded(text: str) -> Found | None:
-    """The `$...$` of "Final Answer: The final answer is" behind the last box: the writer boxed steps only."""
+    """The `$...$` of "Final Answer: The final answer is" behind the last box: the boxes held intermediate steps."""
     tail = text[-TAIL_CHARS:]
     if "inal answer is" not in tail:
         return None
@@ -158,7 +160,7 @@ def find_concluded(text: str) -> Found | None:
 
 
 def find_marked(text: str) -> Found | None:
-    """What follows the last "#### ", "Final Answer:", "the answer is" or "A:"."""
+    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:"."""
     tail = text[-TAIL_CHARS:]
     matches = [*HASHES.finditer(tail), *MARKER.finditer(tail)]
     if not matches:
@@ -169,7 +171,7 @@ def find_marked(text: str) -> Found | None:
     value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
-    value = HOPE.sub("", value).strip(" \t*")
+    value = CLOSING_PHRASE.sub("", value).strip(" \t*")
     return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None
 
 
@@ -179,7 +181,7 @@ def find_formulas(text: str) -> list[str]:
 
 
 def only_statement(text: str) -> str | None:
-    """The one formula of a short text with no number behind it, or the whole text where it is one bare word."""
+    """The only formula of a short text if no number follows it, or the whole text if it is one bare number."""
     matches = [*STATED.finditer(text)]
     if not matches:
         return text if BARE.fullmatch(text) else None
@@ -190,7 +192,7 @@ def only_statement(text: str) -> str | None:
 def find_stated(text: str) -> Found | Missing:
     """The last formula, bold phrase or number of an unmarked text, whichever comes last."""
     tail = text[-TAIL_CHARS:]
-    if len(text) > TAIL_CHARS:  # from a line's start: half a formula would turn every later "$" round
+    if len(text) > TAIL_CHARS:  # from the start of a line: half a formula would swap opening and closing "$"
         tail = tail.partition("\n")[2] or tail
     statement = next(reversed([*STATED.finditer(tail)]), None)
     number = next(reversed([*IN_TEXT.finditer(tail)]), None)
@@ -203,5 +205,5 @@ def find_stated(text: str) -> Found | Missing:
 
 
 def last_line(text: str) -> str:
-    """The last line that holds anything."""
+    """The last line that is not blank."""
     return text.rstrip()[-TAIL_CHARS:].rpartition("\n")[2].strip()

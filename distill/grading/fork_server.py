@@ -1,7 +1,7 @@
-"""The process that grading workers are forked from: sympy is imported once, a replacement costs milliseconds.
+"""The process that grading workers are forked from: sympy is imported once, so a new worker costs milliseconds.
 
-Run as `python -m distill.grading.fork_server FD`. The pool sends it commands over FD, a SEQPACKET socket, so a message
-is whole or absent. It runs no text of any row itself; the workers do, each behind its own limits.
+Run as `python -m distill.grading.fork_server FD`. The pool sends commands over the SEQPACKET socket FD, on which a
+message arrives whole or not at all. This process never evaluates text of a row; its workers do, within their limits.
 """
 
 import array
@@ -15,26 +15,26 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from distill.core.schema import AnswerKind, Verdict
-from distill.grading.grade import Question, solve
-from distill.grading.messages import MAX_MESSAGE_BYTES, grade_to_bytes, question_from_bytes
+from distill.grading.grade import SymbolicTask, compare_symbolic
+from distill.grading.messages import MAX_MESSAGE_BYTES, grade_to_bytes, task_from_bytes
 from distill.grading.sandbox import ForbiddenError, confine
 from distill.grading.types import Grade
 
 PARENT_CHECK_S = 5.0
 
 
-def _answer(question: Question) -> Grade:
+def _grade(task: SymbolicTask) -> Grade:
     try:
-        return solve(question)
+        return compare_symbolic(task)
     except ForbiddenError as error:
-        return Grade(Verdict.ERROR, question.answer, "forbidden", str(error)[:500])
+        return Grade(Verdict.ERROR, task.answer, "forbidden", str(error)[:500])
 
 
 def _serve(channel: socket.socket, memory_bytes: int) -> None:
-    """A worker's life: one question, one grade, until the pool hangs up."""
+    """The worker's loop: receive a task, send its grade, until the pool closes the channel."""
     confine(memory_bytes)
     while message := channel.recv(MAX_MESSAGE_BYTES):
-        channel.send(grade_to_bytes(_answer(question_from_bytes(message))))
+        channel.send(grade_to_bytes(_grade(task_from_bytes(message))))
 
 
 def _become_worker(control: socket.socket, channel: socket.socket, memory_bytes: int) -> NoReturn:
@@ -43,11 +43,12 @@ def _become_worker(control: socket.socket, channel: socket.socket, memory_bytes:
         control.close()
         _serve(channel, memory_bytes)
         exit_code = 0
-    finally:  # whatever happened, a fork never returns into the nursery's loop
+    finally:  # whatever happens, a forked worker never returns into the fork server's loop
         os._exit(exit_code)
 
 
 def _fork(control: socket.socket, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    """Forks a worker that talks to the pool over the descriptor it was sent."""
     channel = socket.socket(fileno=descriptors[0])
     pid = os.fork()
     if pid == 0:
@@ -57,14 +58,14 @@ def _fork(control: socket.socket, command: dict[str, Any], descriptors: list[int
 
 
 def _end(control: socket.socket, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-    """Kills and reaps. Only the nursery reaps its workers, so a pid it holds is never somebody else's."""
+    """Kills and reaps a worker. Only this process reaps its workers, so the pid cannot have been reused."""
     os.kill(command["pid"], signal.SIGKILL)
     _, status = os.waitpid(command["pid"], 0)
     return {"status": status}
 
 
 def _load(control: socket.socket, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-    """Imports what later workers inherit."""
+    """Imports reasoning-gym, which workers forked later inherit."""
     import reasoning_gym  # noqa: F401
 
     return {"loaded": command["what"]}
@@ -78,14 +79,14 @@ COMMANDS: dict[str, Callable[[socket.socket, dict[str, Any], list[int]], dict[st
 
 
 def _warm_up() -> None:
-    """Grades rows of each shape, so that parser tables are built once here and not in every worker."""
+    """Compares answers of each shape, so that parser tables are built once here and not in every worker."""
     for reference, answer in (("x^2+1", "1+x^2"), ("\\frac{\\sqrt{2}}{3}", "(1, 2]"), ("\\{1, 2\\}", "x = 5")):
-        solve(Question(AnswerKind.MATH, reference, answer, "box"))
-    solve(Question(AnswerKind.MATH, "5", "the answer is $5$.", "prose"))
+        compare_symbolic(SymbolicTask(AnswerKind.MATH, reference, answer, "box"))
+    compare_symbolic(SymbolicTask(AnswerKind.MATH, "5", "the answer is $5$.", "prose"))
 
 
 def main() -> None:
-    """Serves the pool until it hangs up or is gone."""
+    """Executes the pool's commands until the pool closes the socket or its process ends."""
     parent = os.getppid()
     control = socket.socket(fileno=int(sys.argv[1]))
     _warm_up()
@@ -100,7 +101,7 @@ def main() -> None:
         for _level, _kind, data in ancillary:
             descriptors.frombytes(data)
         command = json.loads(message)
-        reply = COMMANDS[command["do"]](control, command, list(descriptors))
+        reply = COMMANDS[command["command"]](control, command, list(descriptors))
         control.send(json.dumps(reply).encode())
 
 

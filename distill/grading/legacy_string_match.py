@@ -1,9 +1,9 @@
-"""The plain string comparison that published MATH and GSM8K numbers were made with, beside the verifier's verdict.
+"""The plain string comparison behind published MATH and GSM8K numbers, reported beside the verifier's verdict.
 
-MATH: the last box, both sides brought to one spelling, equal as strings (Hendrycks et al., arXiv 2103.03874, appendix).
-Numbers: the last number of the text, as lm-evaluation-harness' `flexible-extract` for GSM8K. Kept because scores of
-older work can only be compared under the rule that made them; it is wrong in ways the verifier is not (`27.0` is not
-`27`, `1/2` is not `0.50`), so it never counts.
+MATH: the last box, both sides normalized, equal as strings (Hendrycks et al., arXiv 2103.03874, appendix). Numbers: the
+last number of the text, as lm-evaluation-harness' `flexible-extract` for GSM8K. Scores of older work can be compared
+only under the rule that made them. That rule is wrong where the verifier is not (`27.0` is not `27`, `1/2` is not
+`0.50`), so it never decides a verdict.
 """
 
 import re
@@ -26,7 +26,7 @@ SLASHED = re.compile(r"(-?[0-9]+)/(-?[0-9]+)")
 
 
 def string_match(request: GradeRequest) -> str:
-    """CORRECT, INCORRECT or NO_ANSWER as older work would have said; empty where it had no rule."""
+    """CORRECT, INCORRECT or NO_ANSWER by the rule of older work; empty for an answer kind that it had no rule for."""
     if request.answer_kind not in (AnswerKind.MATH, AnswerKind.NUMBER):
         return ""
     part = answer_part(request.completion, request.reasoning_end)
@@ -34,20 +34,23 @@ def string_match(request: GradeRequest) -> str:
     answer = found.text if isinstance(found, Found) else _last_number(request, part or "")
     if answer is None:
         return Verdict.NO_ANSWER.value
-    is_equal = one_spelling(answer) == one_spelling(reference_text(request.reference))
+    is_equal = strip_string(answer) == strip_string(reference_text(request.reference))
     return (Verdict.CORRECT if is_equal else Verdict.INCORRECT).value
 
 
 def _last_number(request: GradeRequest, part: str) -> str | None:
-    """Only where a number is expected: MATH's rule knows boxes alone."""
+    """The last number, only where a number is expected: MATH's rule reads boxes alone."""
     if request.answer_kind != AnswerKind.NUMBER:
         return None
     found = NUMBER.findall(part[-TAIL_CHARS:])
     return found[-1].replace(",", "").replace("$", "").rstrip(".") if found else None
 
 
-def one_spelling(text: str) -> str:
-    """An answer in the spelling that is compared: no spaces, units, degrees or signs of currency, braces everywhere."""
+def strip_string(text: str) -> str:
+    """An answer as it is compared: without spaces, units, degrees and currency signs, with all braces written out.
+
+    Named after the function of the MATH data set's own code.
+    """
     for piece in REMOVED:
         text = text.replace(piece, "")
     text = text.replace("\\\\", "\\").replace("\\tfrac", "\\frac").replace("\\dfrac", "\\frac")

@@ -1,4 +1,4 @@
-"""Math-Verify behind one function. Its own SIGALRM limits are off: time and memory are the worker's to bound."""
+"""Math-Verify behind one function. Its own SIGALRM limits are off: the worker process bounds time and memory."""
 
 import logging
 import re
@@ -11,44 +11,44 @@ from typing import Any, NamedTuple
 from distill.grading.numbers import DECIMAL_COMMA
 
 RISKY = re.compile(r"\^\s*\{?[^{}]*\^|\d{5,}\s*!|!|\^\{?\s*\d{3,}|\*\*|\d{40,}|\\binom")
-"""Shapes that can run out of memory or recursion inside Math-Verify, which swallows both and says "different"."""
+"""Shapes that can exhaust memory or stack in Math-Verify, which swallows the error and answers "different"."""
 MAX_DEPTH = 40
 MAX_CHARS = 4_000
 
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # one warning per process that limits are off, as wanted
+logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns once per process that its limits are off
 logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
 
 
 class FaultSwallowed(ArithmeticError):
-    """Math-Verify ran out of memory or stack on the way to "different"."""
+    """Math-Verify answered "different" because it ran out of memory or stack."""
 
 
 class Compared(NamedTuple):
-    """Whether the two are the same, and the text that Math-Verify took for the answer ("" when it found none)."""
+    """Whether the two are equal, and the text that Math-Verify extracted as the answer ("" if none)."""
 
     is_equal: bool
     found: str
 
 
 def _parse(text: str, *, boxed: bool) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse  # 1 s of sympy: only processes that need it pay
+    from math_verify import LatexExtractionConfig, parse  # imports sympy, 1 s: only in processes that need it
 
     if not boxed:
         return list(parse(text, parsing_timeout=None))
-    # LaTeX only: the expression rules would find "5" inside a box of prose.
+    # LaTeX only: the expression rules would find "5" in a box that holds prose.
     return list(parse(f"\\boxed{{{text}}}", [LatexExtractionConfig()], parsing_timeout=None))
 
 
 @lru_cache(maxsize=256)
 def _parse_reference(reference: str) -> list[Any]:
     is_bare = "\\boxed" not in reference and "$" not in reference and "\\(" not in reference and "\\[" not in reference
-    if DECIMAL_COMMA.fullmatch(reference):  # "1,22" is a list in LaTeX and a decimal in prose: either will do
+    if DECIMAL_COMMA.fullmatch(reference):  # "1,22" is a list in LaTeX and a decimal in prose: accept either
         return [*_parse(reference, boxed=True), *_parse(reference, boxed=False)]
     return _parse(reference, boxed=is_bare) or _parse(reference, boxed=False)
 
 
 def is_parseable(reference: str) -> bool:
-    """Whether Math-Verify understands the reference as mathematics (and not merely as a string)."""
+    """Whether Math-Verify parses the reference as mathematics (and not merely as a string)."""
     return any(not isinstance(value, str) for value in _parse_reference(reference))
 
 
@@ -58,7 +58,7 @@ def _compare(reference: str, answer: str, boxed: bool) -> Compared:
     parsed = _parse(answer, boxed=boxed)
     if not parsed:
         return Compared(False, "")
-    # The last item is the text that the rules found; in front of it, where it parsed, the expression.
+    # The last item is the extracted text; before it stands the expression, if it parsed.
     found = parsed[-1] if isinstance(parsed[-1], str) else str(parsed[-1])
     return Compared(bool(verify(_parse_reference(reference), parsed, timeout_seconds=None)), found)
 
@@ -67,8 +67,12 @@ def _is_risky(text: str) -> bool:
     return bool(RISKY.search(text)) or len(text) > MAX_CHARS or text.count("{") + text.count("(") > MAX_DEPTH
 
 
-def _watched(function: Callable[[], Compared]) -> Compared:
-    """Runs it with every raised exception in view, whoever swallows it."""
+def _reraise_swallowed(function: Callable[[], Compared]) -> Compared:
+    """Runs a comparison and raises memory and recursion errors that were swallowed inside it.
+
+    Raises:
+        FaultSwallowed: the result is "different" and such an error occurred on the way.
+    """
     faults: list[str] = []
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -89,7 +93,7 @@ def _watched(function: Callable[[], Compared]) -> Compared:
 
 
 def compare(reference: str, answer: str, *, boxed: bool = True) -> Compared:
-    """Math-Verify's comparison; `boxed` false lets it find the answer in prose."""
+    """Math-Verify's comparison. With `boxed` false, `answer` is prose in which Math-Verify finds the answer."""
     if _is_risky(reference) or _is_risky(answer):
-        return _watched(lambda: _compare(reference, answer, boxed))
+        return _reraise_swallowed(lambda: _compare(reference, answer, boxed))
     return _compare(reference, answer, boxed)

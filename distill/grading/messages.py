@@ -1,23 +1,23 @@
-"""Questions and grades as the messages between a pool and its workers: JSON, for a worker may have run hostile text."""
+"""Messages between the pool and its workers. JSON and not pickle, because a worker may have run hostile text."""
 
 import json
 
 from distill.core.schema import Verdict
-from distill.grading.grade import Question
+from distill.grading.grade import SymbolicTask
 from distill.grading.types import Grade
 
 MAX_MESSAGE_BYTES = 150_000
-"""A SEQPACKET message must fit the socket's buffer, which is 212,992 bytes where nobody tuned it."""
+"""A SEQPACKET message must fit into the socket buffer, which holds 212,992 bytes by default on Linux."""
 
 
-def question_to_bytes(question: Question) -> bytes:
-    """One question as one message."""
-    return json.dumps(question).encode()
+def task_to_bytes(task: SymbolicTask) -> bytes:
+    """One task as one message."""
+    return json.dumps(task).encode()
 
 
-def question_from_bytes(message: bytes) -> Question:
-    """The inverse of `question_to_bytes`."""
-    return Question(*json.loads(message))
+def task_from_bytes(message: bytes) -> SymbolicTask:
+    """The inverse of `task_to_bytes`."""
+    return SymbolicTask(*json.loads(message))
 
 
 def grade_to_bytes(grade: Grade) -> bytes:

@@ -1,4 +1,4 @@
-"""One spelling for the many ways the same LaTeX answer is written. Linear time, no parsing."""
+"""Normalizes an answer: one spelling for the many ways to write the same LaTeX. Linear time, no parsing."""
 
 import re
 import unicodedata
@@ -50,14 +50,14 @@ REPLACEMENTS = (
 DEGREES = ("^{\\circ}", "^\\circ", "°", "\\degree")
 DECORATION = re.compile(r"\\(?:underline|color\{[a-z]+\}|textcolor\{[a-z]+\})\s*\{([^{}]*)\}")
 CURRENCY = re.compile(r"^(?:\\text\s*\{\s*)?(?:USD|EUR|GBP|US|Rs\.?|[€£¥₹])\s*\}?\s*(?=[-\d.])|\s*[€£¥₹]$")
-SAID = re.compile(r"^\\text\s*\{(?:(?!not\b|n't)[^{}])*(?:\bis|:|=)\s*\}\s*(?=[^\s])")
+LEAD_IN = re.compile(r"^\\text\s*\{(?:(?!not\b|n't)[^{}])*(?:\bis|:|=)\s*\}\s*(?=[^\s])")
 TEXT_DIGITS = re.compile(r"\\text\{([0-9A-F]+)\}(?=_)")
 THIN_SPACE = re.compile(r"\\!\s*")  # "11,\\! 080" is one number
 GUARDED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-NEEDS_CLEANING = re.compile(r"[^0-9A-Za-z.]")
+NEEDS_NORMALIZING = re.compile(r"[^0-9A-Za-z.]")
 TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z]{2})")
-ROW_BREAK = "\\\\"  # kept apart: the "\\ " inside it is not a space
+ROW_BREAK = "\\\\"  # split first: the "\\ " inside it is not a space
 ARROW = re.compile(r"\\(?:left|right)(?=[a-z])")  # \leftarrow, \rightarrow are not brackets
 SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)\s*(\d)|(\d)\s*(\{[^{}]*\})|(\{[^{}]*\})\s*(\d))")
 SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z])(?![A-Za-z])")
@@ -74,7 +74,7 @@ UNIT_WORDS = re.compile(
     r"(?<=\d)\s*((?:[A-Za-z]{3,}|cm|mm|km|kg|ft|in|mi|hr|am|pm|of)(?:[ /][A-Za-z]+)*)(?:\^\{?[23]\}?)?$"
 )
 WORDS = re.compile(r"\(?[A-Za-z][A-Za-z '\-]*\)?")
-LONG_WORD = re.compile(r"[A-Za-z]{3}")  # shorter runs are products of variables: ab is ba
+LONG_WORD = re.compile(r"[A-Za-z]{3}")  # shorter runs are products of variables, where ab equals ba
 MATHS_WORDS = frozenset({"and", "or", "sqrt", "pi", "infty", "mod", "base", "infinity", "inf"})
 
 
@@ -87,7 +87,7 @@ def _short_fraction(match: re.Match[str]) -> str:
     return "\\frac" + "".join(part if part.startswith("{") else f"{{{part}}}" for part in (top, bottom))
 
 
-def _respelt(text: str) -> str:
+def _apply_replacements(text: str) -> str:
     if ARROW.search(text):
         return text
     text = THIN_SPACE.sub("", GUARDED_COMMA.sub(",", text))
@@ -97,30 +97,30 @@ def _respelt(text: str) -> str:
     if "color" in text or "\\underline" in text:
         text = DECORATION.sub(r"\1", text)
     if "\\text" in text:
-        text = TEXT_DIGITS.sub(r"\1", SAID.sub("", text.strip(), count=1))
+        text = TEXT_DIGITS.sub(r"\1", LEAD_IN.sub("", text.strip(), count=1))
         text = BASE_WORD.sub(lambda match: f"_{{{SPELT[match.group(1)]}}}", text)
     return text
 
 
 def _without_closing(text: str) -> str:
-    """Less the punctuation that ends a sentence; "0.333..." goes on for ever and keeps its dots."""
+    """Removes punctuation that ends a sentence; the dots of a repeating decimal ("0.333...") stay."""
     return text if text.endswith("..") else text.rstrip(".,;:").strip()
 
 
-def clean(text: str) -> str:
-    """The answer with one spelling per idea and no needless white space."""
+def normalize(text: str) -> str:
+    """The answer with one spelling per notation and without superfluous white space."""
     text = text.replace("\0", "").strip()
-    if "\\\\" in text and "\\begin" not in text:  # escaped twice; row breaks belong to matrices
+    if "\\\\" in text and "\\begin" not in text:  # escaped twice; in matrices these are row breaks
         text = TWICE_ESCAPED.sub(r"\\", text)
-    if not NEEDS_CLEANING.search(text):
+    if not NEEDS_NORMALIZING.search(text):
         return _without_closing(text)
-    text = _respelt(text) if "\\\\" not in text else ROW_BREAK.join(_respelt(row) for row in text.split(ROW_BREAK))
+    text = ROW_BREAK.join(_apply_replacements(row) for row in text.split(ROW_BREAK))
     text = CURRENCY.sub("", _without_closing(text.strip()))
     if "\\frac" in text:
         text = SHORT_FRACTION.sub(_short_fraction, text)
     if "sqrt" in text:
         text = SHORT_ROOT.sub(r"\\sqrt{\1}", WORD_ROOT.sub(r"\\sqrt", text))
-    for sign in DEGREES:  # a unit on an answer, a factor inside a function
+    for sign in DEGREES:  # degrees are a unit behind a number, a factor inside a function
         if sign in text:
             text = text.replace(sign, "\\degree " if ANGLE_FUNCTION.search(text) else "")
     if "√" in text:
@@ -132,7 +132,7 @@ def clean(text: str) -> str:
 
 
 def without_units(text: str) -> str:
-    """A cleaned answer less the unit behind its number; percent is a value, not a unit, and stays as `%`."""
+    """A normalized answer without the unit behind its number; percent is part of the value and stays as `%`."""
     text = ORDINAL.sub("", PERCENT_WORD.sub("%", text))
     if "\\text" in text:
         text = TEXT_UNIT.sub("", text)
@@ -150,7 +150,7 @@ def without_units(text: str) -> str:
 
 
 def words(text: str) -> str | None:
-    """The answer as folded words ("\\text{Yes}" is "yes", "Evelyn." is "evelyn"), or None when it is not words."""
+    """The answer as folded words ("\\text{Yes}" is "yes", "Evelyn." is "evelyn"), or None if it is not words."""
     bare = TEXT.sub(r"\1", text).strip()
     if not WORDS.fullmatch(bare) or not LONG_WORD.search(bare):
         return None
@@ -158,7 +158,7 @@ def words(text: str) -> str | None:
 
 
 def folded(text: str) -> str:
-    """Free text as it is compared: NFKC, case, white space, mark-up and closing punctuation do not count."""
+    """Free text for comparison: NFKC, without case, white space, mark-up and closing punctuation."""
     text = unicodedata.normalize("NFKC", TEXT.sub(r"\1", text)).casefold()
     text = re.sub(r"[*_`\"'“”‘’$]", "", text)
     return re.sub(r"\s+", " ", text).strip(" .,;:!?")

@@ -1,4 +1,4 @@
-"""Plain numbers as exact fractions, and when two of them are the same answer. No computer algebra here."""
+"""Parses numbers as exact fractions and decides when two are the same answer. No computer algebra."""
 
 import re
 from fractions import Fraction
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from distill.grading.units import unscaled
 
 MAX_DIGITS = 400
-"""Above this a "number" is left alone: int() is quadratic and Python refuses 4,300 digits."""
+"""Longer digit strings are not parsed: int() is quadratic and Python refuses more than 4,300 digits."""
 
 PLAIN = re.compile(r"([-+]?)([1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d*)(?:\.(\d*))?(%?)")
 FRACTION = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\(?([-+]?\d+)\)?/\(?(\d+)\)?)(%?)")
@@ -30,7 +30,7 @@ ROUNDING = Fraction(1, 2_000_000)
 
 
 class Number(NamedTuple):
-    """An exact value, whether it was written as a decimal (so perhaps rounded), and whether as a percentage."""
+    """An exact value, whether it was written as a decimal (so it may be rounded), and whether as a percentage."""
 
     value: Fraction
     is_decimal: bool
@@ -104,7 +104,7 @@ def _repeating(text: str) -> Number | None:
 
 
 def parse_number(text: str) -> Number | None:
-    """The number that a cleaned answer is, or None when it is anything else."""
+    """A normalized answer as a number, or None if it is anything else."""
     if not text or len(text) > MAX_DIGITS or not any(character.isdecimal() for character in text):
         return None
     if not text.isascii():
@@ -114,14 +114,14 @@ def parse_number(text: str) -> Number | None:
 
 
 def _scaled(text: str) -> Number | None:
-    """ "2.5 million"; "hundred" and the like alone are words."""
+    """Parses "2.5 million"; a scale word without digits is a word, not a number."""
     rest, scale = unscaled(text) if text[-1:].isalpha() or text[-1:] == "}" else (text, Fraction(1))
     number = _plain(rest.strip()) if scale != 1 else None
     return number._replace(value=number.value * scale) if number else None
 
 
 def parse_text_number(text: str) -> Number | None:
-    """As `parse_number`, for prose, where "2,74" is a decimal comma."""
+    """As `parse_number`, for prose, where "2,74" has a decimal comma."""
     bare = text.replace("\\%", "%").replace("−", "-").strip("$€£¥₹ \t*")
     bare = re.sub(r"\s*(?:%|[Pp]ercent|pct)$", "%", bare).translate({ord(sign): None for sign in "$€£¥₹"}).rstrip(",.")
     if DECIMAL_COMMA.fullmatch(bare):
@@ -131,20 +131,20 @@ def parse_text_number(text: str) -> Number | None:
 
 def _rounded_equal(left: Fraction, right: Fraction) -> bool:
     tolerance = ROUNDING
-    if 0 < abs(left) < Fraction(1, 1000):  # six decimals would call every tiny value zero
+    if 0 < abs(left) < Fraction(1, 1000):  # six decimals would make every tiny value equal to zero
         tolerance = abs(left) * ROUNDING
     return abs(left - right) <= tolerance
 
 
 def same_number(reference: Number, answer: Number) -> bool:
-    """Equal, or equal to six decimals where one is a decimal; "28%" is 28 and 0.28, but 0.28 is not 28."""
-    # A decimal may be rounded, but no rounding makes 0.9999999 of a whole number that was asked for.
+    """Equal, or equal to six decimals if one is a decimal; "28%" equals 28 and 0.28, but 0.28 does not equal 28."""
+    # A decimal may be rounded, but 0.9999999 is not a rounding of a whole number in the reference.
     is_rounded = reference.is_decimal or (answer.is_decimal and reference.value.denominator != 1)
     equal = _rounded_equal if is_rounded else Fraction.__eq__
     if reference.is_percent == answer.is_percent:
         return bool(equal(reference.value, answer.value))
     percent, plain = (reference, answer) if reference.is_percent else (answer, reference)
-    # A dropped sign is a slip only where the number cannot be meant as a share: 0.5% is not one half.
+    # A missing percent sign is accepted only if the number cannot be a share: 0.5% is not one half.
     is_sign_dropped = reference.is_percent or abs(percent.value) > 1
     return (is_sign_dropped and bool(equal(percent.value, plain.value))) or bool(
         equal(percent.value / 100, plain.value)

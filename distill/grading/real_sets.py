@@ -1,7 +1,7 @@
-"""Sets of real numbers, however they are written: intervals, unions, inequalities, single points, all of them.
+"""Parses and compares sets of real numbers in any notation: intervals, unions, inequalities, single points, all reals.
 
-`2 \\le x < 5`, `x \\in [2,5)` and `[2,5)` are one answer. Each becomes a sorted list of disjoint pieces whose ends are
-values, so two sets are compared end by end. Everything that is not surely such a set is None.
+`2 \\le x < 5`, `x \\in [2,5)` and `[2,5)` are one answer. Each becomes a sorted list of disjoint pieces with numeric
+ends, so two sets are compared end by end. Anything that is not certainly such a set is None.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from distill.grading.expression import Value, evaluate, same_values
 
 INFINITE = 1e30
-"""Stands for infinity; no evaluated bound reaches it (see `MAX_BOUND`)."""
+"""Represents infinity; no evaluated bound reaches it (see `MAX_BOUND`)."""
 MAX_BOUND = 1e12
 MAX_PIECES = 12
 MAX_CHARS = 300
@@ -41,27 +41,27 @@ class Piece(NamedTuple):
     is_high_closed: bool
 
 
-class Reals(NamedTuple):
-    """A set of reals, and the variable it was written for ("" where none was named)."""
+class RealSet(NamedTuple):
+    """A set of reals, and the variable of its notation ("" if it names none)."""
 
     pieces: tuple[Piece, ...]
     variable: str
 
 
 def is_written_as_set(text: str) -> bool:
-    """Whether the notation can only mean a set of reals: "(1,2)" alone may be a point of the plane."""
+    """Whether the notation can only mean a set of reals; "(1,2)" may also be a point of the plane."""
     is_half_open = text[:1] + text[-1:] in ("(]", "[)") and "," in text
     return is_half_open or any(mark in text for mark in MARKS)
 
 
 @lru_cache(maxsize=4096)
-def parse_reals(text: str) -> Reals | None:
-    """The set that a cleaned answer is, or None."""
+def parse_real_set(text: str) -> RealSet | None:
+    """A normalized answer as a set of reals, or None."""
     if len(text) > MAX_CHARS:
         return None
     text = MEMBER.sub("", text, count=1)
     if EMPTY.fullmatch(text):
-        return Reals((), "")
+        return RealSet((), "")
     pieces, variables = [], set()
     for part in OR.split(text):
         found = _interval(part) or _relation(part)
@@ -72,16 +72,16 @@ def parse_reals(text: str) -> Reals | None:
         variables.add(both[0][1])
     if len(pieces) > MAX_PIECES or len(variables) > 1:
         return None
-    return Reals(_merged(pieces), variables.pop())
+    return RealSet(_merged(pieces), variables.pop())
 
 
 def _bound(text: str) -> Value | None:
-    """The value of a constant end."""
+    """The value of a constant bound, or None."""
     bare = text.replace(" ", "").lstrip("+")
     if bare in ("\\infty", "-\\infty"):
         return -INFINITE if bare[0] == "-" else INFINITE
     values = evaluate(text.strip())
-    if values is None or any(value != values[0] for value in values):  # a variable has another value at each point
+    if values is None or any(value != values[0] for value in values):  # a variable differs between sample points
         return None
     value = values[0]
     if value is None or isinstance(value, complex):
@@ -136,7 +136,7 @@ def _relation(text: str) -> tuple[Piece, str] | None:
 
 
 def _all_but_one(text: str) -> list[tuple[Piece, str]]:
-    """`x \\ne a` as its two sides; nothing for anything else."""
+    """`x \\ne a` as the two rays beside a; empty for anything else."""
     match = EXCLUDED.fullmatch(text.strip())
     value = _bound(match.group(2)) if match else None
     if match is None or value is None:
@@ -146,7 +146,7 @@ def _all_but_one(text: str) -> list[tuple[Piece, str]]:
 
 
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Sorted, touching pieces joined, so that equal sets have equal pieces."""
+    """The pieces sorted, with touching ones joined, so that equal sets have equal pieces."""
     merged: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: (float(_real(piece.low)), not piece.is_low_closed)):
         last = merged[-1] if merged else None
@@ -168,8 +168,8 @@ def _real(value: Value) -> float:
     return float(value)
 
 
-def same_reals(reference: Reals, answer: Reals) -> bool | None:
-    """Whether two sets are the same; None where two ends are neither surely the same nor surely apart."""
+def same_real_sets(reference: RealSet, answer: RealSet) -> bool | None:
+    """Whether two sets are equal; None if two ends are neither certainly equal nor certainly apart."""
     if reference.variable and answer.variable and reference.variable != answer.variable:
         return None
     if len(reference.pieces) != len(answer.pieces):

@@ -1,4 +1,4 @@
-"""reasoning-gym's own scorers, without its configs: the entry carries all that a scorer reads."""
+"""reasoning-gym's own scorers. They need no data set configuration: the entry holds everything that a scorer reads."""
 
 import json
 from functools import lru_cache
@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 
 
 class Entry(NamedTuple):
-    """A generated problem and the task whose scorer knows it."""
+    """A generated problem and the task that it belongs to."""
 
     task: str
     entry: dict[str, Any]
 
 
 def parse_entry(text: str) -> Entry:
-    """Reads `{"task": name, "entry": {...}}`; ValueError says what is wrong with it."""
+    """Parses `{"task": name, "entry": {...}}`.
+
+    Raises:
+        ValueError: it is not JSON of this form.
+    """
     data = json.loads(text)
     if not isinstance(data, dict) or not isinstance(data.get("task"), str) or not isinstance(data.get("entry"), dict):
         raise ValueError('a reasoning_gym row needs entry = {"task": name, "entry": {...}}')
@@ -22,7 +26,7 @@ def parse_entry(text: str) -> Entry:
 
 @lru_cache(maxsize=64)
 def _scorer(task: str) -> Any:
-    from reasoning_gym import get_score_answer_fn  # 4 s of imports: only processes that need it pay
+    from reasoning_gym import get_score_answer_fn  # 4 s of imports: only in processes that need it
 
     return get_score_answer_fn(task)
 

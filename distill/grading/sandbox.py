@@ -1,7 +1,7 @@
-"""What a worker gives up before it reads a row: memory beyond a limit, files, processes, the network.
+"""Confines a worker before it reads a row: bounded memory; no files to write, no processes, no network.
 
-Scorers hand text of a model to `sympy.parse_expr`, which evaluates it with the builtins in reach. The audit hook cannot
-be removed again from Python; the resource limits are the kernel's.
+Scorers pass a model's text to `sympy.parse_expr`, which evaluates it with access to the builtins. Python code cannot
+remove an audit hook; the kernel enforces the resource limits.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class ForbiddenError(BaseException):
-    """Text of a row tried to act on the machine. Not an Exception: scorers swallow those."""
+    """Text of a row tried a forbidden operation. Not an `Exception`, because scorers swallow those."""
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -41,7 +41,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _limit(memory_bytes: int) -> None:
-    """Memory over what is mapped now, no file of any size, no core dump."""
+    """Allows `memory_bytes` beyond what is mapped now, no file of any size and no core dump."""
     with open("/proc/self/statm", encoding="ascii") as file:
         mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped_bytes + memory_bytes,) * 2)
@@ -50,7 +50,11 @@ def _limit(memory_bytes: int) -> None:
 
 
 def confine(memory_bytes: int) -> None:
-    """Limits this process for the rest of its life, which ends with its parent's."""
+    """Confines this process until it exits, and makes it exit with its parent.
+
+    Args:
+        memory_bytes: address space beyond what is mapped now.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.dont_write_bytecode = True
     _limit(memory_bytes)

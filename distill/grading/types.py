@@ -1,4 +1,4 @@
-"""What a grader is asked and what it answers, and the version that goes on every label."""
+"""The request and the result of grading, and the version that is stored with every verdict."""
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,8 +12,8 @@ RULES_VERSION = 2
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")
 
 
-class Graded(Protocol):
-    """What a prompt says of its right answer."""
+class HasReference(Protocol):
+    """A prompt as the grader reads it: its reference answer and how that is compared."""
 
     @property
     def reference(self) -> str: ...
@@ -33,15 +33,15 @@ class GradeRequest:
     entry: str = ""
     """JSON `{"task": name, "entry": {...}}` for reasoning_gym, else empty."""
     finish_reason: str = "stop"
-    """As the engine said it; "length" means that the token limit cut the completion."""
+    """The engine's finish reason; "length" means that the token limit cut the completion."""
     reasoning_end: str = "</think>"
     """Delimiter after which the answer part begins; "" for a model that has none."""
     must_reason: bool = False
-    """The model always closes its reasoning (its template may open it unseen): no delimiter means no answer."""
+    """The model always closes its reasoning (its chat template may open it): no delimiter means no answer."""
 
 
-def grade_request(prompt: Graded, completion: str, *, finish_reason: str, reasoning_end: str) -> GradeRequest:
-    """What the grader needs to know of a completion for a prompt."""
+def grade_request(prompt: HasReference, completion: str, *, finish_reason: str, reasoning_end: str) -> GradeRequest:
+    """The request that grades a completion of a prompt."""
     return GradeRequest(
         completion=completion,
         reference=prompt.reference,
@@ -54,12 +54,15 @@ def grade_request(prompt: Graded, completion: str, *, finish_reason: str, reason
 
 @dataclass(frozen=True)
 class Grade:
-    """A verdict, the answer it was reached on, and `where:how` it was reached."""
+    """The verdict on one completion."""
 
     verdict: Verdict
     extracted: str
+    """The answer that was found in the completion, and compared."""
     rule: str
+    """`where:how`: where the answer was found and which comparison gave the verdict, or why there is none."""
     detail: str
+    """What went wrong, or a score; for people."""
 
 
 def _installed(package: str) -> str:
@@ -69,5 +72,5 @@ def _installed(package: str) -> str:
         return f"{package}-none"
 
 
-# Parser releases have moved MATH-500 by eight points (open-r1 #194): a label without them cannot be compared.
+# Parser releases have moved MATH-500 by eight points (open-r1 #194): verdicts of other releases cannot be compared.
 VERIFIER_VERSION = ";".join([f"rules-{RULES_VERSION}", *(_installed(package) for package in PACKAGES)])

@@ -1,4 +1,4 @@
-"""Words that belong to a number: units that contradict each other, scale words, numbers spelt out, times of day."""
+"""Words that belong to a number: units, scale words, spelt-out numbers, times of day."""
 
 import re
 from fractions import Fraction
@@ -35,7 +35,7 @@ UNITS = {
     }.items()
     for name in names.split()
 }
-"""Spelling -> one name per unit. Units that are not here never decide anything."""
+"""Spelling -> one name per unit. Other units never affect a verdict."""
 
 SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SPELT_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -48,13 +48,13 @@ LETTERS = re.compile(r"[A-Za-z/]+")
 
 
 def unit_of(text: str) -> str:
-    """The canonical unit in what stood behind a number ("\\text{ cm}^2" is "cm"), or "" for none that is known."""
+    """The canonical unit in the text behind a number ("\\text{ cm}^2" is "cm"), or "" if it is not a known one."""
     match = LETTERS.search(text.replace("\\text", "").replace("\\mbox", ""))
     return UNITS.get(match.group().casefold(), "") if match else ""
 
 
 def sign_unit(text: str) -> str:
-    """The unit that a sign says: dollars, degrees or percent."""
+    """The unit that a sign denotes: dollars, degrees or percent."""
     if "\\$" in text:
         return "dollar"
     if "%" in text:
@@ -63,7 +63,7 @@ def sign_unit(text: str) -> str:
 
 
 def unscaled(text: str) -> tuple[str, Fraction]:
-    """Takes a scale word away: "2.5 million" is ("2.5", 10^6), "2.5" is ("2.5", 1)."""
+    """Splits off a scale word: "2.5 million" is ("2.5", 10^6), "2.5" is ("2.5", 1)."""
     match = SCALED.fullmatch(text)
     if match is None:
         return text, Fraction(1)
@@ -79,5 +79,5 @@ def clock(text: str) -> tuple[int, int, str] | None:
 
 
 def same_clock(reference: tuple[int, int, str], answer: tuple[int, int, str]) -> bool:
-    """The same time, where a missing half of the day fits either."""
+    """Whether two times are equal; a missing a.m. or p.m. matches either."""
     return reference[:2] == answer[:2] and (reference[2] == answer[2] or "" in (reference[2], answer[2]))

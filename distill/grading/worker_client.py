@@ -1,4 +1,4 @@
-"""The pool's ends of the nursery process and of the workers forked from it."""
+"""The pool's side of the fork server process and of the workers that are forked from it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from distill.grading.types import Grade
 START_TIMEOUT_S = 180.0
 """For imports on a cold, busy machine; no row's deadline runs meanwhile."""
 STARVED_FACTOR = 4.0
-"""A worker that got less than half a deadline of CPU may take this many deadlines of wall time before it is killed."""
+"""A worker that got less than half a deadline of CPU time is killed only after this many deadlines of wall time."""
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,58 +26,65 @@ class GraderPoolError(RuntimeError):
 
 def _environment() -> dict[str, str]:
     path = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # A fixed hash seed: sympy's answers can depend on set order. One thread: a fork must find no others.
+    # A fixed hash seed: sympy's results can depend on set order. One thread: threads do not survive a fork.
     fixed = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return {**os.environ, **fixed, "PYTHONPATH": os.pathsep.join(path)}
 
 
-class Nursery:
-    """The pool's end of a nursery process."""
+class ForkServer:
+    """The pool's connection to one fork server process, which it starts."""
 
     def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-W", "ignore", "-m", "distill.grading.fork_server", str(theirs.fileno())]
-        # Its own session: Ctrl-C ends the caller, whose end of the socket then ends the nursery.
+        self.control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-W", "ignore", "-m", "distill.grading.fork_server", str(remote.fileno())]
+        # Its own session: Ctrl-C ends the caller only; the closed socket then ends the fork server.
         self.process = subprocess.Popen(
             command,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[remote.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             env=_environment(),
             start_new_session=True,
         )
-        theirs.close()
+        remote.close()
         self.control.settimeout(START_TIMEOUT_S)
-        self.is_gym_loaded = False
+        self.has_reasoning_gym = False
         self._reply("start")
 
-    def _reply(self, what: str) -> dict[str, Any]:
+    def _reply(self, command: str) -> dict[str, Any]:
         try:
             message = self.control.recv(4096)
         except TimeoutError as error:
             self.close()
-            raise GraderPoolError(f"grading workers: no reply to {what!r} in {START_TIMEOUT_S:.0f} s") from error
+            raise GraderPoolError(
+                f"grading: the fork server did not reply to {command!r} in {START_TIMEOUT_S:.0f} s"
+            ) from error
         if not message:
-            raise ConnectionResetError(f"the grading nursery ended during {what!r}")
+            raise ConnectionResetError(f"the fork server of the graders ended during {command!r}")
         reply: dict[str, Any] = json.loads(message)
         return reply
 
-    def ask(self, do: str, *, descriptors: Sequence[int] = (), **fields: object) -> dict[str, Any]:
-        """One command, one reply."""
-        message = json.dumps({"do": do, **fields}).encode()
+    def call(self, command: str, *, descriptors: Sequence[int] = (), **fields: object) -> dict[str, Any]:
+        """Sends one command and returns its reply.
+
+        Raises:
+            GraderPoolError: no reply in time.
+            ConnectionError: the process has ended.
+        """
+        message = json.dumps({"command": command, **fields}).encode()
         if descriptors:
             socket.send_fds(self.control, [message], list(descriptors))
         else:
             self.control.send(message)
-        return self._reply(do)
+        return self._reply(command)
 
-    def load_gym(self) -> None:
-        """Imports reasoning-gym for the workers to come."""
-        self.ask("load", what="reasoning_gym")
-        self.is_gym_loaded = True
+    def load_reasoning_gym(self) -> None:
+        """Imports reasoning-gym for workers that are forked from now on."""
+        self.call("load", what="reasoning_gym")
+        self.has_reasoning_gym = True
 
     def close(self) -> None:
-        """Hangs up, which ends the nursery and with it every worker."""
+        """Closes the socket, which ends the fork server and every worker of it."""
         self.control.close()
         try:
             self.process.wait(timeout=2)
@@ -87,20 +94,20 @@ class Nursery:
 
 
 class Worker:
-    """One forked worker and the row it is on."""
+    """One forked worker and the row it is grading."""
 
-    def __init__(self, nursery: Nursery, memory_bytes: int) -> None:
-        self.nursery = nursery
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.pid = int(nursery.ask("fork", descriptors=[theirs.fileno()], memory_bytes=memory_bytes)["pid"])
-        theirs.close()
-        self.knows_gym = nursery.is_gym_loaded
+    def __init__(self, fork_server: ForkServer, memory_bytes: int) -> None:
+        self.fork_server = fork_server
+        self.channel, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = int(fork_server.call("fork", descriptors=[remote.fileno()], memory_bytes=memory_bytes)["pid"])
+        remote.close()
+        self.has_reasoning_gym = fork_server.has_reasoning_gym
         self.num_rows = 0
         self.started_s = 0.0
         self.started_cpu_s = 0.0
 
     def cpu_s(self) -> float:
-        """CPU time it has used."""
+        """CPU time used so far, seconds; 0 when the process is gone."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         except OSError:
@@ -108,13 +115,13 @@ class Worker:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def start(self, message: bytes) -> None:
-        """Sends a row and starts its clock."""
+        """Sends a task and starts its clock."""
         self.num_rows += 1
         self.started_s, self.started_cpu_s = time.monotonic(), self.cpu_s()
         self.channel.send(message)
 
     def is_overdue(self, deadline_s: float) -> bool:
-        """Past its deadline; a worker that other processes starve of CPU gets more wall time, but not without end."""
+        """Past its deadline. A worker that other processes starve of CPU gets more wall time, up to a bound."""
         elapsed_s = time.monotonic() - self.started_s
         if elapsed_s < deadline_s:
             return False
@@ -131,6 +138,6 @@ class Worker:
         return grade_from_bytes(message)
 
     def end(self) -> None:
-        """Kills and reaps it."""
+        """Kills and reaps the process."""
         self.channel.close()
-        self.nursery.ask("end", pid=self.pid)
+        self.fork_server.call("end", pid=self.pid)

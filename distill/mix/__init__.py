@@ -1,1 +1,1 @@
-"""Stage 4, the mix: from verified traces to arms that teach the same prompts."""
+"""Stage 5, mix: turns verified traces into arms that all teach the same prompts."""

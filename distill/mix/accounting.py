@@ -1,4 +1,4 @@
-"""The books of the mix: what every arm holds, asked and realised, and what became of the other prompts."""
+"""What the mix stage's manifest records: rows and shares of every arm, and why prompts are in none."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,14 +18,15 @@ from distill.mix.trace_index import TraceIndex
 
 UNSOLVED = "not solved by every pool"
 FILTERED = "filtered out in a pool"
-HELD_OUT = "held out"
-"""Kept for measuring: `train.held_out_prompts`."""
+RESERVED = "held out"
+"""Not taught, to measure the loss on: `train.held_out_prompts`."""
 
 
 def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: TraceIndex) -> dict[str, Any]:
-    """An arm for the manifest: rows, tokens (of the completions, as the first student counts), shares by both.
+    """The manifest's entry of an arm: rows, tokens and shares by both.
 
-    `digest` identifies the arm's rows and their order of teaching: arms with equal digests are the same data.
+    Tokens are those of the completions, counted by the first student's tokenizer. `digest` identifies the rows and the
+    order in which they are taught: arms with equal digests are the same data.
     """
     rows = candidates.rows[choice.prompts, choice.pools]
     sources = candidates.sources[choice.prompts, choice.pools]
@@ -48,7 +49,7 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
         "long_rows": sum(by_rows[pool] for pool in long),
         "long_tokens": sum(by_tokens[pool] for pool in long),
         "routed": int((sources != choice.pools).sum()),
-        "counts": {pool: int((sources == place).sum()) for place, pool in enumerate(candidates.pools) if pool in shown},
+        "counts": {pool: int((sources == code).sum()) for code, pool in enumerate(candidates.pools) if pool in shown},
         "digest": _digest(index.trace_keys[rows], choice.phases),
         **({"modes": _by_mode(mix, candidates, index, sources, lengths)} if mix.modes else {}),
     }
@@ -61,7 +62,7 @@ def _by_mode(
     sources: NDArray[np.int16],
     lengths: NDArray[np.int64],
 ) -> dict[str, dict[str, Any]]:
-    """Rows and tokens that each mode of an arm is taught with, and the line that asks for it."""
+    """Style -> rows and tokens of each mode of an arm, and the line that asks for it."""
     styles = np.array([index.styles.get(pool, "") for pool in candidates.pools])[sources]
     return {
         str(style): {
@@ -84,16 +85,16 @@ def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64]) -> str:
 
 
 def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """What all arms have in common, in a sentence; `both` has more rows, and it says so."""
-    one = next(iter(details.values()))
-    same = f"every arm teaches the same {one['prompts']} prompts"
+    """What all arms have in common, in a sentence; it names arms with more rows (`both`)."""
+    first = next(iter(details.values()))
+    same = f"every arm teaches the same {first['prompts']} prompts"
     wide = [f"{name} has {entry['rows']} rows" for name, entry in details.items() if entry["rows"] != entry["prompts"]]
     rows = "one row each" if not wide else f"one row each, but {', '.join(wide)} and as many more steps"
     return f"{same}, {rows}"
 
 
 class LostPrompts(NamedTuple):
-    """Prompts that no arm teaches: rows of `Dropped`, and their number by reason."""
+    """Prompts that no arm teaches: rows of `Dropped`, and counts by reason."""
 
     table: pa.Table
     counts: dict[str, int]
@@ -106,38 +107,43 @@ def lost_prompts(
     reasons: NDArray[np.int8],
     held_out: NDArray[np.uint64],
 ) -> LostPrompts:
-    """Of all the run's prompts those that no arm teaches, each with its reason and the pools that lack a trace.
+    """The run's prompts that no arm teaches, each with its reason and the pools that lack a usable trace.
 
-    `held_out`: keys of the common prompts that are kept for measuring, sorted.
+    Args:
+        prompt_keys: all prompts of the run.
+        candidates: the prompts that the arms teach.
+        index: all verified traces.
+        reasons: why each trace is left out, or `USABLE`.
+        held_out: the common prompts that are held out, sorted.
     """
     lost = np.setdiff1d(prompt_keys, candidates.prompt_keys)
     has_usable = _pools_with(lost, candidates.pools, index, reasons == USABLE)
     has_correct = _pools_with(lost, candidates.pools, index, index.is_correct() & ~index.is_cut)
     is_filtered = (has_usable | has_correct).all(axis=1)
-    is_held = contains(held_out, lost)
-    why = np.where(is_held, 2, is_filtered.astype(np.int64))
-    names = np.array([UNSOLVED, FILTERED, HELD_OUT])
-    lacking, places = np.unique(~has_usable, axis=0, return_inverse=True)
+    is_reserved = contains(held_out, lost)
+    codes = np.where(is_reserved, 2, is_filtered.astype(np.int64))
+    names = np.array([UNSOLVED, FILTERED, RESERVED])
+    lacking, patterns = np.unique(~has_usable, axis=0, return_inverse=True)
     details = [", ".join(pool for pool, lacks in zip(candidates.pools, row, strict=True) if lacks) for row in lacking]
     columns = {
         "stage": pa.array(["mix"] * len(lost), pa.string()),
         "where": pa.array(identities_of(lost), pa.string()),
-        "reason": pa.array(names[why].tolist(), pa.string()),
-        "detail": pa.array(details, pa.string()).take(pa.array(places.ravel())),
+        "reason": pa.array(names[codes].tolist(), pa.string()),
+        "detail": pa.array(details, pa.string()).take(pa.array(patterns.ravel())),
         "row": pa.array([""] * len(lost), pa.string()),
     }
-    counts = dict(zip(names.tolist(), np.bincount(why, minlength=len(names)).tolist(), strict=True))
+    counts = dict(zip(names.tolist(), np.bincount(codes, minlength=len(names)).tolist(), strict=True))
     return LostPrompts(
         pa.table(columns, schema=arrow_schema(Dropped)), {name: count for name, count in counts.items() if count}
     )
 
 
 def _pools_with(
-    prompt_keys: NDArray[np.uint64], pools: tuple[str, ...], index: TraceIndex, is_meant: NDArray[np.bool_]
+    prompt_keys: NDArray[np.uint64], pools: tuple[str, ...], index: TraceIndex, is_counted: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """[prompts, pools]: whether the pool has a meant trace for the prompt (sorted keys)."""
+    """[prompts, pools]: whether the pool has a trace that counts for the prompt (sorted keys)."""
     codes = index.pool_codes(pools)
-    rows = np.flatnonzero(is_meant & (codes >= 0) & contains(prompt_keys, index.prompt_keys))
+    rows = np.flatnonzero(is_counted & (codes >= 0) & contains(prompt_keys, index.prompt_keys))
     found = np.zeros((len(prompt_keys), len(pools)), dtype=np.bool_)
     found[np.searchsorted(prompt_keys, index.prompt_keys[rows]), codes[rows]] = True
     return found

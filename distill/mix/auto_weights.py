@@ -1,34 +1,34 @@
-"""Recipes whose weights were left open, with the weights that a search found: from then on they are weighted arms."""
+"""Replaces `weights = "auto"` by the weights that the search found."""
 
 from collections.abc import Mapping
 
 from distill.config.mix import AutoMix, WeightedMix
 from distill.config.recipe import Recipe
-from distill.core.run_dir import Manifest
+from distill.core.manifest import Manifest
 
 Weights = Mapping[str, float]
 
 
-def searched_arms(recipe: Recipe) -> dict[str, AutoMix]:
-    """The arms whose weights are open, by name."""
+def auto_arms(recipe: Recipe) -> dict[str, AutoMix]:
+    """Name -> arm with `weights = "auto"`."""
     return {mix.name: mix for mix in recipe.mixes if isinstance(mix, AutoMix)}
 
 
-def settled_mix(mix: AutoMix, weights: Weights, name: str) -> WeightedMix:
-    """One arm with weights, under a name."""
+def weighted_arm(mix: AutoMix, weights: Weights, name: str) -> WeightedMix:
+    """The `weighted` arm that an arm becomes with some weights, under a name."""
     return WeightedMix(name=name, weights=dict(weights), students=mix.students)
 
 
-def settled(recipe: Recipe, chosen: Mapping[str, Weights]) -> Recipe:
-    """The recipe with the weights that were found; arms that were not searched yet stay open."""
+def with_weights(recipe: Recipe, chosen: Mapping[str, Weights]) -> Recipe:
+    """The recipe with "auto" replaced by weights; arms without found weights stay as they are."""
     mixes = [
-        settled_mix(mix, chosen[mix.name], mix.name) if isinstance(mix, AutoMix) and mix.name in chosen else mix
+        weighted_arm(mix, chosen[mix.name], mix.name) if isinstance(mix, AutoMix) and mix.name in chosen else mix
         for mix in recipe.mixes
     ]
     return recipe.model_copy(update={"mixes": tuple(mixes)})
 
 
-def settled_by(recipe: Recipe, manifest: Manifest | None) -> Recipe:
-    """The recipe with the weights that a mix manifest records."""
-    found = manifest.details.get("search", {}) if manifest else {}
-    return settled(recipe, {name: entry["weights"] for name, entry in found.items()})
+def with_found_weights(recipe: Recipe, search: Manifest | None) -> Recipe:
+    """The recipe with the weights that the search stage's manifest records."""
+    found = search.details["arms"] if search else {}
+    return with_weights(recipe, {name: entry["weights"] for name, entry in found.items()})

@@ -1,7 +1,7 @@
-"""The table that policies choose from: for each common prompt, the trace that stands for each pool.
+"""The table that policies choose from: for each common prompt, the trace selected from each teacher.
 
-Only prompts that every pool solved are in it (the paper's construction, arXiv 2502.12143), so all arms of a run teach
-the same prompts and differ in nothing but where each prompt's trace comes from.
+It holds only prompts that every pool solved (the construction of arXiv 2502.12143), so all arms of a run teach the same
+prompts and differ only in the teacher that each prompt's trace comes from.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,61 +17,63 @@ from distill.mix.trace_index import VERDICTS, TraceIndex
 
 NO_TRACE = -1
 SLICE_ROWS = 1 << 16
-"""Traces worked on at once: some 2 MB of columns."""
+"""Traces processed at once: some 2 MB of columns."""
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """A label per prompt, as places in the sorted distinct labels."""
+    """A label per prompt."""
 
     codes: NDArray[np.int32]
+    """Indices into `names`."""
     names: tuple[str, ...]
+    """The distinct labels, sorted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """P common prompts, sorted by identity, times K pools, sorted by name."""
+    """A table of P common prompts (sorted by identity) and K pools (sorted by name)."""
 
     prompt_keys: NDArray[np.uint64]
     """[P]"""
     pools: tuple[str, ...]
     rows: NDArray[np.int64]
-    """[P, K]: the row of the index that stands for the pool at the prompt."""
+    """[P, K]: row of the index with the trace selected from the pool for the prompt."""
     sources: NDArray[np.int16]
-    """[P, K]: the pool that the trace is really of; another one where it was routed."""
+    """[P, K]: the pool that wrote the trace; another one than K where the prompt was routed."""
     tokens: NDArray[np.int32]
     """[P, K]: length of the completion, tokens."""
     pass_rates: NDArray[np.float64]
-    """[P]: correct among the decided traces of these pools."""
+    """[P]: share of correct traces among those of these pools that the verifier could decide."""
     solved: Mapping[str, int]
     """Pool -> prompts with a usable trace, common or not."""
     labels: Mapping[str, Labels]
-    """`level` and `subject` of the prompts, where they were read."""
+    """`level` and `subject` of the prompts, where a policy needs them."""
     fits: Mapping[str, NDArray[np.float64]]
-    """`STUDENT/SCORE` -> [P, K], where an arm asks for it; lower fits better."""
+    """`STUDENT/SCORE` -> [P, K], where an arm needs it; lower fits better."""
 
     def __len__(self) -> int:
         return len(self.prompt_keys)
 
-    def part(self, places: NDArray[np.int64]) -> "Candidates":
-        """The table of some of the prompts, in their order."""
+    def take(self, prompts: NDArray[np.int64]) -> "Candidates":
+        """The rows of some prompts, in the given order."""
         return replace(
             self,
-            prompt_keys=self.prompt_keys[places],
-            rows=self.rows[places],
-            sources=self.sources[places],
-            tokens=self.tokens[places],
-            pass_rates=self.pass_rates[places],
-            labels={name: Labels(one.codes[places], one.names) for name, one in self.labels.items()},
-            fits={name: fit[places] for name, fit in self.fits.items()},
+            prompt_keys=self.prompt_keys[prompts],
+            rows=self.rows[prompts],
+            sources=self.sources[prompts],
+            tokens=self.tokens[prompts],
+            pass_rates=self.pass_rates[prompts],
+            labels={name: Labels(one.codes[prompts], one.names) for name, one in self.labels.items()},
+            fits={name: fit[prompts] for name, fit in self.fits.items()},
         )
 
-    def without(self, num: int | None, seed: int) -> "tuple[Candidates, Candidates]":
-        """All prompts but the first `num` in a seeded order, and those."""
+    def split_held_out(self, num: int | None, seed: int) -> "tuple[Candidates, Candidates]":
+        """(taught, held out): the first `num` prompts of a seeded order are held out."""
         is_held = np.zeros(len(self), dtype=np.bool_)
         if num:
             is_held[np.argsort(order_hash(self.prompt_keys, "held out", seed))[:num]] = True
-        return self.part(np.flatnonzero(~is_held)), self.part(np.flatnonzero(is_held))
+        return self.take(np.flatnonzero(~is_held)), self.take(np.flatnonzero(is_held))
 
 
 def build_candidates(
@@ -81,9 +83,15 @@ def build_candidates(
     seed: int,
     routes: Mapping[str, NDArray[np.uint64]] | None = None,
 ) -> Candidates:
-    """The table of the common prompts; of several usable traces the first in the seeded order stands for a pool.
+    """The table of the common prompts. Of a pool's usable traces for a prompt, the first in a seeded order is selected.
 
-    `routes`: pool that takes over -> prompts (sorted keys) whose traces in other pools are too long for a student.
+    Args:
+        index: all verified traces.
+        is_usable: whether each of them may be taught.
+        pools: those that the arms draw from.
+        seed: of the order.
+        routes: pool -> prompts (sorted keys) that take its trace also for pools without a usable one, since theirs
+            are too long for a student.
     """
     names = tuple(sorted(pools))
     codes = index.pool_codes(names)
@@ -105,13 +113,13 @@ def build_candidates(
 
 
 def _slices(index: TraceIndex, is_ours: NDArray[np.bool_]) -> Iterator[NDArray[np.int64]]:
-    """The rows in slices of the prompts' key range, ascending, each small enough for the processor's cache.
+    """The rows in slices of the prompts' key range, ascending, each small enough for the CPU's cache.
 
-    Worked on all at once, ten million rows cost three times as much each as a million do: every step waits for memory.
+    Processed all at once, each of ten million rows costs three times as much as one of a million: memory is the limit.
     """
     rows = np.flatnonzero(is_ours)
     heads = (index.prompt_keys[rows] >> np.uint64(48)).astype(np.uint16)
-    rows = rows[np.argsort(heads, kind="stable")]  # a radix sort: linear
+    rows = rows[np.argsort(heads, kind="stable")]  # a radix sort: linear time
     ends = np.cumsum(np.bincount(heads, minlength=1 << 16))
     cuts = np.unique(ends[np.searchsorted(ends, np.arange(SLICE_ROWS, len(rows), SLICE_ROWS))])
     yield from np.split(rows, cuts)
@@ -132,44 +140,44 @@ def _slice(
     codes: NDArray[np.int16],
     rules: tuple[NDArray[np.bool_], tuple[str, ...], int, Mapping[str, NDArray[np.uint64]]],
 ) -> _Slice:
-    """The common prompts among all rows of some prompts."""
+    """The common prompts of one slice."""
     is_usable, names, seed, routes = rules
-    prompts, places = np.unique(index.prompt_keys[rows], return_inverse=True)
+    prompts, prompt_of = np.unique(index.prompt_keys[rows], return_inverse=True)
     good = np.flatnonzero(is_usable[rows])
     ranks = order_hash(index.trace_keys[rows[good]], "candidate", seed)
-    table = _standing(rows[good], places[good] * len(names) + codes[good], ranks, len(prompts) * len(names))
+    table = _selected(rows[good], prompt_of[good] * len(names) + codes[good], ranks, len(prompts) * len(names))
     table = table.reshape(-1, len(names))
     solved = (table != NO_TRACE).sum(axis=0, keepdims=True)
     sources = np.broadcast_to(np.arange(len(names), dtype=np.int16), table.shape).copy()
     for target, keys in routes.items():
         _route(table, sources, contains(keys, prompts), names.index(target))
     is_common = (table != NO_TRACE).all(axis=1)
-    rates = _pass_rates(index.verdicts[rows], places, len(prompts))
+    rates = _pass_rates(index.verdicts[rows], prompt_of, len(prompts))
     return _Slice(prompts[is_common], table[is_common], sources[is_common], rates[is_common], solved)
 
 
-def _standing(
-    rows: NDArray[np.int64], cells: NDArray[np.int64], ranks: NDArray[np.uint64], num_cells: int
+def _selected(
+    rows: NDArray[np.int64], slots: NDArray[np.int64], ranks: NDArray[np.uint64], num_slots: int
 ) -> NDArray[np.int64]:
-    """For every cell the row of the first rank; NO_TRACE where there is none."""
-    first = np.full(num_cells, np.iinfo(np.uint64).max)
-    np.minimum.at(first, cells, ranks)
-    is_first = ranks == first[cells]
-    table = np.full(num_cells, NO_TRACE, dtype=np.int64)
-    table[cells[is_first]] = rows[is_first]
+    """For every slot (a prompt and a pool) the row with the lowest rank; NO_TRACE where there is none."""
+    first = np.full(num_slots, np.iinfo(np.uint64).max)
+    np.minimum.at(first, slots, ranks)
+    is_first = ranks == first[slots]
+    table = np.full(num_slots, NO_TRACE, dtype=np.int64)
+    table[slots[is_first]] = rows[is_first]
     return table
 
 
-def _pass_rates(verdicts: NDArray[np.int8], places: NDArray[np.int64], num_prompts: int) -> NDArray[np.float64]:
-    """Correct among the decided traces of each prompt."""
-    decided = np.bincount(places, weights=verdicts != VERDICTS.index(Verdict.ERROR), minlength=num_prompts)
-    correct = np.bincount(places, weights=verdicts == VERDICTS.index(Verdict.CORRECT), minlength=num_prompts)
+def _pass_rates(verdicts: NDArray[np.int8], prompt_of: NDArray[np.int64], num_prompts: int) -> NDArray[np.float64]:
+    """Share of correct traces among the decided ones, per prompt."""
+    decided = np.bincount(prompt_of, weights=verdicts != VERDICTS.index(Verdict.ERROR), minlength=num_prompts)
+    correct = np.bincount(prompt_of, weights=verdicts == VERDICTS.index(Verdict.CORRECT), minlength=num_prompts)
     rates: NDArray[np.float64] = correct / np.maximum(decided, 1)
     return rates
 
 
 def _route(table: NDArray[np.int64], sources: NDArray[np.int16], is_routed: NDArray[np.bool_], target: int) -> None:
-    """Fill the empty cells of routed prompts from the pool that takes over, in place."""
+    """Fill the empty slots of routed prompts with the target pool's trace, in place."""
     is_filled = is_routed[:, None] & (table == NO_TRACE)
     table[is_filled] = np.broadcast_to(table[:, [target]], table.shape)[is_filled]
     sources[is_filled] = target

@@ -1,4 +1,4 @@
-"""What a policy decides, and the cuts through an order that most of them are made of."""
+"""What a policy decides, and the seeded order of prompts that most policies cut into pools."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,28 +13,28 @@ from distill.mix.seeded_order import order_hash
 
 
 class Choice(NamedTuple):
-    """The rows of an arm, in the order of their prompts: a cell of the candidates' table each."""
+    """The rows of an arm, sorted by prompt: the entries that it takes from the candidates' table."""
 
     prompts: NDArray[np.int64]
-    """Place of the prompt among the candidates."""
+    """Index of the row's prompt in `Candidates.prompt_keys`."""
     pools: NDArray[np.int64]
-    """Place of the pool among the candidates' pools."""
+    """Index of the row's pool in `Candidates.pools`."""
     phases: NDArray[np.int64]
     """Rows of phase 0 are taught first; all 0 where the order does not matter."""
-    places: NDArray[np.int64]
-    """The prompt's place in the order that was cut: why it takes this pool. 0 where nothing was cut."""
+    ranks: NDArray[np.int64]
+    """The prompt's rank in the order that was cut: why it takes this pool. 0 where nothing was cut."""
 
 
-def uncut(prompts: NDArray[np.int64], pools: NDArray[np.int64]) -> Choice:
-    """An arm that takes the same pools for every prompt."""
+def unordered(prompts: NDArray[np.int64], pools: NDArray[np.int64]) -> Choice:
+    """A choice that depends on no order of the prompts."""
     return Choice(prompts, pools, np.zeros_like(prompts), np.zeros_like(prompts))
 
 
-def seeded_order(candidates: Candidates, seed: int, stratify: Sequence[str] = ()) -> NDArray[np.int64]:
-    """All prompts in the seeded order that every weight cuts; [P].
+def prompt_order(candidates: Candidates, seed: int, stratify: Sequence[str] = ()) -> NDArray[np.int64]:
+    """All prompts in the seeded order that weights cut; [P].
 
-    With strata (`level`, `subject`), the r-th of a stratum's n prompts stands at (r + 1/2) / n of the way. A cut then
-    takes its share of every stratum (Webster's method), and a later cut never gives back what an earlier one took.
+    With strata (`level`, `subject`), the r-th of a stratum's n prompts is placed at (r + 1/2) / n of the order. A cut
+    then takes its share of every stratum (Webster's method), and a larger share includes all prompts of a smaller one.
     """
     ranks = order_hash(candidates.prompt_keys, "assign", seed)
     if not stratify:
@@ -43,11 +43,11 @@ def seeded_order(candidates: Candidates, seed: int, stratify: Sequence[str] = ()
     by_stratum = np.lexsort((ranks, strata))
     sizes = np.bincount(strata)
     starts = np.cumsum(sizes) - sizes
-    place = np.empty(len(ranks), dtype=np.float64)
+    position = np.empty(len(ranks), dtype=np.float64)
     sorted_strata = strata[by_stratum]
     rank_inside = np.arange(len(ranks)) - starts[sorted_strata]
-    place[by_stratum] = (rank_inside + 0.5) / sizes[sorted_strata]
-    order: NDArray[np.int64] = np.lexsort((ranks, place))
+    position[by_stratum] = (rank_inside + 0.5) / sizes[sorted_strata]
+    order: NDArray[np.int64] = np.lexsort((ranks, position))
     return order
 
 
@@ -59,39 +59,27 @@ def _strata(candidates: Candidates, stratify: Sequence[str]) -> NDArray[np.int64
     return np.unique(strata, return_inverse=True)[1]
 
 
-def cut(order: NDArray[np.int64], counts: Mapping[str, int], pools: Sequence[str]) -> Choice:
-    """One trace per prompt: the order cut into runs of the counted lengths, one run per pool of `counts`."""
+def cut_order(order: NDArray[np.int64], counts: Mapping[str, int], pools: Sequence[str]) -> Choice:
+    """One trace per prompt: cuts the order into consecutive runs, one per pool of `counts`, of those lengths."""
     codes = np.array([pools.index(pool) for pool in counts], dtype=np.int64)
-    chosen, places = np.empty(len(order), dtype=np.int64), np.empty(len(order), dtype=np.int64)
+    chosen, ranks = np.empty(len(order), dtype=np.int64), np.empty(len(order), dtype=np.int64)
     chosen[order] = np.repeat(codes, list(counts.values()))
-    places[order] = np.arange(len(order))
-    return Choice(np.arange(len(order)), chosen, np.zeros_like(places), places)
+    ranks[order] = np.arange(len(order))
+    return Choice(np.arange(len(order)), chosen, np.zeros_like(ranks), ranks)
 
 
 def exact_counts(name: str, weights: Mapping[str, float], candidates: Candidates) -> dict[str, int]:
     """Prompts per pool by largest remainder, pools in the order of `weights`.
 
     Raises:
-        StageError: a pool with weight would give no row, so the arm would not be what its name says.
+        StageError: a pool with a positive weight would get no prompt.
     """
     counts = largest_remainder(weights, len(candidates))
-    refuse_empty(name, weights, counts, len(candidates))
-    return counts
-
-
-def refuse_empty(name: str, weights: Mapping[str, float], counts: Mapping[str, int], num_common: int) -> None:
-    """A pool with weight and no row.
-
-    Raises:
-        StageError: names the pool, and how many common prompts it takes.
-    """
     for pool, weight in weights.items():
         if weight > 0 and not counts[pool]:
             raise StageError(
-                f"mix: mixes[{name}] asks {weight:g} of {pool}, which of {num_common} common prompts is no row\n"
-                f"  -> at least {_needed(weight)} common prompts, a larger weight, or leave {pool} out"
+                f"mix: mixes[{name}] asks for {weight:g} of the rows from {pool}, but that rounds to no row with"
+                f" {len(candidates)} common prompts\n  -> use at least {np.ceil(0.5 / weight):.0f} common prompts or a"
+                f" larger weight, or leave {pool} out"
             )
-
-
-def _needed(weight: float) -> int:
-    return int(np.ceil(0.5 / weight))
+    return counts

@@ -1,4 +1,4 @@
-"""Which correct traces may be mixed, as a reason code per trace: pure functions over columns."""
+"""Decides which traces may be taught, as a reason code per trace. Pure functions over columns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ REASONS = (
     "foreign script",
     "duplicate",
 )
-"""What the codes mean; where several hold, the first in this order counts. The rows without texts come first."""
+"""Meaning of the codes. Where several apply, the first counts; those that need no text come first."""
 CODES = {reason: code for code, reason in enumerate(REASONS)}
 
 
@@ -40,19 +40,19 @@ class Features:
     most_tokens: NDArray[np.int32]
     row_tokens: NDArray[np.int32]
     refusals: NDArray[np.int8]
-    """Code of the refusal's reason, USABLE where there is none."""
+    """Code of the reason why rendering rejects the trace; USABLE where it does not."""
     repetition: NDArray[np.float32]
     foreign: NDArray[np.float32]
     digests: NDArray[np.uint64]
 
-    def places(self, trace_keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Where the traces are in these columns; all of them must be there."""
+    def rows(self, trace_keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Rows of the traces in these columns; all of them must be there."""
         assert contains(self.trace_keys, trace_keys).all()
         return np.searchsorted(self.trace_keys, trace_keys)
 
 
 def features_columns(table: pa.Table) -> Features:
-    """`TraceFeatures` rows as columns, each trace once."""
+    """A table of `TraceFeatures` as columns, each trace once."""
     keys, first = np.unique(keys_of(table.column("trace_id"), "trace id"), return_index=True)
     column = {name: table.column(name).to_numpy()[first] for name in ("tokens", "most_tokens", "row_tokens")}
     refusals = table.column("refusal").combine_chunks().dictionary_encode()
@@ -70,7 +70,7 @@ def features_columns(table: pa.Table) -> Features:
 
 
 def reasons_without_text(index: TraceIndex, pools: tuple[str, ...]) -> NDArray[np.int8]:
-    """A reason code per trace, from what the index alone tells."""
+    """A reason code per trace, from the index alone."""
     is_ours = index.pool_codes(pools) >= 0
     states = [~is_ours, ~index.is_correct(), index.is_cut]
     names = ("of no mixed pool", "not correct", "cut by the token limit")
@@ -87,9 +87,18 @@ def reasons_with_text(
     max_length: int,
     seed: int,
 ) -> NDArray[np.int8]:
-    """The reason codes with those that texts give; every trace that was usable so far has features."""
+    """Adds the reasons that depend on texts. Every trace that is usable so far must have features.
+
+    Args:
+        index: all verified traces.
+        reasons: of `reasons_without_text`.
+        features: of the traces that are usable so far.
+        filters: of the recipe.
+        max_length: of a training row, tokens.
+        seed: decides which of several duplicates is kept.
+    """
     rows = np.flatnonzero(reasons == USABLE)
-    at = features.places(index.trace_keys[rows])
+    at = features.rows(index.trace_keys[rows])
     most = filters.max_tokens or max_length
     tests = {
         "too long for a student": features.row_tokens[at] > max_length,
@@ -113,7 +122,7 @@ def reasons_with_text(
 def first_of_equals(
     index: TraceIndex, rows: NDArray[np.int64], digests: NDArray[np.uint64], seed: int
 ) -> NDArray[np.bool_]:
-    """Whether a row is, of those that say the same for one prompt and pool, the first in the candidates' order."""
+    """Whether a row is the first, in the candidates' order, of those with the same text for its prompt and pool."""
     ranks = order_hash(index.trace_keys[rows], "candidate", seed)
     keys = (digests, index.pools[rows], index.prompt_keys[rows])
     by_group = np.lexsort((ranks, *keys))
@@ -124,30 +133,30 @@ def first_of_equals(
 
 
 def filter_counts(index: TraceIndex, reasons: NDArray[np.int8], pools: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Pool -> reason -> traces, of the correct ones; they add up to the pool's correct traces."""
+    """Pool -> reason -> correct traces; the counts add up to the pool's correct traces."""
     counts: dict[str, dict[str, int]] = {}
     codes, is_correct = index.pool_codes(pools), index.is_correct()
-    for place, pool in enumerate(pools):
-        found = np.bincount(reasons[(codes == place) & is_correct], minlength=len(REASONS))
+    for code, pool in enumerate(pools):
+        found = np.bincount(reasons[(codes == code) & is_correct], minlength=len(REASONS))
         counts[pool] = {reason: int(count) for reason, count in zip(REASONS, found, strict=True) if count}
     return counts
 
 
 def too_long_prompts(index: TraceIndex, reasons: NDArray[np.int8]) -> NDArray[np.uint64]:
-    """Prompts that have a trace too long for a student."""
+    """Prompts with a trace that is too long for a student, sorted."""
     return np.unique(index.prompt_keys[reasons == CODES["too long for a student"]])
 
 
 def with_student_tokens(index: TraceIndex, reasons: NDArray[np.int8], features: Features) -> NDArray[np.int32]:
-    """Lengths as the first student counts them, for the usable traces; the others keep the teacher's count."""
+    """Lengths counted by the first student's tokenizer for usable traces; the others keep the teacher's count."""
     rows = np.flatnonzero(reasons == USABLE)
     tokens = index.tokens.copy()
-    tokens[rows] = features.tokens[features.places(index.trace_keys[rows])]
+    tokens[rows] = features.tokens[features.rows(index.trace_keys[rows])]
     return tokens
 
 
-def summed(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Reason -> traces over all pools."""
+def totals(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Reason -> traces, over all pools."""
     total: dict[str, int] = {}
     for by_reason in counts.values():
         for reason, count in by_reason.items():

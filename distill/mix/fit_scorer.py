@@ -1,15 +1,15 @@
-"""How well a trace fits an untouched student: one forward pass per trace, over Ray Data actors.
+"""Scores how well a trace fits an untrained student: one forward pass per trace, in Ray Data actors.
 
-Per trace, over the tokens that the student would learn (completion and end of turn):
+For each trace, over the tokens that the student would learn (completion and end of turn):
 
 * mean negative log-likelihood, nats per token (GRAPE, arXiv 2502.04194: lower fits better);
 * rank-surprisal ratio, sum of min(rank, 100) over sum of negative log-likelihoods (RSR, arXiv 2601.14249: lower is
   better: surprising tokens, but ones that the student itself ranks high);
 * shares of unshifted (rank 1), marginal (rank 2 and 3) and shifted (rank above 3) positions, the classes of URIAL
-  (arXiv 2312.01552), by which the paper (arXiv 2502.12143, figure 8) tells speaking styles apart.
+  (arXiv 2312.01552), by which arXiv 2502.12143 (figure 8) distinguishes speaking styles.
 
-Scores are kept by trace and student, so nothing is scored twice. Traces of one prompt share the prompt's part of the
-pass: its keys and values are computed once for those that come together.
+Scores are stored by trace and student, so no trace is scored twice. Neighbouring traces of one prompt share its part of
+the pass: the keys and values of the prompt are computed once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,28 +18,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from cluster.storage import local_folder
 from distill.config.teachers import ChatFormat
 from distill.core.schema import content_hash
 from distill.models.chat_template import IGNORED, Rendered, chat_messages, render_example
+from distill.models.resolve import load_tokenizer
 
 FIT_VERSION = 1
 MAX_RANK = 100
-"""Ranks above it count as it in the ratio, as in the paper's code."""
+"""Cap of the ranks in the ratio, as in the paper's code."""
 MARGINAL_RANKS = (2, 3)
 POSITIONS = 512
-"""Positions whose logits are ranked at once."""
+"""Positions that are ranked at once."""
 BATCH_TOKENS = 16_384
-"""Tokens of a forward pass, padding included, unless one trace alone is longer."""
+"""Most tokens of a forward pass, padding included; a longer trace is a batch by itself."""
 
 
 # Producer: FitScorer. Consumers: the policy student_fit, the report.
 @dataclass(frozen=True)
 class TraceFit:
-    """One trace under one untouched student."""
+    """Scores of one trace under one untrained student."""
 
     trace_id: str
     num_tokens: int
@@ -56,7 +57,7 @@ class TraceFit:
 
 @dataclass(frozen=True)
 class FitJob:
-    """What an actor needs to know. Travels to it by pickle."""
+    """What an actor needs. Sent to it by pickle."""
 
     model_path: str
     chat: ChatFormat
@@ -66,12 +67,12 @@ class FitJob:
 
 
 def fit_key(model_identity: str, chat: ChatFormat) -> str:
-    """Everything that a trace's scores depend on besides its text."""
+    """Identity of everything that scores depend on besides the text."""
     return content_hash("fit", FIT_VERSION, model_identity, chat.model_dump())
 
 
 def trace_fit(trace_id: str, tokens: Sequence[int], nll: Sequence[float], ranks: Sequence[int]) -> TraceFit:
-    """Scores of a trace from its learnt tokens, their negative log-likelihoods and their ranks (1 is the likeliest)."""
+    """Scores from the learnt tokens, their negative log-likelihoods, and their ranks (1: the most likely token)."""
     rank = np.asarray(ranks)
     is_shifted = rank > max(MARGINAL_RANKS)
     surprisal = float(np.sum(nll))
@@ -79,7 +80,7 @@ def trace_fit(trace_id: str, tokens: Sequence[int], nll: Sequence[float], ranks:
         trace_id=trace_id,
         num_tokens=len(tokens),
         mean_nll=surprisal / len(tokens),
-        # A trace of probability 1 has no surprisal at all: its ratio is the limit, not an error.
+        # A trace of probability 1 has no surprisal: the ratio is its limit, not an error.
         rsr=float(np.minimum(rank, MAX_RANK).sum()) / surprisal if surprisal > 0 else float("inf"),
         unshifted=float((rank == 1).mean()),
         marginal=float(np.isin(rank, MARGINAL_RANKS).mean()),
@@ -90,7 +91,7 @@ def trace_fit(trace_id: str, tokens: Sequence[int], nll: Sequence[float], ranks:
 
 
 def length_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Rows in batches of similar length whose padded size keeps to the budget; the longest first."""
+    """Batches of rows of similar length whose padded size is within the budget; the longest rows first."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
@@ -102,7 +103,7 @@ def length_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterat
 
 
 def shared_batches(prompts: Sequence[Sequence[int]], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Neighbouring rows whose distinct prompts, padded to the longest, keep to the budget."""
+    """Batches of neighbouring rows whose distinct prompts, padded to the longest, are within the budget."""
     batch: list[int] = []
     distinct: set[tuple[int, ...]] = set()
     for row, prompt in enumerate(map(tuple, prompts)):
@@ -117,7 +118,7 @@ def shared_batches(prompts: Sequence[Sequence[int]], budget: int = BATCH_TOKENS)
 
 
 class Split(NamedTuple):
-    """A row cut where its answer begins. The prompt's last token goes with the answer: it predicts the first of it."""
+    """A row split before its answer. The prompt's last token goes with the answer, whose first token it predicts."""
 
     prompt: list[int]
     answer: list[int]
@@ -126,29 +127,25 @@ class Split(NamedTuple):
 
 
 def split_row(row: Rendered, *, shares: bool) -> Split:
-    """Cut before the token that predicts the first learnt one; where nothing is shared, before the first of all."""
+    """Split before the token that predicts the first learnt one; without sharing, all of the row is answer."""
     ids, labels = list(row.input_ids), list(row.labels)
-    first = next(place for place, label in enumerate(labels) if label != IGNORED) - 1 if shares else 0
+    first = next(position for position, label in enumerate(labels) if label != IGNORED) - 1 if shares else 0
     return Split(ids[:first], ids[first:], [*labels[first + 1 :], IGNORED])
 
 
 class FitScorer:
-    """A student in an actor's memory; maps batches of (trace_id, problem, completion) to rows of `TraceFit`."""
+    """Holds a student in an actor; maps batches of (trace_id, problem, completion) to rows of `TraceFit`."""
 
     def __init__(self, job: FitJob) -> None:
-        from transformers import AutoModelForCausalLM
-
-        from distill.models.resolve import load_tokenizer
-
         folder = local_folder(job.model_path)
         self.job, self.tokenizer = job, load_tokenizer(folder)
         dtype = torch.bfloat16 if job.device == "gpu" else torch.float32
-        self.where = torch.device("cuda" if job.device == "gpu" else "cpu")
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(self.where).eval()
+        self.device = torch.device("cuda" if job.device == "gpu" else "cpu")
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(self.device).eval()
         self._kept = torch.empty(0)
-        # Layers that keep a window only, or a state, have no keys that could be handed on.
+        # Layers with a sliding window or a recurrent state have no full keys and values to share.
         self.shares = all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.model.config).layers)
-        # Only learnt positions reach the output layer: logits of prompts and padding are never computed.
+        # Only learnt positions reach the output layer: logits of prompts and padding would be wasted.
         self.model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -160,52 +157,57 @@ class FitScorer:
         return {name: [getattr(fit, name) for fit in fits] for name in TraceFit.__dataclass_fields__}
 
     def render(self, problem: str, completion: str) -> Rendered:
-        """A trace as the student would be trained on it; filters let only such through."""
+        """The training row of a trace. The filters have removed traces that have none."""
         turns = [*chat_messages(problem, self.job.chat), {"role": "assistant", "content": completion.strip()}]
         row = render_example(self.tokenizer, turns, self.job.max_length)
-        assert not isinstance(row, str), f"a trace that cannot be trained on came here: {row}"
+        assert not isinstance(row, str), f"a trace without a training row passed the filters: {row}"
         return row
 
     @torch.no_grad()
     def score(self, trace_ids: Sequence[str], rows: Sequence[Rendered]) -> list[TraceFit]:
-        """Fits of some traces; those of one prompt should be neighbours."""
+        """Score traces; those of one prompt should be neighbours."""
         splits = [split_row(row, shares=self.shares) for row in rows]
         fits: list[TraceFit] = []
-        for together in shared_batches([one.prompt for one in splits]):
-            prompts = list(dict.fromkeys(tuple(splits[row].prompt) for row in together))
-            known = self._read_prompts(prompts)
-            for places in length_batches([len(splits[row].answer) for row in together]):
-                part = [together[place] for place in places]
-                of_prompt = [prompts.index(tuple(splits[row].prompt)) for row in part]
-                fits += self._answers([trace_ids[row] for row in part], [splits[row] for row in part], of_prompt, known)
+        for batch in shared_batches([split.prompt for split in splits]):
+            prompts = list(dict.fromkeys(tuple(splits[row].prompt) for row in batch))
+            cache = self._read_prompts(prompts)
+            for positions in length_batches([len(splits[row].answer) for row in batch]):
+                part = [batch[position] for position in positions]
+                prompt_of = [prompts.index(tuple(splits[row].prompt)) for row in part]
+                names, answers = [trace_ids[row] for row in part], [splits[row] for row in part]
+                fits += self._score_answers(names, answers, prompt_of, cache)
         return fits
 
-    def _read_prompts(self, prompts: Sequence[tuple[int, ...]]) -> "Known | None":
+    def _read_prompts(self, prompts: Sequence[tuple[int, ...]]) -> "PromptCache | None":
+        """Keys and values of the prompts; None where nothing is shared."""
         if not any(prompts):
             return None
         ids, mask = self._padded(prompts)
         self._kept = torch.zeros_like(mask)  # no logits
         cache = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=True).past_key_values
-        return Known(mask, [(layer.keys, layer.values) for layer in cache.layers])
+        return PromptCache(mask, [(layer.keys, layer.values) for layer in cache.layers])
 
-    def _answers(
-        self, trace_ids: Sequence[str], rows: Sequence[Split], of_prompt: Sequence[int], known: "Known | None"
+    def _score_answers(
+        self, trace_ids: Sequence[str], rows: Sequence[Split], prompt_of: Sequence[int], prompts: "PromptCache | None"
     ) -> list[TraceFit]:
-        """One forward pass over answers padded on the right; padding is neither seen nor scored."""
+        """One forward pass over answers padded on the right; padding is neither attended to nor scored.
+
+        `prompt_of`: the index in `prompts` of each row's prompt.
+        """
         ids, mask = self._padded([row.answer for row in rows])
         targets, _ = self._padded([row.targets for row in rows], IGNORED)
         self._kept = targets != IGNORED
-        places = torch.arange(ids.shape[1], device=self.where).expand_as(ids)
+        positions = torch.arange(ids.shape[1], device=self.device).expand_as(ids)
         cache = None
-        if known is not None:
-            wanted = torch.tensor(of_prompt, device=self.where)
-            places = places + known.mask[wanted].sum(dim=1, keepdim=True)
-            mask = torch.cat([known.mask[wanted], mask], dim=1)
-            cache = DynamicCache([(keys[wanted], values[wanted]) for keys, values in known.layers])
+        if prompts is not None:
+            wanted = torch.tensor(prompt_of, device=self.device)
+            positions = positions + prompts.mask[wanted].sum(dim=1, keepdim=True)
+            mask = torch.cat([prompts.mask[wanted], mask], dim=1)
+            cache = DynamicCache([(keys[wanted], values[wanted]) for keys, values in prompts.layers])
         logits = self.model(
             input_ids=ids,
             attention_mask=mask.long(),
-            position_ids=places,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
         ).logits[0]
@@ -216,26 +218,26 @@ class FitScorer:
         return [trace_fit(name, tokens.tolist(), nlls.tolist(), rank.tolist()) for name, tokens, nlls, rank in parts]
 
     def _padded(self, rows: Sequence[Sequence[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of equal width, and where they are not padding."""
+        """Rows padded to equal width, and a mask of what is not padding."""
         width = max(map(len, rows))
-        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self.where)
-        lengths = torch.tensor([[len(row)] for row in rows], device=self.where)
-        return ids, torch.arange(width, device=self.where) < lengths
+        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self.device)
+        lengths = torch.tensor([[len(row)] for row in rows], device=self.device)
+        return ids, torch.arange(width, device=self.device) < lengths
 
 
-class Known(NamedTuple):
-    """Prompts that were read."""
+class PromptCache(NamedTuple):
+    """Keys and values of some prompts."""
 
     mask: torch.Tensor
-    """[prompts, width]: where they are not padding."""
+    """[prompts, width]: True where there is no padding."""
     layers: list[tuple[torch.Tensor, torch.Tensor]]
-    """Keys and values of each layer, [prompts, heads, width, head size]."""
+    """(keys, values) of each layer, [prompts, heads, width, head size] each."""
 
 
 def surprisal_and_rank(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood and rank of each target, [n] each, from [n, vocabulary] logits.
 
-    The rank is one more than the number of likelier tokens, so that equals share the better rank.
+    The rank is one more than the number of more likely tokens, so that ties share the better rank.
     """
     nll, ranks = [], []
     for part, wanted in zip(logits.split(POSITIONS), targets.split(POSITIONS), strict=True):

@@ -1,4 +1,19 @@
-"""Every policy by name, and the check that all of a run's arms teach the same prompts."""
+"""The policies: how each arm takes one trace, or several, for every common prompt.
+
+* `single`: one pool alone, the arm that a mix is compared with.
+* `weighted`: the mix of "Small Models Struggle to Learn from Strong Reasoners" (arXiv 2502.12143). One trace per
+  prompt; a pool's weight is its share of the prompts.
+* `weighted_tokens`: one trace per prompt; a pool's weight is its share of the tokens that the student learns from.
+* `hard_gets_long`: one trace per prompt; the hardest prompts take theirs from the pool that is named first.
+* `both`: a trace of every named pool for each prompt (LS-Mixture, arXiv 2505.03469). The prompts are those of the other
+  arms; there are as many times more rows, and steps, as there are pools.
+* `curriculum`: the rows of `weighted`, taught pool by pool ("Scale or Reason?", arXiv 2509.22193: short, then long). It
+  changes the order only: rows, epochs and steps are those of the shuffled arm.
+* `student_fit`: for each prompt, of the pools' traces the one that fits a student best (GRAPE, arXiv 2502.04194, by
+  mean negative log-likelihood; arXiv 2601.14249, by rank-surprisal ratio).
+
+`auto` is not a policy: `distill.mix.auto_weights` replaces it by `weighted` before anything is chosen.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,70 +30,59 @@ from distill.config.mix import (
     PoolWeights,
     SingleMix,
     StudentFitMix,
-    WeightedMix,
     WeightedTokensMix,
 )
 from distill.core.errors import StageError
 from distill.mix.candidates import Candidates, Labels
-from distill.mix.choice import Choice, cut, exact_counts, refuse_empty, seeded_order, uncut
+from distill.mix.choice import Choice, cut_order, exact_counts, prompt_order, unordered
 from distill.mix.seeded_order import order_hash
+
+BISECTIONS = 64
+"""Enough for the precision of a float."""
 
 
 def choose_single(mix: SingleMix, candidates: Candidates, seed: int) -> Choice:
     """The pool's trace for every common prompt."""
     prompts = np.arange(len(candidates))
-    return uncut(prompts, np.full_like(prompts, candidates.pools.index(mix.pool)))
-
-
-HASHES = 2.0**64
+    return unordered(prompts, np.full_like(prompts, candidates.pools.index(mix.pool)))
 
 
 def choose_weighted(mix: PoolWeights, candidates: Candidates, seed: int) -> Choice:
-    """Exact counts by largest remainder, within every stratum as near as its size lets it; or by threshold."""
-    if isinstance(mix, WeightedMix) and mix.assign == "threshold":
-        return choose_by_threshold(mix, candidates, seed)
-    counts = exact_counts(mix.name, dict(sorted(mix.weights.items())), candidates)
-    order = seeded_order(candidates, seed, mix.stratify)
-    return cut(order, counts, candidates.pools)
+    """Cuts the seeded order of the prompts at the exact counts, pools by name.
 
-
-def choose_by_threshold(mix: WeightedMix, candidates: Candidates, seed: int) -> Choice:
-    """A prompt whose hash is in the k-th of the ranges that the weights divide [0, 1) into takes the k-th pool by name.
+    Counts are rounded by largest remainder, with strata also within each stratum as far as its size allows. With two
+    pools, another weight moves only the prompts between the old and the new cut, the fewest possible. With more, a pool
+    whose weight alone rises loses no prompt, but pools between it and the one that shrinks exchange some.
 
     Raises:
-        StageError: a pool with weight got no prompt.
+        StageError: a pool with a positive weight would get no prompt.
     """
-    weights = dict(sorted(mix.weights.items()))
-    codes = np.array([candidates.pools.index(pool) for pool in weights], dtype=np.int64)
-    places = order_hash(candidates.prompt_keys, "assign", seed) / HASHES
-    ranges = np.searchsorted(np.cumsum(list(weights.values()))[:-1], places, side="right")
-    counts = np.bincount(ranges, minlength=len(weights)).tolist()
-    refuse_empty(mix.name, weights, dict(zip(weights, counts, strict=True)), len(candidates))
-    prompts = np.arange(len(candidates))
-    phases = np.zeros_like(prompts)
-    return Choice(prompts, codes[ranges], phases, np.argsort(np.argsort(places)))
-
-
-BISECTIONS = 64
+    counts = exact_counts(mix.name, dict(sorted(mix.weights.items())), candidates)
+    order = prompt_order(candidates, seed, mix.stratify)
+    return cut_order(order, counts, candidates.pools)
 
 
 def choose_weighted_tokens(mix: WeightedTokensMix, candidates: Candidates, seed: int) -> Choice:
-    """Counts whose token shares are nearest to the weights.
+    """Cuts the seeded order where each pool has reached its share of the tokens, met to within one trace at each cut.
+
+    For a total T, each pool but the last takes prompts until it has its weight of T; the last pool takes the rest. The
+    rest shrinks as T grows, so bisection finds the T at which the last pool's share is right too. With two pools the
+    prompts of a smaller weight are a subset of those of a larger one.
 
     Raises:
-        StageError: a pool with weight would give no row.
+        StageError: a pool with a positive weight would get no prompt.
     """
     weights = dict(sorted(mix.weights.items()))
-    order = seeded_order(candidates, seed, mix.stratify)
+    order = prompt_order(candidates, seed, mix.stratify)
     sums = {pool: _sums(candidates, order, pool) for pool in weights}
     counts = token_counts(weights, sums)
     empty = [pool for pool, weight in weights.items() if weight > 0 and not counts[pool]]
     if empty:
         raise StageError(
-            f"mix: mixes[{mix.name}] asks {weights[empty[0]]:g} of the tokens from {empty[0]}, which of"
-            f" {len(candidates)} common prompts is no row -> more common prompts or a larger weight"
+            f"mix: mixes[{mix.name}] asks for {weights[empty[0]]:g} of the tokens from {empty[0]}, but that rounds to"
+            f" no row with {len(candidates)} common prompts -> use more common prompts or a larger weight"
         )
-    return cut(order, counts, candidates.pools)
+    return cut_order(order, counts, candidates.pools)
 
 
 def _sums(candidates: Candidates, order: NDArray[np.int64], pool: str) -> NDArray[np.float64]:
@@ -88,7 +92,10 @@ def _sums(candidates: Candidates, order: NDArray[np.int64], pool: str) -> NDArra
 
 
 def token_counts(weights: Mapping[str, float], sums: Mapping[str, NDArray[np.float64]]) -> dict[str, int]:
-    """Prompts per pool, in the order of `weights`; they add up to all prompts."""
+    """Prompts per pool, in the order of `weights`, found by bisection; they add up to all prompts.
+
+    `sums`: pool -> tokens of its traces for the first 0, 1, ... prompts.
+    """
     prompts = np.arange(len(next(iter(sums.values()))), dtype=np.float64)
     last = list(weights)[-1]
     low, high = 0.0, float(max(pool_sums[-1] for pool_sums in sums.values())) * 2
@@ -107,9 +114,9 @@ def _stops(
     prompts: NDArray[np.float64],
     total: float,
 ) -> list[float]:
-    """0, then where each pool's run ends, in fractions of a prompt; the last one ends with the prompts.
+    """0, then the prompt at which each pool's run ends, as a fraction; the last run ends with the last prompt.
 
-    Rounded only when all are found, so that a larger weight never gives an earlier end.
+    The caller rounds them once all are found, so that a larger weight never gives an earlier end.
     """
     stops = [0.0]
     for pool, weight in list(weights.items())[:-1]:
@@ -119,18 +126,22 @@ def _stops(
 
 
 def choose_hard_gets_long(mix: HardGetsLongMix, candidates: Candidates, seed: int) -> Choice:
-    """Prompts from the hardest to the easiest, ties in the seeded order, cut at the exact counts."""
+    """Cuts the prompts from the hardest to the easiest, ties in the seeded order, at the exact counts.
+
+    Raises:
+        StageError: a pool with a positive weight would get no prompt, or a level has no number in it.
+    """
     counts = exact_counts(mix.name, {pool: mix.weights[pool] for pool in mix.order}, candidates)
     ranks = order_hash(candidates.prompt_keys, "assign", seed)
     order = np.lexsort((ranks, -hardness(mix, candidates)))
-    return cut(order, counts, candidates.pools)
+    return cut_order(order, counts, candidates.pools)
 
 
 def hardness(mix: HardGetsLongMix, candidates: Candidates) -> NDArray[np.float64]:
-    """[P], larger is harder.
+    """[P]: how hard each prompt is; larger is harder.
 
     Raises:
-        StageError: the level of a prompt has no number in it.
+        StageError: a prompt's level has no number in it.
     """
     if mix.hardness == "pass_rate":
         return -candidates.pass_rates
@@ -147,21 +158,21 @@ def _level(name: str, mix: str, labels: Labels) -> float:
         count = int((labels.codes == labels.names.index(name)).sum())
         raise StageError(
             f"mix: mixes[{mix}] sorts prompts by level, but the level of {count} of {len(labels.codes)} is {name!r},"
-            " which has no number -> name the column with numbers in prompts.sources[].columns.level,\n"
-            '     or use hardness = "pass_rate" or "length"'
+            " which has no number in it\n  -> name the column with numbers in prompts.sources[].columns.level, or use"
+            ' hardness = "pass_rate" or "length"'
         )
     return float(found.group())
 
 
 def choose_both(mix: BothMix, candidates: Candidates, seed: int) -> Choice:
-    """Prompts in order, the pools of each by name."""
-    places = np.array(sorted(candidates.pools.index(pool) for pool in mix.pools), dtype=np.int64)
-    prompts = np.repeat(np.arange(len(candidates)), len(places))
-    return uncut(prompts, np.tile(places, len(candidates)))
+    """Every prompt once per named pool; the pools of a prompt by name."""
+    pools = _pool_codes(mix.pools, candidates)
+    prompts = np.repeat(np.arange(len(candidates)), len(pools))
+    return unordered(prompts, np.tile(pools, len(candidates)))
 
 
 def choose_curriculum(mix: CurriculumMix, candidates: Candidates, seed: int) -> Choice:
-    """The weighted choice; the phase of a row is the place of its pool in the order."""
+    """The rows of `weighted`; the phase of a row is the index of its pool in `order`."""
     choice = choose_weighted(mix, candidates, seed)
     phases = np.full(len(candidates.pools), -1, dtype=np.int64)
     phases[[candidates.pools.index(pool) for pool in mix.order]] = np.arange(len(mix.order))
@@ -169,10 +180,54 @@ def choose_curriculum(mix: CurriculumMix, candidates: Candidates, seed: int) -> 
 
 
 def choose_student_fit(mix: StudentFitMix, candidates: Candidates, seed: int) -> Choice:
-    """The lowest score among the named pools; of equal ones the pool that is first by name."""
-    places = np.array(sorted(candidates.pools.index(pool) for pool in mix.pools), dtype=np.int64)
-    scores = candidates.fits[f"{mix.student}/{mix.score}"][:, places]
-    return uncut(np.arange(len(candidates)), places[np.argmin(scores, axis=1)])
+    """The trace with the lowest score among the named pools; of equal ones the pool that is first by name."""
+    pools = _pool_codes(mix.pools, candidates)
+    scores = candidates.fits[f"{mix.student}/{mix.score}"][:, pools]
+    return unordered(np.arange(len(candidates)), pools[np.argmin(scores, axis=1)])
+
+
+def _pool_codes(pools: Sequence[str], candidates: Candidates) -> NDArray[np.int64]:
+    """Indices of some pools in `candidates.pools`, ascending."""
+    return np.array(sorted(candidates.pools.index(pool) for pool in pools), dtype=np.int64)
+
+
+def validate_common(candidates: Candidates, traces: Mapping[str, Mapping[str, int]]) -> None:
+    """Check that there is a common prompt.
+
+    `traces`: pool -> reason -> correct traces.
+
+    Raises:
+        StageError: no prompt has a usable trace of every pool; names the counts of each pool, and the reasons.
+    """
+    if len(candidates):
+        return
+    solved = ", ".join(f"{pool} {count}" for pool, count in candidates.solved.items())
+    pairs = [(pool, reason, count) for pool, counts in traces.items() for reason, count in counts.items()]
+    left_out = ", ".join(f"{pool} {count} {reason}" for pool, reason, count in pairs if reason != "usable")
+    raise StageError(
+        f"mix: no prompt has a usable trace of all of the pools {', '.join(candidates.pools)}"
+        f" (prompts with one: {solved}; correct traces left out: {left_out or 'none'})\n"
+        "  -> more prompts, more samples per prompt (teachers[].num_samples), easier prompts, a stronger teacher,"
+        " or wider [filters]"
+    )
+
+
+def validate_held_out(num: int | None, num_common: int) -> None:
+    """Check that prompts are left to teach.
+
+    Raises:
+        StageError: no more prompts are common than are to be held out.
+    """
+    if num and 0 < num_common <= num:
+        raise StageError(
+            f"mix: train.held_out_prompts = {num}, but only {num_common} prompts are solved by every pool\n"
+            "  -> hold out fewer, or use more prompts"
+        )
+
+
+def pools_of(mixes: Sequence[MixConfig]) -> tuple[str, ...]:
+    """Every pool that any arm names, also with weight 0; sorted."""
+    return tuple(sorted({pool for mix in mixes for pool in mix.shares}))
 
 
 POLICIES: dict[str, Callable[[Any, Candidates, int], Choice]] = {
@@ -187,50 +242,13 @@ POLICIES: dict[str, Callable[[Any, Candidates, int], Choice]] = {
 
 
 def choose(mixes: Sequence[MixConfig], candidates: Candidates, seed: int) -> dict[str, Choice]:
-    """Mix -> its rows. All have the same prompts, and all but `both` one row for each.
+    """Arm -> its rows. All arms have the same prompts, and all but `both` have one row for each.
 
     Raises:
-        StageError: a weight that no row realises.
+        StageError: a pool with a positive weight would get no prompt.
     """
     chosen = {mix.name: POLICIES[mix.policy](mix, candidates, seed) for mix in mixes}
     for mix in mixes:
         per_prompt = len(mix.shares) if mix.policy == "both" else 1
         assert np.array_equal(chosen[mix.name].prompts, np.repeat(np.arange(len(candidates)), per_prompt)), mix.name
     return chosen
-
-
-def validate_common(candidates: Candidates, traces: Mapping[str, Mapping[str, int]]) -> None:
-    """Refuse to go on without a common prompt. `traces`: pool -> reason -> correct traces.
-
-    Raises:
-        StageError: no prompt has a usable trace of every pool; says how many each has, and what was left out why.
-    """
-    if len(candidates):
-        return
-    solved = ", ".join(f"{pool} {count}" for pool, count in candidates.solved.items())
-    pairs = [(pool, reason, count) for pool, counts in traces.items() for reason, count in counts.items()]
-    lost = ", ".join(f"{pool} {count} {reason}" for pool, reason, count in pairs if reason != "usable")
-    raise StageError(
-        f"mix: no prompt has a usable trace of all of the pools {', '.join(candidates.pools)}"
-        f" (prompts with one: {solved}; correct traces left out: {lost or 'none'})\n"
-        "  -> more prompts, more samples per prompt (teachers[].num_samples), easier prompts, a stronger teacher,"
-        " or wider [filters]"
-    )
-
-
-def validate_held_out(num: int | None, num_common: int) -> None:
-    """Refuse to hold out all that there is.
-
-    Raises:
-        StageError: fewer prompts are common than are to be held out.
-    """
-    if num and 0 < num_common <= num:
-        raise StageError(
-            f"mix: train.held_out_prompts = {num}, and only {num_common} prompts are solved by every pool\n"
-            "  -> hold out fewer, or ask for more prompts"
-        )
-
-
-def pools_of(mixes: Sequence[MixConfig]) -> tuple[str, ...]:
-    """Every pool that any arm names, also at weight 0, by name."""
-    return tuple(sorted({pool for mix in mixes for pool in mix.shares}))

@@ -1,12 +1,12 @@
-"""A seeded order of identities that is the same for one row at a time and for columns of millions.
+"""A reproducible pseudorandom order of identities, as a hash to sort by; for one identity or for whole columns.
 
-Identities are 16 hex digits (`distill.core.schema.content_hash`), that is, 64-bit numbers. Their order is that of
+Identities are 16 hex digits (`distill.core.schema.content_hash`), that is, 64-bit numbers. They are sorted by
 
-    mix64(identity XOR seed key),   seed key = the identity of (purpose, seed)
+    mix64(identity XOR seed key),   seed key = content_hash("order", purpose, seed)
 
 where mix64 is the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014):
-shifts and multiplications that numpy does on whole columns. It is a bijection, so different identities never tie and
-the order is total: it depends on neither the order of the rows nor the number of shards.
+shifts and multiplications that numpy applies to whole columns. It is a bijection, so different identities never tie,
+and the order depends on neither the order of the rows nor the number of shards.
 """
 
 import numpy as np
@@ -24,12 +24,12 @@ _NIBBLES[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
 
 
 def seed_key(purpose: str, seed: int) -> int:
-    """What a seeded order of one purpose is made with."""
+    """The key of the order for a purpose and a seed."""
     return int(content_hash("order", purpose, seed), 16)
 
 
 def order_hash(keys: NDArray[np.uint64], purpose: str, seed: int) -> NDArray[np.uint64]:
-    """The place of every key in the seeded order, uint64 of the same shape."""
+    """The hash to sort each key by; uint64 of the same shape."""
     mixed = keys ^ np.uint64(seed_key(purpose, seed))
     for shift, factor in _STEPS:
         mixed ^= mixed >> np.uint64(shift)
@@ -47,7 +47,9 @@ def order_hash_of(identity: str, purpose: str, seed: int) -> int:
 
 
 def keys_of(identities: pa.Array | pa.ChunkedArray, what: str) -> NDArray[np.uint64]:
-    """A column of identities as numbers, in its order.
+    """A column of identities as numbers.
+
+    `what` names the kind of identity in the error.
 
     Raises:
         StageError: one of them is not 16 hex digits; names it.
@@ -68,18 +70,18 @@ def _chunk_keys(chunk: pa.BinaryArray, what: str) -> NDArray[np.uint64]:
             pairs = nibbles[:, 0::2] << 4 | nibbles[:, 1::2]
             return np.ascontiguousarray(pairs).view(">u8").ravel().astype(np.uint64)
     first = chunk[int(odd[0])].as_py() if odd.size else None
-    raise StageError(f"mix: {first!r} is no {what} (16 hex digits) -> have the index written again: delete RUN/verify")
+    raise StageError(f"mix: {first!r} is no {what} (16 hex digits) -> delete RUN/verify to write the index again")
 
 
 def identities_of(keys: NDArray[np.uint64]) -> list[str]:
-    """Numbers as the 16 hex digits that they stand for."""
+    """Numbers as identities of 16 hex digits; the inverse of `keys_of`."""
     return [f"{key:016x}" for key in keys.tolist()]
 
 
 def contains(sorted_keys: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether each key is among the sorted ones; unlike `numpy.isin`, it sorts nothing."""
+    """Whether each key is among the sorted ones. Unlike `numpy.isin`, it does not sort."""
     if not len(sorted_keys):
         return np.zeros(len(keys), dtype=np.bool_)
-    places = np.searchsorted(sorted_keys, keys)
-    is_there: NDArray[np.bool_] = sorted_keys[np.minimum(places, len(sorted_keys) - 1)] == keys
-    return is_there
+    positions = np.searchsorted(sorted_keys, keys)
+    is_found: NDArray[np.bool_] = sorted_keys[np.minimum(positions, len(sorted_keys) - 1)] == keys
+    return is_found

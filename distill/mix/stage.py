@@ -1,86 +1,84 @@
-"""Stage 4: every arm's traces chosen from the index, then their texts written in one pass.
+"""Stage 5, mix: chooses every arm's traces from the index, then writes their texts in one pass.
 
     index -> filters -> candidates -> one choice per arm -> mix/NAME.parquet
 
-All arms of a run teach the same prompts, those that every pool solved with a trace that passes the filters.
+All arms of a run teach the same prompts: those for which every pool has a correct trace that passes the filters.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
+from cluster.session import Session
 from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
 from distill.config.recipe import Recipe
 from distill.config.teachers import ChatFormat
+from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
-from distill.core.run_dir import Manifest, RunDir
+from distill.core.run_dir import HELD_OUT, PROMPTS, VERDICTS, RunDir, StageName, dropped_rows
 from distill.core.schema import Prompt
 from distill.mix.accounting import equal_arms, lost_prompts, mix_details
+from distill.mix.auto_weights import with_found_weights
 from distill.mix.candidates import Candidates, Labels, build_candidates
-from distill.mix.feature_store import distinct_tokenizers, features_key, load_features, missing_keys, scan
+from distill.mix.feature_store import compute_features, distinct_tokenizers, features_key, load_features, missing_keys
 from distill.mix.filters import (
     USABLE,
     filter_counts,
     reasons_with_text,
     reasons_without_text,
-    summed,
     too_long_prompts,
+    totals,
     with_student_tokens,
 )
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out
 from distill.mix.seeded_order import keys_of
+from distill.mix.source import MixSource
 from distill.mix.student_fit import fit_details, with_fits
-from distill.mix.trace_fates import Whereabouts
+from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex, read_index
-from distill.mix.write_arms import HELD_OUT, STAGE, Arms, write_arms
+from distill.mix.write_arms import Arms, write_arms
 from distill.models.chat_template import chat_messages, render_prompt, with_mode
 from distill.models.resolve import load_tokenizer
-from distill.run.context import Run
+from distill.run.context import RunContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERDICTS = ("verify", "verdicts.parquet")
-
 
 class Chosen(NamedTuple):
-    """Every arm's traces, and what they were chosen from."""
+    """Every arm's traces, and the table that they were chosen from."""
 
     arms: Arms
     held_out: Arms
-    """One for each pool, of the prompts that no arm teaches."""
-    reasons: NDArray[np.int8]
-    """Why each trace of the index was left out, or `USABLE`."""
+    """Every pool's traces of the prompts that are held out, one arm per pool."""
     filtered: Mapping[str, Mapping[str, int]]
     """Pool -> reason -> correct traces."""
 
     def details(self, mixes: Sequence[MixConfig]) -> dict[str, dict[str, Any]]:
-        """Every arm for the manifest."""
+        """The manifest's entry of every arm."""
         arms = self.arms
         return {mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) for mix in mixes}
 
 
-def mix_stage(current: Run) -> Manifest:
-    """Choose and write every arm; the manifest says what each holds and what was left out, and why."""
-    recipe, run_dir = current.recipe, current.run_dir
-    arms, held_out, reasons, filtered = chosen = choose_arms(current)
-    index, candidates, where = arms.index, arms.candidates, Whereabouts()
-    folders = [pool.folder for pool in current.pools]
-    write_arms(run_dir, folders, arms, recipe.student_chat, where, STAGE)
-    run_dir.remove(HELD_OUT)
-    if len(held_out.candidates):
-        write_arms(run_dir, folders, held_out, recipe.student_chat, Whereabouts(), HELD_OUT)
-    where.write(run_dir, index, reasons, candidates)
-    details = chosen.details(recipe.mixes)
-    _say(current, details, summed(filtered))
+def mix_stage(run: RunContext) -> Manifest:
+    """Choose and write every arm; the manifest records what each holds, what was left out, and why."""
+    run_dir, console = run.run_dir, run.console
+    recipe = with_found_weights(run.recipe, run_dir.read_manifest(StageName.SEARCH))
+    source = MixSource(recipe, run_dir, tuple(pool.folder for pool in run.pools), run.models)
+    index, reasons = filtered_index(source, console)
+    chosen = choose_arms(source, index, reasons, lambda: run.session, console)
+    write_chosen(source, chosen, reasons)
+    candidates, details = chosen.arms.candidates, chosen.details(recipe.mixes)
+    _print_arms(console, details, totals(chosen.filtered))
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
-    lost = lost_prompts(prompt_keys, candidates, index, reasons, held_out.candidates.prompt_keys)
-    run_dir.write_table(lost.table, STAGE, "dropped.parquet")
+    lost = lost_prompts(prompt_keys, candidates, index, reasons, chosen.held_out.candidates.prompt_keys)
+    run_dir.write_table(lost.table, *dropped_rows(StageName.MIX))
     return Manifest(
-        stage=STAGE,
+        stage=StageName.MIX,
         key="",
         rows_in=len(prompt_keys),
         rows_out=len(candidates),
@@ -88,64 +86,92 @@ def mix_stage(current: Run) -> Manifest:
         details={
             "mixes": details,
             "common_prompts": len(candidates),
-            "traces": filtered,
+            "traces": chosen.filtered,
             "arms": equal_arms(details),
             "tokens_of": recipe.students[0].name,
-            "fit": fit_details(current, index, candidates),
+            "fit": fit_details(source, index, candidates),
         },
     )
 
 
-def choose_arms(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> Chosen:
-    """Every arm's traces from an index of verdicts, the verify stage's unless another is named.
+def write_chosen(source: MixSource, chosen: Chosen, reasons: NDArray[np.int8]) -> None:
+    """Write the arms, the held-out traces, and the fate of every trace."""
+    run_dir, chat, fates = source.run_dir, source.recipe.student_chat, TraceFates()
+    write_arms(run_dir, source.folders, chosen.arms, chat, fates)
+    run_dir.remove(*HELD_OUT)
+    if len(chosen.held_out.candidates):
+        write_arms(run_dir, source.folders, chosen.held_out, chat, TraceFates(), HELD_OUT)
+    fates.write(run_dir, chosen.arms.index, reasons, chosen.arms.candidates)
+
+
+def choose_arms(
+    source: MixSource,
+    index: TraceIndex,
+    reasons: NDArray[np.int8],
+    connect: Callable[[], Session],
+    console: Console,
+) -> Chosen:
+    """Every arm's traces from the index of verdicts.
+
+    Args:
+        source: recipe, run directory and models.
+        index: all verified traces.
+        reasons: why each of them is left out, or `USABLE`.
+        connect: joins the cluster; called only if a `student_fit` arm needs scores.
+        console: for progress.
 
     Raises:
-        StageError: no prompt is common to all pools, or an arm cannot be what its name says.
+        StageError: no prompt is common to all pools, or an arm cannot meet its weights.
     """
-    recipe = current.recipe
-    index, reasons = filtered_index(current, verdicts)
+    recipe = source.recipe
     pools = pools_of(recipe.mixes)
     target = recipe.filters.too_long_takes
     routes = {target: too_long_prompts(index, reasons)} if target else None
     candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
     validate_held_out(recipe.train.held_out_prompts, len(candidates))
-    candidates, held = candidates.without(recipe.train.held_out_prompts, recipe.seed)
-    candidates = dataclasses.replace(candidates, labels=read_labels(current.run_dir, recipe, candidates))
+    candidates, held = candidates.split_held_out(recipe.train.held_out_prompts, recipe.seed)
+    candidates = dataclasses.replace(candidates, labels=read_labels(source.run_dir, recipe, candidates))
     filtered = filter_counts(index, reasons, pools)
     validate_common(candidates, filtered)
-    candidates = with_fits(current, index, candidates)
+    candidates = with_fits(source, index, candidates, connect, console)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})
-    return Chosen(arms, _held_out(index, held, recipe.seed), reasons, filtered)
+    return Chosen(arms, _held_out(index, held, recipe.seed), filtered)
 
 
 def _held_out(index: TraceIndex, held: Candidates, seed: int) -> Arms:
-    """Every pool's traces of the prompts that are held out. Asked without a mode's line: they are taught to nobody."""
-    alone = {pool: SingleMix(name=pool, pool=pool) for pool in held.pools}
-    return Arms(index, held, {name: choose_single(mix, held, seed) for name, mix in alone.items()}, alone)
+    """Every pool's traces of the held-out prompts, one arm per pool, without modes: nobody is trained on them."""
+    arms = {pool: SingleMix(name=pool, pool=pool) for pool in held.pools}
+    return Arms(index, held, {name: choose_single(mix, held, seed) for name, mix in arms.items()}, arms)
 
 
-def _say(current: Run, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int]) -> None:
+def _print_arms(console: Console, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int]) -> None:
     left_out = {reason: count for reason, count in traces.items() if reason != "usable"}
-    current.console.print(f"  {traces.get('usable', 0)} correct traces may be mixed, left out: {left_out or 'none'}")
+    console.print(f"  {traces.get('usable', 0)} correct traces pass the filters; left out: {_listed(left_out)}")
     for name, entry in details.items():
         shares = ", ".join(f"{pool} {share:.0%}" for pool, share in entry["realised_tokens"].items())
         routed = f"; {entry['routed']} routed" if entry["routed"] else ""
-        current.console.print(f"  {name}: {entry['rows']} rows, {entry['tokens']} tokens (by tokens: {shares}){routed}")
-    current.console.print(f"  {equal_arms(details)}")
+        console.print(f"  {name}: {entry['rows']} rows, {entry['tokens']} tokens (share of tokens: {shares}){routed}")
+    console.print(f"  {equal_arms(details)}")
 
 
-def filtered_index(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> tuple[TraceIndex, NDArray[np.int8]]:
-    """The index with lengths as students count them, and a reason code per trace; reads texts that are new."""
-    recipe, run_dir = current.recipe, current.run_dir
-    index = read_index(run_dir, *verdicts)
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
+
+
+def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDArray[np.int8]]:
+    """The index with lengths in the first student's tokens, and a reason code per trace. Reads texts of new traces."""
+    recipe, run_dir = source.recipe, source.run_dir
+    index = read_index(run_dir, *VERDICTS)
     reasons = reasons_without_text(index, pools_of(recipe.mixes))
     wanted = index.trace_keys[reasons == USABLE]
     if not len(wanted):
         return index, reasons
-    folders = distinct_tokenizers([str(current.models[student.model].folder) for student in recipe.students])
+    folders = distinct_tokenizers([str(source.models[student.model].folder) for student in recipe.students])
     key = features_key(folders, recipe.student_chat)
-    _scan_missing(current, key, missing_keys(run_dir, key, wanted), folders)
+    missing = missing_keys(run_dir, key, wanted)
+    if len(missing):
+        _compute_missing(source, key, missing, folders, console)
     features = load_features(run_dir, key)
     reasons = reasons_with_text(
         index,
@@ -159,9 +185,9 @@ def filtered_index(current: Run, verdicts: tuple[str, ...] = VERDICTS) -> tuple[
 
 
 def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"]) -> int:
-    """Tokens that the longest line of any arm's modes adds to a row; 0 without modes, and then no tokenizer is loaded.
+    """Most tokens that a mode's line adds to a row; 0 without modes, and then no tokenizer is loaded.
 
-    All arms teach the same prompts, so every row must fit with the longest.
+    All arms teach the same prompts, so every row must fit with the longest line.
     """
     chats = [with_mode(recipe.student_chat, line) for mix in recipe.mixes for line in mix.modes.values()]
     if not chats:
@@ -175,24 +201,24 @@ def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"])
     )
 
 
-def _scan_missing(current: Run, key: str, missing: NDArray[np.uint64], folders: list[str]) -> None:
-    if not len(missing):
-        return
-    work = scan(
-        current.run_dir,
+def _compute_missing(
+    source: MixSource, key: str, missing: NDArray[np.uint64], tokenizers: list[str], console: Console
+) -> None:
+    work = compute_features(
+        source.run_dir,
         key,
         missing,
-        folders=[pool.folder for pool in current.pools],
-        chat=current.recipe.student_chat,
-        tokenizers=[load_tokenizer(folder) for folder in folders],
+        folders=source.folders,
+        chat=source.recipe.student_chat,
+        tokenizers=[load_tokenizer(folder) for folder in tokenizers],
     )
-    with bars(current.console) as shown:
+    with bars(console) as shown:
         for done in work:
             shown.update("traces read for the filters", done, len(missing), "")
 
 
 def read_labels(run_dir: RunDir, recipe: Recipe, candidates: Candidates) -> dict[str, Labels]:
-    """Level and subject of the common prompts, those that a policy asks for."""
+    """Level and subject of the common prompts, where a policy needs them."""
     wanted = {name for mix in recipe.mixes if isinstance(mix, PoolWeights) for name in mix.stratify}
     wanted |= {"level" for mix in recipe.mixes if isinstance(mix, HardGetsLongMix) and mix.hardness == "level"}
     if not wanted:
@@ -204,13 +230,13 @@ def read_labels(run_dir: RunDir, recipe: Recipe, candidates: Candidates) -> dict
 
 
 def _labels(run_dir: RunDir, name: str, rows: NDArray[np.int64]) -> Labels:
-    column = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt, columns=(name,)).column(0)
+    column = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=(name,)).column(0)
     encoded = column.combine_chunks().take(rows).dictionary_encode()
     names = sorted(encoded.dictionary.to_pylist())
-    places = np.array([names.index(value) for value in encoded.dictionary.to_pylist()], dtype=np.int32)
-    return Labels(places[encoded.indices.to_numpy()], tuple(names))
+    codes = np.array([names.index(value) for value in encoded.dictionary.to_pylist()], dtype=np.int32)
+    return Labels(codes[encoded.indices.to_numpy()], tuple(names))
 
 
 def _prompt_column(run_dir: RunDir, name: str) -> NDArray[np.uint64]:
-    table = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt, columns=(name,))
+    table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=(name,))
     return keys_of(table.column(0), "prompt id")

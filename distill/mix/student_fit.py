@@ -1,53 +1,66 @@
-"""Student-aware scores of the traces that stand for their pools: computed once per trace and student, then columns."""
+"""Student-aware scores of the candidate traces: computed once per trace and student, stored, and read as columns."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rich.console import Console
 
+from cluster.session import Session
 from distill.config.mix import StudentFitMix
 from distill.core.progress_bars import bars
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, trace_fits
 from distill.core.schema import arrow_schema, content_hash
 from distill.mix.candidates import Candidates
 from distill.mix.feature_store import read_problems, text_batches
 from distill.mix.fit_scorer import FitJob, FitScorer, TraceFit, fit_key
 from distill.mix.seeded_order import contains, identities_of, keys_of
+from distill.mix.source import MixSource
 from distill.mix.text_buckets import TextBuckets
 from distill.mix.trace_index import TraceIndex
-from distill.run.context import Run
+from distill.models.resolve import load_tokenizer
 
-FOLDER = ("mix", "fit")
 SCORES = ("mean_nll", "rsr", "shifted")
-SHARES = ("mean_nll", "rsr", "unshifted", "marginal", "shifted")
+"""Those that a `student_fit` arm can choose by."""
+REPORTED_SCORES = ("mean_nll", "rsr", "unshifted", "marginal", "shifted")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SCORER_ROWS = 256
+"""Traces that an actor scores at once."""
+PART_ROWS = 50_000
+"""Traces scored by one set of actors: about the most that a crash repeats."""
 NUM_TOKENS = 25
-"""Tokens listed as shifting most."""
+"""Tokens that are listed as the most often shifted."""
 
 
-def with_fits(current: Run, index: TraceIndex, candidates: Candidates) -> Candidates:
-    """The candidates with the scores that a `student_fit` arm asks for; scores what has none yet."""
-    students = sorted({mix.student for mix in current.recipe.mixes if isinstance(mix, StudentFitMix)})
+def with_fits(
+    source: MixSource,
+    index: TraceIndex,
+    candidates: Candidates,
+    connect: Callable[[], Session],
+    console: Console,
+) -> Candidates:
+    """The candidates with the scores that `student_fit` arms need; scores the traces that have none yet."""
+    students = sorted({mix.student for mix in source.recipe.mixes if isinstance(mix, StudentFitMix)})
     fits: dict[str, NDArray[np.float64]] = {}
     for student in students:
-        key = student_key(current, student)
+        key = student_key(source, student)
         keys = np.unique(index.trace_keys[candidates.rows])
-        score_missing(current, student, key, np.setdiff1d(keys, scored_keys(current.run_dir, key)))
-        found = load_fits(current.run_dir, key, SCORES)
-        places = np.searchsorted(found.trace_keys, index.trace_keys[candidates.rows])
-        fits |= {f"{student}/{score}": found.columns[score][places] for score in SCORES}
+        missing = np.setdiff1d(keys, scored_keys(source.run_dir, key))
+        if len(missing):
+            score_missing(source, student, key, missing, connect(), console)
+        found = load_fits(source.run_dir, key, SCORES)
+        rows = np.searchsorted(found.trace_keys, index.trace_keys[candidates.rows])
+        fits |= {f"{student}/{score}": found.columns[score][rows] for score in SCORES}
     return dataclasses.replace(candidates, fits=fits)
 
 
-def student_key(current: Run, student: str) -> str:
+def student_key(source: MixSource, student: str) -> str:
     """Identity of a student's scores."""
-    model = next(one.model for one in current.recipe.students if one.name == student)
-    return fit_key(current.models[model].identity, current.recipe.student_chat)
+    return fit_key(source.student_model(student).identity, source.recipe.student_chat)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,33 +72,30 @@ class Fits:
 
 
 def scored_keys(run_dir: RunDir, key: str) -> NDArray[np.uint64]:
-    """Traces that have scores, sorted."""
+    """Traces that have scores under a key, sorted."""
     return load_fits(run_dir, key, ()).trace_keys
 
 
 def load_fits(run_dir: RunDir, key: str, names: Sequence[str]) -> Fits:
-    """The named scores of all scored traces."""
-    table = run_dir.read_table(*FOLDER, key, row_type=TraceFit, columns=("trace_id", *names))
+    """Some scores of all traces that were scored under a key."""
+    table = run_dir.read_table(*trace_fits(key), row_type=TraceFit, columns=("trace_id", *names))
     keys, first = np.unique(keys_of(table.column("trace_id"), "trace id"), return_index=True)
     return Fits(keys, {name: table.column(name).to_numpy()[first] for name in names})
 
 
-def score_missing(current: Run, student: str, key: str, missing: NDArray[np.uint64]) -> None:
-    """Score traces (sorted keys) with actors that hold the untouched student, a shard of scores at a time."""
-    if not len(missing):
-        return
+def score_missing(
+    source: MixSource, student: str, key: str, missing: NDArray[np.uint64], session: Session, console: Console
+) -> None:
+    """Score traces (sorted keys) with actors that hold the untrained student; writes a shard of scores at a time."""
     import ray.data
 
-    model = next(one.model for one in current.recipe.students if one.name == student)
-    session = current.session
-    job = FitJob(
-        current.models[model].place, current.recipe.student_chat, current.recipe.train.max_length, session.device
-    )
+    recipe = source.recipe
+    job = FitJob(source.student_model(student).address, recipe.student_chat, recipe.train.max_length, session.device)
     is_gpu = session.device == "gpu"
     actors = max(1, int(session.num_gpus)) if is_gpu else 1
     done = 0
-    with bars(current.console) as shown:
-        for part in text_parts(current, missing):
+    with bars(console) as shown:
+        for part in text_parts(source, missing):
             scored = ray.data.from_arrow(part).map_batches(
                 FitScorer,
                 fn_constructor_args=(job,),
@@ -97,26 +107,22 @@ def score_missing(current: Run, student: str, key: str, missing: NDArray[np.uint
             )
             rows = [TraceFit(**row) for row in scored.iter_rows()]
             name = content_hash([row.trace_id for row in rows])
-            current.run_dir.write_rows(rows, TraceFit, *FOLDER, key, f"{name}.parquet")
+            source.run_dir.write_rows(rows, TraceFit, *trace_fits(key), f"{name}.parquet")
             done += len(rows)
-            shown.update(f"traces read by {student}", done, len(missing), "")
+            shown.update(f"traces scored by {student}", done, len(missing), "")
 
 
-PART_ROWS = 50_000
-"""Traces scored by one set of actors, and about what a kill repeats at most."""
+def text_parts(source: MixSource, wanted: NDArray[np.uint64]) -> Iterator[pa.Table]:
+    """trace_id, problem and completion of the wanted traces (sorted keys), each once, about PART_ROWS at a time.
 
-
-def text_parts(current: Run, wanted: NDArray[np.uint64]) -> Iterator[pa.Table]:
-    """trace_id, problem and completion of the wanted traces (sorted keys), each once, some PART_ROWS at a time.
-
-    Traces of one prompt are neighbours, whatever pool they are of: a student reads their prompt once.
+    Traces of one prompt are neighbours, whatever their pool, so that a student reads the prompt once.
     """
-    problems = read_problems(current.run_dir)
+    problems = read_problems(source.run_dir)
     prompt_keys = np.sort(keys_of(pa.array(list(problems), pa.string()), "prompt id"))
     prompt_of = np.zeros(len(wanted), dtype=np.int64)
     parts: list[pa.Table] = []
     with TextBuckets(len(prompt_keys)) as texts:
-        for batch in text_batches(current.run_dir, [pool.folder for pool in current.pools], wanted):
+        for batch in text_batches(source.run_dir, source.folders, wanted):
             rows = np.searchsorted(wanted, keys_of(batch.column("trace_id"), "trace id"))
             prompts = np.searchsorted(prompt_keys, keys_of(batch.column("prompt_id"), "prompt id"))
             prompt_of[rows] = prompts
@@ -135,41 +141,40 @@ def text_parts(current: Run, wanted: NDArray[np.uint64]) -> Iterator[pa.Table]:
         yield pa.concat_tables(parts)
 
 
-def fit_details(current: Run, index: TraceIndex, candidates: Candidates) -> dict[str, Any]:
-    """For the report: student -> pool -> quantiles of every score, and the tokens that shift most."""
+def fit_details(source: MixSource, index: TraceIndex, candidates: Candidates) -> dict[str, Any]:
+    """For the report: student -> pool -> quantiles of every score, and the tokens that are most often shifted."""
     details: dict[str, Any] = {}
     for student in sorted({name.split("/")[0] for name in candidates.fits}):
-        key = student_key(current, student)
-        fits = load_fits(current.run_dir, key, SHARES)
+        key = student_key(source, student)
+        fits = load_fits(source.run_dir, key, REPORTED_SCORES)
         details[student] = {}
-        for place, pool in enumerate(candidates.pools):
-            rows = candidates.rows[candidates.sources[:, place] == place, place]
-            at = np.searchsorted(fits.trace_keys, index.trace_keys[rows])
-            columns = {name: np.quantile(column[at], QUANTILES).tolist() for name, column in fits.columns.items()}
-            tokens = most_shifted(current, student, key, np.unique(index.trace_keys[rows]))
+        for code, pool in enumerate(candidates.pools):
+            rows = candidates.rows[candidates.sources[:, code] == code, code]
+            found = np.searchsorted(fits.trace_keys, index.trace_keys[rows])
+            columns = {name: np.quantile(column[found], QUANTILES).tolist() for name, column in fits.columns.items()}
+            tokens = most_shifted(source, student, key, np.unique(index.trace_keys[rows]))
             details[student][pool] = {"traces": len(rows), "quantiles": columns, "tokens": tokens}
     return details
 
 
-def most_shifted(current: Run, student: str, key: str, trace_keys: NDArray[np.uint64]) -> list[tuple[str, int, float]]:
-    """(token, shifted positions, median rank there) of the tokens that most often stand at shifted positions."""
-    from distill.models.resolve import load_tokenizer
-
-    model = next(one.model for one in current.recipe.students if one.name == student)
+def most_shifted(
+    source: MixSource, student: str, key: str, trace_keys: NDArray[np.uint64]
+) -> list[tuple[str, int, float]]:
+    """(token, shifted positions, median rank there) of the tokens that are most often at shifted positions."""
     names = ["trace_id", "shifted_tokens", "shifted_ranks"]
     parts: list[tuple[Any, Any]] = []
-    for shard in current.run_dir.shards(*FOLDER, key):
-        table = pq.read_table(shard, filesystem=current.run_dir.fs, columns=names)
-        mine = table.filter(pa.array(contains(trace_keys, keys_of(table.column("trace_id"), "trace id"))))
-        parts.append(tuple(mine.column(name).combine_chunks().flatten().to_numpy() for name in names[1:]))
+    for shard in source.run_dir.shards(*trace_fits(key)):
+        table = pq.read_table(shard, filesystem=source.run_dir.fs, columns=names)
+        wanted = table.filter(pa.array(contains(trace_keys, keys_of(table.column("trace_id"), "trace id"))))
+        parts.append(tuple(wanted.column(name).combine_chunks().flatten().to_numpy() for name in names[1:]))
     tokens, ranks = (np.concatenate(column) for column in zip(*parts, strict=True))
     found, counts = np.unique(tokens, return_counts=True)
     most = found[np.argsort(-counts, kind="stable")][:NUM_TOKENS].tolist()
-    tokenizer = load_tokenizer(str(current.models[model].folder))
+    tokenizer = load_tokenizer(str(source.student_model(student).folder))
     return [
         (tokenizer.decode([token]), int((tokens == token).sum()), float(np.median(ranks[tokens == token])))
         for token in most
     ]
 
 
-assert set(SHARES) <= set(arrow_schema(TraceFit).names)
+assert set(REPORTED_SCORES) <= set(arrow_schema(TraceFit).names)

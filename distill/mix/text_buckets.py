@@ -1,6 +1,7 @@
-"""Texts put in the order of their prompts without holding them all: one pass spreads them over files, by prompt.
+"""External bucket sort of trace texts by prompt.
 
-A bucket is a run of consecutive common prompts. What is held in memory is one bucket, whatever the number of traces.
+One pass distributes the texts over temporary files; each holds a bucket, a range of consecutive prompts. Only one
+bucket is in memory at a time, whatever the number of traces.
 """
 
 from collections.abc import Iterator
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 BUCKET_PROMPTS = 4096
 """Prompts per bucket, at least: with four traces of 8 KB each, 128 MB."""
 MAX_BUCKETS = 256
-"""Files open at once, at most."""
+"""Most files open at once."""
 
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
 
 
 class TextBuckets:
-    """Numbered texts, spread over temporary files by the bucket of their prompt."""
+    """Numbered texts in temporary files, one per bucket of prompts."""
 
     def __init__(self, num_prompts: int) -> None:
         self.size = max(BUCKET_PROMPTS, -(-num_prompts // MAX_BUCKETS))
@@ -40,12 +41,18 @@ class TextBuckets:
         self._files.close()
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """(first, one past the last) prompt of every bucket."""
+        """[start, stop) of every bucket, in prompts."""
         for start in range(0, self.num_prompts, self.size):
             yield start, min(start + self.size, self.num_prompts)
 
     def add(self, prompts: NDArray[np.int64], rows: NDArray[np.int64], texts: pa.Array) -> None:
-        """Put texts away: the place of each one's prompt, and the number it will be asked for by."""
+        """Store texts.
+
+        Args:
+            prompts: the index of each text's prompt.
+            rows: a number for each text, by which it is found again.
+            texts: as many strings.
+        """
         buckets = prompts // self.size
         for bucket in np.unique(buckets).tolist():
             mine = np.flatnonzero(buckets == bucket)
@@ -63,7 +70,7 @@ class TextBuckets:
         return str(self._folder / f"{bucket}.arrow")
 
     def read(self, start: int) -> pa.Table:
-        """`row` and `text` of the bucket that starts at a prompt, sorted by row, each row once."""
+        """`row` and `text` of the bucket that starts at a prompt: sorted by row, each row once."""
         bucket = start // self.size
         if bucket not in self._writers:
             return SCHEMA.empty_table()

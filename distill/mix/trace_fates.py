@@ -1,6 +1,6 @@
-"""Where each trace's text lies and what became of it in the mix, kept for the audit: `mix/traces.parquet`.
+"""The shard and the fate of every trace, stored for `distill audit`: `mix/traces.parquet`.
 
-Sorted by trace, in row groups with statistics: one trace of ten million is found by reading one group.
+Sorted by trace, in row groups with statistics: one trace among ten million is found by reading one group.
 """
 
 from collections.abc import Sequence
@@ -11,63 +11,69 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import TRACE_FATES, RunDir
 from distill.mix.candidates import Candidates
 from distill.mix.filters import REASONS, USABLE
 from distill.mix.seeded_order import contains
 from distill.mix.trace_index import TraceIndex
 
-PATH = ("mix", "traces.parquet")
 GROUP_ROWS = 1 << 16
-STANDS = "stands for its pool"
-STANDS_BACK = "another sample stands for its pool"
+SELECTED = "selected from its teacher"
+OTHER_SAMPLE_SELECTED = "another sample of this teacher was selected"
 NOT_COMMON = "its prompt is not common to all pools"
-FATES = (*REASONS[1:], STANDS, STANDS_BACK, NOT_COMMON)
+FATES = (*REASONS[1:], SELECTED, OTHER_SAMPLE_SELECTED, NOT_COMMON)
 SCHEMA = pa.schema([("trace_key", pa.uint64()), ("fate", pa.string()), ("shard", pa.string())])
 
 
-class Whereabouts:
-    """Collects which shard of `generate/` each trace was seen in."""
+class TraceFates:
+    """Collects the shard of `generate/` that each trace is in."""
 
     def __init__(self) -> None:
         self.shards: dict[str, int] = {}
         self.parts: list[tuple[NDArray[np.uint64], int]] = []
 
     def add(self, shard: str, keys: NDArray[np.uint64]) -> None:
-        """Traces that were seen in a shard."""
+        """Record that a shard holds some traces."""
         self.parts.append((keys, self.shards.setdefault(shard, len(self.shards))))
 
     def write(self, run_dir: RunDir, index: TraceIndex, reasons: NDArray[np.int8], candidates: Candidates) -> None:
-        """Keep shard and fate of every trace of the index."""
+        """Write shard and fate of every trace of the index.
+
+        Args:
+            run_dir: of the run.
+            index: all verified traces.
+            reasons: why each of them is left out, or `USABLE`.
+            candidates: the table that the arms chose from.
+        """
         order = np.argsort(index.trace_keys)
         keys, fates = index.trace_keys[order], trace_fates(index, reasons, candidates)[order]
-        places = np.full(len(keys), len(self.shards), dtype=np.int32)
-        for seen, shard in self.parts:
-            at = np.searchsorted(keys, seen)
-            is_known = keys[np.minimum(at, len(keys) - 1)] == seen
-            places[at[is_known]] = shard
+        shard_of = np.full(len(keys), len(self.shards), dtype=np.int32)
+        for part_keys, shard in self.parts:
+            rows = np.searchsorted(keys, part_keys)
+            is_known = keys[np.minimum(rows, len(keys) - 1)] == part_keys
+            shard_of[rows[is_known]] = shard
         names = pa.array([*self.shards, ""], pa.string())
-        with run_dir.table_writer(SCHEMA, *PATH) as writer:
+        with run_dir.table_writer(SCHEMA, *TRACE_FATES) as writer:
             for start in range(0, len(keys), GROUP_ROWS):
                 part = slice(start, start + GROUP_ROWS)
                 fate = pa.array(FATES, pa.string()).take(pa.array(fates[part]))
-                writer.write_table(pa.table([pa.array(keys[part]), fate, names.take(pa.array(places[part]))], SCHEMA))
+                writer.write_table(pa.table([pa.array(keys[part]), fate, names.take(pa.array(shard_of[part]))], SCHEMA))
 
 
 def trace_fates(index: TraceIndex, reasons: NDArray[np.int8], candidates: Candidates) -> NDArray[np.int8]:
-    """Place in `FATES` of every trace: why it was left out, or that it stands for its pool at a common prompt."""
+    """Index in `FATES` of every trace: why it was left out, or that it was selected."""
     is_common = contains(candidates.prompt_keys, index.prompt_keys)
-    usable = np.where(is_common, FATES.index(STANDS_BACK), FATES.index(NOT_COMMON))
+    usable = np.where(is_common, FATES.index(OTHER_SAMPLE_SELECTED), FATES.index(NOT_COMMON))
     fates = np.where(reasons == USABLE, usable, reasons - 1).astype(np.int8)
-    fates[candidates.rows.ravel()] = FATES.index(STANDS)
+    fates[candidates.rows.ravel()] = FATES.index(SELECTED)
     return fates
 
 
 def find_traces(run_dir: RunDir, trace_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Trace id -> `fate` and `shard`; only the row groups that may hold the traces are read."""
+    """Trace id -> `fate` and `shard`. Reads only the row groups that may hold the traces."""
     found: dict[str, dict[str, str]] = {}
     keys = [int(name, 16) for name in trace_ids]
-    for shard in run_dir.shards(*PATH):
+    for shard in run_dir.shards(*TRACE_FATES):
         table = pq.read_table(
             shard, filesystem=run_dir.fs, filters=pc.field("trace_key").isin(pa.array(keys, pa.uint64()))
         )

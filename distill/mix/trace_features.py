@@ -1,4 +1,4 @@
-"""What a trace's text says about its fitness: pure functions of texts, one row of features per trace."""
+"""Features of a trace's text that the filters need: lengths, repetition, foreign scripts. Pure functions."""
 
 import hashlib
 import re
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FEATURES_VERSION = 1
-"""Raised when a feature changes its meaning, so that older ones are computed anew."""
+"""Raised when a feature changes its meaning, so that stored ones are computed again."""
 
 RUN_WORDS = 8
-"""Words of a run that counts as repeated. Shorter ones recur in sound reasoning ("so the value of x is")."""
+"""Words of a run that can count as repeated. Shorter runs recur in sound reasoning ("so the value of x is")."""
 
 _FOREIGN_LETTER = re.compile(r"[^\W\d_]")
 _ALWAYS_FINE = frozenset({"LATIN", "GREEK", "COMBINING", "MODIFIER", "SUPERSCRIPT", "SUBSCRIPT"})
@@ -29,26 +29,26 @@ _SYMBOL_LETTERS = ("MATHEMATICAL ", "DOUBLE-STRUCK ", "SCRIPT ", "BLACK-LETTER "
     "KELVIN ", "ANGSTROM ", "PLANCK ", "ALEF ", "BET ", "FEMININE ", "MASCULINE ", "INFORMATION ")  # fmt: skip
 
 
-# Producer: scan. Consumer: filters, and the counts of the manifest.
+# Producer: feature_store. Consumers: filters, and the token counts of the manifest.
 @dataclass(frozen=True)
 class TraceFeatures:
-    """What filters need of one correct trace."""
+    """What the filters need to know of one correct trace."""
 
     trace_id: str
     tokens: int
-    """Tokens that the first student learns of it: completion and end of turn."""
+    """Tokens that the first student learns: completion and end of turn."""
     most_tokens: int
     """The largest such count over the students' tokenizers."""
     row_tokens: int
-    """The longest training row, prompt included, over the students' tokenizers; 0 where there can be none."""
+    """Length of the training row, prompt included; the largest over the students' tokenizers. 0: there is none."""
     refusal: str
-    """Why rendering makes no training row of it (`no_completion`, `end_of_turn_inside`), or empty."""
+    """Why rendering rejects it (`no_completion`, `end_of_turn_inside`), or empty."""
     repetition: float
-    """Share of its 8-word runs that are there already."""
+    """Share of its 8-word runs that occur earlier in the text."""
     foreign: float
     """Share of its letters in a script that neither its problem nor mathematics uses."""
     digest: str
-    """Identity of the completion, white space folded."""
+    """Identity of the completion, with white space folded."""
 
 
 def trace_features(
@@ -57,7 +57,14 @@ def trace_features(
     messages: Sequence[Mapping[str, str]],
     tokenizers: Sequence["PreTrainedTokenizerBase"],
 ) -> TraceFeatures:
-    """Features of a trace (`trace_id`, `completion`) that answers the problem; `messages` are the student's turns."""
+    """Features of one trace.
+
+    Args:
+        trace: its `trace_id` and `completion`.
+        problem: that it answers.
+        messages: the turns that ask a student the problem.
+        tokenizers: of the students, the first student's first.
+    """
     completion = trace["completion"]
     turns = [*messages, {"role": "assistant", "content": completion.strip()}]
     rendered = [render_example(tokenizer, turns, sys.maxsize) for tokenizer in tokenizers]
@@ -78,9 +85,9 @@ def trace_features(
 
 
 def repeated_share(words: Sequence[str], length: int = RUN_WORDS) -> float:
-    """Share of the runs of `length` words that occurred before in the text; 0 where there is no run.
+    """Share of the runs of `length` words that occur earlier in the text; 0 for a text shorter than a run.
 
-    1 - (distinct runs / runs), over all positions: near 0 for prose, near 1 for a loop.
+    It is 1 - distinct runs / runs: near 0 for prose, near 1 for a loop.
     """
     num_runs = len(words) - length + 1
     if num_runs < 1:
@@ -88,15 +95,15 @@ def repeated_share(words: Sequence[str], length: int = RUN_WORDS) -> float:
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.uint64)
     runs = np.zeros(num_runs, dtype=np.uint64)
-    for place in range(length):  # a polynomial hash modulo 2^64; a collision would need ~2^32 distinct runs
-        runs = runs * np.uint64(0x9E3779B97F4A7C15) + ids[place : place + num_runs] + np.uint64(1)
+    for offset in range(length):  # a polynomial hash modulo 2^64; a collision would need ~2^32 distinct runs
+        runs = runs * np.uint64(0x9E3779B97F4A7C15) + ids[offset : offset + num_runs] + np.uint64(1)
     return 1.0 - len(np.unique(runs)) / num_runs
 
 
 def foreign_share(text: str, problem: str) -> float:
-    """Share of the letters of a text in scripts that neither the problem nor mathematics uses.
+    """Share of a text's letters in scripts that neither the problem nor mathematics uses.
 
-    It tells scripts apart, not languages that share one: Chinese in an English trace, but not French.
+    It distinguishes scripts, not languages: it finds Chinese in an English trace, but not French.
     """
     if text.isascii():
         return 0.0

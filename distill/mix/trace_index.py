@@ -1,6 +1,6 @@
-"""The verified traces as columns of numbers: what policies and filters see. No texts, no row objects.
+"""The verified traces as columns of numbers, for filters and policies. No texts, no row objects.
 
-A trace takes 24 bytes here, so ten million take 240 MB, whatever their texts weigh.
+A trace takes 24 bytes, so ten million take 240 MB, however long their texts are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,18 +25,18 @@ BATCH_ROWS = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class TraceIndex:
-    """Columns with one entry per trace, in any order."""
+    """Columns with one entry per trace; the order does not matter."""
 
     trace_keys: NDArray[np.uint64]
     prompt_keys: NDArray[np.uint64]
     pools: NDArray[np.int16]
-    """Place in `pool_names`."""
+    """Index in `pool_names`."""
     tokens: NDArray[np.int32]
     """Length of the completion, tokens."""
     verdicts: NDArray[np.int8]
-    """Place in `VERDICTS`."""
+    """Index in `VERDICTS`."""
     is_cut: NDArray[np.bool_]
-    """Ended by the token limit, not by the teacher."""
+    """Whether the token limit ended it, not the teacher."""
     pool_names: tuple[str, ...] = ()
     styles: Mapping[str, str] = field(default_factory=dict)
     """Pool -> style."""
@@ -45,26 +45,26 @@ class TraceIndex:
         return len(self.trace_keys)
 
     def is_correct(self) -> NDArray[np.bool_]:
-        """Graded CORRECT."""
+        """Whether each trace was graded CORRECT."""
         found: NDArray[np.bool_] = self.verdicts == VERDICTS.index(Verdict.CORRECT)
         return found
 
     def pool_codes(self, names: tuple[str, ...]) -> NDArray[np.int16]:
-        """Place of each trace's pool in `names`, -1 for another pool."""
-        places = [names.index(name) if name in names else -1 for name in self.pool_names]
-        return np.array([*places, -1], dtype=np.int16)[self.pools]
+        """Index of each trace's pool in `names`; -1 for a pool that is not among them."""
+        codes = [names.index(name) if name in names else -1 for name in self.pool_names]
+        return np.array([*codes, -1], dtype=np.int16)[self.pools]
 
 
 def read_index(run_dir: RunDir, *parts: str) -> TraceIndex:
-    """The index that verify wrote, a quarter of a million rows at a time.
+    """The index that the verify stage wrote.
 
     Raises:
-        StageError: there is none, it is empty, or it lacks columns.
+        StageError: it is missing, empty, or lacks columns.
     """
     shards = run_dir.shards(*parts)
     num_rows = sum(pq.read_metadata(shard, filesystem=run_dir.fs).num_rows for shard in shards)
     if not num_rows:
-        raise StageError(f"mix: {run_dir.path(*parts)} holds no trace -> have it written again: delete RUN/verify")
+        raise StageError(f"mix: {run_dir.path(*parts)} holds no trace -> delete RUN/verify to write it again")
     return fill_index(num_rows, (batch for shard in shards for batch in _batches(run_dir, shard)))
 
 
@@ -75,13 +75,13 @@ def _batches(run_dir: RunDir, shard: str) -> Iterator[pa.RecordBatch]:
         if missing:
             raise StageError(
                 f"mix: {shard} lacks the columns {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}\n"
-                "  -> have it written again: delete RUN/verify and run the same command"
+                "  -> delete RUN/verify and run the same command to write it again"
             )
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS))
 
 
 def fill_index(num_rows: int, batches: Iterator[pa.RecordBatch]) -> TraceIndex:
-    """An index of `num_rows` rows from their record batches; only one batch is held beside it."""
+    """An index of `num_rows` rows from their record batches, of which one is in memory at a time."""
     trace_keys, prompt_keys = np.empty(num_rows, np.uint64), np.empty(num_rows, np.uint64)
     pools, tokens = np.empty(num_rows, np.int16), np.empty(num_rows, np.int32)
     verdicts, is_cut = np.empty(num_rows, np.int8), np.empty(num_rows, np.bool_)
@@ -89,23 +89,23 @@ def fill_index(num_rows: int, batches: Iterator[pa.RecordBatch]) -> TraceIndex:
     styles: dict[str, str] = {}
     start = 0
     for batch in batches:
-        here = slice(start, start + batch.num_rows)
-        trace_keys[here] = keys_of(batch.column("trace_id"), "trace id")
-        prompt_keys[here] = keys_of(batch.column("prompt_id"), "prompt id")
-        pools[here] = _codes(batch.column("pool"), names)
-        tokens[here] = batch.column("completion_tokens").to_numpy()
-        verdicts[here] = _codes(batch.column("verdict"), {verdict.value: code for code, verdict in enumerate(VERDICTS)})
-        is_cut[here] = pc.equal(batch.column("finish_reason"), "length").to_numpy(zero_copy_only=False)
+        part = slice(start, start + batch.num_rows)
+        trace_keys[part] = keys_of(batch.column("trace_id"), "trace id")
+        prompt_keys[part] = keys_of(batch.column("prompt_id"), "prompt id")
+        pools[part] = _codes(batch.column("pool"), names)
+        tokens[part] = batch.column("completion_tokens").to_numpy()
+        verdicts[part] = _codes(batch.column("verdict"), {verdict.value: code for code, verdict in enumerate(VERDICTS)})
+        is_cut[part] = pc.equal(batch.column("finish_reason"), "length").to_numpy(zero_copy_only=False)
         styles |= _styles(batch)
         start += batch.num_rows
     return TraceIndex(trace_keys, prompt_keys, pools, tokens, verdicts, is_cut, tuple(names), styles)
 
 
 def _codes(column: pa.Array, names: dict[str, int]) -> NDArray[np.int64]:
-    """Numbers for the values of a column with few of them; new values are added to `names`."""
+    """Codes for a column with few distinct values; new values are added to `names`."""
     encoded = column.dictionary_encode()
-    places = [names.setdefault(value, len(names)) for value in encoded.dictionary.to_pylist()]
-    codes: NDArray[np.int64] = np.array(places, dtype=np.int64)[encoded.indices.to_numpy()]
+    distinct = [names.setdefault(value, len(names)) for value in encoded.dictionary.to_pylist()]
+    codes: NDArray[np.int64] = np.array(distinct, dtype=np.int64)[encoded.indices.to_numpy()]
     return codes
 
 

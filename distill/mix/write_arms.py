@@ -1,4 +1,4 @@
-"""The chosen traces' texts to the arms' files: one streaming pass over the shards, whatever the number of arms."""
+"""Writes the chosen traces to the arms' files: one streaming pass over the shards, whatever the number of arms."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,25 +12,21 @@ from numpy.typing import NDArray
 from distill.config.mix import MixConfig
 from distill.config.teachers import ChatFormat
 from distill.core.errors import StageError
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import ARMS, PROMPTS, Parts, RunDir, arm_examples
 from distill.mix.candidates import Candidates
 from distill.mix.choice import Choice
-from distill.mix.examples import SCHEMA, message_column, named
+from distill.mix.examples import SCHEMA, decode_names, message_column
 from distill.mix.feature_store import text_batches
 from distill.mix.seeded_order import contains, identities_of, keys_of
 from distill.mix.text_buckets import TextBuckets
-from distill.mix.trace_fates import Whereabouts
+from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex
 from distill.models.chat_template import with_mode
-
-STAGE = "mix"
-HELD_OUT = "mix/held-out"
-"""One file per pool: its traces of the prompts that no arm teaches."""
 
 
 @dataclass(frozen=True)
 class Arms:
-    """What is written: the arms, and what their numbers mean."""
+    """The arms to be written, and the tables that their indices refer to."""
 
     index: TraceIndex
     candidates: Candidates
@@ -38,31 +34,39 @@ class Arms:
     mixes: Mapping[str, MixConfig]
 
     def chats(self, name: str, chat: ChatFormat) -> list[ChatFormat]:
-        """How the rows of each pool ask, pools as in `candidates`: with the line of their mode where the arm has modes.
+        """The chat format of each pool of `candidates` in an arm: with the line of its mode where the arm has modes.
 
-        Pools that the arm does not draw from have no row; the first mode stands in for a style that it does not know.
+        A style without a mode gets the first one: it belongs to a pool that has no row in the arm.
         """
         lines = {str(style): line for style, line in self.mixes[name].modes.items()}
-        other = next(iter(lines.values()), "")
-        return [with_mode(chat, lines.get(self.index.styles.get(pool, ""), other)) for pool in self.candidates.pools]
+        default = next(iter(lines.values()), "")
+        return [with_mode(chat, lines.get(self.index.styles.get(pool, ""), default)) for pool in self.candidates.pools]
 
 
 def write_arms(
-    run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, where: Whereabouts, stage: str
+    run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, fates: TraceFates, folder: Parts = ARMS
 ) -> None:
-    """`STAGE/NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
+    """Write `NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
+
+    Args:
+        run_dir: of the run.
+        folders: of all pools, below `generate/`.
+        arms: what to write.
+        chat: how students are asked.
+        fates: records which shard each trace is in.
+        folder: where the files are written.
 
     Raises:
-        StageError: the index names a trace whose text is in no shard.
+        StageError: the text of a chosen trace is in no shard.
     """
     candidates = arms.candidates
     with ExitStack() as files:
         problems = files.enter_context(TextBuckets(len(candidates)))
         texts = files.enter_context(TextBuckets(len(candidates)))
         _spread_problems(run_dir, candidates, problems)
-        _spread_completions(run_dir, folders, arms, texts, where)
+        _spread_completions(run_dir, folders, arms, texts, fates)
         writers = {
-            name: files.enter_context(run_dir.table_writer(SCHEMA, stage, f"{name}.parquet")) for name in arms.chosen
+            name: files.enter_context(run_dir.table_writer(SCHEMA, *arm_examples(name, folder))) for name in arms.chosen
         }
         for start, stop in texts.spans():
             asked = problems.read(start).column("text").to_pylist()
@@ -72,35 +76,35 @@ def write_arms(
 
 
 def _spread_problems(run_dir: RunDir, candidates: Candidates, problems: TextBuckets) -> None:
-    for shard in run_dir.shards("prompts", "prompts.parquet"):
+    for shard in run_dir.shards(*PROMPTS):
         with run_dir.fs.open(shard) as source:
             for batch in pq.ParquetFile(source).iter_batches(columns=["prompt_id", "problem"]):
                 keys = keys_of(batch.column("prompt_id"), "prompt id")
                 common = np.flatnonzero(contains(candidates.prompt_keys, keys))
-                places = np.searchsorted(candidates.prompt_keys, keys[common])
-                problems.add(places, places, batch.column("problem").take(pa.array(common)))
+                prompts = np.searchsorted(candidates.prompt_keys, keys[common])
+                problems.add(prompts, prompts, batch.column("problem").take(pa.array(common)))
 
 
 def _spread_completions(
-    run_dir: RunDir, folders: Sequence[str], arms: Arms, texts: TextBuckets, where: Whereabouts
+    run_dir: RunDir, folders: Sequence[str], arms: Arms, texts: TextBuckets, fates: TraceFates
 ) -> None:
-    """Every chosen trace's text once, numbered by its row of the index."""
-    cells = [(choice.prompts, arms.candidates.rows[choice.prompts, choice.pools]) for choice in arms.chosen.values()]
-    rows, first = np.unique(np.concatenate([rows for _, rows in cells]), return_index=True)
-    prompts = np.concatenate([prompts for prompts, _ in cells])[first]
+    """Store every chosen trace's text once, numbered by its row of the index."""
+    taken = [(choice.prompts, arms.candidates.rows[choice.prompts, choice.pools]) for choice in arms.chosen.values()]
+    rows, first = np.unique(np.concatenate([rows for _, rows in taken]), return_index=True)
+    prompts = np.concatenate([prompts for prompts, _ in taken])[first]
     keys = arms.index.trace_keys[rows]
     by_key = np.argsort(keys)
     keys, rows, prompts = keys[by_key], rows[by_key], prompts[by_key]
     is_found = np.zeros(len(keys), dtype=np.bool_)
-    for batch in text_batches(run_dir, folders, keys, where.add):
-        places = np.searchsorted(keys, keys_of(batch.column("trace_id"), "trace id"))
-        texts.add(prompts[places], rows[places], batch.column("completion"))
-        is_found[places] = True
+    for batch in text_batches(run_dir, folders, keys, fates.add):
+        found = np.searchsorted(keys, keys_of(batch.column("trace_id"), "trace id"))
+        texts.add(prompts[found], rows[found], batch.column("completion"))
+        is_found[found] = True
     if not is_found.all():
-        lost = identities_of(keys[~is_found])
+        missing = identities_of(keys[~is_found])
         raise StageError(
-            f"mix: the texts of {len(lost)} of {len(keys)} chosen traces are in no shard (first: {lost[0]})\n"
-            "  -> the index is older than the traces: delete RUN/verify and run the same command"
+            f"mix: the texts of {len(missing)} of {len(keys)} chosen traces are in no shard (first: {missing[0]})\n"
+            "  -> the index does not match the traces: delete RUN/verify and run the same command"
         )
 
 
@@ -109,24 +113,24 @@ def _arm_part(
 ) -> pa.Table:
     """An arm's rows of the prompts of one bucket."""
     candidates, choice = arms.candidates, arms.chosen[name]
-    mine = slice(*np.searchsorted(choice.prompts, span))
-    prompts, pools = choice.prompts[mine], choice.pools[mine]
+    part = slice(*np.searchsorted(choice.prompts, span))
+    prompts, pools = choice.prompts[part], choice.pools[part]
     rows = candidates.rows[prompts, pools]
-    places = np.searchsorted(texts.column("row").to_numpy(), rows)
-    completions = texts.column("text").combine_chunks().take(pa.array(places))
+    positions = np.searchsorted(texts.column("row").to_numpy(), rows)
+    completions = texts.column("text").combine_chunks().take(pa.array(positions))
     sources = candidates.sources[prompts, pools].astype(np.int64)
     styles = [arms.index.styles[pool] for pool in candidates.pools]
     columns = {
         "trace_id": _identities(arms.index.trace_keys[rows]),
         "prompt_id": _identities(candidates.prompt_keys[prompts]),
         "mix": pa.array([name] * len(rows), pa.string()),
-        "pool": named(sources, candidates.pools),
-        "style": named(sources, styles),
+        "pool": decode_names(sources, candidates.pools),
+        "style": decode_names(sources, styles),
         "messages": message_column(
             [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, arms.chats(name, chat), sources
         ),
-        "phase": pa.array(choice.phases[mine]),
-        "place": pa.array(choice.places[mine]),
+        "phase": pa.array(choice.phases[part]),
+        "place": pa.array(choice.ranks[part]),
     }
     return pa.table(columns, schema=SCHEMA)
 

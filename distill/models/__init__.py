@@ -1,1 +1,1 @@
-"""Models by reference: weights, shapes, chat templates, API keys."""
+"""Models by reference: local folders with weights, sizes, chat templates, API keys of endpoints."""

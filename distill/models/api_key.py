@@ -1,4 +1,4 @@
-"""Keys of paid addresses: from the environment only, never from a recipe."""
+"""API keys of endpoints: read from the environment, never from a recipe."""
 
 import os
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ from serve.keys import NO_KEY
 
 
 def endpoint_key(variable: str | None, where: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The key in the environment variable that a recipe names.
+    """The API key in an environment variable.
 
     Args:
-        variable: its name; none or empty where the address wants no key.
-        where: the recipe's field that names it.
+        variable: name of the environment variable; None or empty if the endpoint needs no key.
+        where: the recipe field that gives this name, for the error message.
 
     Raises:
         InputError: the variable is not set.
     """
     if not variable:
-        return NO_KEY  # the client insists on one, a server without keys does not read it
+        return NO_KEY  # the client requires a key; a server without keys ignores it
     if key := environment.get(variable, ""):
         return key
     raise InputError(f"{where}: the environment variable {variable} is not set -> export it before the run")

@@ -1,8 +1,8 @@
-"""Chat rows to token ids: the one place where that is decided, for teachers, training and evaluation alike.
+"""Chat messages to token ids, the same for teachers, training and evaluation.
 
 A training row is the prompt exactly as an engine sees it, then the completion, then the token that ends the turn. The
-chat template never touches the completion: templates strip think blocks or add empty ones, and an engine would
-continue the prompt as it stands. So the prompt's ids are a prefix of the row's by construction.
+chat template is not applied to the completion, because templates strip think blocks or add empty ones, while an engine
+continues the prompt as it is. So the prompt's ids are a prefix of the row's ids by construction.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from distill.core.errors import InputError
-from serve.api.modes import under_system
+from serve.api.modes import append_to_system
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distill.config.teachers import ChatFormat
 
 IGNORED = -100
-"""Label of a token that is not learnt."""
+"""Label of a token without loss."""
 
 THINK_OPENING = "<think>"
 COMPLETION_MARK = "completionmarkgoeshere"
@@ -31,33 +31,33 @@ ENDS_INSIDE = "end_of_turn_inside"
 
 
 class Rendered(NamedTuple):
-    """Token ids of a row; labels are the same ids where the student learns, -100 elsewhere."""
+    """Token ids of a row; the labels are the same ids for tokens with loss, else -100."""
 
     input_ids: list[int]
     labels: list[int]
 
 
 def chat_messages(problem: str, chat: ChatFormat) -> list[dict[str, str]]:
-    """The turns that ask a problem: system, worked examples as earlier turns, the problem through the template."""
+    """The messages of a prompt: the system line, worked examples as earlier turns, the problem in its template."""
     turns = [{"role": "system", "content": chat.system}] if chat.system is not None else []
     for example in chat.examples:
-        turns.append({"role": "user", "content": _ask(example.problem, chat)})
+        turns.append({"role": "user", "content": _user_turn(example.problem, chat)})
         turns.append({"role": "assistant", "content": example.completion})
-    return [*turns, {"role": "user", "content": _ask(problem, chat)}]
+    return [*turns, {"role": "user", "content": _user_turn(problem, chat)}]
 
 
 def with_mode(chat: ChatFormat, line: str) -> ChatFormat:
-    """The format that asks for one mode of a student: the mode's line under the system line; as it is without one."""
-    return chat.model_copy(update={"system": under_system(chat.system, line)}) if line else chat
+    """The format for one mode of a student: the mode's line below the system line; unchanged if the line is empty."""
+    return chat.model_copy(update={"system": append_to_system(chat.system, line)}) if line else chat
 
 
-def _ask(problem: str, chat: ChatFormat) -> str:
-    # Not str.format: problems and templates hold braces of their own (LaTeX, JSON).
+def _user_turn(problem: str, chat: ChatFormat) -> str:
+    # Not str.format: problems and templates contain braces themselves (LaTeX, JSON).
     return chat.template.replace("{problem}", problem)
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
-    """The prompt as text, up to where the assistant starts to write.
+    """The prompt as text, including the template's generation prompt.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
@@ -66,7 +66,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """The prompt as an engine sees it: template, then one tokenisation that adds no second start token.
+    """The prompt's token ids as an engine sees them: the template's text, tokenised without adding special tokens.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
@@ -77,7 +77,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping
 def render_example(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], max_length: int
 ) -> Rendered | str:
-    """A training row from chat turns of which the last is learnt, or the reason why it is dropped. Never cut.
+    """A training row whose last message has the loss, or the reason why it is dropped. Rows are never truncated.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
@@ -89,18 +89,18 @@ def render_example(
     ending = end_of_turn(tokenizer)
     if ending[-1] in completion:
         return ENDS_INSIDE
-    prompt, learnt = _encode(tokenizer, text), [*completion, *ending]
-    if len(prompt) + len(learnt) > max_length:
+    prompt, target = _encode(tokenizer, text), [*completion, *ending]
+    if len(prompt) + len(target) > max_length:
         return TOO_LONG
-    return Rendered(input_ids=[*prompt, *learnt], labels=[IGNORED] * len(prompt) + learnt)
+    return Rendered(input_ids=[*prompt, *target], labels=[IGNORED] * len(prompt) + target)
 
 
 @lru_cache(maxsize=16)
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """What follows a completion, up to and including the token that ends the turn: the student must learn to stop.
+    """The ids after a completion, up to and including the token that ends the turn, so that the student learns to stop.
 
-    The template says which token that is; where it writes none, it is the tokenizer's end of sequence. What the
-    template writes after it (a line break, as a rule) is never generated and so never learnt.
+    It is the first special token that the template writes after an assistant turn, else the tokenizer's end of
+    sequence. What the template writes after it (usually a line break) is never generated, so it is not learnt either.
 
     Raises:
         InputError: The model has neither, so a student could never learn to stop.
@@ -108,18 +108,18 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": COMPLETION_MARK}]
     _, mark, tail = _apply_template(tokenizer, turns, add_generation_prompt=False).rpartition(COMPLETION_MARK)
     if not mark:
-        raise InputError(f"{_name(tokenizer)}: its chat template leaves out the assistant's turn; {_REMEDY}")
+        raise InputError(f"{_name(tokenizer)}: its chat template omits the assistant's turn -> {_REMEDY}")
     ids = _encode(tokenizer, tail)
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    ends = [position for position, token in enumerate(ids) if token in special]
+    ends = [index for index, token in enumerate(ids) if token in special]
     if ends:
         return tuple(ids[: ends[0] + 1])
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{_name(tokenizer)}: neither its chat template nor its tokenizer ends a turn; {_REMEDY}")
+        raise InputError(f"{_name(tokenizer)}: neither its chat template nor its tokenizer ends a turn -> {_REMEDY}")
     return (int(tokenizer.eos_token_id),)
 
 
-_REMEDY = "give one that does as `models.NAME.chat_template` in the recipe"
+_REMEDY = "set a chat template that does in `models.NAME.chat_template` of the recipe"
 
 
 def _apply_template(
@@ -128,13 +128,13 @@ def _apply_template(
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
-        raise InputError(f"{_name(tokenizer)}: no chat template; give one as `models.NAME.chat_template` in the recipe")
+        raise InputError(f"{_name(tokenizer)}: no chat template -> set `models.NAME.chat_template` in the recipe")
     turns = [dict(message) for message in messages]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in turns)
-        raise InputError(f"{_name(tokenizer)}: its chat template refuses the turns {roles}: {error}") from error
+        raise InputError(f"{_name(tokenizer)}: its chat template rejects the turns {roles}: {error}") from error
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -142,7 +142,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _without_open_think(prompt: str, completion: str) -> str:
-    """Some templates open the think block at the end of the prompt; the completion must not open it again."""
+    """The completion without its opening think tag if the prompt already ends with one, as some templates write it."""
     if prompt.rstrip().endswith(THINK_OPENING) and completion.lstrip().startswith(THINK_OPENING):
         return completion.lstrip().removeprefix(THINK_OPENING)
     return completion

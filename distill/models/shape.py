@@ -1,4 +1,4 @@
-"""A model's sizes from its config alone: no weight is read, downloaded or made."""
+"""A model's sizes, computed from its config.json alone: no weights are read, downloaded or allocated."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.storage import is_address
+from cluster.storage import is_uri
 from distill.core.errors import InputError
+from distill.models.resolve import kept_layers, resolve_model, resolved_folder
 
 if TYPE_CHECKING:
     from distill.config.models import ModelConfig
@@ -20,23 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What memory and computation depend on."""
+    """The sizes of a model on which memory and computation depend."""
 
     num_parameters: int
-    """Tied weights once."""
+    """Tied weights count once."""
     body_parameters: int
-    """All but the input table and the output layer."""
+    """All weights except the input embedding and the output layer."""
     hidden: int
     layers: int
     intermediate: int
-    """Width of the feed-forward part."""
+    """Width of the feed-forward layers."""
     query_width: int
+    """Query heads times their dimension."""
     kv_width: int
-    """Of keys, and of values: key-value heads times their dimension."""
+    """Width of the keys, and of the values: key-value heads times their dimension."""
     vocab: int
     linear_widths: Mapping[str, int]
-    """Last part of the name of a linear layer -> inputs plus outputs, summed over all of that name; the output layer is
-    not among them."""
+    """Last part of a linear layer's name -> inputs plus outputs, summed over all layers of that name; without the
+    output layer."""
 
     @property
     def head_parameters(self) -> int:
@@ -44,7 +46,7 @@ class ModelShape:
         return self.hidden * self.vocab
 
     def lora_parameters(self, tune: LoraTune) -> int:
-        """Weights of an adapter: rank x (inputs + outputs) of every layer that it targets (Hu et al., 2021)."""
+        """Weights of a LoRA adapter: rank x (inputs + outputs) of every target layer (Hu et al., 2021)."""
         if tune.targets == "all-linear":
             return tune.rank * sum(self.linear_widths.values())
         names = {tune.targets} if isinstance(tune.targets, str) else set(tune.targets)
@@ -52,10 +54,10 @@ class ModelShape:
 
 
 def shape_of(settings: Mapping[str, Any], *, trust_remote_code: bool = False) -> ModelShape:
-    """The shape of a model from what its config.json says.
+    """The shape of a model from the content of its config.json.
 
     Raises:
-        InputError: transformers knows no such model.
+        InputError: transformers cannot build such a model.
     """
     return _shape(json.dumps(settings, sort_keys=True), trust_remote_code)
 
@@ -69,10 +71,10 @@ def _shape(settings: str, trust_remote_code: bool) -> ModelShape:
     kind = values.pop("model_type", "")
     try:
         config = AutoConfig.for_model(kind, **values)
-        with torch.device("meta"):  # modules without memory: exact for every architecture, in a second
+        with torch.device("meta"):  # modules without memory: exact for every architecture, takes a second
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"the config of a model (model_type {kind!r}) cannot be understood: {error}") from error
+        raise InputError(f"cannot build a model from its config.json (model_type {kind!r}): {error}") from error
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     tables = {
@@ -103,18 +105,16 @@ def _linear_widths(model: Any) -> dict[str, int]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What a model folder's config.json says."""
+    """The content of a model folder's config.json."""
     return dict(json.loads((folder / "config.json").read_text()))
 
 
 def planned_settings(name: str, config: ModelConfig) -> dict[str, Any]:
-    """The config.json of a model by reference, cut as the recipe says. From the hub only that file is fetched.
+    """The config.json of a model by reference, cut as the recipe says. Only that file is fetched from the hub.
 
     Raises:
-        InputError: none of the model's sources can be had.
+        InputError: none of the model's sources can be reached.
     """
-    from distill.models.resolve import resolve_model, resolved_folder
-
     for source in config.sources:
         folder = resolved_folder(source, config)
         if folder is not None:
@@ -123,14 +123,12 @@ def planned_settings(name: str, config: ModelConfig) -> dict[str, Any]:
         settings = _local_settings(source) or _hub_settings(source, config.revision)
         if settings is not None:
             return _cut(settings, config.keep_layers)
-    # A GGUF file or a URI has no config.json by itself: it is converted (once) or fetched as the run would do it.
+    # A GGUF file or a URI has no config.json of its own: convert it (once) or fetch it, as the run would.
     return read_settings(Path(resolve_model(name, config).path))
 
 
 def _cut(settings: dict[str, Any], keep: int | None) -> dict[str, Any]:
-    """The config of the model cut to so many layers, as `distill.models.resolve.cut_layers` would leave it."""
-    from distill.models.resolve import kept_layers
-
+    """The config.json of the model after `distill.models.resolve.cut_layers`."""
     if keep is None:
         return settings
     kept = kept_layers(settings["num_hidden_layers"], keep)
@@ -144,7 +142,7 @@ def _local_settings(source: str) -> dict[str, Any] | None:
 
 
 def _hub_settings(source: str, revision: str) -> dict[str, Any] | None:
-    if is_address(source) or source.endswith(".gguf") or source.startswith((".", "/", "~")):
+    if is_uri(source) or source.endswith(".gguf") or source.startswith((".", "/", "~")):
         return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -1,1 +1,1 @@
-"""Stage 1: prompts and benchmarks, cleaned and decontaminated."""
+"""Stage 1: loads prompts and benchmarks, removes near-duplicates and decontaminates the prompts."""

@@ -1,10 +1,10 @@
-"""Training prompts that are a benchmark's problem in almost the same words: nothing may be learnt from the exam.
+"""Decontamination: finds training prompts that repeat a benchmark problem in almost the same words.
 
-A run of tokens in common raises the suspicion (13 in GPT-3's appendix C); wording that many training prompts share
-belongs to the task and raises none, or no set could be trained on that has a template in common with its benchmark. Two
-problems under suspicion are the same if what they share covers half of the shorter one, and all numbers of one stand
-in the other: closing words ("where m and n are relatively prime") and a story with other numbers leave a prompt in.
-The code of a figure is no evidence. A problem that is a benchmark's as a whole, punctuation and case aside, always is.
+A shared n-gram makes two problems candidates (n = 13 as in GPT-3's appendix C). Common wording, i.e. what many training
+prompts share, does not count: else no set could be used whose template also occurs in the benchmark. Candidates are the
+same problem if the shared n-grams cover half of the shorter one and all numbers of one occur in the other, so closing
+phrases ("where m and n are relatively prime") and a story with other numbers do not drop a prompt. The code of figures
+is ignored. Problems that are equal as a whole, apart from punctuation and case, always match.
 """
 
 import re
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distill.core.schema import AnswerKind, Prompt
-from distill.prompts.ngrams import SHINGLE, gram_hash, is_wording, ngrams, numbers, tokens
+from distill.prompts.ngrams import SHINGLE, gram_hash, is_common, ngrams, numbers, tokens
 
 WHOLE = "whole"
-"""Set before a whole problem's tokens, so that its hash is never that of a run inside a longer one."""
+"""Prefix of a whole problem's tokens, so that its hash differs from that of an n-gram in a longer problem."""
 FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
-"""Asymptote code as MATH has it: its coordinates and colours are alike everywhere."""
+"""Asymptote code, as in MATH: its coordinates and colours are similar in all problems."""
 
 
 class Match(NamedTuple):
-    """A training prompt, the benchmark's problem that it is, and the first run of tokens that they share."""
+    """A training prompt, the benchmark problem that it repeats, and the first run of tokens that they share."""
 
     prompt: Prompt
     benchmark: str
@@ -32,31 +32,31 @@ class Match(NamedTuple):
     run: str
 
 
-class ExamProblems(NamedTuple):
-    """The benchmarks' problems, and where each of their n-grams stands."""
+class BenchmarkIndex(NamedTuple):
+    """All benchmark problems, and an inverted index of their n-grams."""
 
     problems: list[tuple[str, Prompt]]
-    """(benchmark, problem), by name and identity."""
-    places: dict[int, list[int]]
-    """n-gram or whole problem -> positions in `problems`."""
+    """(benchmark, problem), ordered by name and prompt_id."""
+    positions: dict[int, list[int]]
+    """Hash of an n-gram or whole problem -> positions in `problems`."""
 
 
-def exam_problems(benchmarks: Mapping[str, Iterable[Prompt]], size: int) -> ExamProblems:
-    """All problems of the benchmarks by their n-grams of `size` tokens."""
+def index_benchmarks(benchmarks: Mapping[str, Iterable[Prompt]], size: int) -> BenchmarkIndex:
+    """Index the problems of the benchmarks by their n-grams of `size` tokens."""
     problems = [
         (name, prompt)
         for name in sorted(benchmarks)
         for prompt in sorted(benchmarks[name], key=lambda one: one.prompt_id)
     ]
-    places: dict[int, list[int]] = defaultdict(list)
-    for place, (_, prompt) in enumerate(problems):
+    positions: dict[int, list[int]] = defaultdict(list)
+    for position, (_, prompt) in enumerate(problems):
         for gram in np.unique(_evidence(prompt.problem, size)).tolist():
-            places[gram].append(place)
-    return ExamProblems(problems, dict(places))
+            positions[gram].append(position)
+    return BenchmarkIndex(problems, dict(positions))
 
 
 def _evidence(problem: str, size: int) -> Any:
-    """[1 + runs] uint64: the whole, then every run of a problem that is long enough to have any."""
+    """[1 + runs] uint64: the hash of the whole problem, then of its n-grams if it is long enough to have any."""
     whole, words = np.array([_whole(problem)], dtype=np.uint64), without_figures(problem)
     return np.concatenate([whole, ngrams(words, size)]) if len(words) >= size else whole
 
@@ -70,15 +70,15 @@ def without_figures(problem: str) -> list[str]:
     return tokens(FIGURE.sub(" ", problem))
 
 
-def _is_telling(words: list[str], common: Any, size: int) -> Any:
-    """[runs] bool: which runs are more than half made of tokens outside the task's wording."""
-    shingles = is_wording(words, common)
+def _is_distinctive(words: list[str], common: Any, size: int) -> Any:
+    """[runs] bool: n-grams of which more than half of the tokens are outside common wording."""
+    shingles = is_common(words, common)
     in_wording = np.convolve(shingles, np.ones(min(SHINGLE, len(words)), dtype=np.int64)) > 0
     return np.convolve(in_wording, np.ones(size, dtype=np.int64), mode="valid") * 2 < size
 
 
 def find_hits(problem: str, grams: Any, common: Any, size: int) -> Any:
-    """[hits] uint64: the n-grams of a problem that a benchmark holds and that are no wording of the task.
+    """[hits] uint64: the n-grams of a problem that a benchmark contains and that are not common wording.
 
     Args:
         problem: text.
@@ -87,30 +87,30 @@ def find_hits(problem: str, grams: Any, common: Any, size: int) -> Any:
         size: tokens per n-gram.
     """
     evidence = _evidence(problem, size)
-    place = np.minimum(np.searchsorted(grams, evidence), len(grams) - 1)
-    is_hit = grams[place] == evidence
+    position = np.minimum(np.searchsorted(grams, evidence), len(grams) - 1)
+    is_hit = grams[position] == evidence
     if len(evidence) > 1 and is_hit.any():
-        is_hit[1:] &= _is_telling(without_figures(problem), common, size)
+        is_hit[1:] &= _is_distinctive(without_figures(problem), common, size)
     return np.unique(evidence[is_hit])
 
 
-def find_match(prompt: Prompt, hits: Iterable[int], exam: ExamProblems, size: int) -> Match | None:
-    """The first benchmark problem behind some hits that says the same as the prompt, if any does."""
-    for place in sorted({place for hit in hits for place in exam.places[hit]}):
-        benchmark, problem = exam.problems[place]
+def find_match(prompt: Prompt, hits: Iterable[int], index: BenchmarkIndex, size: int) -> Match | None:
+    """The first benchmark problem behind the hits that is the same problem as the prompt, or None."""
+    for position in sorted({position for hit in hits for position in index.positions[hit]}):
+        benchmark, problem = index.problems[position]
         if not _differ_by_answer(prompt, problem) and (run := shared_run(prompt.problem, problem.problem, size)):
             return Match(prompt, benchmark, problem, " ".join(run))
     return None
 
 
 def _differ_by_answer(one: Prompt, other: Prompt) -> bool:
-    """Generated problems write equal answers alike, and their wording is their task's; people do not."""
+    """Whether the answers show two problems: generated problems only, where equal answers are written alike."""
     are_generated = one.answer_kind == other.answer_kind == AnswerKind.REASONING_GYM
     return are_generated and one.reference != other.reference
 
 
 def shared_run(problem: str, other: str, size: int) -> list[str]:
-    """The first run of tokens that two problems share, all where they are equal; empty where they are two problems."""
+    """The first run of tokens that two problems share, all tokens if they are equal; empty for different problems."""
     if _whole(problem) == _whole(other):
         return tokens(problem)
     words, others = without_figures(problem), without_figures(other)
@@ -123,5 +123,5 @@ def shared_run(problem: str, other: str, size: int) -> list[str]:
 
 
 def _share_numbers(some: Counter[str], others: Counter[str]) -> bool:
-    """Whether the numbers of one problem all stand in the other, as often."""
+    """Whether all numbers of one problem occur in the other, at least as often."""
     return some <= others or others <= some

@@ -1,7 +1,7 @@
-"""Stage 1: prompts and benchmarks from files, the hub or generators, as `Prompt` rows with content identities.
+"""Loads prompts and benchmarks from files, the hub or generators as `Prompt` rows with content identities.
 
-A row that cannot be used (empty, too long, no answer, wrong type, duplicate, also in a benchmark) is kept aside with
-its reason, and the run goes on.
+A row that cannot be used (empty, too long, no answer, wrong type, duplicate, also in a benchmark) is dropped and
+recorded with its reason; the run continues.
 """
 
 import json
@@ -16,30 +16,30 @@ import pyarrow.parquet as pq
 from cluster.storage import open_storage
 from distill.config.sources import Columns, FileSource, GymSource, HubSource, PromptSource, source_pattern
 from distill.core.errors import InputError
+from distill.core.run_dir import StageName
 from distill.core.schema import AnswerKind, Dropped, Prompt, content_hash, dropped, prompt_id
-from distill.prompts.multiple_choice import Lettered, lettered
+from distill.prompts.multiple_choice import ChoiceProblem, format_choices
 
-STAGE = "prompts"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Loaded(NamedTuple):
-    """Prompts that can be used, and the rows that cannot."""
+    """The usable prompts, and the dropped rows."""
 
     prompts: list[Prompt]
     drops: list[Dropped]
     commits: Mapping[str, str] = {}
-    """`data set@revision` -> the commit of the hub that was read, where it is known."""
+    """`data set@revision` -> the commit that was read from the hub, where it is known."""
 
 
 class RawRow(NamedTuple):
-    """One row as its source has it; `error` says why it could not even be read."""
+    """One row of a source; `error` is set if it could not be parsed."""
 
     where: str
     row: Mapping[str, Any]
     error: str = ""
     commit: str = ""
-    """Of the data set on the hub; empty where it is another source's or not known."""
+    """Commit of the data set on the hub; empty for other sources or if it is not known."""
 
 
 def load_prompts(
@@ -51,15 +51,15 @@ def load_prompts(
     seed: int,
     exclude: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Read all sources; drop what cannot be used; keep `num_prompts` by seeded hash.
+    """Read all sources, drop unusable rows, and keep `num_prompts` prompts, chosen by a seeded hash.
 
     Args:
-        sources: where prompts come from.
-        base: folder that relative file paths are relative to.
+        sources: files, hub data sets or generators.
+        base: folder to which relative file paths refer.
         max_problem_chars: longer problems are dropped.
         num_prompts: how many to keep; None keeps all.
         seed: seed of the choice.
-        exclude: prompt id -> benchmark that holds it; such prompts are dropped.
+        exclude: prompt_id -> benchmark that contains it; such prompts are dropped.
 
     Raises:
         InputError: a source cannot be read at all.
@@ -85,34 +85,41 @@ def load_prompts(
 
 def _check_identity(prompt: Prompt, where: str, seen: AbstractSet[str], exclude: Mapping[str, str]) -> Prompt | Dropped:
     if prompt.prompt_id in seen:
-        return dropped(STAGE, where, "duplicate", detail=prompt.prompt_id, row={"problem": prompt.problem})
+        return dropped(StageName.PROMPTS, where, "duplicate", detail=prompt.prompt_id, row={"problem": prompt.problem})
     if prompt.prompt_id in exclude:
         return dropped(
-            STAGE, where, "in a benchmark", detail=exclude[prompt.prompt_id], row={"problem": prompt.problem}
+            StageName.PROMPTS,
+            where,
+            "in a benchmark",
+            detail=exclude[prompt.prompt_id],
+            row={"problem": prompt.problem},
         )
     return prompt
 
 
 def choose(prompts: list[Prompt], drops: list[Dropped], num_prompts: int | None, seed: int) -> Loaded:
-    """Keep `num_prompts` by seeded hash, in that order: a larger number keeps what a smaller one kept."""
+    """Keep `num_prompts` in the order of a seeded hash: a larger number extends what a smaller one keeps."""
     ordered = sorted(prompts, key=lambda prompt: content_hash("choose", seed, prompt.prompt_id))
     keep = ordered if num_prompts is None else ordered[:num_prompts]
     rest = [] if num_prompts is None else ordered[num_prompts:]
-    beyond = [dropped(STAGE, prompt.source, "beyond num_prompts", row={"problem": prompt.problem}) for prompt in rest]
+    beyond = [
+        dropped(StageName.PROMPTS, prompt.source, "beyond num_prompts", row={"problem": prompt.problem})
+        for prompt in rest
+    ]
     return Loaded(keep, [*drops, *beyond])
 
 
 def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prompt | Dropped:
-    """A source's row as a `Prompt`, or the reason why it is none."""
+    """A source's row as a `Prompt`, or as a drop with its reason."""
     if raw.error:
-        return dropped(STAGE, raw.where, raw.error, row=raw.row)
+        return dropped(StageName.PROMPTS, raw.where, raw.error, row=raw.row)
     columns = Columns() if isinstance(source, GymSource) else source.columns
     problem, reference = raw.row.get(columns.problem), raw.row.get(columns.reference)
     reason = _row_fault(problem, reference, max_problem_chars)
     if not reason and (columns.context or columns.choices):
-        problem, reference, reason = _assembled(str(problem), reference, raw.row, columns)
+        problem, reference, reason = _assemble(str(problem), reference, raw.row, columns)
     if reason:
-        return dropped(STAGE, raw.where, reason, row=raw.row)
+        return dropped(StageName.PROMPTS, raw.where, reason, row=raw.row)
     kind = AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind
     return Prompt(
         prompt_id=prompt_id(str(problem)),
@@ -126,12 +133,12 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
     )
 
 
-def _assembled(problem: str, reference: Any, row: Mapping[str, Any], columns: Columns) -> Lettered:
-    """A problem with the text before it and the options below it."""
+def _assemble(problem: str, reference: Any, row: Mapping[str, Any], columns: Columns) -> ChoiceProblem:
+    """The problem with its context before it and its options below it."""
     context = _as_text(row.get(columns.context)) if columns.context else ""
     joint = "\n" if context.endswith((".", "!", "?", ":")) else ". "
     problem = f"{context}{joint}{problem.strip()}" if context else problem
-    return lettered(problem, reference, row, columns) if columns.choices else Lettered(problem, reference)
+    return format_choices(problem, reference, row, columns) if columns.choices else ChoiceProblem(problem, reference)
 
 
 def _row_fault(problem: Any, reference: Any, max_problem_chars: int) -> str:
@@ -159,13 +166,13 @@ def _as_text(value: Any) -> str:
 
 
 def final_value(reference: str) -> str:
-    """The value of a reference solution: GSM8K writes it behind `####` on the last line."""
+    """The final value of a reference solution: in GSM8K it follows `####` on the last line."""
     match = re.search(r"####\s*(.+?)\s*$", reference)
     return match.group(1).replace(",", "") if match else reference
 
 
 def source_name(source: PromptSource) -> str:
-    """A source as rows name it; no machine path."""
+    """The name of a source that is stored in rows: without paths of this machine."""
     match source:
         case FileSource():
             return Path(source.path).name
@@ -176,7 +183,7 @@ def source_name(source: PromptSource) -> str:
 
 
 def versioned(source: HubSource) -> str:
-    """A data set of the hub with the revision that is asked for."""
+    """A hub data set with the requested revision, as `name@revision`."""
     return f"{source.dataset}@{source.revision}"
 
 
@@ -192,7 +199,7 @@ def read_source(source: PromptSource, base: Path) -> Iterator[RawRow]:
         case HubSource():
             yield from _read_hub(source)
         case GymSource():
-            yield from _read_gym(source)
+            yield from _read_reasoning_gym(source)
 
 
 def _read_files(source: FileSource, base: Path) -> Iterator[RawRow]:
@@ -237,30 +244,30 @@ def _read_hub(source: HubSource) -> Iterator[RawRow]:
         rows = load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision)
     except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
         first = str(error).splitlines()[0][:300]
-        remedy = "check the name, split and network, or download it and use kind = 'file'"
-        raise InputError(f"prompts: the data set {source.dataset} cannot be read: {first} -> {remedy}") from error
+        remedy = "check its name, its split and the network, or download it and use kind = 'file'"
+        raise InputError(f"prompts: cannot read the data set {source.dataset}: {first} -> {remedy}") from error
     commit = read_commit([file["filename"] for file in rows.cache_files])
     for number, row in enumerate(rows):
         yield RawRow(f"{source.dataset}/{source.split}:{number}", row, commit=commit)
 
 
 def read_commit(files: Sequence[str]) -> str:
-    """The commit that a data set was read at, from where `datasets` keeps it; empty where that does not say.
+    """The commit of the data set that was read, from the path of its cache files; empty if the path has none.
 
-    Not what the hub says of the revision: offline, `datasets` takes the version it has, whatever was asked for.
+    The hub is not asked for it: offline, `datasets` uses the cached version, whatever revision was requested.
     """
     folders = {Path(file).parent.name for file in files}
     commit = folders.pop() if len(folders) == 1 else ""
     return commit if COMMIT.fullmatch(commit) else ""
 
 
-def _read_gym(source: GymSource) -> Iterator[RawRow]:
+def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
     import reasoning_gym
 
     try:
         entries = reasoning_gym.create_dataset(source.task, seed=source.seed, size=source.size, **source.params)
     except (ValueError, TypeError, AssertionError) as error:
-        remedy = "see the reasoning-gym gallery for tasks and their options"
+        remedy = "see the gallery of reasoning-gym for its tasks and their parameters"
         raise InputError(f"prompts: reasoning_gym task {source.task!r} {source.params}: {error} -> {remedy}") from error
     for number, entry in enumerate(entries):
         packed = json.dumps({"task": source.task, "entry": entry}, default=str, ensure_ascii=False)

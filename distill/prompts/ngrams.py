@@ -1,4 +1,4 @@
-"""Problems as tokens and n-grams, so that wording can be compared. Numbers and signs are tokens of their own."""
+"""Problems as tokens and n-grams, to compare their wording. Numbers and mathematical signs are tokens of their own."""
 
 import hashlib
 import re
@@ -11,9 +11,9 @@ import numpy as np
 
 TOKEN = re.compile(
     r"""\d+(?:\.\d+)?
-    | [\u3040-\u30ff\u3400-\u9fff]                # a script without spaces: every sign is a word
+    | [\u3040-\u30ff\u3400-\u9fff]                # a script without spaces: every character is a word
     | [^\W\d_\u3040-\u30ff\u3400-\u9fff]+         # a word, or the name of a LaTeX command
-    | (?<=[\d)}])! | (?<=\b[^\W\d_])!             # a factorial, not an exclamation
+    | (?<=[\d)}])! | (?<=\b[^\W\d_])!             # a factorial, not an exclamation mark
     | [^\w\s!?.,;:'"`$\\{}~&\u2018-\u201f] | _    # a mathematical sign; neither punctuation nor the brackets of LaTeX
     """,
     re.VERBOSE,
@@ -27,41 +27,41 @@ LAYOUT = re.compile(
     """,
     re.VERBOSE,
 )
-"""LaTeX that says how a problem looks, not what it says."""
+"""LaTeX commands of layout, which do not change the meaning of a problem."""
 NUMBER = re.compile(r"\d")
 WORD = re.compile(r"[^\W\d_]+")
 
 SHINGLE = 3
-"""Tokens per shingle, the short run by which wording is known: short enough for problems of one line."""
+"""Tokens per shingle; short enough for problems of one line."""
 NUM_BUCKETS = 1 << 22
-"""Counters of shingles: 32 MiB. A shingle in 1 % of the prompts stands far above what shares its counter by chance."""
+"""Counters of shingles, by hash: 32 MiB. A shingle in 1 % of the prompts counts far more than chance collisions."""
 COMMON_SHARE = 0.01
 COMMON_AT_LEAST = 20
-"""A shingle in more training prompts than both of these say is wording of the task."""
+"""A shingle is common if more prompts contain it than both this number and `COMMON_SHARE` of all."""
 
 
 def tokens(text: str) -> list[str]:
-    """Words in lower case, numbers, and every mathematical sign by itself; layout is none of them."""
+    """Words in lower case, numbers, and single mathematical signs; layout commands are left out."""
     return TOKEN.findall(LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)).lower())
 
 
 def answer_tokens(reference: str) -> list[str]:
-    """The tokens of an answer; also its braces and punctuation where it is no LaTeX, for they may be all of it."""
+    """The tokens of an answer; without LaTeX also its braces and punctuation, which may be the whole answer."""
     return tokens(reference) if "\\" in reference else TOKEN_OR_MARK.findall(reference.lower())
 
 
 def content(words: Sequence[str]) -> tuple[str, ...]:
-    """The numbers and signs among tokens, in order: problems that differ in one are different problems."""
+    """The numbers and signs among the tokens, in order: problems that differ in one of them are different problems."""
     return tuple(word for word in words if not WORD.fullmatch(word))
 
 
 def numbers(words: Sequence[str]) -> Counter[str]:
-    """How often each number stands among tokens."""
+    """How often each number occurs among the tokens."""
     return Counter(word for word in words if NUMBER.match(word))
 
 
 def ngrams(words: Sequence[str], size: int) -> Any:
-    """[runs] uint64: hashes of every run of `size` tokens; of the whole where it is shorter."""
+    """[runs] uint64: hashes of every run of `size` tokens; of the whole text if it is shorter."""
     runs = (words[start : start + size] for start in range(max(1, len(words) - size + 1)))
     return np.fromiter((gram_hash(run) for run in runs if run), dtype=np.uint64)
 
@@ -72,13 +72,13 @@ def gram_hash(words: Sequence[str]) -> int:
 
 
 def count_shingles(problems: Iterable[Sequence[str]]) -> tuple[Any, Any]:
-    """Counters that some problems raise, and by how many problems each.
+    """The buckets of the shingles of some problems, and the number of problems in each bucket.
 
     Args:
         problems: tokens of each.
     """
-    raised = [np.unique(_buckets(words)) for words in problems]
-    return np.unique(np.concatenate(raised), return_counts=True) if raised else (np.array([], np.uint64),) * 2
+    buckets = [np.unique(_buckets(words)) for words in problems]
+    return np.unique(np.concatenate(buckets), return_counts=True) if buckets else (np.array([], np.uint64),) * 2
 
 
 def _buckets(words: Sequence[str]) -> Any:
@@ -86,12 +86,12 @@ def _buckets(words: Sequence[str]) -> Any:
 
 
 def common_shingles(counts: Any, num_prompts: int) -> Any:
-    """[NUM_BUCKETS] bool: the counters above what tells a task's wording from evidence."""
+    """[NUM_BUCKETS] bool: buckets whose shingles count as common wording."""
     return counts > max(COMMON_AT_LEAST, COMMON_SHARE * num_prompts)
 
 
-def is_wording(words: Sequence[str], common: Any) -> Any:
-    """[shingles] bool: which shingles of a problem so many prompts share that they are wording of the task.
+def is_common(words: Sequence[str], common: Any) -> Any:
+    """[shingles] bool: shingles of a problem that so many prompts share that they are wording of the task.
 
     Args:
         words: tokens of the problem.

@@ -1,18 +1,23 @@
-"""Stage 1 as a step of a run: benchmarks first, then prompts that are new, whole, and in no benchmark."""
+"""Stage 1, prompts: benchmarks first, then training prompts that are new, whole, and in no benchmark.
+
+sources -> load -> benchmarks, duplicates, near duplicates, decontamination -> prompts/prompts.parquet
+"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distill.config.benchmarks import BenchmarkConfig
+from distill.config.prompts import PromptsConfig
 from distill.config.recipe import benchmark_configs
 from distill.core.errors import InputError
-from distill.core.run_dir import Manifest
+from distill.core.manifest import Manifest
+from distill.core.run_dir import PROMPTS, StageName, benchmark_problems
 from distill.core.schema import Dropped, Prompt
 from distill.prompts.clean import clean_prompts
 from distill.prompts.load import Loaded, choose, count_reasons, load_prompts
-from distill.run.context import Run
+from distill.run.context import RunContext
 
 
 class Benchmarks(NamedTuple):
@@ -23,16 +28,25 @@ class Benchmarks(NamedTuple):
     commits: dict[str, str]
 
 
-def prompts_stage(current: Run) -> Manifest:
+def prompts_stage(run: RunContext) -> Manifest:
     """Read and clean the prompts; the benchmarks first, since no training prompt may be in one."""
-    benchmarks = load_benchmarks(current)
-    loaded = load_training(current, benchmarks.prompts)
-    current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "prompts.parquet")
-    current.run_dir.write_drops([*loaded.drops, *benchmarks.drops], "prompts")
+    recipe, run_dir = run.recipe, run.run_dir
+    benchmarks = load_benchmarks(
+        benchmark_configs(recipe),
+        recipe.evaluate.benchmarks,
+        run.base,
+        max_problem_chars=recipe.prompts.max_problem_chars,
+        seed=recipe.seed,
+    )
+    loaded = load_training(recipe.prompts, benchmarks.prompts, run.base, seed=recipe.seed, connect=lambda: run.session)
+    for name, problems in benchmarks.prompts.items():
+        run_dir.write_rows(problems, Prompt, *benchmark_problems(name))
+    run_dir.write_rows(loaded.prompts, Prompt, *PROMPTS)
+    run_dir.write_drops([*loaded.drops, *benchmarks.drops], StageName.PROMPTS)
     reasons, sizes = count_reasons(loaded.drops), {name: len(rows) for name, rows in benchmarks.prompts.items()}
-    current.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
+    run.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
     return Manifest(
-        stage="prompts",
+        stage=StageName.PROMPTS,
         key="",
         rows_in=len(loaded.prompts) + len(loaded.drops),
         rows_out=len(loaded.prompts),
@@ -41,8 +55,15 @@ def prompts_stage(current: Run) -> Manifest:
     )
 
 
-def load_benchmarks(current: Run) -> Benchmarks:
-    """Read every benchmark of the recipe and write it into the run directory.
+def load_benchmarks(
+    configs: Mapping[str, BenchmarkConfig],
+    reported: Sequence[str],
+    base: Path,
+    *,
+    max_problem_chars: int,
+    seed: int,
+) -> Benchmarks:
+    """Read every benchmark, those that are reported first.
 
     Raises:
         InputError: a benchmark has no usable problem.
@@ -50,12 +71,10 @@ def load_benchmarks(current: Run) -> Benchmarks:
     prompts: dict[str, list[Prompt]] = {}
     drops: list[Dropped] = []
     commits: dict[str, str] = {}
-    for name, benchmark in benchmark_configs(current.recipe).items():
-        limit, seed = current.recipe.prompts.max_problem_chars, current.recipe.seed
-        loaded = read_benchmark(name, benchmark, current.base, max_problem_chars=limit, seed=seed)
-        if name not in current.recipe.evaluate.benchmarks:
+    for name, config in configs.items():
+        loaded = read_benchmark(name, config, base, max_problem_chars=max_problem_chars, seed=seed)
+        if name not in reported:
             loaded = without_reported(name, loaded, prompts)
-        current.run_dir.write_rows(loaded.prompts, Prompt, "prompts", "benchmarks", f"{name}.parquet")
         prompts[name] = loaded.prompts
         drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
         commits |= loaded.commits
@@ -70,14 +89,15 @@ def without_reported(name: str, loaded: Loaded, reported: Mapping[str, Sequence[
     """
     where = {prompt.prompt_id: benchmark for benchmark, rows in reported.items() for prompt in rows}
     kept = [prompt for prompt in loaded.prompts if prompt.prompt_id not in where]
-    drops = [
-        Dropped("prompts", prompt.source, "evaluated_as_well", f"in {where[prompt.prompt_id]}", prompt.problem[:2000])
-        for prompt in loaded.prompts
-        if prompt.prompt_id in where
-    ]
+    drops = [_reported(prompt, where[prompt.prompt_id]) for prompt in loaded.prompts if prompt.prompt_id in where]
     if not kept:
         raise InputError(f"search.benchmark: every problem of {name} is evaluated as well -> choose another set")
     return loaded._replace(prompts=kept, drops=[*loaded.drops, *drops])
+
+
+def _reported(prompt: Prompt, benchmark: str) -> Dropped:
+    detail = f"in {benchmark}"
+    return Dropped(StageName.PROMPTS, prompt.source, "evaluated_as_well", detail, prompt.problem[:2000])
 
 
 def read_benchmark(name: str, config: BenchmarkConfig, base: Path, *, max_problem_chars: int, seed: int) -> Loaded:
@@ -94,23 +114,31 @@ def read_benchmark(name: str, config: BenchmarkConfig, base: Path, *, max_proble
     return loaded
 
 
-def load_training(current: Run, benchmarks: dict[str, list[Prompt]]) -> Loaded:
+def load_training(
+    config: PromptsConfig,
+    benchmarks: Mapping[str, list[Prompt]],
+    base: Path,
+    *,
+    seed: int,
+    connect: Callable[[], Any],
+) -> Loaded:
     """Read the training prompts, clean them, then choose as many as are wanted.
+
+    `connect`: joins the cluster; called where there is so much text that cleaning is spread over it.
 
     Raises:
         InputError: no usable prompt is left.
     """
-    config = current.recipe.prompts
     loaded = load_prompts(
         config.sources,
-        base=current.base,
+        base=base,
         max_problem_chars=config.max_problem_chars,
         num_prompts=None,
-        seed=current.recipe.seed,
+        seed=seed,
         exclude={prompt.prompt_id: name for name, rows in benchmarks.items() for prompt in rows},
     )
-    cleaned = clean_prompts(loaded.prompts, benchmarks, config, connect=lambda: current.session)
-    chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, current.recipe.seed)
+    cleaned = clean_prompts(loaded.prompts, benchmarks, config, connect=connect)
+    chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, seed)
     if not chosen.prompts:
         raise InputError(f"prompts: no usable row ({count_reasons(chosen.drops)}) -> correct prompts.sources")
     return chosen._replace(commits=loaded.commits)

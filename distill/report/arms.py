@@ -63,7 +63,6 @@ def arm_score(arm: Arm) -> ArmScore:
     tokens = np.concatenate([run.tokens for run in arm.runs])
     truncated = np.concatenate([run.is_truncated for run in arm.runs])
     verdicts = np.concatenate([run.verdicts for run in arm.runs])
-    loops = [looping(run) for run in arm.runs]
     return ArmScore(
         student=arm.student,
         mix=arm.mix,
@@ -79,7 +78,7 @@ def arm_score(arm: Arm) -> ArmScore:
         p95_tokens=float(np.quantile(tokens, 0.95)) if len(tokens) else None,
         truncated_share=float(truncated.mean()) if len(truncated) else None,
         no_answer_share=float((verdicts == Verdict.NO_ANSWER.value).mean()) if len(verdicts) else None,
-        looping_share=None if None in loops or not len(tokens) else sum(one or 0 for one in loops) / len(tokens),
+        looping_share=sum(map(looping, arm.runs)) / len(tokens) if len(tokens) else None,
         gain=None,
     )
 

@@ -1,7 +1,7 @@
 """Base against instruct: how the gaps of a student differ before and after its instruction tuning.
 
-The paper (arXiv 2502.12143) finds them larger, further below zero, before. These differences of differences are a
-family of their own for Holm's correction: the recipe asks for them by naming the pairs (`students[].base_of`).
+The paper (arXiv 2502.12143) finds larger gaps, further below zero, for base students. These differences of differences
+are a family of their own for Holm's correction: the recipe plans them by naming the pairs (`students[].base_of`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ def _by_label(recipe: Recipe, arms: Sequence[Arm]) -> Mapping[tuple[str, str], t
 
 
 def _paired_gaps(recipe: Recipe, comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, Comparison]]:
-    """The gaps of every base student with those of its tuned one between the same mixes."""
+    """The gaps of every base student, each with the gap of its instruction-tuned version between the same mixes."""
     tuned = {student.name: student.base_of for student in recipe.students if student.base_of}
     gaps = {_key(one): one for one in comparisons if one.purpose in GAPS}
     for one in gaps.values():

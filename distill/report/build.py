@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import REPORT_JSON, REPORT_PAGE, REPORT_SCORES, RunDir, StageName
 from distill.core.schema import seed_for
 from distill.evaluate.read_scores import expected_models, read_scores
 from distill.grading import VERIFIER_VERSION
-from distill.mix.auto_weights import settled_by
+from distill.mix.auto_weights import with_found_weights
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.base_vs_instruct import gap_changes
 from distill.report.comparisons import compare, detectable
@@ -40,7 +40,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         run_dir: a run directory, finished or not.
     """
     rng, manifests = np.random.default_rng(seed_for("report", recipe.seed)), read_manifests(run_dir)
-    recipe = settled_by(recipe, manifests.get("mix"))
+    recipe = with_found_weights(recipe, manifests.get(StageName.SEARCH))
     traces, scores = read_traces(run_dir), read_scores(recipe, run_dir)
     models = [model_score(one) for one in scores]
     arms = build_arms(recipe, scores)
@@ -89,10 +89,10 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
 
 def write_report(report: Report, run_dir: RunDir) -> str:
     """Write report.html, report.json and scores.parquet; returns the path of the page. The manifest is the caller's."""
-    run_dir.write_table(scores_table(report.models), "report", "scores.parquet")
-    run_dir.write_bytes(report_json(report), "report", "report.json")
-    run_dir.write_bytes(render_page(report).encode(), "report", "report.html")
-    return run_dir.path("report", "report.html")
+    run_dir.write_table(scores_table(report.models), *REPORT_SCORES)
+    run_dir.write_bytes(report_json(report), *REPORT_JSON)
+    run_dir.write_bytes(render_page(report).encode(), *REPORT_PAGE)
+    return run_dir.path(*REPORT_PAGE)
 
 
 def report_json(report: Report) -> bytes:

@@ -1,9 +1,10 @@
-"""The comparisons between arms: which are made, and which are one family, is decided by the recipe, never by results.
+"""The comparisons between arms. Which are made and which form a family is decided by the recipe, never by the results.
 
-Three families, each corrected by Holm on its own and each over every student and benchmark of the report, since a
-reader may quote any of its lines: (1) does training help: every mix against the untouched student; (2) does the mix
-matter: the gaps and every blend against each of its pools alone, which the recipe asks for; (3) all other pairs of
-arms, which nobody asked for in advance and whose number must not make the first two any harder to show.
+Each family is corrected by Holm on its own, over every student and benchmark of the report, since a reader may quote
+any of its lines. `training`: does it help? Every mix against the untouched student. `mix`: does the mix matter? The
+gaps, and every blend against each of its pools alone, which the recipe plans. `help`: speculative thinking against the
+student alone. `other pairs`: all pairs that the recipe does not plan; as a family of their own they do not cost the
+planned ones any power.
 """
 
 import itertools
@@ -21,7 +22,7 @@ from distill.report.arms import Arm, whole_arms
 from distill.report.score_data import Comparison, Detectable
 
 MACRO = "mean of all"
-"""Stands for the benchmark where a number is the mean over all of them."""
+"""In the place of a benchmark's name: the mean over all of them."""
 FAMILIES = {
     "gain": "training",
     "gap": "mix",
@@ -31,7 +32,7 @@ FAMILIES = {
     "help": "help",
     "other": "other pairs",
 }
-"""Purpose of a comparison -> the family that it is corrected in."""
+"""Purpose of a comparison -> the family in which it is corrected."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,9 @@ def compare(
     found = [*_on_benchmarks(recipe, pairs, arms, rng), *_on_macro(recipe, pairs, arms)]
     adjusted: dict[int, float] = {}
     for family in dict.fromkeys(FAMILIES.values()):
-        mine = [place for place, one in enumerate(found) if FAMILIES[one.purpose] == family]
-        adjusted |= dict(zip(mine, holm([found[place].difference.p_value for place in mine]), strict=True))
-    return [_comparison(one, adjusted[place]) for place, one in enumerate(found)]
+        mine = [index for index, one in enumerate(found) if FAMILIES[one.purpose] == family]
+        adjusted |= dict(zip(mine, holm([found[index].difference.p_value for index in mine]), strict=True))
+    return [_comparison(one, adjusted[index]) for index, one in enumerate(found)]
 
 
 def _on_benchmarks(
@@ -153,7 +154,7 @@ def _on_macro(recipe: Recipe, pairs: Sequence[Pair], arms: Sequence[Arm]) -> Ite
 
 
 def share_prompts(*arms: Arm) -> bool:
-    """Whether there is a prompt that all of them were graded on."""
+    """Whether at least one prompt was graded in all of them."""
     return not np.logical_or.reduce([np.isnan(arm.shares).all(axis=0) for arm in arms]).all()
 
 
@@ -179,12 +180,12 @@ def _comparison(one: Found, p_adjusted: float) -> Comparison:
 
 
 def detectable(comparisons: Sequence[Comparison]) -> list[Detectable]:
-    """Per benchmark (and for their mean), from the typical standard error of its comparisons, seeds included."""
+    """Per benchmark (and for their mean), from the median standard error of its comparisons, seeds included."""
     found = []
     for benchmark in dict.fromkeys(one.benchmark for one in comparisons):
         mine = [one for one in comparisons if one.benchmark == benchmark]
         num_prompts = min(one.num_prompts for one in mine)
-        # Never below one prompt in each direction: two arms that agree everywhere do not make a benchmark exact.
+        # At least the error of one discordant prompt in each direction: arms that agree everywhere prove no exactness.
         typical = sorted(mine, key=lambda one: one.standard_error)[len(mine) // 2]
         error = max(typical.standard_error, float(np.sqrt(2)) / num_prompts)
         degrees = typical.degrees if typical.degrees is not None else float("inf")

@@ -91,7 +91,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ShiftedToken:
-    """A token that stands at shifted positions: the student would not have chosen it."""
+    """A token at shifted positions: the untouched student ranks it below its third choice."""
 
     text: str
     positions: int
@@ -100,7 +100,7 @@ class ShiftedToken:
 
 @dataclass(frozen=True)
 class FitRow:
-    """How one pool's traces read to one untouched student."""
+    """How well one pool's traces fit one untouched student."""
 
     student: str
     pool: str
@@ -120,18 +120,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class CellAttempt:
-    """One life of a cell's workers."""
+    """One attempt at a training cell, from the start of its workers to their end."""
 
     started_at: float
-    """Seconds since the fleet's first worker began, as is the end."""
+    """Seconds since the first worker of any cell started, as is the end."""
     ended_at: float
     outcome: str
-    """`done`, `failed`, `lost` (its workers died) or `running` (or nobody was left to note the end)."""
+    """`done`, `failed`, `lost` (its workers died) or `running` (still, or its end was never recorded)."""
     host: str
     pid: int
     num_workers: int
     first_step: int
-    """Steps done by earlier attempts."""
+    """Steps that earlier attempts had done."""
     detail: str
 
 
@@ -146,7 +146,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class CellRow:
-    """One training run."""
+    """One training cell."""
 
     cell: str
     student: str
@@ -184,7 +184,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """How many were left, and what was lost on the way here."""
+    """How many are left after a step, and what it dropped."""
 
     name: str
     count: int
@@ -204,7 +204,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """One problem and what several models (or pools) made of it."""
+    """One problem with the answers of several models, or the traces of several pools."""
 
     source: str
     problem: str
@@ -214,7 +214,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which weights were really used."""
+    """Which weights were used."""
 
     name: str
     source: str
@@ -225,7 +225,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is needed to make the same report again."""
+    """What is needed to reproduce the report."""
 
     recipe_json: str
     models: tuple[ModelSource, ...]
@@ -251,12 +251,12 @@ class Trial:
     interval: Interval
     is_kept: bool
     kept_share: float
-    """Share of resamples of the problems in which it would have gone on."""
+    """Share of bootstrap resamples of the problems in which it would have been kept."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How the weights of an arm were found."""
+    """How the weights of an arm were searched."""
 
     mix: str
     student: str
@@ -273,7 +273,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page, the terminal table and the JSON say."""
+    """Everything that the page, the terminal tables and the JSON show."""
 
     name: str
     description: str
@@ -312,6 +312,6 @@ class Report:
         return tuple(one for one in self.comparisons if one.purpose == purpose)
 
     def attempts(self) -> tuple[tuple[CellRow, CellAttempt], ...]:
-        """The fleet's timeline, in the order of its starts."""
+        """All attempts of all cells, in the order of their starts."""
         pairs = [(cell, attempt) for cell in self.cells for attempt in cell.attempts]
         return tuple(sorted(pairs, key=lambda pair: pair[1].started_at))

@@ -1,4 +1,4 @@
-"""Which plots a report has, and those about mixes: weight sweep, accuracy against tokens, token shift."""
+"""The list of a report's plots, and those about mixes: weight sweep, accuracy against tokens, token shift."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,7 +43,7 @@ def all_plots(report: Report) -> Mapping[str, str]:
 
 
 def _by_pools(report: Report) -> dict[tuple[str, str], list[Sweep]]:
-    """The sweeps of one benchmark and pair of pools are one plot."""
+    """Sweeps of one benchmark and pool go into one plot."""
     found: dict[tuple[str, str], list[Sweep]] = {}
     for sweep in report.sweeps:
         found.setdefault((sweep.benchmark, sweep.pool), []).append(sweep)
@@ -111,7 +111,7 @@ def token_ticks(tokens: Sequence[float]) -> list[float]:
 
 
 def pareto_front(arms: Sequence[ArmScore]) -> list[ArmScore]:
-    """The arms that no other one equals or beats at no more tokens, cheapest first."""
+    """The Pareto front: arms that no other arm equals or beats with as many or fewer tokens, fewest tokens first."""
     front: list[ArmScore] = []
     for arm in sorted(arms, key=lambda one: (one.mean_tokens or 0.0, -one.accuracy)):
         if not front or arm.accuracy > front[-1].accuracy:
@@ -120,7 +120,7 @@ def pareto_front(arms: Sequence[ArmScore]) -> list[ArmScore]:
 
 
 def shift_plot(report: Report) -> str:
-    """Share of each pool's tokens that an untouched student would not have chosen first."""
+    """Share of each pool's tokens that are not the untouched student's first choice."""
     fits, colours = report.fits, pool_colours(report)
     rows = [float(number) for number in range(len(fits))]
 

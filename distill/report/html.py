@@ -7,7 +7,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from distill.report import wording as words
+from distill.report import wording
 from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.mathml import with_mathematics
@@ -19,7 +19,7 @@ def render_page(report: Report) -> str:
     script = _asset("report.js.j2")
     plots = {name: Markup(svg) for name, svg in all_plots(report).items()}
     page = _environment().get_template("report.html.j2")
-    # The one script of the page is allowed by its hash: markup that came with a completion could run nothing
+    # The content security policy allows the one script by its hash: markup in a completion could not run anything
     # even if it got past the escaping.
     html: str = page.render(
         report=report,
@@ -32,9 +32,9 @@ def render_page(report: Report) -> str:
 
 
 def ticks(text: str) -> Markup:
-    """Escaped text in which what stands between back quotes is code."""
+    """Escaped text; what is between back quotes becomes code."""
     parts = str(escape(text)).split("`")
-    # An odd number of back quotes leaves an open one: then none of them is markup.
+    # With an odd number of back quotes one has no partner: then none of them is markup.
     if len(parts) % 2 == 0:
         return escape(text)
     return Markup("".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)))
@@ -49,15 +49,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (
-        words.percent,
-        words.bounds,
-        words.points,
-        words.number,
-        words.power,
-        words.duration,
-        words.size,
-        words.p_value,
-        words.gap_name,
+        wording.percent,
+        wording.bounds,
+        wording.points,
+        wording.number,
+        wording.power,
+        wording.duration,
+        wording.size,
+        wording.p_value,
+        wording.gap_name,
         search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}

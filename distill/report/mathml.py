@@ -1,7 +1,7 @@
-"""Mathematics in samples, drawn by the browser: LaTeX in a text to MathML, everything else escaped.
+"""Mathematics in samples, as MathML that the browser renders: LaTeX is converted, everything else escaped.
 
-What models write is hostile until shown otherwise. latex2mathml lets markup in `\\text{}` through as it is, so what it
-returns is parsed, checked against a list of MathML elements and attributes, and written anew; what fails stays text.
+Text that models wrote is untrusted. latex2mathml passes markup in `\\text{}` through unescaped, so its output is
+parsed, checked against an allowlist of MathML elements and attributes, and serialised again; what fails stays text.
 """
 
 import re
@@ -14,11 +14,11 @@ from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 
 MAX_CHARS = 500
-"""A longer formula stays text: it is a runaway or a missing dollar sign."""
+"""A longer formula stays text: it is degenerate output, or a dollar sign is missing."""
 BRACED = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
 FORMULA = re.compile(
     r"\$\$(?P<block>[^$]{1,500}?)\$\$|\\\[(?P<bracket>.{1,500}?)\\\]|\\\((?P<round>.{1,500}?)\\\)"
-    # A sum of money is no formula: no space inside the signs, no digit after the second one.
+    # An amount of money is no formula: no space inside the signs, no digit after the second one.
     r"|(?<![\\$\w])\$(?P<inline>(?!\s)[^$\n]{1,500}?(?<![\s\\]))\$(?!\d)"
     rf"|(?P<box>\\boxed{BRACED})",
     re.DOTALL,
@@ -88,7 +88,7 @@ FAULTS: tuple[type[Exception], ...] = (
     AttributeError,
     RecursionError,
 )
-"""What the converter raises on text that is no LaTeX, and the parser on markup that is none."""
+"""What the converter raises on invalid LaTeX, and the parser on invalid markup."""
 
 
 def with_mathematics(text: str) -> Markup:
@@ -109,7 +109,7 @@ def _pieces(text: str) -> Iterator[Markup]:
 
 @lru_cache(maxsize=4096)
 def mathml(latex: str, *, is_block: bool = False) -> Markup | None:
-    """A formula as MathML, or None where it is none or holds what a formula has no use for."""
+    """A formula as MathML, or None where it is invalid or has elements or attributes that are not allowed."""
     if len(latex) > MAX_CHARS:
         return None
     try:
@@ -118,7 +118,7 @@ def mathml(latex: str, *, is_block: bool = False) -> Markup | None:
         return None
     for element in root.iter():
         element.tag = element.tag.removeprefix(NAMESPACE)
-        # A command that the converter does not know comes back as the name of a variable.
+        # The converter returns a command that it does not know as the name of a variable.
         is_unknown = (element.text or "").startswith("\\") and len(element.text or "") > 1
         if element.tag not in ELEMENTS or element.attrib.keys() - ATTRIBUTES or is_unknown:
             return None

@@ -10,7 +10,7 @@ from distill.evaluate.statistics import accuracy, accuracy_interval, pass_at, wi
 from distill.report.score_data import ModelScore, PassRate
 
 LOOPING = 0.5
-"""Share of repeated 8-word runs above which a completion is a loop: the filters' default, where its measure is told."""
+"""Share of repeated 8-word runs above which a completion is a loop: the default of `filters.max_repetition`."""
 
 
 def model_score(scored: Scored) -> ModelScore:
@@ -42,15 +42,14 @@ def model_score(scored: Scored) -> ModelScore:
     )
 
 
-def looping(scored: Scored) -> int | None:
-    """Completions that go round in circles; None where it was not recorded."""
-    if not len(scored.repetition) or (scored.repetition < 0).any():
-        return None
+def looping(scored: Scored) -> int:
+    """Completions that repeat themselves."""
     return int((scored.repetition > LOOPING).sum())
 
 
 def string_match_share(scored: Scored) -> float | None:
-    """Accuracy as the string comparison of older work has it, over the same completions as the verifier's."""
+    """Accuracy by the string comparison of older work, over the completions that the verifier graded; None where that
+    comparison has no rule for the kind of answer."""
     graded = scored.verdicts != Verdict.ERROR.value
     compared = scored.string_matches[graded]
     return float((compared == Verdict.CORRECT.value).mean()) if len(compared) and (compared != "").all() else None
@@ -59,9 +58,9 @@ def string_match_share(scored: Scored) -> float | None:
 def pass_rates(scored: Scored) -> Iterator[PassRate]:
     """pass@k for k = 1, 2, 4, ... completions per problem; none where there is one completion."""
     graded = scored.verdicts != Verdict.ERROR.value
-    _, places = np.unique(scored.prompt_ids[graded], return_inverse=True)
-    num = np.bincount(places)
-    correct = np.bincount(places, weights=scored.verdicts[graded] == Verdict.CORRECT.value).astype(np.int64)
+    _, problems = np.unique(scored.prompt_ids[graded], return_inverse=True)
+    num = np.bincount(problems)
+    correct = np.bincount(problems, weights=scored.verdicts[graded] == Verdict.CORRECT.value).astype(np.int64)
     most = int(num.max(initial=0))
     for k in [2**power for power in range(most.bit_length())] if most > 1 else []:
         rates = pass_at(k, num, correct)[None, :]

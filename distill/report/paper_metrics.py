@@ -1,4 +1,4 @@
-"""The paper's other quantities: accuracy against the weight of a mix, by level and subject, and what a point costs."""
+"""Further quantities: accuracy by weight of a mix, level and subject; costs of gains; how benchmarks were asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,7 +27,7 @@ from distill.report.score_data import (
 )
 
 MAX_GROUPS = 12
-"""Levels or subjects of a benchmark that still make a table."""
+"""Most levels or subjects of a benchmark that are listed."""
 POLICIES = ("weighted", "weighted_tokens")
 
 
@@ -95,10 +95,10 @@ def _arm_groups(arm: Arm, by: str, prompts: Mapping[str, Prompt]) -> Iterator[Gr
 
 
 def costs(recipe: Recipe, comparisons: Sequence[Comparison], cells: Sequence[CellRow], traces: Traces) -> list[Cost]:
-    """What each arm took, and what that is per point it gained over its untouched student.
+    """What each arm cost, in total and per point gained over its untouched student.
 
-    Teacher tokens are all that the pools of the mix wrote, wrong traces included; pools serve several arms, so the
-    tokens of arms do not add up. Training time is that of its cells, times the devices of each.
+    Teacher tokens are all tokens in the pools of the mix, wrong traces included; arms share pools, so their tokens do
+    not add up. Training time is the mean wall time of its cells, times the devices of each.
     """
     benchmarks = recipe.evaluate.benchmarks
     where = MACRO if len(benchmarks) > 1 else benchmarks[0]
@@ -145,7 +145,7 @@ def _cost(
 
 
 def benchmark_rows(recipe: Recipe, num_problems: Mapping[str, int], commits: Mapping[str, str]) -> list[BenchmarkRow]:
-    """What was asked: source, revision, kind of answer, sampling and number of problems, as published and as used.
+    """Source, revision, kind of answer, sampling and number of problems (published and used) of every benchmark.
 
     Args:
         commits: `data set@revision` -> the commit of the hub that was read.

@@ -1,8 +1,8 @@
 """The paper's own numbers (arXiv 2502.12143), for reports of runs with its students and teachers.
 
 Percent, mean of MATH, GSM8K, AMC 2023, AIME 2024 and OlympiadBench: table 1 (long, short), table 2 (large, small) and
-table 3 (mixes at 0.2). It gives no intervals, one seed each, and no untouched students: those are a fork's, measured
-with the paper's harness and MATH-500 for MATH (github.com/charlie1587/Small-Model-Learnability-Gap).
+table 3 (mixes at 0.2). It has one seed each, no intervals and no untouched students: those are from a fork that
+used the paper's harness and MATH-500 for MATH (github.com/charlie1587/Small-Model-Learnability-Gap).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ TEACHERS = {
     ("Qwen/QwQ-32B-Preview", "Qwen/Qwen2.5-32B-Instruct"): ("long", "short"),
     ("Qwen/Qwen2.5-72B-Instruct", "Qwen/Qwen2.5-3B-Instruct"): ("large", "small"),
 }
-"""The teacher whose traces get 0.2 of the mix, and the other."""
+"""(teacher with the weight 0.2 in the mix, the other) -> their names here."""
 
 QWEN, LLAMA = "Qwen/Qwen2.5-{}-Instruct", "meta-llama/Llama-{}-Instruct"
 
@@ -56,7 +56,7 @@ UNTOUCHED = {
 def paper_rows(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> list[PaperRow]:
-    """The paper's numbers beside ours for every student that it trained too, if the teachers are a pair of its own."""
+    """The paper's numbers beside ours, for every student that it trained too, if the teachers are one of its pairs."""
     ours = [teacher for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     pools = {_model(recipe, teacher.model): teacher.name for teacher in ours}
     for models, kinds in TEACHERS.items():
@@ -99,7 +99,7 @@ def _row(student: str, what: str, paper: float, ours: Mapping[str, PaperRow]) ->
 def _ours(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> dict[str, PaperRow]:
-    """Our numbers by what they are of: means over the benchmarks, or those of the only one."""
+    """Our numbers by label: means over the benchmarks, or those of the only one."""
     several = len(recipe.evaluate.benchmarks) > 1
     where = MACRO if several else recipe.evaluate.benchmarks[0]
     scores: Sequence[ArmScore | MacroScore] = macros if several else arms

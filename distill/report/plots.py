@@ -1,7 +1,7 @@
 """The report's plots: matplotlib SVG whose colours are CSS variables, so that one file is right in light and dark.
 
-Text stays text (the page's font), white space is transparent. Colours are written as place-holders that occur nowhere
-else and are replaced in the finished SVG.
+Text stays text (in the page's font), the background is transparent. matplotlib draws with placeholder colours that are
+used for nothing else; in the finished SVG they are replaced by the CSS variables.
 """
 
 import html
@@ -25,7 +25,7 @@ SERIES = tuple(f"#01030{number}" for number in range(8))
 CSS = {INK: "currentColor", GRID: "var(--grid)", UNTOUCHED: "var(--series-untouched)"}
 CSS |= {colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)}
 WIDTH = 5.4
-"""Inches; a plot is shown at 72 px per inch, two beside each other on a wide screen."""
+"""Inches. A plot is shown at 72 px per inch, two side by side on a wide screen."""
 
 STYLE = {
     "svg.fonttype": "none",
@@ -53,14 +53,14 @@ STYLE = {
 
 
 def arm_colours(report: Report) -> dict[str, str]:
-    """One colour per mix, and per mode of one; a pool has the colour of the mix that is made of it alone."""
+    """One colour per mix and mode."""
     colours = {arm: SERIES[number % len(SERIES)] for number, arm in enumerate(report.mixes)}
     of_mixes = {arm.partition(":")[0]: colour for arm, colour in reversed(colours.items())}
     return {"": UNTOUCHED, **of_mixes, **colours}
 
 
 def pool_colours(report: Report) -> dict[str, str]:
-    """Colours of the pools, shared with their pure mixes."""
+    """One colour per pool: that of the mix drawn from it alone, where there is one."""
     by_mix = arm_colours(report)
     pure = {row.shares[0].pool: by_mix[row.mix] for row in report.mix_rows if len(row.shares) == 1}
     free = [colour for colour in SERIES if colour not in by_mix.values()] or list(SERIES)
@@ -84,8 +84,8 @@ def to_svg(figure: Figure, title: str) -> str:
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", text)
-    for place_holder, css in CSS.items():
-        text = text.replace(place_holder, css)
+    for placeholder, css in CSS.items():
+        text = text.replace(placeholder, css)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)
 
 
@@ -208,7 +208,7 @@ def loss_plot(report: Report, student: str) -> str:
 
 
 def legend_above(axes: Axes) -> None:
-    # Above the axes it hides nothing, whatever the curves do.
+    # Above the axes it cannot hide a curve.
     axes.legend(
         loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4
     )
@@ -220,7 +220,7 @@ def _once(cell: CellRow, cells: Sequence[CellRow]) -> str:
 
 
 def timeline_plot(report: Report) -> str:
-    """When each cell was at work: a bar per attempt in the colour of its mix, a cross where workers died."""
+    """When each cell was trained: a bar per attempt in the colour of its mix, a cross where it was lost or failed."""
     colours = arm_colours(report)
     timeline = report.attempts()
     cells = list(dict.fromkeys(cell.cell for cell, _ in timeline))
@@ -239,13 +239,13 @@ def timeline_plot(report: Report) -> str:
             axes.annotate(label, (start, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
         _row_labels(axes, [float(y) for y in range(len(cells))], cells)
         axes.set_xlim(0, longest / scale * 1.03)
-        axes.set_xlabel(f"{unit} since the fleet's first worker began")
+        axes.set_xlabel(f"{unit} since the first worker started")
 
     return draw(0.9 + 0.3 * len(cells), "When each cell was trained", paint)
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Centred running mean over a tenth of the steps; ends are averaged over what there is."""
+    """Centred running mean over a tenth of the steps, over fewer at both ends."""
     width = max(1, len(curve.steps) // 10)
     losses = np.array(curve.losses)
     near = [losses[max(0, index - width // 2) : index + width // 2 + 1] for index in range(len(losses))]

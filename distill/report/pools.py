@@ -1,4 +1,4 @@
-"""What the teachers wrote and what the mixes drew from it, counted from the rows themselves."""
+"""Traces per pool, rows per mix and how traces fit the students, counted from the rows themselves."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
-from distill.core.run_dir import Manifest, RunDir
+from distill.core.manifest import Manifest
+from distill.core.run_dir import VERDICTS, RunDir, StageName, arm_examples, model_record
 from distill.core.schema import Example, IndexRow, Verdict
 from distill.evaluate.statistics import wilson_interval
 from distill.prompts.load import source_name
@@ -38,14 +39,14 @@ class Traces:
         return set(self.prompt_ids[(self.pools == pool) & (self.verdicts == Verdict.CORRECT.value)].tolist())
 
     def usable(self, pool: str) -> set[str]:
-        """Prompts that a mix can draw from the pool: solved by a trace that came to its end."""
+        """Prompts that a mix can draw from the pool: solved by a trace that was not cut off."""
         is_usable = (self.verdicts == Verdict.CORRECT.value) & ~self.is_truncated
         return set(self.prompt_ids[(self.pools == pool) & is_usable].tolist())
 
 
 def read_traces(run_dir: RunDir) -> Traces:
     """Every verified trace; empty where the stage did not run."""
-    table = run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow, columns=COLUMNS)
+    table = run_dir.read_table(*VERDICTS, row_type=IndexRow, columns=COLUMNS)
     return Traces(
         trace_ids=_strings(table, "trace_id"),
         prompt_ids=_strings(table, "prompt_id"),
@@ -57,13 +58,13 @@ def read_traces(run_dir: RunDir) -> Traces:
 
 
 def pool_rows(recipe: Recipe, traces: Traces) -> list[PoolRow]:
-    """One row per teacher that wrote something."""
+    """One row per teacher with at least one trace."""
     edges = _length_edges(traces)
     return [_pool_row(teacher, traces, edges) for teacher in recipe.teachers if (traces.pools == teacher.name).any()]
 
 
 def teacher_source(teacher: TeacherConfig) -> str:
-    """What wrote a pool: a model of the recipe, a model behind an address, or a data set."""
+    """What a pool's traces come from: a model of the recipe, a model behind an address, or a data set."""
     match teacher:
         case VllmTeacher():
             return teacher.model
@@ -74,11 +75,11 @@ def teacher_source(teacher: TeacherConfig) -> str:
 
 
 def teacher_sizes(recipe: Recipe, run_dir: RunDir) -> dict[str, int]:
-    """Teacher -> parameters, of those that the run itself resolved; an address or a data set does not tell."""
+    """Teacher -> parameters of its model, where the run resolved the model; endpoints and data sets have none."""
     sizes = {}
     for teacher in recipe.teachers:
         if isinstance(teacher, VllmTeacher):
-            path = run_dir.path("models", f"{teacher.model}.json")
+            path = run_dir.path(*model_record(teacher.model))
             record = json.loads(run_dir.fs.cat_file(path)) if run_dir.fs.exists(path) else {}
             if num_parameters := record.get("model", {}).get("num_parameters"):
                 sizes[teacher.name] = int(num_parameters)
@@ -116,9 +117,9 @@ def _length_edges(traces: Traces) -> NDArray[np.float64]:
     if not len(tokens):
         return np.array([0.0, 1.0])
     low, high = max(1.0, float(tokens.min())), float(tokens.max()) + 1
-    # Long reasoning can be a hundred times as long as short: then only a logarithmic axis shows both.
+    # Long reasoning can be a hundred times as long as short reasoning: only a logarithmic axis shows both.
     even = np.geomspace(low, high, NUM_BINS + 1) if high / low > 12 else np.linspace(low, high, NUM_BINS + 1)
-    # Tokens are whole: bins between them, each at least one wide, or short traces would show as a comb.
+    # Token counts are integers: bins of less than one token would make short traces look like a comb.
     return np.unique(np.round(even)) - 0.5
 
 
@@ -128,8 +129,8 @@ def _histogram(tokens: NDArray[np.int64], edges: NDArray[np.float64]) -> Histogr
 
 
 def mix_rows(recipe: Recipe, run_dir: RunDir, traces: Traces) -> list[MixRow]:
-    """One row per mix that was drawn: the manifest's token counts where it has them, else those of the traces."""
-    manifest = run_dir.read_manifest("mix")
+    """One row per mix that was drawn. Token counts are the manifest's; until it is written, those of the traces."""
+    manifest = run_dir.read_manifest(StageName.MIX)
     recorded = manifest.details.get("mixes", {}) if manifest else {}
     lengths = dict(zip(traces.trace_ids.tolist(), traces.tokens.tolist(), strict=True))
     tables = {mix.name: read_examples(run_dir, mix.name, ("trace_id", "pool")) for mix in recipe.mixes}
@@ -142,7 +143,7 @@ def mix_rows(recipe: Recipe, run_dir: RunDir, traces: Traces) -> list[MixRow]:
 
 def read_examples(run_dir: RunDir, mix: str, columns: tuple[str, ...]) -> pa.Table:
     """Rows of one mix; empty where it was not drawn."""
-    return run_dir.read_table("mix", f"{mix}.parquet", row_type=Example, columns=columns)
+    return run_dir.read_table(*arm_examples(mix), row_type=Example, columns=columns)
 
 
 def _mix_row(mix: MixConfig, table: pa.Table, lengths: Mapping[str, int], recorded: Mapping[str, Any]) -> MixRow:
@@ -165,7 +166,7 @@ def _mix_row(mix: MixConfig, table: pa.Table, lengths: Mapping[str, int], record
 
 def _mix_share(
     pool: str,
-    asked: float | None,
+    requested: float | None,
     pools: NDArray[np.str_],
     tokens: NDArray[np.int64] | None,
     recorded: Mapping[str, Any],
@@ -173,7 +174,7 @@ def _mix_share(
     mine = pools == pool
     counted = None if tokens is None or not tokens.sum() else float(tokens[mine].sum() / tokens.sum())
     token_share = recorded.get("realised_tokens", {}).get(pool, counted)
-    return MixShare(pool=pool, requested=asked, rows=float(mine.mean()), tokens=token_share)
+    return MixShare(pool=pool, requested=requested, rows=float(mine.mean()), tokens=token_share)
 
 
 def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
@@ -181,7 +182,7 @@ def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
 
 
 def fit_rows(manifests: Mapping[str, Manifest]) -> list[FitRow]:
-    """One row per student and pool that were scored; none where no arm asked for it."""
+    """One row per student and pool whose traces were scored; none where no arm has the policy `student_fit`."""
     recorded = manifests["mix"].details.get("fit", {}) if "mix" in manifests else {}
     return [
         FitRow(

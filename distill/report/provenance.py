@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.units import GIB
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir, now
+from distill.core.manifest import now
+from distill.core.run_dir import RunDir
 from distill.report.data import ModelSource, Provenance
 from distill.report.run_history import Manifests
 from distill.report.wording import MISSING
@@ -35,7 +37,7 @@ def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provena
 
 
 def model_sources(manifests: Manifests) -> tuple[ModelSource, ...]:
-    """Which source each model was taken from, as the train stage recorded it."""
+    """The source that each model was loaded from, as the train stage recorded it."""
     recorded: Mapping[str, Any] = manifests["train"].details.get("models", {}) if "train" in manifests else {}
     return tuple(
         ModelSource(
@@ -49,12 +51,12 @@ def model_sources(manifests: Manifests) -> tuple[ModelSource, ...]:
 
 
 def read_commits(manifests: Manifests) -> dict[str, str]:
-    """Which commits of the hub's data sets were read, as the prompts stage recorded them."""
+    """The commits of the hub's data sets that were read, as the prompts stage recorded them."""
     return dict(manifests["prompts"].details.get("commits", {})) if "prompts" in manifests else {}
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide results; those that are not installed are left out."""
+    """Versions of the installed packages that can change results."""
     found = {}
     for name in PACKAGES:
         try:
@@ -77,7 +79,7 @@ def machine() -> dict[str, str]:
 def _memory() -> str:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return "not recorded"
-    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.0f} GiB"
 
 
 def _gpus() -> str:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import STAGES, Manifest, RunDir
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import Verdict
-from distill.evaluate.read_scores import Model, trained_models
+from distill.evaluate.read_scores import ScoredModel, trained_models
 from distill.mix.accounting import FILTERED
 from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, StageRow
 from distill.report.pools import Traces
@@ -22,8 +23,8 @@ WRONG = {
 
 
 def read_manifests(run_dir: RunDir) -> dict[str, Manifest]:
-    """The manifests there are, but the report's own: it describes the report before this one."""
-    found = {stage: run_dir.read_manifest(stage) for stage in STAGES if stage != "report"}
+    """The manifests that exist, except the report's own, which describes the previous report."""
+    found = {stage: run_dir.read_manifest(stage) for stage in StageName if stage != "report"}
     return {stage: manifest for stage, manifest in found.items() if manifest is not None}
 
 
@@ -45,42 +46,39 @@ def stage_rows(manifests: Manifests) -> list[StageRow]:
 
 
 def peak_memory(details: Mapping[str, Any]) -> str | None:
-    """A recorded peak of memory: a key that starts with `peak`, its unit the last word of the key."""
-    for key, value in details.items():
-        if key.startswith("peak") and isinstance(value, int | float):
-            scale = {"bytes": 2**30, "kb": 2**20, "mb": 2**10}.get(key.rsplit("_", 1)[-1].lower(), 1)
-            return f"{value / scale:.1f} GiB"
-    return None
+    """Peak memory of a stage (all its processes) or of a training cell (its first worker)."""
+    value = details.get("peak_memory_gib", details.get("peak_rss_gib"))
+    return None if value is None else f"{value:.1f} GiB"
 
 
 def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[CellRow]:
     """One row per training cell of the recipe that left metrics or is in the manifest."""
     summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
     cells = [(model, read_curve(run_dir, model.name)) for model in trained_models(recipe)]
-    told = {model.name: read_attempts(run_dir, model.name) for model, _ in cells}
-    began = min((attempt.started_at for attempts in told.values() for attempt in attempts), default=0.0)
+    attempts = {model.name: read_attempts(run_dir, model.name) for model, _ in cells}
+    first_start = min((one.started_at for of_cell in attempts.values() for one in of_cell), default=0.0)
     return [
         _cell_row(
             model,
             curve,
             summary.get(model.name, {}),
-            run_dir.read_manifest("train", model.name),
-            _cell_attempts(told[model.name], began),
+            run_dir.read_manifest(*Training(model.name).folder),
+            _cell_attempts(attempts[model.name], first_start),
         )
         for model, curve in cells
         if curve.steps or model.name in summary
     ]
 
 
-def _cell_attempts(attempts: Sequence[Attempt], began: float) -> tuple[CellAttempt, ...]:
-    """On the fleet's clock. An end that nobody noted is drawn where the next attempt begins."""
+def _cell_attempts(attempts: Sequence[Attempt], first_start: float) -> tuple[CellAttempt, ...]:
+    """Times relative to `first_start`. An attempt whose end was not recorded ends where the next one starts."""
     found = []
-    for place, one in enumerate(attempts):
-        after = attempts[place + 1].started_at if place + 1 < len(attempts) else one.started_at
+    for number, one in enumerate(attempts, 1):
+        after = attempts[number].started_at if number < len(attempts) else one.started_at
         found.append(
             CellAttempt(
-                started_at=round(one.started_at - began, 2),
-                ended_at=round((after if one.ended_at is None else one.ended_at) - began, 2),
+                started_at=round(one.started_at - first_start, 2),
+                ended_at=round((after if one.ended_at is None else one.ended_at) - first_start, 2),
                 outcome=one.outcome,
                 host=one.host,
                 pid=one.pid,
@@ -93,7 +91,7 @@ def _cell_attempts(attempts: Sequence[Attempt], began: float) -> tuple[CellAttem
 
 
 def _cell_row(
-    model: Model,
+    model: ScoredModel,
     curve: Curve,
     summary: Mapping[str, Any],
     manifest: Manifest | None,
@@ -125,8 +123,8 @@ def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]
 
 
 def read_curve(run_dir: RunDir, cell: str) -> Curve:
-    """Loss by step. A resumed cell repeats steps: the last line of a step is the one that counts."""
-    path = run_dir.path("train", cell, "metrics.jsonl")
+    """Loss by step. A resumed cell repeats steps; the last line of a step counts."""
+    path = run_dir.path(*Training(cell).metrics)
     if not run_dir.fs.exists(path):
         return Curve((), ())
     lines = [_metrics_line(line) for line in run_dir.fs.cat_file(path).decode(errors="replace").splitlines()]
@@ -138,13 +136,13 @@ def read_curve(run_dir: RunDir, cell: str) -> Curve:
 def _metrics_line(line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except json.JSONDecodeError:  # the process was killed while it wrote this line; its step was done again
+    except json.JSONDecodeError:  # the process was killed while it wrote this line; the resumed cell repeats its step
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def funnel(recipe: Recipe, manifests: Manifests, traces: Traces, mixes: Sequence[MixRow]) -> list[FunnelStep]:
-    """From problems to examples; each step names what was lost on the way to it."""
+    """From problems to training examples; each step names what it dropped."""
     return [
         *_prompt_steps(manifests),
         *_trace_steps(manifests, traces),
@@ -185,14 +183,16 @@ def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[F
 
 
 def _filter_step(manifests: Manifests, num_common: int) -> list[FunnelStep]:
-    """Only where filters left prompts out."""
+    """Only where filters dropped prompts."""
     one = manifests.get("mix")
     filtered = one.drops.get(FILTERED, 0) if one else 0
-    return [FunnelStep("prompts left by the filters", num_common - filtered, {FILTERED: filtered})] if filtered else []
+    return (
+        [FunnelStep("prompts that pass the filters", num_common - filtered, {FILTERED: filtered})] if filtered else []
+    )
 
 
 def _train_step(manifests: Manifests) -> list[FunnelStep]:
-    """Only where rows were lost: they are counted once for each cell that could not take them."""
+    """Only where rows were dropped: each is counted once for every cell that dropped it."""
     one = manifests.get("train")
     return (
         [FunnelStep("examples trained on, over all cells", one.rows_out, dict(one.drops))] if one and one.drops else []

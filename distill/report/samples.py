@@ -1,6 +1,6 @@
-"""A few problems with what each arm answered, and a few prompts with the trace of each pool.
+"""A few problems with each arm's answer, and one training prompt with the trace of each pool.
 
-Chosen by the hash in their id, before any answer is looked at, so that they are not picked to please.
+Chosen by the hash in their id, before any answer is looked at, so that they are not cherry-picked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import PROMPTS, VERDICTS, RunDir, benchmark_problems, benchmark_scores
 from distill.core.schema import IndexRow, Prompt, Score, Verdict
 from distill.grading.compare import reference_text
 from distill.report.arms import Arm
@@ -37,16 +37,14 @@ def answer_samples(recipe: Recipe, run_dir: RunDir, arms: Sequence[Arm]) -> list
 
 def benchmark_prompts(run_dir: RunDir, benchmark: str) -> dict[str, Prompt]:
     """Problems of a benchmark by id; empty where the run does not keep them."""
-    table = run_dir.read_table("prompts", "benchmarks", f"{benchmark}.parquet", row_type=Prompt)
+    table = run_dir.read_table(*benchmark_problems(benchmark), row_type=Prompt)
     return {row["prompt_id"]: Prompt(**row) for row in table.to_pylist()}
 
 
 def _answers(run_dir: RunDir, arm: Arm, prompt_ids: Sequence[str]) -> dict[str, Answer]:
     run = arm.runs[0]
-    table = run_dir.read_table(
-        "evaluate", run.model, f"{run.benchmark}.parquet", row_type=Score, columns=ANSWER_COLUMNS
-    )
-    # Reversed, so that the first sample of a prompt is the one that stays.
+    table = run_dir.read_table(*benchmark_scores(run.model, run.benchmark), row_type=Score, columns=ANSWER_COLUMNS)
+    # Reversed, so that the first sample of a prompt overwrites the others.
     rows = sorted(_rows_of(table, prompt_ids), key=lambda row: -int(row["sample_index"]))
     return {row["prompt_id"]: _answer(run.model, row) for row in rows}
 
@@ -66,14 +64,14 @@ def _answer_sample(
 ) -> Sample:
     return Sample(
         source=benchmark,
-        problem=cut(prompt.problem) if prompt else f"(problem {prompt_id}: its text is not recorded)",
+        problem=cut(prompt.problem) if prompt else f"(the text of problem {prompt_id} is not recorded)",
         reference=cut(reference_text(prompt.reference)) if prompt else MISSING,
         answers=tuple(table[prompt_id] for table in tables.values()),
     )
 
 
 def trace_samples(recipe: Recipe, run_dir: RunDir) -> list[Sample]:
-    """One training prompt with a verified trace of each pool, as students saw them."""
+    """One training prompt with the trace of each pool that the students were trained on."""
     sources = _pool_sources(recipe, run_dir)
     common = set.intersection(*(prompts for _, prompts in sources.values())) if sources else set()
     if not common:
@@ -111,13 +109,13 @@ def _trace_answer(run_dir: RunDir, pool: str, mix: str, prompt_id: str) -> Answe
 
 
 def _training_prompts(run_dir: RunDir, prompt_ids: Sequence[str]) -> pa.Table:
-    table = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt)
+    table = run_dir.read_table(*PROMPTS, row_type=Prompt)
     return table.filter(pc.is_in(table["prompt_id"], pa.array(prompt_ids, pa.string())))
 
 
 def _trace_tokens(run_dir: RunDir, trace_ids: Sequence[str]) -> dict[str, int]:
     columns = ("trace_id", "completion_tokens")
-    table = run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow, columns=columns)
+    table = run_dir.read_table(*VERDICTS, row_type=IndexRow, columns=columns)
     kept = table.filter(pc.is_in(table["trace_id"], pa.array(trace_ids, pa.string())))
     return dict(zip(kept["trace_id"].to_pylist(), kept["completion_tokens"].to_pylist(), strict=True))
 
@@ -128,4 +126,8 @@ def _rows_of(table: pa.Table, prompt_ids: Sequence[str]) -> list[dict[str, Any]]
 
 def cut(text: str) -> str:
     """The text, or its first characters and how many there were."""
-    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}\n[... cut here: {len(text):,} characters in all]"
+    return (
+        text
+        if len(text) <= MAX_CHARS
+        else f"{text[:MAX_CHARS]}\n[... cut here; the whole text has {len(text):,} characters]"
+    )

@@ -1,4 +1,4 @@
-"""What a report says of scores: of models, arms, comparisons and what follows from them. Frozen, no formatting."""
+"""The part of a report about scores: models, arms, comparisons and what follows from them. Frozen, no formatting."""
 
 from dataclasses import dataclass
 
@@ -34,14 +34,14 @@ class ModelScore:
     incorrect: int
     no_answer: int
     errors: int
-    """Completions the verifier could not decide: in no denominator."""
+    """Completions that the verifier could not decide: in no denominator."""
     mean_tokens: float | None
     p95_tokens: float | None
     truncated: int
-    looping: int | None
+    looping: int
     """Completions that repeat themselves."""
     string_match: float | None
-    """Accuracy by the string comparison of older work, beside `accuracy`."""
+    """Accuracy by the string comparison of older work, beside `accuracy`; None where it has no rule for the answers."""
     num_samples: int
     """Completions per problem."""
     pass_at: tuple[PassRate, ...]
@@ -65,7 +65,7 @@ class Comparison:
     interval: Interval
     standard_error: float
     degrees: float | None
-    """Degrees of freedom of the standard error; None: as good as infinite."""
+    """Degrees of freedom of the standard error; None: infinite."""
     p_value: float
     p_adjusted: float
     """Holm, over every comparison of its family."""
@@ -112,7 +112,7 @@ class ArmScore:
     truncated_share: float | None
     no_answer_share: float | None
     looping_share: float | None
-    """Completions that repeat themselves; None where an older version did not record it."""
+    """Completions that repeat themselves; None where there is no completion."""
     gain: Comparison | None
 
 
@@ -193,13 +193,13 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """What was asked."""
+    """A benchmark and how it was asked."""
 
     benchmark: str
     source: str
     revision: str
     commit: str | None
-    """What was read of a data set of the hub, where that is known and is not the revision itself."""
+    """The hub commit that was read, where it is known and is not the revision itself."""
     answer_kind: str
     num_published: int | None
     """Problems of the published split; None for a set of the recipe's own."""

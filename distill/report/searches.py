@@ -1,9 +1,9 @@
-"""How weights were searched: every mix that was tried, from the mix's manifest."""
+"""How weights were searched: every mix that was tried, from the search stage's manifest."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from distill.core.run_dir import Manifest
+from distill.core.manifest import Manifest
 from distill.evaluate.statistics import Interval
 from distill.report.data import Search, Trial
 from distill.report.wording import percent
@@ -26,16 +26,16 @@ def search_rows(manifests: Mapping[str, Manifest]) -> list[Search]:
 
 
 def _trials(number: int, found: Mapping[str, Any]) -> Iterator[Trial]:
-    for place, weights in enumerate(found["weights"]):
+    for rank, weights in enumerate(found["weights"]):
         yield Trial(
             round=number,
             weights=weights,
             num_steps=found["num_steps"],
             num_seeds=len(found["seeds"]),
-            accuracy=found["accuracies"][place],
-            interval=Interval(*found["intervals"][place]),
-            is_kept=place in found["kept"],
-            kept_share=found["kept_share"][place],
+            accuracy=found["accuracies"][rank],
+            interval=Interval(*found["intervals"][rank]),
+            is_kept=rank in found["kept"],
+            kept_share=found["kept_share"][rank],
         )
 
 
@@ -46,6 +46,6 @@ def search_words(one: Search) -> str:
     shares = ", ".join(f"{pool} {percent(share)}" for pool, share in one.weights.items())
     return (
         f"`{one.mix}` for `{one.student}`: {mixes} mixes in {trainings} short trainings, scored on {one.num_problems} "
-        f"problems of `{one.benchmark}`. Chosen: {shares}; the last round would have chosen it in "
-        f"{percent(one.certainty)} of 4,000 resamples of the problems."
+        f"problems of `{one.benchmark}`. Chosen: {shares}; the last round would choose it again in "
+        f"{percent(one.certainty)} of 4,000 bootstrap resamples of the problems."
     )

@@ -1,12 +1,13 @@
-"""Stage 7: the report."""
+"""Stage 8, report: tables, intervals and plots from scores and manifests, as one self-contained page."""
 
-from distill.core.run_dir import Manifest
-from distill.report import build_report, write_report
-from distill.run.context import Run
+from distill.core.manifest import Manifest
+from distill.core.run_dir import StageName
+from distill.report.build import build_report, write_report
+from distill.run.context import RunContext
 
 
-def report_stage(current: Run) -> Manifest:
+def report_stage(run: RunContext) -> Manifest:
     """Write the report from scores and manifests."""
-    path = write_report(build_report(current.recipe, current.run_dir), current.run_dir)
-    current.console.print(f"  {path}", markup=False)
-    return Manifest(stage="report", key="")
+    path = write_report(build_report(run.recipe, run.run_dir), run.run_dir)
+    run.console.print(f"  {path}", markup=False)
+    return Manifest(stage=StageName.REPORT, key="")

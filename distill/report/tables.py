@@ -13,7 +13,7 @@ from distill.report.wording import MISSING, bounds, duration, gap_name, number, 
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """Headline, accuracies with gains, pools, mixes, wall time. Absent parts are left out."""
+    """Headline, accuracies with gains, pools, mixes, wall time and caveats; parts without rows are left out."""
     tables = [
         (report.arms, arm_table(report)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
@@ -25,8 +25,8 @@ def render_terminal(report: Report) -> RenderableType:
     notes = [Text(f"- {line}".replace("`", ""), style="dim") for line in report.caveats]
     searched = [Text(search_words(one).replace("`", "")) for one in report.searches]
     headline = Text(report.headline.replace("`", ""), style="bold")
-    shown = [part for rows, table in tables if rows for part in (Text(), table)]
-    return Group(headline, *searched, *shown, Text(), *notes)
+    parts = [part for rows, table in tables if rows for part in (Text(), table)]
+    return Group(headline, *searched, *parts, Text(), *notes)
 
 
 def arm_table(report: Report) -> Table:
@@ -35,10 +35,10 @@ def arm_table(report: Report) -> Table:
     for benchmark in report.benchmarks:
         table.add_column(benchmark, justify="right", no_wrap=True)
         table.add_column("gain", justify="right", no_wrap=True)
-    cells = {(arm.student, arm.mix, arm.benchmark): arm for arm in report.arms}
+    arms = {(arm.student, arm.mix, arm.benchmark): arm for arm in report.arms}
     for student, mix in dict.fromkeys((arm.student, arm.mix) for arm in report.arms):
-        line = [_arm_cells(cells.get((student, mix, benchmark))) for benchmark in report.benchmarks]
-        table.add_row(Text(student), Text(mix or "untouched"), *(cell for pair in line for cell in pair))
+        line = [_score_and_gain(arms.get((student, mix, benchmark))) for benchmark in report.benchmarks]
+        table.add_row(Text(student), Text(mix or "untouched"), *(text for pair in line for text in pair))
     return table
 
 
@@ -49,21 +49,21 @@ def model_table(scores: Sequence[ModelScore]) -> Table:
     for one in scores:
         graded = max(1, one.num_graded)
         shares = [percent(count / graded, 1) for count in (one.no_answer, one.truncated)]
-        cells = [
+        values = [
             f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
             f"{one.num_prompts} x {one.num_samples}",
             percent(one.string_match, 1),
             *shares,
-            MISSING if one.looping is None else percent(one.looping / graded, 1),
+            percent(one.looping / graded, 1),
             number(one.errors),
             f"{number(one.mean_tokens)} / {number(one.p95_tokens)}",
             ", ".join(f"{rate.k}: {percent(rate.value, 1)}" for rate in one.pass_at),
         ]
-        table.add_row(Text(one.model), Text(one.benchmark), *(Text(cell) for cell in cells))
+        table.add_row(Text(one.model), Text(one.benchmark), *map(Text, values))
     return table
 
 
-def _arm_cells(arm: ArmScore | None) -> tuple[Text, Text]:
+def _score_and_gain(arm: ArmScore | None) -> tuple[Text, Text]:
     if arm is None:
         return Text(MISSING, style="dim"), Text("")
     score = Text(f"{percent(arm.accuracy)} {bounds(arm.interval)}")
@@ -87,39 +87,39 @@ def gap_change_table(changes: Sequence[GapChange]) -> Table:
 
 
 def pool_table(pools: Sequence[PoolRow]) -> Table:
-    """What each teacher wrote and how much of it was right."""
+    """Traces of each teacher and how many are correct."""
     table = _table("Pools", ["pool", "style"], ["traces", "correct", "prompts solved", "tokens, mean", "truncated"])
     for row in pools:
         solved = f"{row.prompts_solved} of {row.prompts}"
         rate = f"{percent(row.solve_rate)} {bounds(row.interval)}"
-        cells = [number(row.traces), rate, solved, number(row.mean_tokens), number(row.truncated)]
-        table.add_row(Text(row.pool), row.style, *(Text(cell) for cell in cells))
+        values = [number(row.traces), rate, solved, number(row.mean_tokens), number(row.truncated)]
+        table.add_row(Text(row.pool), row.style, *map(Text, values))
     return table
 
 
 def mix_table(mixes: Sequence[MixRow]) -> Table:
     """Requested and realised shares."""
-    share = "pool: share asked / of rows / of tokens"
+    share = "pool: share requested / of rows / of tokens"
     table = _table("Mixes", ["mix"], ["rows", "tokens", "mean", "long, rows / tokens", share])
     for row in mixes:
         shares = [
             f"{one.pool}: {percent(one.requested)} / {percent(one.rows)} / {percent(one.tokens)}" for one in row.shares
         ]
         long = f"{percent(row.long_rows)} / {percent(row.long_tokens)}"
-        cells = [number(row.rows), number(row.tokens), number(row.mean_tokens), long, "\n".join(shares)]
-        table.add_row(Text(row.mix), *(Text(cell) for cell in cells))
+        values = [number(row.rows), number(row.tokens), number(row.mean_tokens), long, "\n".join(shares)]
+        table.add_row(Text(row.mix), *map(Text, values))
     return table
 
 
 def fit_table(fits: Sequence[FitRow]) -> Table:
-    """How every pool's traces read to the untouched students; medians over traces."""
+    """How well every pool's traces fit the untouched students; medians over traces."""
     right = ["traces", "surprisal, nats", "rank / surprisal", "rank 1", "rank 2-3", "rank > 3"]
-    table = _table("Traces under the untouched students", ["student", "pool"], right)
+    table = _table("Fit of the traces to the untouched students", ["student", "pool"], right)
     for row in fits:
         middle = {name: spread.median for name, spread in row.scores.items()}
         shares = [percent(middle[name], 1) for name in ("unshifted", "marginal", "shifted")]
-        cells = [number(row.traces), number(middle["mean_nll"], 3), number(middle["rsr"], 2), *shares]
-        table.add_row(Text(row.student), Text(row.pool), *(Text(cell) for cell in cells))
+        values = [number(row.traces), number(middle["mean_nll"], 3), number(middle["rsr"], 2), *shares]
+        table.add_row(Text(row.student), Text(row.pool), *map(Text, values))
     return table
 
 
@@ -128,9 +128,9 @@ def stage_table(stages: Sequence[StageRow]) -> Table:
     table = _table("Stages", ["stage"], ["rows in", "rows out", "dropped", "wall time"])
     for row in stages:
         lost = sum(row.drops.values())
-        cells = [number(row.rows_in), number(row.rows_out), number(lost), duration(row.wall_s)]
-        table.add_row(row.stage, *(Text(cell) for cell in cells))
-    table.add_row("together", "", "", "", duration(sum(row.wall_s for row in stages)), style="bold")
+        values = [number(row.rows_in), number(row.rows_out), number(lost), duration(row.wall_s)]
+        table.add_row(row.stage, *map(Text, values))
+    table.add_row("total", "", "", "", duration(sum(row.wall_s for row in stages)), style="bold")
     return table
 
 

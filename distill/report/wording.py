@@ -1,4 +1,4 @@
-"""Sentences and number formats of the report. Every sentence is computed; the recipe says which arm it is about."""
+"""Sentences and number formats of the report, computed from the numbers; the recipe decides which arm they describe."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from distill.report.score_data import ArmScore, Comparison, Detectable, GapChang
 
 MISSING = "not recorded"
 MAX_IN_LINE = 4
-"""Comparisons or names in one sentence."""
+"""Most comparisons or names in one sentence."""
 MAX_FINDINGS = 5
-"""Lines above the first plot; the rest is in the table."""
+"""Most lines about students above the first plot; the tables have the others."""
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -76,7 +76,8 @@ def p_value(value: float) -> str:
 def headline(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> str:
-    """The first student under the first blend (else the first mix): the mean of all benchmarks, else the first one."""
+    """About the first student trained on the first blend (else on the first mix): its mean over all benchmarks, or the
+    first benchmark where there is one only."""
     mix = next(iter((blends(recipe) or list(recipe.mixes))[0].arms))
     if macro := next((one for one in macros if one.mix == mix), None):
         what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)
@@ -85,9 +86,9 @@ def headline(
         gain = arm.gain
         start = f"`{arm.label}` solves {percent(arm.accuracy)} of `{arm.benchmark}` {bounds(arm.interval)}"
     else:
-        return f"No scores recorded for mix `{mix}`: run `distill run` to the end of the evaluate stage."
+        return f"No scores recorded for mix `{mix}`: run `distill run` until the evaluate stage is done."
     if gain is None:
-        return f"{start}; its untouched student was not scored, so no gain can be stated."
+        return f"{start}; the untouched student was not scored, so its gain is not known."
     return f"{start}, {gain_words(gain)}."
 
 
@@ -97,10 +98,10 @@ def _macro_gain(macro: MacroScore, comparisons: Sequence[Comparison]) -> Compari
 
 
 def gain_words(gain: Comparison) -> str:
-    """A gain over the untouched student as the rest of a sentence."""
+    """A gain over the untouched student, as the end of a sentence."""
     untouched = f"the untouched `{gain.second}`"
     if not gain.is_shown:
-        return f"no difference shown from {untouched}: {_signed(gain)}"
+        return f"no difference from {untouched} is shown: {_signed(gain)}"
     side = "above" if gain.difference > 0 else "below"
     return f"{_magnitude(gain)} {side} {untouched}"
 
@@ -116,34 +117,31 @@ def _signed(one: Comparison) -> str:
 
 
 def findings(comparisons: Sequence[Comparison], changes: Sequence[GapChange]) -> list[str]:
-    """How many arms gained, how base students' gaps differ from their tuned ones', then for each student and benchmark
-    what its mixes are worth against each other."""
+    """How many arms gained, how the gaps of base students differ from those of their instruction-tuned versions, then
+    how the mixes of each student compare on each benchmark."""
     gains = [one for one in comparisons if one.purpose == "gain"]
     rest = [one for one in comparisons if one.family == "mix"]
     keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
-    said = [_student_words([one for one in rest if (one.student, one.benchmark) == key]) for key in keys]
-    more = (
-        [f"{len(said) - MAX_FINDINGS} more students and benchmarks: see Comparisons."]
-        if len(said) > MAX_FINDINGS
-        else []
-    )
+    lines = [_student_words([one for one in rest if (one.student, one.benchmark) == key]) for key in keys]
+    left = len(lines) - MAX_FINDINGS
+    more = [f"Further combinations of student and benchmark under Comparisons: {left}."] if left > 0 else []
     changed = [_gap_change_words(changes)] if changes else []
-    return [*([_gain_count(gains)] if gains else []), *changed, *said[:MAX_FINDINGS], *more]
+    return [*([_gain_count(gains)] if gains else []), *changed, *lines[:MAX_FINDINGS], *more]
 
 
 def _gap_change_words(changes: Sequence[GapChange]) -> str:
-    """Base against instruct on the mean of the benchmarks, else on the first of them."""
+    """Base against instruct on the mean of the benchmarks, or on the first where there is no mean."""
     benchmarks = [one.base.benchmark for one in changes]
     where = MACRO if MACRO in benchmarks else benchmarks[0]
     mine = [one for one in changes if one.base.benchmark == where]
-    said = [
+    parts = [
         f"{gap_name(one)} of `{one.base.student}` {points(one.base.difference)}, of `{one.instruct.student}` "
         f"{points(one.instruct.difference)}, base minus instruct {points(one.difference)} points "
         f"{bounds(one.interval)}, {shown(one)}"
         for one in mine[:MAX_IN_LINE]
     ]
-    more = f"; {len(mine) - len(said)} more below" if len(mine) > len(said) else ""
-    return f"Base against instruct on `{where}`: {'; '.join(said)}{more}."
+    more = f"; {len(mine) - len(parts)} more under Comparisons" if len(mine) > len(parts) else ""
+    return f"Base against instruct on `{where}`: {'; '.join(parts)}{more}."
 
 
 def gap_name(one: GapChange) -> str:
@@ -152,42 +150,53 @@ def gap_name(one: GapChange) -> str:
 
 
 def shown(one: Comparison | GapChange) -> str:
-    """`difference shown` or `no difference shown`; an interval without 0 and still nothing shown has its reason."""
-    if one.is_shown:
-        return "difference shown"
-    return "no difference shown" + ("" if one.interval.covers(0.0) else f" (corrected p = {p_value(one.p_adjusted)})")
+    """`difference shown` or `no difference shown`, with the corrected p where the interval alone would leave out 0."""
+    return "difference shown" if one.is_shown else f"no difference shown{_correction(one)}"
+
+
+def _correction(one: Comparison | GapChange) -> str:
+    """Why a difference is not shown although its interval leaves out 0."""
+    is_clear = one.is_shown or one.interval.covers(0.0)
+    return "" if is_clear else f" (Holm-corrected p = {p_value(one.p_adjusted)})"
 
 
 def _student_words(of_student: Sequence[Comparison]) -> str:
-    """`smol` on `arithmetic`: long against short +3 points [-1, 7], no difference shown; ...
+    """`smol` on `sums`: shown: mix minus long +13 points [4, 22]; not shown: long minus short +3 points [-1, 7].
 
-    Of a sweep of blends the recipe's first speaks for all; the table has the others.
+    Of several blends only the recipe's first is named; the table has the others.
     """
     first_blend = [one.first for one in of_student if one.purpose == "blend"][:1]
-    chosen = [one for one in of_student if one.purpose == "gap" or one.first in first_blend]
-    said = []
-    for one in chosen[:MAX_IN_LINE]:
-        first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
-        middle = f"{first} against {second} {_signed(one)}"
-        said.append(f"{middle}, {shown(one)}")
-    more = f"; {len(of_student) - len(said)} more below" if len(of_student) > len(said) else ""
-    return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(said)}{more}."
+    chosen = [one for one in of_student if one.purpose == "gap" or one.first in first_blend][:MAX_IN_LINE]
+    parts = [
+        f"{word}: {', '.join(_difference_words(one) for one in group)}"
+        for word, group in (
+            ("shown", [one for one in chosen if one.is_shown]),
+            ("not shown", [one for one in chosen if not one.is_shown]),
+        )
+        if group
+    ]
+    more = f"; {len(of_student) - len(chosen)} more under Comparisons" if len(of_student) > len(chosen) else ""
+    return f"`{of_student[0].student}` on `{of_student[0].benchmark}`: {'; '.join(parts)}{more}."
+
+
+def _difference_words(one: Comparison) -> str:
+    first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
+    return f"{first} minus {second} {_signed(one)}{_correction(one)}"
 
 
 def _gain_count(gains: Sequence[Comparison]) -> str:
     above = sum(one.is_shown and one.difference > 0 for one in gains)
     below = sum(one.is_shown and one.difference < 0 for one in gains)
-    rest = len(gains) - above - below
-    parts = [(above, "above"), (below, "below")]
-    said = [f"{count} shown {side} the untouched student" for count, side in parts if count]
-    said += [f"{rest} with no difference shown"] if rest else []
-    return f"Of {len(gains)} trained arms (student x mix x benchmark): {', '.join(said)}."
+    counts = {"shown above": above, "shown below": below, "no difference shown": len(gains) - above - below}
+    what = "trained arms (a student trained on one mix, on one benchmark) against the untouched student"
+    parts = [f"{count} {word}" for word, count in counts.items() if count]
+    return f"{len(gains)} {what}: {', '.join(parts)} (Holm-corrected)."
 
 
 def caveats(
     recipe: Recipe, models: Sequence[ModelScore], detectable: Sequence[Detectable], cells: Sequence[CellRow]
 ) -> list[str]:
-    """What a reader must know before quoting a number."""
+    """What a reader must know before quoting a number: seeds, power, ungraded and cut completions, uneven budgets."""
     return [
         *_seed_caveats(recipe),
         *(_detectable_words(one) for one in detectable),
@@ -199,26 +208,23 @@ def caveats(
 
 
 def _detectable_words(one: Detectable) -> str:
-    if one.benchmark == MACRO:
-        return (
-            f"On the mean of all benchmarks a true difference under about {one.difference * 100:.0f} points would go "
-            "unseen more than one time in five."
-        )
+    is_mean = one.benchmark == MACRO
+    where = "The mean of all benchmarks" if is_mean else f"`{one.benchmark}` has {one.num_prompts} problems and"
     return (
-        f"`{one.benchmark}` has {one.num_prompts} problems: a true difference under about "
-        f"{one.difference * 100:.0f} points would go unseen more than one time in five."
+        f"{where} detects a true difference of about {one.difference * 100:.0f} points with 80 % power (α = 0.05, "
+        "before correction); a smaller one may well be missed."
     )
 
 
 def _seed_caveats(recipe: Recipe) -> list[str]:
     seeds = len(recipe.train.seeds)
     if seeds == 1:
-        return ["One training seed: the intervals hold for these very weights, not for training again."]
-    return (
-        [f"{seeds} training seeds: intervals hold for training again with others, and are wide since they are few."]
-        if seeds < 5
-        else []
-    )
+        return [
+            "One training seed: intervals cover the sampling of problems for these trained weights; they do not cover "
+            "another training seed."
+        ]
+    words = f"{seeds} training seeds: intervals cover other seeds as well, and are wide because the seeds are few."
+    return [words] if seeds < 5 else []
 
 
 def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
@@ -226,7 +232,7 @@ def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
     if not errors:
         return []
     named = _listed([f"`{model}` {count}" for model, count in errors.items()])
-    return [f"{sum(errors.values())} completions could not be graded and are in no denominator ({named})."]
+    return [f"{sum(errors.values())} completions could not be graded and are left out of every accuracy ({named})."]
 
 
 def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
@@ -234,7 +240,7 @@ def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
     if not cut:
         return []
     named = _listed(list(dict.fromkeys(f"`{one.model}`" for one in cut)))
-    return [f"More than 5 % of the completions ran into the token limit for {named}: their accuracy is a lower bound."]
+    return [f"More than 5 % of the completions reached the token limit for {named}: the accuracy is a lower bound."]
 
 
 def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
@@ -261,4 +267,7 @@ def _step_caveats(cells: Sequence[CellRow]) -> list[str]:
             by_student.setdefault(cell.student, set()).add(cell.steps)
     uneven = [student for student, steps in by_student.items() if len(steps) > 1]
     named = ", ".join(f"`{student}`" for student in uneven)
-    return [f"The arms of {named} did not take the same number of optimiser steps."] if uneven else []
+    words = (
+        f"The arms of {named} took different numbers of optimiser steps: the mix alone does not explain a difference."
+    )
+    return [words] if uneven else []

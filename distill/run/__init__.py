@@ -1,1 +1,1 @@
-"""One execution: what it has at hand, and which of its stages are stale."""
+"""One execution of a recipe: its context, its pools, and which of its stages are stale."""

@@ -1,4 +1,4 @@
-"""One execution: the recipe, where it is written and what it runs on, each connected or resolved when first needed."""
+"""The context of one execution: recipe, run directory, cluster, models and pools, each opened at first use."""
 
 import dataclasses
 import json
@@ -16,15 +16,15 @@ from distill.config.identity import fingerprint, source_identity
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.core.errors import InputError
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import PROMPTS, RECIPE, Parts, RunDir, model_record
 from distill.core.schema import Prompt
 from distill.models.resolve import ResolvedModel, publish, resolve_model
 from distill.run.pools import Pool
 
 
 @dataclass
-class Run:
-    """One execution: the recipe, where it is written, what it runs on (connected when first needed)."""
+class RunContext:
+    """One execution. Only a stage's entry takes it; the functions below get the values that they need."""
 
     recipe: Recipe
     base: Path
@@ -32,13 +32,15 @@ class Run:
     run_dir: RunDir
     console: Console
     resources: ExitStack
+    """Closes what the run opened."""
 
-    def on(self, recipe: Recipe, run_dir: RunDir) -> "Run":
-        """The same execution with another recipe and place: what is connected and resolved now stays so."""
-        other = dataclasses.replace(self, recipe=recipe, run_dir=run_dir)
-        kept = {"session", "models", "pools"}
-        other.__dict__.update({name: value for name, value in self.__dict__.items() if name in kept})
-        return other
+    def nested(self, recipe: Recipe, folder: Parts) -> "RunContext":
+        """A small run inside this one, with the same cluster, models, pools and traces."""
+        _ = self.session, self.models, self.pools
+        inner = dataclasses.replace(self, recipe=recipe, run_dir=self.run_dir.nested(*folder))
+        shared = {"session", "models", "pools"}
+        inner.__dict__.update({name: value for name, value in self.__dict__.items() if name in shared})
+        return inner
 
     @cached_property
     def session(self) -> Session:
@@ -49,18 +51,20 @@ class Run:
         except ValueError as error:
             raise InputError(str(error)) from error
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the cluster was used so far."""
+        return "session" in vars(self)
+
     @cached_property
     def models(self) -> Mapping[str, ResolvedModel]:
-        """The models in use. A resumed run takes the very ones it began with, where they are still there."""
-        resolved = {}
-        ours = [teacher for teacher in self.recipe.teachers if isinstance(teacher, VllmTeacher)]
-        used = {*(teacher.model for teacher in ours), *(student.model for student in self.recipe.students)}
-        for name in sorted(used):
-            resolved[name] = self._recorded(name) or self._resolve(name)
-        return resolved
+        """The models in use. A resumed run keeps those that it began with, as long as they exist."""
+        own = [teacher for teacher in self.recipe.teachers if isinstance(teacher, VllmTeacher)]
+        used = {*(teacher.model for teacher in own), *(student.model for student in self.recipe.students)}
+        return {name: self._recorded(name) or self._resolve(name) for name in sorted(used)}
 
     def _recorded(self, name: str) -> ResolvedModel | None:
-        path = self.run_dir.path("models", f"{name}.json")
+        path = self.run_dir.path(*model_record(name))
         if not self.run_dir.fs.exists(path):
             return None
         record = json.loads(self.run_dir.fs.cat_file(path))
@@ -75,7 +79,7 @@ class Run:
         model = resolve_model(name, config, lambda text: self.console.print(f"  [dim]{name}: {text}[/]"))
         model = publish(model, self.run_dir)
         record = {"config": config.model_dump(mode="json"), "model": dataclasses.asdict(model)}
-        self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), "models", f"{name}.json")
+        self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), *model_record(name))
         return model
 
     @cached_property
@@ -86,31 +90,24 @@ class Run:
     def _pool(self, teacher: TeacherConfig) -> Pool:
         if isinstance(teacher, VllmTeacher):
             model = self.models[teacher.model]
-            return Pool(teacher, model.place, fingerprint(teacher, model.identity))
+            return Pool(teacher, model.address, fingerprint(teacher, model.identity))
         # A data set's lengths are counted by the first student's tokenizer.
-        source = teacher.base_url if isinstance(teacher, EndpointTeacher) else self._student_path
+        first_student = self.recipe.students[0].model
+        source = teacher.base_url if isinstance(teacher, EndpointTeacher) else self.models[first_student].address
         return Pool(teacher, source, fingerprint(teacher, source_identity(teacher)))
 
-    @property
-    def _student_path(self) -> str:
-        return self.models[self.recipe.students[0].model].place
 
-    def prompt_ids(self) -> pa.ChunkedArray:
-        """Identities of the training prompts."""
-        return self.run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt, columns=("prompt_id",)).column(0)
+def read_prompt_ids(run_dir: RunDir) -> pa.ChunkedArray:
+    """Identities of the training prompts."""
+    return run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id",)).column(0)
 
-    @cached_property
-    def prompts_by_id(self) -> Mapping[str, Prompt]:
-        """The training prompts by identity."""
-        return {prompt.prompt_id: prompt for prompt in self.prompts()}
 
-    def prompts(self) -> list[Prompt]:
-        """The training prompts."""
-        return [
-            Prompt(**row) for row in self.run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt).to_pylist()
-        ]
+def read_prompts(run_dir: RunDir) -> dict[str, Prompt]:
+    """The training prompts by identity, in their order."""
+    rows = run_dir.read_table(*PROMPTS, row_type=Prompt).to_pylist()
+    return {row["prompt_id"]: Prompt(**row) for row in rows}
 
 
 def load_run_recipe(run_dir: RunDir) -> Recipe:
     """The resolved recipe of an existing run."""
-    return Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path("recipe.json")))
+    return Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path(*RECIPE)))

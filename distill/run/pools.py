@@ -1,32 +1,26 @@
-"""The pools of a run: each teacher with its model and fingerprint."""
+"""A pool: a teacher, its model or endpoint, and the fingerprint that names its folder."""
 
 from dataclasses import dataclass
 
-from distill.config.teachers import DatasetTeacher, TeacherConfig
-from distill.generate.ask_policy import PoolPlan
+from distill.config.teachers import TeacherConfig
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A teacher, its model's folder (ours) or address (somebody's), and the fingerprint of both."""
+    """A teacher and what its traces come from."""
 
     teacher: TeacherConfig
     source: str
+    """The model's address, the endpoint's URL or, for a data set, the model whose tokenizer counts the lengths."""
     fingerprint: str
+    """Identity of all that decides the traces: a changed teacher is a new pool."""
 
     @property
     def name(self) -> str:
-        """The pool has its teacher's name."""
+        """The teacher's name."""
         return self.teacher.name
 
     @property
     def folder(self) -> str:
         """Name of the pool's folder below `generate/`."""
         return f"{self.teacher.name}-{self.fingerprint}"
-
-    @property
-    def plan(self) -> PoolPlan:
-        """What the pool wants of every prompt."""
-        teacher = self.teacher
-        wanted = 1 if isinstance(teacher, DatasetTeacher) else min(teacher.num_correct, teacher.num_samples)
-        return PoolPlan(teacher.name, teacher.num_samples, wanted)

@@ -1,151 +1,95 @@
-"""Which stage depends on what: a stage is stale when its part of the recipe, or a stage before it, has changed."""
+"""Which stages are stale, and why. One is when its part of the recipe, an input file, or a stage before it changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster.storage import open_storage
-from distill.config.benchmarks import BenchmarkConfig
-from distill.config.identity import student_identity, train_identity
+from distill.config.identity import stage_parts
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource, PromptSource, source_pattern
-from distill.config.teachers import DatasetTeacher, VllmTeacher
-from distill.core.run_dir import STAGES, RunDir
+from distill.config.teachers import DatasetTeacher
+from distill.config.verify import judge_name
+from distill.core.errors import InputError
+from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import content_hash
 from distill.grading import VERIFIER_VERSION
-from distill.verify.judge import judge_name
 
-LAYOUT_VERSION = 2
-"""Raised when a stage's files change their meaning, so that older runs are redone rather than misread."""
+LAYOUT_VERSION = 3
+"""Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
 CLEANER_VERSION = 2
-"""Raised when the same prompts and benchmarks give other drops, so that runs with older prompts are redone."""
+"""Raised when the same prompts and benchmarks lead to other drops."""
 MIXER_VERSION = 2
-"""Raised when the same recipe and traces give other arms, so that older mixes, and no stage before them, are redone."""
+"""Raised when the same recipe and traces lead to other arms."""
 
 
 @dataclass(frozen=True)
 class StageState:
-    """Where a stage stands before a run."""
+    """A stage's state before a run."""
 
-    stage: str
+    stage: StageName
     key: str
     config: Mapping[str, Any]
-    """The stage's part of the recipe, kept in its manifest to tell later what changed."""
+    """The stage's part of the recipe; its manifest keeps it, to name later what changed."""
     status: str
     """`done`, `new` or `changed`."""
     reason: str = ""
+    """What changed, for people; empty unless `changed`."""
 
 
-def stage_configs(recipe: Recipe, base: Path | None) -> dict[str, dict[str, Any]]:
-    """stage -> the part of the recipe that decides its result. `base`: of relative paths; None: files are left out."""
-    dump = recipe.model_dump(mode="json")
-    benchmarks = benchmark_configs(recipe)
-    sources = [*recipe.prompts.sources, *(benchmark.source for benchmark in benchmarks.values())]
-    teachers = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
+def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str, Any]]:
+    """Stage -> everything that decides its result. `base`: folder of relative paths; None leaves input files out."""
+    parts, judge = stage_parts(recipe), recipe.verify.judge
+    benchmarks = [benchmark.source for benchmark in benchmark_configs(recipe).values()]
     imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
-    students = {student.model for student in recipe.students}
-    return {
-        "prompts": {
+    further: dict[StageName, dict[str, Any]] = {
+        StageName.PROMPTS: {
             "cleaner": CLEANER_VERSION,
-            "prompts": dump["prompts"],
-            "benchmarks": {
-                name: benchmark.model_dump(mode="json", exclude={"template"}) for name, benchmark in benchmarks.items()
-            },
-            "seed": recipe.seed,
-            "files": {name: stamp for source in sources for name, stamp in _file_stamps(source, base)},
+            "files": _file_stamps([*recipe.prompts.sources, *benchmarks], base),
         },
-        "generate": {
-            "teachers": dump["teachers"],
-            "generate": {name: dump["generate"][name] for name in ("stop_early", "enough_prompts")},
-            "models": {name: dump["models"][name] for name in sorted(teachers)},
-            "files": {name: stamp for source in imported for name, stamp in _file_stamps(source, base)},
-        },
-        "verify": {"verifier": VERIFIER_VERSION, **_judge_config(recipe)},
-        "mix": {
-            "mixer": MIXER_VERSION,
-            "mixes": dump["mixes"],
-            "filters": dump["filters"],
-            "train.max_length": recipe.train.max_length,
-            **({"train.held_out_prompts": held_out} if (held_out := recipe.train.held_out_prompts) else {}),
-            "student_chat": dump["student_chat"],
-            **(_search_config(recipe, dump) if recipe.search else {}),
-            "models": {name: dump["models"][name] for name in sorted(students)},
-        },
-        "train": {
-            "train": train_identity(recipe.train),
-            "students": [student_identity(student) for student in recipe.students],
-            **({"merges": dump["merges"]} if recipe.merges else {}),
-            "models": {name: dump["models"][name] for name in sorted(students)},
-        },
-        "evaluate": {
-            "evaluate": dump["evaluate"],
-            "serve.engine": dump["serve"]["engine"],
-            **_templates(benchmarks),
-        },
-        "report": {"name": recipe.name, "description": recipe.description, **_bases(recipe)},
+        StageName.GENERATE: {"files": _file_stamps(imported, base)},
+        StageName.VERIFY: {"verifier": VERIFIER_VERSION, "judge": judge_name(judge) if judge else None},
+        StageName.MIX: {"mixer": MIXER_VERSION},
     }
+    return {stage: {**parts[stage], **further.get(stage, {})} for stage in StageName}
 
 
-def _search_config(recipe: Recipe, dump: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the weights that are searched, beside what decides every mix."""
-    return {
-        "search": dump["search"],
-        "train": train_identity(recipe.train),
-        "students": [student_identity(student) for student in recipe.students],
-        "evaluate.sampling": dump["evaluate"]["sampling"],
-        "serve.engine": dump["serve"]["engine"],
-    }
+def _file_stamps(sources: Sequence[PromptSource], base: Path | None) -> dict[str, str]:
+    """Path -> size and modification time of every input file: an edited one makes its stage stale."""
+    files = [source for source in sources if isinstance(source, FileSource)] if base is not None else []
+    return {path: stamp for source in files for path, stamp in _stamps(source, base or Path())}
 
 
-def _bases(recipe: Recipe) -> dict[str, Any]:
-    found = {student.name: student.base_of for student in recipe.students if student.base_of}
-    return {"base_of": found} if found else {}
+def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
+    fs, pattern = open_storage(source_pattern(source, base))
+    for path in fs.glob(pattern):
+        info = fs.info(path)
+        yield str(path), f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
 
 
-def _templates(benchmarks: Mapping[str, BenchmarkConfig]) -> dict[str, Any]:
-    found = {name: benchmark.template for name, benchmark in benchmarks.items() if benchmark.template}
-    return {"templates": found} if found else {}
+def stage_states(recipe: Recipe, base: Path | None, run_dir: RunDir) -> dict[StageName, StageState]:
+    """Every stage's key and status.
 
-
-def _judge_config(recipe: Recipe) -> dict[str, Any]:
-    """What decides a judge's word. No key at all without one, so that runs made before there were judges stay done."""
-    judge = recipe.verify.judge
-    return {"judge": {"name": judge_name(judge), "base_url": judge.base_url}} if judge else {}
-
-
-def _file_stamps(source: PromptSource, base: Path | None) -> Iterator[tuple[str, str]]:
-    """Size and time of local input files: an edited file makes the prompts stale."""
-    if isinstance(source, FileSource) and base is not None:
-        fs, pattern = open_storage(source_pattern(source, base))
-        for path in fs.glob(pattern):
-            info = fs.info(path)
-            yield str(path), f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
-
-
-def stage_states(recipe: Recipe, base: Path | None, run_dir: RunDir) -> dict[str, StageState]:
-    """Every stage's key and whether it is done, new or changed (and by what).
-
-    `base`: of the recipe's relative paths; None where it is not known: input files are taken to be as they were.
+    `base`: folder of the recipe's relative paths; None where it is not known, and input files count as unchanged.
     """
-    states: dict[str, StageState] = {}
+    states: dict[StageName, StageState] = {}
     key = content_hash(LAYOUT_VERSION)
     for stage, config in stage_configs(recipe, base).items():
         if base is None and "files" in config:
             config["files"] = _files_read(run_dir, stage)
         key = content_hash(stage, key, config)
         states[stage] = _state(stage, key, config, run_dir, states)
-    assert tuple(states) == STAGES
     return states
 
 
-def _files_read(run_dir: RunDir, stage: str) -> dict[str, str]:
+def _files_read(run_dir: RunDir, stage: StageName) -> dict[str, str]:
     manifest = run_dir.read_manifest(stage)
     return dict(manifest.details.get("config", {}).get("files", {})) if manifest else {}
 
 
 def _state(
-    stage: str, key: str, config: Mapping[str, Any], run_dir: RunDir, before: Mapping[str, StageState]
+    stage: StageName, key: str, config: Mapping[str, Any], run_dir: RunDir, before: Mapping[StageName, StageState]
 ) -> StageState:
     manifest = run_dir.read_manifest(stage)
     if manifest is None:
@@ -154,8 +98,30 @@ def _state(
         return StageState(stage, key, config, "done")
     changes = list(changed_keys(manifest.details.get("config", {}), config))
     upstream = [state.stage for state in before.values() if state.status != "done"]
-    reason = ", ".join(changes) or f"{upstream[0]} before it" if upstream or changes else "an older version wrote it"
+    reason = ", ".join(changes) or f"{upstream[0]} before it" if upstream or changes else "another version wrote it"
     return StageState(stage, key, config, "changed", reason)
+
+
+def stages_to_run(
+    reads: Mapping[StageName, Sequence[StageName]],
+    states: Mapping[StageName, StageState],
+    *,
+    until: StageName | None = None,
+    only: StageName | None = None,
+) -> list[StageName]:
+    """The stages that are not done, in order; up to `until`, or `only` one.
+
+    `reads`: stage -> the stages whose files it reads, in order.
+
+    Raises:
+        InputError: `only` names a stage that reads from one that is not done.
+    """
+    names = list(reads)
+    asked = [only] if only else names[: names.index(until) + 1] if until else names
+    waits_for = [name for name in reads[only] if states[name].status != "done"] if only else []
+    if waits_for:
+        raise InputError(f"--only {only}: {', '.join(waits_for)} must be done first -> run with --until {only} instead")
+    return [name for name in asked if states[name].status != "done"]
 
 
 def changed_keys(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

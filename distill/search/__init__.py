@@ -1,1 +1,1 @@
-"""Stage 4, first half: weights of arms with `weights = "auto"`."""
+"""Stage 4, search: finds the weights of arms with `weights = "auto"`."""

@@ -1,1 +1,1 @@
-"""Stage 5: one cell per student, mix and seed, trained by Ray Train and DeepSpeed."""
+"""Stage 6: one cell per student, mix and seed, trained by Ray Train and DeepSpeed."""

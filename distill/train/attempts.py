@@ -1,6 +1,6 @@
-"""When a cell was at work, where, and how each attempt ended: `RUN/train/CELL/attempts.jsonl`, read by the report.
+"""Attempts at a cell: when, where and how each ended, and which one may write (`RUN/train/CELL/attempts.jsonl`).
 
-The first worker notes that it begins; it, or where it is dead Ray Train's controller, notes the end.
+The first worker records the beginning. It also records the end; where it has died, Ray Train's controller does.
 """
 
 from __future__ import annotations
@@ -13,42 +13,45 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.core.events import log_event
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, StageName, Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FILE = "attempts.jsonl"
-HOLDER = "holder"
+LEASE = "lease"
+"""File of a cell that names the attempt which may write."""
 
 
 class SupersededError(RuntimeError):
-    """Another attempt has taken the cell over. Not a `DistillError`: there is nobody left to tell."""
+    """Another attempt has claimed the cell. Not a `DistillError`: nobody waits for this attempt's result any more."""
 
 
 @dataclass(frozen=True)
-class Hold:
-    """A cell in the hands of one attempt, the newest. Workers whose host was cut off from the cluster and given up may
-    still run and reach the disk; what they would write is not wanted any more."""
+class Lease:
+    """One attempt's right to write a cell's files; the newest attempt holds it.
+
+    Workers on a host that was cut off from the cluster and given up may still run and reach the disk: what they would
+    write is refused.
+    """
 
     run_dir: RunDir
     cell: str
     attempt: str
     """The same for all workers of an attempt, and of no other one."""
 
-    def take(self) -> None:
-        """From now on the cell is this attempt's."""
-        self.run_dir.write_bytes(self.attempt.encode(), "train", self.cell, HOLDER)
+    def claim(self) -> None:
+        """From now on this attempt holds the lease."""
+        self.run_dir.write_bytes(self.attempt.encode(), *Training(self.cell).file(LEASE))
 
     def check(self) -> None:
-        """Before anything is written that counts.
+        """Call before writing anything that others read.
 
         Raises:
-            SupersededError: the cell is another attempt's now.
+            SupersededError: another attempt holds the lease.
         """
-        holder = self.run_dir.fs.cat_file(self.run_dir.path("train", self.cell, HOLDER)).decode()
+        holder = self.run_dir.fs.cat_file(self.run_dir.path(*Training(self.cell).file(LEASE))).decode()
         if holder != self.attempt:
-            raise SupersededError(f"{self.cell}: attempt {self.attempt} ends, {holder} has taken the cell over")
+            raise SupersededError(f"{self.cell}: attempt {self.attempt} ends, attempt {holder} has claimed the cell")
 
 
 @dataclass(frozen=True)
@@ -58,39 +61,38 @@ class Attempt:
     started_at: float
     """Seconds since 1970."""
     ended_at: float | None
-    """None: still at work, or nobody was left to note it."""
+    """None: still running, or nobody was left to record it."""
     outcome: str
-    """`done`, `early` (its first steps are, other rows are still to come), `failed` (it would fail again), `lost` (its
-    workers died) or `running`."""
+    """`done`, `failed` (it would fail again), `lost` (its workers died) or `running`."""
     host: str
     pid: int
     """Of the first worker."""
     num_workers: int
     first_step: int
-    """Steps that were done before, in earlier attempts."""
+    """Steps that earlier attempts had done."""
     detail: str = ""
 
 
-def note(run_dir: RunDir, cell: str, event: str, **values: Any) -> None:
+def record_event(run_dir: RunDir, cell: str, event: str, **values: Any) -> None:
     """Append an event to a cell's file."""
-    log_event(f"attempt: {event}", run=run_dir.uri, stage="train", cell=cell, **values)
+    log_event(f"attempt: {event}", run=run_dir.uri, stage=StageName.TRAIN, cell=cell, **values)
     line = json.dumps({"event": event, "at": round(time.time(), 2), **values})
-    run_dir.write_bytes((_text(run_dir, cell) + line + "\n").encode(), "train", cell, FILE)
+    run_dir.write_bytes((_text(run_dir, cell) + line + "\n").encode(), *Training(cell).attempts)
 
 
-def note_begin(run_dir: RunDir, cell: str, num_workers: int) -> None:
-    """A cell's first worker has begun."""
-    note(run_dir, cell, "begin", host=socket.gethostname(), pid=os.getpid(), num_workers=num_workers)
+def record_begin(run_dir: RunDir, cell: str, num_workers: int) -> None:
+    """Record that a cell's first worker has started."""
+    record_event(run_dir, cell, "begin", host=socket.gethostname(), pid=os.getpid(), num_workers=num_workers)
 
 
 def read_attempts(run_dir: RunDir, cell: str) -> list[Attempt]:
     """All attempts of a cell, the first one first."""
-    return to_attempts([json.loads(line) for line in _text(run_dir, cell).splitlines()])
+    return parse_attempts([json.loads(line) for line in _text(run_dir, cell).splitlines()])
 
 
-def to_attempts(events: Sequence[Mapping[str, Any]]) -> list[Attempt]:
-    """Attempts from their events. One that nobody noted the end of is lost if another has begun since."""
-    begins = [place for place, event in enumerate(events) if event["event"] == "begin"]
+def parse_attempts(events: Sequence[Mapping[str, Any]]) -> list[Attempt]:
+    """Attempts from their events. One without a recorded end is lost if another has started since."""
+    begins = [index for index, event in enumerate(events) if event["event"] == "begin"]
     bounds = [*begins, len(events)]
     return [
         _attempt(events[start:end], is_last=end == len(events)) for start, end in zip(begins, bounds[1:], strict=True)
@@ -114,20 +116,21 @@ def _attempt(events: Sequence[Mapping[str, Any]], *, is_last: bool) -> Attempt:
 
 
 def _text(run_dir: RunDir, cell: str) -> str:
-    path = run_dir.path("train", cell, FILE)
+    path = run_dir.path(*Training(cell).attempts)
     return run_dir.fs.cat_file(path).decode() if run_dir.fs.exists(path) else ""
 
 
-def loss_recorder(run_uri: str, cell: str) -> Any:
-    """A Ray Train callback that notes when a cell's workers die; it runs in the controller."""
+def failure_recorder(run_uri: str, cell: str) -> Any:
+    """A Ray Train callback that records when a cell's workers die; it runs in the controller."""
     from ray.train import UserCallback
 
-    class LossRecorder(UserCallback):
-        """Notes the end of an attempt whose workers cannot."""
+    class FailureRecorder(UserCallback):
+        """Records the end of an attempt whose workers cannot."""
 
         def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
             """Called by Ray Train once per failure."""
             lines = [line for error in worker_exceptions.values() for line in str(error).splitlines() if line.strip()]
-            note(RunDir(run_uri), cell, "end", outcome="lost", detail=lines[-1].strip()[:300] if lines else "")
+            detail = lines[-1].strip()[:300] if lines else ""
+            record_event(RunDir(run_uri), cell, "end", outcome="lost", detail=detail)
 
-    return LossRecorder()
+    return FailureRecorder()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from distill.config.students import LoraTune
@@ -33,7 +33,7 @@ def num_steps(train: TrainConfig, num_rows: int) -> int:
 
 
 def num_passes(train: TrainConfig, num_rows: int, supervised_tokens: int) -> float:
-    """How often a cell sees its rows, whose supervised tokens are given together."""
+    """Passes of a cell over its rows; `supervised_tokens`: of all rows together."""
     if train.budget == "steps" and train.num_steps is not None:
         return train.num_steps * train.batch_size / max(1, num_rows)
     if train.budget == "tokens" and train.num_tokens is not None:
@@ -42,7 +42,7 @@ def num_passes(train: TrainConfig, num_rows: int, supervised_tokens: int) -> flo
 
 
 def budget_rows(
-    train: TrainConfig, tokens: Sequence[int], phases: Sequence[int], *, seed: int, is_early: Sequence[bool] = ()
+    train: TrainConfig, tokens: Sequence[int], phases: Sequence[int], *, seed: int
 ) -> list[tuple[int, ...]] | None:
     """The rows of every step under the budgets `steps` and `tokens`; None under `epochs`, whose steps are passes.
 
@@ -51,58 +51,39 @@ def budget_rows(
         tokens: supervised tokens of each row.
         phases: phase of each row; each phase gets its share of the budget, the lower first.
         seed: the cell's.
-        is_early: for each row whether it is one of the first to be trained on; for the budget `steps`.
     """
     if train.budget == "epochs" or train.num_steps is None:
         return None
     if train.budget == "steps":
         rows = train.num_steps * train.batch_size
-        if any(is_early):
-            taken = list(islice(early_first(is_early, seed=seed), rows))
-        else:
-            taken = _taken(phases, [1] * len(tokens), rows, seed)
-        return [tuple(taken[start : start + train.batch_size]) for start in range(0, rows, train.batch_size)]
+        drawn = _drawn_rows(phases, [1] * len(tokens), rows, seed)
+        return [tuple(drawn[start : start + train.batch_size]) for start in range(0, rows, train.batch_size)]
     assert train.num_tokens is not None, "checked when the recipe was read"
-    return _by_tokens(_taken(phases, tokens, train.num_tokens, seed), tokens, train.num_steps)
+    return _split_by_tokens(_drawn_rows(phases, tokens, train.num_tokens, seed), tokens, train.num_steps)
 
 
-def early_first(is_early: Sequence[bool], *, seed: int) -> Iterator[int]:
-    """Pass after pass over all rows, the early ones first in the first pass: what they are does not depend on the
-    others, so they can be trained on before the others are there."""
-    for phase, wanted in enumerate((True, False)):
-        rows = [row for row, early in enumerate(is_early) if early is wanted]
-        random.Random(seed_for("early", seed, phase)).shuffle(rows)
-        yield from rows
-    yield from _endless(range(len(is_early)), seed, None)
-
-
-def early_steps(train: TrainConfig, num_early: int) -> int:
-    """Optimiser steps that need no row but so many early ones; never the last one, after which a cell is done."""
-    return max(0, min((train.num_steps or 0) - 1, num_early // train.batch_size))
-
-
-def _taken(phases: Sequence[int], weights: Sequence[int], budget: int, seed: int) -> list[int]:
-    """Rows in the order of teaching until their weights reach the budget."""
-    taken: list[int] = []
+def _drawn_rows(phases: Sequence[int], weights: Sequence[int], budget: int, seed: int) -> list[int]:
+    """Rows in the order of training until their weights reach the budget."""
+    drawn: list[int] = []
     total, spent, due = sum(weights), 0, 0.0
     is_phased = len(set(phases)) > 1
     for phase in sorted(set(phases)):
         rows = [row for row, its_phase in enumerate(phases) if its_phase == phase]
         due += budget * sum(weights[row] for row in rows) / total
-        stream = _endless(rows, seed, phase if is_phased else None)
+        stream = _endless_passes(rows, seed, phase if is_phased else None)
         while spent < round(due):
             row = next(stream)
-            taken.append(row)
+            drawn.append(row)
             spent += weights[row]
-    return taken
+    return drawn
 
 
-def _endless(rows: Sequence[int], seed: int, phase: int | None) -> Iterator[int]:
-    """Pass after pass over some rows, each shuffled anew."""
+def _endless_passes(rows: Sequence[int], seed: int, phase: int | None) -> Iterator[int]:
+    """Pass after pass over some rows, each shuffled differently."""
     epoch = 0
     while True:
         if phase is None:
-            yield from (rows[place] for place in epoch_order(len(rows), seed=seed, epoch=epoch))
+            yield from (rows[index] for index in epoch_order(len(rows), seed=seed, epoch=epoch))
         else:
             shuffled = list(rows)
             random.Random(seed_for("order", seed, epoch, phase)).shuffle(shuffled)
@@ -110,29 +91,26 @@ def _endless(rows: Sequence[int], seed: int, phase: int | None) -> Iterator[int]
         epoch += 1
 
 
-def _by_tokens(taken: Sequence[int], tokens: Sequence[int], steps: int) -> list[tuple[int, ...]]:
-    """Rows cut into steps of about equally many tokens, none empty."""
-    if len(taken) < steps:
+def _split_by_tokens(drawn: Sequence[int], tokens: Sequence[int], steps: int) -> list[tuple[int, ...]]:
+    """Rows split into steps of about equally many tokens, none empty."""
+    if len(drawn) < steps:
         raise StageError(
-            f"train.num_tokens is too small: {len(taken)} rows make up the budget, too few for {steps} steps "
+            f"train.num_tokens is too small: {len(drawn)} rows make up the budget, too few for {steps} steps "
             "-> raise train.num_tokens or lower train.num_steps"
         )
-    ends = list(accumulate(tokens[row] for row in taken))
+    ends = list(accumulate(tokens[row] for row in drawn))
     starts = [0]
     for step in range(1, steps):
         nearest = bisect_left(ends, ends[-1] * step / steps) + 1
-        starts.append(min(max(nearest, starts[-1] + 1), len(taken) - (steps - step)))
-    return [tuple(taken[start:end]) for start, end in pairwise([*starts, len(taken)])]
-
-
-# Identity
+        starts.append(min(max(nearest, starts[-1] + 1), len(drawn) - (steps - step)))
+    return [tuple(drawn[start:end]) for start, end in pairwise([*starts, len(drawn)])]
 
 
 # Cost
 
 
 def train_flops(shape: ModelShape, tune: Tune, lengths: Iterable[int], supervised_tokens: int) -> float:
-    """FLOPs of training on rows of these lengths (tokens) once, see the module's own text."""
+    """FLOPs of training once on rows of these lengths (tokens); the formula is in the module's docstring."""
     tokens = squares = 0
     for length in lengths:
         tokens += length

@@ -1,10 +1,10 @@
-"""The student fleet: all cells of a run, several at once, each when its whole placement group fits.
+"""The queue of training cells: several run at once, each from when its whole placement group fits.
 
-What starts next is planned anew whenever a cell ends (`cluster.schedule`). One cell's failure, retry or lack of memory
-leaves the others alone and is told at the end.
+Which cell starts next is scheduled anew whenever one ends (`cluster.schedule`). A cell's failure, retry or lack of
+memory does not affect the others; failures are reported together at the end.
 
-A cell that starts when no other waits may take free workers. Ray Train's own elastic groups are not used for that: they
-take what is free without asking this queue, and ZeRO's checkpoints can only be read by as many workers as wrote them.
+A cell that starts while no other waits may borrow free workers. Ray Train's own elastic groups are not used for that:
+they take what is free without this queue, and ZeRO's checkpoints can only be read by as many workers as wrote them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.autoscaling import Demand
 from cluster.nodes import nodes_by_id
-from cluster.placement import Job, Placement, Resources, Running, admit, cpus_per_worker, free_resources, misfits, place
+from cluster.placement import Job, Placement, Resources, Running, admit, find_placement, free_resources, infeasible_jobs
 from cluster.schedule import best_order
 from cluster.session import is_joined
 from cluster.storage import local_folder
 from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
+from distill.core.manifest import Manifest
 from distill.core.metrics import Value
-from distill.core.run_dir import Manifest, RunDir
-from distill.train import cells as cell_training
-from distill.train.cells import CellWork, worker_resources
-from distill.train.layout import Device, Layout
+from distill.core.run_dir import RunDir, StageName, Training
+from distill.train.cells import CellWork
+from distill.train.layout import Device, Layout, threads_per_worker, worker_resources
+from distill.train.train_cell import train_cell
 from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.metrics import read_metrics
 
@@ -43,7 +44,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a cell is. `phase`: starting, training, saving, done, failed."""
+    """Progress of a cell. `phase`: starting, training, saving, done, failed."""
 
     cell: str
     phase: str
@@ -53,8 +54,8 @@ class Progress:
     tokens_per_s: float | None = None
 
     @property
-    def note(self) -> str:
-        """For a progress bar."""
+    def message(self) -> str:
+        """Text beside a progress bar."""
         parts = [self.phase]
         parts += [f"loss {self.loss:.3f}"] if self.loss is not None else []
         parts += [f"{self.tokens_per_s:,.0f} tokens/s"] if self.tokens_per_s is not None else []
@@ -69,65 +70,57 @@ def train_all(
     device: Device,
     report_progress: Callable[[Progress], None] = lambda progress: None,
     nodes: Sequence[Resources] | None = None,
-    goes_on: Callable[[], bool] = lambda: True,
 ) -> list[Manifest]:
-    """Train all cells, as many at once as fit; the manifests of those that ended.
+    """Train all cells, as many at once as fit; their manifests.
 
     Args:
         works: the cells.
         train: the recipe's section.
         run_dir: where they are written.
         device: what they are trained on.
-        report_progress: called when a cell has got further.
-        nodes: the machines to fill; the connected cluster's by default.
-        goes_on: once this says no, no further cell is started.
+        report_progress: called when a cell has advanced.
+        nodes: the nodes to fill; the connected cluster's by default.
 
     Raises:
         StageError: Some cells failed; raised after all others have finished, naming each with its cause and log.
     """
-    known = nodes_by_id() if nodes is None else {str(place): node for place, node in enumerate(nodes)}
-    _quicken_ray_train(len(known))
-    fleet = _Fleet(works, train=train, run_dir=run_dir, device=device, nodes=known)
-    fleet.refuse_misfits()
+    known = nodes_by_id() if nodes is None else {str(index): node for index, node in enumerate(nodes)}
+    _set_ray_train_defaults(len(known))
+    queue = _CellQueue(works, train=train, run_dir=run_dir, device=device, nodes=known)
+    queue.refuse_unplaceable()
     demand = Demand()
-    while fleet.start_next() if goes_on() else fleet.running:
-        fleet.wait()
+    while queue.start_next():
+        queue.wait()
         if nodes is None and is_joined():
-            fleet.follow(nodes_by_id())
-            demand.be_for(fleet.next_job)
-        for progress in fleet.progress():
+            queue.update_nodes(nodes_by_id())
+            demand.request_for(queue.next_job)
+        for progress in queue.progress():
             report_progress(progress)
-    fleet.raise_failures()
-    return [fleet.finished[work.cell.name] for work in works if work.cell.name in fleet.finished]
+    queue.raise_failures()
+    return [queue.finished[work.cell.name] for work in works if work.cell.name in queue.finished]
 
 
 def cell_jobs(
     works: Sequence[CellWork], *, run_dir: RunDir, device: Device, nodes: Sequence[Resources], at_once: int
 ) -> list[Job]:
-    """What each cell asks of the queue. Cells that share CPUs get equally many threads."""
+    """Resources and cost of each cell. Cells that share CPUs get equally many threads."""
     jobs = []
     for work in works:
-        threads = threads_per_worker(work.settled_workers, at_once, nodes)
-        has_memory = device == "cpu" and all(node.memory_gb for node in nodes)
-        memory = work.settled_layout.memory_gib if has_memory else 0.0
-        worker = worker_resources(device, threads, work.cell.student.gpu)._replace(memory_gb=memory)
-        cost = (_bytes(work, run_dir) if work.cost is None else work.cost) / work.settled_workers
-        jobs.append(Job(work.cell.name, worker, work.settled_workers, cost, work.cell.student.priority))
+        threads = threads_per_worker(work.resolved_workers, at_once, nodes)
+        has_memory = device == "cpu" and all(node.memory_gib for node in nodes)
+        memory = work.resolved_layout.memory_gib if has_memory else 0.0
+        worker = worker_resources(device, threads, work.cell.student.gpu)._replace(memory_gib=memory)
+        cost = (_bytes(work, run_dir) if work.cost is None else work.cost) / work.resolved_workers
+        jobs.append(Job(work.cell.name, worker, work.resolved_workers, cost, work.cell.student.priority))
     return jobs
 
 
-def threads_per_worker(num_workers: int, num_cells: int, nodes: Sequence[Resources]) -> int:
-    """CPUs of one worker: an equal share, or what lets all workers of a cell fit the nodes. At least one."""
-    share = cpus_per_worker(num_workers, num_cells, sum(node.cpus for node in nodes))
-    fitting = (cpus for cpus in range(share, 0, -1) if sum(node.cpus // cpus for node in nodes) >= num_workers)
-    return next(fitting, 1)
+GONE = Resources(0.0)
+"""In the place of a node that has left the cluster."""
 
 
-NOTHING = Resources(0.0)
-
-
-class _Fleet:
-    """The cells that wait, run and are done. Each runs in a thread of its own, which only waits for Ray."""
+class _CellQueue:
+    """Waiting, running and finished cells. Each runs in a thread of its own, which only waits for Ray."""
 
     def __init__(
         self, works: Sequence[CellWork], *, train: TrainConfig, run_dir: RunDir, device: Device,
@@ -135,7 +128,7 @@ class _Fleet:
     ) -> None:  # fmt: skip
         self.train, self.run_dir, self.device = train, run_dir, device
         self._nodes = dict(nodes)
-        self.works = {work.cell.name: as_before(work, run_dir) for work in works}
+        self.works = {work.cell.name: with_saved_layout(work, run_dir) for work in works}
         self.at_once = min(len(works), train.max_parallel_cells or len(works))
         jobs = cell_jobs(
             list(self.works.values()), run_dir=run_dir, device=device, nodes=self.nodes, at_once=self.at_once
@@ -149,37 +142,37 @@ class _Fleet:
 
     @property
     def nodes(self) -> tuple[Resources, ...]:
-        """The machines to fill. Those that have gone stay in their place with nothing: placements name places."""
+        """The nodes to fill. One that has left stays, empty: placements refer to nodes by their index."""
         return tuple(self._nodes.values())
 
     @property
     def next_job(self) -> Job | None:
-        """A cell that waits while others run: what another machine would be of use for."""
+        """The first waiting cell: what another node would be used for."""
         return next(iter(self.waiting.values()), None)
 
-    def follow(self, nodes: Mapping[str, Resources]) -> None:
-        """Machines have come or gone: what waits is offered the new ones; Ray Train moves the cells of lost ones."""
-        found = {**dict.fromkeys(self._nodes, NOTHING), **nodes}
+    def update_nodes(self, nodes: Mapping[str, Resources]) -> None:
+        """Take over the cluster's present nodes. Ray Train itself moves the cells of lost ones."""
+        found = {**dict.fromkeys(self._nodes, GONE), **nodes}
         if found != self._nodes:
             self._nodes, self._has_changed = found, True
 
-    def refuse_misfits(self) -> None:
-        """A cell that no waiting would ever let start."""
-        found = misfits(self.waiting.values(), self.nodes)
+    def refuse_unplaceable(self) -> None:
+        """Raise where a cell could not start even on an idle cluster."""
+        found = infeasible_jobs(self.waiting.values(), self.nodes)
         if found:
             needs = "; ".join(f"{job.name} needs {job.num_workers} x ({job.worker})" for job in found)
             has = ", ".join(map(str, self.nodes))
             raise StageError(f"these cells do not fit the cluster ({has}): {needs}. Lower students.num_workers.")
 
     def start_next(self) -> bool:
-        """Start what fits, if a cell has ended since; whether anything runs."""
+        """Start what fits, if a cell has ended or the nodes have changed since; whether anything runs."""
         if self._has_changed:
             self._has_changed = False
             placements = self._admitted()
-            for placement in self._with_lent_workers(placements):
+            for placement in self._with_borrowed_workers(placements):
                 name = placement.job.name
                 del self.waiting[name]
-                self._say("cell begins", name, workers=placement.job.num_workers, worker=str(placement.job.worker))
+                self._log("cell begins", name, workers=placement.job.num_workers, worker=str(placement.job.worker))
                 self.running[name] = (placement, _in_background(partial(self._run, name, placement)))
         return bool(self.running)
 
@@ -190,46 +183,44 @@ class _Fleet:
         return admit(order, busy, self.nodes, most)
 
     def _remaining(self, job: Job) -> float:
-        """What is still to come of a running cell's cost, by its steps."""
+        """The part of a running cell's cost that is left, by its steps."""
         lines = read_metrics(self.run_dir, job.name)
         return job.cost * (1 - lines[-1].step / lines[-1].num_steps) if lines else job.cost
 
-    def _with_lent_workers(self, placements: Sequence[Placement]) -> list[Placement]:
-        """The same, with more workers where nobody waits for them and the student may have them."""
-        lent = list(placements)
+    def _with_borrowed_workers(self, placements: Sequence[Placement]) -> list[Placement]:
+        """The same, with more workers where no other cell waits for them and the student may have them."""
+        widened = list(placements)
         if len(placements) < len(self.waiting):
-            return lent
+            return widened
         running = [placement for placement, _ in self.running.values()]
         for index, placement in enumerate(placements):
-            others = [*running, *lent[:index], *lent[index + 1 :]]
-            lent[index] = self._lent(placement, free_resources(self.nodes, others))
-        return lent
+            others = [*running, *widened[:index], *widened[index + 1 :]]
+            widened[index] = self._widened(placement, free_resources(self.nodes, others))
+        return widened
 
-    def _lent(self, placement: Placement, free: Sequence[Resources]) -> Placement:
+    def _widened(self, placement: Placement, free: Sequence[Resources]) -> Placement:
         job = placement.job
-        wanted = self.works[job.name].cell.student.max_workers or 0
+        max_workers = self.works[job.name].cell.student.max_workers or 0
         if has_checkpoint(self.works[job.name], self.run_dir):
-            return placement  # its optimiser's state is cut for as many workers as wrote it
-        for count in range(wanted, job.num_workers, -1):
-            wider = place(job._replace(num_workers=count), free)
+            return placement  # its optimiser's state is partitioned over the workers that wrote it
+        for count in range(max_workers, job.num_workers, -1):
+            wider = find_placement(job._replace(num_workers=count), free)
             if wider is not None and self.train.batch_size % count == 0:
                 return wider
         return placement
 
     def _run(self, name: str, placement: Placement) -> Manifest:
         work = replace(self.works[name], num_workers=placement.job.num_workers)
-        remember(work, self.run_dir)
-        threads = threads_per_worker(work.settled_workers, self.at_once, self.nodes)
-        return cell_training.train_cell(
-            work, train=self.train, run_dir=self.run_dir, device=self.device, threads=threads
-        )
+        save_layout(work, self.run_dir)
+        threads = threads_per_worker(work.resolved_workers, self.at_once, self.nodes)
+        return train_cell(work, train=self.train, run_dir=self.run_dir, device=self.device, threads=threads)
 
     def wait(self) -> None:
-        """Until a cell ends, or it is time to look at the progress."""
+        """Wait until a cell ends, or for one polling interval."""
         wait([future for _, future in self.running.values()], timeout=POLL_S, return_when=FIRST_COMPLETED)
 
     def progress(self) -> list[Progress]:
-        """What is new since the last call; takes the ended cells out of the running ones."""
+        """Progress that is new since the last call. Ended cells are removed from the running ones."""
         current = [self._progress_of(name, future) for name, (_, future) in list(self.running.items())]
         fresh = [progress for progress in current if self._reported.get(progress.cell) != progress]
         self._reported.update({progress.cell: progress for progress in fresh})
@@ -253,48 +244,48 @@ class _Fleet:
             self.finished[name] = future.result()
         except (DistillError, OSError) as error:
             self.failed[name] = error
-            self._say("cell fails", name, error=str(error))
+            self._log("cell fails", name, error=str(error))
             return "failed"
-        self._say("cell ends", name, wall_s=self.finished[name].wall_s)
+        self._log("cell ends", name, wall_s=self.finished[name].wall_s)
         return "done"
 
-    def _say(self, event: str, cell: str, **about: Any) -> None:
-        log_event(event, run=self.run_dir.uri, stage="train", cell=cell, **about)
+    def _log(self, event: str, cell: str, **about: Any) -> None:
+        log_event(event, run=self.run_dir.uri, stage=StageName.TRAIN, cell=cell, **about)
 
     def raise_failures(self) -> None:
         """One error for all failed cells."""
         if self.failed:
-            told = "\n".join(f"  {_named(name, self.failed[name])}" for name in self.works if name in self.failed)
+            causes = "\n".join(f"  {_with_name(name, self.failed[name])}" for name in self.works if name in self.failed)
             raise StageError(
-                f"{len(self.failed)} of {len(self.works)} cells failed; the others are finished and safe. "
-                f"The same command tries them again from their last checkpoints.\n{told}"
+                f"{len(self.failed)} of {len(self.works)} cells failed; the others are finished and on disk. "
+                f"The same command retries the failed ones from their last checkpoints.\n{causes}"
             )
 
 
-def _named(name: str, error: DistillError | OSError) -> str:
+def _with_name(name: str, error: DistillError | OSError) -> str:
     text = str(error)
     return text if text.startswith(name) else f"{name}: {text}"
 
 
-# How a cell was laid out before: its checkpoints fit nothing else
+# Layouts on disk: checkpoints can only be continued with the layout that wrote them
 
-LAID_OUT = "layout.json"
+SAVED_LAYOUT = "layout.json"
 
 
 def has_checkpoint(work: CellWork, run_dir: RunDir) -> bool:
-    """Whether the cell would continue rather than begin."""
+    """Whether the cell would continue rather than start from the beginning."""
     return bool(Checkpoints(run_dir, work.cell.name, work.key).complete_steps())
 
 
-def remember(work: CellWork, run_dir: RunDir) -> None:
-    """Keep how a cell is laid out, for whoever continues it."""
-    record = {"layout": asdict(work.settled_layout), "num_workers": work.settled_workers}
-    run_dir.write_bytes(json.dumps(record).encode(), "train", work.cell.name, LAID_OUT)
+def save_layout(work: CellWork, run_dir: RunDir) -> None:
+    """Write down how a cell is laid out, for the attempt that continues it."""
+    record = {"layout": asdict(work.resolved_layout), "num_workers": work.resolved_workers}
+    run_dir.write_bytes(json.dumps(record).encode(), *Training(work.cell.name).file(SAVED_LAYOUT))
 
 
-def as_before(work: CellWork, run_dir: RunDir) -> CellWork:
+def with_saved_layout(work: CellWork, run_dir: RunDir) -> CellWork:
     """The cell with the layout of the attempt whose checkpoints it continues, if there is one."""
-    path = run_dir.path("train", work.cell.name, LAID_OUT)
+    path = run_dir.path(*Training(work.cell.name).file(SAVED_LAYOUT))
     if not has_checkpoint(work, run_dir) or not run_dir.fs.exists(path):
         return work
     record = json.loads(run_dir.fs.cat_file(path))
@@ -302,7 +293,7 @@ def as_before(work: CellWork, run_dir: RunDir) -> CellWork:
 
 
 def _bytes(work: CellWork, run_dir: RunDir) -> float:
-    """Bytes of weights times bytes of rows: enough to tell which cell takes longer."""
+    """Bytes of weights times bytes of rows: enough to order cells by their cost."""
     weights = sum(file.stat().st_size for file in Path(local_folder(work.model_path)).glob("*.safetensors"))
     return float(weights) * sum(float(run_dir.fs.size(shard)) for shard in work.shards)
 
@@ -321,16 +312,16 @@ def _in_background(call: Callable[[], Manifest]) -> Future[Manifest]:
     return future
 
 
-def _quicken_ray_train(num_nodes: int) -> None:
-    """Small cells would spend much of their time in Ray Train's defaults: a look at the workers every 2 s, and one more
-    process per cell that watches for nodes about to be taken away. Settings of the user's own stay."""
+def _set_ray_train_defaults(num_nodes: int) -> None:
+    """Set Ray Train up for small cells, unless the user has: its defaults poll workers every 2 s, and start a process
+    per cell that watches for preempted nodes."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
     if num_nodes == 1:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 def train_values(progress: Progress) -> Iterator[Value]:
-    """What the fleet knows of one cell."""
+    """A cell's progress as metrics."""
     labels = {"cell": progress.cell}
     yield Value("distill_cell_step", progress.step, labels)
     yield Value("distill_cell_num_steps", progress.num_steps, labels)

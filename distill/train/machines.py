@@ -1,4 +1,4 @@
-"""The machines of a plan: the connected cluster, this machine, or one that is only described."""
+"""The nodes that a plan is made for: the connected cluster's, this machine, or ones that are only described."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from dataclasses import dataclass
 import psutil
 
 from cluster.gpus import GPU_KINDS, GpuKind, gpu_kind
-from cluster.nodes import GIB, cluster_nodes
+from cluster.nodes import cluster_nodes
 from cluster.placement import Resources
 from cluster.session import connect, is_joined, resolve_device
+from cluster.units import GIB
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.train.layout import Device
 
 CPUS_PER_GPU = 8
-"""Of a cluster that is described by its GPUs alone."""
+"""CPUs of a described node."""
 
 
 def described_machines(text: str) -> Machines:
-    """`2x8xh100`: two nodes with eight H100 each; `2x8x80`: eight GPUs of 80 GB each, of whatever kind; `1x4cpu`: one
-    node with four CPUs, with 4 GiB each.
+    """`2x8xh100`: two nodes with eight H100 each; `2x8x80`: with eight GPUs of 80 GB each, of any kind; `1x4cpu`: one
+    node with four CPUs and 4 GiB for each.
 
     Raises:
         InputError: it is neither.
@@ -30,25 +31,25 @@ def described_machines(text: str) -> Machines:
     found = re.fullmatch(r"(\d+)x(\d+)(?:x([a-z0-9-]+)|cpu)", text.lower())
     if not found or int(found[1]) < 1 or int(found[2]) < 1:
         forms = "NODESxGPUSxKIND, NODESxGPUSxGB or NODESxCPUScpu"
-        raise InputError(f"--cluster {text}: is not of the form {forms} -> for example 2x8xh100 or 2x8x80")
-    count, each, told = int(found[1]), int(found[2]), found[3]
-    if told is None:
-        return Machines((Resources(cpus=each, memory_gb=4.0 * each),) * count, "cpu")
+        raise InputError(f"--cluster {text}: not of the form {forms} -> for example 2x8xh100 or 2x8x80")
+    count, each, kind_name = int(found[1]), int(found[2]), found[3]
+    if kind_name is None:
+        return Machines((Resources(cpus=each, memory_gib=4.0 * each),) * count, "cpu")
     node = Resources(cpus=CPUS_PER_GPU * each, gpus=each)
-    if told.isdigit():
+    if kind_name.isdigit():
         # A GPU of 80 GB offers a little less than 80 GiB, and more than 80 * 10^9 bytes.
-        return Machines((node,) * count, "gpu", float(told))
-    if told not in GPU_KINDS:
+        return Machines((node,) * count, "gpu", float(kind_name))
+    if kind_name not in GPU_KINDS:
         known = ", ".join(GPU_KINDS)
         raise InputError(
-            f"--cluster {text}: {told} is no kind of GPU that is known -> one of {known}, or its memory in GB"
+            f"--cluster {text}: {kind_name} is not a known kind of GPU -> one of {known}, or its memory in GB"
         )
-    kind = GPU_KINDS[told]
+    kind = GPU_KINDS[kind_name]
     return Machines((node._replace(gpu=kind.ray_name),) * count, "gpu", kind.memory_gib, kind)
 
 
 def machines_here(recipe: Recipe) -> Machines:
-    """The cluster that a run from here would use: the one that `RAY_ADDRESS` names, or this machine.
+    """The nodes that a run started here would use: those of the cluster in `RAY_ADDRESS`, or this machine.
 
     Raises:
         InputError: the recipe asks for GPUs and there are none.
@@ -71,7 +72,7 @@ def machines_here(recipe: Recipe) -> Machines:
 
 
 def connected_machines(device: Device) -> Machines:
-    """The nodes of the connected cluster. A GPU's memory and kind are asked of the first that is free."""
+    """The nodes of the connected cluster. Memory and kind of the GPUs are those of the first free one."""
     nodes = cluster_nodes()
     if device == "cpu":
         return Machines(nodes, "cpu")
@@ -89,18 +90,18 @@ def connected_machines(device: Device) -> Machines:
 
 @dataclass(frozen=True)
 class Machines:
-    """What a fleet runs on."""
+    """The nodes that training runs on."""
 
     nodes: tuple[Resources, ...]
     device: Device
     gpu_memory_gib: float = 0.0
     """Of one GPU; the smallest where they differ."""
     gpu: GpuKind | None = None
-    """What its GPUs are, where that is known."""
+    """Kind of its GPUs; None where it is not known."""
 
     def worker_memory_gib(self, num_workers: int) -> float:
-        """What a worker can have at most, when its cell runs alone."""
+        """The most memory that a worker can have, when its cell runs alone."""
         if self.device == "gpu":
             return self.gpu_memory_gib
         on_one_node = -(-num_workers // max(1, len(self.nodes)))
-        return max((node.memory_gb for node in self.nodes), default=0.0) / on_one_node
+        return max((node.memory_gib for node in self.nodes), default=0.0) / on_one_node

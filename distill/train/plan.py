@@ -1,6 +1,6 @@
-"""What the train stage will do, before it does it: every cell's resources, layout, steps and place in the queue. Pure.
+"""The training plan: resources, layout, steps and position in the queue of every cell, before any is trained. Pure.
 
-What can never be placed, or would not be a fair comparison, is refused here with what would help.
+Cells that can never be placed, and arms that could not be compared fairly, are refused here with a remedy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cluster.placement import Job, place
+from cluster.placement import Job, find_placement
 from cluster.schedule import best_order, lower_bound, simulate
 from distill.config.recipe import Recipe
 from distill.config.students import StudentConfig
@@ -20,20 +20,19 @@ from distill.core.run_dir import RunDir
 from distill.models.resolve import ResolvedModel
 from distill.models.shape import ModelShape, read_settings, shape_of
 from distill.train.budget import num_passes, num_steps, train_flops
-from distill.train.cell_queue import threads_per_worker
-from distill.train.cells import Cell, worker_resources
-from distill.train.layout import Layout, choose_layout, what_would_fit
+from distill.train.cells import Cell
+from distill.train.layout import Layout, choose_layout, suggest_changes, threads_per_worker, worker_resources
 from distill.train.machines import Machines
 
 
 @dataclass(frozen=True)
 class MixData:
-    """What a mix holds, or at most can hold while it has not been drawn."""
+    """Size of a mix, or an upper bound of it while the mix has not been drawn."""
 
     rows: int
     supervised_tokens: int
     """In one pass."""
-    is_upper: bool = False
+    is_upper_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class PlannedCell:
     rows: int | None
     steps: int | None
     supervised_tokens: int | None
-    is_upper: bool
-    """Rows, steps under `epochs`, tokens and FLOPs are upper estimates: the mix has not been drawn."""
+    is_upper_bound: bool
+    """Rows, steps under `epochs`, tokens and FLOPs are upper bounds: the mix has not been drawn."""
     flops: float | None
 
 
@@ -85,7 +84,7 @@ def plan_cells(
     layouts = {cell.student.name: _layout(cell.student, train, shapes[cell.student.model], machines) for cell in cells}
     students = {cell.student.name: cell.student for cell in cells}
     problems = [
-        _misfit(student, train, shapes[student.model], machines)
+        _layout_problem(student, train, shapes[student.model], machines)
         for name, student in students.items()
         if layouts[name] is None
     ]
@@ -101,7 +100,7 @@ def plan_cells(
     problems += list(_unplaceable(planned, machines))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return _queued(planned, train, machines)
+    return _scheduled(planned, train, machines)
 
 
 def _layout(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Layout | None:
@@ -110,7 +109,7 @@ def _layout(student: StudentConfig, train: TrainConfig, shape: ModelShape, machi
 
 
 class _Load(NamedTuple):
-    """What a cell has to do, as far as it is known."""
+    """Amount of training of a cell, as far as it is known."""
 
     rows: int | None
     steps: int | None
@@ -120,8 +119,8 @@ class _Load(NamedTuple):
 
 def _load(student: StudentConfig, train: TrainConfig, shape: ModelShape, data: MixData | None) -> _Load:
     if data is None:
-        is_told = train.budget != "epochs"
-        return _Load(None, train.num_steps if is_told else None, train.num_tokens if is_told else None, None)
+        is_fixed = train.budget != "epochs"
+        return _Load(None, train.num_steps if is_fixed else None, train.num_tokens if is_fixed else None, None)
     passes = num_passes(train, data.rows, data.supervised_tokens)
     mean = min(train.max_length, round(data.supervised_tokens / max(1, data.rows)))
     return _Load(
@@ -133,22 +132,22 @@ def _load(student: StudentConfig, train: TrainConfig, shape: ModelShape, data: M
 
 
 def _planned(cell: Cell, layout: Layout, load: _Load, job: Job, data: MixData | None) -> PlannedCell:
-    is_upper = data is None or data.is_upper
-    return PlannedCell(cell, layout, job, load.rows, load.steps, load.supervised_tokens, is_upper, load.flops)
+    is_upper_bound = data is None or data.is_upper_bound
+    return PlannedCell(cell, layout, job, load.rows, load.steps, load.supervised_tokens, is_upper_bound, load.flops)
 
 
 def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: int) -> Job:
     student = cell.student
     threads = threads_per_worker(student.num_workers, at_once, machines.nodes)
     memory = layout.memory_gib if machines.device == "cpu" else 0.0
-    worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gb=memory)
+    worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gib=memory)
     return Job(cell.name, worker, student.num_workers, cost / student.num_workers / threads, student.priority)
 
 
-def _misfit(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Problem:
+def _layout_problem(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Problem:
     memory = machines.worker_memory_gib(student.num_workers)
-    most = int(sum(node.gpus if machines.device == "gpu" else node.cpus for node in machines.nodes))
-    remedy = what_would_fit(shape, student, train, memory_gib=memory, device=machines.device, most_workers=most)
+    max_workers = int(sum(node.gpus if machines.device == "gpu" else node.cpus for node in machines.nodes))
+    remedy = suggest_changes(shape, student, train, memory_gib=memory, device=machines.device, max_workers=max_workers)
     what = (
         f"{shape.num_parameters / 1e6:,.0f} M parameters ({student.tune.kind}) with rows of {train.max_length} tokens "
         f"do not fit {student.num_workers} x {memory:.1f} GiB ({machines.device}) in any layout"
@@ -159,7 +158,7 @@ def _misfit(student: StudentConfig, train: TrainConfig, shape: ModelShape, machi
 def _unplaceable(planned: Sequence[PlannedCell], machines: Machines) -> Iterator[Problem]:
     has = ", ".join(map(str, machines.nodes)) or "no node"
     for one in planned:
-        if place(one.job, machines.nodes) is None:
+        if find_placement(one.job, machines.nodes) is None:
             student, slots = one.cell.student, sum(node.slots_for(one.job.worker) for node in machines.nodes)
             what = f"needs {one.job.num_workers} workers of {one.job.worker} at once; the cluster ({has}) holds {slots}"
             remedy = f"set num_workers to at most {slots}" if slots else "add a node that holds one worker"
@@ -174,35 +173,35 @@ def unequal_steps(cells: Sequence[Cell], train: TrainConfig, data: Mapping[str, 
     for cell in cells:
         if cell.mix in data:
             steps[cell.student.name][cell.mix] = num_steps(train, data[cell.mix].rows)
-    told = {
+    unequal = {
         ", ".join(f"{mix} {count}" for mix, count in of_student.items())
         for of_student in steps.values()
         if len(set(of_student.values())) > 1
     }
     remedy = (
         'set train.budget = "steps" with train.num_steps, or "tokens" with train.num_tokens as well; '
-        "train.unmatched = true allows it, for reproducing a setting that was not fair"
+        "train.unmatched = true allows it, for reproducing a comparison that was not fair"
     )
     return [
-        Problem("train.budget", f"the arms take different numbers of optimiser steps: {one}", remedy) for one in told
+        Problem("train.budget", f"the arms take different numbers of optimiser steps: {one}", remedy) for one in unequal
     ]
 
 
-def _queued(planned: Sequence[PlannedCell], train: TrainConfig, machines: Machines) -> Plan:
+def _scheduled(planned: Sequence[PlannedCell], train: TrainConfig, machines: Machines) -> Plan:
     jobs = [one.job for one in planned]
     if not jobs:
         return Plan((), {}, 1.0)
     order = best_order(jobs, [], machines.nodes, train.max_parallel_cells)
     schedule = simulate(order, [], machines.nodes, train.max_parallel_cells)
     bound = lower_bound(jobs, [], machines.nodes, train.max_parallel_cells)
-    place_of = {job.name: number for number, job in enumerate(order.jobs)}
-    queue = sorted(planned, key=lambda one: (schedule.starts[one.job.name], place_of[one.job.name]))
+    rank_of = {job.name: rank for rank, job in enumerate(order.jobs)}
+    queue = sorted(planned, key=lambda one: (schedule.starts[one.job.name], rank_of[one.job.name]))
     starts = {name: start / schedule.makespan for name, start in schedule.starts.items()}
     return Plan(tuple(queue), starts, schedule.makespan / bound)
 
 
 def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict[str, ModelShape]:
-    """Shapes of the students' models as they lie on disk."""
+    """Shapes of the students' models, read from disk."""
     used = {student.model for student in recipe.students}
     return {
         name: shape_of(read_settings(models[name].folder), trust_remote_code=recipe.models[name].trust_remote_code)
@@ -210,8 +209,8 @@ def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict
     }
 
 
-def mixed_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
-    """What each mix holds, by the manifest of the stage that wrote it; each row's end token is learnt as well."""
+def read_mix_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
+    """Rows and supervised tokens of each mix, by the manifest of the stage that wrote it; a row's end token counts."""
     manifest = run_dir.read_manifest(stage)
     entries = manifest.details.get("mixes", {}) if manifest else {}
     return {
@@ -221,15 +220,16 @@ def mixed_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
     }
 
 
-def resources_in_words(one: PlannedCell) -> str:
-    """What each cell of a student takes, in a line."""
-    again = ", activations computed again" if one.layout.checkpoint_activations else ""
-    worker = one.job.worker._replace(memory_gb=0.0)
+def describe_resources(one: PlannedCell) -> str:
+    """Resources of each cell of a student, in a line."""
+    recompute = ", activations recomputed" if one.layout.checkpoint_activations else ""
+    worker = one.job.worker._replace(memory_gib=0.0)
     return (
         f"{one.job.num_workers} x {worker}, at most {one.layout.memory_gib:.1f} GiB each; "
-        f"ZeRO {_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{again}"
+        f"ZeRO {describe_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{recompute}"
     )
 
 
-def _zero(layout: Layout) -> str:
+def describe_zero(layout: Layout) -> str:
+    """ZeRO stage of a layout, with offloading, in a word."""
     return f"{layout.zero_stage} + offload" if layout.offload_optimizer else str(layout.zero_stage)

@@ -1,90 +1,111 @@
-"""Stage 5: every cell whose examples, student or settings have changed is trained; the others are kept."""
+"""Stage 6, train: every cell whose examples, student or settings have changed is trained; the others are kept.
+
+mix/ARM.parquet -> layout of every cell -> queue -> Ray Train + DeepSpeed -> train/CELL
+"""
 
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.autoscaling import grow_for
+from rich.console import Console
+
+from cluster.autoscaling import wait_for_nodes
 from cluster.placement import Job
-from distill.config.identity import NOT_OF_CELL, student_identity, train_identity
+from cluster.session import Session
+from distill.config.decides import identity
+from distill.config.recipe import Recipe
+from distill.core.manifest import Manifest
 from distill.core.metrics import publish
 from distill.core.progress_bars import bars
-from distill.core.run_dir import Manifest
+from distill.core.run_dir import HELD_OUT, RunDir, StageName, Training, arm_examples
 from distill.core.schema import Example, content_hash
-from distill.mix.write_arms import HELD_OUT
-from distill.run.context import Run
+from distill.models.resolve import ResolvedModel
+from distill.run.context import RunContext
 from distill.train.cell_queue import Progress, train_all, train_values
-from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells, worker_resources
-from distill.train.early_rows import EARLY, early_part, take_over
-from distill.train.layout import Device
+from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells
+from distill.train.layout import Device, worker_resources
 from distill.train.machines import connected_machines
 from distill.train.merge_students import merge_cell
 from distill.train.model_card import write_cards
-from distill.train.plan import MixData, mixed_data, plan_cells, resolved_shapes, resources_in_words
-from distill.train.worker.rows import example_ids
+from distill.train.plan import describe_resources, plan_cells, read_mix_data, resolved_shapes
 
 
-def train_stage(current: Run) -> Manifest:
-    """Train every cell whose examples, student or settings have changed."""
-    run_dir, early = current.run_dir, early_part(current)
-    works = [_cell_work(cell, current, has_early=early is not None) for cell in cells(current.recipe)]
-    todo = [work for work in works if not run_dir.is_complete(work.key, "train", work.cell.name)]
+def train_stage(run: RunContext) -> Manifest:
+    """Train every cell whose examples, student or settings have changed; merge the arms that are merged."""
+    recipe, run_dir, console, models = run.recipe, run.run_dir, run.console, run.models
+    works = [cell_work(cell, recipe, run_dir, models[cell.student.model]) for cell in cells(recipe)]
+    todo = [work for work in works if not run_dir.is_complete(work.key, *Training(work.cell.name).folder)]
     if len(todo) < len(works):
-        current.console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
+        console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
     if todo:
-        grow_for(
-            [least_job(work.cell, current.session.device) for work in todo],
-            deadline_s=current.recipe.generate.startup_deadline_s,
-            say=lambda text: current.console.print(f"  [dim]{text}[/]"),
-        )
-        _train(current, planned(current, todo, mixed_data(run_dir)))
-    for cell in merged_cells(current.recipe):
-        merge_cell(cell, current)
-    write_cards(run_dir, current.recipe, all_cells(current.recipe), current.models)
-    return _train_manifest(current)
+        train_cells(todo, recipe, run_dir, models, run.session, console)
+    for cell in merged_cells(recipe):
+        merge_cell(cell, recipe, run_dir, models[cell.student.model].address, lambda: run.session, console)
+    write_cards(run_dir, recipe, all_cells(recipe), models)
+    return train_manifest(recipe, run_dir, models)
 
 
-def least_job(cell: Cell, device: Device) -> Job:
-    """The least that a cell can run with, before its layout is chosen by the machines that are there."""
+def cell_work(cell: Cell, recipe: Recipe, run_dir: RunDir, model: ResolvedModel) -> CellWork:
+    """A cell with its model, its rows and its key."""
+    shard, held_out = run_dir.path(*arm_examples(cell.mix)), tuple(run_dir.shards(*HELD_OUT))
+    return CellWork(cell, model.address, (shard,), cell_key(cell, recipe, run_dir, model.identity), held_out)
+
+
+def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -> str:
+    """Hash of everything that decides a cell's weights: student, seed, settings, and its rows in their order."""
+    rows = run_dir.read_table(*arm_examples(cell.mix), row_type=Example)
+    texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
+    phases = rows.column("phase").to_pylist()
+    content: list[Any] = [texts, phases] if any(phases) else texts
+    return content_hash("cell", identity(cell.student), cell.seed, identity(recipe.train), model_identity, content)
+
+
+def train_cells(
+    todo: Sequence[CellWork],
+    recipe: Recipe,
+    run_dir: RunDir,
+    models: Mapping[str, ResolvedModel],
+    session: Session,
+    console: Console,
+) -> None:
+    """Wait for nodes, lay the cells out on them, and train them all."""
+    wait_for_nodes(
+        [smallest_job(work.cell, session.device) for work in todo],
+        deadline_s=recipe.generate.startup_deadline_s,
+        report=lambda text: console.print(f"  [dim]{text}[/]"),
+    )
+    planned = with_layouts(todo, recipe, run_dir, models, session.device, console)
+    with bars(console) as shown:
+
+        def show(progress: Progress) -> None:
+            shown.update(progress.cell, progress.step, progress.num_steps or 1, progress.message)
+            publish(recipe.name, train_values(progress))
+
+        train_all(planned, train=recipe.train, run_dir=run_dir, device=session.device, report_progress=show)
+
+
+def smallest_job(cell: Cell, device: Device) -> Job:
+    """The least that a cell can run with, before its layout is chosen for the nodes that are there."""
     return Job(cell.name, worker_resources(device, 1, cell.student.gpu), cell.student.num_workers)
 
 
-def _cell_work(cell: Cell, current: Run, *, has_early: bool) -> CellWork:
-    path, early_path = (current.run_dir.path(stage, f"{cell.mix}.parquet") for stage in ("mix", EARLY))
-    early = example_ids(current.run_dir, early_path) if has_early else []
-    if set(early) - set(example_ids(current.run_dir, path)):
-        current.console.print(f"  {cell.name}: the first prompts' rows have changed since; begins without them")
-        early = []
-    key = cell_key(cell, current, "mix", early)
-    if early:
-        take_over(current.run_dir, cell, key=key, early_key=cell_key(cell, current, EARLY))
-    model_path, held_out = current.models[cell.student.model].place, tuple(current.run_dir.shards(HELD_OUT))
-    return CellWork(cell, model_path, (path,), key, held_out, early_shards=(early_path,) if early else ())
-
-
-def cell_key(cell: Cell, current: Run, stage: str, early: Sequence[str] = ()) -> str:
-    """What decides a cell's weights: student, seed, settings, and what it is taught, in which order."""
-    train = train_identity(current.recipe.train)
-    settings = {name: value for name, value in train.items() if name not in NOT_OF_CELL}
-    rows = current.run_dir.read_table(stage, f"{cell.mix}.parquet", row_type=Example)
-    texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
-    phases = rows.column("phase").to_pylist()
-    taught: list[Any] = [texts, phases] if any(phases) else texts
-    model = current.models[cell.student.model].identity
-    parts = ["cell", student_identity(cell.student), cell.seed, settings, model, taught]
-    return content_hash(*parts, *filter(None, [early]), *([EARLY] if stage == EARLY else []))
-
-
-def planned(current: Run, works: Sequence[CellWork], data: Mapping[str, MixData]) -> list[CellWork]:
-    """The cells with their layouts. All arms are planned, so that unequal ones are refused however few are left."""
-    recipe, shapes = current.recipe, resolved_shapes(current.recipe, current.models)
-    machines = connected_machines(current.session.device)
-    plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
+def with_layouts(
+    works: Sequence[CellWork],
+    recipe: Recipe,
+    run_dir: RunDir,
+    models: Mapping[str, ResolvedModel],
+    device: Device,
+    console: Console,
+) -> list[CellWork]:
+    """The cells with their layouts. All arms are planned, also finished ones, so that unequal ones are refused."""
+    shapes = resolved_shapes(recipe, models)
+    machines = connected_machines(device)
+    plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=read_mix_data(run_dir), machines=machines)
     by_name = {one.cell.name: one for one in plan.cells}
     for student in recipe.students:
         one = next(one for one in plan.cells if one.cell.student == student)
-        current.console.print(f"  [dim]{student.name}: {resources_in_words(one)}[/]")
+        console.print(f"  [dim]{student.name}: {describe_resources(one)}[/]")
     return [
         dataclasses.replace(
             work,
@@ -96,37 +117,21 @@ def planned(current: Run, works: Sequence[CellWork], data: Mapping[str, MixData]
     ]
 
 
-def _train(current: Run, works: Sequence[CellWork]) -> None:
-    with bars(current.console) as shown:
-
-        def show(progress: Progress) -> None:
-            shown.update(progress.cell, progress.step, progress.num_steps or 1, progress.note)
-            publish(current.recipe.name, train_values(progress))
-
-        train_all(
-            works,
-            train=current.recipe.train,
-            run_dir=current.run_dir,
-            device=current.session.device,
-            report_progress=show,
-        )
-
-
-def _train_manifest(current: Run) -> Manifest:
+def train_manifest(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedModel]) -> Manifest:
     """Sums over the cells; a row that one cell drops counts once for that cell."""
-    done = {cell.name: current.run_dir.read_manifest("train", cell.name) for cell in all_cells(current.recipe)}
+    done = {cell.name: run_dir.read_manifest(*Training(cell.name).folder) for cell in all_cells(recipe)}
     manifests = {name: manifest for name, manifest in done.items() if manifest is not None}
     drops: Counter[str] = Counter()
     for manifest in manifests.values():
         drops.update(manifest.drops)
     return Manifest(
-        stage="train",
+        stage=StageName.TRAIN,
         key="",
         rows_in=sum(manifest.rows_in for manifest in manifests.values()),
         rows_out=sum(manifest.rows_out for manifest in manifests.values()),
         drops=dict(drops),
         details={
             "cells": {name: manifest.details for name, manifest in manifests.items()},
-            "models": {name: dataclasses.asdict(model) for name, model in current.models.items()},
+            "models": {name: dataclasses.asdict(model) for name, model in models.items()},
         },
     )

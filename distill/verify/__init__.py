@@ -1,1 +1,1 @@
-"""Stage 3: verdicts of all traces, graded again where the verifier changed; an optional judge."""
+"""Stage 3, verify: the index of all verdicts, graded again where the verifier changed; an optional LLM judge."""

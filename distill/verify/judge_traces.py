@@ -1,18 +1,17 @@
-"""The part of stage 3 that has rejected traces judged by a language model, and counts where it and the rules differ."""
+"""Has an LLM judge the rejected traces, and counts where it and the rules disagree. Part of stage 3."""
 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from distill.config.verify import JudgeConfig
-from distill.core.run_dir import RunDir
+from distill.config.verify import JudgeConfig, judge_name
+from distill.core.run_dir import RunDir, pool_shards
 from distill.core.schema import IndexRow, Prompt, Trace, Verdict
-from distill.generate.trace_shards import STAGE as GENERATE
 from distill.grading.extract import answer_part
 from distill.models.api_key import endpoint_key
 from distill.run.pools import Pool
-from distill.verify.judge import Judge, Question, judge_name
+from distill.verify.judge import Judge, Question
 from distill.verify.regrade import shard_parts
 
 REJECTED = (Verdict.INCORRECT, Verdict.NO_ANSWER)
@@ -29,10 +28,10 @@ def judge_pools(
     config: JudgeConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Have the rejected traces judged that are not yet; returns the counts for the manifest.
+    """Have the rejected traces judged that this judge has not judged yet; returns the counts for the manifest.
 
     Raises:
-        InputError: the recipe names an environment variable for the key and it is not set.
+        InputError: the environment variable that the recipe names for the key is not set.
     """
     judge = Judge(config, endpoint_key(config.api_key_env, "verify.judge.api_key_env"))
     rejected = [row for row in index if row.verdict in REJECTED and row.finish_reason != "length"]
@@ -47,9 +46,9 @@ def judge_pools(
 def judge_rejected(
     run_dir: RunDir, pool: Pool, prompts: Mapping[str, Prompt], judge: Judge, num_rejected: int, progress: Progress
 ) -> None:
-    """Ask about the rejected traces of a pool; shards are rewritten in place by rename."""
+    """Have a pool's rejected traces judged; shards are rewritten in place, by rename."""
     done = 0
-    for shard in run_dir.shards(GENERATE, pool.folder):
+    for shard in run_dir.shards(*pool_shards(pool.folder)):
         if judge.is_given_up:
             return
         traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
@@ -73,26 +72,26 @@ def _questions(
 
 
 def _judged(traces: Iterable[Trace], asked: Mapping[str, Question], judge: Judge) -> list[Trace]:
-    said = dict(zip(asked, judge.judge_batch(list(asked.values())), strict=True))
+    found = dict(zip(asked, judge.judge_batch(list(asked.values())), strict=True))
     name = judge_name(judge.config)
     return [
         dataclasses.replace(
-            trace, judge_verdict=said[trace.trace_id].verdict, judge=name, judge_detail=said[trace.trace_id].detail
+            trace, judge_verdict=found[trace.trace_id].verdict, judge=name, judge_detail=found[trace.trace_id].detail
         )
-        if trace.trace_id in said
+        if trace.trace_id in found
         else trace
         for trace in traces
     ]
 
 
 def needs_judging(trace: Trace, judge: str) -> bool:
-    """Whether the rules reject a finished trace that this judge has not judged. A cut one has no answer to judge."""
+    """Whether the rules reject the trace and this judge has not judged it. A truncated one has no answer to judge."""
     is_rejected = trace.verdict in REJECTED and trace.finish_reason != "length"
     return is_rejected and not (trace.judge == judge and trace.judge_verdict)
 
 
 def judge_question(trace: Trace, prompt: Prompt | None, reasoning_end: str) -> Question | None:
-    """What to ask about a trace; None without a reference or an answer part, where there is nothing to compare."""
+    """The question about a trace; None where there is nothing to compare, for lack of a reference or an answer part."""
     part = answer_part(trace.completion, reasoning_end)
     if prompt is None or not prompt.reference.strip() or part is None or not part.strip():
         return None
@@ -100,13 +99,13 @@ def judge_question(trace: Trace, prompt: Prompt | None, reasoning_end: str) -> Q
 
 
 def judge_details(run_dir: RunDir, pool: Pool, rejected: set[str], judge: str) -> dict[str, Any]:
-    """How the judge's word stands to the rules', over a pool's rejected and finished traces.
+    """Where the judge and the rules disagree, over a pool's rejected traces that were not truncated.
 
-    rejected = judged + not_asked (no reference, no answer part, or the judge had been given up) + every reason under
-    `no_judgement`.
+    rejected = judged + not_asked (no reference, no answer part, or the judge was given up) + the counts of all reasons
+    under `no_judgement`.
     """
     columns = ("trace_id", "judge_verdict", "judge", "judge_detail")
-    table = run_dir.read_table(GENERATE, pool.folder, row_type=Trace, columns=columns)
+    table = run_dir.read_table(*pool_shards(pool.folder), row_type=Trace, columns=columns)
     rows = {row["trace_id"]: row for row in table.to_pylist() if row["trace_id"] in rejected}.values()
     asked = [row for row in rows if row["judge"] == judge]
     verdicts = Counter(row["judge_verdict"] for row in asked if row["judge_verdict"])

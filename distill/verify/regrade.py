@@ -1,5 +1,4 @@
-"""Stage 3: the index of verified traces. Generation graded them as they came; here they are counted, and graded again
-where the verifier has changed since or could not tell (ERROR)."""
+"""Grades stored traces again whose verdict is another verifier's or ERROR, and counts a pool's verdicts."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,24 +10,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill.config.verify import VerifyConfig
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import Parts, RunDir, pool_shards
 from distill.core.schema import Prompt, Trace, Verdict, arrow_schema
-from distill.generate.trace_shards import STAGE as GENERATE
-from distill.generate.traces import INDEX_COLUMNS, counted
+from distill.generate.traces import INDEX_COLUMNS, count_values
 from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
 from distill.run.pools import Pool
 
 
 def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prompt]], verify: VerifyConfig) -> int:
-    """Grade again what another verifier graded or this one could not; shards are rewritten in place by rename.
+    """Grade a pool's stale traces again; shards are rewritten in place, by rename.
 
-    `prompts` is called only if there is such a trace.
+    Args:
+        run_dir: of the run.
+        pool: whose traces.
+        prompts: reads the prompts by identity; called only if a trace is stale.
+        verify: limits of the verifier.
 
     Returns:
-        How many traces were graded again.
+        The number of traces that were graded again.
     """
     count = 0
-    for shard in filter(partial(_may_be_stale, run_dir), run_dir.shards(GENERATE, pool.folder)):
+    for shard in filter(partial(_may_be_stale, run_dir), run_dir.shards(*pool_shards(pool.folder))):
         traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
         known = prompts()
         stale = [trace for trace in traces if needs_grading(trace) and trace.prompt_id in known]
@@ -41,7 +43,7 @@ def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prom
 
 
 def _may_be_stale(run_dir: RunDir, shard: str) -> bool:
-    """Whether a shard holds a trace that needs grading; its texts are not read for that."""
+    """Whether a shard holds a trace that needs grading, without reading its texts."""
     table = pq.read_table(shard, filesystem=run_dir.fs, columns=["verifier", "verdict"])
     is_stale = pc.or_(
         pc.not_equal(table.column("verifier"), VERIFIER_VERSION), pc.equal(table.column("verdict"), Verdict.ERROR.value)
@@ -49,13 +51,13 @@ def _may_be_stale(run_dir: RunDir, shard: str) -> bool:
     return bool(pc.any(is_stale).as_py())
 
 
-def shard_parts(pool: Pool, shard: str) -> tuple[str, str, str]:
-    """A shard's path in the terms of `RunDir`."""
-    return GENERATE, pool.folder, shard.rsplit("/", 1)[1]
+def shard_parts(pool: Pool, shard: str) -> Parts:
+    """A shard's path below the run directory."""
+    return pool_shards(pool.folder, shard.rsplit("/", 1)[1])
 
 
 def needs_grading(trace: Trace) -> bool:
-    """Whether a stored verdict is not the present verifier's word."""
+    """Whether a stored verdict is another verifier's, or ERROR."""
     return trace.verifier != VERIFIER_VERSION or trace.verdict == Verdict.ERROR
 
 
@@ -67,7 +69,7 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
         )
         for trace in traces
     ]
-    with GraderPool.of(verify) as graders:
+    with GraderPool.from_config(verify) as graders:
         for trace, grade in zip(traces, graders.grade_batch(requests), strict=True):
             yield dataclasses.replace(
                 trace,
@@ -85,7 +87,7 @@ def pool_details(table: pa.Table, num_prompts: int) -> dict[str, Any]:
     return {
         "traces": table.num_rows,
         "correct": correct.num_rows,
-        "verdicts": counted(table.column("verdict")),
+        "verdicts": count_values(table.column("verdict")),
         "prompts": num_prompts,
         "prompts_solved": pc.count_distinct(correct.column("prompt_id")).as_py(),
         "mean_tokens": pc.mean(correct.column("completion_tokens")).as_py() or 0.0,

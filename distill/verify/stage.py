@@ -1,54 +1,68 @@
-"""Stage 3: verdicts of all traces."""
+"""Stage 3, verify: the index of graded traces.
 
+The generate stage graded them already. Here they are counted, and graded again where the verifier has changed since or
+could not decide (ERROR). A language model can judge the rejected ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
+from rich.console import Console
 
+from distill.config.verify import JudgeConfig
+from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
-from distill.core.run_dir import Manifest
-from distill.core.schema import Verdict
-from distill.generate.traces import counted, index_rows, of_prompts, read_index_table
-from distill.run.context import Run
+from distill.core.run_dir import VERDICTS, RunDir, StageName
+from distill.core.schema import Prompt, Verdict
+from distill.generate.traces import count_values, index_rows, of_prompts, read_index_table
+from distill.run.context import RunContext, read_prompt_ids, read_prompts
+from distill.run.pools import Pool
 from distill.verify.judge_traces import judge_pools
 from distill.verify.regrade import pool_details, regrade
 
 
-def verify_stage(current: Run) -> Manifest:
-    """Index the traces of the present prompts; grade again what needs it."""
-    ids = current.prompt_ids()
-    again, details, tables = 0, {}, []
-    for pool in current.pools:
-        again += regrade(current.run_dir, pool, lambda: current.prompts_by_id, current.recipe.verify)
-        table = of_prompts(read_index_table(current.run_dir, pool), ids, pool.teacher.num_samples)
-        name, found = pool.teacher.name, pool_details(table, len(ids))
-        solved = (
-            f"{found['correct']}/{found['traces']} traces correct, {found['prompts_solved']}/{len(ids)} prompts solved"
-        )
-        current.console.print(f"  {name}: {solved}")
+def verify_stage(run: RunContext) -> Manifest:
+    """Index the traces of the current prompts, after grading stale ones again."""
+    recipe, run_dir, console = run.recipe, run.run_dir, run.console
+    ids, prompts = read_prompt_ids(run_dir), cache(lambda: read_prompts(run_dir))
+    num_regraded, details, tables = 0, {}, []
+    for pool in run.pools:
+        num_regraded += regrade(run_dir, pool, prompts, recipe.verify)
+        table = of_prompts(read_index_table(run_dir, pool), ids, pool.teacher.num_samples)
+        found = pool_details(table, len(ids))
+        correct = f"{found['correct']} of {found['traces']} traces correct"
+        console.print(f"  {pool.name}: {correct}, {found['prompts_solved']} of {len(ids)} prompts solved")
         tables.append(table)
-        details[name] = found
+        details[pool.name] = found
     index = pa.concat_tables(tables)
-    current.run_dir.write_table(index, "verify", "verdicts.parquet")
-    verdicts = counted(index.column("verdict"))
-    lost = (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR)
+    run_dir.write_table(index, *VERDICTS)
+    verdicts = count_values(index.column("verdict"))
+    rejected = (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR)
+    judge = recipe.verify.judge
+    judged = judge_index(index, judge, run.pools, prompts(), run_dir, console) if judge else {}
     return Manifest(
-        stage="verify",
+        stage=StageName.VERIFY,
         key="",
         rows_in=index.num_rows,
         rows_out=verdicts.get(Verdict.CORRECT, 0),
-        drops={verdict.value.lower(): verdicts[verdict] for verdict in lost if verdict in verdicts},
-        details={"pools": details, "graded_again": again, **_judge(current, index)},
+        drops={verdict.value.lower(): verdicts[verdict] for verdict in rejected if verdict in verdicts},
+        details={"pools": details, "graded_again": num_regraded, **judged},
     )
 
 
-def _judge(current: Run, index: pa.Table) -> dict[str, Any]:
-    """What a judge says of the rejected traces, where the recipe names one: beside the verifier's counts, never in."""
-    config = current.recipe.verify.judge
-    if config is None:
-        return {}
-    prompts, rows = current.prompts_by_id, index_rows(index)
-    with bars(current.console) as shown:
-        judged = judge_pools(current.run_dir, current.pools, prompts, rows, config, progress=shown.update)
+def judge_index(
+    index: pa.Table,
+    config: JudgeConfig,
+    pools: Sequence[Pool],
+    prompts: Mapping[str, Prompt],
+    run_dir: RunDir,
+    console: Console,
+) -> dict[str, Any]:
+    """The judge's counts on the rejected traces, beside the verifier's and never part of them."""
+    with bars(console) as shown:
+        judged = judge_pools(run_dir, pools, prompts, index_rows(index), config, progress=shown.update)
     for name, counts in judged["pools"].items():
-        current.console.print(f"  judge on {name}: {counts}", markup=False)
+        console.print(f"  judge on {name}: {counts}", markup=False)
     return {"judge": judged}

@@ -1,7 +1,7 @@
-"""The ASGI layer in front of everything: who may come in, with what, and how many at once. Knows nothing of Ray.
+"""Admission control: ASGI middleware for authentication, request limits and concurrency. Knows nothing of Ray.
 
-Every request that is not answered gets an error in OpenAI's shape; nothing of the server is in it. No CORS header is
-ever sent, so a browser lets no other site read an answer; a site that points its own name at this machine (DNS
+Every request that is not answered gets an error in OpenAI's shape that reveals nothing of the server. No CORS header is
+ever sent, so a browser lets no other site read an answer; a site that resolves its own name to this machine (DNS
 rebinding) is refused by the Host header.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from serve.api.http_errors import Refusal
-from serve.api.limits import Limits, Turnstile
+from serve.api.http_errors import APIError
+from serve.api.limits import ConcurrencyLimiter, Limits
 from serve.api.request_schema import BODIES, check_request
 from serve.keys import Key, find_key
 
@@ -24,8 +24,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = frozenset({"/", "/health"})
-"""Answered without a key: they say nothing of models or requests."""
+PUBLIC_PATHS = frozenset({"/", "/health"})
+"""Answered without a key: they reveal nothing of models or requests."""
 
 METHODS: Mapping[str, str] = {
     "/": "GET",
@@ -45,8 +45,8 @@ SECURITY_HEADERS = (
 )
 
 
-class DoorSettings(BaseModel):
-    """What the door decides by."""
+class AdmissionSettings(BaseModel):
+    """What admission decides by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,123 +54,123 @@ class DoorSettings(BaseModel):
     """Model name -> the engine that answers for it; adapters of one base share one."""
 
     max_per_engine: int
-    """Requests that one engine takes at the same time; further ones are refused with 429."""
+    """Most requests that one engine takes at the same time; further ones are refused with 429."""
 
     limits: Limits = Limits()
 
     keys: tuple[Key, ...] = ()
-    """None: everybody who reaches the address may ask. `deploy` allows that on a loopback address only."""
+    """API keys. Empty: no authentication, which `deploy` allows on a loopback address only."""
 
     loopback_only: bool = True
     """Requests must name this machine as their Host."""
 
 
 class Admitted(NamedTuple):
-    """A request that may go on, with its body read and checked."""
+    """An admitted request, with its body read and checked."""
 
     body: bytes
-    engines: tuple[str, ...]
-    """The engines that it takes a place of; none for requests that cost next to nothing."""
+    slots: tuple[str, ...]
+    """What it takes a concurrency slot of: its engines, or its path; empty for requests that cost next to nothing."""
     key: Key | None
 
 
-class Door:
+class AdmissionMiddleware:
     """ASGI middleware. One per ingress replica, so the counts are per replica."""
 
-    def __init__(self, app: App, settings: DoorSettings) -> None:
+    def __init__(self, app: App, settings: AdmissionSettings) -> None:
         self._app = app
         self._settings = settings
-        self._turnstile = Turnstile(settings.max_per_engine)
+        self._limiter = ConcurrencyLimiter(settings.max_per_engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse, one request."""
+        """Pass one request on, or answer it with an error."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":  # a web socket
             await send({"type": "websocket.close", "code": 1008})
             return
-        watched = _Watched(send)
+        response = _Response(send)
         try:
             admitted = await self._admit(scope, receive)
-        except Refusal as refusal:
-            await watched.refuse(refusal)
+        except APIError as error:
+            await response.send_error(error)
             return
         try:
-            await self._app(_inner_scope(scope, admitted), _replay(admitted.body, receive), watched)
-        except Refusal as refusal:
-            await watched.refuse(refusal)
+            await self._app(_inner_scope(scope, admitted), _replay(admitted.body, receive), response)
+        except APIError as error:
+            await response.send_error(error)
         finally:
-            self._turnstile.leave(admitted.engines, admitted.key)
+            self._limiter.release(admitted.slots, admitted.key)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Admitted:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"].rstrip("/") or "/"
-        check_place(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
+        check_route(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
         key = self._key(path, headers)
         if scope["method"] == "GET":
             return Admitted(b"", (), key)
         _check_length(headers, self._settings.limits)
         body = await read_body(receive, self._settings.limits)
-        if path not in BODIES:  # verdicts, which take places of their own
-            self._turnstile.enter((path,), key, time.monotonic())
+        if path not in BODIES:  # verdicts, which have slots of their own
+            self._limiter.acquire((path,), key, time.monotonic())
             return Admitted(body, (path,), key)
         fields = check_request(path, body, self._settings.limits)
-        asked = [fields["model"], *filter(None, [(fields.get("speculative") or {}).get("model")])]
-        engines = tuple(dict.fromkeys(self._engine(model, key) for model in asked))
-        self._turnstile.enter(engines, key, time.monotonic())
+        models = [fields["model"], *filter(None, [(fields.get("speculative") or {}).get("model")])]
+        engines = tuple(dict.fromkeys(self._engine(model, key) for model in models))
+        self._limiter.acquire(engines, key, time.monotonic())
         return Admitted(json.dumps(fields).encode(), engines, key)
 
     def _key(self, path: str, headers: Mapping[str, str]) -> Key | None:
-        if not self._settings.keys or path in OPEN_PATHS:
+        if not self._settings.keys or path in PUBLIC_PATHS:
             return None
         key = find_key(self._settings.keys, headers.get("authorization", ""))
         if key is None:
-            raise Refusal(401, "no valid API key: send Authorization: Bearer KEY", code="invalid_api_key")
+            raise APIError(401, "no valid API key: send Authorization: Bearer KEY", code="invalid_api_key")
         return key
 
     def _engine(self, model: str, key: Key | None) -> str:
         if key is not None and key.models and model not in key.models:
-            raise Refusal(403, "this key may not ask that model", code="model_not_allowed")
+            raise APIError(403, "this key may not use that model", code="model_not_allowed")
         if model not in self._settings.engines:
-            raise Refusal(404, "there is no model of that name: see /v1/models", code="model_not_found")
+            raise APIError(404, "no model has that name: see /v1/models", code="model_not_found")
         return self._settings.engines[model]
 
 
-def check_place(method: str, path: str, headers: Mapping[str, str], *, loopback_only: bool) -> None:
-    """Whether there is anything at `path`, and whether a program (not a foreign web page) asks.
+def check_route(method: str, path: str, headers: Mapping[str, str], *, loopback_only: bool) -> None:
+    """Check that the path and method exist, and that the request comes from a program, not from a foreign web page.
 
     Raises:
-        Refusal: 403, 404, 405 or 415.
+        APIError: 403, 404, 405 or 415.
     """
     host = headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     if loopback_only and name.lower() not in LOOPBACK_HOSTS:
-        raise Refusal(403, "this address is for programs on this machine: ask localhost", code="unknown_host")
+        raise APIError(403, "this address serves programs on this machine only: use localhost", code="unknown_host")
     expected = "GET" if path.startswith(MODEL_PREFIX) else METHODS.get(path)
     if expected is None:
-        raise Refusal(404, "there is nothing at this path", code="unknown_path")
+        raise APIError(404, "unknown path", code="unknown_path")
     if method != expected:
-        raise Refusal(405, f"this path takes {expected}", code="method_not_allowed")
-    # A foreign page may post plain text without asking the browser's leave, but not JSON.
+        raise APIError(405, f"this path takes {expected}", code="method_not_allowed")
+    # A foreign page may post plain text without a CORS preflight, but not JSON.
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if method == "POST" and kind != "application/json":
-        raise Refusal(415, "send content-type: application/json", code="not_json")
+        raise APIError(415, "send content-type: application/json", code="not_json")
 
 
 def _check_length(headers: Mapping[str, str], limits: Limits) -> None:
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit() and len(length) < 20):
-        raise Refusal(400, "content-length is no number")
+        raise APIError(400, "content-length is not a number")
     if int(length) > limits.max_body_bytes:
-        raise Refusal(413, f"the body has {length} bytes, at most {limits.max_body_bytes} are taken")
+        raise APIError(413, f"the body has {length} bytes; at most {limits.max_body_bytes} are allowed")
 
 
 async def read_body(receive: Receive, limits: Limits) -> bytes:
     """The whole body.
 
     Raises:
-        Refusal: 413 once it is too long, 408 when it does not come, 400 when the client leaves before its end.
+        APIError: 413 once it is too long, 408 when it does not arrive in time, 400 when the client disconnects early.
     """
     body = bytearray()
     try:
@@ -178,25 +178,25 @@ async def read_body(receive: Receive, limits: Limits) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Refusal(400, "the body ended early")
+                    raise APIError(400, "the body ended early")
                 body += message.get("body", b"")
                 if len(body) > limits.max_body_bytes:
-                    raise Refusal(413, f"the body has more than the {limits.max_body_bytes} bytes that are taken")
+                    raise APIError(413, f"the body is larger than the allowed {limits.max_body_bytes} bytes")
                 if not message.get("more_body"):
                     return bytes(body)
     except TimeoutError as error:
-        raise Refusal(408, f"the body did not arrive within {limits.body_deadline_s:g} s") from error
+        raise APIError(408, f"the body did not arrive within {limits.body_deadline_s:g} s") from error
 
 
 def _inner_scope(scope: Scope, admitted: Admitted) -> Scope:
-    # The key goes no further, so that nothing behind the door can log or forward it.
+    # The key goes no further, so that nothing behind this middleware can log or forward it.
     dropped = (b"authorization", b"content-length", b"transfer-encoding", b"cookie")
     kept = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
     return {**scope, "headers": [*kept, (b"content-length", str(len(admitted.body)).encode())]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, then whatever the client does next (it leaves)."""
+    """`receive` that yields the body again, then whatever the client sends next (a disconnect)."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:
@@ -205,25 +205,26 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return next_message
 
 
-class _Watched:
-    """`send` that knows whether the answer has begun, and adds headers for browsers."""
+class _Response:
+    """`send` that records whether the response has started, and adds the security headers."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._has_begun = False
+        self._has_started = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._has_begun = True
+            self._has_started = True
             message = {**message, "headers": [*message.get("headers", []), *SECURITY_HEADERS]}
         await self._send(message)
 
-    async def refuse(self, refusal: Refusal) -> None:
-        if self._has_begun:
-            await self._send({"type": "http.response.body", "body": refusal.event.encode()})
+    async def send_error(self, error: APIError) -> None:
+        """Answer with an error, or end a stream that has started with an error event."""
+        if self._has_started:
+            await self._send({"type": "http.response.body", "body": error.event.encode()})
             return
-        body = json.dumps(refusal.body).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
+        body = json.dumps(error.body).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+        await self({"type": "http.response.start", "status": error.status, "headers": encoded})
         await self._send({"type": "http.response.body", "body": body})

@@ -1,93 +1,98 @@
-"""One answer that engines write in several goes: reasoning that ends with its budget, hard steps by a larger model.
+"""Generates one answer over several engine requests (segments), e.g. to cap thinking tokens.
 
-A plan decides the next go from what is written (pure: `serve.api.thinking`); here its goes become one
-answer, streamed or whole, for the client.
+`serve.api.thinking` decides the next segment from the text so far; this module joins the segments to one answer,
+streamed or whole.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-from ray.llm._internal.serve.core.configs.openai_api_models import ErrorResponse
-
-from serve.api.http_errors import Refusal, upstream_refusal
+from serve.api.http_errors import APIError, upstream_error
 from serve.api.reasoning_parser import format_event, parse_events
-from serve.api.thinking import Go, Plan, Written
+from serve.api.thinking import AnswerSoFar, NextRequest, Segment
+from serve.engines.ray_llm import ErrorResponse
 
 Stream = AsyncGenerator[Any, None]
 
 
-async def in_goes(
-    plan: Plan, put: Callable[[Mapping[str, Any]], Stream], *, is_stream: bool, has_usage: bool
+async def generate_in_segments(
+    next_request: NextRequest, send: Callable[[Mapping[str, Any]], Stream], *, is_stream: bool, has_usage: bool
 ) -> Stream:
-    """The goes of a plan as one answer. `put` asks an engine; `has_usage`: the client wants a stream's tokens counted.
+    """All segments as one answer.
+
+    Args:
+        next_request: decides each segment.
+        send: sends one request to an engine.
+        is_stream: the client wants a stream.
+        has_usage: the client wants the token counts at the end of the stream.
 
     Raises:
-        Refusal: an engine refuses a go.
+        APIError: an engine refuses a segment.
     """
-    joined: _Streamed | _Whole = _Streamed(has_usage) if is_stream else _Whole()
-    while go := plan(joined.written):
+    joined: _StreamedAnswer | _WholeAnswer = _StreamedAnswer(has_usage) if is_stream else _WholeAnswer()
+    while segment := next_request(joined.answer):
         try:
-            async for item in joined.take(put(_counted(go.fields) if is_stream else go.fields), go):
+            async for item in joined.add(send(_with_usage(segment.fields) if is_stream else segment.fields), segment):
                 yield item
-        except Refusal as refusal:
-            if refusal.status != 400 or not joined.written.num_goes:
+        except APIError as error:
+            if error.status != 400 or not joined.answer.num_segments:
                 raise
-            joined.written = joined.written._replace(finish_reason="length")  # the context has no room for this go
+            joined.answer = joined.answer._replace(finish_reason="length")  # the context is full
             break
-    async for item in joined.rest():
+    async for item in joined.finish():
         yield item
 
 
-def _counted(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A stream tells its tokens: events may hold several."""
+def _with_usage(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A stream must report its tokens: one event may hold several."""
     return {**fields, "stream_options": {"include_usage": True}}
 
 
-class _Whole:
-    """Answers as one."""
+class _WholeAnswer:
+    """Joins whole responses to one."""
 
     def __init__(self) -> None:
-        self.written = Written()
+        self.answer = AnswerSoFar()
         self._response: Any = None
 
-    async def take(self, stream: Stream, go: Go) -> Stream:
-        more = await anext(stream)
-        if isinstance(more, ErrorResponse):
-            raise upstream_refusal(int(more.error.code or 500), more.error.message)
-        choice = more.choices[0]
-        text = go.between + (choice.message.content or "")
-        tokens = more.usage.completion_tokens
-        self.written = self.written.after(go, text, tokens, choice.finish_reason or "")
-        self._response = self._response or more
+    async def add(self, stream: Stream, segment: Segment) -> Stream:
+        response = await anext(stream)
+        if isinstance(response, ErrorResponse):
+            raise upstream_error(int(response.error.code or 500), response.error.message)
+        choice = response.choices[0]
+        text = segment.inserted + (choice.message.content or "")
+        tokens = response.usage.completion_tokens
+        self.answer = self.answer.after(segment, text, tokens, choice.finish_reason or "")
+        self._response = self._response or response
         nothing: list[Any] = []
-        for item in nothing:  # the whole answer comes from `rest`
+        for item in nothing:  # `finish` yields the whole answer
             yield item
 
-    async def rest(self) -> Stream:
+    async def finish(self) -> Stream:
         choice = self._response.choices[0]
-        choice.message.content = self.written.text
-        choice.finish_reason, choice.stop_reason = self.written.finish_reason, None
-        for name, value in self.written.usage(self._response.usage.prompt_tokens).items():
+        choice.message.content = self.answer.text
+        choice.finish_reason, choice.stop_reason = self.answer.finish_reason, None
+        for name, value in self.answer.usage(self._response.usage.prompt_tokens).items():
             setattr(self._response.usage, name, value)
         yield self._response
 
 
-class _Streamed:
-    """Streams as one: a go's end is held back until it is known whether another follows."""
+class _StreamedAnswer:
+    """Joins streams to one: the last event of a segment is held back until it is known whether another follows."""
 
     def __init__(self, has_usage: bool) -> None:
-        self.written = Written()
+        self.answer = AnswerSoFar()
         self._has_usage = has_usage
-        self._end: dict[str, Any] | None = None
+        self._last_event: dict[str, Any] | None = None
         self._usage_event: dict[str, Any] | None = None
         self._first: dict[str, Any] | None = None
 
-    async def take(self, stream: Stream, go: Go) -> Stream:
-        text, tokens, finish_reason, last_end = go.between, 0, "", self._end
+    async def add(self, stream: Stream, segment: Segment) -> Stream:
+        text, tokens, finish_reason, held_back = segment.inserted, 0, "", self._last_event
         async for event in _events(stream):
-            if last_end:  # now it is known to go on
-                yield [format_event(_taken_back(last_end, go.between))]
-                last_end = None
+            if held_back:  # a segment follows it
+                yield [format_event(_without_finish(held_back, segment.inserted))]
+                held_back = None
             if not event.get("choices"):
                 tokens = (event.get("usage") or {}).get("completion_tokens", 0)
                 self._usage_event = self._usage_event or event
@@ -96,33 +101,33 @@ class _Streamed:
             text += choice["delta"].get("content") or ""
             finish_reason = choice.get("finish_reason") or finish_reason
             if finish_reason:
-                self._end = self._as_first(event)
+                self._last_event = self._as_first(event)
             else:
                 yield [format_event(self._as_first(event))]
-        self.written = self.written.after(go, text, tokens, finish_reason)
+        self.answer = self.answer.after(segment, text, tokens, finish_reason)
 
     def _as_first(self, event: dict[str, Any]) -> dict[str, Any]:
-        """The event under the id and the model of the first go; the role is told once."""
+        """The event under the id and the model of the first segment; only the first event has the role."""
         if self._first is None:
             self._first = {name: event[name] for name in ("id", "model", "created") if name in event}
-        elif self.written.num_goes:
+        elif self.answer.num_segments:
             event["choices"][0]["delta"].pop("role", None)
         return {**event, **self._first}
 
-    async def rest(self) -> Stream:
-        if self._end:
-            self._end["choices"][0]["finish_reason"] = self.written.finish_reason
-            yield [format_event(self._end)]
+    async def finish(self) -> Stream:
+        if self._last_event:
+            self._last_event["choices"][0]["finish_reason"] = self.answer.finish_reason
+            yield [format_event(self._last_event)]
         if self._has_usage and self._usage_event:
             usage = self._usage_event["usage"]
-            yield [format_event({**self._usage_event, "usage": self.written.usage(usage["prompt_tokens"])})]
+            yield [format_event({**self._usage_event, "usage": self.answer.usage(usage["prompt_tokens"])})]
 
 
-def _taken_back(event: dict[str, Any], between: str) -> dict[str, Any]:
-    """The event that ended a go, as one that does not."""
+def _without_finish(event: dict[str, Any], inserted: str) -> dict[str, Any]:
+    """The last event of a segment as an ordinary one, followed by the inserted text."""
     (choice,) = event["choices"]
     choice |= {"finish_reason": None, "stop_reason": None}
-    choice["delta"]["content"] = (choice["delta"].get("content") or "") + between
+    choice["delta"]["content"] = (choice["delta"].get("content") or "") + inserted
     return event
 
 
@@ -130,8 +135,8 @@ async def _events(stream: Stream) -> AsyncGenerator[dict[str, Any], None]:
     async for item in stream:
         for text in item if isinstance(item, list) else [item]:
             if isinstance(text, ErrorResponse):
-                raise upstream_refusal(int(text.error.code or 500), text.error.message)
+                raise upstream_error(int(text.error.code or 500), text.error.message)
             for event in parse_events(text):
-                if "error" in event:  # made fit for clients already
-                    raise Refusal(503, event["error"]["message"], code=event["error"].get("code"))
+                if "error" in event:  # scrubbed already
+                    raise APIError(503, event["error"]["message"], code=event["error"].get("code"))
                 yield event

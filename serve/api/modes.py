@@ -1,4 +1,4 @@
-"""Modes of a student that was trained on a mix with modes: a line of the system turn asks for one."""
+"""Modes of a student that was trained on a mix with modes: a line of the system turn selects one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from serve.errors import ServeError
 
 AUTO = "auto"
-"""Leaves the turns as they are."""
+"""Leaves the turns unchanged."""
 
 
 def mode_line(modes: Mapping[str, str], mode: str) -> str:
-    """What asks for a mode.
+    """The system line that selects a mode.
 
     Raises:
-        ServeError: the model does not know the mode.
+        ServeError: the model has no such mode.
     """
     if mode not in modes:
         known = ", ".join(modes) or "none: it was trained on a mix without modes"
@@ -21,18 +21,18 @@ def mode_line(modes: Mapping[str, str], mode: str) -> str:
     return modes[mode]
 
 
-def under_system(system: str | None, line: str) -> str:
-    """The system line with a mode's line under it; either alone where the other is empty."""
+def append_to_system(system: str | None, line: str) -> str:
+    """The system text with a mode's line below it; either alone where the other is empty."""
     return "\n".join(filter(None, (system, line)))
 
 
-def in_mode(turns: Sequence[Mapping[str, Any]], line: str) -> list[dict[str, Any]]:
-    """The turns with the line under their system line, as in training; with a system turn of its own where none is."""
-    given = [dict(turn) for turn in turns]
+def with_mode_line(turns: Sequence[Mapping[str, Any]], line: str) -> list[dict[str, Any]]:
+    """The turns with the line below their system text, as in training; in a new system turn where there is none."""
+    copied = [dict(turn) for turn in turns]
     if not line:
-        return given
-    if not given or given[0].get("role") != "system":
-        return [{"role": "system", "content": line}, *given]
-    said = given[0].get("content") or ""
-    with_line = [*said, {"type": "text", "text": line}] if isinstance(said, list) else under_system(said, line)
-    return [{**given[0], "content": with_line}, *given[1:]]
+        return copied
+    if not copied or copied[0].get("role") != "system":
+        return [{"role": "system", "content": line}, *copied]
+    system = copied[0].get("content") or ""
+    content = [*system, {"type": "text", "text": line}] if isinstance(system, list) else append_to_system(system, line)
+    return [{**copied[0], "content": content}, *copied[1:]]

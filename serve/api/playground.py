@@ -1,4 +1,4 @@
-"""The page to talk to the models: one file, nothing from elsewhere, and a policy that keeps it so."""
+"""The playground page: one file without external resources, and the content security policy that enforces it."""
 
 import base64
 import hashlib
@@ -21,4 +21,4 @@ PAGE_HEADERS = {
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 }
-"""The browser runs this page's own script and style and asks this server, and nothing else."""
+"""The browser runs the page's own script and style, sends requests to this server, and does nothing else."""

@@ -1,6 +1,6 @@
-"""Reasoning apart from the answer, as `reasoning_content` and `content`.
+"""Splits reasoning from the answer, into `reasoning_content` and `content`. Pure.
 
-Delimiters are text, not tokens: a student writes those that its traces had, whatever its tokenizer makes of them. Pure.
+Delimiters are text, not tokens: a student writes those of its traces, whatever its tokenizer makes of them.
 """
 
 import json
@@ -11,29 +11,29 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Delimiters(BaseModel):
-    """What opens and closes a model's reasoning."""
+    """The texts that open and close a model's reasoning."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     start: str = Field("<think>", min_length=1)
-    """What a completion begins with if it reasons; one that begins otherwise is all answer."""
+    """How a completion with reasoning begins; one that begins otherwise is all answer."""
 
     end: str = Field("</think>", min_length=1)
-    """What ends the reasoning; the first one counts."""
+    """What ends the reasoning, at its first occurrence."""
 
     is_open: bool = False
     """The chat template has opened the reasoning already: a completion begins inside it."""
 
 
 class Split(NamedTuple):
-    """A piece of text by where it belongs."""
+    """A piece of text, split into reasoning and content."""
 
     reasoning: str = ""
     content: str = ""
 
 
 class Splitter:
-    """Splits one completion, piece by piece; text that may still become a delimiter is held back."""
+    """Splits one completion incrementally; text that may still become a delimiter is held back."""
 
     def __init__(self, delimiters: Delimiters) -> None:
         self._delimiters = delimiters
@@ -47,7 +47,7 @@ class Splitter:
         return is_open or self._state in ("reasoning_start", "reasoning")
 
     def feed(self, text: str) -> Split:
-        """The parts of the text so far that are certain by now and were not given before."""
+        """The parts of the text so far that are certain by now and were not returned before."""
         self._held += text
         reasoning = ""
         if self._state == "start":
@@ -60,7 +60,7 @@ class Splitter:
         return Split(reasoning, content)
 
     def finish(self) -> Split:
-        """What was held back, once no more text comes."""
+        """The text that was held back, at the end of the completion."""
         rest = self._take(len(self._held))
         return Split(reasoning=rest) if self.is_reasoning else Split(content=rest)
 
@@ -73,7 +73,7 @@ class Splitter:
             self._state = "reasoning_start" if self._delimiters.is_open else "answer"
 
     def _skip_newlines(self, state: str, following: str) -> None:
-        """Leave `state`, in which newlines count for nothing, for `following` once there is something else."""
+        """Skip newlines in `state`; go to `following` at the first other character."""
         if self._state == state:
             self._held = self._held.lstrip("\n")
             self._state = following if self._held else state
@@ -98,21 +98,21 @@ def _overlap(text: str, delimiter: str) -> int:
 
 
 def split(text: str, delimiters: Delimiters) -> Split:
-    """A whole completion at once."""
+    """Split a whole completion."""
     splitter = Splitter(delimiters)
     first, rest = splitter.feed(text), splitter.finish()
     return Split(first.reasoning + rest.reasoning, first.content + rest.content)
 
 
 class StreamSplitter:
-    """Splits the events of one chat stream, whatever the number of choices."""
+    """Splits the events of one chat stream with any number of choices."""
 
     def __init__(self, delimiters: Delimiters) -> None:
         self._delimiters = delimiters
         self._splitters: dict[int, Splitter] = {}
 
     def rewrite(self, event: dict[str, Any]) -> dict[str, Any]:
-        """The event with `reasoning_content` and `content` in place of text that is not split yet."""
+        """The event with its text split into `reasoning_content` and `content`."""
         for choice in event.get("choices", ()):
             splitter = self._splitters.setdefault(choice["index"], Splitter(self._delimiters))
             delta = choice["delta"]
@@ -128,11 +128,11 @@ class StreamSplitter:
 
 
 def parse_events(text: str) -> list[dict[str, Any]]:
-    """The JSON events of a piece of a server-sent stream, without the closing [DONE]."""
+    """The JSON events in a piece of a server-sent event stream, without the final [DONE]."""
     lines = (line.removeprefix("data:").strip() for line in text.split("\n\n") if line.startswith("data:"))
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 def format_event(event: Mapping[str, Any]) -> str:
-    """One event as it is sent."""
+    """One server-sent event."""
     return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"

@@ -1,6 +1,6 @@
-"""What a request may hold. A field that nobody would read is refused, not ignored: a misspelt one is told.
+"""Request schema and its validation. Unknown fields are refused, not ignored, so that a misspelt one is noticed.
 
-Stricter than the engine on purpose: what passes here is safe to hand to it.
+Stricter than the engine on purpose: what passes here is safe to send to it.
 """
 
 import json
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from serve.api.http_errors import Refusal
+from serve.api.http_errors import APIError
 from serve.api.limits import Limits
 from serve.api.thinking import Speculation
 
@@ -34,7 +34,7 @@ class _Message(_Body):
     content: StrictStr | Annotated[list[_TextPart], Field(min_length=1, max_length=100)]
     name: StrictStr | None = Field(None, max_length=64)
     reasoning_content: StrictStr | None = None
-    """Sent back by clients that keep a whole turn; the student does not see it."""
+    """Sent back by clients that keep whole turns; the student does not see it."""
 
 
 class _StreamOptions(_Body):
@@ -51,7 +51,7 @@ class _TemplateOptions(_Body):
 
 
 class SamplingFields(_Body):
-    """Fields that both kinds of request have: OpenAI's, and vLLM's sampling."""
+    """Fields of both kinds of request: OpenAI's, and vLLM's sampling parameters."""
 
     model: StrictStr = Field(min_length=1, max_length=256)
     stream: StrictBool | None = False
@@ -87,11 +87,11 @@ class ChatBody(SamplingFields):
     continue_final_message: StrictBool | None = None
     chat_template_kwargs: _TemplateOptions | None = None
     thinking_budget: StrictInt | None = Field(None, ge=1, le=1_000_000)
-    """Tokens after which the reasoning is closed and the answer begins; ours."""
+    """Tokens after which the reasoning is closed and the answer begins (an extension)."""
     mode: StrictStr | None = Field(None, max_length=64)
-    """How a student of a mix with modes reasons; `auto` or absent leaves it to the turns. Ours."""
+    """Mode of a student of a mix with modes; `auto` or absent leaves the turns unchanged (an extension)."""
     speculative: Speculation | None = None
-    """A larger model that writes the steps at which this one doubts; ours."""
+    """A larger model that writes the steps at which this one doubts (an extension)."""
 
 
 class CompletionBody(SamplingFields):
@@ -106,80 +106,80 @@ BODIES: dict[str, type[SamplingFields]] = {"/v1/chat/completions": ChatBody, "/v
 
 
 def check_request(path: str, body: bytes, limits: Limits) -> dict[str, Any]:
-    """The fields that a request sets, within the limits; `path` is one of `BODIES`.
+    """The fields that a request sets, validated and within the limits; `path` is one of `BODIES`.
 
     Raises:
-        Refusal: 413 or 422, naming the field.
+        APIError: 413 or 422, naming the field.
     """
     fields = parse_json(body)
     try:
         request = BODIES[path].model_validate(fields)
     except ValidationError as error:
-        _refuse(error)
+        raise _invalid_field(error) from None
     except RecursionError as error:
-        raise Refusal(422, "the body is nested too deeply", code="invalid_json") from error
-    return _within(request, limits)
+        raise APIError(422, "the body is nested too deeply", code="invalid_json") from error
+    return _within_limits(request, limits)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers and of text that can be sent on.
+    """A JSON object whose numbers are finite and whose text is valid UTF-8.
 
     Raises:
-        Refusal: 422.
+        APIError: 422.
     """
     try:
         fields = json.loads(body, parse_constant=_no_constant)
         json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, half a surrogate pair, nested too deeply
-        raise Refusal(422, "the body is not valid JSON in UTF-8", code="invalid_json") from error
+        raise APIError(422, "the body is not valid JSON in UTF-8", code="invalid_json") from error
     if not isinstance(fields, dict):
-        raise Refusal(422, "the body must be a JSON object", code="invalid_json")
+        raise APIError(422, "the body must be a JSON object", code="invalid_json")
     return fields
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse(error: ValidationError) -> NoReturn:
+def _invalid_field(error: ValidationError) -> APIError:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])[:120] or "body"
-    raise Refusal(422, f"{where}: {first['msg']}"[:300], code="invalid_field") from None
+    return APIError(422, f"{where}: {first['msg']}"[:300], code="invalid_field")
 
 
-def _within(request: SamplingFields, limits: Limits) -> dict[str, Any]:
+def _within_limits(request: SamplingFields, limits: Limits) -> dict[str, Any]:
     chars = prompt_chars(request)
     if chars > limits.max_prompt_chars:
-        raise Refusal(413, f"the prompt has {chars} characters, at most {limits.max_prompt_chars} are taken")
+        raise APIError(413, f"the prompt has {chars} characters; at most {limits.max_prompt_chars} are allowed")
     choices = (request.n or 1) * _num_prompts(request)
     if choices > limits.max_choices:
-        raise Refusal(422, f"n: {choices} completions are asked for, at most {limits.max_choices} are written")
-    if clash := _clash(request):
-        raise Refusal(422, clash, code="invalid_field")
+        raise APIError(422, f"n: {choices} completions requested; at most {limits.max_choices} are allowed")
+    if conflict := _conflict(request):
+        raise APIError(422, conflict, code="invalid_field")
     fields = request.model_dump(exclude_unset=True)
     name = "max_completion_tokens" if fields.get("max_completion_tokens") else "max_tokens"
     if limits.max_output_tokens is not None:
-        asked = fields.get(name) or limits.max_output_tokens
-        if asked > limits.max_output_tokens:
-            raise Refusal(422, f"{name}: {asked}, at most {limits.max_output_tokens} tokens are written")
-        fields[name] = asked
+        requested = fields.get(name) or limits.max_output_tokens
+        if requested > limits.max_output_tokens:
+            raise APIError(422, f"{name}: {requested} requested; at most {limits.max_output_tokens} tokens are allowed")
+        fields[name] = requested
     return fields
 
 
-def _clash(request: SamplingFields) -> str:
-    """What an answer that is written in several goes cannot have; empty where nothing is amiss."""
+def _conflict(request: SamplingFields) -> str:
+    """Which options cannot be combined with an answer in several segments; empty where all can."""
     if not isinstance(request, ChatBody):
         return ""
     is_several = (request.n or 1) > 1
     if request.thinking_budget and is_several:
-        return "thinking_budget: not together with n above 1"
+        return "thinking_budget: cannot be combined with n > 1"
     others = {"thinking_budget": request.thinking_budget, "stop": request.stop, "logprobs": request.logprobs}
-    found = [name for name, value in {**others, "n above 1": is_several}.items() if value]
-    return f"speculative: not together with {found[0]}" if request.speculative and found else ""
+    found = [name for name, value in {**others, "n > 1": is_several}.items() if value]
+    return f"speculative: cannot be combined with {found[0]}" if request.speculative and found else ""
 
 
 def prompt_chars(request: SamplingFields) -> int:
-    """Characters of everything that the model is to read."""
+    """Characters of all messages or prompts."""
     if isinstance(request, CompletionBody):
         return sum(map(len, [request.prompt] if isinstance(request.prompt, str) else request.prompt))
     assert isinstance(request, ChatBody)
@@ -189,4 +189,4 @@ def prompt_chars(request: SamplingFields) -> int:
 
 def _num_prompts(request: SamplingFields) -> int:
     is_list = isinstance(request, CompletionBody) and isinstance(request.prompt, list)
-    return len(request.prompt) if is_list else 1  # type: ignore[attr-defined]  # is_list says that it is there
+    return len(request.prompt) if is_list else 1  # type: ignore[attr-defined]  # checked by is_list

@@ -1,11 +1,11 @@
-"""Plans of answers that take several goes at engines. Pure: from what is written comes the next request.
+"""Decides the next engine request from the text so far: budget forcing and speculative thinking. Pure functions.
 
-`budget_plan`: the reasoning is closed once it has spent its budget, then the answer follows. `speculative_plan`: a
-small student whose hard steps a larger model writes ("speculative thinking", arXiv 2504.12329): where the student turns
-to doubt, by its own words, the helper writes that step, and the student goes on from it.
+`budget_forcing`: once the reasoning has used its budget, it is closed and the answer follows. `speculative_thinking`: a
+larger model (the helper) writes the hard steps of a small student ("speculative thinking", arXiv 2504.12329): where the
+student's own text shows doubt, the helper writes that step, and the student continues from it.
 
-Every go but the first continues the last assistant turn: a chat template that drops reasoning from such a turn makes
-the model forget what it thought.
+Every segment but the first continues the last assistant turn. A chat template that drops reasoning from such a turn
+makes the model forget its reasoning.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,52 +18,52 @@ from serve.api.reasoning_parser import Delimiters, Splitter
 STEP_END = "\n\n"
 """What ends a step of reasoning."""
 
-MAX_GOES = 64
-"""Goes after which the student is no longer interrupted: each has an engine read the text anew."""
+MAX_SEGMENTS = 64
+"""Segments after which the student is no longer interrupted: each has an engine prefill the text again."""
 
 OWN_FIELDS = frozenset({"max_completion_tokens", "thinking_budget", "speculative"})
-"""Ours, or said in another way to the engine."""
+"""Request fields that engines do not know, or know under another name."""
 
 
-class Go(NamedTuple):
-    """One request to an engine, and what stands between the text so far and what it writes."""
+class Segment(NamedTuple):
+    """One request to an engine, and the text to insert before what the engine writes."""
 
     fields: Mapping[str, Any]
-    between: str = ""
+    inserted: str = ""
 
 
-class Written(NamedTuple):
-    """The answer so far."""
+class AnswerSoFar(NamedTuple):
+    """The text and token counts of all finished segments."""
 
     text: str = ""
     used_tokens: int = 0
     helper_tokens: int = 0
     """Those of `used_tokens` that another model than the first wrote."""
     finish_reason: str = ""
-    """How the last go ended."""
-    num_goes: int = 0
+    """Finish reason of the last segment."""
+    num_segments: int = 0
     first: str = ""
-    """Model of the first go."""
+    """Model of the first segment."""
     last: str = ""
-    """Model of the last go."""
+    """Model of the last segment."""
 
-    def after(self, go: Go, text: str, tokens: int, finish_reason: str) -> "Written":
-        """With one more go; `text` holds what stands between too."""
-        model = str(go.fields.get("model", ""))
+    def after(self, segment: Segment, text: str, tokens: int, finish_reason: str) -> "AnswerSoFar":
+        """With one more segment; `text` includes the inserted text."""
+        model = str(segment.fields.get("model", ""))
         first = self.first or model
         helped = tokens if model != first else 0
-        return Written(
+        return AnswerSoFar(
             text=self.text + text,
             used_tokens=self.used_tokens + tokens,
             helper_tokens=self.helper_tokens + helped,
             finish_reason=finish_reason,
-            num_goes=self.num_goes + 1,
+            num_segments=self.num_segments + 1,
             first=first,
             last=model,
         )
 
     def usage(self, prompt_tokens: int) -> dict[str, int]:
-        """Tokens of all goes: the prompt counts once, what a later go was handed counts as written."""
+        """Tokens of all segments: the prompt counts once, and text that a later segment continues counts as output."""
         found = {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self.used_tokens,
@@ -72,106 +72,106 @@ class Written(NamedTuple):
         return found | ({"helper_tokens": self.helper_tokens} if self.helper_tokens else {})
 
 
-Plan = Callable[[Written], Go | None]
-"""The next go; none: the answer is complete."""
+NextRequest = Callable[[AnswerSoFar], Segment | None]
+"""The next segment to request; None where the answer is complete."""
 
 
 class Speculation(BaseModel):
-    """The request option `speculative`: who writes the hard steps, and how much."""
+    """The request option `speculative`: which model writes the hard steps, and how much."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     model: StrictStr = Field(min_length=1, max_length=256)
-    """The helper: a larger model of the same address."""
+    """The helper: a larger model served at the same address."""
 
-    max_tokens: StrictInt = Field(256, ge=1, le=1_000_000)
-    """Tokens that the helper may write in all; the student does the rest alone."""
+    max_tokens: StrictInt = Field(default=256, ge=1, le=1_000_000)
+    """Most tokens that the helper may write in all; the student writes the rest alone."""
 
-    step_tokens: StrictInt = Field(64, ge=1, le=1_000_000)
-    """Tokens of one step of the helper's; it ends earlier at an empty line."""
+    step_tokens: StrictInt = Field(default=64, ge=1, le=1_000_000)
+    """Most tokens of one step of the helper; a step ends earlier at an empty line."""
 
     triggers: tuple[Annotated[StrictStr, Field(min_length=1, max_length=200)], ...] = Field(
-        ("\n\nWait", "\n\nHmm", "\n\nBut ", "\n\nAlternatively"), min_length=1, max_length=16
+        default=("\n\nWait", "\n\nHmm", "\n\nBut ", "\n\nAlternatively"), min_length=1, max_length=16
     )
-    """Texts at which a step counts as hard; the helper goes on right behind them."""
+    """Texts that mark a step as hard; the helper continues right after them."""
 
 
-def budget_plan(fields: Mapping[str, Any], budget: int, delimiters: Delimiters) -> Plan:
+def budget_forcing(fields: Mapping[str, Any], budget: int, delimiters: Delimiters) -> NextRequest:
     """Reasoning of at most `budget` tokens, then the rest of what `fields` ask for."""
-    asked = _asked(fields)
+    requested = _requested_tokens(fields)
 
-    def plan(written: Written) -> Go | None:
-        if written.num_goes == 0:
-            return Go(_continued(fields, "", min(budget, asked) if asked else budget))
-        is_full = asked is not None and written.used_tokens >= asked
-        if written.num_goes > 1 or written.finish_reason != "length" or is_full:
+    def next_request(answer: AnswerSoFar) -> Segment | None:
+        if answer.num_segments == 0:
+            return Segment(_continued(fields, "", min(budget, requested) if requested else budget))
+        is_full = requested is not None and answer.used_tokens >= requested
+        if answer.num_segments > 1 or answer.finish_reason != "length" or is_full:
             return None
-        between = closing(written.text, delimiters)
-        rest = asked - written.used_tokens if asked is not None else None
-        return Go(_continued(fields, written.text + between, rest), between)
+        inserted = closing_text(answer.text, delimiters)
+        rest = requested - answer.used_tokens if requested is not None else None
+        return Segment(_continued(fields, answer.text + inserted, rest), inserted)
 
-    return plan
+    return next_request
 
 
-def speculative_plan(fields: Mapping[str, Any], option: Speculation, delimiters: Delimiters | None) -> Plan:
-    """The student until it doubts, the helper for one step, and so on until the helper's budget is spent."""
-    asked = _asked(fields)
+def speculative_thinking(fields: Mapping[str, Any], option: Speculation, delimiters: Delimiters | None) -> NextRequest:
+    """The student until it doubts, the helper for one step, and so on until the helper's budget is used up."""
+    requested = _requested_tokens(fields)
 
-    def plan(written: Written) -> Go | None:
-        rest = asked - written.used_tokens if asked is not None else None
-        if (rest is not None and rest <= 0) or is_complete(written, option):
+    def next_request(answer: AnswerSoFar) -> Segment | None:
+        rest = requested - answer.used_tokens if requested is not None else None
+        if (rest is not None and rest <= 0) or is_complete(answer, option):
             return None
-        if written.last == fields["model"] and hands_over(written, option, delimiters):
-            tokens = min(option.step_tokens, option.max_tokens - written.helper_tokens, rest or option.step_tokens)
-            return Go(_continued(fields, written.text, tokens) | _until([STEP_END]) | {"model": option.model})
-        stop = _until(option.triggers) if may_help(written, option, delimiters) else {}
-        return Go(_continued(fields, written.text, rest) | stop)
+        if answer.last == fields["model"] and is_helpers_turn(answer, option, delimiters):
+            tokens = min(option.step_tokens, option.max_tokens - answer.helper_tokens, rest or option.step_tokens)
+            return Segment(_continued(fields, answer.text, tokens) | _stop_at([STEP_END]) | {"model": option.model})
+        stop = _stop_at(option.triggers) if may_help(answer, option, delimiters) else {}
+        return Segment(_continued(fields, answer.text, rest) | stop)
 
-    return plan
-
-
-def hands_over(written: Written, option: Speculation, delimiters: Delimiters | None) -> bool:
-    """Whether the next step is the helper's: the student has just doubted, and it may be helped."""
-    return written.text.endswith(option.triggers) and may_help(written, option, delimiters)
+    return next_request
 
 
-def may_help(written: Written, option: Speculation, delimiters: Delimiters | None) -> bool:
+def is_helpers_turn(answer: AnswerSoFar, option: Speculation, delimiters: Delimiters | None) -> bool:
+    """Whether the helper writes the next step: the student has just doubted, and the helper may still write."""
+    return answer.text.endswith(option.triggers) and may_help(answer, option, delimiters)
+
+
+def may_help(answer: AnswerSoFar, option: Speculation, delimiters: Delimiters | None) -> bool:
     """Whether the helper has budget left and the reasoning is not closed yet."""
-    is_closed = delimiters is not None and delimiters.end in written.text
-    return written.helper_tokens < option.max_tokens and written.num_goes < MAX_GOES and not is_closed
+    is_closed = delimiters is not None and delimiters.end in answer.text
+    return answer.helper_tokens < option.max_tokens and answer.num_segments < MAX_SEGMENTS and not is_closed
 
 
-def is_complete(written: Written, option: Speculation) -> bool:
-    """Whether the last go came to an end of its own, and not to a trigger, to the end of a step or to its limit."""
-    is_students = written.last == written.first
-    if written.finish_reason == "length":
-        return is_students  # the context is full, or all tokens that were asked for are written
-    return written.num_goes > 0 and not written.text.endswith(option.triggers if is_students else STEP_END)
+def is_complete(answer: AnswerSoFar, option: Speculation) -> bool:
+    """Whether the last segment ended by itself, and not at a trigger, at the end of a step or at its limit."""
+    is_students = answer.last == answer.first
+    if answer.finish_reason == "length":
+        return is_students  # the context is full, or all requested tokens are written
+    return answer.num_segments > 0 and not answer.text.endswith(option.triggers if is_students else STEP_END)
 
 
-def closing(text: str, delimiters: Delimiters) -> str:
-    """What closes the reasoning of a completion that was cut; empty where it does not reason (any more)."""
+def closing_text(text: str, delimiters: Delimiters) -> str:
+    """The text that closes the reasoning of a truncated completion; empty where its reasoning is not open."""
     splitter = Splitter(delimiters)
     splitter.feed(text)
     return f"\n{delimiters.end}\n\n" if splitter.is_reasoning else ""
 
 
-def _asked(fields: Mapping[str, Any]) -> int | None:
+def _requested_tokens(fields: Mapping[str, Any]) -> int | None:
     return fields.get("max_completion_tokens") or fields.get("max_tokens")
 
 
 def _continued(fields: Mapping[str, Any], text: str, max_tokens: int | None) -> dict[str, Any]:
-    """The request that goes on from `text`, for at most so many tokens."""
+    """The request that continues `text` for at most `max_tokens`."""
     kept = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
-    go = kept if max_tokens is None else kept | {"max_tokens": max_tokens}
+    request = kept if max_tokens is None else kept | {"max_tokens": max_tokens}
     if not text:
-        return go
-    return go | {
+        return request
+    return request | {
         "messages": [*fields["messages"], {"role": "assistant", "content": text}],
         "add_generation_prompt": False,
         "continue_final_message": True,
     }
 
 
-def _until(stop: Sequence[str]) -> dict[str, Any]:
+def _stop_at(stop: Sequence[str]) -> dict[str, Any]:
     return {"stop": list(stop), "include_stop_str_in_output": True}

@@ -1,7 +1,7 @@
-"""The engine class for CPU: everything that only a machine without a GPU needs from Ray's vLLM wrapper.
+"""The engine class for CPU: what a machine without a GPU needs from Ray's vLLM wrapper.
 
 Ray starts four processes per engine (replica, download task, engine core, worker), and each imports vLLM for 10-15 s
-of CPU time. A local model of one process needs two of them.
+of CPU time. A local model of one process needs two of them. The overridden methods are private, as of Ray 2.60.0.
 """
 
 from pathlib import Path
@@ -21,8 +21,8 @@ class CpuEngine(StoredEngine):
         await super().start()
 
     def _start_async_llm_engine(self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any) -> Any:
-        # Ray insists on the "mp" executor for CPU, and vLLM on it because its workers get their threads bound. We
-        # give the one process its thread count by environment instead, unbound: engines that share a machine must not
+        # Ray requires the "mp" executor on CPU, and so does vLLM, which binds its workers' threads to cores. Here an
+        # environment variable sets the thread count of the one process, unbound: engines that share a machine must not
         # all be pinned to the same cores.
         vllm_engine_config.parallel_config.distributed_executor_backend = "uni"
         return super()._start_async_llm_engine(vllm_engine_args, vllm_engine_config, placement_group)

@@ -1,8 +1,8 @@
-"""Low-rank adapters on vLLM's CPU engine: right for plain requests, and some ten times faster.
+"""Low-rank adapters on vLLM's CPU engine: correct for requests without an adapter, and about ten times faster.
 
 vLLM 0.29 copies an adapter's weights once per token of the batch, and gives requests for the plain weights (index -1)
 the adapter of the last slot while they decode. Here rows of one adapter are multiplied together, and plain rows are
-left alone. Registered as a vLLM plugin in pyproject.toml, so that every process of an engine takes it up.
+skipped. Registered as a vLLM plugin in pyproject.toml, so that every process of an engine loads it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _expand(
 
 
 def _groups(weights: torch.Tensor, indices: torch.Tensor) -> Iterator[tuple[Any, torch.Tensor | None]]:
-    """Rows that share an adapter, with its weights; None for plain rows. One adapter for all takes no copy."""
+    """Rows that share an adapter, with its weights; None for plain rows. One adapter for all rows needs no copy."""
     present = indices.unique().tolist()
     for index in present:
         rows = slice(None) if len(present) == 1 else (indices == index).nonzero().squeeze(1)
@@ -79,7 +79,7 @@ def _groups(weights: torch.Tensor, indices: torch.Tensor) -> Iterator[tuple[Any,
 
 
 def register() -> None:
-    """Called by vLLM in each of its processes; on other devices than the CPU it leaves everything as it is."""
+    """Called by vLLM in each of its processes; does nothing on other devices than the CPU."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
@@ -88,5 +88,5 @@ def register() -> None:
     from vllm.lora.punica_wrapper import punica_cpu
 
     for name in REPLACED:
-        for module in (lora_ops, punica_cpu):  # the second has bound the names on import
+        for module in (lora_ops, punica_cpu):  # the second bound the names when it was imported
             setattr(module, name, globals()[name])

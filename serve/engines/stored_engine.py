@@ -1,6 +1,7 @@
-"""The engine class for models that lie in storage: fetched to the engine's machine before it starts.
+"""The engine class for models in storage: they are fetched to the engine's machine before it starts.
 
-Ray's own download knows neither a bucket's address by variable nor versions of one place.
+Ray's own download supports neither a bucket endpoint set by an environment variable nor several versions under one
+address. `VLLMEngine` and its `_engine_config` are private, as of Ray 2.60.0.
 """
 
 from typing import Any
@@ -18,5 +19,5 @@ class StoredEngine(VLLMEngine):
         loading.model_source = local_folder(loading.model_source)
         for adapter in llm_config.engine_kwargs.get("lora_modules", ()):
             adapter.path = local_folder(adapter.path)
-        llm_config._engine_config = None  # was made from the addresses, where the application was built
+        llm_config._engine_config = None  # computed from the addresses where the application was built
         super().__init__(llm_config)

@@ -85,7 +85,7 @@ def _bag(chance: random.Random) -> tuple[list[Job], tuple[Resources, ...]]:
 
 def _cpu_grid(chance: random.Random) -> tuple[list[Job], tuple[Resources, ...]]:
     cpus = chance.choice((2, 4, 8, 16, 32))
-    nodes = (Resources(cpus=cpus, memory_gb=4.0 * cpus),) * chance.randint(1, 3)
+    nodes = (Resources(cpus=cpus, memory_gib=4.0 * cpus),) * chance.randint(1, 3)
     total = cpus * len(nodes)
     widths = [chance.choice([width for width in (1, 1, 2) if width <= total]) for _ in range(chance.randint(1, 3))]
     students = [(width, chance.uniform(1.0, min(7.0, 4.0 * cpus / width))) for width in widths]
@@ -94,7 +94,7 @@ def _cpu_grid(chance: random.Random) -> tuple[list[Job], tuple[Resources, ...]]:
     jobs = []
     for (student, (width, memory)), (mix, tokens), seed in cells:
         threads = min(cpus, cpus_per_worker(width, len(cells), total))
-        worker = Resources(cpus=threads, memory_gb=memory)
+        worker = Resources(cpus=threads, memory_gib=memory)
         jobs.append(Job(f"{student}-{mix}-{seed}", worker, width, memory * tokens / threads / width))
     return jobs, nodes
 

@@ -23,14 +23,14 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from cluster.vllm_args import engine_arguments, engine_environment, lone_worker_environment
+from cluster.vllm_args import engine_arguments, engine_env, single_worker_env
 from distill.config.load import find_recipe, load_recipe
 from distill.config.teachers import VllmTeacher
 from distill.core.run_dir import RunDir
 from distill.generate.pools import build_request, sampling_params
 from distill.generate.stage import generate_stage
 from distill.prompts.stage import prompts_stage
-from distill.run.context import Run
+from distill.run.context import RunContext
 from distill.run.pools import Pool
 
 NUM_SAMPLES = 2
@@ -52,13 +52,13 @@ class Speed(NamedTuple):
         return self.tokens / self.busy_s
 
 
-def build_run(folder: Path, num_prompts: int, resources: ExitStack) -> Run:
+def build_run(folder: Path, num_prompts: int, resources: ExitStack) -> RunContext:
     """The quickstart with one teacher that writes every sample."""
     path = find_recipe("quickstart")
     overrides = [f"prompts.num_prompts={num_prompts}", "generate.stop_early=false"]
     recipe = load_recipe(path, [*overrides, f"teachers.short.num_samples={NUM_SAMPLES}"])
     only = recipe.model_copy(update={"teachers": recipe.teachers[:1], "mixes": recipe.mixes[:1]})
-    return Run(only, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
+    return RunContext(only, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
 
 
 def ours(folder: Path, num_prompts: int) -> Speed:
@@ -80,7 +80,7 @@ def direct(folder: Path, num_prompts: int) -> Speed:
         return asyncio.run(_drive(pool, current))
 
 
-async def _drive(pool: Pool, current: Run) -> Speed:
+async def _drive(pool: Pool, current: RunContext) -> Speed:
     from vllm import AsyncEngineArgs, SamplingParams
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -91,7 +91,7 @@ async def _drive(pool: Pool, current: Run) -> Speed:
     assert isinstance(teacher, VllmTeacher)
     started = time.monotonic()
     arguments = engine_arguments(
-        "cpu", max_model_len=teacher.engine.max_model_len, kv_cache_gb=teacher.engine.kv_cache_gb, extra={}
+        "cpu", max_model_len=teacher.engine.max_model_len, kv_cache_gib=teacher.engine.kv_cache_gib, extra={}
     )
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=pool.source, **arguments))
     start_s = time.monotonic() - started
@@ -117,9 +117,9 @@ async def _drive(pool: Pool, current: Run) -> Speed:
 
 def direct_in_own_process(folder: Path, num_prompts: int, *, lone_worker: bool) -> Speed:
     """`direct`, with the environment that our engines get; `lone_worker`: the model in the core process, too."""
-    environment = {**os.environ, **engine_environment("cpu", str(folder))}
+    environment = {**os.environ, **engine_env("cpu", str(folder))}
     if lone_worker:
-        environment |= lone_worker_environment("cpu", 1)
+        environment |= single_worker_env("cpu", 1)
     command = [
         *("nice", "-n", str(WORKER_NICENESS)),
         sys.executable,

@@ -24,7 +24,7 @@ from distill.core.run_dir import RunDir
 from distill.generate.ask_policy import AskPlan, PoolPlan, PoolState, is_complete, next_samples
 from distill.generate.stage import generate_stage
 from distill.prompts.stage import prompts_stage
-from distill.run.context import Run
+from distill.run.context import RunContext
 
 LEVEL_SIZES = (43, 90, 105, 128, 134)
 """Problems of MATH-500 per level, 1 to 5."""
@@ -108,7 +108,7 @@ def generate_real(folder: Path, num_prompts: int, *, stop_early: bool) -> Cost:
     path = find_recipe("quickstart")
     with ExitStack() as resources:
         run_dir = RunDir(str(folder / ("early" if stop_early else "full")))
-        current = Run(load_recipe(path, overrides), path.parent, run_dir, Console(), resources)
+        current = RunContext(load_recipe(path, overrides), path.parent, run_dir, Console(), resources)
         prompts_stage(current)
         manifest = generate_stage(current)
     tokens = sum(pool["completion_tokens"] for pool in manifest.details["pools"].values())

@@ -22,11 +22,11 @@ from typing import Any
 
 from distill.config.load import find_recipe, load_recipe
 from distill.core.run_dir import RunDir
-from distill.ops.forecast import inputs as gather
+from distill.ops.forecast import inputs as forecast_inputs
 from distill.ops.forecast.calibration import measured_nodes, run_machines
 from distill.ops.forecast.inputs import forecast_recipe
 from distill.ops.forecast.stage_times import Forecast
-from distill.ops.forecast.tables import all_limits, hours, money
+from distill.ops.forecast.tables import all_limits, format_hours, format_usd
 from distill.train.machines import described_machines, machines_here
 
 RUNS = {
@@ -174,15 +174,16 @@ def on_paper(gpus: int, prompts: int) -> Forecast:
 
 def show_table() -> dict[str, Any]:
     """The table and the limits; the JSON part."""
-    from tests.unit.test_shipped_recipes import shape
+    from tests.fixtures.model_shapes import shape
 
-    gather.planned_shape = shape
+    forecast_inputs.planned_shape = shape
     table: dict[str, Any] = {}
     for prompts in PROMPTS:
         for gpus in GPUS:
             found = on_paper(gpus, prompts)
             used = sum(stage.device_s for stage in found.stages) / max(1e-9, (found.seconds or 0.0) * gpus)
-            told = f"{hours(found.seconds):>9} h {money(found.usd(found.seconds)):>10} USD  busy {used:4.0%}"
+            cost = format_usd(found.usd(found.seconds))
+            told = f"{format_hours(found.seconds):>9} h {cost:>10} USD  busy {used:4.0%}"
             print(f"{prompts:>10,} prompts {gpus:>5} GPUs {told}  {found.bottleneck}")
             table[f"{prompts}x{gpus}"] = round((found.seconds or 0.0) / 3600, 3)
         show_limits(on_paper(GPUS[-1], prompts))

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.scale_rows --rows N [--row-ms 2] [--nodes 3]
 
 Three Ray nodes in this machine, each with an object store of 150 MB. Everything is the project's own (survey, Ray Data
-job, asking, verifier, shards, tally, manifest) but the engine: a stub that answers after some milliseconds. Prints what
-it used as one JSON line: time, CPU, memory of the driver and of the object stores, files.
+job, asking, verifier, shards, progress actor, manifest) but the engine: a stub that answers after some milliseconds.
+Prints what it used as one JSON line: time, CPU, memory of the driver and of the object stores, files.
 """
 
 import argparse
@@ -24,14 +24,14 @@ import pyarrow as pa
 from rich.console import Console
 
 from distill.config.load import find_recipe, load_recipe
-from distill.core.run_dir import RunDir, rows_table
+from distill.core.run_dir import PROMPTS, RunDir, rows_table
 from distill.core.schema import AnswerKind, Prompt, arrow_schema, prompt_id
-from distill.generate import stage as generate
-from distill.generate import vllm_teacher as teachers_vllm
-from distill.generate.asker import PROMPTS, Asker, Completion, TeacherJob
+from distill.generate import ask_job
+from distill.generate.asker import Asker, Completion, TeacherJob
 from distill.generate.pools import Request
-from distill.generate.progress_actor import start_tally
-from distill.run.context import Run
+from distill.generate.progress_actor import start_progress_actor
+from distill.generate.stage import generate_stage
+from distill.run.context import RunContext
 from distill.run.pools import Pool
 from distill.verify.stage import verify_stage
 
@@ -50,7 +50,7 @@ class StubEngine:
         self.row_s = row_ms / 1000
         self.window = asyncio.Semaphore(WINDOW)
         self.asker = Asker(job, self.write)
-        job.tally.engine_ready.remote()
+        job.progress.engine_ready.remote()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         """Ask a chunk of prompts; the same row with their new states."""
@@ -132,14 +132,14 @@ class Watcher(threading.Thread):
 
 
 def ray_memory() -> dict[str, float]:
-    """Resident bytes of the control process, of the fullest raylet and of the tally."""
+    """Resident bytes of the control process, of the fullest raylet and of the progress actor."""
     found: dict[str, float] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             name, rss = " ".join(process.cmdline()[:1]), float(process.memory_info().rss)
         except psutil.Error:
             continue
-        for word in ("gcs_server", "raylet", "Tally", "StubEngine"):
+        for word in ("gcs_server", "raylet", "ProgressActor", "StubEngine"):
             if word in name:
                 found[word] = max(found.get(word, 0.0), rss)
     return found
@@ -171,16 +171,16 @@ def cpu_seconds() -> float:
     return float(total)
 
 
-def tally_reports_per_s(num_reports: int = 5000) -> float:
-    """Progress reports that the tally actor takes from one sender."""
+def progress_reports_per_s(num_reports: int = 5000) -> float:
+    """Progress reports that the progress actor takes from one sender."""
     import ray
 
-    tally = start_tally(complete=0, enough_prompts=None, spent_tokens={})
-    ray.get(tally.snapshot.remote())
+    progress = start_progress_actor(complete=0, enough_prompts=None, spent_tokens={})
+    ray.get(progress.snapshot.remote())
     started = time.monotonic()
     for _ in range(num_reports):
-        tally.add.remote({"traces": 32, "tokens": 3200, "correct": 20, "prompts": 32}, 16)
-    ray.get(tally.snapshot.remote())
+        progress.add.remote({"traces": 32, "tokens": 3200, "correct": 20, "prompts": 32}, 16)
+    ray.get(progress.snapshot.remote())
     return round(num_reports / (time.monotonic() - started), 1)
 
 
@@ -196,12 +196,12 @@ def start_cluster(num_nodes: int, resources: ExitStack) -> None:
     resources.callback(cluster.shutdown)
 
 
-def stub_run(folder: Path, rows: int, resources: ExitStack) -> Run:
+def stub_run(folder: Path, rows: int, resources: ExitStack) -> RunContext:
     """So many prompts before one teacher, whose engine is to be a stub."""
     path = find_recipe("quickstart")
     recipe = load_recipe(path, ["teachers.short.num_samples=1"])
     recipe = recipe.model_copy(update={"teachers": recipe.teachers[:1], "mixes": recipe.mixes[:1]})
-    current = Run(recipe, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
+    current = RunContext(recipe, path.parent, RunDir(str(folder)), Console(stderr=True), resources)
     vars(current)["pools"] = (Pool(recipe.teachers[0], "stub", "0000000000000000"),)
     write_prompts(current.run_dir, rows)
     return current
@@ -209,28 +209,28 @@ def stub_run(folder: Path, rows: int, resources: ExitStack) -> Run:
 
 def measure(folder: Path, rows: int, row_ms: float, num_nodes: int) -> dict[str, Any]:
     """Both stages; what they used."""
-    teachers_vllm.ask_vllm = stub_engines(num_nodes, row_ms)
+    ask_job.ask_vllm = stub_engines(num_nodes, row_ms)
     with ExitStack() as resources:
         start_cluster(num_nodes, resources)
         current = stub_run(folder, rows, resources)
         assert current.session.num_cpus == 2 * num_nodes
-        found = staged(current, rows, folder) | {"tally_reports_per_s": tally_reports_per_s()}
+        found = staged(current, rows, folder) | {"progress_reports_per_s": progress_reports_per_s()}
         resources.pop_all().close()
     return found
 
 
-def staged(current: Run, rows: int, folder: Path) -> dict[str, Any]:
+def staged(current: RunContext, rows: int, folder: Path) -> dict[str, Any]:
     """The stages under the eye of a watcher."""
     watcher, cpu, started = Watcher(), cpu_seconds(), time.monotonic()
-    consume, written = generate.consume, list[int]()
+    consume, written = ask_job.consume, list[int]()
 
-    def consume_and_note(*arguments: Any) -> None:
+    def consume_and_record(*arguments: Any) -> None:
         consume(*arguments)
         written.append(len(watcher.samples))
 
-    generate.consume = consume_and_note
+    ask_job.consume = consume_and_record
     watcher.start()
-    manifest = generate.generate_stage(current)
+    manifest = generate_stage(current)
     wall_s, cpu_s, generated = time.monotonic() - started, cpu_seconds() - cpu, len(watcher.samples)
     started = time.monotonic()
     verify_stage(current)
@@ -263,7 +263,7 @@ def staged(current: Run, rows: int, folder: Path) -> dict[str, Any]:
         },
         "gcs_mb": watcher.peak("gcs_server"),
         "raylet_mb": watcher.peak("raylet"),
-        "tally_mb": watcher.peak("Tally"),
+        "progress_actor_mb": watcher.peak("ProgressActor"),
         "engine_mb": {"half": watcher.at("StubEngine", 0.5), "peak": watcher.peak("StubEngine")},
         "shards": sum(1 for _ in (folder / "generate").glob("*/*.parquet")),
     }

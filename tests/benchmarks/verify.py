@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 from distill.core.schema import Verdict
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool
+from tests.fixtures.paths import CASES
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-CASES = Path(__file__).resolve().parents[1] / "cases" / "grading.jsonl"
+GRADING_CASES = CASES / "grading.jsonl"
 SLOW_S = 1.0
 LONG_MODEL = "Sky-T1-math-correct-5K-27B"
 
@@ -100,7 +101,7 @@ def checker_cases(data: Path) -> list[Labelled]:
 def own_cases(data: Path) -> list[Labelled]:
     """The project's own cases, which ours is tested to agree with: what Math-Verify alone would make of them."""
     labelled = []
-    for row in rows_of(CASES):
+    for row in rows_of(GRADING_CASES):
         request = GradeRequest(
             row["completion"], row["reference"], row["answer_kind"], finish_reason=row["finish_reason"]
         )

@@ -1,113 +1,221 @@
-"""The layout of a cell: chosen so that it fits, told where the recipe tells it, refused with what would fit."""
+"""The layout of the source holds: what may import what, which module owns the paths of a run, how stages are called."""
 
-from typing import Any
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from distill.config.students import FullTune, LoraTune, StudentConfig
-from distill.config.train import TrainConfig
-from distill.models.shape import ModelShape
-from distill.train.layout import GIB, USABLE, Layout, choose_layout, memory_needed, told_layout, what_would_fit
+from tests.fixtures.paths import ROOT
 
-SMALL = ModelShape(
-    num_parameters=134_515_008, body_parameters=106_203_456, hidden=576, layers=30, intermediate=1536,
-    query_width=576, kv_width=192, vocab=49_152,
-    linear_widths={"q_proj": 34_560, "k_proj": 23_040, "v_proj": 23_040, "gate_proj": 63_360},
-)  # fmt: skip
-LARGE = ModelShape(
-    num_parameters=3_085_938_688, body_parameters=2_774_773_760, hidden=2048, layers=36, intermediate=11_008,
-    query_width=2048, kv_width=256, vocab=151_936, linear_widths={"q_proj": 147_456, "gate_proj": 470_016},
-)  # fmt: skip
-TRAIN = TrainConfig(batch_size=16, max_length=4096)
+PACKAGES = ("cluster", "serve", "distill")
+STAGES = ("prompts", "generate", "verify", "search", "mix", "train", "evaluate", "report")
+MAX_ENTRIES = 20
 
+LAYERS = (
+    ("cluster",),
+    ("serve",),
+    ("distill.core",),
+    ("distill.config",),
+    ("distill.grading", "distill.models"),
+    ("distill.run",),
+    ("distill.prompts",),
+    ("distill.generate",),
+    ("distill.verify",),
+    ("distill.mix",),
+    ("distill.train",),
+    ("distill.evaluate",),
+    ("distill.search",),
+    ("distill.report",),
+    ("distill.ops",),
+    ("distill.stages",),
+    ("distill.pipeline",),
+    ("distill.cli",),
+    ("distill.__main__",),
+)
+"""From the lowest on: a folder imports itself and lower ones, never another one on its own line."""
 
-def student(**changes: Any) -> StudentConfig:
-    return StudentConfig(name="s", model="m", **changes)
-
-
-def chosen(shape: ModelShape, memory_gib: float, **changes: Any) -> Layout | None:
-    return choose_layout(shape, student(**changes), TRAIN, memory_gib=memory_gib, device="gpu")
-
-
-def test_a_small_student_shares_nothing_and_computes_nothing_twice() -> None:
-    layout = chosen(SMALL, 80.0)
-    assert layout is not None
-    assert (layout.zero_stage, layout.checkpoint_activations) == (0, False)
-    assert layout.micro_batch_size > 1
-
-
-def test_less_memory_takes_slower_layouts_and_at_last_none() -> None:
-    found = [chosen(LARGE, memory, num_workers=4) for memory in (300.0, *range(60, 8, -1))]
-    stages = [(layout.checkpoint_activations, layout.zero_stage) if layout else None for layout in found]
-    assert stages[0] == (False, 1)
-    assert stages[-1] is None
-    passed = [stage for stage in dict.fromkeys(stages) if stage]
-    assert passed == [(False, 1), (False, 2), (True, 1), (True, 2), (True, 3)]
-    assert all(layout.memory_gib <= 300.0 * USABLE["gpu"] for layout in found if layout)
+PATH_METHODS = {
+    "path": 0, "address_of": 0, "local_path": 0, "nested": 0, "exists": 0, "remove": 0, "shards": 0, "num_rows": 0,
+    "read_table": 0, "read_manifest": 0, "read_columns": 1, "write_table": 1, "write_bytes": 1, "table_writer": 1,
+    "write_manifest": 1, "is_complete": 1, "write_rows": 2,
+}  # fmt: skip
+"""Method of a run directory -> number of arguments before those that name a file."""
 
 
-@pytest.mark.parametrize("tune", [FullTune(), LoraTune()])
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("memory", [6.0, 16.0, 40.0, 80.0])
-def test_what_is_chosen_fits_and_divides_the_batch(tune: FullTune | LoraTune, workers: int, memory: float) -> None:
-    for shape in (SMALL, LARGE):
-        one = student(tune=tune, num_workers=workers)
-        layout = choose_layout(shape, one, TRAIN, memory_gib=memory, device="gpu")
-        if layout is not None:
-            needed = memory_needed(shape, one, layout, length=4096, num_workers=workers, device="gpu").total
-            assert needed <= memory * GIB * USABLE["gpu"]
-            assert TRAIN.batch_size % (workers * layout.micro_batch_size) == 0
+class Import(NamedTuple):
+    """An import of one of our modules by another."""
+
+    importer: str
+    imported: str
+    file: Path
+    line: int
+    is_inner: bool
+    """Inside a function."""
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT)}:{self.line}: {self.importer} imports {self.imported}"
 
 
-def test_zero_shares_the_optimiser_then_gradients_then_weights() -> None:
-    needs = [
-        memory_needed(LARGE, student(num_workers=8), Layout(stage, 1), length=512, num_workers=8, device="gpu")
-        for stage in (0, 1, 2, 3)
+@cache
+def sources() -> dict[str, Path]:
+    """Name of a module -> its file."""
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(sources()[module].read_text(encoding="utf-8"))
+
+
+def is_ours(name: str | None) -> bool:
+    return name is not None and name.split(".")[0] in PACKAGES
+
+
+def imported_modules(node: ast.AST) -> list[str]:
+    """Our modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if is_ours(alias.name)]
+    if isinstance(node, ast.ImportFrom) and is_ours(node.module):
+        below = {f"{node.module}.{alias.name}" for alias in node.names}
+        return sorted({name if name in sources() else str(node.module) for name in below})
+    return []
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """Every import of ours, also for types only and inside functions."""
+    found = []
+    for module, file in sources().items():
+        for node, is_inner in walk(tree_of(module)):
+            found += [Import(module, name, file, node.lineno, is_inner) for name in imported_modules(node)]
+    return tuple(found)
+
+
+def walk(node: ast.AST, is_inner: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Import statements, and whether each is inside a function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, is_inner
+        elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # no expression holds an import
+            yield from walk(child, is_inner or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    """Number and name of the layer; what `distill` itself holds (its version) is below all."""
+    for number, names in enumerate(LAYERS):
+        for name in names:
+            if module == name or module.startswith(f"{name}."):
+                return number, name
+    assert module == "distill", f"{module} is in no layer: add it to LAYERS"
+    return -1, module
+
+
+def report(offenders: list[str]) -> str:
+    return "\n".join(["", *offenders, f"{len(offenders)} in all"])
+
+
+def test_the_listing_of_distill_is_short() -> None:
+    entries = sorted(path.name for path in (ROOT / "distill").iterdir() if path.name != "__pycache__")
+    assert len(entries) <= MAX_ENTRIES, report(entries)
+
+
+def test_imports_go_to_lower_layers_only() -> None:
+    upward = [
+        str(one)
+        for one in imports()
+        if (here := layer_of(one.importer)) != (there := layer_of(one.imported)) and there[0] >= here[0]
     ]
-    assert needs[1].optimizer == needs[0].optimizer / 8
-    assert needs[2].gradients < needs[1].gradients / 8
-    assert needs[3].weights == needs[2].weights / 8
-    assert [need.total for need in needs] == sorted((need.total for need in needs), reverse=True)
+    assert not upward, report(upward)
 
 
-def test_an_adapter_needs_states_for_its_own_weights_only() -> None:
-    tune = LoraTune(rank=8)
-    need = memory_needed(LARGE, student(tune=tune), Layout(), length=512, num_workers=1, device="gpu")
-    assert need.optimizer == 12 * 8 * (147_456 + 470_016)
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    edges: dict[str, set[str]] = {module: set() for module in sources()}
+    for one in imports():
+        edges[one.importer].add(one.imported)
+    while leaves := [module for module, targets in edges.items() if not targets & edges.keys()]:
+        for module in leaves:  # it imports nothing that is left
+            del edges[module]
+    while roots := edges.keys() - {target for targets in edges.values() for target in targets}:
+        for module in roots:  # nothing that is left imports it
+            del edges[module]
+    circular = [f"{module} imports {', '.join(sorted(edges[module] & edges.keys()))}" for module in sorted(edges)]
+    assert not circular, report(circular)
 
 
-def test_what_the_recipe_says_is_taken_even_where_it_is_estimated_not_to_fit() -> None:
-    told = student(zero_stage=0, micro_batch_size=8, checkpoint_activations=False)
-    layout = choose_layout(LARGE, told, TRAIN, memory_gib=8.0, device="gpu")
-    assert layout is not None
-    assert (layout.zero_stage, layout.micro_batch_size) == (0, 8)
-    assert layout.memory_gib > 8.0
+# Ray Serve reads its environment variables when it is imported, and `deploy` is what sets them.
+LATE = {("serve.deploy", "serve.app")}
 
 
-def test_a_told_micro_batch_is_kept_while_the_rest_is_chosen() -> None:
-    layout = chosen(LARGE, 60.0, num_workers=4, micro_batch_size=1)
-    assert layout is not None
-    assert layout.micro_batch_size == 1
-    assert layout.zero_stage >= 2
+def test_modules_are_imported_at_the_top() -> None:
+    late = [one for one in imports() if one.is_inner and not one.importer.startswith("distill.cli")]
+    inner = [str(one) for one in late if (one.importer, one.imported) not in LATE]
+    assert not inner, report(inner)
 
 
-def test_without_a_shape_the_recipe_or_what_suits_small_models_counts() -> None:
-    assert told_layout(student()) == Layout(zero_stage=0, micro_batch_size=4)
-    assert told_layout(student(num_workers=2, micro_batch_size=2)) == Layout(zero_stage=1, micro_batch_size=2)
+def test_a_verb_that_imports_late_says_why() -> None:
+    silent = []
+    for one in imports():
+        if one.is_inner and one.importer.startswith("distill.cli"):
+            lines = one.file.read_text(encoding="utf-8").splitlines()
+            if "#" not in lines[one.line - 1] and not is_explained_above(lines[: one.line - 1]):
+                silent.append(str(one))
+    assert not silent, report(silent)
 
 
-def test_every_remedy_for_a_student_that_does_not_fit_makes_it_fit() -> None:
-    short = TRAIN.model_copy(update={"max_length": 512})
-    one = student()
-    assert choose_layout(LARGE, one, short, memory_gib=40.0, device="gpu") is None
-    remedy = what_would_fit(LARGE, one, short, memory_gib=40.0, device="gpu", most_workers=8)
-    workers = int(remedy.split("num_workers = ")[1].split()[0])
-    wider = one.model_copy(update={"num_workers": workers})
-    assert choose_layout(LARGE, wider, short, memory_gib=40.0, device="gpu") is not None
-    assert 'tune = { kind = "lora" }' in remedy
-    lora = one.model_copy(update={"tune": LoraTune()})
-    assert choose_layout(LARGE, lora, short, memory_gib=40.0, device="gpu") is not None
+def is_explained_above(lines: list[str]) -> bool:
+    """Whether the block of imports that these lines end in begins with a comment."""
+    while lines and lines[-1].strip().startswith(("from ", "import ")):
+        lines = lines[:-1]
+    return bool(lines) and lines[-1].strip().startswith("#")
 
 
-def test_where_nothing_helps_it_says_so() -> None:
-    assert "smaller model" in what_would_fit(LARGE, student(), TRAIN, memory_gib=3.0, device="gpu", most_workers=1)
+def test_reading_a_recipe_imports_no_engine() -> None:
+    code = """
+import sys
+import distill.cli.main  # `distill --help` is as quick
+from distill.config.load import find_recipe, load_recipe
+load_recipe(find_recipe("quickstart"))
+loaded = {"ray", "torch", "vllm"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_has_its_entry_in_its_own_folder(stage: str) -> None:
+    module = f"distill.{stage}.stage"
+    assert module in sources(), f"distill/{stage}/stage.py is missing"
+    defined = {node.name for node in tree_of(module).body if isinstance(node, ast.FunctionDef)}
+    assert f"{stage}_stage" in defined, f"distill/{stage}/stage.py has no function {stage}_stage"
+
+
+def test_paths_of_a_run_are_named_in_one_module() -> None:
+    named = []
+    for module, file in sources().items():
+        if module == "distill.core.run_dir":
+            continue
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.Call) and (parts := literal_parts(node)):
+                named.append(f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}(... {parts[0]} ...)")
+    assert not named, report(named)
+
+
+def literal_parts(call: ast.Call) -> list[str]:
+    """The arguments of a run directory's method that spell a file or folder out."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in PATH_METHODS:
+        return []
+    parts = call.args[PATH_METHODS[call.func.attr] :]
+    return [ast.unparse(part) for part in parts if literal_text(part)]
+
+
+def literal_text(part: ast.expr) -> str:
+    """What is spelled out; a shard may be called by a number or a name of its writer's with an ending."""
+    pieces = part.values if isinstance(part, ast.JoinedStr) else [part]
+    texts = [piece.value for piece in pieces if isinstance(piece, ast.Constant) and isinstance(piece.value, str)]
+    return "".join(texts).removesuffix(".parquet")

@@ -1,1 +1,1 @@
-"""`distill export`: an arm's examples in the formats that other trainers read, with where everything came from."""
+"""`distill export`: an arm's examples in the formats of other trainers, with a card that names all sources."""

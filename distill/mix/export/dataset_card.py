@@ -1,4 +1,4 @@
-"""The README of an exported data set: what it is, how it was made, what it counts, under whose terms."""
+"""The README of an exported data set: what it is, how it was made, counts, and the terms of its sources."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from typing import Any
 
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, TeacherConfig
-from distill.core.run_dir import Manifest
+from distill.core.manifest import Manifest
 from distill.mix.export.licences import UNKNOWN, Source, teacher_name
 
 
 def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], num_rows: int) -> str:
-    """Markdown with the front matter that the Hugging Face hub reads."""
+    """Markdown, with the YAML front matter that the Hugging Face hub reads."""
     entry = manifest.details["mixes"][mix]
     parts = [
         front_matter(recipe, mix, found, num_rows),
@@ -19,21 +19,21 @@ def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], 
         "Reasoning traces of teachers, graded against reference answers and mixed for small students"
         " ([arXiv 2502.12143](https://arxiv.org/abs/2502.12143)).",
         "## Counts\n\n" + counts_table(entry),
-        f"Of {manifest.rows_in} prompts {manifest.rows_out} were solved by every pool and are what every arm of the run"
-        f" teaches. Tokens are those that the student `{manifest.details['tokens_of']}` learns from a completion.",
+        f"Of {manifest.rows_in} prompts {manifest.rows_out} were solved by every pool; every arm of the run teaches"
+        f" these. Tokens are those that the student `{manifest.details['tokens_of']}` learns from a completion.",
         "## How it was made\n\n" + "\n".join(teacher_line(recipe, teacher) for teacher in recipe.teachers),
-        f"* Policy `{entry['policy']}`, seed {recipe.seed}; verifier {verifier_line(manifest)}\n"
-        f"* Digest of the chosen traces: `{entry['digest']}`; made by code {manifest.code_version} on"
+        f"* Policy `{entry['policy']}`, seed {recipe.seed}; {verifier_line(manifest)}\n"
+        f"* Digest of the chosen traces: `{entry['digest']}`; written by version {manifest.code_version} on"
         f" {manifest.finished_at}",
         "The part of the recipe that chose the rows:\n\n```json\n" + recipe_part(recipe, mix) + "\n```",
         "## Sources and licences\n\n" + licence_table(found),
-        "Whoever uses or passes on this data is bound by the terms of every source above.",
+        "The terms of every source above apply to the use and redistribution of this data.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: int) -> str:
-    """YAML; strings are written as JSON, which YAML reads, so that no name can break out of its line."""
+    """The YAML front matter. Strings are written as JSON, which is valid YAML, so that no name can break out of it."""
     licences = {source.licence for source in found}
     single = next(iter(licences)) if len(licences) == 1 and UNKNOWN not in licences else "other"
     lines = [
@@ -55,20 +55,21 @@ def size_category(num_rows: int) -> str:
 
 
 def counts_table(entry: dict[str, Any]) -> str:
-    """Rows and tokens per pool, asked and realised."""
-    asked = {pool: "–" if share is None else f"{share:.1%}" for pool, share in entry["requested"].items()}
+    """Rows and tokens per pool, requested and realised."""
+    requested = {pool: "–" if share is None else f"{share:.1%}" for pool, share in entry["requested"].items()}
     tokens = entry["realised_tokens"]
     lines = [
-        f"| {pool} | {asked.get(pool, '–')} | {entry['counts'][pool]} | {share:.1%} | {tokens[pool]:.1%} |"
+        f"| {pool} | {requested.get(pool, '–')} | {entry['counts'][pool]} | {share:.1%} | {tokens[pool]:.1%} |"
         for pool, share in entry["realised_rows"].items()
     ]
-    head = f"| pool | asked (by {entry['requested_by']}) | rows | of rows | of tokens |\n|---|---|---|---|---|\n"
+    names = f"pool | requested (by {entry['requested_by']}) | rows | share of rows | share of tokens"
+    head = f"| {names} |\n|---|---|---|---|---|\n"
     total = f"\n\n{entry['rows']} rows, {entry['tokens']} tokens, {entry['mean_tokens']:.1f} tokens per row."
     return head + "\n".join(lines) + total
 
 
 def teacher_line(recipe: Recipe, teacher: TeacherConfig) -> str:
-    """A teacher: what it is, its style and, where it was asked, its sampling."""
+    """What a teacher is, its style and, unless its traces were imported, its sampling."""
     pool = f"* Pool `{teacher.name}` ({teacher.style.value} reasoning): `{teacher_name(recipe, teacher)}`"
     if isinstance(teacher, DatasetTeacher):
         return f"{pool}, an existing data set"
@@ -78,24 +79,24 @@ def teacher_line(recipe: Recipe, teacher: TeacherConfig) -> str:
 
 
 def verifier_line(manifest: Manifest) -> str:
-    """How many correct traces were left out of the mix, by reason."""
+    """How many traces the verifier accepted, and which of them the filters left out."""
     lost: dict[str, int] = {}
     for counts in manifest.details["traces"].values():
         for reason, count in counts.items():
             lost[reason] = lost.get(reason, 0) + count
-    kept = lost.pop("usable", 0)
+    usable = lost.pop("usable", 0)
     reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-    return f"accepted {kept + sum(lost.values())} traces, of which {reasons or 'none'} were left out"
+    return f"the verifier accepted {usable + sum(lost.values())} traces; left out by the filters: {reasons or 'none'}"
 
 
 def recipe_part(recipe: Recipe, mix: str) -> str:
-    """The mix and the filters as JSON."""
+    """The recipe's mix and filters as JSON."""
     chosen = next(one for one in recipe.mixes if one.name == mix)
     part = {"mix": chosen.model_dump(mode="json"), "filters": recipe.filters.model_dump(mode="json")}
     return json.dumps(part, indent=1)
 
 
 def licence_table(found: Sequence[Source]) -> str:
-    """Every source with its terms."""
-    lines = [f"| {one.role} | {one.name} | {one.licence} | {one.where} |" for one in dict.fromkeys(found)]
+    """A table of all sources with their licences and terms."""
+    lines = [f"| {one.role} | {one.name} | {one.licence} | {one.terms} |" for one in dict.fromkeys(found)]
     return "| role | source | licence | terms |\n|---|---|---|---|\n" + "\n".join(lines)

@@ -1,4 +1,4 @@
-"""One example in each of the formats: pure functions of a row."""
+"""Converts an example into each of the export formats. Pure functions of a row."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,22 +9,22 @@ SPEAKERS = {"user": "human", "assistant": "gpt"}
 
 
 def messages_row(row: Row) -> dict[str, Any]:
-    """`messages`: TRL, ms-swift, Axolotl, prime-rl, SkyRL."""
+    """`messages`, for TRL, ms-swift, Axolotl, prime-rl and SkyRL."""
     return {"messages": row["messages"]}
 
 
 def prompt_completion_row(row: Row) -> dict[str, Any]:
-    """`prompt` and `completion` as turns: TRL, which then learns the completion alone."""
+    """`prompt` and `completion` as turns, for TRL, which then trains on the completion only."""
     return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
 
 
 def sharegpt_row(row: Row) -> dict[str, Any]:
-    """`conversations` with `from` and `value`, `system` apart: LLaMA-Factory, Axolotl."""
+    """`conversations` with `from` and `value`, and `system`, for LLaMA-Factory and Axolotl."""
     turns = row["messages"]
     system = "".join(turn["content"] for turn in turns if turn["role"] == "system")
-    spoken = [turn for turn in turns if turn["role"] != "system"]
+    others = [turn for turn in turns if turn["role"] != "system"]
     return {
-        "conversations": [{"from": SPEAKERS[turn["role"]], "value": turn["content"]} for turn in spoken],
+        "conversations": [{"from": SPEAKERS[turn["role"]], "value": turn["content"]} for turn in others],
         "system": system,
     }
 
@@ -34,9 +34,9 @@ LINE_FORMATS: dict[str, Callable[[Row], dict[str, Any]]] = {
     "prompt_completion": prompt_completion_row,
     "sharegpt": sharegpt_row,
 }
-"""The formats that are JSON Lines, one example a line."""
+"""Formats in JSON Lines, one example a line."""
 
 TABLE_FORMATS = ("dataset", "open_r1")
-"""The formats that are Parquet shards: our columns, and open-r1's with all traces of a prompt in one row."""
+"""Formats in Parquet shards: our columns, and those of open-r1 with all traces of a prompt in one row."""
 
 FORMATS = (*TABLE_FORMATS, *LINE_FORMATS)

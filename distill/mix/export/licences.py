@@ -1,4 +1,4 @@
-"""Under which licence each source of a run is, as far as the run can know it without asking anyone."""
+"""The licence of each source of a run, as far as it is known without a network request."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,18 +17,18 @@ KNOWN_DATASETS = {"openai/gsm8k": "mit"}
 
 
 class Source(NamedTuple):
-    """One thing that a data set was made from."""
+    """Something that a data set was made from."""
 
     role: str
     name: str
     licence: str
     """An SPDX-like identifier, or UNKNOWN."""
-    where: str
+    terms: str
     """Where its terms can be read."""
 
 
 def sources(recipe: Recipe, model_folders: dict[str, str]) -> Iterator[Source]:
-    """The prompts' sources and the teachers' models. `model_folders`: model -> local folder, where it is there."""
+    """The sources of the prompts, and the teachers. `model_folders`: model -> local folder, where there is one."""
     for prompt_source in recipe.prompts.sources:
         yield prompts_source(prompt_source)
     for teacher in recipe.teachers:
@@ -36,7 +36,7 @@ def sources(recipe: Recipe, model_folders: dict[str, str]) -> Iterator[Source]:
 
 
 def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mapping[str, str]) -> Source:
-    """What wrote a pool's traces, and its licence."""
+    """What a pool's traces come from, and its licence."""
     role, name = f"teacher {teacher.name}", teacher_name(recipe, teacher)
     if isinstance(teacher, DatasetTeacher):
         return prompts_source(teacher.source)._replace(role=role)
@@ -47,7 +47,7 @@ def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mappin
 
 
 def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
-    """The model or the data set behind a pool, as the recipe names it; no machine path, no address."""
+    """The model or data set behind a pool, as the recipe names it, without local paths and addresses."""
     match teacher:
         case VllmTeacher():
             reference = recipe.models[teacher.model].sources[0]
@@ -59,7 +59,7 @@ def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
 
 
 def prompts_source(source: PromptSource) -> Source:
-    """Where prompts come from and their licence."""
+    """A source of prompts or traces, and its licence."""
     if isinstance(source, GymSource):
         return Source("prompts", f"reasoning-gym task {source.task}", package_licence("reasoning-gym"), "reasoning-gym")
     if isinstance(source, FileSource):
@@ -69,7 +69,7 @@ def prompts_source(source: PromptSource) -> Source:
 
 
 def model_licence(folder: str, references: tuple[str, ...]) -> str:
-    """What the model card in its folder says, else what the package that carries it says."""
+    """The licence in the folder's model card, else that of the package that the model comes from."""
     card = Path(folder) / "README.md"
     if folder and card.is_file():
         found = front_matter_licence(card.read_text(encoding="utf-8", errors="replace"))
@@ -80,7 +80,7 @@ def model_licence(folder: str, references: tuple[str, ...]) -> str:
 
 
 def front_matter_licence(card: str) -> str:
-    """`license:` of a card's front matter, with its name where it is `other`; empty where there is none."""
+    """`license:` of a card's front matter, or `license_name:` where that is `other`; empty where there is none."""
     head = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
     fields: dict[str, str] = (
         dict(re.findall(r"^(license|license_name):\s*(\S+)\s*$", head.group(1), re.MULTILINE)) if head else {}
@@ -90,7 +90,7 @@ def front_matter_licence(card: str) -> str:
 
 
 def package_licence(name: str) -> str:
-    """What an installed package says of itself."""
+    """The licence in an installed package's metadata."""
     try:
         found = metadata(name)
     except PackageNotFoundError:

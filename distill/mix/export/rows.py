@@ -1,4 +1,4 @@
-"""The rows to be exported, streamed from a run: an arm's examples joined to their prompts, and traces by prompt."""
+"""Streams the rows to export from a run: an arm's examples joined to their prompts, or all traces by prompt."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import PROMPTS, RunDir, arm_examples, pool_shards
 from distill.core.schema import Message, Prompt, Verdict, arrow_schema
 from distill.mix.seeded_order import contains, keys_of
 from distill.mix.text_buckets import TextBuckets
@@ -25,7 +25,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("phase", pa.int64()),
     ]
 )
-"""Every column typed and never null (a column that is all null in one shard would lose its type)."""
+"""Columns are typed and never null: one that is all null in a shard would lose its type."""
 
 GROUPED_SCHEMA = pa.schema(
     [
@@ -39,18 +39,18 @@ GROUPED_SCHEMA = pa.schema(
         ("messages", _MESSAGES),
     ]
 )
-"""open-r1's columns (OpenR1-Math-220k), a row per prompt, with our `pools` beside the generations."""
+"""The columns of open-r1 (OpenR1-Math-220k), a row per prompt, with our `pools` of the generations."""
 
 
 def read_prompts(run_dir: RunDir) -> dict[str, dict[str, Any]]:
     """Prompt id -> prompt."""
-    rows = run_dir.read_table("prompts", "prompts.parquet", row_type=Prompt).to_pylist()
+    rows = run_dir.read_table(*PROMPTS, row_type=Prompt).to_pylist()
     return {row["prompt_id"]: row for row in rows}
 
 
 def arm_batches(run_dir: RunDir, mix: str, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
-    """An arm's examples, in the order of its file."""
-    for shard in run_dir.shards("mix", f"{mix}.parquet"):
+    """An arm's examples, in file order."""
+    for shard in run_dir.shards(*arm_examples(mix)):
         with run_dir.fs.open(shard) as source:
             for batch in pq.ParquetFile(source).iter_batches(batch_size=BATCH_ROWS, columns=columns):
                 yield batch.to_pylist()
@@ -63,12 +63,12 @@ def example_rows(run_dir: RunDir, mix: str) -> Iterator[dict[str, Any]]:
         for row in batch:
             prompt = prompts[row["prompt_id"]]
             known = {name: prompt[name] for name in ("problem", "level", "subject", "source")}
-            taken = {name: row[name] for name in EXAMPLE_SCHEMA.names if name in row}
-            yield {**taken, **known, "answer": prompt["reference"]}
+            own = {name: row[name] for name in EXAMPLE_SCHEMA.names if name in row}
+            yield {**own, **known, "answer": prompt["reference"]}
 
 
 def grouped_rows(run_dir: RunDir, mix: str, folders: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of `GROUPED_SCHEMA`: an arm's prompts with every trace that any pool wrote for them, right or wrong."""
+    """Rows of `GROUPED_SCHEMA`: an arm's prompts with all traces that any pool wrote for them, correct or not."""
     prompts = read_prompts(run_dir)
     taught = {row["prompt_id"]: row["messages"] for batch in arm_batches(run_dir, mix) for row in batch}
     keys = np.array(sorted(int(name, 16) for name in taught), dtype=np.uint64)
@@ -84,25 +84,25 @@ def grouped_rows(run_dir: RunDir, mix: str, folders: Sequence[str]) -> Iterator[
 
 
 def _spread_traces(run_dir: RunDir, folders: Sequence[str], keys: NDArray[np.uint64], buckets: TextBuckets) -> None:
-    """Put the prompts' traces away by prompt, each as one JSON text."""
+    """Store all traces of some prompts, each as a JSON text."""
     count = 0
     columns = ["trace_id", "prompt_id", "pool", "sample_index", "verdict", "finish_reason", "completion"]
     for folder in folders:
-        for shard in run_dir.shards("generate", folder):
+        for shard in run_dir.shards(*pool_shards(folder)):
             with run_dir.fs.open(shard) as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=BATCH_ROWS, columns=columns):
                     prompt_keys = keys_of(batch.column("prompt_id"), "prompt id")
-                    mine = np.flatnonzero(contains(keys, prompt_keys))
-                    texts = pa.array([json.dumps(row) for row in batch.take(pa.array(mine)).to_pylist()], pa.string())
-                    numbers = np.arange(count, count + len(mine))
-                    buckets.add(np.searchsorted(keys, prompt_keys[mine]), numbers, texts)
-                    count += len(mine)
+                    wanted = np.flatnonzero(contains(keys, prompt_keys))
+                    texts = pa.array([json.dumps(row) for row in batch.take(pa.array(wanted)).to_pylist()], pa.string())
+                    numbers = np.arange(count, count + len(wanted))
+                    buckets.add(np.searchsorted(keys, prompt_keys[wanted]), numbers, texts)
+                    count += len(wanted)
 
 
 def grouped_row(
     prompt: Mapping[str, Any], written: Sequence[Mapping[str, Any]], messages: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
-    """open-r1's row of one prompt, traces by pool and sample. ERROR counts as not correct, as open-r1 has no third."""
+    """The open-r1 row of a prompt, traces by pool and sample. ERROR becomes "not correct": open-r1 has only two."""
     traces = sorted(
         {one["trace_id"]: one for one in written}.values(), key=lambda one: (one["pool"], one["sample_index"])
     )

@@ -1,4 +1,4 @@
-"""Exports to disk: a Hugging Face data set folder or JSON Lines, streamed, complete or not there at all."""
+"""Writes an export: a folder with a Hugging Face data set or JSON Lines, streamed, and atomic by rename."""
 
 import json
 import shutil
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
-from distill.core.run_dir import Manifest, RunDir
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, StageName, model_record, pool_shards
 from distill.mix.export.dataset_card import card
 from distill.mix.export.formats import LINE_FORMATS, TABLE_FORMATS
 from distill.mix.export.licences import sources
@@ -28,15 +29,15 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
     """Write one arm in one format; returns the number of rows.
 
     Raises:
-        InputError: the run has no such arm, or something is at the target already.
+        InputError: the run has no such arm, or the target exists.
     """
-    manifest = run_dir.read_manifest("mix")
+    manifest = run_dir.read_manifest(StageName.MIX)
     if manifest is None or mix not in manifest.details["mixes"]:
-        known = ", ".join(manifest.details["mixes"]) if manifest else "none yet: finish distill run first"
-        raise InputError(f"{run_dir.uri} has drawn no mix {mix!r} -> it has: {known}")
+        known = ", ".join(manifest.details["mixes"]) if manifest else "none yet; finish the run with distill run first"
+        raise InputError(f"{run_dir.uri} has no mix {mix!r} -> it has: {known}")
     if target.exists():
-        raise InputError(f"{target} is there already -> name another folder with --to, or remove it")
-    with appearing(target) as folder:
+        raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
+    with atomic_folder(target) as folder:
         if kind in LINE_FORMATS:
             num_rows = write_lines(folder / "train.jsonl", line_rows(run_dir, mix, kind))
         else:
@@ -48,13 +49,13 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
 
 
 def line_rows(run_dir: RunDir, mix: str, kind: str) -> Iterator[dict[str, Any]]:
-    """An arm's examples in a JSON Lines format."""
+    """An arm's examples in one of `LINE_FORMATS`."""
     for batch in arm_batches(run_dir, mix, ["messages"]):
         yield from map(LINE_FORMATS[kind], batch)
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """One JSON object a line, UTF-8 as it is."""
+    """Write one JSON object a line, in UTF-8 without escapes; returns their number."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for count, row in enumerate(rows, 1):  # noqa: B007 (the last number is the count)
@@ -63,38 +64,38 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def write_tables(folder: Path, run_dir: RunDir, mix: str, manifest: Manifest, kind: str) -> int:
-    """Parquet shards named as the hub names them; their number is known beforehand from the manifest."""
+    """Write Parquet shards in one of `TABLE_FORMATS`, whose total the manifest knows; returns the number of rows."""
     entry = manifest.details["mixes"][mix]
     if kind == "dataset":
         return write_shards(folder, example_rows(run_dir, mix), EXAMPLE_SCHEMA, entry["rows"])
-    folders = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path("generate", "*-*")))
+    folders = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path(*pool_shards("*-*"))))
     return write_shards(folder, grouped_rows(run_dir, mix, folders), GROUPED_SCHEMA, entry["prompts"])
 
 
 def write_shards(folder: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema, total: int) -> int:
-    """`train-00000-of-0000N.parquet`, each of at most SHARD_ROWS rows in groups of GROUP_ROWS."""
+    """Write `train-00000-of-0000N.parquet`, each of at most SHARD_ROWS rows in groups of GROUP_ROWS."""
     folder.mkdir(parents=True)
     num_shards, written = max(1, -(-total // SHARD_ROWS)), 0
     for number in range(num_shards):
         path = folder / f"train-{number:05}-of-{num_shards:05}.parquet"
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            mine = islice(rows, SHARD_ROWS)
-            while part := list(islice(mine, GROUP_ROWS)):
+            own = islice(rows, SHARD_ROWS)
+            while part := list(islice(own, GROUP_ROWS)):
                 writer.write_table(pa.Table.from_pylist(part, schema=schema))
                 written += len(part)
-    assert written == total, f"{written} rows written where the manifest counts {total}"
+    assert written == total, f"wrote {written} rows, but the manifest counts {total}"
     return written
 
 
 def without_shards(text: str) -> str:
-    """The card of a JSON Lines export."""
+    """The card for a JSON Lines export."""
     return text.replace("path: data/train-*", "path: train.jsonl")
 
 
 def model_folders(run_dir: RunDir) -> dict[str, str]:
     """Model -> the local folder that the run resolved it to."""
     found = {}
-    for path in run_dir.fs.glob(run_dir.path("models", "*.json")):
+    for path in run_dir.fs.glob(run_dir.path(*model_record("*"))):
         found[str(path).rsplit("/", 1)[1].removesuffix(".json")] = json.loads(run_dir.fs.cat_file(path))["model"][
             "path"
         ]
@@ -102,8 +103,8 @@ def model_folders(run_dir: RunDir) -> dict[str, str]:
 
 
 @contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """A folder that is there under its name only when all of it is written."""
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to `target` once everything in it is written."""
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
     try:

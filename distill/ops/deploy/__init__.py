@@ -1,1 +1,1 @@
-"""A run elsewhere: as a Ray job, on Kubernetes, and its students as an endpoint."""
+"""Deploys a run as a Ray job or on Kubernetes, and its students as an endpoint."""

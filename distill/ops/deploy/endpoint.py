@@ -1,6 +1,5 @@
-"""`distill serve`: a run's students and their untouched selves behind one address, or as a file that deploys them."""
+"""The endpoint of a run's students and their base models: what is served, and the Serve config file that deploys it."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,37 +11,40 @@ from rich.console import Console
 from cluster.session import Device
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, StageName, benchmark_problems, benchmark_scores
 from distill.core.schema import Prompt, Score, Verdict, seed_for
-from distill.evaluate.models import Evaluated, evaluated_models, mode_name, same_weights, serve_config
+from distill.evaluate.models import EvaluatedModel, evaluated_models, mode_name, same_weights, serve_config
 from distill.generate.pools import sampling_params
 from distill.grading import GraderPool, grade_request
 from distill.models.chat_template import chat_messages, prompt_text, with_mode
 from distill.models.resolve import load_tokenizer
-from distill.run.context import Run, load_run_recipe
+from distill.run.context import RunContext
 from distill.train.cells import all_cells
 from serve.api.reasoning_parser import Delimiters
-from serve.config import Endpoint
-from serve.config_file import config_file, read_arguments
+from serve.config import Endpoint, ServingSettings
+from serve.config_file import config_file
 from serve.keys import Key
-from serve.smoke_check import Probe
+from serve.smoke_check import SmokeCheck
 
-MAX_PAGE_PROBLEMS = 50
-"""Problems per benchmark that the page offers."""
+MAX_PLAYGROUND_PROBLEMS = 50
+"""Problems per benchmark in the playground."""
 
-PROBES_PER_MODEL = 3
+SMOKE_CHECKS_PER_MODEL = 3
+
+IMPORT_PATH = "distill.ops.deploy.served_run:from_config_file"
+"""What Ray Serve calls to build the application of a written file."""
 
 
 @dataclass(frozen=True)
 class ServeRequest:
-    """What the command line asks of `distill serve`."""
+    """Arguments of `distill serve`."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     names: tuple[str, ...] = ()
     """Models to serve; empty means all of the run."""
     keys: tuple[Key, ...] = ()
-    """Who may ask; empty means everybody on this machine."""
+    """API keys of the clients; empty: programs on this machine need none."""
 
 
 def serve_file(
@@ -50,46 +52,28 @@ def serve_file(
 ) -> tuple[list[Endpoint], dict[str, Any]]:
     """The models of a run, and the Serve config file that deploys them."""
     with ExitStack() as resources:
-        _, endpoints = run_endpoints(Run(recipe, Path.cwd(), run_dir, console, resources), request.names)
-    # Where it will run is not known here; a recipe that does not say "cpu" means a cluster with GPUs.
+        _, endpoints = run_endpoints(RunContext(recipe, Path.cwd(), run_dir, console, resources), request.names)
+    # The cluster that will run it is not known here; without device = "cpu" it is assumed to have GPUs.
     device: Device = "cpu" if recipe.device == "cpu" else "gpu"
     config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
     content = config_file(
         endpoints,
         config.model_copy(update={"host": request.host}),
-        import_path=f"{__name__}:{from_config_file.__name__}",
+        import_path=IMPORT_PATH,
         run_dir=run_dir.address,
     )
     return endpoints, content
 
 
-def from_config_file(arguments: dict[str, Any]) -> Any:
-    """The application of a file that `write_config` wrote; called where Ray Serve deploys it."""
-    from serve.app import build_app
-
-    run_dir = RunDir(arguments["run_dir"])
-    checker = BenchmarkChecker.of(load_run_recipe(run_dir), run_dir)
-    return build_app(*read_arguments(arguments, os.environ), checker)
-
-
 def serving_settings(recipe: Recipe) -> dict[str, Any]:
-    """What users of an endpoint meet and an evaluation does not: replicas and limits."""
-    section = recipe.serve
-    return {
-        "min_replicas": section.min_replicas,
-        "max_replicas": section.max_replicas,
-        "target_ongoing": section.target_requests,
-        "max_ongoing": section.max_requests,
-        "idle_s": section.idle_s,
-        "surge_percent": section.surge_percent,
-        "limits": section.limits,
-    }
+    """Replicas and limits of an endpoint, which an evaluation leaves at their defaults."""
+    return {name: getattr(recipe.serve, name) for name in ServingSettings.model_fields}
 
 
-def run_endpoints(current: Run, names: Sequence[str]) -> tuple[list[Evaluated], list[Endpoint]]:
-    """The models of a run that are to be served, and how."""
-    recipe, run_dir = current.recipe, current.run_dir
-    known = evaluated_models(recipe, current.models, run_dir)
+def run_endpoints(run: RunContext, names: Sequence[str]) -> tuple[list[EvaluatedModel], list[Endpoint]]:
+    """The models of a run to serve, and their endpoints."""
+    recipe, run_dir = run.recipe, run.run_dir
+    known = evaluated_models(recipe, run.models, run_dir)
     if unknown := set(recipe.serve.on_demand) - {model.served_name for model in known}:
         raise InputError(f"serve.on_demand: {unknown_student(min(unknown), known)}")
     models = choose_models(known, names)
@@ -109,26 +93,26 @@ def run_endpoints(current: Run, names: Sequence[str]) -> tuple[list[Evaluated], 
 
 
 def run_delimiters(recipe: Recipe, source: str) -> Delimiters | None:
-    """What opens and closes the reasoning of a run's models; none where the recipe says that nothing does."""
+    """The delimiters of the reasoning of a run's models; None where the recipe has none."""
     end = recipe.evaluate.reasoning_end
     if not end:
         return None
-    start = opening_of(end)
-    asked = prompt_text(load_tokenizer(source), chat_messages("?", recipe.student_chat))
-    return Delimiters(start=start, end=end, is_open=asked.rstrip().endswith(start))
+    start = opening_delimiter(end)
+    prompt = prompt_text(load_tokenizer(source), chat_messages("?", recipe.student_chat))
+    return Delimiters(start=start, end=end, is_open=prompt.rstrip().endswith(start))
 
 
-def opening_of(end: str) -> str:
-    """The delimiter that `end` closes, by its look: `</think>` -> `<think>`."""
+def opening_delimiter(end: str) -> str:
+    """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
     return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
 
 
-def model_card(recipe: Recipe, run_dir: RunDir, model: Evaluated) -> dict[str, Any]:
-    """What /v1/models tells: how the model wants to be asked, where it comes from, what it scored (in each mode)."""
+def model_card(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel) -> dict[str, Any]:
+    """The metadata under /v1/models: prompt format, origin, and accuracies (in each mode)."""
     student, _, mix = model.served_name.partition("@")
     chat = chat_card(recipe, model.served_name)
     card: dict[str, Any] = {**chat, "run": recipe.name, "student": student, "weights": model.key}
-    manifest = run_dir.read_manifest("mix")
+    manifest = run_dir.read_manifest(StageName.MIX)
     if mix and manifest is not None:
         card |= {"mix": mix, "mix_manifest": manifest.key}
     for mode in chat.get("modes", {"": ""}):
@@ -138,10 +122,10 @@ def model_card(recipe: Recipe, run_dir: RunDir, model: Evaluated) -> dict[str, A
 
 
 def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
-    """Share of correct answers per benchmark, of those that could be judged; no entry where there is no score."""
+    """Share of correct answers per benchmark, without grader errors; no entry where there is no score."""
     found = {}
     for benchmark in recipe.evaluate.benchmarks:
-        table = run_dir.read_table("evaluate", name, f"{benchmark}.parquet", row_type=Score, columns=("verdict",))
+        table = run_dir.read_table(*benchmark_scores(name, benchmark), row_type=Score, columns=("verdict",))
         verdicts = [verdict for verdict in table.column("verdict").to_pylist() if verdict != Verdict.ERROR]
         if verdicts:
             found[benchmark] = round(verdicts.count(Verdict.CORRECT) / len(verdicts), 4)
@@ -149,48 +133,48 @@ def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
 
 
 def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
-    """How a student wants to be asked, for whoever asks it by hand: `distill ask` reads it under /v1/models."""
+    """The prompt format of a student, which `distill ask` reads under /v1/models."""
     chat = recipe.student_chat
     mix = {cell.name: cell.mix for cell in all_cells(recipe)}.get(name)
     lines = {one.name: {str(mode): line for mode, line in one.modes.items()} for one in recipe.mixes}
-    said = {"template": chat.template, "system": chat.system, "modes": lines.get(mix or "")}
-    return {key: value for key, value in said.items() if value}
+    found = {"template": chat.template, "system": chat.system, "modes": lines.get(mix or "")}
+    return {key: value for key, value in found.items() if value}
 
 
-def choose_models(models: Sequence[Evaluated], names: Sequence[str]) -> list[Evaluated]:
-    """The models to serve: those named, or all that are trained and their untouched selves.
+def choose_models(models: Sequence[EvaluatedModel], names: Sequence[str]) -> list[EvaluatedModel]:
+    """The models to serve: those named, or all trained students and their base models.
 
     Raises:
-        InputError: a name that the run does not have, or a student that is not trained yet.
+        InputError: the run has no model of a name, or a student is not trained yet.
     """
-    known: dict[str, Evaluated] = {}
+    known: dict[str, EvaluatedModel] = {}
     for model in models:
-        known.setdefault(model.served_name, model)  # of a student with modes the first
+        known.setdefault(model.served_name, model)  # of a student with modes, the first
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(unknown_student(unknown[0], models))
     chosen = [known[name] for name in names] or list(known.values())
     missing = [model.served_name for model in chosen if not model.key]
     if missing:
-        raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run first")
+        raise InputError(f"not trained yet: {', '.join(missing)} -> finish the run with distill run")
     return chosen
 
 
-def unknown_student(name: str, models: Sequence[Evaluated]) -> str:
-    """What is wrong with a name, and which there are."""
+def unknown_student(name: str, models: Sequence[EvaluatedModel]) -> str:
+    """The message about an unknown name, with the known ones."""
     known = dict.fromkeys(model.served_name for model in models)
     return f"the run has no student {name!r} -> it has: {', '.join(known)}"
 
 
 @dataclass(frozen=True)
 class BenchmarkChecker:
-    """A run's benchmark problems and its verifier, for the page. Travels to the ingress; starts its worker there."""
+    """A run's benchmark problems and its verifier, for the playground. Sent to the ingress, where its worker starts."""
 
     by_id: Mapping[str, tuple[str, Prompt]]
     """prompt_id -> benchmark and prompt."""
     reasoning_end: str
     graders: list[GraderPool] = field(default_factory=list)
-    """Filled at the first verdict."""
+    """Created for the first verdict."""
 
     @classmethod
     def of(cls, recipe: Recipe, run_dir: RunDir) -> "BenchmarkChecker":
@@ -198,12 +182,12 @@ class BenchmarkChecker:
         by_id = {
             prompt.prompt_id: (name, prompt)
             for name in recipe.evaluate.benchmarks
-            for prompt in benchmark_prompts(run_dir, name)[:MAX_PAGE_PROBLEMS]
+            for prompt in benchmark_prompts(run_dir, name)[:MAX_PLAYGROUND_PROBLEMS]
         }
         return cls(by_id, recipe.evaluate.reasoning_end)
 
     def problems(self) -> list[dict[str, str]]:
-        """What the page offers."""
+        """The problems for the playground."""
         return [
             {"id": prompt_id, "benchmark": name, "problem": prompt.problem}
             for prompt_id, (name, prompt) in self.by_id.items()
@@ -214,39 +198,41 @@ class BenchmarkChecker:
         _, prompt = self.by_id[problem_id]
         if not self.graders:
             self.graders.append(GraderPool())
-        asked = grade_request(prompt, completion, finish_reason=finish_reason, reasoning_end=self.reasoning_end)
-        (grade,) = self.graders[0].grade_batch([asked])
+        request = grade_request(prompt, completion, finish_reason=finish_reason, reasoning_end=self.reasoning_end)
+        (grade,) = self.graders[0].grade_batch([request])
         return {"verdict": grade.verdict, "expected": prompt.reference, "extracted": grade.extracted}
 
 
 def benchmark_prompts(run_dir: RunDir, name: str) -> list[Prompt]:
     """The prompts of one benchmark of a run."""
-    table = run_dir.read_table("prompts", "benchmarks", f"{name}.parquet", row_type=Prompt)
+    table = run_dir.read_table(*benchmark_problems(name), row_type=Prompt)
     return [Prompt(**row) for row in table.to_pylist()]
 
 
-def run_probes(
-    recipe: Recipe, run_dir: RunDir, models: Sequence[Evaluated], endpoints: Sequence[Endpoint]
-) -> list[Probe]:
-    """Questions whose answers the evaluation has kept: the shortest of the first benchmark; none if it was sampled."""
+def smoke_checks(
+    recipe: Recipe, run_dir: RunDir, models: Sequence[EvaluatedModel], endpoints: Sequence[Endpoint]
+) -> list[SmokeCheck]:
+    """The shortest answers of each model to the first benchmark, as checks; none if the evaluation was sampled."""
     if recipe.evaluate.sampling.temperature > 0:
         return []
     name = recipe.evaluate.benchmarks[0]
     prompts = {prompt.prompt_id: prompt for prompt in benchmark_prompts(run_dir, name)}
-    asked = [(model, endpoint.reasoning) for model, endpoint in zip(models, endpoints, strict=True)]
-    return [probe for model, delimiters in asked for probe in _probes(recipe, run_dir, model, delimiters, prompts)]
+    pairs = [(model, endpoint.reasoning) for model, endpoint in zip(models, endpoints, strict=True)]
+    return [
+        check for model, delimiters in pairs for check in _smoke_checks(recipe, run_dir, model, delimiters, prompts)
+    ]
 
 
-def _probes(
-    recipe: Recipe, run_dir: RunDir, model: Evaluated, delimiters: Delimiters | None, prompts: Mapping[str, Prompt]
-) -> list[Probe]:
-    benchmark, chat = recipe.evaluate.benchmarks[0], with_mode(recipe.student_chat, model.line)
-    table = run_dir.read_table("evaluate", model.name, f"{benchmark}.parquet", row_type=Score)
+def _smoke_checks(
+    recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, delimiters: Delimiters | None, prompts: Mapping[str, Prompt]
+) -> list[SmokeCheck]:
+    benchmark, chat = recipe.evaluate.benchmarks[0], with_mode(recipe.student_chat, model.mode_line)
+    table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score)
     rows = [Score(**row) for row in table.to_pylist()]
     answered = [row for row in rows if row.completion and row.prompt_id in prompts]
-    shortest = sorted(answered, key=lambda row: (row.completion_tokens, row.prompt_id))[:PROBES_PER_MODEL]
+    shortest = sorted(answered, key=lambda row: (row.completion_tokens, row.prompt_id))[:SMOKE_CHECKS_PER_MODEL]
     return [
-        Probe(
+        SmokeCheck(
             model=model.served_name,
             messages=chat_messages(prompts[row.prompt_id].problem, chat),
             sampling=sampling_params(recipe.evaluate.sampling, seed_for(recipe.seed, row.prompt_id, row.sample_index)),

@@ -1,7 +1,7 @@
-"""`distill submit`: a run as a Ray job, on a cluster that this machine only talks to.
+"""`distill submit`: runs a recipe as a Ray job on a remote cluster.
 
-What travels is this code and the recipe, a few hundred kilobytes; data never does. The run directory decides what is
-left to do, so the same command starts a run, goes on with a broken one, or looks at one that is under way.
+Only this code and the recipe are uploaded, a few hundred kilobytes, never data. The run directory decides what is left
+to do, so the same command starts a run, continues a failed one, or attaches to an active one.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.storage import is_address
+from cluster.storage import is_uri
+from cluster.units import MIB
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource
 from distill.config.teachers import DatasetTeacher
@@ -24,22 +25,22 @@ from distill.core.schema import content_hash
 
 ROOT = Path(__file__).parents[3]
 CODE = ("cluster", "distill", "serve")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.png")
+EXCLUDED_FILES = shutil.ignore_patterns("__pycache__", "*.pyc", "*.png")
 RECIPE = "recipe.json"
 MAX_UPLOAD_MIB = 20.0
-"""Ray takes 100; this code and a recipe need less than 2."""
-UNDER_WAY = ("PENDING", "RUNNING")
+"""Ray allows 100; this code and a recipe need less than 2."""
+ACTIVE_STATES = ("PENDING", "RUNNING")
 
 
 def job_base(run_uri: str, name: str) -> str:
-    """What the jobs of a run directory are called; a number follows, as Ray takes no name twice."""
+    """Common name of the jobs of a run directory; a number follows, since Ray accepts no name twice."""
     return f"distill-{name}-{content_hash(run_uri)[:8]}"
 
 
 def next_job(base: str, jobs: Iterable[tuple[str, str]]) -> tuple[str, bool]:
-    """(job, whether it is under way already) from the (name, status) of all jobs of a cluster."""
+    """(job name, whether it is active already) from the (name, status) of all jobs of a cluster."""
     mine = [(name, status) for name, status in jobs if name and name.rpartition("-")[0] == base]
-    running = [name for name, status in mine if status in UNDER_WAY]
+    running = [name for name, status in mine if status in ACTIVE_STATES]
     if running:
         return running[-1], True
     numbers = [int(name.rpartition("-")[2]) for name, _ in mine if name.rpartition("-")[2].isdigit()]
@@ -54,65 +55,68 @@ def input_files(recipe: Recipe) -> list[str]:
 
 
 def local_files(recipe: Recipe) -> list[str]:
-    """Input files that only this machine has: named relative to the recipe."""
-    return [path for path in input_files(recipe) if not is_address(path) and not path.startswith("/")]
+    """Input files that only this machine has: paths relative to the recipe."""
+    return [path for path in input_files(recipe) if not is_uri(path) and not path.startswith("/")]
 
 
-def refuse_unreachable(recipe: Recipe, run_dir: RunDir, told: str) -> None:
-    """What a cluster could not see.
+def validate_reachable(recipe: Recipe, run_dir: RunDir, run_uri: str) -> None:
+    """Check that a cluster can read the run directory and all input files.
 
     Raises:
-        InputError: a relative run directory, or input files that lie beside the recipe.
+        InputError: a relative run directory, or input files relative to the recipe.
     """
-    if run_dir.is_local and not told.startswith(("/", "file:")):
+    if run_dir.is_local and not run_uri.startswith(("/", "file:")):
         raise InputError(
-            f"--run-dir {told} is a folder of this machine -> name shared storage: s3://..., gs://... or a mounted path"
+            f"--run-dir {run_uri} is a folder of this machine -> use shared storage: s3://..., gs://... or a mounted "
+            "path"
         )
     if files := local_files(recipe):
         raise InputError(
             f"{', '.join(files)}: relative to the recipe, and data is not uploaded -> put it on shared storage and "
-            "name it by its URI or absolute path"
+            "use its URI or absolute path"
         )
 
 
 def pack(recipe: Recipe, folder: Path) -> None:
-    """Put the code and the recipe into a folder.
+    """Copy the code and the recipe into a folder for upload.
 
     Raises:
-        InputError: it is larger than a job should be; names the largest files.
+        InputError: it is too large.
     """
     for package in CODE:
-        shutil.copytree(ROOT / package, folder / package, ignore=LEFT_OUT)
+        shutil.copytree(ROOT / package, folder / package, ignore=EXCLUDED_FILES)
     (folder / RECIPE).write_text(recipe.model_dump_json(indent=1))
-    refuse_large({str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()})
+    validate_upload_size(
+        {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    )
 
 
-def refuse_large(sizes: dict[str, int]) -> None:
-    """An upload that has more in it than code.
+def validate_upload_size(sizes: dict[str, int]) -> None:
+    """Check that an upload holds no more than code.
 
     Raises:
-        InputError: names the largest files.
+        InputError: it does; names the largest files.
     """
-    total = sum(sizes.values()) / 2**20
+    total = sum(sizes.values()) / MIB
     if total > MAX_UPLOAD_MIB:
         largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        named = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in largest)
+        named = ", ".join(f"{name} ({sizes[name] / MIB:.1f} MiB)" for name in largest)
         raise InputError(f"the upload has {total:.1f} MiB, {MAX_UPLOAD_MIB:g} are allowed: {named} -> move them away")
 
 
-def submit(recipe: Recipe, told: str, address: str | None, console: Console, *, wait: bool) -> int:
-    """Start the run as a job, or attach to it where it is under way; stream what it says.
+def submit(recipe: Recipe, run_uri: str, address: str | None, console: Console, *, wait: bool) -> int:
+    """Start the run as a job, or attach to its active job; stream its log.
 
     Raises:
-        InputError: the cluster is not there, or could not see the run's files.
+        InputError: the cluster cannot be reached, or could not read the run's files.
         StageError: the job failed.
     """
-    run_dir = RunDir(told)
-    refuse_unreachable(recipe, run_dir, told)
+    run_dir = RunDir(run_uri)
+    validate_reachable(recipe, run_dir, run_uri)
     client = _client(address)
-    job, is_under_way = next_job(job_base(run_dir.uri, recipe.name), _jobs(client))
-    if is_under_way:
-        console.print(f"{job} is under way; attached", markup=False)
+    job, is_active = next_job(job_base(run_dir.uri, recipe.name), _jobs(client))
+    if is_active:
+        console.print(f"attached to {job}, which is active already", markup=False)
     else:
         with TemporaryDirectory(prefix="distill-submit-") as folder:
             pack(recipe, Path(folder) / "upload")
@@ -126,15 +130,15 @@ def submit(recipe: Recipe, told: str, address: str | None, console: Console, *, 
     return _follow(client, job, console) if wait else 0
 
 
-def stop(recipe: Recipe, told: str, address: str | None, console: Console) -> int:
-    """Stop the run's job; what is finished stays, and the same command goes on later."""
+def stop(recipe: Recipe, run_uri: str, address: str | None, console: Console) -> int:
+    """Stop the run's job; finished work stays, and submitting again continues it."""
     client = _client(address)
-    job, is_under_way = next_job(job_base(RunDir(told).uri, recipe.name), _jobs(client))
-    if not is_under_way:
-        console.print("no job of this run is under way")
+    job, is_active = next_job(job_base(RunDir(run_uri).uri, recipe.name), _jobs(client))
+    if not is_active:
+        console.print("this run has no active job")
         return 0
     client.stop_job(job)
-    console.print(f"{job} is being stopped; what is finished is in {told}", markup=False)
+    console.print(f"stopping {job}; finished work stays in {run_uri}", markup=False)
     return 0
 
 
@@ -158,7 +162,9 @@ def _follow(client: Any, job: str, console: Console) -> int:
     try:
         asyncio.run(_stream(client, job, console))
     except KeyboardInterrupt:
-        console.print(f"\nleft; {job} goes on. The same command comes back to it, with --stop it ends", markup=False)
+        console.print(
+            f"\ndetached; {job} continues. The same command attaches to it again; --stop stops it", markup=False
+        )
         return 0
     status = client.get_job_info(job)
     if str(status.status.value) == "SUCCEEDED":

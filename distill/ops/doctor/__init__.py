@@ -1,1 +1,1 @@
-"""Preflight: everything that would stop a run later, found before anything is paid for."""
+"""Preflight checks: problems that would stop a run later, found before anything is paid for."""

@@ -1,4 +1,4 @@
-"""`distill doctor`, and the quick part of it that every run begins with."""
+"""`distill doctor`, and the quick part of it that every run starts with."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.core.errors import ConfigError, InputError
 from distill.core.run_dir import RunDir
-from distill.ops.doctor import probes as facts
+from distill.ops.doctor import probes
 from distill.ops.doctor.findings import (
     Finding,
     credential_finding,
@@ -24,38 +24,40 @@ from distill.ops.doctor.findings import (
     source_finding,
     version_findings,
 )
+from distill.ops.forecast.cell_plan import plan_recipe
+from distill.train.machines import machines_here
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def quick_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
-    """What costs no time: versions, keys, local input files, and whether the run directory can be written."""
-    yield from version_findings(facts.requirements(), facts.installed_versions())
+    """Quick checks: versions, keys, and whether the run directory can be written."""
+    yield from version_findings(probes.requirements(), probes.installed_versions())
     yield from _credentials(recipe)
     yield _storage(run_dir)
     if run_dir.is_local:
-        yield disk_finding("run directory", facts.free_gib(run_dir.local_path()), 0.0)
+        yield disk_finding("run directory", probes.free_gib(run_dir.local_path()), 0.0)
 
 
 def refuse_unready(recipe: Recipe, base: Path, run_dir: RunDir) -> None:
-    """The first step of a run.
+    """The quick checks, before a run starts.
 
     Raises:
-        InputError: something stands in its way; names everything found.
+        InputError: something prevents the run; names everything found.
     """
     found = [finding for finding in quick_findings(recipe, base, run_dir) if finding.status == "problem"]
     if found:
         lines = "\n".join(f"  {one.check}: {one.what}\n    -> {one.remedy}" for one in found)
-        raise InputError(f"the run cannot begin (distill doctor says more):\n{lines}")
+        raise InputError(f"the run cannot start (distill doctor checks more):\n{lines}")
 
 
 def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
-    """Everything, the slow checks included."""
+    """All checks, the slow ones too."""
     yield from quick_findings(recipe, base, run_dir)
-    yield from import_findings(facts.import_errors())
-    found, error = facts.gpus()
+    yield from import_findings(probes.import_errors())
+    found, error = probes.gpus()
     yield gpu_finding("auto" if is_joined() else recipe.device, found, error)
-    yield disk_finding("models", facts.free_gib(facts.models_folder()), 0.0)
+    yield disk_finding("models", probes.free_gib(probes.models_folder()), 0.0)
     yield from _models(recipe)
     yield from _data(recipe, base)
     if is_joined():
@@ -75,16 +77,16 @@ def _credentials(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _storage(run_dir: RunDir) -> Finding:
-    error = facts.storage_error(run_dir)
+    error = probes.storage_error(run_dir)
     if error:
-        return Finding("storage", "problem", f"{run_dir.uri}: {error}", "give a --run-dir that can be written")
+        return Finding("storage", "problem", f"{run_dir.uri}: {error}", "set a --run-dir that can be written")
     return Finding("storage", "ok", f"{run_dir.uri} can be written")
 
 
 def _models(recipe: Recipe) -> Iterator[Finding]:
     ours = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     for name in dict.fromkeys([*ours, *(student.model for student in recipe.students)]):
-        yield source_finding("models", name, facts.model_states(recipe.models[name]))
+        yield source_finding("models", name, probes.model_states(recipe.models[name]))
 
 
 def _data(recipe: Recipe, base: Path) -> Iterator[Finding]:
@@ -92,45 +94,42 @@ def _data(recipe: Recipe, base: Path) -> Iterator[Finding]:
     benchmarks = [one.source for one in benchmark_configs(recipe).values()]
     for source in [*recipe.prompts.sources, *imported, *benchmarks]:
         name = str(getattr(source, "path", getattr(source, "dataset", getattr(source, "task", ""))))
-        yield source_finding("data", source.kind, {name: facts.source_error(source, base)})
+        yield source_finding("data", source.kind, {name: probes.source_error(source, base)})
 
 
 def _cluster(recipe: Recipe, run_dir: RunDir) -> Iterator[Finding]:
     try:
         with connect(recipe.device):
             versions = {
-                name: version for name, version in facts.installed_versions().items() if name in facts.LIBRARIES
+                name: version for name, version in probes.installed_versions().items() if name in probes.LIBRARIES
             }
-            yield from node_findings(facts.node_facts(run_dir), versions)
+            yield from node_findings(probes.probe_nodes(run_dir), versions)
     except (ConnectionError, RuntimeError, ValueError) as error:
         address = os.environ["RAY_ADDRESS"]
         yield Finding("cluster", "problem", f"{address}: {error}", "correct RAY_ADDRESS, or start the cluster")
 
 
 def _placement(recipe: Recipe, base: Path, run_dir: RunDir) -> Finding:
-    from distill.ops.forecast.cell_plan import plan_recipe
-    from distill.train.machines import machines_here
-
     try:
         plan = plan_recipe(recipe, base, run_dir, machines_here(recipe))
     except (ConfigError, InputError) as error:
-        return Finding("placement", "problem", str(error), "distill plan RECIPE --cluster 1x8x80 tells what would do")
+        return Finding("placement", "problem", str(error), "distill plan RECIPE --cluster 1x8x80 shows what would fit")
     return Finding("placement", "ok", f"all {len(plan.cells)} cells fit")
 
 
 def doctor(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> int:
-    """`distill doctor`: one page; exit code 0, or 1 where something stands in a run's way."""
+    """`distill doctor`: prints all findings; exit code 0, or 1 where something prevents a run."""
     findings = list(all_findings(recipe, base, run_dir))
     show(findings, console)
     return 0 if is_ready(findings) else 1
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """The page: a line per finding, its remedy below."""
+    """Print a line per finding, with its remedy below."""
     table = Table("check", "", "found", box=None)
     for one in findings:
         remedy = f"\n-> {one.remedy}" if one.remedy else ""
         table.add_row(one.check, f"[{COLOURS[one.status]}]{one.status}[/]", f"{one.what}{remedy}".replace("[", "\\["))
     console.print(table)
     problems = sum(one.status == "problem" for one in findings)
-    console.print("ready" if not problems else f"{problems} of {len(findings)} checks say no")
+    console.print("ready" if not problems else f"{problems} of {len(findings)} checks failed")

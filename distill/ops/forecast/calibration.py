@@ -1,7 +1,7 @@
-"""What a run directory says of the work (solve rates, lengths) and of the machines (times). Reads manifests and scores.
+"""Measurements in a run directory: of the work (solve rates, lengths) and of the machines (times).
 
-The modelled times of the very run that was measured, over the measured ones, are the factors of the calibration, so a
-calibrated forecast of that run gives its own times back.
+Reads manifests and scores. The calibration factors are the measured times of a run over its modelled ones, so a
+calibrated forecast of that same run gives its own times.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from typing import Any, NamedTuple
 from cluster.gpus import gpu_kind
 from cluster.placement import Resources
 from distill.config.recipe import Recipe
-from distill.core.run_dir import Manifest, RunDir
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Score
-from distill.ops.forecast.expected_samples import Asking
+from distill.ops.forecast.expected_samples import ExpectedSamples
 from distill.ops.forecast.stage_times import ROW_S, Calibration, Inputs, forecast
-from distill.ops.forecast.train_eval_time import requests_per_model, served_engines, step_s
-from distill.ops.forecast.workload import Facts, TeacherFacts, asked_order
+from distill.ops.forecast.train_eval_time import answers_per_model, served_engines, step_s
+from distill.ops.forecast.workload import MeasuredTeacher, MeasuredWork, teacher_order
 from distill.train.machines import Machines
 
 
-def run_facts(run_dir: RunDir, recipe: Recipe) -> Facts:
-    """Solve rates and lengths of the stages that are done."""
-    generate, verify = run_dir.read_manifest("generate"), run_dir.read_manifest("verify")
-    mix, train = run_dir.read_manifest("mix"), run_dir.read_manifest("train")
+def measured_work(run_dir: RunDir, recipe: Recipe) -> MeasuredWork:
+    """Solve rates and lengths of the finished stages."""
+    generate, verify = run_dir.read_manifest(StageName.GENERATE), run_dir.read_manifest(StageName.VERIFY)
+    mix, train = run_dir.read_manifest(StageName.MIX), run_dir.read_manifest(StageName.TRAIN)
     session = generate.details.get("this_session", {}) if generate else {}
     answers = _answers(run_dir, recipe)
     complete = generate.details.get("complete_prompts") if generate else None
-    return Facts(
+    return MeasuredWork(
         teachers=dict(_teachers(recipe, verify)) if verify else {},
         prompt_tokens=session["prompt_tokens"] / session["traces"] if session.get("traces") else None,
         prefix_hits=generate.details.get("prefix_cache_hits") if generate and session.get("traces") else None,
@@ -41,28 +42,28 @@ def run_facts(run_dir: RunDir, recipe: Recipe) -> Facts:
     )
 
 
-def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, TeacherFacts]]:
-    taught = {name for mix in recipe.mixes for name in mix.shares}
+def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, MeasuredTeacher]]:
+    in_mixes = {name for mix in recipe.mixes for name in mix.shares}
     pools = verify.details["pools"]
     reached: float | None = None
     teachers = {teacher.name: teacher for teacher in recipe.teachers}
-    for name in asked_order(recipe):
+    for name in teacher_order(recipe):
         teacher, found = teachers[name], pools.get(name)
         if not found or not found["traces"]:
             continue
         asked = float(found["prompts"]) if reached is None or not recipe.generate.stop_early else reached
-        asked = max(1.0, asked if teacher.name in taught else float(found["prompts"]))
+        asked = max(1.0, asked if teacher.name in in_mixes else float(found["prompts"]))
         yield (
             teacher.name,
-            TeacherFacts(
+            MeasuredTeacher(
                 num_samples=teacher.num_samples,
-                asking=Asking(found["traces"] / asked, min(1.0, found["prompts_solved"] / asked)),
+                samples=ExpectedSamples(found["traces"] / asked, min(1.0, found["prompts_solved"] / asked)),
                 solve_rate=found["correct"] / found["traces"],
                 tokens=found["completion_tokens"] / found["traces"],
                 correct_tokens=found["mean_tokens"],
             ),
         )
-        reached = float(found["prompts_solved"]) if teacher.name in taught else reached
+        reached = float(found["prompts_solved"]) if teacher.name in in_mixes else reached
 
 
 def _row_prompt_tokens(train: Manifest) -> float | None:
@@ -75,7 +76,7 @@ def _row_prompt_tokens(train: Manifest) -> float | None:
 
 
 def _examples(cell: Mapping[str, Any], config: Mapping[str, Any], train: Manifest, num_cells: int) -> float:
-    """Rows that a cell went through: under `epochs` passes over its rows, whose last batch may be short."""
+    """Rows that a cell trained on. Under `epochs` these are passes over its rows, whose last batch may be short."""
     if config.get("budget", "epochs") == "epochs":
         return float(config.get("num_epochs", 1) * train.rows_out / num_cells)
     return float(cell["steps"] * config.get("batch_size", 1))
@@ -89,13 +90,13 @@ class Answers(NamedTuple):
 
 
 def _answers(run_dir: RunDir, recipe: Recipe) -> Answers | None:
-    if run_dir.read_manifest("evaluate") is None:
+    if run_dir.read_manifest(StageName.EVALUATE) is None:
         return None
     columns = ("prompt_tokens", "completion_tokens")
     tables = [
-        run_dir.read_table("evaluate", path.rsplit("/", 2)[1], f"{name}.parquet", row_type=Score, columns=columns)
+        run_dir.read_table(*benchmark_scores(path.rsplit("/", 2)[1], name), row_type=Score, columns=columns)
         for name in recipe.evaluate.benchmarks
-        for path in run_dir.fs.glob(run_dir.path("evaluate", "*", f"{name}.parquet"))
+        for path in run_dir.fs.glob(run_dir.path(*benchmark_scores("*", name)))
     ]
     rows = sum(table.num_rows for table in tables)
     if not rows:
@@ -105,7 +106,7 @@ def _answers(run_dir: RunDir, recipe: Recipe) -> Answers | None:
 
 
 def run_machines(run_dir: RunDir) -> Mapping[str, Any] | None:
-    """What the run's stages say of their machines, the newest that says anything."""
+    """The machine that a run was done on, by its newest stage that recorded one."""
     for stage in ("evaluate", "train", "generate"):
         manifest = run_dir.read_manifest(stage)
         if manifest and "machine" in manifest.details:
@@ -114,21 +115,21 @@ def run_machines(run_dir: RunDir) -> Mapping[str, Any] | None:
 
 
 def is_same_kind(machine: Mapping[str, Any] | None, machines: Machines) -> bool:
-    """Whether times that were measured on these hold on those: the same device, and of GPUs the same kind."""
+    """Whether times measured on a machine hold on others: the same device, and the same kind of GPU."""
     if machine is None or machine["device"] != machines.device:
         return False
     return machines.device == "cpu" or (machines.gpu is not None and gpu_kind(machine["gpu"]) == machines.gpu)
 
 
 def measured_nodes(machine: Mapping[str, Any], like: Machines) -> Machines:
-    """The machines that were measured, as one node."""
-    memory = max((node.memory_gb for node in like.nodes), default=0.0)
-    node = Resources(cpus=machine["cpus"], gpus=machine["gpus"], memory_gb=memory)
+    """The measured machine, as one node."""
+    memory = max((node.memory_gib for node in like.nodes), default=0.0)
+    node = Resources(cpus=machine["cpus"], gpus=machine["gpus"], memory_gib=memory)
     return Machines((node,), like.device, like.gpu_memory_gib, like.gpu)
 
 
 def calibrate(run_dir: RunDir, inputs: Inputs, source: str) -> Calibration:
-    """The factors of the run that `inputs` describe, its own machines and facts included."""
+    """Calibrate on the run that `inputs` describe, with its own machines and measurements."""
     unit = nominal(inputs.recipe)
     modelled = {stage.stage: stage.seconds for stage in forecast(replace(inputs, calibration=unit)).stages}
     generate, train, evaluate = (run_dir.read_manifest(stage) for stage in ("generate", "train", "evaluate"))
@@ -145,7 +146,7 @@ def calibrate(run_dir: RunDir, inputs: Inputs, source: str) -> Calibration:
 
 
 def nominal(recipe: Recipe) -> Calibration:
-    """Every factor one, every start nothing: what measured times are compared with."""
+    """All factors 1 and all starts 0: the model that measured times are compared with."""
     names = [student.name for student in recipe.students]
     return Calibration(
         source="nominal",
@@ -159,7 +160,7 @@ def nominal(recipe: Recipe) -> Calibration:
 
 
 def _with_cells(found: Calibration, train: Manifest, inputs: Inputs) -> Calibration:
-    """Each student's cells: their steps against the model, and what they take besides."""
+    """Add each student's cells: measured over modelled time of their steps, and their other seconds."""
     cells = train.details["cells"]
     steps: Counter[str] = Counter()
     rest: Counter[str] = Counter()
@@ -188,9 +189,9 @@ def _add(sums: Counter[str], name: str, seconds: float) -> None:
 
 
 def _with_evaluation(found: Calibration, evaluate: Manifest, modelled_s: float, inputs: Inputs) -> Calibration:
-    """Only of a session that gave all answers: one that continued another says nothing of the whole."""
+    """Add the evaluation, if one session gave all answers: one that continued another did not do all of the work."""
     session = evaluate.details.get("this_session", {})
-    answers = requests_per_model(inputs.recipe, inputs.problems) * sum(
+    answers = answers_per_model(inputs.recipe, inputs.problems) * sum(
         one.num_models for one in served_engines(inputs.recipe)
     )
     if not session.get("ask_s") or session["answers"] < 0.99 * answers:

@@ -1,4 +1,4 @@
-"""`distill plan`: what is known of a recipe's models and mixes before they are trained, and the plan as a table."""
+"""The training plan of `distill plan`: made before there is a run, and shown as a table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from distill.config.mix import BothMix, MixConfig
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
 from distill.config.teachers import AskedTeacher
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, StageName
 from distill.models.shape import ModelShape, planned_settings, shape_of
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells
 from distill.train.machines import Machines
-from distill.train.plan import MixData, Plan, PlannedCell, _zero, mixed_data, plan_cells
+from distill.train.plan import MixData, Plan, PlannedCell, describe_zero, plan_cells, read_mix_data
 
 
 def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines) -> Plan:
@@ -25,17 +25,17 @@ def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines)
     Args:
         recipe: checked.
         base: folder that the recipe's relative paths are relative to.
-        run_dir: of the run, begun or not: what it has mixed already is counted, the rest estimated from above.
+        run_dir: of the run, which may not exist yet: finished mixes are counted, others estimated from above.
         machines: to plan for.
 
     Raises:
         ConfigError: cells that can never be placed, or arms with unequal steps.
-        InputError: a model that cannot be had.
+        InputError: a model that cannot be found.
     """
     used = {student.model for student in recipe.students}
     shapes = {name: planned_shape(recipe, name) for name in sorted(used)}
-    is_mixed = stage_states(recipe, base, run_dir)["mix"].status == "done"
-    data = mixed_data(run_dir) if is_mixed else expected_data(recipe, run_dir)
+    is_mixed = stage_states(recipe, base, run_dir)[StageName.MIX].status == "done"
+    data = read_mix_data(run_dir) if is_mixed else expected_data(recipe, run_dir)
     return plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
 
 
@@ -46,15 +46,15 @@ def planned_shape(recipe: Recipe, name: str) -> ModelShape:
 
 
 def expected_data(recipe: Recipe, run_dir: RunDir) -> dict[str, MixData]:
-    """The most that each mix can hold: every prompt solved by every pool, every trace as long as it may be."""
-    prompts = _most_prompts(recipe, run_dir)
+    """Upper bound of each mix: every prompt solved by every pool, every trace as long as allowed."""
+    prompts = _max_prompts(recipe, run_dir)
     if prompts is None:
         return {}
     return {mix.name: _expected(recipe, mix, prompts) for mix in recipe.mixes}
 
 
-def _most_prompts(recipe: Recipe, run_dir: RunDir) -> int | None:
-    manifest = run_dir.read_manifest("prompts")
+def _max_prompts(recipe: Recipe, run_dir: RunDir) -> int | None:
+    manifest = run_dir.read_manifest(StageName.PROMPTS)
     if manifest is not None:
         return manifest.rows_out
     sizes = [source.size if isinstance(source, GymSource) else None for source in recipe.prompts.sources]
@@ -73,7 +73,7 @@ def _expected(recipe: Recipe, mix: MixConfig, prompts: int) -> MixData:
         default=recipe.train.max_length,
     )
     rows = prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1)
-    return MixData(rows, rows * min(longest + 1, recipe.train.max_length), is_upper=True)
+    return MixData(rows, rows * min(longest + 1, recipe.train.max_length), is_upper_bound=True)
 
 
 TABLE_WIDTH = 160
@@ -94,7 +94,7 @@ COLUMNS = (
 
 
 def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
-    """The plan as a table; upper estimates are marked."""
+    """Print the plan as a table; upper bounds are marked."""
     memory = f" ({machines.gpu_memory_gib:.0f} GiB each)" if machines.device == "gpu" else ""
     console.print("machines: " + ", ".join(f"{node}{memory}" for node in machines.nodes), markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -102,11 +102,11 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("cell", "workers") else "right", no_wrap=True)
     for number, one in enumerate(plan.cells, 1):
         table.add_row(str(number), *_row(one), f"{plan.starts[one.cell.name]:.0%}")
-    # A narrow terminal would cut numbers to dots: lines are broken instead.
+    # On a narrow terminal rich would truncate numbers: lines are wrapped instead.
     console.width = max(console.width, TABLE_WIDTH)
     console.print(table, crop=False)
-    if any(one.is_upper for one in plan.cells):
-        console.print("≤ is an upper estimate: the mix is not there yet, and every trace counts as long as it may be")
+    if any(one.is_upper_bound for one in plan.cells):
+        console.print("≤ is an upper bound: the mix does not exist yet, and every trace counts with its longest length")
     console.print(
         "tokens: supervised ones; memory: estimated per worker, GiB; from: start, as a share of the fleet's time, "
         f"{plan.makespan_ratio:.2f} times the lower bound"
@@ -114,14 +114,14 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
 
 
 def _row(one: PlannedCell) -> list[str]:
-    sign, layout = "≤ " if one.is_upper else "", one.layout
+    sign, layout = "≤ " if one.is_upper_bound else "", one.layout
     fixed = sign if one.rows is not None else ""
-    worker = str(one.job.worker._replace(memory_gb=0.0))
+    worker = str(one.job.worker._replace(memory_gib=0.0))
     return [
         one.cell.name,
         f"{one.job.num_workers} x {worker}",
         f"{layout.memory_gib:.1f}",
-        _zero(layout),
+        describe_zero(layout),
         str(layout.micro_batch_size),
         "yes" if layout.checkpoint_activations else "no",
         _number(one.rows, sign),

@@ -4,8 +4,8 @@ from math import comb
 from typing import NamedTuple
 
 
-class Asking(NamedTuple):
-    """What becomes of a prompt that a teacher is asked."""
+class ExpectedSamples(NamedTuple):
+    """Expected outcome of a prompt that a teacher is asked."""
 
     traces: float
     """Mean number of traces."""
@@ -13,15 +13,15 @@ class Asking(NamedTuple):
     """Chance that at least one is correct."""
 
 
-def asking(solve_rate: float, num_samples: int, num_correct: int, *, stop_early: bool) -> Asking:
-    """By the chance that one trace is correct, the same for every prompt."""
+def expected_samples(solve_rate: float, num_samples: int, num_correct: int, *, stop_early: bool) -> ExpectedSamples:
+    """Expected samples, if every trace is correct with the same chance for every prompt."""
     solved = 1.0 - (1.0 - solve_rate) ** num_samples
     if not stop_early:
-        return Asking(float(num_samples), solved)
-    asked = sum(_fewer(solve_rate, count, num_correct) for count in range(num_samples))
-    return Asking(asked, solved)
+        return ExpectedSamples(float(num_samples), solved)
+    asked = sum(_fewer_than(solve_rate, count, num_correct) for count in range(num_samples))
+    return ExpectedSamples(asked, solved)
 
 
-def _fewer(rate: float, trials: int, wanted: int) -> float:
+def _fewer_than(rate: float, trials: int, wanted: int) -> float:
     """Chance of fewer than `wanted` successes in so many trials: the prompt is asked once more."""
     return float(sum(comb(trials, k) * rate**k * (1.0 - rate) ** (trials - k) for k in range(min(wanted, trials + 1))))

@@ -1,27 +1,28 @@
-"""What can never be placed: engines of teachers and of the evaluation that no node or cluster of these can hold."""
+"""Engines of teachers and of the evaluation that can never be placed on the given machines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from cluster.units import GIB
 from distill.config.recipe import Recipe
 from distill.config.teachers import EngineConfig, VllmTeacher
 from distill.core.errors import Problem
 from distill.models.shape import ModelShape
-from distill.ops.forecast.roofline import GIB, OWN_GIB, USED_MEMORY, EngineSize
+from distill.ops.forecast.roofline import RESERVED_GIB, USED_MEMORY, EngineSize
 from distill.train.machines import Machines
 
 
 def unplaceable(recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Machines) -> list[Problem]:
-    """Everything that would wait for ever, each with the missing resource and what would help."""
+    """Every engine that would wait for ever, with the missing resource and a remedy."""
     problems = []
     for teacher in recipe.teachers:
         if isinstance(teacher, VllmTeacher):
             where, shape = f"teachers[{teacher.name}]", shapes[teacher.model]
             mine, missing = _of_kind(where, teacher.gpu, machines)
             problems += missing or list(_engine_problems(where, teacher.engine, shape, mine, on_one_node=True))
-            problems += list(_too_many(where, teacher, mine)) if not problems else []
+            problems += list(_replica_problems(where, teacher, mine)) if not problems else []
     mine, missing = _of_kind("serve", recipe.serve.gpu, machines)
     problems += missing
     for model in sorted({student.model for student in recipe.students} if not missing else ()):
@@ -30,29 +31,29 @@ def unplaceable(recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Mach
 
 
 def _of_kind(where: str, gpu: str, machines: Machines) -> tuple[Machines, list[Problem]]:
-    """The nodes whose GPUs are of a kind; a problem where there is none."""
+    """The nodes with GPUs of a kind; a problem where there are none."""
     nodes = tuple(node for node in machines.nodes if node.is_of_kind(gpu) or machines.device == "cpu")
     if nodes:
         return replace(machines, nodes=nodes), []
-    found = ", ".join(sorted({node.gpu or "GPUs of no known kind" for node in machines.nodes})) or "no node"
+    found = ", ".join(sorted({node.gpu or "GPUs of an unknown kind" for node in machines.nodes})) or "no node"
     what = f'gpu = "{gpu}": no node has one; the cluster has {found}'
-    return machines, [Problem(where, what, "name a kind that it has, add a node group of that kind, or leave gpu out")]
+    return machines, [
+        Problem(where, what, "name a kind that the cluster has, add nodes of that kind, or leave gpu out")
+    ]
 
 
 def _engine_problems(
     where: str, engine: EngineConfig, shape: ModelShape, machines: Machines, *, on_one_node: bool
 ) -> Iterator[Problem]:
-    """Missing GPUs (CPUs) or memory of one engine. A teacher's engine lives on one node (vLLM's mp executor)."""
-    count = engine.tensor_parallel * engine.pipeline_parallel
-    found = _most(machines) if on_one_node else int(sum(_devices(machines)))
+    """GPUs (CPUs) or memory that one engine lacks. A teacher's engine runs on one node (vLLM's mp executor)."""
+    count = engine.num_gpus
+    found = _largest_node(machines) if on_one_node else int(sum(_devices(machines)))
     unit = "GPUs" if machines.device == "gpu" else "CPUs"
     if count > found:
-        place = "on one node; the largest node" if on_one_node else "; the cluster"
-        what = f"an engine needs {count} {unit} {place} has {found}"
+        where_found = " on one node; the largest node" if on_one_node else "; the cluster"
+        what = f"an engine needs {count} {unit}{where_found} has {found}"
         sizes = f"tensor_parallel = {engine.tensor_parallel}, pipeline_parallel = {engine.pipeline_parallel}"
-        yield Problem(
-            where, f"{what} ({sizes})".replace(" ;", ";"), f"lower them to {found} {unit} in all, or larger nodes"
-        )
+        yield Problem(where, f"{what} ({sizes})", f"lower their product to at most {found}, or take larger nodes")
     elif machines.device == "gpu" and (missing := _missing_gib(engine, shape, machines)) > 0:
         has = f"{count} x {machines.gpu_memory_gib:.0f} GiB"
         need = f"{EngineSize(shape).weight_bytes / GIB:.1f} GiB of weights and {engine.max_model_len} tokens of context"
@@ -62,17 +63,17 @@ def _engine_problems(
 
 
 def _missing_gib(engine: EngineConfig, shape: ModelShape, machines: Machines, num_gpus: int = 0) -> float:
-    """Memory that the weights and one sequence of full length lack, GiB; not positive where they fit."""
-    count = num_gpus or engine.tensor_parallel * engine.pipeline_parallel
+    """GiB that are missing for the weights and one sequence of full length; not positive where they fit."""
+    count = num_gpus or engine.num_gpus
     size = EngineSize(shape, count)
     share = float(engine.kwargs.get("gpu_memory_utilization", USED_MEMORY))
-    usable = count * (share * machines.gpu_memory_gib - OWN_GIB)
+    usable = count * (share * machines.gpu_memory_gib - RESERVED_GIB)
     return (size.weight_bytes + engine.max_model_len * size.token_bytes) / GIB - usable
 
 
-def _too_many(where: str, teacher: VllmTeacher, machines: Machines) -> Iterator[Problem]:
-    """Fewest replicas that are more than the cluster holds."""
-    count = teacher.engine.tensor_parallel * teacher.engine.pipeline_parallel
+def _replica_problems(where: str, teacher: VllmTeacher, machines: Machines) -> Iterator[Problem]:
+    """A problem where the least number of replicas exceeds what the cluster holds."""
+    count = teacher.engine.num_gpus
     held = sum(int(have // count) for have in _devices(machines))
     fewest = teacher.replicas[0]
     if fewest > held:
@@ -87,7 +88,7 @@ def _serving_problems(recipe: Recipe, shape: ModelShape, machines: Machines) -> 
         spare = sum(node.cpus for node in machines.nodes) - 1.0
         wanted = recipe.serve.cpus_per_engine
         if wanted > spare:
-            what = f"an engine reserves {wanted:g} CPUs; beside the CPU that small tasks need there are {spare:g}"
+            what = f"an engine reserves {wanted:g} CPUs; apart from one CPU for small tasks there are {spare:g}"
             yield Problem("serve.cpus_per_engine", what, f"set it to at most {spare:g}")
 
 
@@ -95,5 +96,5 @@ def _devices(machines: Machines) -> Sequence[float]:
     return [node.gpus if machines.device == "gpu" else node.cpus for node in machines.nodes]
 
 
-def _most(machines: Machines) -> int:
+def _largest_node(machines: Machines) -> int:
     return int(max(_devices(machines), default=0))

@@ -1,4 +1,4 @@
-"""How long the teachers write: engines of all that fit at once share the GPUs until the last is done. Pure."""
+"""How long the generate stage takes: the teachers' engines share the GPUs until the last is done. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from cluster.placement import Resources
 from distill.config.recipe import Recipe
-from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher
+from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
 from distill.models.shape import ModelShape
 from distill.ops.forecast.roofline import CPU_SEQUENCES, TEACHER_SEQUENCES, UNKNOWN_CPU, EngineSize, Rate, engine_rate
-from distill.ops.forecast.workload import PoolWork, Workload, engine_key
+from distill.ops.forecast.workload import PoolWork, Workload
 from distill.train.machines import Machines
 
 IN_FLIGHT = 1024
@@ -21,14 +21,14 @@ IN_FLIGHT = 1024
 
 @dataclass(frozen=True)
 class Group:
-    """Teachers that one kind of engine can fill, with their work."""
+    """Teachers that share one kind of engine, with their work."""
 
     pools: tuple[PoolWork, ...]
     engine: EngineConfig
     shape: ModelShape
     replicas: tuple[int, int]
     gpu: str = ""
-    """Kind of GPU that its engines must have. Empty: any."""
+    """Kind of GPU that its engines need. Empty: any."""
 
     @property
     def name(self) -> str:
@@ -38,39 +38,39 @@ class Group:
     @property
     def num_devices(self) -> int:
         """GPUs of one engine."""
-        return self.engine.tensor_parallel * self.engine.pipeline_parallel
+        return self.engine.num_gpus
 
 
-class Writing(NamedTuple):
-    """What the teachers' engines take."""
+class GenerateTime(NamedTuple):
+    """Time of the teachers' engines."""
 
     busy_s: float
     """From the first request to the last answer, all jobs."""
     device_s: float
     """GPU seconds (CPU: thread seconds) in which an engine worked."""
     num_jobs: int
-    """Engines are started anew for each."""
+    """Each job starts its own engines."""
     engines: Mapping[str, int]
-    """Group -> engines at most."""
+    """Group -> largest number of engines."""
     slowest: str
-    """The group that took most of the time."""
+    """The group that takes longest."""
     rates: Mapping[str, Rate]
 
 
 def capacity(group: Group, machines: Machines) -> int:
-    """Engines of a group that the machines hold when nothing else runs; on CPUs one a node, whose threads it takes."""
+    """Engines of a group that fit when nothing else runs; on CPUs one per node, whose threads it uses."""
     if machines.device == "cpu":
         return len(machines.nodes)
     return sum(int(node.gpus // group.num_devices) for node in machines.nodes if node.is_of_kind(group.gpu))
 
 
-def writing(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Recipe) -> Writing:
-    """The time that all groups take, in jobs of those that are up together."""
+def generate_time(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Recipe) -> GenerateTime:
+    """The time that all groups take, in jobs of groups that run together."""
     needs = [_need(group, machines) for group in groups]
     jobs = plan_jobs(needs, machines.nodes)
-    parts = [_job([groups[place] for place in job], work, machines, recipe) for job in jobs]
+    parts = [_job([groups[index] for index in job], work, machines, recipe) for job in jobs]
     taken = {name: seconds for part in parts for name, seconds in part.seconds.items()}
-    return Writing(
+    return GenerateTime(
         busy_s=sum(part.busy_s for part in parts),
         device_s=sum(part.device_s for part in parts),
         num_jobs=len(jobs),
@@ -85,31 +85,31 @@ def _need(group: Group, machines: Machines) -> Resources:
     return Resources(workers, workers, gpu=group.gpu) if machines.device == "gpu" else Resources(workers)
 
 
-class _Part(NamedTuple):
+class _JobTime(NamedTuple):
     busy_s: float
     device_s: float
     seconds: dict[str, float]
-    """Group -> when it was done."""
+    """Group -> when it is done."""
     engines: dict[str, int]
     rates: dict[str, Rate]
 
 
-def _job(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Recipe) -> _Part:
-    """Engines of several groups: spare GPUs go to the one with most left to do, and to the others when it is done."""
-    most = {group.name: min(group.replicas[1], capacity(group, machines)) for group in groups}
-    rates = {group.name: _rate(group, max(1, most[group.name]), work, machines, recipe) for group in groups}
+def _job(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Recipe) -> _JobTime:
+    """Engines of several groups: spare GPUs go to the group with most work left."""
+    largest = {group.name: min(group.replicas[1], capacity(group, machines)) for group in groups}
+    rates = {group.name: _rate(group, max(1, largest[group.name]), work, machines, recipe) for group in groups}
     left = {group.name: _engine_s(group, rates[group.name], work) for group in groups}
     device_s = sum(left[group.name] * _devices(group, machines) for group in groups)
-    passed, done, peak = 0.0, dict[str, float](), dict.fromkeys(left, 0)
+    elapsed, done, peak = 0.0, dict[str, float](), dict.fromkeys(left, 0)
     while left:
-        counts = _shared([group for group in groups if group.name in left], left, most, machines)
+        counts = _engine_counts([group for group in groups if group.name in left], left, largest, machines)
         peak = {name: max(peak[name], int(counts.get(name, 0))) for name in peak}
         step = min(left[name] / counts[name] for name in left)
-        passed += step
+        elapsed += step
         left = {name: rest for name in left if (rest := left[name] - step * counts[name]) > 1e-9}
-        done |= {group.name: passed for group in groups if group.name not in left and group.name not in done}
+        done |= {group.name: elapsed for group in groups if group.name not in left and group.name not in done}
     tail = max(_tail_s(group, rates[group.name]) for group in groups)
-    return _Part(passed + tail, device_s, done, {name: max(1, count) for name, count in peak.items()}, rates)
+    return _JobTime(elapsed + tail, device_s, done, {name: max(1, count) for name, count in peak.items()}, rates)
 
 
 def _devices(group: Group, machines: Machines) -> int:
@@ -122,15 +122,15 @@ def _threads(machines: Machines) -> int:
 
 
 def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe: Recipe) -> Rate:
-    """The rate of one of the group's engines when so many are up."""
-    prompts = sum(pool.asked for pool in group.pools)
+    """The rate of one of the group's engines when so many run."""
+    prompts = sum(pool.prompts for pool in group.pools)
     samples = 1 if recipe.generate.stop_early else max(pool.teacher.num_samples for pool in group.pools)
     traces = max(1.0, sum(pool.traces for pool in group.pools))
     tokens = sum(pool.traces * pool.tokens for pool in group.pools) / traces
     own = group.engine.kwargs.get("max_num_seqs")
     default = CPU_SEQUENCES if machines.device == "cpu" else TEACHER_SEQUENCES
     kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
-    assert kind is not None, "asked for only where the kind is known"
+    assert kind is not None, "only called where the kind is known"
     size = EngineSize(group.shape, _devices(group, machines), int(own) if own else default)
     requests = min(prompts / engines, IN_FLIGHT) * samples
     return engine_rate(size, kind, recipe.forecast, context_tokens=work.prompt_tokens + tokens / 2, requests=requests)
@@ -145,24 +145,24 @@ def _engine_s(group: Group, rate: Rate, work: Workload) -> float:
 
 
 def _tail_s(group: Group, rate: Rate) -> float:
-    """The last traces are written alone, as fast as a single sequence can be."""
+    """The tail: the last traces are generated alone, at the speed of a single sequence."""
     return max((pool.longest - pool.tokens for pool in group.pools if pool.traces), default=0.0) * rate.step_s
 
 
-def _shared(
-    groups: Sequence[Group], left: Mapping[str, float], most: Mapping[str, int], machines: Machines
+def _engine_counts(
+    groups: Sequence[Group], left: Mapping[str, float], largest: Mapping[str, int], machines: Machines
 ) -> dict[str, float]:
-    """Engines of each group now. On CPUs all groups share the threads of every node."""
+    """Engines of each group at present. On CPUs all groups share the threads of every node."""
     if machines.device == "cpu":
         together = sum(left.values())
-        return {group.name: max(1, most[group.name]) * left[group.name] / together for group in groups}
+        return {group.name: max(1, largest[group.name]) * left[group.name] / together for group in groups}
     spare = sum(node.gpus for node in machines.nodes)
     counts: dict[str, float] = {}
-    for group in groups:  # all begin with their fewest
-        counts[group.name] = float(max(1, min(group.replicas[0], most[group.name])))
+    for group in groups:  # all start with their least number
+        counts[group.name] = float(max(1, min(group.replicas[0], largest[group.name])))
         spare -= counts[group.name] * group.num_devices
     while open_groups := [
-        group for group in groups if counts[group.name] < most[group.name] and group.num_devices <= spare
+        group for group in groups if counts[group.name] < largest[group.name] and group.num_devices <= spare
     ]:
         longest = max(open_groups, key=lambda group: left[group.name] / counts[group.name])
         counts[longest.name] += 1
@@ -171,14 +171,14 @@ def _shared(
 
 
 def endpoint_s(pool: PoolWork) -> float | None:
-    """Seconds of a teacher behind an address, where its pace is told."""
+    """Seconds of an endpoint teacher; None where its rate is not set."""
     teacher = pool.teacher
     assert isinstance(teacher, EndpointTeacher)
     return pool.traces * 60 / teacher.requests_per_minute if teacher.requests_per_minute else None
 
 
 def engine_groups(recipe: Recipe, pools: Sequence[PoolWork], shapes: Mapping[str, ModelShape]) -> list[Group]:
-    """The teachers that are ours, those of one engine together, in the order in which they are asked."""
+    """The vLLM teachers, grouped by engine, in the order in which they are asked."""
     found: dict[str, list[PoolWork]] = {}
     for pool in pools:
         if isinstance(pool.teacher, VllmTeacher):

@@ -1,4 +1,4 @@
-"""From a recipe, machines and run directories to a forecast: reads manifests and models' configs, starts nothing."""
+"""Gathers the inputs of a forecast from a recipe, manifests of runs and configs of models. Starts nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import GymSource, PromptSource
 from distill.config.teachers import VllmTeacher
 from distill.core.errors import ConfigError
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RECIPE, RunDir, StageName
 from distill.models.shape import ModelShape
-from distill.ops.forecast.calibration import calibrate, is_same_kind, measured_nodes, run_facts, run_machines
+from distill.ops.forecast.calibration import calibrate, is_same_kind, measured_nodes, measured_work, run_machines
 from distill.ops.forecast.cell_plan import planned_shape
 from distill.ops.forecast.feasibility import unplaceable
 from distill.ops.forecast.stage_times import Calibration, Forecast, Inputs, forecast
-from distill.ops.forecast.workload import Facts, asked_order, workload
+from distill.ops.forecast.workload import MeasuredWork, teacher_order, workload
 from distill.run.context import load_run_recipe
 from distill.train.cells import cells
 from distill.train.machines import Machines
@@ -31,24 +31,24 @@ def model_shapes(recipe: Recipe) -> dict[str, ModelShape]:
 
 
 def num_prompts(recipe: Recipe, run_dir: RunDir | None) -> float | None:
-    """Prompts of a run: counted where it has read them, else told, else what generators make; None if nothing says."""
-    manifest = run_dir.read_manifest("prompts") if run_dir else None
+    """Prompts of a run: counted where it has read them, else as the recipe or its generators say, else None."""
+    manifest = run_dir.read_manifest(StageName.PROMPTS) if run_dir else None
     if manifest is not None:
         return float(manifest.rows_out)
-    told = recipe.forecast.num_prompts or _made(recipe.prompts.sources)
-    most = recipe.prompts.num_prompts
-    known = [number for number in (told, most) if number is not None]
+    before = recipe.forecast.num_prompts or _generated(recipe.prompts.sources)
+    kept = recipe.prompts.num_prompts
+    known = [number for number in (before, kept) if number is not None]
     return float(min(known)) if known else None
 
 
-def _made(sources: tuple[PromptSource, ...]) -> int | None:
+def _generated(sources: tuple[PromptSource, ...]) -> int | None:
     sizes = [source.size for source in sources if isinstance(source, GymSource)]
     return sum(sizes) if len(sizes) == len(sources) else None
 
 
 def num_problems(recipe: Recipe, run_dir: RunDir | None) -> dict[str, float]:
-    """Benchmark -> problems; empty where one of them is not known."""
-    manifest = run_dir.read_manifest("prompts") if run_dir else None
+    """Benchmark -> problems; empty where one of them is unknown."""
+    manifest = run_dir.read_manifest(StageName.PROMPTS) if run_dir else None
     counted: Mapping[str, int] = manifest.details.get("benchmarks", {}) if manifest else {}
     found = {name: counted.get(name) or _problems(name, one) for name, one in benchmark_configs(recipe).items()}
     return {name: float(count) for name, count in found.items() if count} if all(found.values()) else {}
@@ -64,14 +64,14 @@ def _problems(name: str, config: BenchmarkConfig) -> int | None:
 
 
 def build_inputs(
-    recipe: Recipe, machines: Machines, facts: Facts, run_dir: RunDir | None, *, plan: Plan | None = None
+    recipe: Recipe, machines: Machines, work_done: MeasuredWork, run_dir: RunDir | None, *, plan: Plan | None = None
 ) -> Inputs | None:
-    """What a forecast is made from; None where the number of prompts is not known."""
+    """Inputs of a forecast; None where the number of prompts is unknown."""
     prompts = num_prompts(recipe, run_dir)
     if prompts is None:
         return None
     shapes = model_shapes(recipe)
-    work = workload(recipe, asked_order(recipe), prompts, facts)
+    work = workload(recipe, teacher_order(recipe), prompts, work_done)
     data = {name: mix for name, mix in work.mixes.items() if mix.rows}
     if plan is None:
         plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
@@ -81,20 +81,20 @@ def build_inputs(
 def forecast_recipe(
     recipe: Recipe, run_dir: RunDir, machines: Machines, *, measured: RunDir | None = None
 ) -> Forecast | None:
-    """The forecast of a recipe; None where the number of its prompts is not known.
+    """The forecast of a recipe; None where the number of its prompts is unknown.
 
     Args:
         recipe: checked.
-        run_dir: of the run, begun or not: what it has done is counted.
+        run_dir: of the run, which may not exist yet; what it has done is counted.
         machines: to forecast for.
-        measured: a run to learn rates from; the run's own directory by default.
+        measured: a run to take measured rates from; by default the run itself.
 
     Raises:
         ConfigError: engines or cells that can never be placed.
     """
     source = measured or run_dir
-    facts = run_facts(source, load_run_recipe(source)) if _is_begun(source) else Facts()
-    inputs = build_inputs(recipe, machines, facts, run_dir)
+    work_done = measured_work(source, load_run_recipe(source)) if _has_recipe(source) else MeasuredWork()
+    inputs = build_inputs(recipe, machines, work_done, run_dir)
     if inputs is None:
         return None
     if problems := unplaceable(recipe, inputs.shapes, machines):
@@ -104,15 +104,15 @@ def forecast_recipe(
     return forecast(inputs)
 
 
-def _is_begun(run_dir: RunDir) -> bool:
-    return bool(run_dir.fs.exists(run_dir.path("recipe.json")))
+def _has_recipe(run_dir: RunDir) -> bool:
+    return bool(run_dir.fs.exists(run_dir.path(*RECIPE)))
 
 
 def calibration_of(run_dir: RunDir, machines: Machines) -> Calibration | None:
-    """What a run measured of machines like these; None where it ran on others or did nothing yet."""
+    """Calibration on a run; None where it ran on machines of another kind or has done nothing yet."""
     machine = run_machines(run_dir)
-    if not _is_begun(run_dir) or machine is None or not is_same_kind(machine, machines):
+    if not _has_recipe(run_dir) or machine is None or not is_same_kind(machine, machines):
         return None
     recipe = load_run_recipe(run_dir)
-    inputs = build_inputs(recipe, measured_nodes(machine, machines), run_facts(run_dir, recipe), run_dir)
+    inputs = build_inputs(recipe, measured_nodes(machine, machines), measured_work(run_dir, recipe), run_dir)
     return calibrate(run_dir, inputs, run_dir.uri) if inputs else None

@@ -1,8 +1,8 @@
-"""How fast an engine writes: a roofline. Pure.
+"""Roofline model of an engine's throughput. Pure.
 
 A step of decoding reads all weights once and the keys and values of every sequence in the batch; it computes two FLOPs
-per weight and sequence. Whichever takes longer is the step. The batch is as large as the memory that is left beside the
-weights, the engine's own limit and the requests at hand allow.
+per weight and sequence. The slower of the two is the step's time. The batch is as large as the memory beside the
+weights, the engine's own limit and the open requests allow.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.gpus import GpuKind
+from cluster.units import GIB
 from distill.config.forecast import ForecastConfig
 from distill.models.shape import ModelShape
 
-GIB = 2**30
 BYTES = 2
-"""Of a weight, and of a key or value: bf16."""
+"""Bytes of a weight, and of a key or value: bf16."""
 USED_MEMORY = 0.92
 """Share of a GPU's memory that vLLM takes by default."""
-OWN_GIB = 2.0
-"""Of it per GPU for activations, CUDA graphs and communication."""
+RESERVED_GIB = 2.0
+"""Part of it, per GPU, for activations, CUDA graphs and communication."""
 CPU_SEQUENCES = 64
-"""What our engines on CPU are told (`cluster.vllm_args`)."""
+"""`max_num_seqs` of our engines on CPU (`cluster.vllm_args`)."""
 TEACHER_SEQUENCES = 128
 """vLLM's `max_num_seqs` for an engine that is no API server, which is how ray.data.llm starts it."""
 UNKNOWN_CPU = GpuKind("cpu", 0.0, 1e9, float("inf"))
@@ -39,37 +39,36 @@ class EngineSize:
 
     @property
     def weight_bytes(self) -> float:
-        """Of all devices together."""
+        """Bytes of the weights, over all devices."""
         return float(BYTES * self.shape.num_parameters)
 
     @property
     def token_bytes(self) -> float:
-        """Keys and values of one token."""
+        """Bytes of the keys and values of one token."""
         return float(2 * BYTES * self.shape.layers * self.shape.kv_width)
 
     def room_tokens(self, kind: GpuKind) -> float:
         """Tokens whose keys and values fit beside the weights; not positive where the weights do not fit."""
         if kind is UNKNOWN_CPU:
-            return float("inf")  # told by the recipe and small beside the machine's memory
-        usable = self.num_devices * (USED_MEMORY * kind.memory_gib - OWN_GIB) * GIB
+            return float("inf")  # set by the recipe, and small beside the machine's memory
+        usable = self.num_devices * (USED_MEMORY * kind.memory_gib - RESERVED_GIB) * GIB
         return (usable - self.weight_bytes) / self.token_bytes
 
 
 class Rate(NamedTuple):
-    """What one engine does."""
+    """Throughput of one engine."""
 
     tokens_per_s: float
-    """Decoding, a full batch."""
+    """Decoding with a full batch."""
     batch: float
     prefill_per_s: float
     """Prompt tokens."""
     step_s: float
     """One step with a batch of one: how fast a single sequence can be."""
     bound: str
-    """What a step waits for: `memory bandwidth` or `computation`."""
+    """The slower part of a step: `memory bandwidth` or `computation`."""
     limit: str
-    """What keeps the batch from being larger: `memory for keys and values`, `sequences per engine` or `requests at
-    hand`."""
+    """What bounds the batch: `memory for keys and values`, `sequences per engine` or `open requests`."""
 
 
 def engine_rate(
@@ -79,16 +78,16 @@ def engine_rate(
 
     Args:
         size: the engine.
-        kind: of its devices.
+        kind: kind of its devices.
         assumed: utilisations.
-        context_tokens: mean tokens of a sequence in work, prompt included.
-        requests: that are open for this engine at a time.
+        context_tokens: mean tokens of a running sequence, with its prompt.
+        requests: open at a time for this engine.
     """
     by_memory = size.room_tokens(kind) / max(1.0, context_tokens)
     limits = {
         "memory for keys and values": by_memory,
         "sequences per engine": float(size.max_sequences),
-        "requests at hand": requests,
+        "open requests": requests,
     }
     limit = min(limits, key=lambda name: limits[name])
     batch = max(1.0, limits[limit])
@@ -113,6 +112,6 @@ def engine_rate(
 
 
 def token_flops(shape: ModelShape, context_tokens: float) -> float:
-    """FLOPs of one token forward: two per weight, and attention over what is before it."""
+    """FLOPs of one token's forward pass: two per weight, and attention over the tokens before it."""
     weights = shape.body_parameters + shape.head_parameters
     return float(2 * weights + 4 * shape.layers * shape.query_width * context_tokens)

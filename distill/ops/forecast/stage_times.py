@@ -7,42 +7,49 @@ from dataclasses import dataclass, field
 
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher
-from distill.core.run_dir import STAGES
+from distill.core.run_dir import StageName
 from distill.models.shape import ModelShape
-from distill.ops.forecast.generate_time import Group, Writing, endpoint_s, engine_groups, writing
-from distill.ops.forecast.train_eval_time import Evaluation, Pace, Training, evaluation, requests_per_model, training
-from distill.ops.forecast.workload import Known, Workload
+from distill.ops.forecast.generate_time import GenerateTime, Group, endpoint_s, engine_groups, generate_time
+from distill.ops.forecast.train_eval_time import (
+    EvaluateTime,
+    Pace,
+    TrainTime,
+    answers_per_model,
+    evaluate_time,
+    train_time,
+)
+from distill.ops.forecast.workload import Assumption, Workload
 from distill.train.machines import Machines
 from distill.train.plan import Plan
 
 ROW_S = {"prompts": 7e-4, "verify": 6e-5, "mix": 3.3e-4, "report": 0.0}
-"""Seconds per row of the stages that one process does: prompts cleaned, traces indexed, traces read for the filters.
-Measured on 2026-11-25 on one core of an AMD EPYC (distill/recipes/README.md)."""
+"""Seconds per row of the stages that run in one process: prompts cleaned, traces indexed, traces read by the filters.
+Measured on 2026-11-25 on one core of an AMD EPYC (docs/benchmarks/scale.md)."""
 RAY_START_S = 15.0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a finished stage says of the machines. Absent factors: not measured; CPUs are then not forecast at all."""
+    """Rates measured in a run's finished stages. Where a factor is absent, CPUs are not forecast at all."""
 
     source: str = ""
-    """The run that was measured; empty where none was."""
+    """The measured run; empty where there is none."""
     generate: float | None = None
-    """Measured time of the engines at work over the modelled one."""
+    """Measured over modelled time of the working engines."""
     generate_start_s: float | None = None
     """Of one job's engines, the start of Ray included."""
     train: Mapping[str, float] = field(default_factory=dict)
-    """Student -> measured time of the steps over the modelled one."""
+    """Student -> measured over modelled time of the steps."""
     cell_s: Mapping[str, float] = field(default_factory=dict)
-    """Student -> what a cell takes besides its steps, seconds."""
+    """Student -> seconds of a cell besides its steps."""
     train_rest_s: float = 0.0
-    """The stage besides its cells."""
+    """Seconds of the stage besides its cells."""
     evaluate: float | None = None
     evaluate_start_s: float | None = None
-    """Of one wave, on a CPU of one engine, its stop included."""
+    """Of one wave (on a CPU: of one engine), with its stop."""
     evaluate_rest_s: float = 0.0
     small_s: Mapping[str, float] = field(default_factory=dict)
-    """Stage -> what it takes whatever the number of rows, seconds."""
+    """Stage -> seconds that do not depend on the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,14 @@ class StageForecast:
     """GPU seconds (CPU: thread seconds) of useful work."""
     tokens: float = 0.0
     note: str = ""
-    """What it mostly waits for."""
+    """What takes most of its time."""
     engines: int = 0
     """Of the teachers, together."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A recipe on machines."""
+    """The forecast of a recipe on some machines."""
 
     stages: tuple[StageForecast, ...]
     work: Workload
@@ -84,15 +91,15 @@ class Forecast:
         return sum(node.gpus for node in self.machines.nodes)
 
     def usd(self, seconds: float | None) -> float | None:
-        """Price of all machines for so long: what waits is paid as well."""
+        """Price of all machines for so long; idle ones are paid as well."""
         if seconds is None or self.usd_per_gpu_hour is None:
             return None
         return seconds / 3600 * self.num_gpus * self.usd_per_gpu_hour
 
     @property
-    def known(self) -> tuple[Known, ...]:
+    def assumptions(self) -> tuple[Assumption, ...]:
         """The numbers that it rests on."""
-        return self.work.known
+        return self.work.assumptions
 
     @property
     def longest(self) -> StageForecast:
@@ -101,17 +108,17 @@ class Forecast:
 
     @property
     def bottleneck(self) -> str:
-        """In a sentence."""
+        """The bottleneck in a sentence."""
         if self.seconds is None:
             unknown = ", ".join(stage.stage for stage in self.stages if stage.seconds is None)
-            return f"not known: {unknown} cannot be forecast"
+            return f"unknown: {unknown} cannot be forecast"
         share = (self.longest.seconds or 0.0) / max(1e-9, self.seconds)
         return f"{self.longest.stage} takes {share:.0%} of the time: {self.longest.note}"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a forecast is made from."""
+    """Inputs of a forecast."""
 
     recipe: Recipe
     work: Workload
@@ -125,7 +132,7 @@ class Inputs:
 
 
 def forecast(inputs: Inputs) -> Forecast:
-    """The stages one after another, as `distill run` does them."""
+    """The stages one after another, as `distill run` does them; a weight search is not forecast."""
     found = {
         "prompts": _small("prompts", inputs.work.prompts, inputs),
         "generate": _generate(inputs),
@@ -136,10 +143,10 @@ def forecast(inputs: Inputs) -> Forecast:
         "report": _small("report", 0.0, inputs),
     }
     kind = inputs.machines.gpu
-    told = inputs.recipe.forecast.usd_per_gpu_hour
-    price = told.get(kind.name, kind.usd_per_hour) if kind else None
+    prices = inputs.recipe.forecast.usd_per_gpu_hour
+    price = prices.get(kind.name, kind.usd_per_hour) if kind else None
     return Forecast(
-        stages=tuple(found[stage] for stage in STAGES),
+        stages=tuple(found[stage] for stage in StageName if stage in found),
         work=inputs.work,
         machines=inputs.machines,
         usd_per_gpu_hour=price,
@@ -157,8 +164,8 @@ def _small(stage: str, rows: float, inputs: Inputs) -> StageForecast:
     return StageForecast(stage, seconds, note="one process reads its rows")
 
 
-def is_known(machines: Machines, factor: float | None) -> bool:
-    """Whether times on these machines can be told: a kind of GPU with data, or a measured CPU."""
+def can_forecast(machines: Machines, factor: float | None) -> bool:
+    """Whether times on these machines can be forecast: a kind of GPU with data, or a measured CPU."""
     return machines.gpu is not None if machines.device == "gpu" else factor is not None
 
 
@@ -168,36 +175,38 @@ def _generate(inputs: Inputs) -> StageForecast:
     tokens = sum(pool.traces * pool.tokens for pool in work.pools if pool.teacher.kind != "dataset")
     waits = [endpoint_s(pool) for pool in work.pools if isinstance(pool.teacher, EndpointTeacher)]
     if None in waits:
-        return StageForecast("generate", None, 0.0, tokens, "an endpoint without requests_per_minute has no known pace")
-    asked_s = max((wait for wait in waits if wait is not None), default=0.0)
+        return StageForecast(
+            "generate", None, 0.0, tokens, "an endpoint without requests_per_minute has an unknown rate"
+        )
+    endpoints_s = max((wait for wait in waits if wait is not None), default=0.0)
     if not groups:
-        return StageForecast("generate", RAY_START_S + asked_s, 0.0, tokens, "the endpoints' requests_per_minute")
-    if not is_known(machines, measured.generate):
+        return StageForecast("generate", RAY_START_S + endpoints_s, 0.0, tokens, "the endpoints' requests_per_minute")
+    if not can_forecast(machines, measured.generate):
         return StageForecast("generate", None, 0.0, tokens)
-    found = writing(groups, work, machines, inputs.recipe)
+    found = generate_time(groups, work, machines, inputs.recipe)
     factor = measured.generate or 1.0
     start_s = measured.generate_start_s
     start_s = RAY_START_S + inputs.recipe.forecast.engine_start_s if start_s is None else start_s
-    seconds = found.num_jobs * start_s + max(asked_s, found.busy_s * factor)
+    seconds = found.num_jobs * start_s + max(endpoints_s, found.busy_s * factor)
     note, engines = _engines_note(found, groups, machines), sum(found.engines.values())
     return StageForecast("generate", seconds, found.device_s * factor, tokens, note, engines)
 
 
-def _engines_note(found: Writing, groups: Sequence[Group], machines: Machines) -> str:
-    """What the slowest teacher's engines wait for, and what would help."""
+def _engines_note(found: GenerateTime, groups: Sequence[Group], machines: Machines) -> str:
+    """The bottleneck of the slowest teacher's engines, and what would help."""
     rate, count = found.rates[found.slowest], found.engines[found.slowest]
     if machines.device == "cpu":
-        return f"{found.slowest}'s engine computes on the CPU"
-    taken = max(found.engines[group.name] * group.num_devices for group in groups)
-    idle = sum(node.gpus for node in machines.nodes) - taken
+        return f"{found.slowest}'s engine is bound by the CPU's computation"
+    used = max(found.engines[group.name] * group.num_devices for group in groups)
+    idle = sum(node.gpus for node in machines.nodes) - used
     note = f"{found.slowest}: {rate.bound} of {count} engines with {rate.batch:,.0f} sequences each ({rate.limit})"
-    return note + (f"; {idle:g} GPUs stay idle: raise its replicas" if idle >= 1 else "")
+    return note + (f"; {idle:g} GPUs are idle: raise its replicas" if idle >= 1 else "")
 
 
 def _train(inputs: Inputs) -> StageForecast:
     measured, recipe = inputs.calibration, inputs.recipe
     mean = sum(measured.train.values()) / len(measured.train) if measured.train else None
-    if not is_known(inputs.machines, mean):
+    if not can_forecast(inputs.machines, mean):
         return StageForecast("train", None)
     names = [student.name for student in recipe.students]
     cell_s = sum(measured.cell_s.values()) / len(measured.cell_s) if measured.cell_s else recipe.forecast.cell_start_s
@@ -205,25 +214,25 @@ def _train(inputs: Inputs) -> StageForecast:
         {name: measured.train.get(name, mean or 1.0) for name in names},
         {name: measured.cell_s.get(name, cell_s) for name in names},
     )
-    found = training(inputs.plan, inputs.work, recipe, inputs.shapes, inputs.machines, pace)
+    found = train_time(inputs.plan, inputs.work, recipe, inputs.shapes, inputs.machines, pace)
     return StageForecast(
-        "train", found.seconds + measured.train_rest_s, found.device_s, found.tokens, _fleet_note(found, inputs)
+        "train", found.seconds + measured.train_rest_s, found.device_s, found.tokens, _cells_note(found, inputs)
     )
 
 
-def _fleet_note(found: Training, inputs: Inputs) -> str:
+def _cells_note(found: TrainTime, inputs: Inputs) -> str:
     cells = inputs.plan.cells
     idle = sum(node.gpus for node in inputs.machines.nodes) - sum(one.job.num_workers for one in cells)
     if idle > 0:
-        return f"{found.longest}, the longest of {len(cells)} cells; all at once leave {idle:g} GPUs idle"
+        return f"{found.longest}, the longest of {len(cells)} cells; all cells together leave {idle:g} GPUs idle"
     return f"{len(cells)} cells share the machines; the longest is {found.longest}"
 
 
 def _evaluate(inputs: Inputs) -> StageForecast:
     measured, machines = inputs.calibration, inputs.machines
-    if not is_known(machines, measured.evaluate) or not inputs.problems:
+    if not can_forecast(machines, measured.evaluate) or not inputs.problems:
         return StageForecast("evaluate", None)
-    found = evaluation(inputs.recipe, inputs.work, inputs.problems, inputs.shapes, machines)
+    found = evaluate_time(inputs.recipe, inputs.work, inputs.problems, inputs.shapes, machines)
     start_s = measured.evaluate_start_s
     start_s = inputs.recipe.forecast.engine_start_s if start_s is None else start_s
     starts = found.num_engines if machines.device == "cpu" else found.num_waves
@@ -233,8 +242,8 @@ def _evaluate(inputs: Inputs) -> StageForecast:
     return StageForecast("evaluate", seconds, found.device_s * factor, found.tokens, note)
 
 
-def _evaluation_note(found: Evaluation, inputs: Inputs) -> str:
-    answers = requests_per_model(inputs.recipe, inputs.problems)
+def _evaluation_note(found: EvaluateTime, inputs: Inputs) -> str:
+    answers = answers_per_model(inputs.recipe, inputs.problems)
     note = f"{found.num_engines} engines in {found.num_waves} waves, {answers:,.0f} answers per model"
     window = inputs.recipe.evaluate.max_in_flight
     if inputs.machines.device == "gpu" and found.batch <= window / found.at_once:

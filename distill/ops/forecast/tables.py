@@ -1,4 +1,4 @@
-"""The forecast as tables: stages on the machines given, the same on other kinds of GPU, and what it rests on."""
+"""The forecast as tables: stages on the given machines, totals on other kinds of GPU, and the assumptions."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from rich.table import Table
 
 from cluster.gpus import GPU_KINDS, GpuKind
 from cluster.placement import Resources
+from cluster.units import GIB
 from distill.config.recipe import Recipe
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
 from distill.ops.forecast.inputs import forecast_recipe
-from distill.ops.forecast.scaling_limits import GIB, NEAR, Limit, limits
+from distill.ops.forecast.scaling_limits import NEAR_SHARE, ScalingLimit, scaling_limits
 from distill.ops.forecast.stage_times import Forecast
 from distill.train.machines import Machines
 
 NOT_KNOWN = "?"
-TELL_PROMPTS = "the number of prompts is not known before they are read: forecast.num_prompts tells it"
-TELL_KIND = "hours are not known: name the kind of GPU, for example --cluster {nodes}x{gpus}xh100"
-TELL_RUN = "hours are not known: nothing was measured on a CPU like this; --measured RUN takes the rates of a run"
+NEEDS_PROMPTS = "the number of prompts is unknown until they are read: set forecast.num_prompts"
+NEEDS_KIND = "hours are unknown: name the kind of GPU, for example --cluster {nodes}x{gpus}xh100"
+NEEDS_RUN = "hours are unknown: no run was measured on a CPU like this; --measured RUN takes the rates of a run"
+NO_SEARCH = "the weight search is not part of the forecast"
 
 
 def show_forecast(
     recipe: Recipe, run_dir: RunDir, machines: Machines, console: Console, *, measured: RunDir | None = None
 ) -> None:
-    """Print it all.
+    """Print the forecast.
 
     Raises:
         ConfigError: engines that can never be placed.
@@ -35,35 +37,39 @@ def show_forecast(
     found = forecast_recipe(recipe, run_dir, machines, measured=measured)
     console.print()
     if found is None:
-        console.print(f"forecast: {TELL_PROMPTS}")
+        console.print(f"forecast: {NEEDS_PROMPTS}")
         return
     console.print(_stage_table(found), crop=False)
     for line in notes(found):
         console.print(line, markup=False)
+    if recipe.search:
+        console.print(NO_SEARCH)
     if machines.device == "gpu":
         console.print()
         console.print(_kind_table(by_kind(recipe, run_dir, machines, measured=measured)), crop=False)
-    for limit in near(found):
+    for limit in near_limits(found):
         console.print(
-            f"near its limit: {limit.name}, {limit.used:,.1f} of {limit.most:,.0f}: {limit.remedy}", markup=False
+            f"near its limit: {limit.name}, {limit.used:,.1f} of {limit.most:,.0f} -> {limit.remedy}", markup=False
         )
 
 
 def _stage_table(found: Forecast) -> Table:
     table = _table(
-        "forecast", "hours", "GPU hours" if found.num_gpus else "core hours", "tokens", "cost, USD", "waits for"
+        "forecast", "hours", "GPU hours" if found.num_gpus else "core hours", "tokens", "cost, USD", "bottleneck"
     )
     for stage in found.stages:
         table.add_row(
             stage.stage,
-            hours(stage.seconds),
-            hours(stage.device_s if stage.seconds is not None else None),
+            format_hours(stage.seconds),
+            format_hours(stage.device_s if stage.seconds is not None else None),
             f"{stage.tokens:.2e}" if stage.tokens else "",
-            money(found.usd(stage.seconds)),
+            format_usd(found.usd(stage.seconds)),
             stage.note,
         )
     total = sum(stage.device_s for stage in found.stages)
-    table.add_row("together", hours(found.seconds), hours(total), "", money(found.usd(found.seconds)), "")
+    table.add_row(
+        "total", format_hours(found.seconds), format_hours(total), "", format_usd(found.usd(found.seconds)), ""
+    )
     return table
 
 
@@ -74,11 +80,17 @@ def _kind_table(rows: Mapping[str, Forecast | str]) -> Table:
             table.add_row(name, NOT_KNOWN, NOT_KNOWN, NOT_KNOWN, found)
             continue
         kind = GPU_KINDS[name]
-        told = found.usd_per_gpu_hour is not None and found.usd_per_gpu_hour != kind.usd_per_hour
-        price = f"{found.usd_per_gpu_hour}" if found.usd_per_gpu_hour else "not known"
-        source = "(told)" if told else f"({kind.price_source})" if kind.price_source else ""
+        is_own = found.usd_per_gpu_hour is not None and found.usd_per_gpu_hour != kind.usd_per_hour
+        price = f"{found.usd_per_gpu_hour}" if found.usd_per_gpu_hour else "unknown"
+        source = "(recipe)" if is_own else f"({kind.price_source})" if kind.price_source else ""
         device_s = sum(stage.device_s for stage in found.stages)
-        table.add_row(name, hours(found.seconds), hours(device_s), money(found.usd(found.seconds)), f"{price} {source}")
+        table.add_row(
+            name,
+            format_hours(found.seconds),
+            format_hours(device_s),
+            format_usd(found.usd(found.seconds)),
+            f"{price} {source}",
+        )
     return table
 
 
@@ -93,7 +105,7 @@ def _table(*columns: str) -> Table:
 def by_kind(
     recipe: Recipe, run_dir: RunDir, machines: Machines, *, measured: RunDir | None = None
 ) -> dict[str, Forecast | str]:
-    """As many GPUs of every kind; for a kind on which the recipe does not fit, why."""
+    """The forecast on as many GPUs of every kind; for a kind that the recipe does not fit, why."""
     found: dict[str, Forecast | str] = {}
     for name, kind in GPU_KINDS.items():
         try:
@@ -112,32 +124,32 @@ def of_kind(machines: Machines, kind: GpuKind) -> Machines:
 
 
 def notes(found: Forecast) -> Iterator[str]:
-    """The bottleneck, and what the numbers rest on."""
+    """The bottleneck, and the assumptions."""
     yield f"bottleneck: {found.bottleneck}"
     if found.seconds is None and found.machines.device == "cpu":
-        yield TELL_RUN
+        yield NEEDS_RUN
     elif found.seconds is None and found.machines.gpu is None:
         nodes = found.machines.nodes
-        yield TELL_KIND.format(nodes=len(nodes), gpus=f"{nodes[0].gpus:g}")
+        yield NEEDS_KIND.format(nodes=len(nodes), gpus=f"{nodes[0].gpus:g}")
     if found.api_usd:
-        yield f"endpoints are paid {found.api_usd:,.2f} USD beside it"
+        yield f"endpoints cost another {found.api_usd:,.2f} USD"
     if found.usd_per_gpu_hour is not None:
-        yield f"cost: all {found.num_gpus:g} GPUs for all hours, at {found.usd_per_gpu_hour} USD each"
-    for source in ("told", "measured", "assumed"):
-        listed = ", ".join(f"{one.name} {one.value:,.6g}" for one in found.known if one.source == source)
+        yield f"cost: all {found.num_gpus:g} GPUs for all hours, at {found.usd_per_gpu_hour} USD per GPU hour"
+    for source, label in (("recipe", "set in the recipe"), ("measured", "measured"), ("assumed", "assumed")):
+        listed = ", ".join(f"{one.name} {one.value:,.6g}" for one in found.assumptions if one.source == source)
         if listed:
-            yield f"{source}: {listed}"
+            yield f"{label}: {listed}"
     if found.calibration.source:
         yield f"times are calibrated on {found.calibration.source}"
     elif found.seconds is not None:
-        yield "a forecast from data sheets and assumed utilisations; --measured RUN calibrates it"
+        yield "times are from data sheets and assumed utilisations; --measured RUN calibrates them"
 
 
-def all_limits(found: Forecast, driver_gib: float | None = None) -> list[Limit]:
-    """How near a run comes to what stops it, the nearest first."""
+def all_limits(found: Forecast, driver_gib: float | None = None) -> list[ScalingLimit]:
+    """All scaling limits with a run's use of them, the nearest first."""
     generate = next(stage for stage in found.stages if stage.stage == "generate")
     work, memory = found.work, driver_gib or _driver_gib(found.machines.nodes)
-    return limits(
+    return scaling_limits(
         prompts=work.prompts,
         traces=work.traces,
         engines=generate.engines,
@@ -146,24 +158,24 @@ def all_limits(found: Forecast, driver_gib: float | None = None) -> list[Limit]:
     )
 
 
-def near(found: Forecast, driver_gib: float | None = None) -> list[Limit]:
-    """Limits that a run comes near to."""
-    return [limit for limit in all_limits(found, driver_gib) if limit.share > NEAR]
+def near_limits(found: Forecast, driver_gib: float | None = None) -> list[ScalingLimit]:
+    """The scaling limits that a run comes near to."""
+    return [limit for limit in all_limits(found, driver_gib) if limit.share > NEAR_SHARE]
 
 
 def _driver_gib(nodes: tuple[Resources, ...]) -> float:
-    """Memory of the first node, or of this machine where nothing tells it."""
-    return nodes[0].memory_gb if nodes and nodes[0].memory_gb else psutil.virtual_memory().total / GIB
+    """Memory of the first node, or of this machine where that is unknown."""
+    return nodes[0].memory_gib if nodes and nodes[0].memory_gib else psutil.virtual_memory().total / GIB
 
 
-def hours(seconds: float | None) -> str:
-    """Hours with as many digits as matter."""
+def format_hours(seconds: float | None) -> str:
+    """Seconds as hours, with two to four digits after the point where they are few."""
     if seconds is None:
         return NOT_KNOWN
     value = seconds / 3600
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 
-def money(usd: float | None) -> str:
-    """Whole dollars, or cents where it is little."""
+def format_usd(usd: float | None) -> str:
+    """Whole dollars, or cents below a hundred."""
     return NOT_KNOWN if usd is None else f"{usd:,.0f}" if usd >= 100 else f"{usd:.2f}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cluster.schedule import best_order, simulate
 from distill.config.recipe import Recipe
 from distill.evaluate.models import engines_that_fit
-from distill.evaluate.requests import asked
+from distill.evaluate.requests import benchmark_settings
 from distill.models.shape import ModelShape
 from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
 from distill.ops.forecast.workload import Workload
@@ -19,24 +19,24 @@ from distill.train.layout import Device
 from distill.train.machines import Machines
 from distill.train.plan import Plan, PlannedCell
 
-AGAIN = 4 / 3
-"""Computation of a layout that computes activations again."""
+RECOMPUTE_FACTOR = 4 / 3
+"""Computation with activation checkpointing over that without."""
 SERVED_SEQUENCES = {"cpu": CPU_SEQUENCES, "gpu": 1024}
-"""vLLM's `max_num_seqs` for an API server on a GPU of 70 GB or more; 256 on smaller ones, beyond what is asked."""
+"""vLLM's `max_num_seqs` for an API server on a GPU of 70 GB or more; 256 on smaller ones, more than is requested."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What calibration says of training. The defaults are those of an uncalibrated GPU."""
+    """Calibrated rates of training."""
 
     factor: Mapping[str, float]
-    """Student -> measured time of the steps over the modelled one."""
+    """Student -> measured over modelled time of the steps."""
     cell_s: Mapping[str, float]
-    """Student -> what a cell takes besides its steps, seconds."""
+    """Student -> seconds of a cell besides its steps."""
 
 
-class Training(NamedTuple):
-    """What the fleet takes."""
+class TrainTime(NamedTuple):
+    """Time of all cells."""
 
     seconds: float
     device_s: float
@@ -44,7 +44,7 @@ class Training(NamedTuple):
     longest: str
     """The cell that takes longest."""
     tokens: float
-    """Through the models, prompts included."""
+    """Trained on, prompts included."""
 
 
 def cell_tokens(one: PlannedCell, work: Workload, recipe: Recipe) -> float:
@@ -61,22 +61,22 @@ def step_s(one: PlannedCell, work: Workload, recipe: Recipe, shape: ModelShape, 
     passes = num_passes(recipe.train, mix.rows, mix.supervised_tokens)
     length = min(recipe.train.max_length, round(mean + work.row_prompt_tokens))
     flops = train_flops(shape, one.cell.student.tune, [length], round(mean)) * mix.rows * passes
-    again = AGAIN if one.layout.checkpoint_activations else 1.0
-    return flops * again / (one.job.num_workers * worker_flops(one, machines) * recipe.forecast.train_flops)
+    factor = RECOMPUTE_FACTOR if one.layout.checkpoint_activations else 1.0
+    return flops * factor / (one.job.num_workers * worker_flops(one, machines) * recipe.forecast.train_flops)
 
 
 def worker_flops(one: PlannedCell, machines: Machines) -> float:
-    """Peak of one worker."""
+    """Peak FLOPs per second of one worker."""
     if machines.device == "cpu":
         return UNKNOWN_CPU.flops * one.job.worker.cpus
-    assert machines.gpu is not None, "asked for only where the kind is known"
+    assert machines.gpu is not None, "only called where the kind is known"
     return machines.gpu.flops
 
 
-def training(
+def train_time(
     plan: Plan, work: Workload, recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Machines, pace: Pace
-) -> Training:
-    """All cells in the order that the fleet would find best."""
+) -> TrainTime:
+    """All cells, in the order that the queue would choose."""
     steps = {
         one.cell.name: step_s(one, work, recipe, shapes[one.cell.student.model], machines)
         * pace.factor.get(one.cell.student.name, 1.0)
@@ -93,7 +93,7 @@ def training(
     device_s = sum(steps[one.cell.name] * _devices(one, machines.device) for one in plan.cells)
     longest = max(jobs, key=lambda job: job.cost, default=None)
     tokens = sum(cell_tokens(one, work, recipe) for one in plan.cells)
-    return Training(schedule.makespan, device_s, longest.name if longest else "", tokens)
+    return TrainTime(schedule.makespan, device_s, longest.name if longest else "", tokens)
 
 
 def _devices(one: PlannedCell, device: Device) -> float:
@@ -109,11 +109,11 @@ class ServedEngine(NamedTuple):
     model: str
     """A key of `[models]`."""
     num_models: float
-    """Names that it answers for, modes counted apart."""
+    """Models that it serves, each mode counted."""
 
 
-class Evaluation(NamedTuple):
-    """What the evaluation takes."""
+class EvaluateTime(NamedTuple):
+    """Time of the evaluation."""
 
     ask_s: float
     device_s: float
@@ -125,7 +125,7 @@ class Evaluation(NamedTuple):
 
 
 def served_engines(recipe: Recipe) -> list[ServedEngine]:
-    """The engines in the order in which they come up."""
+    """The engines in the order in which they are started."""
     modes = {mix.name: max(1, len(mix.modes)) for mix in recipe.mixes}
     bases: dict[str, float] = {student.model: 1.0 for student in recipe.students}
     full = []
@@ -139,19 +139,19 @@ def served_engines(recipe: Recipe) -> list[ServedEngine]:
 
 
 def engines_at_once(recipe: Recipe, machines: Machines) -> int:
-    """Engines that are up together."""
+    """Engines that run together."""
     cpus, gpus = sum(node.cpus for node in machines.nodes), sum(node.gpus for node in machines.nodes)
     return engines_that_fit(recipe.serve, machines.device, num_cpus=cpus, num_gpus=gpus)
 
 
-def requests_per_model(recipe: Recipe, problems: Mapping[str, float]) -> float:
+def answers_per_model(recipe: Recipe, problems: Mapping[str, float]) -> float:
     """Answers that one model gives."""
-    return sum(count * asked(recipe.evaluate, name).num_samples for name, count in problems.items())
+    return sum(count * benchmark_settings(recipe.evaluate, name).num_samples for name, count in problems.items())
 
 
-def evaluation(
+def evaluate_time(
     recipe: Recipe, work: Workload, problems: Mapping[str, float], shapes: Mapping[str, ModelShape], machines: Machines
-) -> Evaluation:
+) -> EvaluateTime:
     """All models on all benchmarks. On a CPU one model answers at a time."""
     engines, at_once = served_engines(recipe), engines_at_once(recipe, machines)
     groups = [engines[start : start + at_once] for start in range(0, len(engines), at_once)]
@@ -160,28 +160,28 @@ def evaluation(
     for wave in groups:
         window = recipe.evaluate.max_in_flight / (1 if is_cpu else len(wave))
         pairs = [_engine(one, work, recipe, shapes[one.model], machines, window) for one in wave]
-        answers = requests_per_model(recipe, problems)
+        answers = answers_per_model(recipe, problems)
         times = [answers * one.num_models * seconds for one, (seconds, _) in zip(wave, pairs, strict=True)]
         ask_s += sum(times) if is_cpu else max(times)
         device_s += sum(times) * _serve_devices(recipe, machines)
         batch = max([batch, *(found for _, found in pairs)])
     models = sum(one.num_models for one in engines)
-    tokens = requests_per_model(recipe, problems) * models * work.answer_tokens
-    return Evaluation(ask_s, device_s, len(engines), len(groups), min(at_once, len(engines)), tokens, batch)
+    tokens = answers_per_model(recipe, problems) * models * work.answer_tokens
+    return EvaluateTime(ask_s, device_s, len(engines), len(groups), min(at_once, len(engines)), tokens, batch)
 
 
 def _serve_devices(recipe: Recipe, machines: Machines) -> int:
     if machines.device == "cpu":
         return max(1, int(max(node.cpus for node in machines.nodes)) - 1)
-    return recipe.serve.engine.tensor_parallel * recipe.serve.engine.pipeline_parallel
+    return recipe.serve.engine.num_gpus
 
 
 def _engine(
     one: ServedEngine, work: Workload, recipe: Recipe, shape: ModelShape, machines: Machines, window: float
 ) -> tuple[float, float]:
-    """Seconds of one answer, and the batch, of an engine that is asked so much at once."""
+    """Seconds per answer, and the batch, of an engine with so many open requests."""
     kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
-    assert kind is not None, "asked for only where the kind is known"
+    assert kind is not None, "only called where the kind is known"
     size = EngineSize(shape, _serve_devices(recipe, machines), SERVED_SEQUENCES[machines.device])
     context = work.answer_prompt_tokens + work.answer_tokens / 2
     rate = engine_rate(size, kind, recipe.forecast, context_tokens=context, requests=window)

@@ -1,7 +1,7 @@
-"""What a recipe asks of each stage, in prompts, traces and tokens: told, measured or assumed. Pure.
+"""The work of each stage of a recipe in prompts, traces and tokens: set in the recipe, measured or assumed. Pure.
 
-A teacher is asked for what the cheaper ones of its mixes solved, so counts follow from the solve rates in the order in
-which teachers are asked.
+A teacher is only asked prompts that the cheaper ones of its mixes solved, so counts follow from the solve rates in the
+order in which teachers are asked.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from distill.config.mix import BothMix
 from distill.config.recipe import Recipe
-from distill.config.teachers import AskedTeacher, DatasetTeacher, TeacherConfig, VllmTeacher
+from distill.config.teachers import AskedTeacher, DatasetTeacher, TeacherConfig, engine_key
 from distill.core.schema import Style
-from distill.ops.forecast.expected_samples import Asking, asking
+from distill.ops.forecast.expected_samples import ExpectedSamples, expected_samples
 from distill.train.plan import MixData
 
 SOLVE_RATE = 0.6
@@ -23,23 +23,23 @@ PROMPT_TOKENS = 200.0
 STUDENT_PROMPT_TOKENS = 150.0
 
 
-class Known(NamedTuple):
+class Assumption(NamedTuple):
     """One number that the forecast rests on, and where it is from."""
 
     name: str
-    """The field of `[forecast]` that tells it."""
+    """The field of `[forecast]` that sets it."""
     value: float
     source: str
-    """`told`, `measured` or `assumed`."""
+    """`recipe`, `measured` or `assumed`."""
 
 
 @dataclass(frozen=True)
-class TeacherFacts:
-    """What a run directory says of one teacher."""
+class MeasuredTeacher:
+    """Measurements of one teacher in a run directory."""
 
     num_samples: int
-    asking: Asking
-    """Traces per prompt that it was asked, and the share of these prompts that it solved."""
+    samples: ExpectedSamples
+    """Traces per prompt, and the share of the prompts that it solved."""
     solve_rate: float
     """Correct share of its traces."""
     tokens: float
@@ -49,14 +49,14 @@ class TeacherFacts:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a run directory says of the work itself, whatever it ran on. Absent: not measured."""
+class MeasuredWork:
+    """Measurements of the work itself in a run directory, whatever machines it ran on. Absent: not measured."""
 
-    teachers: Mapping[str, TeacherFacts] = field(default_factory=dict)
+    teachers: Mapping[str, MeasuredTeacher] = field(default_factory=dict)
     prompt_tokens: float | None = None
     prefix_hits: float | None = None
     usable: float = 1.0
-    """Share of the prompts that every pool solved which the filters left."""
+    """Share that the filters kept of the prompts which every pool solved."""
     row_prompt_tokens: float | None = None
     """Of a student's example."""
     answer_tokens: float | None = None
@@ -65,11 +65,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class PoolWork:
-    """What one teacher writes."""
+    """The work of one teacher."""
 
     teacher: TeacherConfig
-    asked: float
-    """Prompts."""
+    prompts: float
+    """Prompts that it is asked."""
     traces: float
     tokens: float
     """Mean completion."""
@@ -77,7 +77,7 @@ class PoolWork:
 
     @property
     def longest(self) -> float:
-        """What the last trace of a run may be long, tokens."""
+        """Expected length of the longest trace of a run, tokens."""
         limit = self.teacher.sampling.max_tokens if isinstance(self.teacher, AskedTeacher) else self.tokens
         return min(float(limit), 3.0 * self.tokens)
 
@@ -89,14 +89,14 @@ class Workload:
     prompts: float
     pools: tuple[PoolWork, ...]
     common: float
-    """Prompts that every arm teaches."""
+    """Prompts that are in every arm."""
     mixes: Mapping[str, MixData]
     prompt_tokens: float
-    """Of a teacher's prompt, those that the engine has not in its cache."""
+    """Of a teacher's prompt, without those in the engine's prefix cache."""
     row_prompt_tokens: float
     answer_tokens: float
     answer_prompt_tokens: float
-    known: tuple[Known, ...]
+    assumptions: tuple[Assumption, ...]
 
     @property
     def traces(self) -> float:
@@ -104,14 +104,7 @@ class Workload:
         return sum(pool.traces for pool in self.pools)
 
 
-def engine_key(teacher: TeacherConfig) -> str:
-    """Equal for teachers that one engine fills."""
-    if isinstance(teacher, VllmTeacher):
-        return f"{teacher.model} {teacher.engine.model_dump_json()} {teacher.replicas} {teacher.gpu}"
-    return f"alone {teacher.name}"
-
-
-def asked_order(recipe: Recipe) -> list[str]:
+def teacher_order(recipe: Recipe) -> list[str]:
     """Teachers as they are asked (`distill.generate.pools.group_by_engine`): engines by their cheapest teacher, the
     cheaper teachers of an engine first, else the recipe's order."""
     groups: dict[str, list[str]] = {}
@@ -120,30 +113,20 @@ def asked_order(recipe: Recipe) -> list[str]:
     return [name for group in groups.values() for name in group]
 
 
-def workload(recipe: Recipe, order: Sequence[str], prompts: float, facts: Facts) -> Workload:
+def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: MeasuredWork) -> Workload:
     """The work of a recipe.
 
     Args:
-        recipe: with what is told.
+        recipe: what it sets in `[forecast]` comes first.
         order: teachers in the order in which they are asked.
-        prompts: that are left after cleaning.
-        facts: measured before.
+        prompts: number of prompts after cleaning.
+        measured: used where the recipe sets nothing.
     """
-    known: list[Known] = []
-    taught = {name for mix in recipe.mixes for name in mix.shares}
-    teachers = {teacher.name: teacher for teacher in recipe.teachers}
-    kept, pools = 1.0, []
-    for name in order:
-        reached = kept if recipe.generate.stop_early and name in taught else 1.0
-        pool, solved = _pool(recipe, teachers[name], prompts * reached, facts, known)
-        pools.append(pool)
-        kept *= solved if name in taught else 1.0
-    enough = recipe.generate.enough_prompts
-    share = min(1.0, enough / (prompts * kept)) if enough and prompts * kept > 0 else 1.0
-    pools = [_scaled(pool, share) for pool in pools]
-    common = prompts * kept * share * facts.usable
-    told = recipe.forecast
-    hits = _take(known, "prefix_hits", told.prefix_hits, facts.prefix_hits, 0.0)
+    assumptions: list[Assumption] = []
+    pools, solved = _pools(recipe, order, prompts, measured, assumptions)
+    common = solved * measured.usable
+    settings = recipe.forecast
+    hits = _pick(assumptions, "prefix_hits", settings.prefix_hits, measured.prefix_hits, 0.0)
     mixes = _mixes(recipe, pools, common)
     rows = sum(mix.rows for mix in mixes.values())
     taught_tokens = sum(mix.supervised_tokens for mix in mixes.values()) / max(1, rows)
@@ -153,46 +136,79 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, facts: Facts)
         pools=tuple(pools),
         common=common,
         mixes=mixes,
-        prompt_tokens=_take(known, "prompt_tokens", told.prompt_tokens, facts.prompt_tokens, PROMPT_TOKENS)
+        prompt_tokens=_pick(assumptions, "prompt_tokens", settings.prompt_tokens, measured.prompt_tokens, PROMPT_TOKENS)
         * (1.0 - hits),
-        row_prompt_tokens=_take(
-            known, "student_prompt_tokens", told.student_prompt_tokens, facts.row_prompt_tokens, STUDENT_PROMPT_TOKENS
+        row_prompt_tokens=_pick(
+            assumptions,
+            "student_prompt_tokens",
+            settings.student_prompt_tokens,
+            measured.row_prompt_tokens,
+            STUDENT_PROMPT_TOKENS,
         ),
-        answer_tokens=_take(known, "answer_tokens", told.answer_tokens, facts.answer_tokens, taught_tokens),
-        answer_prompt_tokens=facts.answer_prompt_tokens or told.student_prompt_tokens or STUDENT_PROMPT_TOKENS,
-        known=tuple(known),
+        answer_tokens=_pick(
+            assumptions, "answer_tokens", settings.answer_tokens, measured.answer_tokens, taught_tokens
+        ),
+        answer_prompt_tokens=measured.answer_prompt_tokens or settings.student_prompt_tokens or STUDENT_PROMPT_TOKENS,
+        assumptions=tuple(assumptions),
     )
 
 
-def _take(known: list[Known], name: str, told: float | None, measured: float | None, default: float) -> float:
-    """Told before measured before assumed; books which."""
-    for value, source in ((told, "told"), (measured, "measured"), (default, "assumed")):
+def _pools(
+    recipe: Recipe, order: Sequence[str], prompts: float, measured: MeasuredWork, assumptions: list[Assumption]
+) -> tuple[list[PoolWork], float]:
+    """The work of all teachers, and the prompts that every pool of the mixes solves."""
+    in_mixes = {name for mix in recipe.mixes for name in mix.shares}
+    teachers = {teacher.name: teacher for teacher in recipe.teachers}
+    kept, pools = 1.0, []
+    for name in order:
+        reached = kept if recipe.generate.stop_early and name in in_mixes else 1.0
+        pool, solved = _pool(recipe, teachers[name], prompts * reached, measured, assumptions)
+        pools.append(pool)
+        kept *= solved if name in in_mixes else 1.0
+    enough = recipe.generate.enough_prompts
+    share = min(1.0, enough / (prompts * kept)) if enough and prompts * kept > 0 else 1.0
+    return [_scaled(pool, share) for pool in pools], prompts * kept * share
+
+
+def _pick(
+    assumptions: list[Assumption], name: str, setting: float | None, found: float | None, default: float
+) -> float:
+    """The recipe's value, else the measured one, else the default; records which in `assumptions`."""
+    for value, source in ((setting, "recipe"), (found, "measured"), (default, "assumed")):
         if value is not None:
-            known.append(Known(name, float(value), source))
+            assumptions.append(Assumption(name, float(value), source))
             return float(value)
     raise AssertionError("unreachable: there is a default")
 
 
 def _pool(
-    recipe: Recipe, teacher: TeacherConfig, asked: float, facts: Facts, known: list[Known]
+    recipe: Recipe, teacher: TeacherConfig, prompts: float, measured: MeasuredWork, assumptions: list[Assumption]
 ) -> tuple[PoolWork, float]:
-    """What one teacher writes for the prompts that it is asked, and the share of them that it solves."""
-    name, told = teacher.name, recipe.forecast
-    found = facts.teachers.get(name)
+    """The work of one teacher for the prompts that it is asked, and the share of them that it solves."""
+    name, settings = teacher.name, recipe.forecast
+    found = measured.teachers.get(name)
     default = min(MEAN_TOKENS[teacher.style], _limit(teacher))
-    tokens = _take(known, f"mean_tokens.{name}", told.mean_tokens.get(name), found.tokens if found else None, default)
-    rate = _take(
-        known, f"solve_rate.{name}", told.solve_rate.get(name), found.solve_rate if found else None, SOLVE_RATE
+    tokens = _pick(
+        assumptions, f"mean_tokens.{name}", settings.mean_tokens.get(name), found.tokens if found else None, default
     )
-    correct = found.correct_tokens if found and name not in told.mean_tokens else tokens
+    rate = _pick(
+        assumptions,
+        f"solve_rate.{name}",
+        settings.solve_rate.get(name),
+        found.solve_rate if found else None,
+        SOLVE_RATE,
+    )
+    correct = found.correct_tokens if found and name not in settings.mean_tokens else tokens
     if isinstance(teacher, DatasetTeacher):
-        return PoolWork(teacher, asked, asked, tokens, correct), found.asking.solved if found else rate
-    is_same = found is not None and found.num_samples == teacher.num_samples and name not in told.solve_rate
+        return PoolWork(teacher, prompts, prompts, tokens, correct), found.samples.solved if found else rate
+    is_same = found is not None and found.num_samples == teacher.num_samples and name not in settings.solve_rate
     if found is not None and is_same:
-        expected = found.asking
+        expected = found.samples
     else:
-        expected = asking(rate, teacher.num_samples, teacher.num_correct, stop_early=recipe.generate.stop_early)
-    return PoolWork(teacher, asked, asked * expected.traces, tokens, correct), expected.solved
+        expected = expected_samples(
+            rate, teacher.num_samples, teacher.num_correct, stop_early=recipe.generate.stop_early
+        )
+    return PoolWork(teacher, prompts, prompts * expected.traces, tokens, correct), expected.solved
 
 
 def _limit(teacher: TeacherConfig) -> float:
@@ -200,7 +216,7 @@ def _limit(teacher: TeacherConfig) -> float:
 
 
 def _scaled(pool: PoolWork, share: float) -> PoolWork:
-    return PoolWork(pool.teacher, pool.asked * share, pool.traces * share, pool.tokens, pool.correct_tokens)
+    return PoolWork(pool.teacher, pool.prompts * share, pool.traces * share, pool.tokens, pool.correct_tokens)
 
 
 def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: float) -> dict[str, MixData]:

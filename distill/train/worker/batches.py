@@ -1,4 +1,4 @@
-"""Which row is trained when: pure functions of (number of rows, lengths, seed), no torch.
+"""Which rows each step trains on: pure functions of (number of rows, lengths, seed), no torch.
 
 The order depends on the seed and the epoch only, so that a cell killed at any step continues with the same rows, and
 arms with equally many rows take equally many steps.
@@ -25,8 +25,6 @@ class TrainRow:
     labels: Sequence[int]
     phase: int = 0
     """Rows of a lower phase are trained on first, through all epochs."""
-    is_early: bool = False
-    """Of the first prompts (`train.early_prompts`): trained on before the others, once; then it is a row like any."""
 
     @property
     def supervised_tokens(self) -> int:
@@ -35,7 +33,7 @@ class TrainRow:
 
 
 class Flat(NamedTuple):
-    """A micro-batch as rows laid end to end; one list entry per token."""
+    """A packed micro-batch: rows end to end in one sequence; one list entry per token."""
 
     input_ids: list[int]
     labels: list[int]
@@ -87,8 +85,8 @@ def micro_batches(
 ) -> list[list[int]]:
     """One worker's micro-batches of an optimiser step; equally many on every worker, the last ones possibly empty.
 
-    Workers share the step's tokens evenly. A micro-batch holds at most `max_tokens`; a longer row goes alone. How rows
-    are laid out changes neither which rows a step holds nor its gradient, a mean over the step's supervised tokens.
+    Workers share the step's tokens evenly. A micro-batch holds at most `max_tokens`; a longer row is alone in its own.
+    The packing changes neither the rows of a step nor its gradient, a mean over the step's supervised tokens.
     """
     shares = [pack(share, lengths, max_tokens=max_tokens) for share in _shares(rows, lengths, num_workers)]
     num_batches = max(map(len, shares))
@@ -96,7 +94,7 @@ def micro_batches(
 
 
 def _shares(rows: Sequence[int], lengths: Sequence[int], num_workers: int) -> list[list[int]]:
-    """The longest row to the worker with the fewest tokens so far, and so on."""
+    """Longest row first, each to the worker with the fewest tokens so far."""
     shares: list[list[int]] = [[] for _ in range(num_workers)]
     loads = [0] * num_workers
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
@@ -107,21 +105,21 @@ def _shares(rows: Sequence[int], lengths: Sequence[int], num_workers: int) -> li
 
 
 def pack(rows: Sequence[int], lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Rows in few bins of at most `max_tokens`: each, longest first, into the first bin that still holds it."""
+    """First-fit decreasing bin packing: each row, longest first, into the first bin of `max_tokens` that has room."""
     bins: list[list[int]] = []
     room: list[int] = []
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
-        place = next((place for place, left in enumerate(room) if left >= lengths[row]), len(bins))
-        if place == len(bins):
+        index = next((index for index, left in enumerate(room) if left >= lengths[row]), len(bins))
+        if index == len(bins):
             bins.append([])
             room.append(max_tokens)
-        bins[place].append(row)
-        room[place] -= lengths[row]
+        bins[index].append(row)
+        room[index] -= lengths[row]
     return bins
 
 
 def flatten(rows: Sequence[TrainRow]) -> Flat:
-    """Rows laid end to end. The first token of a row has no predecessor to be predicted from."""
+    """Pack rows into one sequence. The first token of a row has no predecessor to be predicted from."""
     lengths = [len(row.input_ids) for row in rows]
     return Flat(
         input_ids=[token for row in rows for token in row.input_ids],
@@ -132,7 +130,7 @@ def flatten(rows: Sequence[TrainRow]) -> Flat:
 
 
 def learning_rate(step: int, num_steps: int, *, peak: float, warmup_ratio: float) -> float:
-    """Linear rise over the warm-up, then a cosine that reaches zero after the last step. Steps count from 0."""
+    """Linear warm-up, then cosine decay to zero after the last step. Steps count from 0."""
     warmup = round(num_steps * warmup_ratio)
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)

@@ -1,7 +1,7 @@
 """Checkpoints of one training cell: written in place, complete once their marker exists, the newest two kept.
 
-Ray Train restarts a dead worker; nothing but the files survives a dead driver. So the files alone say where to
-continue: the newest checkpoint of the present key whose files are all there and readable, or the one before it.
+Ray Train restarts a dead worker, but only the files survive a dead driver. So the files alone decide where to
+continue: at the newest checkpoint of the present key whose files are all there and readable, or the one before it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from distill.core.run_dir import Parts, Training
 
 if TYPE_CHECKING:
     from distill.core.run_dir import RunDir
@@ -31,16 +33,16 @@ class Checkpoints:
     cell: str
     key: str
 
-    def parts(self, step: int) -> tuple[str, ...]:
-        """Where the checkpoint after this many steps lies in the run directory."""
-        return ("train", self.cell, "checkpoints", f"step-{step:08d}")
+    def parts(self, step: int) -> Parts:
+        """Folder of the checkpoint after this many steps, below the run directory."""
+        return Training(self.cell).checkpoint(step)
 
     def complete_steps(self) -> list[int]:
         """Steps with a complete checkpoint of this key, newest first."""
         return [step for step in self._steps() if self._marker(step).get("key") == self.key]
 
     def newest_intact(self) -> int:
-        """The step to continue from; 0 where there is none. Unreadable checkpoints are passed over."""
+        """The step to continue from; 0 where there is none. Unreadable checkpoints are skipped."""
         return next((step for step in self.complete_steps() if self._is_intact(step)), 0)
 
     def commit(self, step: int) -> None:
@@ -51,19 +53,12 @@ class Checkpoints:
         for old in [other for other in self._steps() if other not in self.complete_steps()[:KEPT]]:
             self.run_dir.remove(*self.parts(old))
 
-    def adopt(self, key: str) -> None:
-        """Take over the checkpoints of another key: of the same training, begun before all of its rows were there."""
-        others = Checkpoints(self.run_dir, self.cell, key)
-        for step in others.complete_steps():
-            marker = {**others._marker(step), "key": self.key}
-            self.run_dir.write_bytes(json.dumps(marker).encode(), *self.parts(step), MARKER)
-
     def remove(self) -> None:
-        """Delete them all: the cell is finished, or starts anew."""
-        self.run_dir.remove("train", self.cell, "checkpoints")
+        """Delete them all: the cell is finished, or starts again."""
+        self.run_dir.remove(*Training(self.cell).checkpoints)
 
     def _steps(self) -> list[int]:
-        folders = self.run_dir.fs.glob(self.run_dir.path("train", self.cell, "checkpoints", "step-*"))
+        folders = self.run_dir.fs.glob(self.run_dir.path(*Training(self.cell).any_checkpoint))
         return sorted((int(str(folder).rstrip("/")[-8:]) for folder in folders), reverse=True)
 
     def _marker(self, step: int) -> dict[str, Any]:
@@ -101,7 +96,7 @@ class Checkpoints:
 
 @contextmanager
 def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
-    """A local folder whose content is at the place named when the block ends: that place itself where it is local."""
+    """A local folder, uploaded to the run directory when the block ends, or that folder itself where it is local."""
     if run_dir.is_local:
         folder = run_dir.local_path(*parts)
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +109,7 @@ def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
 
 @contextmanager
 def reading(run_dir: RunDir, *parts: str) -> Iterator[Path]:
-    """A local folder with the content of the place named."""
+    """A local folder with the content of one of the run directory."""
     if run_dir.is_local:
         yield run_dir.local_path(*parts)
         return

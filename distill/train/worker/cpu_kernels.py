@@ -2,9 +2,9 @@
 
 There a layer's norms and gates take a fifth of the time and most of the activations when written as a chain of tensor
 operations, each of which makes and keeps its own result. Here a norm keeps its input and one number per token, and a
-gated unit its two inputs; what they need beyond that is worked out again in the backward pass. The formulas are those
-of the modules that they stand in for, which are recognised by their parts and compared with the original on the very
-weights before they are used.
+gated unit its two inputs; the rest is recomputed in the backward pass. The formulas are those of the modules that they
+replace, which are recognised by their parts; each kernel is compared with the original on the module's own weights
+before it is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """To x and weight."""
+        """Gradients of x and weight."""
         x, weight, scale = ctx.saved_tensors
         normal = x * scale
         gradient = gradient.to(normal.dtype)
@@ -60,7 +60,7 @@ class SiluGate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """To gate and up."""
+        """Gradients of gate and up."""
         gate, up = ctx.saved_tensors
         to_up = functional.silu(gate).mul_(gradient)
         return torch.ops.aten.silu_backward(gradient * up, gate), to_up
@@ -76,26 +76,26 @@ def _gate_forward(unit: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return unit.down_proj(SiluGate.apply(unit.gate_proj(x), unit.up_proj(x)))
 
 
-def make_lean(model: PreTrainedModel) -> int:
-    """Give norms and gated units their lean forward; how many modules got one."""
+def use_cpu_kernels(model: PreTrainedModel) -> int:
+    """Replace the forward of norms and gated units by these kernels; how many modules were changed."""
     found = 0
     for module in model.modules():
-        lean = _lean_forward(module)
-        if lean is not None and _is_same(module, lean):
-            module.forward = types.MethodType(lean, module)
+        kernel = _kernel_for(module)
+        if kernel is not None and _is_same(module, kernel):
+            module.forward = types.MethodType(kernel, module)
             found += 1
     return found
 
 
-def make_plain(model: PreTrainedModel) -> None:
-    """Undo `make_lean`."""
+def remove_cpu_kernels(model: PreTrainedModel) -> None:
+    """Undo `use_cpu_kernels`."""
     for module in model.modules():
-        if _lean_forward(module) is not None:
+        if _kernel_for(module) is not None:
             vars(module).pop("forward", None)
 
 
-def _lean_forward(module: torch.nn.Module) -> Any:
-    """By the parts of the module; whether its formula is the expected one is for `_is_same` to find."""
+def _kernel_for(module: torch.nn.Module) -> Any:
+    """The kernel for a module by its parts; `_is_same` checks that its formula is the expected one."""
     if hasattr(module, "variance_epsilon") and [name for name, _ in module.named_parameters()] == ["weight"]:
         return _norm_forward
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
@@ -103,13 +103,13 @@ def _lean_forward(module: torch.nn.Module) -> Any:
     return None
 
 
-def _is_same(module: torch.nn.Module, lean: Any) -> bool:
+def _is_same(module: torch.nn.Module, kernel: Any) -> bool:
     weight = next(module.parameters())
     width = module.gate_proj.in_features if hasattr(module, "gate_proj") else weight.shape[-1]
     x = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
     was_training = module.training
     module.eval()
     with torch.no_grad():
-        known, found = module(x), lean(module, x)
+        known, found = module(x), kernel(module, x)
     module.train(was_training)
     return known.shape == found.shape and bool((known - found).abs().max() <= TOLERANCE * known.abs().max())

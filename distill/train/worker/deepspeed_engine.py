@@ -1,4 +1,4 @@
-"""The student that is trained and the DeepSpeed engine around it: model, adapter, precision, optimiser."""
+"""The DeepSpeed engine of a cell: the student with its loss, precision and optimiser."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from distill.config.train import TrainConfig
 from distill.train.layout import BUCKET_ELEMENTS, Layout
-from distill.train.worker.cpu_kernels import make_lean
+from distill.train.worker.cpu_kernels import use_cpu_kernels
 from distill.train.worker.device import wait_for_compiler
 from distill.train.worker.job import CellJob
 from distill.train.worker.loss import ResponseLoss, has_plain_head
-from distill.train.worker.packed_attention import use_row_attention
+from distill.train.worker.packed_attention import use_packed_attention
 from distill.train.worker.student import build_student
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
-    """The student with its loss, by the leanest way that it is shown to be capable of."""
+    """The student with its loss, with those optimisations that are found to be exact for its model."""
     model = build_student(job)
     if job.device == "cpu":
-        make_lean(model)
+        use_cpu_kernels(model)
     return ResponseLoss(
         model,
         num_pools,
-        packs=use_row_attention(model),
+        packs=use_packed_attention(model),
         is_fused=has_plain_head(model),
         is_mixed=job.is_mixed,
     )
@@ -49,13 +49,13 @@ def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
         dist_init_required=False,
     )
     if job.num_workers == 1 and job.layout.zero_stage == 0:
-        # Nobody to share gradients with: DeepSpeed would copy all of them to a buffer and back.
+        # No other worker to share gradients with: DeepSpeed would copy all of them to a buffer and back.
         engine.enable_backward_allreduce = False
     return engine
 
 
 def engine_config(layout: Layout, train: TrainConfig, device: Literal["cpu", "gpu"]) -> dict[str, Any]:
-    """DeepSpeed's configuration of a cell. Accumulation is steered per step, as the last batch may be smaller."""
+    """DeepSpeed's configuration of a cell. Accumulation is set per step, as the last batch may be smaller."""
     zero: dict[str, Any] = {"stage": layout.zero_stage}
     if device == "cpu":
         # The defaults take 2 GB for a model of a quarter of that.

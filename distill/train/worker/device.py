@@ -1,4 +1,4 @@
-"""What a training worker's device can do and has used, and the compiler that CPU workers share."""
+"""Peak FLOPs and memory of a training worker's device, and the compiler that CPU workers share."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING
 import psutil
 
 from cluster.gpus import gpu_kind
+from cluster.units import GIB
 
 if TYPE_CHECKING:
     from distill.train.layout import Device
 
-GIB = 2**30
-
 
 def named_peak(name: str) -> float | None:
-    """Peak of a GPU by its name; None where it is not known."""
+    """Peak FLOPs per second of a GPU by its name; None where it is not known."""
     kind = gpu_kind(name)
     return kind.flops if kind else None
 
 
 def peak_flops(device: Device, num_workers: int) -> float | None:
-    """Peak of all workers of a cell; None on a CPU, whose peak nothing tells."""
+    """Peak FLOPs per second of all workers of a cell; None on a CPU, whose peak is not known."""
     if device == "cpu":
         return None
     import torch
@@ -46,17 +45,17 @@ def memory_gib(device: Device) -> float:
     return float(round(torch.cuda.max_memory_allocated() / GIB, 2))
 
 
-def wait_for_compiler(cache: Path, *, patience_s: float = 300.0) -> None:
-    """Until no other worker compiles DeepSpeed's CPU communication.
+def wait_for_compiler(cache: Path, *, stale_after_s: float = 300.0) -> None:
+    """Wait until no other worker compiles DeepSpeed's CPU communication.
 
-    torch guards a compilation by a file that stays where a worker is killed meanwhile; every later worker would then
-    wait for it without end. One that is older than a compilation can be is nobody's, and is removed.
+    torch guards a compilation by a lock file, which stays if the worker is killed meanwhile; every later worker would
+    then wait for ever. A file that is older than a compilation can take is stale, and is removed.
     """
     for lock in cache.glob("**/deepspeed_shm_comm/lock"):
         while (age := _age_s(lock)) is not None:
-            if age > patience_s:
+            if age > stale_after_s:
                 lock.unlink(missing_ok=True)
-            time.sleep(min(0.5, patience_s))
+            time.sleep(min(0.5, stale_after_s))
 
 
 def _age_s(path: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""The loss on traces that no arm teaches: measured before and after a cell's training, pool by pool."""
+"""Held-out loss: on traces that no arm teaches, before and after a cell's training, pool by pool."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 def held_out_loss(
     engine: DeepSpeedEngine, rows: Sequence[TrainRow], pools: Sequence[str], *, padding: int, max_tokens: int
 ) -> dict[str, float]:
-    """Pool -> mean loss of the supervised tokens, nats; the same on every worker. No weight changes.
+    """Pool -> mean loss per supervised token, nats; the same on every worker. Changes no weight.
 
     Args:
         engine: with the weights as they are now.
         rows: of all workers.
         pools: names, in the order of the engine's table.
-        padding: a token for workers without a row.
+        padding: token id for workers without a row.
         max_tokens: of one forward pass.
     """
     if not rows:
         return {}
     table = torch.zeros(len(pools), 2, dtype=torch.double)
     lengths = [len(row.input_ids) for row in rows]
-    mine = micro_batches(
+    batches = micro_batches(
         range(len(rows)), lengths, rank=rank(), num_workers=dist.get_world_size(), max_tokens=max_tokens
     )
     engine.eval()
     with torch.no_grad():
-        for micro in mine:
-            _, seen = engine(**row_tensors([rows[row] for row in micro], pools, padding, engine.device))
-            table += seen.cpu()
+        for micro in batches:
+            _, sums = engine(**row_tensors([rows[row] for row in micro], pools, padding, engine.device))
+            table += sums.cpu()
     engine.train()
     table = table.to(engine.device)
     dist.all_reduce(table)

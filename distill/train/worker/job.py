@@ -1,4 +1,4 @@
-"""What a training process is told."""
+"""The job of a training process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CellJob:
-    """Everything a worker needs to know. Travels to it by pickle."""
+    """Everything that a worker needs, sent to it by pickle."""
 
     cell: str
     key: str
@@ -32,18 +32,16 @@ class CellJob:
     layout: Layout
     num_workers: int
     shape: ModelShape | None = None
-    early_shards: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
-    is_early: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
-        """What weights and gradients are kept in."""
+        """Type of weights and gradients."""
         return torch.bfloat16 if self.device == "gpu" else torch.float32
 
     @property
     def is_mixed(self) -> bool:
-        """Whether matrix products are in bf16 beside fp32 weights: on CPUs that have instructions for it."""
+        """Whether matrix products are in bf16 with fp32 weights: on CPUs that have instructions for it."""
         return self.device == "cpu" and has_fast_bf16()
 
     @property

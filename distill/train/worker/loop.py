@@ -1,6 +1,6 @@
-"""What every worker of a training cell does: load, tune, build the engine, resume, step, save.
+"""The training loop of every worker of a cell: load, build the engine, resume, step, save.
 
-Runs inside Ray Train. All workers hold all rendered rows and the same plan; each takes its share of every step.
+Runs inside Ray Train. All workers have all rendered rows and the same order of steps; each takes its share of a step.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import torch.distributed as dist
 
 from distill.config.students import LoraTune
 from distill.core.errors import DistillError, StageError
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Dropped, seed_for
 from distill.models.chat_template import end_of_turn
-from distill.train.attempts import Hold, note, note_begin
-from distill.train.budget import budget_rows, early_steps, num_steps, train_flops
-from distill.train.worker.async_checkpoint import Saver
+from distill.models.resolve import load_tokenizer
+from distill.train.attempts import Lease, record_begin, record_event
+from distill.train.budget import budget_rows, num_steps, train_flops
+from distill.train.worker.async_checkpoint import AsyncCheckpointer
 from distill.train.worker.batches import learning_rate, micro_batches, phased_order, phased_step_rows, step_rows
 from distill.train.worker.checkpoint import STATE, Checkpoints, reading
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
@@ -33,22 +34,20 @@ from distill.train.worker.held_out import held_out_loss
 from distill.train.worker.job import CellJob
 from distill.train.worker.loss import row_tensors
 from distill.train.worker.metrics import MetricsLog, StepMetrics
-from distill.train.worker.process import Clock, own_log, peak_rss_gib, prepare_process, rank, say
-from distill.train.worker.row_audit import FILE as AUDIT
-from distill.train.worker.row_audit import audit_rows, refuse_endless
+from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
+from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
 from distill.train.worker.rows import Rows, load_rows
+from distill.train.worker.save_student import export_student
 from distill.train.worker.trackers import Trackers
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers import PreTrainedTokenizerBase
 
-OUTCOME = "outcome.json"
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended, for the driver: counts and measurements, or an error that trying again would not cure."""
+    """How a cell ended, for the driver: counts and measurements, or an error that a retry would not cure."""
 
     key: str
     error: str = ""
@@ -72,25 +71,22 @@ def train_worker(config: dict[str, Any]) -> None:
     """The function that Ray Train runs on every worker: `config["job"]` is the cell."""
     job: CellJob = config["job"]
     run_dir = RunDir(job.run_uri)
-    with own_log(job, run_dir):
+    with worker_log(job, run_dir):
         prepare_process(job)
         if rank() == 0:
-            note_begin(run_dir, job.cell, job.num_workers)
+            record_begin(run_dir, job.cell, job.num_workers)
         try:
             outcome = _train(job, run_dir)
         except DistillError as error:
-            # Ray Train would start the cell again, and it would fail again: the driver is told instead.
+            # Ray Train would restart the cell, and it would fail again: the error goes to the driver instead.
             outcome = Outcome(job.key, error=str(error))
         if rank() == 0:
-            ended = "failed" if outcome.error else "early" if job.is_early else "done"
-            note(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
-            run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), "train", job.cell, OUTCOME)
+            ended = "failed" if outcome.error else "done"
+            record_event(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
+            run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), *Training(job.cell).outcome)
 
 
 def _train(job: CellJob, run_dir: RunDir) -> Outcome:
-    from distill.models.resolve import load_tokenizer
-    from distill.train.worker.save_student import export_student
-
     clock = Clock()
     tokenizer = load_tokenizer(job.model_path)
     rows = load_rows(job, run_dir, tokenizer)
@@ -104,11 +100,10 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     clock.lap("engine")
     details = cell.run()
     clock.lap("train")
-    cell.hold.check()
-    if not job.is_early:
-        details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
+    cell.lease.check()
+    details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
     clock.lap("finish")
-    cell.hold.check()
+    cell.lease.check()
     _write_drops(rows.drops, job, run_dir)
     return Outcome(
         key=job.key,
@@ -129,14 +124,14 @@ def _audit(rows: Rows, job: CellJob, run_dir: RunDir, tokenizer: PreTrainedToken
     audit = audit_rows(rows.kept, rows.reasons, tokenizer, end=end_of_turn(tokenizer)[-1], limit=job.train.max_length)
     if rank() == 0:
         content = json.dumps(dataclasses.asdict(audit), indent=1, ensure_ascii=False)
-        run_dir.write_bytes(content.encode(), "train", job.cell, AUDIT)
-    say(audit.sentence())
-    refuse_endless(audit, job.cell)
+        run_dir.write_bytes(content.encode(), *Training(job.cell).file(AUDIT_FILE))
+    log_line(audit.sentence())
+    require_end_of_turn(audit, job.cell)
 
 
 def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
     if rank() == 0:
-        run_dir.write_rows(drops, Dropped, "train", job.cell, "dropped.parquet")
+        run_dir.write_rows(drops, Dropped, *Training(job.cell).dropped)
 
 
 # Resume, step, save
@@ -149,43 +144,41 @@ class TrainingCell:
         self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
         self.lengths = [len(row.input_ids) for row in rows.kept]
         self.num_steps = num_steps(job.train, len(rows.kept))
-        self.last_step = self.num_steps
-        if job.is_early:
-            self.last_step = early_steps(job.train, len(rows.kept))
         phases, supervised = [row.phase for row in rows.kept], [row.supervised_tokens for row in rows.kept]
-        is_early = [row.is_early for row in rows.kept]
-        self.planned = budget_rows(job.train, supervised, phases, seed=job.seed, is_early=is_early)
+        self.budget_rows = budget_rows(job.train, supervised, phases, seed=job.seed)
         is_phased = len(set(phases)) > 1
         self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
         self.peak_flops = peak_flops(job.device, job.num_workers)
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; what the manifest is told of it."""
-        before = self.held_out_loss()  # of the student as it comes: no checkpoint is loaded yet
+        """Train to the end; the measurements for the manifest."""
+        before = self.held_out_loss()  # of the untouched student: no checkpoint is loaded yet
         first = self.resume()
-        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, hold=self.hold) if rank() == 0 else None
-        shown = Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, say=say) if log else None
+        log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
+        trackers = (
+            Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, log=log_line) if log else None
+        )
         try:
-            for step in range(first, self.last_step):
+            for step in range(first, self.num_steps):
                 metrics = self.step(step)
-                self.saver.check()
-                if log and shown:
+                self.checkpointer.check()
+                if log and trackers:
                     log.add(metrics)
-                    shown.log(metrics)
+                    trackers.log(metrics)
                 if self._is_saved(step + 1):
                     self.save(step + 1, log)
-            self.saver.wait()
+            self.checkpointer.wait()
         finally:
-            self.saver.close()
-            if log and shown:
-                shown.close()
+            self.checkpointer.close()
+            if log and trackers:
+                trackers.close()
                 log.flush()
         held_out = {"before": before, "after": self.held_out_loss()} if self.rows.held_out else {}
         return self._summary(log.lines) | {"held_out_loss": held_out} if log else {}
 
     def held_out_loss(self) -> dict[str, float]:
-        """The loss on the traces that no arm teaches, with the weights as they are now."""
+        """The held-out loss with the weights as they are now."""
         return held_out_loss(
             self.engine,
             self.rows.held_out,
@@ -195,46 +188,47 @@ class TrainingCell:
         )
 
     def resume(self) -> int:
-        """Take the cell, and load the newest checkpoint that can be read; the number of steps already done."""
-        chosen: list[Any] = [0, ""]
+        """Claim the cell and load the newest checkpoint that can be read; the number of steps already done."""
+        shared: list[Any] = [0, ""]
         if rank() == 0:
-            hold = Hold(self.run_dir, self.job.cell, uuid.uuid4().hex)
-            hold.take()
-            chosen = [self.checkpoints.newest_intact(), hold.attempt]
-        dist.broadcast_object_list(chosen)
-        self.hold = Hold(self.run_dir, self.job.cell, chosen[1])
-        if chosen[0]:
-            with reading(self.run_dir, *self.checkpoints.parts(chosen[0])) as folder:
+            lease = Lease(self.run_dir, self.job.cell, uuid.uuid4().hex)
+            lease.claim()
+            shared = [self.checkpoints.newest_intact(), lease.attempt]
+        dist.broadcast_object_list(shared)
+        first, attempt = shared
+        self.lease = Lease(self.run_dir, self.job.cell, attempt)
+        if first:
+            with reading(self.run_dir, *self.checkpoints.parts(first)) as folder:
                 self.engine.load_checkpoint(
                     str(folder), tag=STATE, load_module_strict=False, load_lr_scheduler_states=False
                 )
-        say(f"starts after step {chosen[0]} of {self.num_steps}")
+        log_line(f"starts after step {first} of {self.num_steps}")
         if rank() == 0:
-            note(self.run_dir, self.job.cell, "resume", step=chosen[0])
-        self.saver = Saver(
+            record_event(self.run_dir, self.job.cell, "resume", step=first)
+        self.checkpointer = AsyncCheckpointer(
             self.engine,
             self.run_dir,
             self.checkpoints,
             rank=rank(),
             num_workers=dist.get_world_size(),
-            hold=self.hold,
+            lease=self.lease,
         )
-        return int(chosen[0])
+        return int(first)
 
     def _is_saved(self, step: int) -> bool:
-        is_due = step % self.job.train.checkpoint_every_steps == 0 or step == self.last_step
-        return is_due and step < self.num_steps  # after the very last step the student itself is written
+        is_due = step % self.job.train.checkpoint_every_steps == 0
+        return is_due and step < self.num_steps  # after the last step the student itself is saved
 
     def save(self, step: int, log: MetricsLog | None) -> None:
-        """Write a checkpoint; every worker writes its share. The metrics first: no step of it may be missing there."""
+        """Write a checkpoint; every worker writes its share. The metrics come first: they must cover its steps."""
         if log:
             log.flush()
-        self.saver.save(step, exclude_frozen=isinstance(self.job.student.tune, LoraTune))
+        self.checkpointer.save(step, exclude_frozen=isinstance(self.job.student.tune, LoraTune))
 
     def _step_rows(self, step: int) -> tuple[int, ...]:
         num_rows, batch_size = len(self.rows.kept), self.job.train.batch_size
-        if self.planned is not None:
-            return self.planned[step]
+        if self.budget_rows is not None:
+            return self.budget_rows[step]
         if self.order:
             return phased_step_rows(step, self.order, num_rows=num_rows, batch_size=batch_size)
         return step_rows(step, num_rows, batch_size=batch_size, seed=self.job.seed)
@@ -251,9 +245,9 @@ class TrainingCell:
             step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio
         )
         loss = self._accumulate(batch, supervised)
-        self._refuse_broken(loss.total, step, batch)
+        self._require_finite(loss.total, step, batch)
         norm = self._update(rate)
-        self._refuse_broken(norm, step, batch)
+        self._require_finite(norm, step, batch)
         seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
         flops = self._flops(batch, supervised)
         return StepMetrics(
@@ -283,37 +277,37 @@ class TrainingCell:
         )
         for position, micro in enumerate(micros, 1):
             self.engine.set_gradient_accumulation_boundary(position == len(micros))
-            taken = [self.rows.kept[row] for row in micro]
-            loss, seen = self.engine(**row_tensors(taken, self.rows.pools, self.padding, self.engine.device))
+            rows = [self.rows.kept[row] for row in micro]
+            loss, sums = self.engine(**row_tensors(rows, self.rows.pools, self.padding, self.engine.device))
             # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
             self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
-            table += seen.cpu()
+            table += sums.cpu()
         table = table.to(self.engine.device)
         dist.all_reduce(table)
         return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
 
     @property
     def micro_batch_tokens(self) -> int:
-        """Room of one forward pass: as many of the longest row as the recipe grants, filled with rows of any length."""
+        """Tokens of one forward pass: `micro_batch_size` times the longest row, filled with rows of any length."""
         return self.job.layout.micro_batch_size * max(self.lengths) if self.engine.module.packs else 0
 
     def _update(self, rate: float) -> float:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        # Without ZeRO, DeepSpeed clips by the norm but does not tell it.
+        # Without ZeRO, DeepSpeed clips by the norm but does not return it.
         own = 0.0 if self.job.layout.zero_stage else _grad_norm(self.engine)
         self.engine.step()
-        told = self.engine.get_global_grad_norm()
-        return float(own if told is None else told)
+        norm = self.engine.get_global_grad_norm()
+        return float(own if norm is None else norm)
 
-    def _refuse_broken(self, value: float, step: int, batch: Sequence[int]) -> None:
+    def _require_finite(self, value: float, step: int, batch: Sequence[int]) -> None:
         if math.isfinite(value):
             return
         ids = ", ".join(self.rows.kept[row].trace_id for row in batch)
         raise StageError(
             f"{self.job.cell}: the loss or its gradient is {value} at step {step + 1} of {self.num_steps} "
             f"(rows {ids}); the last checkpoint is kept. Lower students.tune.learning_rate "
-            f"({self.job.student.tune.learning_rate:g}) or look at these rows."
+            f"({self.job.student.tune.learning_rate:g}) or inspect these rows."
         )
 
     def _summary(self, lines: Sequence[StepMetrics]) -> dict[str, Any]:
@@ -326,7 +320,7 @@ class TrainingCell:
             "mfu": mfu(flops, seconds, self.peak_flops),
             "first_loss": lines[0].loss,
             "last_loss": lines[-1].loss,
-            "checkpoints_s": round(self.saver.blocked_s, 2),
+            "checkpoints_s": round(self.checkpointer.blocked_s, 2),
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
         }
 

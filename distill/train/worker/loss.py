@@ -1,8 +1,8 @@
-"""The loss of a training row without the logits that it is made of.
+"""Fused linear cross-entropy: the loss of a training row without all of its logits in memory.
 
-Only supervised positions reach the output layer, a block of them at a time; their gradient is worked out while the
-block's logits are there, so that those of a large vocabulary never exist at once (as in Liger's fused linear
-cross-entropy, arXiv 2410.10989, in plain torch).
+Only supervised positions reach the output layer, a block of them at a time; the gradient is computed while the block's
+logits exist, so that those of a large vocabulary never exist all at once (as in Liger's, arXiv 2410.10989, in plain
+torch).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn import functional
 from distill.models.chat_template import IGNORED
 from distill.train.layout import LOGIT_BYTES
 from distill.train.worker.batches import TrainRow, flatten
-from distill.train.worker.cpu_kernels import make_plain
+from distill.train.worker.cpu_kernels import remove_cpu_kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class HeadLoss(torch.autograd.Function):
-    """Cross-entropy of `hidden @ weight.T + bias`: `(hidden [n, h], weight [v, h], bias [v] or None, targets [n])` to
-    the sum to differentiate and the n losses in fp32.
+    """Cross-entropy of `hidden @ weight.T + bias`: from `(hidden [n, h], weight [v, h], bias [v] or None, targets [n])`
+    to the sum, which is differentiated, and the n losses in fp32.
 
     The gradient is computed in the forward pass and only scaled in the backward one, which may run once.
     """
@@ -34,7 +34,7 @@ class HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses block by block, and the gradients with them where they are wanted."""
+        """Losses block by block, with those gradients that are needed."""
         needs = ctx.needs_input_grad
         dtype = _compute_dtype(hidden)
         states, matrix = hidden.to(dtype), weight.to(dtype)
@@ -77,14 +77,14 @@ def _blocks(num_rows: int, num_columns: int) -> list[slice]:
 
 
 def _gradient(log_probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Of the summed loss to the logits, in the memory of the log-probabilities."""
+    """Gradient of the summed loss by the logits, in the memory of the log-probabilities."""
     gradient = log_probabilities.exp_()
     gradient[torch.arange(len(targets), device=targets.device), targets] -= 1
     return gradient
 
 
 def has_plain_head(model: PreTrainedModel) -> bool:
-    """Whether the logits are what one linear layer makes of hidden states, neither scaled nor capped after it."""
+    """Whether the logits are the output of one linear layer, neither scaled nor capped after it."""
     head = model.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
         return False
@@ -99,11 +99,11 @@ def has_plain_head(model: PreTrainedModel) -> bool:
 
 
 class ResponseLoss(torch.nn.Module):
-    """A causal model whose forward returns the summed loss of the supervised tokens of rows laid end to end.
+    """A causal model whose forward returns the summed loss of the supervised tokens of packed rows.
 
-    `packs`: the model keeps several rows apart; otherwise it is given one row at a time. `is_fused`: the output layer
-    computes the loss itself (`HeadLoss`); otherwise it computes the logits of the supervised positions. `is_mixed`:
-    matrix products in bf16.
+    `packs`: the model supports several rows in one sequence; otherwise it gets one row at a time. `is_fused`: the
+    output layer computes the loss itself (`HeadLoss`); otherwise it computes the logits of the supervised positions.
+    `is_mixed`: matrix products in bf16.
     """
 
     def __init__(self, model: PreTrainedModel, num_pools: int, *, packs: bool, is_fused: bool, is_mixed: bool) -> None:
@@ -117,14 +117,14 @@ class ResponseLoss(torch.nn.Module):
         head = model.get_output_embeddings()
         self._hook = head.register_forward_pre_hook(self._select)
         if is_fused:
-            # In the place of the layer's own forward, so that DeepSpeed's hooks (ZeRO 3) bring its weights there.
+            # Replaces the layer's own forward, so that DeepSpeed's hooks (ZeRO 3) gather its weights for it.
             head.forward = types.MethodType(self._head_loss, head)
 
     @property
     def layout(self) -> str:
         """How rows and loss are computed, in words, for the manifest."""
-        rows = "rows end to end" if self.packs else "one row per pass"
-        return f"{rows}, {'loss in blocks' if self.is_fused else 'logits of supervised positions'}"
+        rows = "packed rows" if self.packs else "one row per forward pass"
+        return f"{rows}, {'fused loss' if self.is_fused else 'logits of supervised positions'}"
 
     def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0][self._kept].unsqueeze(0), *args[1:])
@@ -137,7 +137,7 @@ class ResponseLoss(torch.nn.Module):
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor, pools: torch.Tensor,
         row_lengths: list[int],
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """The loss to differentiate, and a [pool, (loss, tokens)] table. All tensors are [1, tokens].
+        """The summed loss, and a [pool, (loss, tokens)] table. All tensors are [1, tokens].
 
         `labels` are those of the token itself; the first of each row must be ignored.
         """
@@ -160,23 +160,23 @@ class ResponseLoss(torch.nn.Module):
         return table
 
     def release(self) -> PreTrainedModel:
-        """The bare model again, with logits for every position."""
+        """Undo all changes; the model, with logits for every position."""
         self._hook.remove()
         if self.packs:
             self.model.set_attn_implementation("sdpa")
         vars(self.model.get_output_embeddings()).pop("forward", None)
-        make_plain(self.model)
+        remove_cpu_kernels(self.model)
         return self.model
 
 
 def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
-    """Rows laid end to end, as the loss takes them: tensors of [1, tokens], and the rows' lengths.
+    """Packed rows as the loss takes them: tensors of [1, tokens], and the rows' lengths.
 
-    A worker without rows of its own still takes part: with two tokens that are not learnt.
+    A worker without rows of its own still takes part, with two tokens that do not count in the loss.
     """
     idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
-    taken = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
-    columns = {**flatten(rows or [idle])._asdict(), "pools": taken}
+    pool_ids = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
+    columns = {**flatten(rows or [idle])._asdict(), "pools": pool_ids}
     lengths = columns.pop("row_lengths")
     tensors = {name: torch.tensor([values], device=device) for name, values in columns.items()}
     return {**tensors, "row_lengths": lengths}

@@ -7,19 +7,20 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from distill.core.run_dir import Training
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from distill.core.run_dir import RunDir
-    from distill.train.attempts import Hold
+    from distill.train.attempts import Lease
 
-FILE = "metrics.jsonl"
 MIN_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What one optimiser step was like. Steps count from 1."""
+    """Measurements of one optimiser step. Steps count from 1."""
 
     step: int
     num_steps: int
@@ -33,29 +34,29 @@ class StepMetrics:
     seconds: float
     tokens_per_s: float = 0.0
     flops: float | None = None
-    """Of this step, as `distill.train.budget` counts them; None where the model's sizes were not known."""
+    """Of this step, as `distill.train.budget` counts them; None where the model's shape was not known."""
     mfu: float | None = None
-    """Share of the devices' peak that these were per second; None where no peak is known, always on a CPU."""
+    """Model FLOPs utilisation: share of the devices' peak; None where the peak is not known, always on a CPU."""
     memory_gib: float | None = None
-    """Of the first worker: the device's peak so far on a GPU, what the process holds on a CPU."""
+    """Of the first worker: the device's peak so far on a GPU, the process's resident memory on a CPU."""
     pools: Mapping[str, float] = field(default_factory=dict)
     """The same loss over the rows of each pool."""
 
 
 class MetricsLog:
-    """Keeps the lines in memory and writes the whole file anew, so that every reader (and any file system) sees whole
+    """Keeps the lines in memory and rewrites the whole file, so that every reader (and any file system) sees whole
     lines, and a resumed cell drops the steps that it is about to repeat."""
 
-    def __init__(self, run_dir: RunDir, cell: str, *, resume_step: int, hold: Hold) -> None:
+    def __init__(self, run_dir: RunDir, cell: str, *, resume_step: int, lease: Lease) -> None:
         self.lines = [line for line in read_metrics(run_dir, cell) if line.step <= resume_step]
         self._run_dir = run_dir
         self._cell = cell
-        self._hold = hold
+        self._lease = lease
         self._next_flush = 0.0
         self.flush()
 
     def add(self, metrics: StepMetrics) -> None:
-        """Append a step; the file follows within a second or, where writing is slow, a small share of the time."""
+        """Append a step; the file is written at most once a second, less often where writing is slow."""
         self.lines.append(metrics)
         if time.monotonic() >= self._next_flush:
             self.flush()
@@ -64,19 +65,19 @@ class MetricsLog:
         """Write the file now.
 
         Raises:
-            SupersededError: the cell is another attempt's now.
+            SupersededError: another attempt has claimed the cell.
         """
-        self._hold.check()
+        self._lease.check()
         started = time.monotonic()
         text = "".join(json.dumps(asdict(line)) + "\n" for line in self.lines)
-        self._run_dir.write_bytes(text.encode(), "train", self._cell, FILE)
+        self._run_dir.write_bytes(text.encode(), *Training(self._cell).metrics)
         took = time.monotonic() - started
         self._next_flush = started + max(MIN_INTERVAL_S, 50 * took)
 
 
 def read_metrics(run_dir: RunDir, cell: str) -> list[StepMetrics]:
     """The steps of a cell so far, in order; empty before its first one."""
-    path = run_dir.path("train", cell, FILE)
+    path = run_dir.path(*Training(cell).metrics)
     if not run_dir.fs.exists(path):
         return []
     return [StepMetrics(**json.loads(line)) for line in run_dir.fs.cat_file(path).decode().splitlines()]

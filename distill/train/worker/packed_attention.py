@@ -1,7 +1,7 @@
-"""Rows laid end to end in one sequence, without padding and without seeing each other.
+"""Sample packing: rows in one sequence without padding, with a block-diagonal mask.
 
-Each row's positions begin at 0 and it attends to itself only (block-diagonal attention, one causal block per row, so
-that nothing is computed for pairs of rows either). Whether a model can do that is found by trying it on the model.
+Each row's positions begin at 0 and it attends to itself only; attention is computed row by row, so nothing is computed
+for pairs of rows either. Whether a model supports that is found by a probe on the model itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ATTENTION = "rows_end_to_end"
+ATTENTION = "packed_rows"
 PROBE_LENGTHS = (11, 7, 9)
 PROBE_TOLERANCE = 0.05
-"""How far the probe's outputs may be from those of each row alone, relative to the largest: rounding of bf16."""
+"""Largest difference of the probe's outputs from those of each row alone, relative to the largest: bf16 rounding."""
 
 
-def attend_rows(
+def packed_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask: torch.Tensor | None,
     dropout: float = 0.0, **options: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Attention in the form that transformers calls: [1, heads, tokens, width] to [1, tokens, heads, width].
+    """Attention as transformers calls it: [1, heads, tokens, width] to [1, tokens, heads, width].
 
     `options["row_lengths"]` are the rows in order; without it the sequence is one row.
     """
@@ -43,46 +43,46 @@ def attend_rows(
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """Rows are kept apart by computing them apart."""
+    """No mask is needed: attention is computed row by row."""
 
 
-def use_row_attention(model: PreTrainedModel) -> bool:
-    """Have the model attend row by row; whether it does. Where it cannot, it keeps its own attention.
+def use_packed_attention(model: PreTrainedModel) -> bool:
+    """Switch the model to packed attention; whether it supports it. Where it does not, it keeps its own attention.
 
-    Not for windows and soft caps of attention, models with a state, and those that the probe finds to mix rows up.
+    Not supported: sliding windows, soft caps, stateful models, and models whose rows the probe finds to interact.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
     if not has_plain_attention(model.config) or getattr(model, "_is_stateful", False):
         return False
-    AttentionInterface.register(ATTENTION, attend_rows)
+    AttentionInterface.register(ATTENTION, packed_attention)
     AttentionMaskInterface.register(ATTENTION, _no_mask)
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation(ATTENTION)
         if keeps_rows_apart(model):
             return True
-    except (TypeError, ValueError):  # it takes no further arguments, or no other attention
+    except (TypeError, ValueError):  # takes no further arguments, or no other attention
         pass
     model.set_attn_implementation(before)
     return False
 
 
 def has_plain_attention(config: Any) -> bool:
-    """Whether every layer attends to all tokens before, and does nothing else to the scores."""
+    """Whether every layer has full causal attention without changes of the scores."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     return kinds == {"full_attention"} and not window and not getattr(config, "attn_logit_softcapping", None)
 
 
 def positions(lengths: Sequence[int]) -> list[int]:
-    """Position of every token in its own row."""
+    """Position of every token within its row."""
     return [position for length in lengths for position in range(length)]
 
 
 def keeps_rows_apart(model: PreTrainedModel) -> bool:
-    """Whether rows laid end to end give what each gives alone, and no row changes with the one before it."""
-    with _still(model):
+    """Whether packed rows give the outputs of each row alone, and no row depends on the one before it."""
+    with _deterministic(model):
         rows = [_probe_row(model, length, seed) for seed, length in enumerate(PROBE_LENGTHS)]
         alone = [_outputs(model, [row]) for row in rows]
         together = _outputs(model, rows).split(PROBE_LENGTHS, dim=1)
@@ -98,8 +98,10 @@ def _probe_row(model: PreTrainedModel, length: int, seed: int) -> torch.Tensor:
 
 def _outputs(model: PreTrainedModel, rows: Sequence[torch.Tensor]) -> torch.Tensor:
     lengths = [row.shape[1] for row in rows]
-    places = torch.tensor([positions(lengths)])
-    output = model(input_ids=torch.cat(list(rows), dim=1), position_ids=places, use_cache=False, row_lengths=lengths)
+    position_ids = torch.tensor([positions(lengths)])
+    output = model(
+        input_ids=torch.cat(list(rows), dim=1), position_ids=position_ids, use_cache=False, row_lengths=lengths
+    )
     logits: torch.Tensor = output.logits.float()
     return logits
 
@@ -109,7 +111,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @contextmanager
-def _still(model: PreTrainedModel) -> Iterator[None]:
+def _deterministic(model: PreTrainedModel) -> Iterator[None]:
     """Without gradients and dropout."""
     was_training = model.training
     model.eval()

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from distill.core.run_dir import Training
+
 if TYPE_CHECKING:
     from distill.core.run_dir import RunDir
     from distill.train.worker.job import CellJob
@@ -34,34 +36,33 @@ class Clock:
         self._since = time.monotonic()
 
     def lap(self, name: str) -> None:
+        """End a lap: seconds since the one before."""
         self.laps[name] = round(time.monotonic() - self._since, 2)
         self._since = time.monotonic()
 
 
 def rank() -> int:
+    """Number of this worker among those of the cell."""
     return int(dist.get_rank())
 
 
 def peak_rss_gib() -> float:
+    """Largest resident memory of this process so far, GiB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
-def say(text: str) -> None:
-    # Not print: Ray Train replaces it by one that says everything twice.
+def log_line(text: str) -> None:
+    """Write a line to the worker's log."""
+    # Not print: Ray Train replaces it by one that prints everything twice.
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} rank {rank()} pid {os.getpid()} {text}\n")
     sys.stdout.flush()
 
 
-def log_file(rank: int) -> str:
-    """Name of a worker's log in the cell's folder."""
-    return f"log-rank{rank}.txt"
-
-
 @contextmanager
-def own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
-    """Everything this process prints, libraries and their C++ included, goes to the cell's own log file."""
+def worker_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
+    """Redirect everything that this process prints, C++ libraries included, to its log in the cell's folder."""
     if run_dir.is_local:
-        path = run_dir.local_path("train", job.cell, log_file(rank()))
+        path = run_dir.local_path(*Training(job.cell).log(rank()))
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             os.dup2(file.fileno(), 1)
@@ -75,8 +76,8 @@ def own_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed. It would give every large tensor back to the kernel and get the next one
-    page by page: an eighth of a small student's time on a CPU."""
+    """Have the C library keep freed memory. By default it returns every large tensor to the kernel and gets the next
+    one page by page: an eighth of a small student's time on a CPU."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # glibc's
         mallopt(M_MMAP_MAX, 0)
@@ -84,11 +85,11 @@ def keep_freed_memory() -> None:
 
 
 def prepare_process(job: CellJob) -> None:
-    """Settings of the whole process: threads, quiet libraries, where DeepSpeed finds its compiler."""
+    """Set up the process: threads, quiet libraries, where DeepSpeed finds its compiler."""
     if job.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
         keep_freed_memory()
-    # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and need not be on the PATH.
+    # DeepSpeed compiles its CPU communication with ninja, which lies beside this Python and may not be on the PATH.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", "")])
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(job.threads)
@@ -98,4 +99,4 @@ def prepare_process(job: CellJob) -> None:
     transformers_logging.disable_progress_bar()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    say(f"trains {job.cell} on {job.device} with {job.threads} threads")
+    log_line(f"trains {job.cell} on {job.device} with {job.threads} threads")

@@ -1,7 +1,7 @@
-"""What a cell is about to learn, looked at before it learns it: lengths, drops, ends of turns, masked samples.
+"""Audit of a cell's rows before they are trained on: lengths, drops, ends of turns, samples with their loss mask.
 
-A student that is never shown the end of a turn writes on until it is cut off, and a loss curve does not tell. So the
-rows themselves are looked at, as they go to the model, and such a run is refused.
+A student that is never taught to end its turn generates until it is cut off, and the loss curve does not show that. So
+the rows are checked as they go to the model, and a cell that would train such a student is refused.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from distill.train.worker.batches import TrainRow
 
-FILE = "audit.json"
+AUDIT_FILE = "audit.json"
 NUM_BARS = 10
 NUM_SAMPLES = 3
 SAMPLE_TOKENS = 400
-"""A sample's tokens that are decoded at most: its first and last halves."""
+"""Tokens of a sample that are decoded at most: half from its beginning, half from its end."""
 
 
 @dataclass(frozen=True)
 class MaskedText:
-    """A stretch of a row: learnt or only seen."""
+    """A stretch of a row with one value of the loss mask."""
 
-    learnt: bool
+    is_supervised: bool
     text: str
 
 
@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in the rows of one cell."""
+    """Findings of one cell's rows."""
 
     rows: int
     dropped: Mapping[str, int]
@@ -61,11 +61,11 @@ class Audit:
     """Rows by length, in tenths of the limit."""
     end: str
     """The token that ends a turn, as text."""
-    end_not_learnt: int
-    """Rows in which that token is missing from the supervised tokens."""
-    after_end: int
-    """Supervised tokens behind the last end of turn, over all rows: the student would be taught to write on."""
-    nothing_learnt: int
+    rows_without_end: int
+    """Rows in which that token is not among the supervised ones."""
+    tokens_after_end: int
+    """Supervised tokens after the last end of turn, over all rows: they would teach the student to go on."""
+    rows_without_supervision: int
     """Rows without a supervised token."""
     samples: list[Sample] = field(default_factory=list)
 
@@ -73,15 +73,15 @@ class Audit:
         """The findings in a line."""
         dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items())) or "none"
         return (
-            f"{self.rows} rows, {self.supervised_tokens} of {self.tokens} tokens learnt, longest {self.longest} of "
-            f"{self.limit}; dropped: {dropped}; each ends in {self.end!r}"
+            f"{self.rows} rows, {self.supervised_tokens} of {self.tokens} tokens supervised, longest {self.longest} of "
+            f"{self.limit}; dropped: {dropped}; end of turn: {self.end!r}"
         )
 
 
 def audit_rows(
     rows: Sequence[TrainRow], dropped: Mapping[str, int], tokenizer: PreTrainedTokenizerBase, *, end: int, limit: int
 ) -> Audit:
-    """Look at rendered rows. `dropped` counts the rows left out, by reason; `end` is the token that ends a turn."""
+    """Audit rendered rows. `dropped` counts the rows left out, by reason; `end` is the token that ends a turn."""
     lengths = [len(row.input_ids) for row in rows]
     num_dropped = sum(dropped.values())
     return Audit(
@@ -94,50 +94,50 @@ def audit_rows(
         limit=limit,
         histogram=length_histogram(lengths, limit),
         end=str(tokenizer.decode([end])),
-        end_not_learnt=sum(end not in row.labels for row in rows),
-        after_end=sum(tokens_after(row.labels, end) for row in rows),
-        nothing_learnt=sum(row.supervised_tokens == 0 for row in rows),
+        rows_without_end=sum(end not in row.labels for row in rows),
+        tokens_after_end=sum(tokens_after(row.labels, end) for row in rows),
+        rows_without_supervision=sum(row.supervised_tokens == 0 for row in rows),
         samples=[_sample(row, tokenizer) for row in _spread(rows)],
     )
 
 
 def length_histogram(lengths: Sequence[int], limit: int) -> list[int]:
-    """How many rows lie in each tenth of the limit; the last includes the limit."""
+    """Rows per tenth of the limit, by length; the last includes the limit."""
     counts = Counter(min(NUM_BARS - 1, length * NUM_BARS // limit) for length in lengths)
     return [counts[bar] for bar in range(NUM_BARS)]
 
 
 def tokens_after(labels: Sequence[int], end: int) -> int:
-    """Supervised tokens behind the last end of turn; 0 where there is none."""
-    last = max((place for place, label in enumerate(labels) if label == end), default=len(labels))
+    """Supervised tokens after the last end of turn; 0 where there is none."""
+    last = max((index for index, label in enumerate(labels) if label == end), default=len(labels))
     return sum(label != IGNORED for label in labels[last + 1 :])
 
 
-def refuse_endless(audit: Audit, cell: str) -> None:
-    """Refuse to train a student that could never learn to stop.
+def require_end_of_turn(audit: Audit, cell: str) -> None:
+    """Refuse to train a student that could not learn to end its turn.
 
     Raises:
-        InputError: Rows do not teach the end of the turn, teach tokens behind it, or teach nothing.
+        InputError: rows whose end of turn is not supervised, with supervised tokens after it, or without any.
     """
     faults = {
-        f"do not teach {audit.end!r}, the end of a turn": audit.end_not_learnt,
-        "teach nothing": audit.nothing_learnt,
+        f"do not supervise {audit.end!r}, the end of a turn": audit.rows_without_end,
+        "have no supervised token": audit.rows_without_supervision,
     }
     found = [f"{count} of {audit.rows} rows {fault}" for fault, count in faults.items() if count]
-    if audit.after_end:
-        found.append(f"{audit.after_end} tokens behind the last {audit.end!r} are taught")
+    if audit.tokens_after_end:
+        found.append(f"{audit.tokens_after_end} tokens after the last {audit.end!r} are supervised")
     if found:
         raise InputError(
-            f"{cell}: {'; '.join(found)}, so its student would not learn to stop. Give a chat template that ends the "
-            f"assistant's turn as `models.NAME.chat_template`; {FILE} of the cell shows rows with their masks."
+            f"{cell}: {'; '.join(found)}, so its student would not learn to stop. Set `models.NAME.chat_template` to a "
+            f"template that ends the assistant's turn; {AUDIT_FILE} of the cell shows rows with their masks."
         )
 
 
 def _spread(rows: Sequence[TrainRow]) -> list[TrainRow]:
     """A few rows from the shortest to the longest."""
     ordered = sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))
-    places = {round(number * (len(ordered) - 1) / max(1, NUM_SAMPLES - 1)) for number in range(NUM_SAMPLES)}
-    return [ordered[place] for place in sorted(places) if ordered]
+    indices = {round(number * (len(ordered) - 1) / max(1, NUM_SAMPLES - 1)) for number in range(NUM_SAMPLES)}
+    return [ordered[index] for index in sorted(indices) if ordered]
 
 
 def _sample(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
@@ -149,13 +149,13 @@ def _sample(row: TrainRow, tokenizer: PreTrainedTokenizerBase) -> Sample:
 
 
 def _stretches(pairs: Sequence[tuple[int, int]], tokenizer: PreTrainedTokenizerBase) -> list[MaskedText]:
-    """Runs of equal mask, decoded."""
+    """Runs of tokens with equal mask, decoded."""
     found: list[MaskedText] = []
     start = 0
-    for place in range(1, len(pairs) + 1):
-        is_learnt = pairs[start][1] != IGNORED
-        if place == len(pairs) or (pairs[place][1] != IGNORED) != is_learnt:
-            text = tokenizer.decode([token for token, _ in pairs[start:place]])
-            found.append(MaskedText(is_learnt, str(text)))
-            start = place
+    for end in range(1, len(pairs) + 1):
+        is_supervised = pairs[start][1] != IGNORED
+        if end == len(pairs) or (pairs[end][1] != IGNORED) != is_supervised:
+            text = tokenizer.decode([token for token, _ in pairs[start:end]])
+            found.append(MaskedText(is_supervised, str(text)))
+            start = end
     return found

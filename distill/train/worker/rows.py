@@ -1,4 +1,4 @@
-"""A cell's rows: read from the mix's shards, rendered through the student's own template, too long ones dropped."""
+"""A cell's rows: read from the mix's shards and rendered with the student's own template; too long ones are dropped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped
 from distill.models.chat_template import Rendered, render_example
 from distill.train.worker.batches import TrainRow
@@ -35,16 +36,15 @@ class Rows(NamedTuple):
 
 
 def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
-    """Read and render the cell's examples, and those that are only measured."""
-    early = {row for shard in job.early_shards for row in example_ids(run_dir, shard)}
-    kept, drops = _rendered(job, job.shards, run_dir, tokenizer, early)
-    # What does not fit is no part of the measure: the filters let only fitting traces through.
-    held_out, _ = _rendered(job, job.held_out, run_dir, tokenizer, set())
+    """Read and render the cell's examples, and the held-out ones."""
+    kept, drops = _rendered(job, job.shards, run_dir, tokenizer)
+    # A held-out row that does not fit is not measured: the filters let only fitting traces through.
+    held_out, _ = _rendered(job, job.held_out, run_dir, tokenizer)
     return Rows(kept, drops, tuple(sorted({row.pool for row in [*kept, *held_out]})), held_out)
 
 
 def _rendered(
-    job: CellJob, shards: Sequence[str], run_dir: RunDir, tokenizer: PreTrainedTokenizerBase, early: set[str]
+    job: CellJob, shards: Sequence[str], run_dir: RunDir, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[TrainRow], list[Dropped]]:
     schema = arrow_schema(Example)
     examples: list[dict[str, Any]] = []
@@ -55,19 +55,13 @@ def _rendered(
     for example in examples:
         rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length)
         if isinstance(rendered, str):
-            drops.append(dropped("train", job.cell, rendered, row=example))
+            drops.append(dropped(StageName.TRAIN, job.cell, rendered, row=example))
         else:
-            kept.append(_compact(example, rendered, is_early=example["trace_id"] in early))
+            kept.append(_compact(example, rendered))
     return kept, drops
 
 
-def example_ids(run_dir: RunDir, shard: str) -> list[str]:
-    """The traces of a file of examples, in its order."""
-    ids: list[str] = pq.read_table(shard, filesystem=run_dir.fs, columns=["trace_id"]).column(0).to_pylist()
-    return ids
-
-
-def _compact(example: Mapping[str, Any], rendered: Rendered, *, is_early: bool) -> TrainRow:
+def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
     # Lists of Python integers would take ten times the memory.
     ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"], is_early=is_early)
+    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])

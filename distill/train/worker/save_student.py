@@ -1,4 +1,4 @@
-"""From a trained engine to a model folder that anyone can load, checked by loading it."""
+"""Saves the trained student as a model folder that any library can load, and checks it by loading it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from torch.nn import functional
 from cluster.storage import local_folder
 from distill.config.students import LoraTune
 from distill.core.errors import StageError
+from distill.core.run_dir import Training
 from distill.models.chat_template import IGNORED, end_of_turn
 from distill.models.resolve import load_tokenizer
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.checkpoint import writing
-from distill.train.worker.student import stored_dtype
+from distill.train.worker.student import build_student, stored_dtype
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -30,27 +31,25 @@ if TYPE_CHECKING:
     from distill.train.worker.job import CellJob
     from distill.train.worker.loss import ResponseLoss
 
-MODEL = "model"
-ADAPTER = "adapter"
 PROBE_ROWS = 4
 PROBE_TOLERANCE = 1e-3
-"""The same weights, read back, give the same loss up to the rounding of their own kernels."""
+"""The same weights, loaded again, give the same loss up to rounding."""
 
 
 def export_student(
     job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, *, rows: Sequence[TrainRow],
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:  # fmt: skip
-    """Save the student (merged, and its adapter too), read it back and compare. Every worker must call it.
+    """Save the student (merged, and its adapter too), load it and compare. Every worker must call it.
 
     Raises:
-        StageError: What was read back is not what was trained.
+        StageError: what was loaded is not what was trained.
     """
     model = _consolidated(job, engine)
     if model is None:
         return {}
     if isinstance(job.student.tune, LoraTune):
-        with writing(run_dir, "train", job.cell, ADAPTER) as folder:
+        with writing(run_dir, *Training(job.cell).adapter) as folder:
             model.save_pretrained(str(folder))
         model = model.merge_and_unload()
     _cast_weights(model, stored_dtype(local_folder(job.model_path)))
@@ -58,8 +57,8 @@ def export_student(
     probe = probe_rows(rows)
     trained = probe_loss(model, probe)
     digests = {name: digest(tensor) for name, tensor in model.state_dict().items()}
-    run_dir.remove("train", job.cell, MODEL)
-    with writing(run_dir, "train", job.cell, MODEL) as folder:
+    run_dir.remove(*Training(job.cell).model)
+    with writing(run_dir, *Training(job.cell).model) as folder:
         model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
         del model
@@ -75,15 +74,13 @@ def _cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """Identity of a tensor's type, shape and bytes."""
+    """Hash of a tensor's type, shape and bytes."""
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + content.tobytes()).hexdigest()
 
 
 def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | None:
     """The whole model in the memory of the first worker; None on the others."""
-    from distill.train.worker.student import build_student
-
     loss: ResponseLoss = engine.module
     if job.layout.zero_stage < 3:
         return loss.release() if dist.get_rank() == 0 else None
@@ -96,7 +93,7 @@ def _consolidated(job: CellJob, engine: DeepSpeedEngine) -> PreTrainedModel | No
 
 
 def _gathered(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The trained weights that ZeRO 3 has spread over the workers, collected by all, kept by the first."""
+    """The trained weights that ZeRO 3 has partitioned over the workers: gathered by all, kept by the first."""
     import deepspeed
 
     state = {}
@@ -110,18 +107,18 @@ def _gathered(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Engines stop where the student learnt to stop, also where the base model ended its texts with another token."""
+    """Engines stop at the token that the student was taught to stop at, also where the base model's is another."""
     config = model.generation_config
     assert config is not None
     known = config.eos_token_id
     ends = [] if known is None else [known] if isinstance(known, int) else list(known)
-    learnt = end_of_turn(tokenizer)[-1]
-    config.eos_token_id = [learnt, *[end for end in ends if end != learnt]]
-    config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else learnt
+    end_token = end_of_turn(tokenizer)[-1]
+    config.eos_token_id = [end_token, *[end for end in ends if end != end_token]]
+    config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_token
 
 
 def probe_rows(rows: Sequence[TrainRow]) -> list[TrainRow]:
-    """The shortest few."""
+    """A few rows, the shortest."""
     return sorted(rows, key=lambda row: (len(row.input_ids), row.trace_id))[:PROBE_ROWS]
 
 
@@ -140,12 +137,12 @@ def probe_loss(model: PreTrainedModel, rows: Sequence[TrainRow]) -> float:
 def check_saved(
     folder: Path, digests: Mapping[str, str], probe: Sequence[TrainRow], *, expected_loss: float | None
 ) -> float:
-    """Open a saved student and compare it with what was made; its loss on the probe rows.
+    """Load a saved student and compare it with what was saved; its loss on the probe rows.
 
     `expected_loss`: that of the model before it was saved; None where there was only a set of tensors.
 
     Raises:
-        StageError: Weights are missing, different or not finite, or the loss differs.
+        StageError: weights are missing, different or not finite, or the loss differs.
     """
     from transformers import AutoModelForCausalLM
 
@@ -162,5 +159,7 @@ def check_saved(
     elif expected_loss is not None and abs(loss - expected_loss) > PROBE_TOLERANCE * max(1.0, expected_loss):
         faults.append(f"loss {loss:.4f} where the trained model had {expected_loss:.4f}")
     if faults:
-        raise StageError(f"the student saved in {folder} is not the one that was made: {'; '.join(faults[:5])}")
+        raise StageError(
+            f"the student saved in {folder} is not the one that was trained or merged: {'; '.join(faults[:5])}"
+        )
     return loss

@@ -22,7 +22,7 @@ def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
     """The weights of a model folder, on the CPU.
 
     Raises:
-        InputError: There are none, or they are not a causal language model's.
+        InputError: there are none, or they are not a causal language model's.
     """
     from transformers import AutoModelForCausalLM
 
@@ -33,7 +33,7 @@ def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def stored_dtype(path: str) -> torch.dtype:
-    """The precision a model folder is kept in; its student is saved in the same."""
+    """The precision that a model folder is stored in; its student is saved in the same."""
     config = json.loads(Path(path, "config.json").read_text())
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
@@ -41,8 +41,6 @@ def stored_dtype(path: str) -> torch.dtype:
 
 def build_student(job: CellJob) -> PreTrainedModel:
     """The student to train: all its weights, or frozen with an adapter on it."""
-    from distill.train.worker.student import load_model
-
     torch.manual_seed(seed_for("student", job.seed))
     model = load_model(local_folder(job.model_path), job.dtype)
     if job.layout.checkpoint_activations:

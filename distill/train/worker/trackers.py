@@ -1,6 +1,6 @@
-"""TensorBoard and MLflow, where the recipe asks for them: the values of `metrics.jsonl`, which stays the record.
+"""TensorBoard and MLflow, where the recipe asks for them: they show the values of `metrics.jsonl`.
 
-A tracker that fails is said in the cell's log and left alone from then on; the cell goes on.
+A tracker that fails is disabled for the rest of the cell, with a line in the cell's log; training goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distill.core.errors import InputError
+from distill.core.run_dir import MLFLOW, Training
 from distill.train.worker.checkpoint import writing
 from distill.train.worker.metrics import StepMetrics
 
@@ -25,23 +26,23 @@ if TYPE_CHECKING:
 SHOWN = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gib")
 SEND_EVERY_S = 5.0
 BATCH = 1000
-"""Values that MLflow takes at once."""
+"""Values that MLflow accepts in one request."""
 CELL_KEY = "distill.cell_key"
-"""Tag by which a resumed cell finds the MLflow run that it began."""
+"""Tag by which a resumed cell finds its MLflow run."""
 
 
 class Tracker(Protocol):
-    """Somewhere that values by step are shown."""
+    """Shows values by step."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add the values of a step."""
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is still buffered."""
 
 
 def shown_values(metrics: StepMetrics) -> dict[str, float]:
-    """A step's values by the names that trackers show; what is not known is left out."""
+    """A step's values by the names that trackers show; unknown values are left out."""
     known = {name: getattr(metrics, name) for name in SHOWN}
     values = {name: float(value) for name, value in known.items() if value is not None}
     return values | {f"pool_loss/{pool}": loss for pool, loss in metrics.pools.items()}
@@ -50,8 +51,8 @@ def shown_values(metrics: StepMetrics) -> dict[str, float]:
 class Trackers:
     """All trackers of a cell, in its first worker."""
 
-    def __init__(self, train: TrainConfig, run_dir: RunDir, cell: str, *, key: str, say: Callable[[str], None]) -> None:
-        self._say, self._open = say, dict[str, Tracker]()
+    def __init__(self, train: TrainConfig, run_dir: RunDir, cell: str, *, key: str, log: Callable[[str], None]) -> None:
+        self._log_line, self._open = log, dict[str, Tracker]()
         for name in train.trackers:
             if opened := self._guarded(name, partial(open_tracker, name, train, run_dir, cell, key)):
                 self._open[name] = opened
@@ -71,7 +72,7 @@ class Trackers:
             return work()
         except (OSError, RuntimeError, ValueError, ImportError, InputError, _mlflow_error()) as error:
             self._open.pop(name, None)
-            self._say(f"{name} is left alone from here on: {type(error).__name__}: {error}")
+            self._log_line(f"{name} is disabled for the rest of this cell: {type(error).__name__}: {error}")
             return None
 
 
@@ -87,7 +88,7 @@ def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, cell: str, key:
     """A tracker by its name."""
     if name == "tensorboard":
         return TensorBoard(run_dir, cell)
-    uri = train.tracking_uri or run_dir.local_path("mlruns").absolute().as_uri()
+    uri = train.tracking_uri or run_dir.local_path(*MLFLOW).absolute().as_uri()
     return MLflow(uri, experiment=Path(run_dir.root).name, cell=cell, key=key)
 
 
@@ -97,26 +98,26 @@ class TensorBoard:
     def __init__(self, run_dir: RunDir, cell: str) -> None:
         from tensorboardX import SummaryWriter
 
-        self._place = ExitStack()  # in storage the file is there when the cell has ended
-        folder = self._place.enter_context(writing(run_dir, "train", cell, "tensorboard"))
+        self._upload = ExitStack()  # on remote storage the file appears when the cell has ended
+        folder = self._upload.enter_context(writing(run_dir, *Training(cell).file("tensorboard")))
         self._writer = SummaryWriter(str(folder), flush_secs=10)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Add the values of a step. A step that is repeated after a loss replaces the one before."""
+        """Add the values of a step. A step that a resumed cell repeats replaces the one before."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write what is still buffered."""
         self._writer.close()
-        self._place.close()
+        self._upload.close()
 
 
 class MLflow:
-    """A run of an MLflow server or folder, one per cell; its experiment is called as the run directory."""
+    """A run of an MLflow server or folder, one per cell; the experiment has the run directory's name."""
 
     def __init__(self, uri: str, *, experiment: str, cell: str, key: str) -> None:
-        # A server that is away costs seconds, not the quarter of an hour of MLflow's own patience.
+        # An unreachable server costs seconds, not the quarter of an hour that MLflow would retry.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -124,11 +125,11 @@ class MLflow:
 
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(experiment)
-        home = found.experiment_id if found else self._client.create_experiment(experiment)
-        begun = self._client.search_runs([home], f"tags.`{CELL_KEY}` = '{key}'", max_results=1)
-        run = begun[0] if begun else self._client.create_run(home, run_name=cell, tags={CELL_KEY: key})
+        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+        earlier = self._client.search_runs([experiment_id], f"tags.`{CELL_KEY}` = '{key}'", max_results=1)
+        run = earlier[0] if earlier else self._client.create_run(experiment_id, run_name=cell, tags={CELL_KEY: key})
         self._run_id = run.info.run_id
-        self._waiting: list[Any] = []
+        self._buffer: list[Any] = []
         self._sent_at = 0.0
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -136,14 +137,14 @@ class MLflow:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._waiting += [Metric(name, value, now_ms, step) for name, value in values.items()]
+        self._buffer += [Metric(name, value, now_ms, step) for name, value in values.items()]
         if time.monotonic() - self._sent_at > SEND_EVERY_S:
             self._send()
 
     def _send(self) -> None:
-        for start in range(0, len(self._waiting), BATCH):
-            self._client.log_batch(self._run_id, self._waiting[start : start + BATCH])
-        self._waiting, self._sent_at = [], time.monotonic()
+        for start in range(0, len(self._buffer), BATCH):
+            self._client.log_batch(self._run_id, self._buffer[start : start + BATCH])
+        self._buffer, self._sent_at = [], time.monotonic()
 
     def close(self) -> None:
         """Send the rest and mark the run as finished."""

@@ -1,0 +1,118 @@
+"""Scores models on benchmarks where they have no score yet, in waves of as many engines as may run at once."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+
+from cluster.session import Session
+from distill.config.recipe import Recipe
+from distill.core.run_dir import RunDir, benchmark_problems, benchmark_scores
+from distill.core.schema import Prompt, Score
+from distill.evaluate.models import (
+    EvaluatedModel,
+    endpoints,
+    engines_at_once,
+    same_weights,
+    serve_config,
+    with_helped,
+)
+from distill.evaluate.requests import EvaluationItem, benchmark_settings, items
+from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
+from serve.config import group_engines
+from serve.dataset_client import BatchConfig
+from serve.deploy import deploy, undeploy
+
+
+class ScoringResult(NamedTuple):
+    """All scored items, also of earlier sessions, and what this session took: counts and seconds by name."""
+
+    items: list[EvaluationItem]
+    times: dict[str, float]
+
+
+def score_models(
+    recipe: Recipe,
+    run_dir: RunDir,
+    connect: Callable[[], Session],
+    console: Console,
+    *,
+    evaluated: Sequence[EvaluatedModel],
+    unhelped: Sequence[EvaluatedModel],
+) -> ScoringResult:
+    """Score models on the recipe's benchmarks; finished scores are kept.
+
+    Args:
+        recipe: benchmarks, sampling and serving.
+        run_dir: where scores are kept.
+        connect: joins the cluster; called only if there is something to score.
+        console: for progress.
+        evaluated: the models.
+        unhelped: all models without a helper: those that can be one.
+    """
+    benchmarks = {name: _problems(run_dir, name) for name in recipe.evaluate.benchmarks}
+    wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
+    todo = list(unscored(wanted, run_dir))
+    if len(todo) < len(wanted):
+        console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are on disk already")
+    alone = [item for item in todo if first[item.model.name] == item.model.name]
+    models = list({item.model.name: item.model for item in alone}.values())
+    times: defaultdict[str, float] = defaultdict(float)
+    sink = ScoreSink(run_dir, console, recipe.verify)
+    for wave in with_helped(models, unhelped, engines_at_once(recipe.serve, connect()) if models else 1):
+        open_items = [item for item in unscored(alone, run_dir) if item.model in wave]
+        for name, value in _score_wave(wave, open_items, benchmarks, recipe, connect(), sink).items():
+            times[name] += value
+    for item in todo:
+        if item not in alone:
+            _copy_score(run_dir, item, first[item.model.name])
+    return ScoringResult(wanted, {name: round(value, 2) for name, value in times.items()})
+
+
+def _problems(run_dir: RunDir, name: str) -> list[Prompt]:
+    table = run_dir.read_table(*benchmark_problems(name), row_type=Prompt)
+    return [Prompt(**row) for row in table.to_pylist()]
+
+
+def _score_wave(
+    wave: Sequence[EvaluatedModel],
+    todo: Sequence[EvaluationItem],
+    benchmarks: Mapping[str, Sequence[Prompt]],
+    recipe: Recipe,
+    session: Session,
+    sink: ScoreSink,
+) -> dict[str, float]:
+    """Score a wave of models; seconds of starting and stopping its engines and of answering, with counts."""
+    config = serve_config(recipe.serve, session.device, port=0)
+    sink.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
+    began = time.monotonic()
+    url = deploy(endpoints(wave), config, log_dir=session.log_dir)
+    is_up = time.monotonic()
+    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
+    try:
+        # On a CPU the engines share the cores: one benchmark after another fills a batch. GPU engines work in parallel.
+        score_items(todo, benchmarks, recipe, sink, EndpointAddress(url, batch, one_by_one=session.device == "cpu"))
+        is_answered = time.monotonic()
+    finally:
+        undeploy()
+    num_answers = [
+        len(benchmarks[item.benchmark]) * benchmark_settings(recipe.evaluate, item.benchmark).num_samples
+        for item in todo
+    ]
+    return {
+        "waves": 1,
+        "engines": len(group_engines(endpoints(wave))),
+        "answers": sum(num_answers),
+        "start_s": is_up - began,
+        "ask_s": is_answered - is_up,
+        "stop_s": time.monotonic() - is_answered,
+    }
+
+
+def _copy_score(run_dir: RunDir, item: EvaluationItem, other: str) -> None:
+    """Copy the scores of another model with the same weights."""
+    rows = run_dir.read_table(*benchmark_scores(other, item.benchmark), row_type=Score).to_pylist()
+    scores = [Score(**{**row, "model": item.model.name}) for row in rows]
+    write_scores(run_dir, item, scores)

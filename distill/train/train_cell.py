@@ -1,0 +1,152 @@
+"""Trains one cell: a Ray Train run with DeepSpeed, continued from its last checkpoint where there is one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from distill.core.errors import StageError
+from distill.core.manifest import Manifest, now
+from distill.core.run_dir import RunDir, StageName, Training
+from distill.train.attempts import failure_recorder
+from distill.train.cells import CellWork
+from distill.train.layout import Device, worker_resources
+from distill.train.worker.checkpoint import Checkpoints
+from distill.train.worker.job import CellJob
+from distill.train.worker.loop import Outcome, train_worker
+
+if TYPE_CHECKING:
+    from ray.train import TrainingFailedError
+
+    from distill.config.train import TrainConfig
+
+
+def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int = 1) -> Manifest:
+    """Train one cell to the end, continuing where an earlier attempt stopped. Ray must be connected.
+
+    Raises:
+        StageError: It failed for good; the message names the cause and the log.
+    """
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
+    started = time.monotonic()
+    name = work.cell.name
+    _clear_other_attempts(work, run_dir)
+    job = _cell_job(work, train=train, run_dir=run_dir, device=device, threads=threads)
+    try:
+        _trainer(job, run_dir).fit()
+    except TrainingFailedError as error:
+        raise StageError(f"{name}: {_cause(error)}; log: {_log_path(run_dir, name)}") from error
+    except RayError as error:
+        raise StageError(f"{name}: {_last_line(str(error))}; log: {_log_path(run_dir, name)}") from error
+    outcome = _read_outcome(run_dir, work)
+    if outcome.error:
+        raise StageError(f"{outcome.error}; log: {_log_path(run_dir, name)}")
+    manifest = _manifest(work, outcome, wall_s=time.monotonic() - started)
+    run_dir.remove(*Training(name).ray)
+    run_dir.write_manifest(manifest, *Training(name).folder)
+    Checkpoints(run_dir, name, work.key).remove()
+    return manifest
+
+
+def _clear_other_attempts(work: CellWork, run_dir: RunDir) -> None:
+    """An attempt with another key left other weights and metrics; one with this key is continued."""
+    path = run_dir.path(*Training(work.cell.name).key)
+    found = json.loads(run_dir.fs.cat_file(path)) if run_dir.fs.exists(path) else None
+    if found != work.key:
+        run_dir.remove(*Training(work.cell.name).folder)
+        run_dir.write_bytes(json.dumps(work.key).encode(), *Training(work.cell.name).key)
+    run_dir.remove(*Training(work.cell.name).outcome)
+
+
+def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int) -> CellJob:
+    return CellJob(
+        cell=work.cell.name,
+        key=work.key,
+        run_uri=run_dir.address,
+        model_path=work.model_path,
+        shards=work.shards,
+        held_out=work.held_out,
+        student=work.cell.student,
+        train=train,
+        seed=work.cell.seed,
+        device=device,
+        threads=threads,
+        layout=work.resolved_layout,
+        num_workers=work.resolved_workers,
+        shape=work.shape,
+    )
+
+
+def _trainer(job: CellJob, run_dir: RunDir) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    worker = worker_resources(job.device, job.threads, job.student.gpu)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="gloo" if job.device == "cpu" else None),
+        scaling_config=ScalingConfig(
+            num_workers=job.num_workers,
+            use_gpu=job.device == "gpu",
+            resources_per_worker=worker.bundle,
+        ),
+        run_config=RunConfig(
+            name=job.cell,
+            # Ray's own notes on the workers; its way to a bucket would not go by our variables.
+            storage_path=run_dir.path(*Training(job.cell).ray),
+            storage_filesystem=None if run_dir.is_local else PyFileSystem(FSSpecHandler(run_dir.fs)),
+            failure_config=FailureConfig(max_failures=job.train.max_failures),
+            callbacks=[failure_recorder(job.run_uri, job.cell)],
+        ),
+    )
+
+
+def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:
+    path = run_dir.path(*Training(work.cell.name).outcome)
+    if not run_dir.fs.exists(path):
+        raise StageError(f"{work.cell.name}: ended without a result; log: {_log_path(run_dir, work.cell.name)}")
+    return Outcome(**json.loads(run_dir.fs.cat_file(path)))
+
+
+def _manifest(work: CellWork, outcome: Outcome, *, wall_s: float) -> Manifest:
+    seconds = dict(outcome.details["seconds"])
+    seconds["start_up"] = round(wall_s - sum(seconds.values()), 2)
+    return Manifest(
+        stage=StageName.TRAIN,
+        key=work.key,
+        rows_in=outcome.rows_in,
+        rows_out=outcome.rows_out,
+        drops=outcome.drops,
+        wall_s=round(wall_s, 2),
+        finished_at=now(),
+        details={
+            "cell": work.cell.name,
+            "student": work.cell.student.name,
+            "mix": work.cell.mix,
+            "seed": work.cell.seed,
+            "resources": asdict(work.resolved_layout) | {"num_workers": work.resolved_workers},
+            **outcome.details,
+            "seconds": seconds,
+        },
+    )
+
+
+def _cause(error: TrainingFailedError) -> str:
+    failures: Mapping[int, Exception] = getattr(error, "worker_failures", {})
+    return "; ".join(dict.fromkeys(_last_line(str(failure)) for failure in failures.values())) or _last_line(str(error))
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def _log_path(run_dir: RunDir, name: str) -> str:
+    return run_dir.path(*Training(name).log(0))

@@ -1,0 +1,27 @@
+"""The parts of ray.llm without a public name that the ingress needs, as of Ray 2.60.0.
+
+Compare each with its source when Ray is updated: none of them is a stable API. Importing this imports vLLM, which takes
+seconds.
+"""
+
+from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ErrorResponse,
+    OpenAIHTTPException,
+    to_model_metadata,
+)
+from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
+from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware
+from ray.llm._internal.serve.observability.metrics.fast_api_metrics import (
+    add_http_metrics_middleware,
+    metrics_lifespan,
+)
+
+__all__ = [
+    "DEFAULT_ENDPOINTS",
+    "ErrorResponse",
+    "OpenAIHTTPException",
+    "SetRequestIdMiddleware",
+    "add_http_metrics_middleware",
+    "metrics_lifespan",
+    "to_model_metadata",
+]

@@ -1,0 +1,300 @@
+"""What the ingress makes of an engine's answers, deaths and errors: Ray's router replaced by a script. No engine."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ErrorInfo,
+    ErrorResponse,
+)
+from ray.serve.exceptions import BackPressureError
+from ray.serve.llm.ingress import OpenAiIngress
+
+from serve.api import ingress
+from serve.api.admission import AdmissionSettings
+from serve.api.http_errors import APIError
+from serve.api.ingress import Ingress
+from serve.api.limits import Limits
+from serve.api.reasoning_parser import Delimiters, format_event, parse_events
+from serve.keys import Key, hash_key
+from serve.proxy_settings import HeaderFilter
+from tests.fixtures.malformed import malformed_requests
+
+FIELDS = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 30}
+MODES = {"m": {"long": "Think.", "short": "Be brief."}}
+THOUGHT = ["<think>", "a", " b", "</thi", "nk>", "\n\n", "4", "2"]
+
+
+def event(text: str, finish: str | None = None, **more: Any) -> str:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return format_event({"id": "x", "choices": [choice], **more})
+
+
+def usage(tokens: int) -> str:
+    return format_event({"id": "x", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}})
+
+
+def whole(text: str, tokens: int, finish: str = "stop") -> ChatCompletionResponse:
+    message = {"role": "assistant", "content": text}
+    return ChatCompletionResponse(
+        model="m",
+        choices=[{"index": 0, "message": message, "finish_reason": finish}],
+        usage={"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens},
+    )
+
+
+def failing(*items: Any) -> Callable[[Any], Any]:
+    """A router that yields the items, and raises those that are exceptions."""
+
+    async def answer(body: Any) -> AsyncGenerator[Any, None]:
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    return answer
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Put one request to an ingress whose router answers in turn as scripted; returns items and what was asked."""
+
+    async def no_wait(seconds: float) -> None:
+        return None
+
+    def start(*turns: Any, delimiters: Delimiters | None = None, **fields: Any) -> tuple[list[Any], list[Any]]:
+        asked: list[Any] = []
+        answers = iter(turns)
+
+        async def scripted(self: Any, *, body: Any, call_method: str, raw_request: Any = None) -> Any:
+            asked.append(body)
+            async for item in next(answers)(body):
+                yield item
+
+        monkeypatch.setattr(OpenAiIngress, "_get_response", scripted)
+        monkeypatch.setattr(ingress.asyncio, "sleep", no_wait)
+        router = Ingress({}, {}, reasoning={"m": delimiters} if delimiters else {}, modes=MODES, max_retries=2)
+        sent = FIELDS | fields
+
+        class Request:
+            async def body(self) -> bytes:
+                return json.dumps(sent).encode()
+
+        async def collect() -> list[Any]:
+            stream = router._get_response(body=ChatCompletionRequest(**sent), call_method="chat", raw_request=Request())
+            return [item async for item in stream]
+
+        return asyncio.run(collect()), asked
+
+    return start
+
+
+def text_of(items: list[Any]) -> tuple[str, str]:
+    deltas = [
+        choice["delta"]
+        for item in items
+        for part in item
+        for e in parse_events(part)
+        for choice in e.get("choices", ())
+    ]
+    return "".join(d.get("reasoning_content", "") for d in deltas), "".join(d.get("content") or "" for d in deltas)
+
+
+def died() -> ActorDiedError:
+    return ActorDiedError()
+
+
+def test_a_request_without_a_sent_token_is_retried(run: Callable[..., Any]) -> None:
+    items, asked = run(failing(died()), failing(died()), failing(whole("4", 1)))
+    assert len(asked) == 3 and items[0].choices[0].message.content == "4"
+
+
+def test_a_mode_becomes_the_line_that_the_student_was_trained_with(run: Callable[..., Any]) -> None:
+    turns = [{"role": "system", "content": "Answer."}, {"role": "user", "content": "?"}]
+    for mode, system in {"short": "Answer.\nBe brief.", "auto": "Answer."}.items():
+        _, (body,) = run(failing(whole("4", 1)), messages=turns, mode=mode)
+        assert body.messages[0]["content"] == system
+        assert "mode" not in (body.model_extra or {})
+    _, (body,) = run(failing(whole("4", 1)), mode="long")
+    assert [dict(turn)["role"] for turn in body.messages] == ["system", "user"]
+    with pytest.raises(APIError, match="long, short"):
+        run(failing(whole("4", 1)), mode="medium")
+
+
+def test_a_dead_engine_that_answers_in_words_counts_as_dead(run: Callable[..., Any]) -> None:
+    dead = ErrorResponse(
+        error=ErrorInfo(message="EngineCore encountered an issue", type="InternalServerError", code=500)
+    )
+    items, asked = run(failing(dead), failing(['data: {"error": {"code": 500}}\n\n']), failing([event("4", "stop")]))
+    assert len(asked) == 3 and text_of(items) == ("", "4")
+
+
+def test_a_stream_that_has_begun_ends_with_an_error_and_is_not_begun_again(run: Callable[..., Any]) -> None:
+    items, asked = run(failing([event("4")], died()))
+    assert len(asked) == 1
+    (error,) = parse_events(items[-1][0])
+    assert error["error"]["code"] == "replica_lost"
+
+
+def test_after_the_last_attempt_the_answer_is_retry_after(run: Callable[..., Any]) -> None:
+    with pytest.raises(APIError) as refused:
+        run(*[failing(died())] * 3)
+    assert refused.value.status == 503 and refused.value.retry_after_s > 0
+
+
+def test_an_error_of_the_request_is_passed_on_and_not_tried_again(run: Callable[..., Any]) -> None:
+    bad = ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400))
+    items, asked = run(failing(bad))
+    assert items == [bad] and len(asked) == 1
+
+
+def test_a_refused_stream_gives_the_reason_even_where_reasoning_is_split_off(run: Callable[..., Any]) -> None:
+    bad = ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400))
+    items, _ = run(failing([bad]), delimiters=Delimiters(), stream=True)
+    assert items == [[bad]], "Ray's router makes a 400 of it"
+    with pytest.raises(APIError, match="too long") as refused:
+        run(failing([bad]), delimiters=Delimiters(), stream=True, thinking_budget=5)
+    assert refused.value.status == 400
+
+
+def test_back_pressure_is_a_503(run: Callable[..., Any]) -> None:
+    with pytest.raises(APIError) as refused:
+        run(failing(BackPressureError(num_queued_requests=1, max_queued_requests=1)))
+    assert refused.value.status == 503
+
+
+def test_a_stream_is_split_as_it_comes(run: Callable[..., Any]) -> None:
+    pieces = [[event(text)] for text in THOUGHT]
+    items, _ = run(failing(*pieces, ["data: [DONE]\n\n"]), delimiters=Delimiters(), stream=True)
+    assert text_of(items) == ("a b", "42") and items[-1] == ["data: [DONE]\n\n"]
+
+
+def test_a_whole_answer_is_split(run: Callable[..., Any]) -> None:
+    items, _ = run(failing(whole("".join(THOUGHT), 8)), delimiters=Delimiters())
+    message = items[0].model_dump()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("a b", "42")
+
+
+def test_a_spent_budget_has_the_reasoning_closed_and_the_answer_written(run: Callable[..., Any]) -> None:
+    turns = failing(whole("<think>a b", 5, "length")), failing(whole("42", 2))
+    items, asked = run(*turns, delimiters=Delimiters(), thinking_budget=5)
+    answer = items[0].model_dump()
+    message = answer["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("a b\n", "42")
+    assert answer["choices"][0]["finish_reason"] == "stop" and answer["usage"]["completion_tokens"] == 7
+    assert (asked[0].max_tokens, asked[1].max_tokens) == (5, 25)
+    assert asked[1].messages[-1]["content"] == "<think>a b\n</think>\n\n" and asked[1].continue_final_message
+
+
+def test_a_spent_budget_in_a_stream_leaves_one_stream(run: Callable[..., Any]) -> None:
+    first = failing([event("<think>a")], [event(" b")], [event("", "length")], [usage(5)], ["data: [DONE]\n\n"])
+    second = failing([event("4")], [event("2", "stop")], [usage(2)], ["data: [DONE]\n\n"])
+    counted = {"include_usage": True}
+    items, _ = run(first, second, delimiters=Delimiters(), thinking_budget=5, stream=True, stream_options=counted)
+    assert text_of(items) == ("a b\n", "42")
+    events = [found for item in items for part in item for found in parse_events(part)]
+    finishes = [choice["finish_reason"] for found in events for choice in found["choices"] if choice["finish_reason"]]
+    assert finishes == ["stop"], "the first end is not the end"
+    assert [found["usage"]["completion_tokens"] for found in events if found.get("usage")] == [7]
+
+
+def test_a_budget_that_is_not_spent_costs_nothing(run: Callable[..., Any]) -> None:
+    items, asked = run(failing(whole("<think>a</think>4", 5)), delimiters=Delimiters(), thinking_budget=20)
+    assert len(asked) == 1 and items[0].choices[0].message.content == "4"
+
+
+HELP = {"model": "large", "triggers": ["Wait"], "step_tokens": 4}
+
+
+def test_a_helpers_step_is_part_of_the_one_answer_whole_or_streamed(run: Callable[..., Any]) -> None:
+    goes = (whole("<think>a Wait", 5), whole(", no.\n\n", 3), whole("b</think>42", 4))
+    items, asked = run(*map(failing, goes), delimiters=Delimiters(), speculative=HELP)
+    answer = items[0].model_dump()
+    message = answer["choices"][0]["message"]
+    assert [body.model for body in asked] == ["m", "large", "m"] and answer["model"] == "m"
+    assert (message["reasoning_content"], message["content"]) == ("a Wait, no.\n\nb", "42")
+    assert (answer["usage"]["completion_tokens"], answer["usage"]["helper_tokens"]) == (12, 3)
+    done = ["data: [DONE]\n\n"]
+    streams = [
+        failing([event("<think>a")], [event(" Wait", "stop", model="m")], [usage(5)], done),
+        failing([event(", no.\n\n", "stop", model="large")], [usage(3)], done),
+        failing([event("b</think>")], [event("42", "stop", model="m")], [usage(4)], done),
+    ]
+    items, _ = run(*streams, delimiters=Delimiters(), speculative=HELP, stream=True)
+    assert text_of(items) == ("a Wait, no.\n\nb", "42")
+    events = [found for item in items for part in item for found in parse_events(part)]
+    finishes = [choice["finish_reason"] for found in events for choice in found["choices"] if choice["finish_reason"]]
+    assert finishes == ["stop"] and not any(found.get("usage") for found in events), "nobody asked for the usage"
+
+
+def test_a_segment_that_does_not_fit_the_context_ends_the_answer(run: Callable[..., Any]) -> None:
+    full = ErrorResponse(error=ErrorInfo(message="context length", type="BadRequestError", code=400))
+    items, _ = run(failing(whole("a Wait", 5)), failing(full), delimiters=Delimiters(), speculative=HELP)
+    choice = items[0].model_dump()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("a Wait", "length")
+    with pytest.raises(APIError, match="context length"):
+        run(failing(full), delimiters=Delimiters(), speculative=HELP)
+
+
+def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(APIError, match="no reasoning"):
+        run(failing(whole("4", 1)), thinking_budget=5)
+
+
+def test_admission_runs_before_the_router_and_bugs_reveal_nothing() -> None:
+    made = ingress.build_app(AdmissionSettings(engines={"m": "e"}, max_per_engine=1))
+
+    @made.get("/health")
+    async def broken() -> None:
+        raise ZeroDivisionError("secret")
+
+    async def ask(path: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app=made, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get(path)
+
+    answer = asyncio.run(ask("/health"))
+    assert (
+        answer.status_code == 500 and "secret" not in answer.text and answer.json()["error"]["type"] == "server_error"
+    )
+    assert asyncio.run(ask("/docs")).json()["error"]["code"] == "unknown_path"
+
+
+def test_two_thousand_malformed_requests_get_4xx_from_admission_and_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The same requests are sent to a real server and engine in test_admission.py (long).
+    async def scripted(self: Any, *, body: Any, call_method: str, raw_request: Any = None) -> Any:
+        bad = ErrorResponse(error=ErrorInfo(message="context length", type="BadRequestError", code=400))
+        yield bad if len(str(body)) > 4000 else whole("4", 1)
+
+    monkeypatch.setattr(OpenAiIngress, "_get_response", scripted)
+    key = Key(name="a", sha256=hash_key("secret"))
+    limits = Limits(max_output_tokens=1500)
+    door = AdmissionSettings(engines={"m": "e"}, max_per_engine=4, keys=(key,), limits=limits, loopback_only=False)
+    app, router = ingress.build_app(door), Ingress({}, {}, reasoning={}, modes={}, max_retries=0)
+    for name, route in ingress.ENDPOINTS.items():
+        route(app)(getattr(router, name))
+
+    async def statuses() -> list[int]:
+        transport = httpx.ASGITransport(app=HeaderFilter(app), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            good = {"content": json.dumps(FIELDS), "headers": {"authorization": "Bearer secret"}}
+            good["headers"]["content-type"] = "application/json"
+            assert (await client.post("/v1/chat/completions", **good)).status_code == 200
+            found = []
+            for request in malformed_requests(random.Random(7), 2000, model="m", key="secret"):
+                if isinstance(request, dict):
+                    answer = await client.request(**request)
+                    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text, request)
+                    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}, request
+                    found.append(answer.status_code)
+            return found
+
+    assert {400, 401, 404, 405, 415, 422} == set(asyncio.run(statuses()))

@@ -1,0 +1,74 @@
+"""A conversation in the terminal, and what a served run tells of its models. No server and no Ray."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from distill.cli import ask as asking
+from distill.cli.ask import ServedStudent, chat, next_turns, show
+from distill.core.schema import Prompt, Verdict
+from distill.ops.deploy.endpoint import BenchmarkChecker, opening_delimiter
+from serve.client import Piece
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def printed(to: Console) -> str:
+    assert isinstance(to.file, io.StringIO)
+    return to.file.getvalue()
+
+
+def test_an_answer_is_shown_as_it_comes_and_kept_without_its_reasoning() -> None:
+    to = console()
+    answer = show([Piece("so [red]", is_reasoning=True), Piece("4"), Piece(" it is")], to)
+    assert answer == "4 it is"
+    assert printed(to) == "so [red]\n4 it is\n", "what a model writes is no markup"
+
+
+def test_a_conversation_keeps_its_turns_until_it_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def answer(url: str, model: str, turns: Any, **options: Any) -> Iterator[Piece]:
+        asked.append([turn["content"] for turn in turns])
+        yield Piece(f"answer {len(asked)}")
+
+    monkeypatch.setattr(asking, "stream_chat", answer)
+    monkeypatch.setattr(asking, "model_card", lambda *given: {"template": "Q: {problem}"})
+    lines = iter(["one", "", "two", "/new", "three", "/quit"])
+    assert chat(ServedStudent("u", "m", "k", {}), console(), read=lambda prompt: next(lines)) == 0
+    assert asked == [["Q: one"], ["Q: one", "answer 1", "two"], ["Q: three"]]
+
+
+def test_an_end_of_input_ends_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(asking, "model_card", lambda *given: {})
+    assert chat(ServedStudent("u", "m", "k", {}), console(), read=end) == 0
+
+
+def test_only_the_first_question_gets_the_models_own_template() -> None:
+    card = {"system": "S", "template": "Q: {problem}"}
+    assert [turn["content"] for turn in next_turns([], "a", card)] == ["S", "Q: a"]
+    assert next_turns([{"role": "user", "content": "a"}], "b", card)[-1] == {"role": "user", "content": "b"}
+
+
+@pytest.mark.parametrize(("end", "start"), [("</think>", "<think>"), ("<|end_of_thought|>", "<|begin_of_thought|>")])
+def test_a_delimiter_knows_what_it_closes(end: str, start: str) -> None:
+    assert opening_delimiter(end) == start
+
+
+def test_the_page_gets_verdicts_of_the_runs_own_verifier() -> None:
+    prompt = Prompt("p", "3 + 4?", "7", "number", "test", "", "", "")
+    checker = BenchmarkChecker({"p": ("sums", prompt)}, "</think>")
+    assert checker.problems() == [{"id": "p", "benchmark": "sums", "problem": "3 + 4?"}]
+    assert checker.verdict("p", r"It is \boxed{7}.", "stop")["verdict"] == Verdict.CORRECT
+    wrong = checker.verdict("p", r"It is \boxed{8}.", "stop")
+    assert (wrong["verdict"], wrong["expected"]) == (Verdict.INCORRECT, "7")
+    with pytest.raises(KeyError):
+        checker.verdict("q", "7", "stop")

@@ -1,0 +1,51 @@
+"""`distill eval`'s command line becomes a checked config, or all of its problems in one go."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.cli.evaluate import eval_config, weights_stamp
+from distill.core.errors import ConfigError
+
+
+def test_a_hub_id_becomes_a_name_that_can_be_served_and_filed() -> None:
+    config = eval_config("Qwen/Qwen2.5-0.5B-Instruct", ["gsm8k", "svamp"], "", [])
+    assert (config.name, config.model.sources) == ("Qwen2.5-0.5B-Instruct", ("Qwen/Qwen2.5-0.5B-Instruct",))
+    assert eval_config("/models/my model/", ["gsm8k"], "", []).name == "my-model"
+    assert eval_config("s3://bucket/.hidden", ["gsm8k"], "", []).name == "hidden"
+
+
+def test_overrides_reach_sections_that_nobody_began() -> None:
+    overrides = [
+        "evaluate.sampling.max_tokens=99",
+        "evaluate.repeated.aime24.num_samples=16",
+        'benchmarks.mine.source={kind="file", path="mine.jsonl"}',
+        "student_chat.system=Think.",
+    ]
+    config = eval_config("m", ["aime24", "mine"], "", overrides)
+    assert config.evaluate.sampling.max_tokens == 99 and config.evaluate.repeated["aime24"].num_samples == 16
+    assert config.student_chat.system == "Think." and "mine" in config.benchmarks
+
+
+def test_an_endpoint_is_named_without_its_version() -> None:
+    config = eval_config("org/model-7b", ["gsm8k"], "http://host:8000/v1/", [])
+    assert (config.url, config.served_name, config.name) == ("http://host:8000", "org/model-7b", "model-7b")
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        eval_config("m", ["gsm9k", "svamp"], "", ["evaluate.num_samples=4", "evaluate.repeated.aime24.num_samples=2"])
+    said = str(caught.value)
+    assert "'gsm9k'" in said and "gsm8k" in said and "'aime24'" in said and "num_samples 4" in said
+    with pytest.raises(ConfigError, match=r"evaluate\.nonsense"):
+        eval_config("m", ["gsm8k"], "", ["evaluate.nonsense=1"])
+
+
+def test_a_folder_that_was_trained_again_is_another_model(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"old")
+    before = weights_stamp(tmp_path)
+    assert before == weights_stamp(tmp_path) and len(before) == 1
+    weights.write_bytes(b"newer")
+    assert weights_stamp(tmp_path) != before
+    assert weights_stamp(tmp_path / "org" / "hub-id") == []

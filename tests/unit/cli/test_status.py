@@ -1,0 +1,41 @@
+"""`distill status` tells from a run's files how full its pools and arms are."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from distill.cli.status import common_prompts, pool_fill, show_status
+from distill.config.mix import BothMix, WeightedMix, WeightedTokensMix
+from distill.config.shares import rows_by_pool
+from distill.core.schema import Trace
+from tests.fixtures.mix_run import make_run, trace
+
+
+def test_a_pools_fill_counts_each_trace_once_and_no_cut_or_wrong_one_as_solved(tmp_path: Path) -> None:
+    traces = [trace(1, "long"), trace(2, "long", verdict="INCORRECT"), trace(3, "long", finish_reason="length")]
+    run = make_run(tmp_path, [*traces, trace(1, "short")], num_prompts=4)
+    run.run_dir.write_rows(traces, Trace, "generate", "long-f", "again.parquet")
+    fill = pool_fill(run.run_dir, "long")
+    assert (fill.traces, fill.correct, len(fill.solved)) == (3, 1, 1)
+    assert pool_fill(run.run_dir, "lon").traces == 0
+
+
+def test_arms_fill_with_the_prompts_that_all_pools_solved(tmp_path: Path) -> None:
+    traces = [trace(number, "long") for number in range(12)] + [trace(number, "short") for number in range(2, 20)]
+    run = make_run(tmp_path, traces, num_prompts=20)
+    fills = {name: pool_fill(run.run_dir, name) for name in ("long", "short")}
+    assert len(common_prompts(run.recipe.mixes, fills)) == 10
+    console = Console(file=io.StringIO(), width=120)
+    show_status(run.run_dir, run.recipe, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "prompts that all pools solved: 10" in printed
+    assert "mix-long: long 2, short 8" in printed
+    assert "s@mix-long" in printed
+
+
+def test_an_arms_rows_follow_from_its_policy() -> None:
+    weights = {"long": 0.2, "short": 0.8}
+    assert rows_by_pool(WeightedMix(name="m", weights=weights), 44) == {"long": 9, "short": 35}
+    assert rows_by_pool(BothMix(name="m", pools=("long", "short")), 44) == {"long": 44, "short": 44}
+    assert rows_by_pool(WeightedTokensMix(name="m", weights=weights), 44) == {}

@@ -1,0 +1,233 @@
+"""A recipe is refused with every problem at once, each with where, what and remedy."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from distill.config.load import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from distill.config.recipe import Recipe
+from distill.core.errors import ConfigError
+from tests.fixtures.recipes import GOOD, problems_of, recipe_with
+
+
+def test_a_good_recipe_is_frozen() -> None:
+    recipe = parse_recipe(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_parses(name: str) -> None:
+    assert load_recipe(find_recipe(name)).name == name
+
+
+def test_shipped_recipes_are_found_by_name() -> None:
+    assert find_recipe("quickstart") == RECIPES_DIR / "quickstart.toml"
+
+
+def test_an_unknown_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match="quickstart"):
+        find_recipe("no-such-recipe")
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "what"),
+    [
+        ({"trian": {}}, "trian", "did you mean 'train'"),
+        ({"train": {"max_lenght": 3}}, "train.max_lenght", "did you mean 'max_length'"),
+        ({"train": {"num_epochs": 0}}, "train.num_epochs", "0 is refused"),
+        ({"train": {"max_length": 1024}}, "students[s]", "longer than the context of 'm', 512"),
+        (
+            {"train": {"batch_size": 6}, "students": [{"name": "s", "model": "m", "micro_batch_size": 4}]},
+            "students[s]",
+            "not a multiple",
+        ),
+        ({"train": {"budget": "steps"}}, "train.num_steps", "is missing"),
+        ({"train": {"num_tokens": 5}}, "train.num_tokens", "has no effect: train.budget is 'epochs'"),
+        (
+            {
+                "mixes": [
+                    {"name": "a", "policy": "both", "pools": ["long", "short"]},
+                    {"name": "b", "weights": {"long": 1.0}},
+                ]
+            },
+            "train.budget",
+            "rows per prompt: a 2, b 1",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "num_workers": 4, "max_workers": 2}]},
+            "students[s]",
+            "max_workers 2 is less than num_workers 4",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "zero_stage": 0, "offload_optimizer": True}]},
+            "students[s]",
+            "needs ZeRO",
+        ),
+        ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
+        ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
+        ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),
+        ({"mixes": [{"name": "a", "policy": "weihgted", "weights": {}}]}, "mixes[a]", "'weihgted'"),
+        ({"mixes": [{"name": "a", "weights": {"long": 2.0}}]}, "mixes[a].weights.long", "2.0 is refused"),
+        ({"mixes": [{"name": "a", "weihgts": {"long": 1.0}}]}, "mixes[a].weihgts", "did you mean 'weights'"),
+        ({"mixes": [{"name": "a", "policy": "single", "pool": "lnog"}]}, "mixes[a].pool", "did you mean 'long'"),
+        ({"mixes": [{"name": "a", "policy": "both", "pools": ["long", "long"]}]}, "mixes[a].pools", "twice"),
+        (
+            {"mixes": [{"name": "a", "policy": "curriculum", "weights": {"long": 1.0}, "order": ["short", "long"]}]},
+            "mixes[a].order",
+            "are not the pools of weights",
+        ),
+        (
+            {
+                "mixes": [
+                    {
+                        "name": "a",
+                        "policy": "hard_gets_long",
+                        "weights": {"long": 1.0, "short": 0.0},
+                        "order": ["long", "short"],
+                    }
+                ]
+            },
+            "mixes[a].hardness",
+            "every pool has one trace per prompt",
+        ),
+        (
+            {"mixes": [{"name": "a", "policy": "student_fit", "pools": ["long", "short"], "student": "S"}]},
+            "mixes[a].student",
+            "no student is called 'S'",
+        ),
+        ({"merges": [{"name": "m", "of": ["a", "lnog"]}]}, "merges[m].of", "no mix is called 'lnog'"),
+        ({"merges": [{"name": "m", "of": ["a", "a"]}]}, "merges[m].of", "names a mix twice"),
+        ({"merges": [{"name": "m", "of": ["a", "b"], "weights": [0.5, 0.6]}]}, "merges[m].weights", "= 1.1, not 1"),
+        ({"merges": [{"name": "m", "of": ["a", "b"], "weights": [1.0]}]}, "merges[m].weights", "1 weights for 2 mixes"),
+        ({"merges": [{"name": "m", "of": ["a", "b"], "density": 0}]}, "merges[m].density", "0 is refused"),
+        ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
+        ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
+        ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),
+        (
+            {"students": [{"name": "s", "model": "m", "base_of": "nobody"}]},
+            "students[s].base_of",
+            "no student is called 'nobody'",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "base_of": "s"}]},
+            "students[s].base_of",
+            "names the student itself",
+        ),
+        (
+            {"students": [{"name": "s", "model": "m", "base_of": "t"}, {"name": "t", "model": "m"}]},
+            "students[s].base_of",
+            "'t' is trained from the same model, 'm'",
+        ),
+        (
+            {
+                "students": [
+                    {"name": "s", "model": "m", "base_of": "t"},
+                    {"name": "t", "model": "m", "base_of": "u"},
+                    {"name": "u", "model": "m"},
+                ]
+            },
+            "students[s].base_of",
+            "'t' is the base of 'u'",
+        ),
+        ({"evaluate": {"benchmarks": ["gsm9k"]}}, "evaluate.benchmarks", "did you mean 'gsm8k'"),
+        (
+            {"evaluate": {"benchmarks": ["gsm8k"], "num_samples": 4}},
+            "evaluate",
+            "at temperature 0 gives 4 times the same",
+        ),
+    ],
+)
+def test_a_wrong_recipe_says_where_and_what(change: dict[str, Any], where: str, what: str) -> None:
+    found = [problem for problem in problems_of(recipe_with(change)) if problem.startswith(f"{where}:")]
+    assert any(what in problem for problem in found), found
+
+
+def test_a_mix_without_a_policy_is_weighted() -> None:
+    recipe = parse_recipe(GOOD)
+    assert recipe.mixes[0].policy == "weighted"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_missing_section_is_named() -> None:
+    raw = copy.deepcopy(GOOD)
+    del raw["evaluate"]
+    assert any(problem.startswith("evaluate: is missing") for problem in problems_of(raw))
+
+
+def test_all_problems_come_in_one_go() -> None:
+    raw = recipe_with(
+        {
+            "train": {"num_epochs": -1, "max_length": 256},
+            "mixes": [{"name": "a", "weights": {"nobody": 0.5}}],
+            "evaluate": {"benchmarks": ["unheard-of"]},
+        }
+    )
+    assert len(problems_of(raw)) == 4
+
+
+def test_a_teacher_that_leaves_no_room_for_a_prompt_is_refused() -> None:
+    teacher = {"name": "long", "model": "m", "style": "long", "sampling": {"max_tokens": 600}}
+    raw = recipe_with({"teachers": [{**teacher, "engine": {"max_model_len": 512}}, GOOD["teachers"][1]]})
+    assert any("leaves no room" in problem for problem in problems_of(raw))
+
+
+def test_a_benchmark_may_not_repeat_the_training_generator() -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum", "seed": 1}
+    raw = recipe_with({"prompts": {"sources": [source]}, "benchmarks": {"b": {"source": source}}})
+    assert any("as the training prompts do" in problem for problem in problems_of(raw))
+
+
+def test_overrides_reach_list_items_by_name_and_number() -> None:
+    raw = copy.deepcopy(GOOD)
+    assert apply_override(raw, "teachers.long.sampling.max_tokens=32") is None
+    assert apply_override(raw, "teachers.1.num_samples=3") is None
+    assert apply_override(raw, "train.seeds=[0,1]") is None
+    assert apply_override(raw, "description=plain words") is None
+    recipe = parse_recipe(raw)
+    assert recipe.teachers[0].sampling.max_tokens == 32
+    assert recipe.teachers[1].num_samples == 3
+    assert recipe.train.seeds == (0, 1)
+    assert recipe.description == "plain words"
+
+
+def test_a_bad_override_is_a_problem_not_a_traceback() -> None:
+    assert apply_override(copy.deepcopy(GOOD), "no equals sign") is not None
+    assert apply_override(copy.deepcopy(GOOD), "teachers.nobody.style=long") is not None
+
+
+@pytest.mark.parametrize(("name", "strong", "weak"), [("mix-long", "long", "short"), ("mix-large", "large", "small")])
+def test_the_papers_mixes_ship_at_one_fifth_by_prompt_beside_both_pure_arms(name: str, strong: str, weak: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    arms = {mix.name: mix for mix in recipe.mixes}
+    assert arms[name].shares == {strong: 0.2, weak: 0.8}
+    assert (arms[name].policy, arms[strong].policy, arms[weak].policy) == ("weighted", "single", "single")
+    assert {teacher.num_samples for teacher in recipe.teachers} == {1}
+    assert len(recipe.train.seeds) >= 3
+    assert recipe.student_chat.template == recipe.teachers[0].chat.template
+
+
+def test_a_helped_student_and_its_helper_are_models_of_the_recipe() -> None:
+    def arms(*pairs: tuple[str, str]) -> dict[str, Any]:
+        found = [{"student": student, "helper": {"model": helper}} for student, helper in pairs]
+        return recipe_with({"evaluate": {"benchmarks": ["gsm8k"], "speculative": found}})
+
+    recipe = parse_recipe(arms(("s@mix-long", "s")))
+    assert recipe.evaluate.speculative[0].helper.max_tokens == 256
+    said = problems_of(arms(("s@mix", "s"), ("s", "t"), ("s", "s@mix-long"), ("s", "s@mix-long")))
+    assert [any(word in one for one in said) for word in ("'s@mix'", "'t'", "listed twice")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("modes", "said"),
+    [
+        ({"long": "Think."}, "no line asks for short"),
+        ({"long": "Think.", "short": "Think."}, "the same line"),
+        ({"long": "Think.", "short": ""}, "modes.short"),
+        ({"long": "Think.", "middling": "x"}, "modes.middling"),
+    ],
+)
+def test_modes_that_a_reader_could_not_use_are_refused(modes: dict[str, str], said: str) -> None:
+    raw = recipe_with({})
+    assert any(said in problem for problem in problems_of(raw | {"mixes": [raw["mixes"][-1] | {"modes": modes}]}))

@@ -1,0 +1,84 @@
+"""Every recipe that ships is planned on a cluster that it is meant for, from its models' public sizes."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.config.load import find_recipe, load_recipe, read_recipe, shipped_recipes
+from distill.core.errors import ConfigError
+from distill.core.run_dir import RunDir
+from distill.ops.forecast import cell_plan as planning
+from distill.train.machines import described_machines
+from distill.train.plan import MixData
+from tests.fixtures.model_shapes import SIZES, shape
+
+SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
+CLUSTERS = {"quickstart": "1x2cpu", "small-evidence": "1x2cpu", "one-gpu-0.5b": "1x1x80", "one-gpu-1.5b": "1x1x80"}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_can_be_placed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(find_recipe(name))
+    rows = {mix.name: MixData(5383, 5383 * 600) for mix in recipe.mixes}
+    monkeypatch.setattr(planning, "planned_shape", shape)
+    monkeypatch.setattr(planning, "expected_data", lambda *_: rows)
+    machines = described_machines(CLUSTERS.get(name, "8x8x80"))
+    plan = planning.plan_recipe(recipe, find_recipe(name).parent, RunDir(str(tmp_path)), machines)
+    assert len(plan.cells) == len(recipe.students) * len(recipe.mixes) * len(recipe.train.seeds)
+    assert len({one.steps for one in plan.cells}) == 1
+
+
+def test_the_papers_students_and_pairs_are_all_there() -> None:
+    long_short = load_recipe(find_recipe("paper-long-short"))
+    assert len(long_short.students) == 10 and {teacher.model for teacher in long_short.teachers} == {
+        "qwq-32b-preview",
+        "qwen2-5-32b",
+    }
+    for pair in ("qwen", "llama", "gemma"):
+        recipe = load_recipe(find_recipe(f"paper-large-small-{pair}"))
+        assert recipe.students == long_short.students
+        assert [mix.name for mix in recipe.mixes] == ["large", "small", "mix-large"]
+        assert recipe.train.seeds == (0, 1, 2)
+
+
+def test_base_and_instruct_differ_in_nothing_but_their_weights() -> None:
+    recipe, whole = (load_recipe(find_recipe(f"paper-{name}")) for name in ("base-instruct", "long-short"))
+    students = {student.name: student for student in recipe.students}
+    bases = [student for student in recipe.students if student.base_of]
+    assert [base.name for base in bases] == [f"qwen2-5-{size}-base" for size in ("0-5b", "1-5b", "3b")]
+    for base in bases:
+        tuned = students[str(base.base_of)]
+        assert base.model_copy(update={"name": tuned.name, "model": tuned.model, "base_of": None}) == tuned
+        assert tuned in whole.students
+        (source,) = recipe.models[base.model].sources
+        assert recipe.models[tuned.model].sources == (f"{source}-Instruct",)
+    assert (recipe.teachers, recipe.mixes, recipe.train) == (whole.teachers, whole.mixes, whole.train)
+
+
+def test_the_published_budgets_differ_as_the_paper_has_them() -> None:
+    pure, mix = (load_recipe(find_recipe(f"paper-published-{kind}")) for kind in ("pure", "mix"))
+    steps = 2 * -(-5383 // pure.train.batch_size)
+    assert (steps, mix.train.num_steps) == (674, 24)
+    assert pure.teachers == mix.teachers and pure.students == mix.students and pure.prompts == mix.prompts
+
+
+def test_a_recipe_on_top_of_another_merges_tables_and_replaces_lists(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('name = "a"\n[train]\nseeds = [0, 1]\nnum_epochs = 3\n[[mixes]]\nname = "x"\n')
+    (tmp_path / "top.toml").write_text(
+        'extends = "base.toml"\nname = "b"\n[train]\nseeds = [2]\n[[mixes]]\nname = "y"\n'
+    )
+    assert read_recipe(tmp_path / "top.toml") == {
+        "name": "b",
+        "train": {"seeds": [2], "num_epochs": 3},
+        "mixes": [{"name": "y"}],
+    }
+
+
+def test_recipes_that_extend_each_other_or_nothing_that_is_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"')
+    with pytest.raises(ConfigError, match="extends itself: a -> b -> a"):
+        read_recipe(tmp_path / "a.toml")
+    (tmp_path / "c.toml").write_text('extends = "nowhere"')
+    with pytest.raises(ConfigError, match="no shipped recipe named 'nowhere'"):
+        read_recipe(tmp_path / "c.toml")

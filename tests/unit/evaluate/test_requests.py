@@ -1,0 +1,75 @@
+"""What models are asked and how the answers become scores, without an engine."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.core.run_dir import RunDir
+from distill.core.schema import Score, Verdict
+from distill.evaluate.read_scores import ScoredModel, read_scored
+from distill.evaluate.requests import EvaluationItem, items, request_rows, score_rows
+from distill.grading import grade
+from distill.report.model_scores import model_score
+from distill.run.stage_keys import stage_configs
+from tests.fixtures.benchmark_prompts import MODEL, answered, make_prompts, repeated, two_benchmarks
+from tests.fixtures.report_run import make_recipe
+
+
+def test_a_repeated_benchmark_is_asked_warm_with_a_seed_for_each_completion() -> None:
+    recipe, item = make_recipe(evaluate=repeated(4)), EvaluationItem(MODEL, "arithmetic", "k")
+    rows = list(request_rows(item, make_prompts(), recipe))
+    assert len(rows) == 24 and len({row["sampling"]["seed"] for row in rows}) == 24
+    assert {row["sampling"]["temperature"] for row in rows} == {0.6}
+    greedy = list(request_rows(item, make_prompts(), make_recipe()))
+    assert len(greedy) == 6 and {row["sampling"]["temperature"] for row in greedy} == {0.0}
+
+
+def test_scores_of_other_benchmarks_stay_valid() -> None:
+    plain, more = (two_benchmarks(**changes) for changes in ({}, repeated(4)))
+    prompts = {"arithmetic": make_prompts(), "other": make_prompts()}
+    keys = [[item.key for item in items([MODEL], prompts, recipe)] for recipe in (plain, more)]
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
+    states = [stage_configs(recipe, Path())["evaluate"] for recipe in (plain, more)]
+    assert states[0] != states[1], "the stage looks for scores that are missing"
+
+
+def test_a_benchmark_can_have_its_own_prompt_template() -> None:
+    plain = two_benchmarks()
+    named = {name: one.model_copy(update={"template": "Pick.\n{problem}"}) for name, one in plain.benchmarks.items()}
+    worded = plain.model_copy(update={"benchmarks": {**plain.benchmarks, "other": named["other"]}})
+    prompts = {"arithmetic": make_prompts(), "other": make_prompts()}
+    before, after = (items([MODEL], prompts, recipe) for recipe in (plain, worded))
+    assert before[0].key == after[0].key and before[1].key != after[1].key
+    asked = next(request_rows(after[1], make_prompts(), worded))["messages"][-1]["content"]
+    assert asked == "Pick.\nWhat is 0 + 27?"
+    states = [stage_configs(recipe, Path()) for recipe in (plain, worded)]
+    assert states[0]["prompts"] == states[1]["prompts"] and states[0]["evaluate"] != states[1]["evaluate"]
+
+
+def test_an_answer_that_equals_a_float_is_correct_and_the_string_comparison_says_otherwise(tmp_path: Any) -> None:
+    recipe, item, prompts = make_recipe(evaluate=repeated(2)), EvaluationItem(MODEL, "arithmetic", "k"), make_prompts(1)
+    loop = "the same eight words again and again and " * 40
+    rows = answered(item, prompts, [r"\boxed{27}", loop], recipe)
+    scores = score_rows(
+        rows, {one.prompt_id: one for one in prompts}, recipe.evaluate, lambda asked: [grade(one) for one in asked]
+    )
+    assert [score.verdict for score in scores] == [Verdict.CORRECT, Verdict.NO_ANSWER]
+    assert [score.string_match for score in scores] == ["INCORRECT", "NO_ANSWER"]
+    assert [score.seed for score in scores] == [row["sampling"]["seed"] for row in rows]
+    run_dir = RunDir(str(tmp_path))
+    run_dir.write_rows(scores, Score, "evaluate", "student", "arithmetic.parquet")
+    found = model_score(read_scored(run_dir, ScoredModel("student", "student", "", None), "arithmetic"))
+    assert (found.accuracy, found.string_match, found.looping, found.num_samples) == (0.5, 0.0, 1, 2)
+    assert [(rate.k, rate.value) for rate in found.pass_at] == [(1, 0.5), (2, 1.0)]
+
+
+def test_a_request_that_failed_is_an_error_and_never_a_wrong_answer() -> None:
+    recipe, item, prompts = make_recipe(), EvaluationItem(MODEL, "arithmetic", "k"), make_prompts(2)
+    rows = answered(item, prompts, [r"\boxed{27}"], recipe)
+    rows[0] |= {"error": "timeout: no answer", "completion": None}
+    scores = score_rows(
+        rows, {one.prompt_id: one for one in prompts}, recipe.evaluate, lambda asked: [grade(one) for one in asked]
+    )
+    assert [score.verdict for score in scores] == [Verdict.ERROR, Verdict.INCORRECT]
+    assert scores[0].string_match == "" and np.isclose(scores[0].repetition, 0)

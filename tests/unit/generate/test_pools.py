@@ -1,0 +1,21 @@
+"""Identity of pools, and which share an engine."""
+
+from distill.generate.pools import group_by_engine
+from distill.run.pools import Pool
+from tests.fixtures.teacher_jobs import pool
+
+
+def test_another_budget_is_the_same_teacher_and_another_prompt_is_not() -> None:
+    same, other = pool("a", 2), pool("a", 9)
+    assert same.fingerprint == other.fingerprint
+    assert pool("a", chat={"template": "Think. {problem}"}).fingerprint != same.fingerprint
+    assert pool("a", reasoning_end="</thought>").fingerprint != same.fingerprint
+
+
+def test_cheaper_teachers_are_asked_first_and_styles_of_one_model_share_an_engine() -> None:
+    dear, cheap = pool("dear", usd_per_million_tokens=2.0), pool("cheap", usd_per_million_tokens=0.5)
+    other = Pool(cheap.teacher.model_copy(update={"name": "other", "model": "n"}), "another folder", "f")
+    assert [[one.name for one in group] for group in group_by_engine([dear, other, cheap])] == [
+        ["other"],
+        ["cheap", "dear"],
+    ]

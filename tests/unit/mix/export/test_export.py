@@ -1,0 +1,116 @@
+"""Exports: every format holds the arm's rows, and `datasets` loads what was written."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_dataset
+
+from distill.core.errors import InputError
+from distill.core.schema import content_hash
+from distill.mix.export import write
+from distill.mix.export.formats import FORMATS
+from distill.mix.export.licences import UNKNOWN, front_matter_licence, package_licence
+from distill.mix.export.write import export
+from distill.mix.stage import mix_stage
+from distill.run.context import RunContext
+from tests.fixtures.mix_run import make_run, prompt, trace
+
+TRACES = [trace(number, pool) for number in range(20) for pool in ("long", "short")]
+WRONG = [trace(3, "long", 1, verdict="INCORRECT", finish_reason="length", completion="Hm, „7“?")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
+    run = make_run(tmp_path_factory.mktemp("export"), [*TRACES, *WRONG], num_prompts=20, shards=2)
+    manifest = dataclasses.replace(mix_stage(run), key="k", code_version="1", finished_at="2026-11-25T00:00:00Z")
+    run.run_dir.write_manifest(manifest, "mix")
+    return run
+
+
+def exported(run: RunContext, target: Path, kind: str) -> Path:
+    assert export(run.run_dir, run.recipe, "mix-long", kind=kind, target=target) == 20
+    return target
+
+
+def rows_of(folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    return list(load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache")))
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def test_a_dataset_folder_loads_by_its_card(run: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "SHARD_ROWS", 8)
+    folder = exported(run, tmp_path / "out", "dataset")
+    names = sorted(path.name for path in (folder / "data").iterdir())
+    assert names == [f"train-0000{number}-of-00003.parquet" for number in range(3)]
+    rows = {row["prompt_id"]: row for row in rows_of(folder, tmp_path)}
+    assert len(rows) == 20
+    row = rows[content_hash("p3")]
+    assert (row["problem"], row["answer"], row["level"]) == (prompt(3).problem, "4", "Level 3")
+    assert row["messages"][-1]["content"] == trace(3, row["pool"]).completion.strip()
+    assert sum(one["pool"] == "long" for one in rows.values()) == 4
+
+
+def test_the_card_has_counts_provenance_and_every_licence(run: RunContext, tmp_path: Path) -> None:
+    text = (exported(run, tmp_path / "out", "dataset") / "README.md").read_text()
+    assert "| long | 20.0% | 4 | 20.0% |" in text
+    assert "| prompts | prompts.jsonl | not recorded here |" in text
+    assert "| teacher long | somewhere/model | not recorded here | https://huggingface.co/somewhere/model |" in text
+    assert 'license: "other"' in text
+    assert "the verifier accepted 40 traces; left out by the filters: none" in text
+
+
+@pytest.mark.parametrize("kind", ["messages", "prompt_completion", "sharegpt"])
+def test_json_lines_hold_the_same_turns_in_every_format(run: RunContext, tmp_path: Path, kind: str) -> None:
+    folder = exported(run, tmp_path / kind, kind)
+    assert rows_of(folder, tmp_path) == lines_of(folder)
+    first = lines_of(folder)[0]
+    if kind == "messages":
+        turns = first["messages"]
+    elif kind == "prompt_completion":
+        turns = first["prompt"] + first["completion"]
+        assert [turn["role"] for turn in first["completion"]] == ["assistant"]
+    else:
+        names = {"human": "user", "gpt": "assistant"}
+        spoken = [{"role": names[turn["from"]], "content": turn["value"]} for turn in first["conversations"]]
+        turns = [{"role": "system", "content": first["system"]}, *spoken]
+    assert [turn["role"] for turn in turns] == ["system", "user", "assistant"]
+    assert turns[0]["content"] == "Be brief."
+
+
+def test_open_r1_groups_all_traces_of_a_prompt_right_or_wrong(run: RunContext, tmp_path: Path) -> None:
+    rows = {row["uuid"]: row for row in rows_of(exported(run, tmp_path / "out", "open_r1"), tmp_path)}
+    row = rows[content_hash("p3")]
+    assert row["pools"] == ["long", "long", "short"]
+    assert row["correctness_math_verify"] == [True, False, True]
+    assert row["is_reasoning_complete"] == [True, False, True]
+    assert row["generations"][1] == "Hm, „7“?"
+    assert (row["correctness_count"], row["answer"]) == (2, "4")
+    assert len(rows) == 20
+
+
+def test_nothing_is_overwritten_and_nothing_half_written_stays(
+    run: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(run, tmp_path / "out", "messages")
+    with pytest.raises(InputError, match="exists already"):
+        exported(run, tmp_path / "out", "messages")
+    with pytest.raises(InputError, match="it has: long, short, mix-long"):
+        export(run.run_dir, run.recipe, "mix-lnog", kind="messages", target=tmp_path / "other")
+    monkeypatch.setattr(write, "card", None)
+    with pytest.raises(TypeError):
+        exported(run, tmp_path / "third", "dataset")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
+
+
+def test_licences_come_from_cards_and_packages() -> None:
+    assert front_matter_licence("---\nlicense: apache-2.0\nlanguage: en\n---\n# Card") == "apache-2.0"
+    assert front_matter_licence("---\nlicense: other\nlicense_name: qwen-research\n---\n") == "qwen-research"
+    assert front_matter_licence("# license: mit") == ""
+    assert package_licence("no-such-package-at-all") == UNKNOWN
+    assert set(FORMATS) == {"dataset", "open_r1", "messages", "prompt_completion", "sharegpt"}

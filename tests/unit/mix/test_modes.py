@@ -1,0 +1,46 @@
+"""A mix with modes: every row has the line of its style, and must fit with the longest."""
+
+from pathlib import Path
+from typing import Any
+
+from distill.core.schema import Example
+from distill.mix.filters import USABLE
+from distill.mix.source import MixSource
+from distill.mix.stage import filtered_index, mix_stage, mode_tokens
+from distill.run.context import RunContext
+from tests.fixtures.byte_tokenizer import tokenizer
+from tests.fixtures.mix_run import MODES, make_run, trace, with_modes
+
+
+def test_every_row_of_a_mix_with_modes_asks_for_its_style_under_the_students_own_line(tmp_path: Path) -> None:
+    traces = [trace(number, pool) for number in range(20) for pool in ("long", "short")]
+    run = make_run(tmp_path, traces, num_prompts=20, change=with_modes)
+    details = mix_stage(run).details["mixes"]["mix-long"]
+    rows = run.run_dir.read_table("mix", "mix-long.parquet", row_type=Example).to_pylist()
+    assert {(row["style"], row["messages"][0]["content"]) for row in rows} == {
+        (style, f"Be brief.\n{line}") for style, line in MODES.items()
+    }
+    assert {mode: entry["rows"] for mode, entry in details["modes"].items()} == {"long": 4, "short": 16}
+    assert sum(entry["tokens"] for entry in details["modes"].values()) == details["tokens"]
+    plain = run.run_dir.read_table("mix", "short.parquet", row_type=Example).to_pylist()
+    assert {row["messages"][0]["content"] for row in plain} == {"Be brief."}
+
+
+def test_a_row_must_fit_with_the_longest_line(tmp_path: Path) -> None:
+    line = "word " * 80
+    short = make_run(tmp_path / "a", [trace(1, "long"), trace(1, "short")], num_prompts=2)
+    long = make_run(
+        tmp_path / "b",
+        [trace(1, "long"), trace(1, "short")],
+        num_prompts=2,
+        change=lambda raw: with_modes(raw, long=line, short="Be brief."),
+    )
+    assert mode_tokens(short.recipe, [tokenizer()]) == 0
+    assert mode_tokens(long.recipe, [tokenizer()]) == len(line) + 1, "a token per byte, and the line break"
+    assert (reasons_of(short) == USABLE).all()
+    assert not (reasons_of(long) == USABLE).any()
+
+
+def reasons_of(run: RunContext) -> Any:
+    source = MixSource(run.recipe, run.run_dir, tuple(pool.folder for pool in run.pools), run.models)
+    return filtered_index(source, run.console)[1]

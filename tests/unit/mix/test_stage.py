@@ -1,0 +1,154 @@
+"""The mix stage on a run directory: files that do not depend on shards, filters that count, errors with numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.core.errors import StageError
+from distill.core.manifest import Manifest
+from distill.core.schema import Example, content_hash
+from distill.mix.stage import mix_stage
+from distill.run.context import RunContext
+from tests.fixtures.mix_run import make_run, prompt, trace
+
+POOLS = ("long", "short")
+TRACES = [trace(number, pool, sample) for number in range(20) for pool in POOLS for sample in (0, 1)]
+
+
+def files(run: RunContext) -> dict[str, bytes]:
+    names = [mix.name for mix in run.recipe.mixes]
+    return {name: run.run_dir.local_path("mix", f"{name}.parquet").read_bytes() for name in names}
+
+
+def rows(run: RunContext, mix: str) -> list[dict[str, Any]]:
+    return list(run.run_dir.read_table("mix", f"{mix}.parquet", row_type=Example).to_pylist())
+
+
+def with_filters(**filters: Any) -> Any:
+    return lambda raw: raw | {"filters": filters}
+
+
+def mixed(folder: Path, traces: list[Any], **options: Any) -> tuple[RunContext, Manifest]:
+    run = make_run(folder, traces, num_prompts=20, **options)
+    return run, mix_stage(run)
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_shards(tmp_path: Path) -> None:
+    one, manifest = mixed(tmp_path / "a", TRACES)
+    many, other = mixed(tmp_path / "b", TRACES[::-1], shards=5)
+    assert files(one) == files(many)
+    assert manifest.details == other.details
+    assert (manifest.rows_in, manifest.rows_out) == (20, 20)
+    assert sum(one["pool"] == "long" for one in rows(many, "mix-long")) == 4
+
+
+def test_a_student_sees_its_own_format_around_the_teachers_words(tmp_path: Path) -> None:
+    run, _ = mixed(tmp_path, TRACES)
+    found = {one["prompt_id"]: one for one in rows(run, "long")}[content_hash("p3")]
+    sample = {content_hash("p3", "long", sample): sample for sample in (0, 1)}[found["trace_id"]]
+    assert found["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": f"Q: {prompt(3).problem}"},
+        {"role": "assistant", "content": trace(3, "long", sample).completion.strip()},
+    ]
+
+
+def test_every_filter_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    loop = "and again we say that it is so, " * 8
+    bad = [
+        trace(0, "long", 2, finish_reason="length"),
+        trace(1, "long", 2, completion=loop),
+        trace(2, "long", 2, completion="数学问题的答案是三 so it is 3"),
+        trace(3, "long", 2, completion="Long words. " + " ".join(str(number) for number in range(200))),
+        trace(4, "long", 2, completion=trace(4, "long", 0).completion.replace(" ", "  ")),
+        trace(5, "long", 2, completion="6"),
+        trace(6, "long", 2, completion="it is <|im_end|> 7"),
+        trace(7, "long", 2, completion="  "),
+        trace(8, "long", 2, verdict="INCORRECT"),
+    ]
+    _, manifest = mixed(tmp_path, [*TRACES, *bad], change=with_filters(min_tokens=5))
+    assert manifest.details["traces"]["long"] == {
+        "usable": 40,
+        "cut by the token limit": 1,
+        "no_completion": 1,
+        "end_of_turn_inside": 1,
+        "too long for a student": 1,
+        "fewer than filters.min_tokens": 1,
+        "repetition": 1,
+        "foreign script": 1,
+        "duplicate": 1,
+    }
+    assert manifest.details["traces"]["short"] == {"usable": 40}
+    assert manifest.rows_out == 20
+
+
+TOO_LONG = [
+    *(trace(number, "long", completion=" ".join(str(one) for one in range(200))) for number in (0, 1, 2)),
+    *(trace(number, "long") for number in range(3, 20)),
+    *(trace(number, "short") for number in range(20)),
+]
+
+
+def test_a_prompt_whose_trace_is_too_long_leaves_every_arm(tmp_path: Path) -> None:
+    run, manifest = mixed(tmp_path, TOO_LONG)
+    assert manifest.drops == {"filtered out in a pool": 3}
+    assert {len(rows(run, name)) for name in ("long", "short", "mix-long")} == {17}
+
+
+def test_a_prompt_whose_trace_is_too_long_can_be_routed_to_another_pool(tmp_path: Path) -> None:
+    run, manifest = mixed(tmp_path, TOO_LONG, change=with_filters(too_long_takes="short"))
+    assert {len(rows(run, name)) for name in ("long", "short", "mix-long")} == {20}
+    assert manifest.details["mixes"]["long"]["routed"] == 3
+    assert manifest.details["mixes"]["long"]["realised_rows"] == {"long": 0.85, "short": 0.15}
+    routed = [one for one in rows(run, "long") if one["pool"] == "short"]
+    assert {one["prompt_id"] for one in routed} == {content_hash(f"p{number}") for number in (0, 1, 2)}
+
+
+def test_another_weight_reads_no_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, manifest = mixed(tmp_path, TRACES)
+    monkeypatch.setattr("distill.mix.feature_store.trace_features", None)
+    assert mix_stage(run).details == manifest.details
+
+
+def test_tokens_are_counted_as_the_student_counts_them(tmp_path: Path) -> None:
+    run, manifest = mixed(tmp_path, TRACES)
+    letters = sum(len(one["messages"][-1]["content"]) + 1 for one in rows(run, "mix-long"))
+    assert manifest.details["mixes"]["mix-long"]["tokens"] == letters
+
+
+def test_strata_and_levels_come_from_the_prompts(tmp_path: Path) -> None:
+    mixes = [
+        {"name": "even", "weights": {"long": 0.25, "short": 0.75}, "stratify": ["level"]},
+        {"name": "hard", "policy": "hard_gets_long", "weights": {"long": 0.2, "short": 0.8},
+         "order": ["long", "short"], "hardness": "level"},
+    ]  # fmt: skip
+    run, _ = mixed(tmp_path, TRACES, change=lambda raw: raw | {"mixes": mixes})
+    level = {content_hash(f"p{number}"): number % 5 for number in range(20)}
+    even = [level[one["prompt_id"]] for one in rows(run, "even") if one["pool"] == "long"]
+    assert sorted(even) == [0, 1, 2, 3, 4]
+    assert [level[one["prompt_id"]] for one in rows(run, "hard") if one["pool"] == "long"] == [4] * 4
+
+
+def test_no_common_prompt_names_the_numbers_before_anything_is_trained(tmp_path: Path) -> None:
+    traces = [trace(number, POOLS[number % 2]) for number in range(5)]
+    with pytest.raises(StageError, match=r"prompts with one: long 3, short 2"):
+        mixed(tmp_path, traces)
+    with pytest.raises(StageError, match=r"prompts with one: long 0, short 0"):
+        mixed(tmp_path, [trace(1, "long", verdict="INCORRECT")])
+    with pytest.raises(StageError, match="holds no trace"):
+        mixed(tmp_path, [])
+
+
+def test_a_missing_column_or_text_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TRACES, num_prompts=20)
+    mix_stage(run)
+    for pool in POOLS:
+        run.run_dir.remove("generate", f"{pool}-f")
+    with pytest.raises(StageError, match=r"the texts of 40 of 40 chosen traces are in no shard"):
+        mix_stage(run)
+    import pyarrow as pa
+
+    run.run_dir.write_table(pa.table({"trace_id": ["x"], "pool": ["long"]}), "verify", "verdicts.parquet")
+    with pytest.raises(StageError, match="lacks the columns prompt_id, style"):
+        mix_stage(run)

@@ -1,0 +1,123 @@
+"""Chat rows to token ids: what is learnt, what is not, and what is refused."""
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distill.config.teachers import ChatFormat, WorkedExample
+from distill.core.errors import InputError
+from distill.models.chat_template import (
+    ENDS_INSIDE,
+    IGNORED,
+    NO_COMPLETION,
+    TOO_LONG,
+    Rendered,
+    chat_messages,
+    render_example,
+    render_prompt,
+    with_mode,
+)
+from tests.fixtures.byte_tokenizer import CHATML, tokenizer
+
+STRIPS_THINKING = (
+    "{% for m in messages %}{% set text = m['content'].split('</think>')[-1] %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + text + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def row(completion: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": completion}]
+
+
+def learnt(tok: PreTrainedTokenizerFast, rendered: Rendered | str) -> str:
+    assert isinstance(rendered, Rendered)
+    return str(tok.decode([label for label in rendered.labels if label != IGNORED]))
+
+
+def test_only_the_completion_and_the_end_of_its_turn_are_learnt() -> None:
+    tok = tokenizer()
+    assert learnt(tok, render_example(tok, row("It is 4."), 100)) == "It is 4.<|im_end|>"
+
+
+def test_the_end_of_turn_is_learnt_although_it_is_the_padding_token_too() -> None:
+    tok = tokenizer()
+    assert tok.pad_token_id == tok.eos_token_id
+    rendered = render_example(tok, row("4"), 100)
+    assert isinstance(rendered, Rendered)
+    assert rendered.labels[-1] == rendered.input_ids[-1] == tok.eos_token_id
+
+
+def test_the_prompt_of_evaluation_is_the_beginning_of_the_training_row() -> None:
+    tok = tokenizer()
+    rendered = render_example(tok, row("4"), 100)
+    prompt = render_prompt(tok, row("4")[:1])
+    assert isinstance(rendered, Rendered)
+    assert rendered.input_ids[: len(prompt)] == prompt
+    assert set(rendered.labels[: len(prompt)]) == {IGNORED}
+    assert IGNORED not in rendered.labels[len(prompt) :]
+
+
+def test_earlier_assistant_turns_are_not_learnt() -> None:
+    tok = tokenizer()
+    chat = ChatFormat(examples=(WorkedExample(problem="1 + 1?", completion="2, of course"),))
+    messages = [*chat_messages("2 + 2?", chat), {"role": "assistant", "content": "4"}]
+    assert learnt(tok, render_example(tok, messages, 500)) == "4<|im_end|>"
+
+
+def test_a_think_block_stays_whole_under_a_template_that_strips_it() -> None:
+    tok = tokenizer(STRIPS_THINKING)
+    text = "<think>two and two</think>4"
+    assert learnt(tok, render_example(tok, row(text), 200)) == f"{text}<|im_end|>"
+
+
+def test_a_think_block_that_the_prompt_opens_is_not_opened_twice() -> None:
+    tok = tokenizer(CHATML.replace("assistant\n'", "assistant\n<think>\n'"))
+    assert learnt(tok, render_example(tok, row("<think>hm</think>4"), 200)) == "hm</think>4<|im_end|>"
+
+
+def test_a_template_that_ends_no_turn_gets_the_end_of_sequence() -> None:
+    tok = tokenizer("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}assistant:")
+    assert learnt(tok, render_example(tok, row("4"), 200)) == "4<|im_end|>"
+
+
+def test_a_long_row_is_dropped_and_never_cut() -> None:
+    tok = tokenizer()
+    rendered = render_example(tok, row("4"), 100)
+    assert isinstance(rendered, Rendered)
+    assert render_example(tok, row("4"), len(rendered.input_ids)) == rendered
+    assert render_example(tok, row("4"), len(rendered.input_ids) - 1) == TOO_LONG
+
+
+@pytest.mark.parametrize("messages", [[], row("4")[:1], row(""), row(" \n")])
+def test_a_row_without_completion_is_dropped(messages: list[dict[str, str]]) -> None:
+    assert render_example(tokenizer(), messages, 100) == NO_COMPLETION
+
+
+def test_a_completion_that_ends_its_turn_half_way_is_dropped() -> None:
+    assert render_example(tokenizer(), row("4<|im_end|>and more"), 100) == ENDS_INSIDE
+
+
+def test_braces_in_a_problem_are_left_alone() -> None:
+    messages = chat_messages(r"Simplify \frac{1}{2} {x}", ChatFormat(system="Be {brief}.", template="Q: {problem} {}"))
+    assert [turn["content"] for turn in messages] == ["Be {brief}.", r"Q: Simplify \frac{1}{2} {x} {}"]
+
+
+def test_a_model_without_chat_template_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"models\.NAME\.chat_template"):
+        render_prompt(tokenizer(None), row("4")[:1])
+
+
+def test_a_model_that_could_never_learn_to_stop_is_refused() -> None:
+    tok = tokenizer("{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}", eos=None)
+    with pytest.raises(InputError, match="ends a turn"):
+        render_example(tok, row("4"), 100)
+
+
+def test_a_template_that_rejects_the_turns_is_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"rejects the turns system, user: no system"):
+        render_prompt(tokenizer("{{ raise_exception('no system') }}"), chat_messages("2?", ChatFormat(system="s")))
+
+
+def test_a_chat_without_a_system_line_gets_the_modes_line_alone() -> None:
+    assert with_mode(ChatFormat(), "Be brief.").system == "Be brief."
+    assert with_mode(ChatFormat(), "") == ChatFormat()

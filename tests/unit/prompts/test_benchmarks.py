@@ -1,0 +1,106 @@
+"""The table of benchmarks, other languages and multiple choice by columns, and the real sets where they are at hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.config.benchmarks import DEFINITIONS
+from distill.config.sources import Columns, FileSource, HubSource
+from distill.core.schema import Dropped, Prompt, Verdict
+from distill.grading import GradeRequest, grade
+from distill.prompts.load import RawRow, load_prompts, to_prompt
+
+DATA = Path("/work/shared/data")
+AT_HAND = [
+    ("gsm8k", "gsm8k/test.jsonl", {}, 1319, 1),
+    ("math", "math/test.jsonl", {}, 5000, 0.998),
+    ("math500", "math/math500.jsonl", {}, 500, 0.998),
+    ("amc23", "benchmarks/amc23.jsonl", {}, 40, 1),
+    ("aime24", "benchmarks/aime24.jsonl", {"reference": "answer"}, 30, 1),
+    ("olympiadbench", "benchmarks/olympiadbench_en_text.jsonl", {}, 675, 0.99),
+    ("svamp", "benchmarks/svamp.jsonl", {}, 1000, 1),
+]
+
+
+def chosen(row: dict[str, Any], **columns: Any) -> Prompt | Dropped:
+    source = FileSource(path="x.jsonl", columns=Columns(**columns), answer_kind="choice")
+    return to_prompt(RawRow("x:1", row), source, 20_000)
+
+
+@pytest.mark.parametrize(("name", "file", "changes", "num", "share"), AT_HAND)
+def test_real_sets_load_whole_and_their_own_answers_are_correct(
+    name: str, file: str, changes: dict[str, str], num: int, share: float
+) -> None:
+    if not (DATA / file).exists():
+        pytest.skip("the shared data folder is not here")
+    source = DEFINITIONS[name].config.source
+    assert isinstance(source, HubSource)
+    columns = source.columns.model_copy(update=changes)
+    local = FileSource(path=str(DATA / file), columns=columns, answer_kind=source.answer_kind)
+    loaded = load_prompts([local], base=DATA, max_problem_chars=20_000, num_prompts=None, seed=0)
+    assert len(loaded.prompts) + sum(drop.reason == "duplicate" for drop in loaded.drops) == num
+    sample = loaded.prompts[:60]
+    own = [grade(GradeRequest(own_answer(prompt), prompt.reference, prompt.answer_kind)) for prompt in sample]
+    wrong = [(prompt.reference, one.rule) for prompt, one in zip(sample, own, strict=True) if one.verdict != "CORRECT"]
+    assert 1 - len(wrong) / len(sample) >= share, wrong
+
+
+def own_answer(prompt: Prompt) -> str:
+    return prompt.reference if "\\boxed" in prompt.reference else f"\\boxed{{{prompt.reference}}}"
+
+
+def test_the_text_before_a_question_belongs_to_the_problem() -> None:
+    source = FileSource(path="x", columns=Columns(problem="Question", reference="Answer", context="Body"))
+    row = {"Body": "There are 87 oranges", "Question": "How many?", "Answer": 87.0}
+    prompt = to_prompt(RawRow("x:1", row), source, 20_000)
+    assert isinstance(prompt, Prompt)
+    assert (prompt.problem, prompt.reference) == ("There are 87 oranges. How many?", "87.0")
+    without = to_prompt(RawRow("x:2", row | {"Body": None}), source, 20_000)
+    assert isinstance(without, Prompt) and without.problem == "How many?"
+
+
+def test_other_languages_are_a_matter_of_columns() -> None:
+    columns = Columns(problem="question", reference="answer_number", level="lang")
+    source = FileSource(path="x", columns=columns, answer_kind="number")
+    row = {"question": "Ein Ei kostet 2 €. Was kosten 9?", "answer": None, "answer_number": 18, "lang": "de"}
+    prompt = to_prompt(RawRow("x:1", row), source, 20_000)
+    assert isinstance(prompt, Prompt) and (prompt.reference, prompt.level) == ("18", "de")
+    assert grade(GradeRequest("Die Antwort: 18 €.", prompt.reference, "number")).verdict == Verdict.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("row", "letter"),
+    [
+        ({"answer": 2, "options": ["red", "green", "blue"]}, "C"),
+        ({"answer": "B", "options": ["red", "green", "blue"]}, "B"),
+        ({"answer": "blue", "options": ["red", "green", "blue"]}, "C"),
+        ({"answer": "1", "options": {"text": ["red", "green"], "label": ["1", "2"]}}, "A"),
+        ({"answer": "2", "options": ["1", "2", "3"]}, "B"),
+    ],
+)
+def test_options_are_lettered_whatever_form_they_have(row: dict[str, Any], letter: str) -> None:
+    prompt = chosen(row | {"problem": "Which colour?"}, choices="options")
+    assert isinstance(prompt, Prompt) and prompt.reference == letter
+    assert prompt.problem.startswith("Which colour?\nA) ")
+    right = grade(GradeRequest(f"The answer is ({letter}).", prompt.reference, "choice"))
+    assert right.verdict == Verdict.CORRECT
+
+
+def test_options_in_columns_of_their_own_are_shuffled_by_the_problem() -> None:
+    places = set()
+    for number in range(12):
+        row = {"problem": f"Question {number}?", "right": "yes", "wrong1": "no", "wrong2": "maybe", "wrong3": "never"}
+        one = chosen(row, reference="right", choices=("right", "wrong1", "wrong2", "wrong3"))
+        assert isinstance(one, Prompt) and f"{one.reference}) yes" in one.problem
+        assert one == chosen(row, reference="right", choices=("right", "wrong1", "wrong2", "wrong3"))
+        places.add(one.reference)
+    assert len(places) > 1
+
+
+def test_a_row_whose_answer_is_no_option_is_dropped_with_its_reason() -> None:
+    dropped = [
+        chosen({"problem": "?", "answer": "pink", "options": ["red", "green"]}, choices="options"),
+        chosen({"problem": "?", "answer": "A", "options": None}, choices="options"),
+    ]
+    assert [one.reason for one in dropped if isinstance(one, Dropped)] == ["answer is no choice", "0 choices"]

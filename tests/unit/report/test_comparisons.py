@@ -1,0 +1,162 @@
+"""Families of comparisons, gaps, sweeps, costs, levels and the paper's numbers, on synthetic runs."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.config.benchmarks import DEFINITIONS
+from distill.config.recipe import Recipe
+from distill.config.sources import HubSource
+from distill.core.manifest import Manifest
+from distill.core.schema import Prompt
+from distill.evaluate.statistics import holm
+from distill.prompts.load import versioned
+from distill.report.build import build_report
+from distill.report.comparisons import MACRO, all_pairs, planned_pairs
+from distill.report.data import Report
+from distill.report.figures import pareto_front, token_ticks
+from distill.report.html import render_page
+from tests.fixtures.report_run import make_prompt, make_recipe, make_run
+
+QWEN = "Qwen/Qwen2.5-{}-Instruct"
+GYM = {"kind": "reasoning_gym", "task": "chain_sum", "size": 240, "seed": 4}
+
+
+def paper_recipe() -> Recipe:
+    models = {"small": QWEN.format("1.5B"), "mid": QWEN.format("3B"), "qwq": "Qwen/QwQ-32B-Preview"}
+    teachers = [{"name": "long", "model": "qwq", "style": "long"}, {"name": "short", "model": "q32", "style": "short"}]
+    weights = {"short": (0, 1), "long": (1, 0), "mix-long": (0.2, 0.8), "half": (0.5, 0.5)}
+    return make_recipe(
+        models={name: {"sources": [source]} for name, source in {**models, "q32": QWEN.format("32B")}.items()},
+        teachers=teachers,
+        mixes=[{"name": name, "weights": {"long": a, "short": b}} for name, (a, b) in weights.items()],
+        students=[{"name": name, "model": name, "num_workers": 2} for name in ("small", "mid")],
+        benchmarks={name: {"source": GYM} for name in ("easy", "hard")},
+        evaluate={"benchmarks": ["easy", "hard"]},
+    )
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    recipe = paper_recipe()
+    run_dir = make_run(tmp_path_factory.mktemp("paper"), recipe)
+    prompts = [
+        dataclasses.replace(make_prompt(number, 7000), level=f"Level {number % 3}", subject="Algebra")
+        for number in range(100)
+    ]
+    run_dir.write_rows(prompts, Prompt, "prompts", "benchmarks", "hard.parquet")
+    return build_report(recipe, run_dir)
+
+
+def test_every_pair_of_arms_is_compared_once_and_only_the_recipe_plans() -> None:
+    recipe = paper_recipe()
+    pairs = all_pairs(recipe, {})
+    assert len({frozenset((pair.first, pair.second)) for pair in pairs}) == len(pairs) == 4 + 6
+    assert [(pair.first, pair.second) for pair in pairs if pair.purpose == "gap"] == [("long", "short")]
+    assert [(pair.first, pair.second) for pair in pairs if pair.purpose == "other"] == [("half", "mix-long")]
+
+
+def test_large_against_small_teacher_is_recognised_by_their_sizes() -> None:
+    teachers = [{"name": name, "model": "smol-135m", "style": "short"} for name in ("large", "small")]
+    mixes = [{"name": f"only-{name}", "weights": {name: 1.0}} for name in ("small", "large")]
+    recipe = make_recipe(teachers=teachers, mixes=mixes)
+    pairs = planned_pairs(recipe, {"large": 72_000, "small": 3_000})
+    assert [(pair.first, pair.second) for pair in pairs if pair.purpose == "large_gap"] == [
+        ("only-large", "only-small")
+    ]
+    assert not [pair for pair in planned_pairs(recipe, {}) if pair.purpose == "large_gap"]
+
+
+def test_each_family_is_corrected_by_itself_over_all_students_and_benchmarks(report: Report) -> None:
+    for family in ("training", "mix", "other pairs"):
+        mine = [one for one in report.comparisons if one.family == family]
+        assert {one.benchmark for one in mine} == {"easy", "hard", MACRO}
+        assert [one.p_adjusted for one in mine] == pytest.approx(holm([one.p_value for one in mine]))
+
+
+def test_the_headline_is_about_the_mean_of_all_benchmarks(report: Report) -> None:
+    gain = next(one for one in report.comparisons if (one.first, one.benchmark) == ("small@mix-long", MACRO))
+    assert "2 benchmarks on average" in report.headline
+    assert f"{abs(gain.difference) * 100:.0f} points" in report.headline
+    macro = next(one for one in report.macros if one.label == "small@mix-long")
+    arms = [arm for arm in report.arms if arm.label == "small@mix-long"]
+    assert macro.accuracy == pytest.approx(np.mean([arm.accuracy for arm in arms]), abs=0.005)
+    assert macro.interval.low < macro.accuracy < macro.interval.high
+
+
+def test_a_sweep_has_every_weight_of_two_pools_in_order(report: Report) -> None:
+    sweep = next(one for one in report.sweeps if (one.student, one.benchmark) == ("mid", MACRO))
+    assert (sweep.pool, sweep.other) == ("long", "short")
+    assert [(point.share, point.mix) for point in sweep.points] == [
+        (0.0, "short"),
+        (0.2, "mix-long"),
+        (0.5, "half"),
+        (1.0, "long"),
+    ]
+
+
+def test_costs_count_every_token_of_the_pools_and_every_device(report: Report) -> None:
+    cost = next(one for one in report.costs if (one.student, one.mix) == ("mid", "mix-long"))
+    alone = [next(one for one in report.costs if (one.student, one.mix) == ("mid", mix)) for mix in ("long", "short")]
+    assert cost.teacher_tokens == sum(one.teacher_tokens or 0 for one in alone)
+    assert cost.device_s == 2 * 71.5
+    assert cost.gain and cost.gain.is_shown
+    assert cost.tokens_per_point == pytest.approx(cost.teacher_tokens / (cost.gain.difference * 100))
+
+
+def test_accuracy_is_shown_by_level_but_not_by_a_subject_that_all_share(report: Report) -> None:
+    groups = [one for one in report.groups if (one.student, one.mix) == ("mid", "")]
+    assert [(one.benchmark, one.by, one.group) for one in groups] == [
+        ("hard", "level", f"Level {number}") for number in range(3)
+    ]
+    whole = next(arm for arm in report.arms if (arm.label, arm.benchmark) == ("mid", "hard"))
+    assert sum(one.num_prompts for one in groups) == whole.num_prompts
+    assert sum(one.accuracy * one.num_prompts for one in groups) == pytest.approx(whole.accuracy * whole.num_prompts)
+
+
+def test_the_papers_numbers_are_shown_beside_ours_for_its_students(report: Report) -> None:
+    rows = {row.what: row for row in report.paper}
+    assert rows["small@long - small@short"].paper == pytest.approx(-0.072)
+    assert [rows[name].paper for name in ("mid@mix-long", "mid")] == pytest.approx([0.459, 0.425])
+    ours = next(one for one in report.macros if one.label == "mid@mix-long")
+    assert rows["mid@mix-long"].ours == ours.accuracy and rows["mid@mix-long"].interval == ours.interval
+    assert "mid@half" not in rows
+    page = render_page(report)
+    assert "Beside the paper’s numbers" in page and "Cost of the gains" in page and "Accuracy by level" in page
+
+
+def test_another_recipe_is_not_set_beside_the_paper(tmp_path: Path) -> None:
+    recipe = make_recipe()
+    report = build_report(recipe, make_run(tmp_path, recipe))
+    assert report.paper == () and "Beside the paper" not in render_page(report)
+    assert report.benchmark_rows[0].num_problems == 100 and report.benchmark_rows[0].num_published is None
+
+
+def test_the_page_says_which_commit_was_read_where_none_was_pinned(tmp_path: Path) -> None:
+    source = {"kind": "hub", "dataset": "owner/sums", "split": "test"}
+    recipe = make_recipe(benchmarks={"sums": {"source": source}}, evaluate={"benchmarks": ["sums", "gsm8k"]})
+    run_dir = make_run(tmp_path, recipe, num_prompts=20, num_scored=20)
+    pinned = DEFINITIONS["gsm8k"].config.source
+    assert isinstance(pinned, HubSource)
+    commits = {"owner/sums@main": "0123456789abcdef" * 2 + "01234567", versioned(pinned): pinned.revision}
+    run_dir.write_manifest(Manifest("prompts", "key", details={"commits": commits}), "prompts")
+    report = build_report(recipe, run_dir)
+    assert [(row.revision, row.commit) for row in report.benchmark_rows] == [
+        ("main (not pinned)", commits["owner/sums@main"]),
+        (pinned.revision, None),
+    ]
+    assert report.provenance.commits == commits
+    page = render_page(report)
+    assert "commit read: 0123456789ab" in page and f"owner/sums@main: {commits['owner/sums@main']}" in page
+
+
+def test_the_front_holds_what_nothing_beats_at_fewer_tokens(report: Report) -> None:
+    def arm(tokens: float, accuracy: float) -> Any:
+        return dataclasses.replace(report.arms[0], mean_tokens=tokens, accuracy=accuracy)
+
+    front = pareto_front([arm(100, 0.5), arm(50, 0.3), arm(60, 0.2), arm(200, 0.5), arm(300, 0.7)])
+    assert [(one.mean_tokens, one.accuracy) for one in front] == [(50, 0.3), (100, 0.5), (300, 0.7)]
+    assert 2 <= len(token_ticks([50.0, 300.0])) <= 5

@@ -1,0 +1,88 @@
+"""Which stages are stale after an edit of the recipe, and why."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.config.load import parse_recipe
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, StageName
+from distill.run import stage_keys as stages
+from distill.run.stage_keys import changed_keys, stage_states
+from tests.fixtures.recipes import recipe_with
+
+
+def finish(run_dir: RunDir, raw: dict[str, Any], base: Path = Path()) -> None:
+    for state in stage_states(parse_recipe(raw), base, run_dir).values():
+        run_dir.write_manifest(Manifest(state.stage, state.key, details={"config": state.config}), state.stage)
+
+
+def statuses(run_dir: RunDir, raw: dict[str, Any]) -> dict[str, str]:
+    return {state.stage: state.status for state in stage_states(parse_recipe(raw), Path(), run_dir).values()}
+
+
+def test_a_finished_run_is_done_and_a_fresh_one_is_new(run_dir: RunDir) -> None:
+    raw = recipe_with({})
+    assert set(statuses(run_dir, raw).values()) == {"new"}
+    finish(run_dir, raw)
+    assert set(statuses(run_dir, raw).values()) == {"done"}
+
+
+def test_without_the_folder_of_the_input_files_they_count_as_unchanged(run_dir: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"problem": "1 + 1 =", "answer": "2"}')
+    source = {"kind": "file", "path": "prompts.jsonl", "answer_kind": "number"}
+    raw = recipe_with({"prompts": {"sources": [source]}})
+    finish(run_dir, raw, tmp_path)
+    recipe = parse_recipe(raw)
+    assert {state.status for state in stage_states(recipe, None, run_dir).values()} == {"done"}
+    (tmp_path / "prompts.jsonl").write_text('{"problem": "1 + 1 =", "answer": "20"}')
+    assert {state.status for state in stage_states(recipe, tmp_path, run_dir).values()} == {"changed"}
+
+
+@pytest.mark.parametrize(
+    ("change", "first", "reason"),
+    [
+        ({"train": {"num_epochs": 5, "max_length": 256}}, "train", "train.num_epochs"),
+        ({"train": {"max_length": 200}}, "mix", "train.max_length"),
+        (
+            {"mixes": [{"name": "mix-long", "weights": {"long": 0.5, "short": 0.5}}]},
+            "mix",
+            "mixes[mix-long].weights.long",
+        ),
+        (
+            {"evaluate": {"benchmarks": ["gsm8k"], "sampling": {"max_tokens": 9}}},
+            "evaluate",
+            "evaluate.sampling.max_tokens",
+        ),
+        ({"seed": 99}, "prompts", "seed"),
+    ],
+)
+def test_an_edited_recipe_redoes_from_the_stage_it_touches(
+    run_dir: RunDir, change: dict[str, Any], first: str, reason: str
+) -> None:
+    finish(run_dir, recipe_with({}))
+    states = stage_states(parse_recipe(recipe_with(change)), Path(), run_dir)
+    num_done = list(StageName).index(StageName(first))
+    expected = ["done"] * num_done + ["changed"] * (len(StageName) - num_done)
+    assert [state.status for state in states.values()] == expected
+    assert reason in states[first].reason
+
+
+def test_prompts_that_an_older_rule_cleaned_are_cleaned_again(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "CLEANER_VERSION", stages.CLEANER_VERSION - 1)
+    finish(run_dir, recipe_with({}))
+    monkeypatch.undo()
+    assert set(statuses(run_dir, recipe_with({})).values()) == {"changed"}
+
+
+def test_settings_that_change_no_result_make_nothing_stale(run_dir: RunDir) -> None:
+    finish(run_dir, recipe_with({}))
+    train = {"max_length": 256, "max_failures": 7, "max_parallel_cells": 1}
+    assert set(statuses(run_dir, recipe_with({"train": train})).values()) == {"done"}
+
+
+def test_changes_are_named_by_item() -> None:
+    old = {"teachers": [{"name": "a", "n": 1}, {"name": "b", "n": 2}]}
+    new = {"teachers": [{"name": "a", "n": 1}, {"name": "b", "n": 3}]}
+    assert list(changed_keys(old, new)) == ["teachers[b].n"]

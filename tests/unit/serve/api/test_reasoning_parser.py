@@ -1,0 +1,68 @@
+"""Reasoning apart from the answer, whole and streamed. Pure."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.api.reasoning_parser import Delimiters, Split, Splitter, StreamSplitter, format_event, parse_events, split
+
+THINK = Delimiters()
+OPEN = Delimiters(is_open=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiters", "expected"),
+    [
+        ("<think>\n2 and 2\n</think>\n\n4", THINK, Split("2 and 2\n", "4")),
+        ("\n<think>a</think>b", THINK, Split("a", "b")),
+        ("just 4", THINK, Split("", "just 4")),
+        ("<think>never done", THINK, Split("never done", "")),
+        ("<thin", THINK, Split("", "<thin")),
+        ("a</think>b</think>c", OPEN, Split("a", "b</think>c")),
+        ("<think>a</think>b", OPEN, Split("a", "b")),
+        ("a < b</thin", OPEN, Split("a < b</thin", "")),
+        ("", THINK, Split("", "")),
+        ("a</think>b", THINK, Split("", "a</think>b")),
+    ],
+)
+def test_a_completion_is_split_at_its_delimiters(text: str, delimiters: Delimiters, expected: Split) -> None:
+    assert split(text, delimiters) == expected
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.sampled_from(["<think>", "</think>", "<", "/", "think", ">", "\n", "a", "4 "]), max_size=12), st.data()
+)
+def test_pieces_give_what_the_whole_gives_however_it_is_cut(words: list[str], data: st.DataObject) -> None:
+    text = "".join(words)
+    delimiters = data.draw(st.sampled_from([THINK, OPEN]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    splitter = Splitter(delimiters)
+    parts = [splitter.feed(text[a:b]) for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    parts.append(splitter.finish())
+    together = Split("".join(p.reasoning for p in parts), "".join(p.content for p in parts))
+    assert together == split(text, delimiters)
+
+
+def chunk(text: str, index: int = 0, finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]}
+
+
+def test_the_choices_of_a_stream_are_split_apart_from_each_other() -> None:
+    splitter = StreamSplitter(THINK)
+    events = [chunk("<think>a"), chunk("b", 1), chunk("</thi"), chunk("nk>c", finish="stop"), chunk("", 1, "stop")]
+    found: dict[int, Split] = {0: Split(), 1: Split()}
+    for event in events:
+        (choice,) = splitter.rewrite(event)["choices"]
+        delta, before = choice["delta"], found[choice["index"]]
+        found[choice["index"]] = Split(
+            before.reasoning + delta.get("reasoning_content", ""), before.content + delta["content"]
+        )
+    assert found == {0: Split("a", "c"), 1: Split("", "b")}
+
+
+def test_events_survive_encoding() -> None:
+    events = [chunk("a\n\nb"), chunk("é")]
+    assert parse_events("".join(map(format_event, events)) + "data: [DONE]\n\n") == events

@@ -1,0 +1,45 @@
+"""What is settled about a deployment before Ray is asked. No server and no Ray."""
+
+import os
+import socket
+
+import pytest
+
+from serve.config import ServeConfig
+from serve.deploy import _free_port, base_url
+from serve.errors import ServeError
+from serve.keys import Key
+from serve.proxy_settings import SERVE_ENV, SINGLE_NODE_ENV, prepare_environment
+
+
+def test_a_port_that_another_program_uses_is_refused_with_the_remedy() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port} .*or 0 for a free one"):
+            _free_port(ServeConfig(port=port))
+
+
+def test_port_0_takes_a_free_one() -> None:
+    assert _free_port(ServeConfig(port=0)) > 0
+
+
+def test_an_endpoint_that_listens_everywhere_is_reached_on_the_loopback_address() -> None:
+    assert (
+        base_url(ServeConfig(host="0.0.0.0", port=8123, keys=[Key(name="a", sha256="0" * 64)]))
+        == "http://127.0.0.1:8123"
+    )
+
+
+@pytest.mark.parametrize(("address", "expected"), [("", "1"), ("10.0.0.1:6379", None)])
+def test_engines_are_called_by_grpc_on_one_machine_only(
+    address: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SERVE_ENV | SINGLE_NODE_ENV:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    prepare_environment()
+    assert os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == expected
+    assert os.environ["RAY_SERVE_PROXY_USE_GRPC"] == "1"

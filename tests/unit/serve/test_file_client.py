@@ -1,0 +1,123 @@
+"""Answers to the rows of a JSONL file: order, resumption, failed rows. No server and no Ray."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from serve import file_client as file
+from serve.dataset_client import Answer, BatchConfig
+from serve.errors import ServeError
+from serve.file_client import Line, Target, answer_file, read_partial, request_row
+
+TARGET = Target("http://test", "m", {"template": "Q: {problem}"}, {"max_tokens": 9}, "key")
+
+
+class FakeSender:
+    """Answers with the question, fails on "bad", and stops everything at "stop"."""
+
+    asked: ClassVar[list[str]] = []
+    stops = False
+
+    def __init__(self, base_url: str, config: BatchConfig, api_key: str) -> None:
+        assert (base_url, api_key) == (TARGET.base_url, TARGET.api_key)
+
+    async def answer(self, row: dict[str, Any]) -> Answer:
+        text = row["messages"][-1]["content"]
+        if "stop" in text and FakeSender.stops:
+            raise KeyboardInterrupt
+        FakeSender.asked.append(text)
+        return Answer(error="too bad") if "bad" in text else Answer(completion=text.upper())
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    monkeypatch.setattr(file, "Sender", FakeSender)
+    FakeSender.asked, FakeSender.stops = [], False
+    return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+
+
+def write(path: Path, *problems: str) -> None:
+    path.write_text("".join(json.dumps({"problem": text, "id": text}) + "\n" for text in problems))
+
+
+def answer(paths: tuple[Path, Path]) -> tuple[int, int]:
+    return answer_file(*paths, TARGET, BatchConfig(max_in_flight=2), lambda done, total: None)
+
+
+def output(paths: tuple[Path, Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in paths[1].read_text().splitlines()]
+
+
+def test_every_row_has_one_line_in_order_with_its_columns(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a", "bad", "a", "c")
+    assert answer(paths) == (4, 1)
+    assert [(row["id"], row["completion"], row["error"]) for row in output(paths)] == [
+        ("a", "Q: A", ""),
+        ("bad", "", "too bad"),
+        ("a", "Q: A", ""),
+        ("c", "Q: C", ""),
+    ]
+
+
+def test_a_stopped_file_resumes_and_a_torn_line_is_sent_again(paths: tuple[Path, Path]) -> None:
+    write(paths[0], *"abcdef", "stop", *"ghi")
+    FakeSender.stops = True
+    with pytest.raises(KeyboardInterrupt):
+        answer(paths)
+    partial = paths[1].with_name("out.jsonl.partial")
+    partial.write_bytes(partial.read_bytes()[:-5])
+    asked_before, FakeSender.asked, FakeSender.stops = len(FakeSender.asked), [], False
+    assert answer(paths) == (10, 0)
+    assert len(FakeSender.asked) == 10 - asked_before + 1
+    assert [row["id"] for row in output(paths)] == [*"abcdef", "stop", *"ghi"]
+    assert not partial.exists()
+
+
+def test_an_answer_to_a_line_that_was_edited_since_is_not_taken(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a", "bad")
+    answer(paths)
+    write(paths[0], "b", "bad")
+    answer(paths)
+    assert [row["completion"] for row in output(paths)] == ["Q: B", ""]
+
+
+def test_an_answer_of_another_model_or_to_another_sampling_is_not_taken(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a", "bad")
+    answer(paths)
+    for other in (TARGET._replace(model="other"), TARGET._replace(sampling={"max_tokens": 5})):
+        FakeSender.asked = []
+        answer_file(*paths, other, BatchConfig(), lambda done, total: None)
+        assert sorted(FakeSender.asked) == ["Q: a", "Q: bad"]
+
+
+def test_failed_rows_are_asked_again(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a", "bad")
+    answer(paths)
+    FakeSender.asked = []
+    answer(paths)
+    assert FakeSender.asked == ["Q: bad"]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"problem": 3}', '"x"'])
+def test_a_wrong_line_is_named(paths: tuple[Path, Path], line: str) -> None:
+    paths[0].write_text('{"problem": "a"}\n' + line + "\n")
+    with pytest.raises(ServeError, match="line 2"):
+        answer(paths)
+
+
+def test_the_input_is_never_overwritten(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a")
+    with pytest.raises(ServeError, match="is the input"):
+        answer((paths[0], paths[0]))
+
+
+def test_a_rows_own_turns_and_sampling_win() -> None:
+    turns = [{"role": "user", "content": "?"}]
+    row = request_row(Line(0, "", {"messages": turns, "sampling": {"max_tokens": 3, "seed": 1}}), TARGET)
+    assert row == {"model": "m", "messages": turns, "sampling": {"max_tokens": 3, "seed": 1}}
+
+
+def test_nothing_is_read_where_nothing_was_written(tmp_path: Path) -> None:
+    assert read_partial(tmp_path / "none") == {}

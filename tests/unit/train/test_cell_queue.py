@@ -1,0 +1,183 @@
+"""The queue of cells: order, refusals, borrowed workers, without Ray."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cluster.placement import Resources
+from distill.config.students import StudentConfig
+from distill.config.train import TrainConfig
+from distill.core.errors import StageError
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir
+from distill.train import cell_queue
+from distill.train.cell_queue import Progress, save_layout, train_all, with_saved_layout
+from distill.train.cells import Cell, CellWork
+from distill.train.layout import Layout, threads_per_worker
+from distill.train.worker.checkpoint import Checkpoints
+
+
+def works(run_dir: RunDir, *names: str, **student: Any) -> list[CellWork]:
+    run_dir.write_bytes(b"rows", "rows.parquet")
+    config = StudentConfig(name="s", model="m", **student)
+    return [
+        CellWork(Cell(name, config, "mix", 0), "nowhere", (run_dir.path("rows.parquet"),), key=name) for name in names
+    ]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces training by a record of its order; a cell named `bad...` fails."""
+    order: list[str] = []
+
+    def fake(work: CellWork, **_: Any) -> Manifest:
+        order.append(work.cell.name)
+        if work.cell.name.startswith("bad"):
+            raise StageError(f"{work.cell.name}: no luck; log: somewhere")
+        return Manifest(stage="train", key=work.key)
+
+    monkeypatch.setattr(cell_queue, "train_cell", fake)
+    return order
+
+
+def train_on_cpus(run_dir: RunDir, items: list[CellWork], report: Callable[[Progress], None] = print) -> list[Manifest]:
+    nodes = (Resources(cpus=2),)
+    return train_all(items, train=TrainConfig(), run_dir=run_dir, device="cpu", report_progress=report, nodes=nodes)
+
+
+def test_manifests_come_back_in_the_order_of_the_cells(run_dir: RunDir, trained: list[str]) -> None:
+    assert [manifest.key for manifest in train_on_cpus(run_dir, works(run_dir, "c", "a", "b"))] == ["c", "a", "b"]
+    assert sorted(trained) == ["a", "b", "c"]
+
+
+def test_failed_cells_are_named_together_after_the_others_have_finished(run_dir: RunDir, trained: list[str]) -> None:
+    seen: list[Progress] = []
+    with pytest.raises(StageError, match=r"2 of 4 cells failed.*\n  bad1: no luck.*\n  bad2: no luck"):
+        train_on_cpus(run_dir, works(run_dir, "bad1", "bad2", "x", "y"), seen.append)
+    assert sorted(trained) == ["bad1", "bad2", "x", "y"]
+    assert {progress.cell: progress.phase for progress in seen} == {
+        "bad1": "failed", "bad2": "failed", "x": "done", "y": "done",
+    }  # fmt: skip
+
+
+def test_a_cell_that_could_never_be_placed_is_refused_with_the_resources_of_the_cluster(
+    run_dir: RunDir, trained: list[str]
+) -> None:
+    with pytest.raises(StageError, match=r"do not fit the cluster \(2 CPU\): big needs 3 x \(1 CPU\)"):
+        train_on_cpus(run_dir, works(run_dir, "big", num_workers=3))
+    assert trained == []
+
+
+def test_no_cells_is_no_work(run_dir: RunDir) -> None:
+    assert train_on_cpus(run_dir, []) == []
+
+
+def test_a_full_disk_under_one_cell_leaves_the_others_alone(
+    run_dir: RunDir, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = cell_queue.train_cell
+
+    def full(work: CellWork, **rest: Any) -> Manifest:
+        if work.cell.name == "full":
+            raise OSError(28, "No space left on device")
+        return usual(work, **rest)
+
+    monkeypatch.setattr(cell_queue, "train_cell", full)
+    with pytest.raises(StageError, match=r"1 of 2 cells failed.*\n  full: .*No space left"):
+        train_on_cpus(run_dir, works(run_dir, "full", "x"))
+    assert trained == ["x"]
+
+
+class WorkerCounts:
+    """Which cells got how many workers, without training them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.workers: dict[str, int] = {}
+        monkeypatch.setattr(cell_queue, "train_cell", self.record)
+
+    def record(self, work: CellWork, **_: Any) -> Manifest:
+        self.workers[work.cell.name] = work.resolved_workers
+        return Manifest(stage="train", key=work.key)
+
+
+def train_on_gpus(run_dir: RunDir, items: list[CellWork]) -> None:
+    nodes = (Resources(cpus=16, gpus=4),)
+    train_all(items, train=TrainConfig(batch_size=16), run_dir=run_dir, device="gpu", nodes=nodes)
+
+
+def test_a_cell_with_an_empty_queue_behind_it_borrows_free_workers(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = WorkerCounts(monkeypatch)
+    train_on_gpus(run_dir, works(run_dir, "alone", max_workers=3))
+    assert counts.workers == {"alone": 2}, "three workers would not share a batch of 16 equally"
+    train_on_gpus(run_dir, works(run_dir, "fixed"))
+    assert counts.workers["fixed"] == 1
+
+
+def test_nothing_is_borrowed_while_another_cell_waits(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = WorkerCounts(monkeypatch)
+    train_on_gpus(run_dir, works(run_dir, "a", "b", "c", num_workers=3, max_workers=4))
+    assert sorted(counts.workers.values()) == [3, 3, 4], "only the last one has the node for itself"
+
+
+def test_a_cell_continues_with_the_layout_that_its_checkpoint_was_written_with(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = WorkerCounts(monkeypatch)
+    (work,) = works(run_dir, "a", max_workers=4)
+    save_layout(replace(work, layout=Layout(zero_stage=2), num_workers=2), run_dir)
+    Checkpoints(run_dir, "a", work.key).commit(5)
+    train_on_gpus(run_dir, [work])
+    assert counts.workers == {"a": 2}
+    assert with_saved_layout(work, run_dir).resolved_layout.zero_stage == 2
+
+
+def test_the_highest_priority_starts_first(run_dir: RunDir, trained: list[str]) -> None:
+    low, high = works(run_dir, "low"), works(run_dir, "high", priority=1)
+    train_all(
+        [*low, *high],
+        train=TrainConfig(max_parallel_cells=1),
+        run_dir=run_dir,
+        device="cpu",
+        nodes=(Resources(cpus=2),),
+    )
+    assert trained == ["high", "low"]
+
+
+def test_a_worker_never_has_more_threads_than_a_node() -> None:
+    assert threads_per_worker(1, 1, [Resources(cpus=4), Resources(cpus=4)]) == 4
+    assert threads_per_worker(2, 3, [Resources(cpus=8)]) == 1
+    assert threads_per_worker(2, 1, [Resources(cpus=64), Resources(cpus=2)]) == 32
+
+
+def test_waiting_cells_are_placed_on_machines_that_join_and_on_none_that_left(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = list[str](), threading.Event()
+
+    def train_cell(work: CellWork, **_: Any) -> Manifest:
+        begun.append(work.cell.name)
+        go.wait(10)
+        return Manifest("train", work.key)
+
+    def come_and_go() -> dict[str, Resources]:
+        """At first one machine, then another in its place."""
+        if len(begun) < 1:
+            return {"a": Resources(cpus=1)}
+        if len(begun) > 1:
+            go.set()
+        return {"b": Resources(cpus=1)}
+
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere")
+    monkeypatch.setattr(cell_queue, "train_cell", train_cell)
+    monkeypatch.setattr(cell_queue, "nodes_by_id", come_and_go)
+    wanted = list[str | None]()
+    monkeypatch.setattr(cell_queue.Demand, "request_for", lambda self, job: wanted.append(job.name if job else None))
+    items = works(run_dir, "first", "second")
+    done = train_all(items, train=TrainConfig(), run_dir=run_dir, device="cpu")
+    assert len(done) == 2 and sorted(begun) == ["first", "second"]
+    assert wanted[0] == "second" and wanted[-1] is None, "room is wanted for the cell that waits, then for none"
