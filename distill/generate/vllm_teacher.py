@@ -13,8 +13,6 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 from ray.data.llm import Processor, build_processor, vLLMEngineProcessorConfig
-from ray.llm._internal.batch.stages.vllm_engine_stage import vLLMEngineStageUDF
-from ray.llm._internal.common.errors import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS
 
 from cluster.placement import Resources
 from cluster.session import Device
@@ -32,6 +30,7 @@ from distill.generate.pools import Request, sampling_params, vllm_version
 from distill.models.chat_template import chat_messages, render_prompt
 from distill.models.resolve import load_tokenizer
 from distill.run.pools import Pool
+from serve.engines.ray_data_llm import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS, vLLMEngineStageUDF
 
 CHUNKS_IN_FLIGHT = 32
 """Chunks that one engine works on at once: as many prompts as vLLM runs sequences by default on a large GPU."""

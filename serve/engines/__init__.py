@@ -1,1 +1,1 @@
-"""vLLM engines under Ray Serve; the only folder that touches ray.llm._internal."""
+"""vLLM engines under Ray, with the private names of ray.llm that they need; no other folder touches those."""

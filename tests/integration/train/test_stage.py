@@ -179,10 +179,10 @@ def test_a_plan_refuses_what_can_never_be_placed_with_exit_code_2(
 ) -> None:
     words = ("device=gpu", "students.smol-135m.num_workers=3", "train.batch_size=12", "--cluster", "1x2x80")
     assert plan_quickstart(trained, tmp_path, *words) == 2
-    told = capfd.readouterr().err
-    assert "students[smol-135m]: needs 3 workers of 1 CPU + 1 GPU at once" in told
-    assert "-> set num_workers to at most 2" in told
-    assert "Traceback" not in told
+    errors = capfd.readouterr().err
+    assert "students[smol-135m]: needs 3 workers of 1 CPU + 1 GPU at once" in errors
+    assert "-> set num_workers to at most 2" in errors
+    assert "Traceback" not in errors
 
 
 def test_finished_cells_are_not_planned_again(trained: Trained, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The layout of a cell: chosen so that it fits, told where the recipe tells it, refused with what would fit."""
+"""The layout of a cell: chosen so that it fits, taken from the recipe where it sets it, refused with what would fit."""
 
 from typing import Any
 
@@ -70,8 +70,8 @@ def test_an_adapter_needs_states_for_its_own_weights_only() -> None:
 
 
 def test_a_layout_in_the_recipe_is_taken_even_where_it_is_estimated_not_to_fit() -> None:
-    told = student(zero_stage=0, micro_batch_size=8, checkpoint_activations=False)
-    layout = choose_layout(LARGE, told, TRAIN, memory_gib=8.0, device="gpu")
+    fixed = student(zero_stage=0, micro_batch_size=8, checkpoint_activations=False)
+    layout = choose_layout(LARGE, fixed, TRAIN, memory_gib=8.0, device="gpu")
     assert layout is not None
     assert (layout.zero_stage, layout.micro_batch_size) == (0, 8)
     assert layout.memory_gib > 8.0

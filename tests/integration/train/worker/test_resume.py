@@ -170,7 +170,7 @@ def test_training_steps_continue_while_a_checkpoint_is_written(
         assert written_after.wait(timeout=60), "the next step waits for the write"
         write(self, state, path)
 
-    def told_step(self: Attempt, number: int) -> StepMetrics:
+    def watched_step(self: Attempt, number: int) -> StepMetrics:
         metrics = step(self, number)
         if number == 3:  # the first step after the first checkpoint
             assert Checkpoints(self.run_dir, "cell", "key").complete_steps() == []
@@ -178,7 +178,7 @@ def test_training_steps_continue_while_a_checkpoint_is_written(
         return metrics
 
     monkeypatch.setattr(TorchCheckpointEngine, "save", held_write)
-    monkeypatch.setattr(Attempt, "step", told_step)
+    monkeypatch.setattr(Attempt, "step", watched_step)
     run_dir = RunDir(str(tmp_path))
     with pytest.raises(Stopped):
         attempt(run_dir, model, "full", stop=7)

@@ -19,9 +19,9 @@ MACHINE = {"device": "cpu", "cpus": 2.0, "gpus": 0.0, "gpu": ""}
 
 
 def finished_run(folder: Path, *, slower: float = 1.0) -> RunDir:
-    """A run directory whose manifests tell of a run."""
-    run_dir, told = RunDir(str(folder)), recipe(name="quickstart")
-    run_dir.write_bytes(told.model_dump_json().encode(), "recipe.json")
+    """A run directory whose manifests describe a run."""
+    run_dir, run_recipe = RunDir(str(folder)), recipe(name="quickstart")
+    run_dir.write_bytes(run_recipe.model_dump_json().encode(), "recipe.json")
     short = {"traces": 211, "correct": 54, "prompts_solved": 54, "mean_tokens": 20.0, "completion_tokens": 4444}
     long = {"traces": 85, "correct": 45, "prompts_solved": 45, "mean_tokens": 43.1, "completion_tokens": 3806}
     pools = {"short": short | {"prompts": 128}, "long": long | {"prompts": 128}}
@@ -70,9 +70,9 @@ def test_a_calibrated_forecast_gives_the_run_back_that_it_was_calibrated_on(tmp_
 
 
 def test_a_run_on_a_machine_half_as_fast_is_forecast_to_work_twice_as_long(tmp_path: Path) -> None:
-    told = recipe(name="quickstart")
+    run_recipe = recipe(name="quickstart")
     quick, slow = (
-        forecast_recipe(told, finished_run(tmp_path / name, slower=factor), HERE)
+        forecast_recipe(run_recipe, finished_run(tmp_path / name, slower=factor), HERE)
         for name, factor in (("a", 1.0), ("b", 2.0))
     )
     assert quick is not None and slow is not None
@@ -81,8 +81,8 @@ def test_a_run_on_a_machine_half_as_fast_is_forecast_to_work_twice_as_long(tmp_p
 
 
 def test_another_recipe_takes_the_rates_of_a_measured_run(tmp_path: Path) -> None:
-    told = recipe("prompts.num_prompts=64", "benchmarks.small-sums.num_prompts=75", name="quickstart")
-    found = forecast_recipe(told, RunDir(str(tmp_path / "new")), HERE, measured=finished_run(tmp_path / "old"))
+    run_recipe = recipe("prompts.num_prompts=64", "benchmarks.small-sums.num_prompts=75", name="quickstart")
+    found = forecast_recipe(run_recipe, RunDir(str(tmp_path / "new")), HERE, measured=finished_run(tmp_path / "old"))
     assert found is not None
     seconds = of_stage(found)
     assert seconds["evaluate"] == pytest.approx(320.0 - 90.0, rel=0.02), "half of the answers, all of the starts"
@@ -99,12 +99,12 @@ def test_rates_of_another_kind_of_machine_are_not_taken() -> None:
 
 
 def test_an_evaluation_that_continued_another_calibrates_nothing(tmp_path: Path) -> None:
-    run_dir, told = finished_run(tmp_path), recipe(name="quickstart")
+    run_dir, run_recipe = finished_run(tmp_path), recipe(name="quickstart")
     manifest = run_dir.read_manifest("evaluate")
     assert manifest is not None
     session = {**manifest.details["this_session"], "answers": 300}
     run_dir.write_manifest(replace(manifest, details={**manifest.details, "this_session": session}), "evaluate")
-    inputs = build_inputs(told, measured_nodes(MACHINE, HERE), MeasuredWork(), run_dir)
+    inputs = build_inputs(run_recipe, measured_nodes(MACHINE, HERE), MeasuredWork(), run_dir)
     assert inputs is not None
     found = calibrate(run_dir, inputs, "x")
     assert (found.evaluate, found.generate is None) == (None, False)

@@ -45,7 +45,7 @@ def test_hours_are_not_invented_for_gpus_of_no_named_kind_or_an_unmeasured_cpu()
 def test_more_gpus_are_never_slower(
     gpus: int, more: int, prompts: int, parallel: tuple[int, int], long_rate: float
 ) -> None:
-    told = [
+    overrides = [
         f"prompts.num_prompts={prompts}",
         "forecast.num_prompts=1000000",
         f"teachers.long.engine.tensor_parallel={parallel[0]}",
@@ -54,8 +54,8 @@ def test_more_gpus_are_never_slower(
         *WIDE,
     ]
     node = max(parallel)
-    fewer = forecast_on(f"{gpus}x{node}xh100", *told)
-    wider = forecast_on(f"{gpus + more}x{node}xh100", *told)
+    fewer = forecast_on(f"{gpus}x{node}xh100", *overrides)
+    wider = forecast_on(f"{gpus + more}x{node}xh100", *overrides)
     assert seconds(wider) <= seconds(fewer) * (1 + 1e-9)
 
 
@@ -77,9 +77,9 @@ def test_cost_is_the_price_of_all_gpus_for_all_hours() -> None:
 
 
 def test_the_recipes_assumptions_count_before_the_defaults() -> None:
-    guessed, told = forecast_on("1x1xh100"), forecast_on("1x1xh100", "forecast.mean_tokens.long=7000")
-    assert seconds(told) > seconds(guessed)
-    sources = {one.name: one.source for one in told.assumptions}
+    guessed, with_setting = forecast_on("1x1xh100"), forecast_on("1x1xh100", "forecast.mean_tokens.long=7000")
+    assert seconds(with_setting) > seconds(guessed)
+    sources = {one.name: one.source for one in with_setting.assumptions}
     assert (sources["mean_tokens.long"], sources["mean_tokens.short"]) == ("recipe", "assumed")
 
 
@@ -107,8 +107,8 @@ def test_an_evaluation_engine_that_nothing_holds_is_refused() -> None:
 
 
 def test_kinds_on_which_a_recipe_does_not_fit_say_why_and_the_others_have_hours() -> None:
-    told = recipe("serve.engine.max_model_len=20000", "teachers.long.engine.max_model_len=180000")
-    rows = by_kind(told, RunDir("/nowhere"), described_machines("1x1xh100"))
+    base = recipe("serve.engine.max_model_len=20000", "teachers.long.engine.max_model_len=180000")
+    rows = by_kind(base, RunDir("/nowhere"), described_machines("1x1xh100"))
     assert isinstance(rows["l4"], str) and "missing" in rows["l4"]
     assert isinstance(rows["h200"], Forecast)
 
@@ -130,10 +130,10 @@ def test_asking_early_costs_no_more_and_solves_as_much(rate: float, num_samples:
 
 
 def test_teachers_are_forecast_in_the_order_in_which_they_are_asked() -> None:
-    told = recipe(name="quickstart")
-    short, long = told.teachers
+    base = recipe(name="quickstart")
+    short, long = base.teachers
     other = short.model_copy(update={"name": "other", "model": "smollm2-26-layers"})
-    three = told.model_copy(update={"teachers": (short, other, long)})
+    three = base.model_copy(update={"teachers": (short, other, long)})
     pools = [Pool(one, getattr(one, "model", ""), "f") for one in three.teachers]
     assert teacher_order(three) == [pool.name for group in group_by_engine(pools) for pool in group]
     assert teacher_order(three) == ["short", "long", "other"]
