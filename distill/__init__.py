@@ -1,1 +1,1 @@
-"""Mix distillation: prompts -> generate -> verify -> mix -> train -> evaluate -> report, one file per stage."""
+"""Mix distillation: prompts -> generate -> verify -> search -> mix -> train -> evaluate -> report, one folder each."""

@@ -151,6 +151,8 @@ def why(manifest: Manifest, arm: str, row: Mapping[str, Any]) -> str:
     if policy in ("single", "both"):
         reason = "all prompts take" if policy == "single" else "takes a trace of every pool, so also one of"
         return f"{arm}: {reason} {row['pool']}"
+    if policy == "student_fit":
+        return f"{arm}: {row['pool']}'s trace has the best score of this prompt's traces"
     counts = ", ".join(f"{pool} {count}" for pool, count in entry["counts"].items())
     order = "hardest first" if policy == "hard_gets_long" else "in the seeded order"
     phase = f", taught in phase {row['phase'] + 1}" if policy == "curriculum" else ""

@@ -53,7 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def build_parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
     parser = argparse.ArgumentParser(
-        prog="distill", description="Mix distillation on Ray: a recipe in, proven students out."
+        prog="distill", description="Mix distillation on Ray: a recipe in, trained and evaluated students out."
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     recipes = f"path of a TOML file, or a shipped recipe: {', '.join(shipped_recipes())}"
@@ -85,11 +85,11 @@ def _add_views(verbs: Any) -> None:
     report.add_argument("run_dir", metavar="RUN")
     report.set_defaults(verb=report_verb)
 
-    status = verbs.add_parser("status", help="how far a run is: stages, pools, arms filling, cells in training")
+    status = verbs.add_parser("status", help="how far a run is: stages, pools, arms being filled, cells in training")
     status.add_argument("run_dir", metavar="RUN")
     status.set_defaults(verb=status_verb)
 
-    audit = verbs.add_parser("audit", help="what became of a prompt's traces, and which traces teach an arm")
+    audit = verbs.add_parser("audit", help="what became of a prompt's traces, and which traces are in an arm")
     audit.add_argument("run_dir", metavar="RUN")
     audit.add_argument("subject", metavar="SUBJECT", nargs="?", default="", help="a prompt id, a mix or STUDENT@MIX")
     audit.set_defaults(verb=audit_verb)
@@ -155,7 +155,7 @@ def _add_plan(verbs: Any, recipes: str) -> None:
 
 
 def _add_doctor(verbs: Any, recipes: str) -> None:
-    doctor = verbs.add_parser("doctor", help="whether a run could begin and end: versions, GPUs, disk, access, nodes")
+    doctor = verbs.add_parser("doctor", help="whether a run can start and finish: versions, GPUs, disk, access, nodes")
     doctor.add_argument("recipe", metavar="RECIPE", nargs="?", default="quickstart", help=recipes)
     doctor.add_argument("overrides", nargs="*", metavar="key=value")
     doctor.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
@@ -163,12 +163,12 @@ def _add_doctor(verbs: Any, recipes: str) -> None:
 
 
 def _add_submit(verbs: Any, recipes: str) -> None:
-    submit = verbs.add_parser("submit", help="run as a job of a Ray cluster; the same command comes back to it")
+    submit = verbs.add_parser("submit", help="run as a job of a Ray cluster; the same command re-attaches")
     submit.add_argument("recipe", metavar="RECIPE", help=recipes)
     submit.add_argument("overrides", nargs="*", metavar="key=value")
     submit.add_argument("--run-dir", metavar="URI", required=True, help="on storage that the whole cluster shares")
     submit.add_argument("--address", metavar="URL", help="the cluster's dashboard, http://HEAD:8265 (or RAY_ADDRESS)")
-    submit.add_argument("--no-wait", action="store_true", help="do not stay and show what the job says")
+    submit.add_argument("--no-wait", action="store_true", help="do not wait and do not show the job's log")
     submit.add_argument("--stop", action="store_true", help="stop the run's job; what is finished stays")
     submit.add_argument("--write-manifest", metavar="FILE", help="write a RayJob for Kubernetes, and submit nothing")
     submit.set_defaults(verb=submit_verb)

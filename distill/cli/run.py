@@ -29,7 +29,8 @@ def run_recipe(recipe: Recipe, base: Path, uri: str, *, until: StageName | None,
 
             console.print(render_terminal(build_report(recipe, run_dir)))
         minutes = (time.monotonic() - started) / 60
-        console.print(f"finished in {minutes:.1f} minutes" if had_work else "nothing to do: every stage is done")
+        nothing = f"nothing to do: {only or until} is done" if only or until else "nothing to do: every stage is done"
+        console.print(f"finished in {minutes:.1f} minutes" if had_work else nothing)
         if is_whole:
             show_next(console, recipe, run_dir)
     return 0

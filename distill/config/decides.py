@@ -29,7 +29,8 @@ _ABSENT = object()
 
 
 def from_stage(stage: str, declaration: JsonDict | None = None) -> JsonDict:
-    """The field decides from this stage on, not from that of the section around it."""
+    """The field makes this stage stale, not that of the section around it. It stays in identities: add `EXTENT` or
+    `NOTHING` to keep it out of them."""
     return {"stage": stage, **(declaration or {})}
 
 

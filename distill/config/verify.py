@@ -33,7 +33,7 @@ class VerifyConfig(Section):
 
     deadline_s: float = Field(default=2.0, gt=0, le=600, json_schema_extra=NOTHING)
     """Longest time to grade one answer, seconds; beyond it the verdict is ERROR."""
-    memory_mb: int = Field(default=1024, ge=64, json_schema_extra=NOTHING)
+    memory_mib: int = Field(default=1024, ge=64, json_schema_extra=NOTHING)
     """Memory that a verifier process may use beyond its start, MiB."""
     num_workers: int = Field(default=1, ge=1, json_schema_extra=NOTHING)
     """Verifier processes per engine."""

@@ -160,7 +160,7 @@ class Asker:
                     before = await asyncio.to_thread(shards.recover)
                 states = [_recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
-                    why = f"its engine died or was lost {max(deaths, starts)} times"
+                    why = f"its engine died or was lost {max(deaths, starts - 1)} times"
                     shards.failures += self._given_up(prompts, states, why)
                 else:
                     pairs = zip(prompts, states, strict=True)

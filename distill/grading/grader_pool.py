@@ -37,7 +37,7 @@ class PoolConfig(Protocol):
     @property
     def deadline_s(self) -> float: ...
     @property
-    def memory_mb(self) -> int: ...
+    def memory_mib(self) -> int: ...
 
 
 def _error(task: SymbolicTask, rule: str, detail: str) -> Grade:
@@ -63,7 +63,7 @@ class GraderPool:
     @classmethod
     def from_config(cls, config: PoolConfig) -> Self:
         """The pool that a recipe asks for."""
-        return cls(config.num_workers, config.deadline_s, config.memory_mb << 20)
+        return cls(config.num_workers, config.deadline_s, config.memory_mib << 20)
 
     def __enter__(self) -> Self:
         return self

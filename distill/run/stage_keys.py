@@ -98,7 +98,7 @@ def _state(
         return StageState(stage, key, config, "done")
     changes = list(changed_keys(manifest.details.get("config", {}), config))
     upstream = [state.stage for state in before.values() if state.status != "done"]
-    reason = ", ".join(changes) or f"{upstream[0]} before it" if upstream or changes else "another version wrote it"
+    reason = ", ".join(changes) or f"{upstream[0]} before it" if upstream or changes else "the version that wrote it"
     return StageState(stage, key, config, "changed", reason)
 
 

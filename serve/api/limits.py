@@ -1,4 +1,4 @@
-"""Request limits and admission control: bounds of one request, concurrency per engine, rate per API key.
+"""Where a 429 is decided: bounds of one request, concurrency per engine, rate per API key.
 
 Pure: the time is an argument.
 """

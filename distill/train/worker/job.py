@@ -1,4 +1,4 @@
-"""The job of a training process."""
+"""What the driver sends to a training process."""
 
 from __future__ import annotations
 
