@@ -67,6 +67,19 @@ def is_joined() -> bool:
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
+def prepare_environment() -> None:
+    """Set the variables that Ray reads when it is imported: call this before anything that imports it."""
+    if is_joined():
+        # For this process only, since Serve's servers accept one ping in five minutes.
+        for name, value in KEEPALIVE_ENV.items():
+            os.environ.setdefault(name, value)
+    # Ray's progress bars and worker output would hide ours; they stay in its log files.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # Turn off Ray's usage statistics.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
 @contextmanager
 def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]:
     """Join the cluster named by `RAY_ADDRESS` (set inside a Ray job), or start a local one for the time of the block.
@@ -76,17 +89,9 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
     Raises:
         ValueError: the cluster lacks the wanted device (`resolve_device`).
     """
-    if is_joined():
-        # For this process only, since Serve's servers accept one ping in five minutes. Ray reads it when imported.
-        for name, value in KEEPALIVE_ENV.items():
-            os.environ.setdefault(name, value)
+    prepare_environment()
     import ray
 
-    # Ray's progress bars and worker output would hide ours; they stay in its log files.
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # Turn off Ray's usage statistics.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if is_joined():
         context = ray.init(log_to_driver=False, ignore_reinit_error=True)
     else:

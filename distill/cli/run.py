@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cluster.session import prepare_environment
 from distill.config.recipe import Recipe
 from distill.core.events import events_in
 from distill.core.progress_bars import quiet
@@ -22,7 +23,7 @@ def run_recipe(recipe: Recipe, base: Path, uri: str, *, until: StageName | None,
     with run_lock(run_dir), quiet(log_file) as console, events_in(event_path(run_dir)):
         console.print(f"[bold]{recipe.name}[/] -> {uri}   [dim](libraries' messages: {log_file})[/]")
         had_work = _run_stale(recipe, base, run_dir, console, until=until, only=only)
-        is_whole = run_dir.exists(*REPORT_PAGE) and not (until or only)
+        is_whole = run_dir.exists(*REPORT_PAGE) and only is None and until in (None, StageName.REPORT)
         if had_work and is_whole:
             from distill.report.build import build_report  # start time: a finished run needs no statistics
             from distill.report.tables import render_terminal  # start time
@@ -41,6 +42,7 @@ def _run_stale(
 ) -> bool:
     if all(state.status == "done" for state in stage_states(recipe, base, run_dir).values()):
         return False
+    prepare_environment()  # before Ray is imported, by the stages
     # Start time: the stages import torch and vllm, which a finished run can do without.
     from distill.pipeline import run  # start time
 

@@ -7,6 +7,7 @@ from typing import Any
 from distill.config.decides import identity, stage_part
 from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe, benchmark_configs
+from distill.config.search import SearchConfig
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.core.run_dir import StageName
 from distill.core.schema import content_hash
@@ -37,19 +38,29 @@ def stage_parts(recipe: Recipe) -> dict[StageName, dict[str, Any]]:
         parts[stage]["benchmarks"] = {name: stage_part(one, stage, StageName.PROMPTS) for name, one in benchmarks}
     teachers = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     parts[StageName.GENERATE]["models"] = _models(recipe.models, teachers)
-    parts[StageName.MIX]["models"] = _models(recipe.models, [student.model for student in recipe.students])
+    parts[StageName.MIX] |= (students := _student_models(recipe))
     if recipe.search:
-        parts[StageName.SEARCH]["trials"] = _trials(recipe)
+        parts[StageName.SEARCH]["trials"] = _trials(recipe, recipe.search) | students
     return parts
+
+
+def _student_models(recipe: Recipe) -> dict[str, Any]:
+    """Whose tokenizers count a trace's tokens: the first student's in the manifests, all students' in the filters."""
+    order = [{"name": student.name, "model": student.model} for student in recipe.students]
+    return {"models": _models(recipe.models, [one["model"] for one in order]), "student_models": order}
 
 
 def _models(models: Mapping[str, ModelConfig], used: Iterable[str]) -> dict[str, Any]:
     return {name: identity(models[name]) for name in sorted(set(used))}
 
 
-def _trials(recipe: Recipe) -> dict[str, Any]:
-    """What decides the short runs of a weight search: training and evaluation, without what they are of."""
-    sections = {"filters": recipe.filters, "student_chat": recipe.student_chat, "train": recipe.train}
+def _trials(recipe: Recipe, search: SearchConfig) -> dict[str, Any]:
+    """What decides the short runs of a weight search beside the models: mixes, training without its budget, scoring."""
+    asked = {"filters": recipe.filters, "student_chat": recipe.student_chat, "train": recipe.train.without_budget}
     scored = {"evaluate": recipe.evaluate, "serve": recipe.serve}
-    found: dict[str, Any] = {name: identity(section) for name, section in {**sections, **scored}.items()}
-    return found | {"students": [identity(student) for student in recipe.students]}
+    found: dict[str, Any] = {name: identity(section) for name, section in {**asked, **scored}.items()}
+    return found | {
+        "mixes": [identity(mix) for mix in recipe.mixes],
+        "tuned": [identity(student) for student in recipe.students],
+        "template": benchmark_configs(recipe)[search.benchmark].template,
+    }

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section, one_of, section_of
-from distill.config.decides import EXTENT, NOTHING, from_stage
+from distill.config.decides import EXTENT, IF_SET, NOTHING, from_stage
 from distill.core.errors import Problem
 
 
@@ -52,11 +52,11 @@ class StudentConfig(Section):
     is no base model of another student."""
     tune: Tune = FullTune()
     """Which weights are trained: all (`full`) or low-rank adapters (`lora`)."""
-    micro_batch_size: int | None = Field(default=None, ge=1, json_schema_extra=NOTHING)
+    micro_batch_size: int | None = Field(default=None, ge=1, json_schema_extra=IF_SET)
     """Rows of full length per forward pass and worker. Rows are packed into one sequence without padding, more of them
     where they are shorter; an optimiser step has the same rows whatever this is. Absent: chosen from the model's size,
     the length and the memory, as are the three below; `distill plan` shows what is chosen."""
-    zero_stage: int | None = Field(default=None, ge=0, le=3, json_schema_extra=NOTHING)
+    zero_stage: int | None = Field(default=None, ge=0, le=3, json_schema_extra=IF_SET)
     """DeepSpeed ZeRO stage: what is partitioned over the workers. With one worker, 0 is fastest."""
     checkpoint_activations: bool | None = Field(default=None, json_schema_extra=NOTHING)
     """Activation checkpointing: recompute activations in the backward pass. Less memory, a third more time."""

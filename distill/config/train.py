@@ -54,6 +54,17 @@ class TrainConfig(Section):
     """URI of the MLflow server, without credentials, which MLflow reads from the environment. Absent: the folder
     `mlruns` of the run."""
 
+    @property
+    def without_budget(self) -> "TrainConfig":
+        """The same with the default budget, for runs that have one of their own."""
+        default = {"budget": "epochs", "num_epochs": 2, "num_steps": None, "num_tokens": None}
+        return self.model_copy(update=default)
+
+    @property
+    def used(self) -> "TrainConfig":
+        """The same without the passes that the budgets `steps` and `tokens` do not look at."""
+        return self if self.budget == "epochs" else self.model_copy(update={"num_epochs": 2})
+
 
 TRACKERS = ("tensorboard", "mlflow")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.session import Device, Session
 from cluster.vllm_args import parallel_arguments
+from distill.config.decides import identity
 from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
 from distill.core.run_dir import RunDir, Training
@@ -84,7 +85,7 @@ def helped_models(recipe: Recipe, models: Sequence[EvaluatedModel]) -> list[Eval
         replace(
             by_name[arm.student],
             name=arm.student + arm.suffix,
-            key=content_hash([by_name[arm.student].key, helper_of(arm.helper, models).key]),
+            key=content_hash([by_name[arm.student].key, helper_of(arm.helper, models).key, identity(arm.helper)]),
             helper=arm.helper,
         )
         for arm in recipe.evaluate.speculative

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distill.core.manifest import Manifest
+from distill.core.run_dir import StageName
 from distill.evaluate.statistics import Interval
 from distill.report.data import Search, Trial
 from distill.report.wording import percent
@@ -11,7 +12,7 @@ from distill.report.wording import percent
 
 def search_rows(manifests: Mapping[str, Manifest]) -> list[Search]:
     """One per arm whose weights were left open; none where the recipe names all."""
-    recorded = manifests["mix"].details.get("search", {}) if "mix" in manifests else {}
+    recorded = manifests[StageName.SEARCH].details["arms"] if StageName.SEARCH in manifests else {}
     return [
         Search(
             mix=mix,

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import ValidationError
 from rich.console import Console
 
 from cluster.session import Session, connect
@@ -109,5 +110,17 @@ def read_prompts(run_dir: RunDir) -> dict[str, Prompt]:
 
 
 def load_run_recipe(run_dir: RunDir) -> Recipe:
-    """The resolved recipe of an existing run."""
-    return Recipe.model_validate_json(run_dir.fs.cat_file(run_dir.path(*RECIPE)))
+    """The resolved recipe of an existing run.
+
+    Raises:
+        InputError: another version wrote it.
+    """
+    path = run_dir.path(*RECIPE)
+    try:
+        return Recipe.model_validate_json(run_dir.fs.cat_file(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path} was written by another version ({where}: {first['msg']}) -> start the run again with distill run"
+        ) from error

@@ -65,7 +65,8 @@ def run_round(inner: RunContext, config: SearchConfig, trials: Trials, number: i
     recipe, run_dir = inner.recipe, inner.run_dir
     verify = run_dir.read_manifest(StageName.VERIFY)
     # The verify stage's key identifies the traces that are mixed, edited input files included.
-    key = content_hash(stage_parts(recipe), verify.key if verify else "")
+    fingerprints = [pool.fingerprint for pool in inner.pools]
+    key = content_hash(stage_parts(recipe), config.keep, fingerprints, verify.key if verify else "")
     finished = run_dir.read_manifest()
     if finished is not None and finished.key == key:
         return dict(finished.details["arms"])

@@ -58,7 +58,7 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -
     texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
     phases = rows.column("phase").to_pylist()
     content: list[Any] = [texts, phases] if any(phases) else texts
-    return content_hash("cell", identity(cell.student), cell.seed, identity(recipe.train), model_identity, content)
+    return content_hash("cell", identity(cell.student), cell.seed, identity(recipe.train.used), model_identity, content)
 
 
 def train_cells(

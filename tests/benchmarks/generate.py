@@ -30,7 +30,7 @@ from distill.core.run_dir import RunDir
 from distill.generate.pools import build_request, sampling_params
 from distill.generate.stage import generate_stage
 from distill.prompts.stage import prompts_stage
-from distill.run.context import RunContext
+from distill.run.context import RunContext, read_prompts
 from distill.run.pools import Pool
 
 NUM_SAMPLES = 2
@@ -106,7 +106,7 @@ async def _drive(pool: Pool, current: RunContext) -> Speed:
         return last
 
     begun = time.monotonic()
-    jobs = [answer(prompt, index) for prompt in current.prompts() for index in range(NUM_SAMPLES)]
+    jobs = [answer(prompt, index) for prompt in read_prompts(current.run_dir).values() for index in range(NUM_SAMPLES)]
     outputs = await asyncio.gather(*jobs)
     busy_s = time.monotonic() - begun
     engine.shutdown()

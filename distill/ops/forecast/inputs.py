@@ -50,7 +50,8 @@ def num_problems(recipe: Recipe, run_dir: RunDir | None) -> dict[str, float]:
     """Benchmark -> problems; empty where one of them is unknown."""
     manifest = run_dir.read_manifest(StageName.PROMPTS) if run_dir else None
     counted: Mapping[str, int] = manifest.details.get("benchmarks", {}) if manifest else {}
-    found = {name: counted.get(name) or _problems(name, one) for name, one in benchmark_configs(recipe).items()}
+    evaluated = {name: one for name, one in benchmark_configs(recipe).items() if name in recipe.evaluate.benchmarks}
+    found = {name: counted.get(name) or _problems(name, one) for name, one in evaluated.items()}
     return {name: float(count) for name, count in found.items() if count} if all(found.values()) else {}
 
 

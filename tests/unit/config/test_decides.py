@@ -114,10 +114,43 @@ def test_every_stage_behind_a_stale_one_has_another_key() -> None:
     assert stale == [StageName.MIX, StageName.TRAIN, StageName.EVALUATE, StageName.REPORT]
 
 
-def test_a_weight_search_depends_on_how_its_trials_are_trained_and_scored() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": {"weight_decay": 0.1}},
+        {"students": {"model": "smollm2-26-layers"}},
+        {"models": {"keep_layers": 20}},
+        {"mixes": {"pools": ("short",)}},
+        {"search": {"keep": 0.25}},
+    ],
+)
+def test_a_weight_search_depends_on_its_mixes_students_and_how_trials_are_trained(change: dict[str, Any]) -> None:
+    recipe = load_recipe(find_recipe("small-search"))
+    ((section, update),) = change.items()
+    value = getattr(recipe, section)
+    if isinstance(value, dict):
+        changed_value: Any = {name: one.model_copy(update=update) for name, one in value.items()}
+    elif isinstance(value, tuple):
+        changed_value = tuple(one.model_copy(update=update) for one in value)
+    else:
+        changed_value = value.model_copy(update=update)
+    after = recipe.model_copy(update={section: changed_value})
+    assert stage_parts(recipe)[StageName.SEARCH] != stage_parts(after)[StageName.SEARCH]
+
+
+def test_a_weight_search_does_not_depend_on_the_budget_that_its_rounds_replace() -> None:
     path = find_recipe("small-search")
-    before, after = (stage_parts(load_recipe(path, over)) for over in ((), ("train.weight_decay=0.1",)))
-    assert before[StageName.SEARCH] != after[StageName.SEARCH]
+    before, after = (stage_parts(load_recipe(path, over)) for over in ((), ("train.num_epochs=7",)))
+    assert before[StageName.SEARCH] == after[StageName.SEARCH]
+
+
+def test_passes_are_in_no_cell_identity_under_a_budget_of_steps() -> None:
+    steps = {"train.budget": '"steps"', "train.num_steps": "9"}
+    first, second = (
+        load_recipe(QUICKSTART, [f"{key}={value}" for key, value in {**steps, "train.num_epochs": epochs}.items()])
+        for epochs in (2, 5)
+    )
+    assert identity(first.train.used) == identity(second.train.used)
 
 
 def sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -19,6 +19,6 @@ def test_the_report_says_what_was_tried_and_how_sure_the_choice_is() -> None:
         for steps, weights in [(10, [{"long": 0.5, "short": 0.5}, {"long": 1.0, "short": 0.0}])]
     ]
     entry = {"rounds": rounds, "weights": {"long": 0.5, "short": 0.5}, "benchmark": "dev", "student": "s"}
-    (found,) = search_rows({"mix": Manifest("mix", "", details={"search": {"auto": entry}})})
+    (found,) = search_rows({"search": Manifest("search", "", details={"arms": {"auto": entry}})})
     words = search_words(found)
     assert "2 mixes in 2 short trainings" in words and "long 50 %, short 50 %" in words and "80 %" in words
