@@ -52,7 +52,7 @@ def finished(setup: Setup) -> str:
 
 
 def test_a_killed_run_continues_and_no_trace_is_lost_or_repeated(setup: Setup, finished: str) -> None:
-    assert "kept as they are: prompts, generate" in finished
+    assert "already done: prompts, generate" in finished
     run_dir = RunDir(str(setup.run))
     for folder in setup.run.glob("generate/*-*"):
         ids = [row["trace_id"] for row in run_dir.read_table("generate", folder.name, row_type=Trace).to_pylist()]
@@ -137,7 +137,7 @@ def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> Non
 
 def test_an_edited_recipe_redoes_the_stages_that_it_changes_and_names_them(setup: Setup, finished: str) -> None:
     said = finish(setup, "description=another")
-    assert "kept as they are: prompts, generate, verify, mix, train, evaluate" in said
+    assert "already done: prompts, generate, verify, search, mix, train, evaluate" in said
     assert "report is done again: description changed" in said
 
 
