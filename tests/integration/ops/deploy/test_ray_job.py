@@ -50,7 +50,7 @@ def test_a_run_is_submitted_detached_attached_and_finished(
             assert submit(recipe, run_dir.uri, address, console, wait=True) == 0
         assert submit(recipe, run_dir.uri, address, console, wait=True) == 0
         said = console.export_text()
-        assert "submitted" in said and "goes on" in said and "attached" in said and "7/7 report" in said
+        assert "submitted" in said and "continues" in said and "attached" in said and "8/8 report" in said
         assert all(run_dir.read_manifest(stage) for stage in StageName)
         assert stop(recipe, run_dir.uri, address, console) == 0
-        assert "no job of this run is under way" in console.export_text()
+        assert "this run has no active job" in console.export_text()
