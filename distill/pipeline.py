@@ -20,7 +20,7 @@ from distill.core.memory import PeakMemory
 from distill.core.run_dir import RECIPE, RunDir, StageName
 from distill.ops.doctor.preflight import refuse_unready
 from distill.run.context import RunContext
-from distill.run.stage_keys import StageState, stage_states, stages_to_run
+from distill.run.stage_keys import StageState, stages_to_run
 from distill.stages import STAGES, Stage
 
 
@@ -28,6 +28,7 @@ def run(
     recipe: Recipe,
     base: Path,
     run_dir: RunDir,
+    states: Mapping[StageName, StageState],
     console: Console,
     *,
     until: StageName | None = None,
@@ -39,6 +40,7 @@ def run(
         recipe: checked.
         base: folder that the recipe's relative paths are relative to.
         run_dir: where everything is written.
+        states: of the stages in it.
         console: for progress.
         until: the last stage to run; absent: all of them.
         only: the one stage to run; the stages that it reads must be done.
@@ -46,7 +48,6 @@ def run(
     Raises:
         StageError, InputError: what failed and how to continue; finished work is on disk.
     """
-    states = stage_states(recipe, base, run_dir)
     wanted = stages_to_run({stage.name: stage.reads for stage in STAGES}, states, until=until, only=only)
     stale = [stage for stage in STAGES if stage.name in wanted]
     if not stale:

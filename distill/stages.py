@@ -38,14 +38,19 @@ class Stage:
     """Files, or the folder, that are there once it is done."""
 
 
-_ = StageName
-STAGES: tuple[Stage, ...] = (
-    Stage(_.PROMPTS, prompts_stage, reads=(), writes=(PROMPTS,)),
-    Stage(_.GENERATE, generate_stage, reads=(_.PROMPTS,), writes=((_.GENERATE,),)),
-    Stage(_.VERIFY, verify_stage, reads=(_.PROMPTS, _.GENERATE), writes=(VERDICTS,)),
-    Stage(_.SEARCH, search_stage, reads=(_.PROMPTS, _.GENERATE, _.VERIFY), writes=((_.SEARCH,),)),
-    Stage(_.MIX, mix_stage, reads=(_.PROMPTS, _.GENERATE, _.VERIFY, _.SEARCH), writes=(TRACE_FATES,)),
-    Stage(_.TRAIN, train_stage, reads=(_.MIX,), writes=((_.TRAIN,),)),
-    Stage(_.EVALUATE, evaluate_stage, reads=(_.PROMPTS, _.TRAIN), writes=((_.EVALUATE,),)),
-    Stage(_.REPORT, report_stage, reads=(*_,)[:-1], writes=(REPORT_PAGE, REPORT_JSON, REPORT_SCORES)),
+S = StageName
+STAGES = (
+    Stage(S.PROMPTS, prompts_stage, reads=(), writes=(PROMPTS,)),
+    Stage(S.GENERATE, generate_stage, reads=(S.PROMPTS,), writes=((S.GENERATE,),)),
+    Stage(S.VERIFY, verify_stage, reads=(S.PROMPTS, S.GENERATE), writes=(VERDICTS,)),
+    Stage(S.SEARCH, search_stage, reads=(S.PROMPTS, S.GENERATE, S.VERIFY), writes=((S.SEARCH,),)),
+    Stage(S.MIX, mix_stage, reads=(S.PROMPTS, S.GENERATE, S.VERIFY, S.SEARCH), writes=(TRACE_FATES,)),
+    Stage(S.TRAIN, train_stage, reads=(S.MIX,), writes=((S.TRAIN,),)),
+    Stage(S.EVALUATE, evaluate_stage, reads=(S.PROMPTS, S.TRAIN), writes=((S.EVALUATE,),)),
+    Stage(
+        S.REPORT,
+        report_stage,
+        reads=(S.PROMPTS, S.GENERATE, S.VERIFY, S.SEARCH, S.MIX, S.TRAIN, S.EVALUATE),
+        writes=(REPORT_PAGE, REPORT_JSON, REPORT_SCORES),
+    ),
 )

@@ -328,7 +328,7 @@ def open_run(uri: str) -> RunDir:
         InputError: there is none.
     """
     run_dir = RunDir(uri)
-    if not run_dir.fs.exists(run_dir.path(*RECIPE)):
+    if not run_dir.exists(*RECIPE):
         known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
         remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
         raise InputError(f"{uri} is no run directory -> {remedy}")

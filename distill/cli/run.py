@@ -40,13 +40,14 @@ def run_recipe(recipe: Recipe, base: Path, uri: str, *, until: StageName | None,
 def _run_stale(
     recipe: Recipe, base: Path, run_dir: RunDir, console: Console, *, until: StageName | None, only: StageName | None
 ) -> bool:
-    if all(state.status == "done" for state in stage_states(recipe, base, run_dir).values()):
+    states = stage_states(recipe, base, run_dir)
+    if all(state.status == "done" for state in states.values()):
         return False
     prepare_environment()  # before Ray is imported, by the stages
     # Start time: the stages import torch and vllm, which a finished run can do without.
     from distill.pipeline import run  # start time
 
-    return run(recipe, base, run_dir, console, until=until, only=only)
+    return run(recipe, base, run_dir, states, console, until=until, only=only)
 
 
 def show_next(console: Console, recipe: Recipe, run_dir: RunDir) -> None:

@@ -57,13 +57,15 @@ class TrainConfig(Section):
     @property
     def without_budget(self) -> "TrainConfig":
         """The same with the default budget, for runs that have one of their own."""
-        default = {"budget": "epochs", "num_epochs": 2, "num_steps": None, "num_tokens": None}
-        return self.model_copy(update=default)
+        return self._with_defaults("budget", "num_epochs", "num_steps", "num_tokens")
 
     @property
     def used(self) -> "TrainConfig":
         """The same without the passes that the budgets `steps` and `tokens` do not look at."""
-        return self if self.budget == "epochs" else self.model_copy(update={"num_epochs": 2})
+        return self if self.budget == "epochs" else self._with_defaults("num_epochs")
+
+    def _with_defaults(self, *names: str) -> "TrainConfig":
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in names})
 
 
 TRACKERS = ("tensorboard", "mlflow")

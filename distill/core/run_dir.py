@@ -221,11 +221,11 @@ class RunDir:
 
     def read_manifest(self, *item: str) -> Manifest | None:
         """The manifest of a stage (`"mix"`) or of an item (`"train", "cell"`); None where there is none."""
-        path = self.path(*item, "manifest.json")
-        if not self.fs.exists(path):
+        path, data = self.path(*item, "manifest.json"), self.read_bytes(*item, "manifest.json")
+        if data is None:
             return None
         try:
-            return Manifest(**json.loads(self.fs.cat_file(path)))
+            return Manifest(**json.loads(data))
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a manifest ({error}); delete it to have the stage done again") from error
 
@@ -327,6 +327,10 @@ class RunDir:
     def write_drops(self, drops: Iterable[Dropped], stage: StageName) -> None:
         """Keep a stage's dropped rows for audit."""
         self.write_rows(drops, Dropped, *dropped_rows(stage))
+
+    def read_bytes(self, *parts: str) -> bytes | None:
+        """A whole file; None where there is none."""
+        return bytes(self.fs.cat_file(self.path(*parts))) if self.exists(*parts) else None
 
     def exists(self, *parts: str) -> bool:
         """Whether there is such a file or folder."""

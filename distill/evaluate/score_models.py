@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cluster.session import Session
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir, benchmark_problems, benchmark_scores
+from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Prompt, Score
 from distill.evaluate.models import (
     EvaluatedModel,
@@ -21,6 +21,7 @@ from distill.evaluate.models import (
 )
 from distill.evaluate.requests import EvaluationItem, benchmark_settings, items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
+from distill.run.context import read_benchmark
 from serve.config import group_engines
 from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
@@ -52,7 +53,7 @@ def score_models(
         evaluated: the models.
         unhelped: all models without a helper: those that can be one.
     """
-    benchmarks = {name: _problems(run_dir, name) for name in recipe.evaluate.benchmarks}
+    benchmarks = {name: list(read_benchmark(run_dir, name).values()) for name in recipe.evaluate.benchmarks}
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
     todo = list(unscored(wanted, run_dir))
     if len(todo) < len(wanted):
@@ -69,11 +70,6 @@ def score_models(
         if item not in alone:
             _copy_score(run_dir, item, first[item.model.name])
     return ScoringResult(wanted, {name: round(value, 2) for name, value in times.items()})
-
-
-def _problems(run_dir: RunDir, name: str) -> list[Prompt]:
-    table = run_dir.read_table(*benchmark_problems(name), row_type=Prompt)
-    return [Prompt(**row) for row in table.to_pylist()]
 
 
 def _score_wave(

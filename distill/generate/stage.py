@@ -25,7 +25,6 @@ from distill.core.manifest import Manifest
 from distill.core.memory import release_freed_memory
 from distill.core.run_dir import FAILED_REQUESTS, RunDir, StageName
 from distill.core.schema import Dropped
-from distill.generate.ask_job import ask_teachers, first_engine_need
 from distill.generate.ask_policy import plan_jobs
 from distill.generate.dataset_teacher import import_pool
 from distill.generate.pools import ask_plan, group_by_engine
@@ -48,6 +47,9 @@ def generate_stage(run: RunContext) -> Manifest:
     survey = survey_prompts(run_dir, pools, plan, names)
     counts: Counter[str] = Counter()
     if survey.num_open and not is_enough(survey, recipe.generate.enough_prompts):
+        # Start time: ray.llm and vLLM, 9 s and 290 MiB that a run whose prompts are all answered does without.
+        from distill.generate.ask_job import ask_teachers, first_engine_need
+
         session = run.session
         needs = [first_engine_need(group[0], session.device) for group in asked]
         for job in plan_jobs(needs, session.nodes()):

@@ -26,10 +26,11 @@ from distill.report.paper_numbers import paper_rows
 from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import package_versions, provenance
 from distill.report.run_history import cell_rows, funnel, read_manifests, stage_rows
-from distill.report.samples import answer_samples, benchmark_prompts, trace_samples
+from distill.report.samples import answer_samples, trace_samples
 from distill.report.score_data import ModelScore
 from distill.report.searches import search_rows
 from distill.report.wording import caveats, findings, headline
+from distill.run.context import read_benchmark
 
 
 def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
@@ -49,7 +50,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
     source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
-    problems = {name: benchmark_prompts(run_dir, name) for name in recipe.evaluate.benchmarks}
+    problems = {name: read_benchmark(run_dir, name) for name in recipe.evaluate.benchmarks}
     sizes = {model.name: model.num_parameters for model in source.models}
     return Report(
         name=recipe.name,
@@ -81,7 +82,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         cells=tuple(cells),
         stages=tuple(stage_rows(manifests)),
         funnel=tuple(funnel(recipe, manifests, traces, mixes)),
-        answers=tuple(answer_samples(recipe, run_dir, arms)),
+        answers=tuple(answer_samples(recipe, run_dir, arms, problems)),
         traces=tuple(trace_samples(recipe, run_dir)),
         provenance=source,
     )

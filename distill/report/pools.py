@@ -79,8 +79,7 @@ def teacher_sizes(recipe: Recipe, run_dir: RunDir) -> dict[str, int]:
     sizes = {}
     for teacher in recipe.teachers:
         if isinstance(teacher, VllmTeacher):
-            path = run_dir.path(*model_record(teacher.model))
-            record = json.loads(run_dir.fs.cat_file(path)) if run_dir.fs.exists(path) else {}
+            record = json.loads(run_dir.read_bytes(*model_record(teacher.model)) or b"{}")
             if num_parameters := record.get("model", {}).get("num_parameters"):
                 sizes[teacher.name] = int(num_parameters)
     return sizes

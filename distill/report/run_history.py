@@ -124,10 +124,8 @@ def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]
 
 def read_curve(run_dir: RunDir, cell: str) -> Curve:
     """Loss by step. A resumed cell repeats steps; the last line of a step counts."""
-    path = run_dir.path(*Training(cell).metrics)
-    if not run_dir.fs.exists(path):
-        return Curve((), ())
-    lines = [_metrics_line(line) for line in run_dir.fs.cat_file(path).decode(errors="replace").splitlines()]
+    text = (run_dir.read_bytes(*Training(cell).metrics) or b"").decode(errors="replace")
+    lines = [_metrics_line(line) for line in text.splitlines()]
     losses = {int(line["step"]): float(line["loss"]) for line in lines if "step" in line and "loss" in line}
     steps = tuple(sorted(losses))
     return Curve(steps, tuple(losses[step] for step in steps))

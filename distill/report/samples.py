@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import PROMPTS, VERDICTS, RunDir, benchmark_problems, benchmark_scores
+from distill.core.run_dir import PROMPTS, VERDICTS, RunDir, benchmark_scores
 from distill.core.schema import IndexRow, Prompt, Score, Verdict
 from distill.grading.compare import reference_text
 from distill.report.arms import Arm
@@ -23,22 +23,17 @@ MAX_CHARS = 4000
 ANSWER_COLUMNS = ("prompt_id", "sample_index", "completion", "verdict", "extracted", "completion_tokens")
 
 
-def answer_samples(recipe: Recipe, run_dir: RunDir, arms: Sequence[Arm]) -> list[Sample]:
-    """Problems of the first benchmark, answered by the first student's arms."""
+def answer_samples(
+    recipe: Recipe, run_dir: RunDir, arms: Sequence[Arm], problems: Mapping[str, Mapping[str, Prompt]]
+) -> list[Sample]:
+    """Problems of the first benchmark, answered by the first student's arms. `problems`: by benchmark and identity."""
     student, benchmark = recipe.students[0].name, recipe.evaluate.benchmarks[0]
     mine = [arm for arm in arms if (arm.student, arm.benchmark) == (student, benchmark)]
     if not mine:
         return []
-    problems = benchmark_prompts(run_dir, benchmark)
     chosen = sorted(set.intersection(*(set(arm.runs[0].prompt_ids.tolist()) for arm in mine)))[:NUM_PROBLEMS]
     tables = {arm.label: _answers(run_dir, arm, chosen) for arm in mine}
-    return [_answer_sample(benchmark, prompt, problems.get(prompt), tables) for prompt in chosen]
-
-
-def benchmark_prompts(run_dir: RunDir, benchmark: str) -> dict[str, Prompt]:
-    """Problems of a benchmark by id; empty where the run does not keep them."""
-    table = run_dir.read_table(*benchmark_problems(benchmark), row_type=Prompt)
-    return {row["prompt_id"]: Prompt(**row) for row in table.to_pylist()}
+    return [_answer_sample(benchmark, prompt, problems[benchmark].get(prompt), tables) for prompt in chosen]
 
 
 def _answers(run_dir: RunDir, arm: Arm, prompt_ids: Sequence[str]) -> dict[str, Answer]:

@@ -17,7 +17,7 @@ from distill.config.identity import fingerprint, source_identity
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.core.errors import InputError
-from distill.core.run_dir import PROMPTS, RECIPE, Parts, RunDir, model_record
+from distill.core.run_dir import PROMPTS, RECIPE, Parts, RunDir, benchmark_problems, model_record
 from distill.core.schema import Prompt
 from distill.models.resolve import ResolvedModel, publish, resolve_model
 from distill.run.pools import Pool
@@ -65,10 +65,10 @@ class RunContext:
         return {name: self._recorded(name) or self._resolve(name) for name in sorted(used)}
 
     def _recorded(self, name: str) -> ResolvedModel | None:
-        path = self.run_dir.path(*model_record(name))
-        if not self.run_dir.fs.exists(path):
+        found = self.run_dir.read_bytes(*model_record(name))
+        if found is None:
             return None
-        record = json.loads(self.run_dir.fs.cat_file(path))
+        record = json.loads(found)
         is_same = record["config"] == self.recipe.models[name].model_dump(mode="json")
         model = ResolvedModel(**{**record["model"], "skipped": tuple(record["model"]["skipped"])})
         if Path(model.path).is_dir():
@@ -106,6 +106,12 @@ def read_prompt_ids(run_dir: RunDir) -> pa.ChunkedArray:
 def read_prompts(run_dir: RunDir) -> dict[str, Prompt]:
     """The training prompts by identity, in their order."""
     rows = run_dir.read_table(*PROMPTS, row_type=Prompt).to_pylist()
+    return {row["prompt_id"]: Prompt(**row) for row in rows}
+
+
+def read_benchmark(run_dir: RunDir, name: str) -> dict[str, Prompt]:
+    """The problems of a benchmark by identity, in their order; empty where the run does not keep them."""
+    rows = run_dir.read_table(*benchmark_problems(name), row_type=Prompt).to_pylist()
     return {row["prompt_id"]: Prompt(**row) for row in rows}
 
 

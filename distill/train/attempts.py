@@ -116,8 +116,7 @@ def _attempt(events: Sequence[Mapping[str, Any]], *, is_last: bool) -> Attempt:
 
 
 def _text(run_dir: RunDir, cell: str) -> str:
-    path = run_dir.path(*Training(cell).attempts)
-    return run_dir.fs.cat_file(path).decode() if run_dir.fs.exists(path) else ""
+    return (run_dir.read_bytes(*Training(cell).attempts) or b"").decode()
 
 
 def failure_recorder(run_uri: str, cell: str) -> Any:

@@ -285,10 +285,10 @@ def save_layout(work: CellWork, run_dir: RunDir) -> None:
 
 def with_saved_layout(work: CellWork, run_dir: RunDir) -> CellWork:
     """The cell with the layout of the attempt whose checkpoints it continues, if there is one."""
-    path = run_dir.path(*Training(work.cell.name).file(SAVED_LAYOUT))
-    if not has_checkpoint(work, run_dir) or not run_dir.fs.exists(path):
+    data = run_dir.read_bytes(*Training(work.cell.name).file(SAVED_LAYOUT))
+    if not has_checkpoint(work, run_dir) or data is None:
         return work
-    record = json.loads(run_dir.fs.cat_file(path))
+    record = json.loads(data)
     return replace(work, layout=Layout(**record["layout"]), num_workers=record["num_workers"])
 
 

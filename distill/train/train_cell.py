@@ -55,9 +55,8 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
 
 def _clear_other_attempts(work: CellWork, run_dir: RunDir) -> None:
     """An attempt with another key left other weights and metrics; one with this key is continued."""
-    path = run_dir.path(*Training(work.cell.name).key)
-    found = json.loads(run_dir.fs.cat_file(path)) if run_dir.fs.exists(path) else None
-    if found != work.key:
+    found = run_dir.read_bytes(*Training(work.cell.name).key)
+    if found is None or json.loads(found) != work.key:
         run_dir.remove(*Training(work.cell.name).folder)
         run_dir.write_bytes(json.dumps(work.key).encode(), *Training(work.cell.name).key)
     run_dir.remove(*Training(work.cell.name).outcome)
@@ -109,10 +108,10 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
 
 
 def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:
-    path = run_dir.path(*Training(work.cell.name).outcome)
-    if not run_dir.fs.exists(path):
+    outcome = run_dir.read_bytes(*Training(work.cell.name).outcome)
+    if outcome is None:
         raise StageError(f"{work.cell.name}: ended without a result; log: {_log_path(run_dir, work.cell.name)}")
-    return Outcome(**json.loads(run_dir.fs.cat_file(path)))
+    return Outcome(**json.loads(outcome))
 
 
 def _manifest(work: CellWork, outcome: Outcome, *, wall_s: float) -> Manifest:

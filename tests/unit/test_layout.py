@@ -148,8 +148,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert not circular, report(circular)
 
 
-# Ray Serve reads its environment variables when it is imported, and `deploy` is what sets them.
-LATE = {("serve.deploy", "serve.app")}
+# Ray Serve reads its environment variables when it is imported, and `deploy` is what sets them; vLLM is imported where
+# a teacher is asked.
+LATE = {("serve.deploy", "serve.app"), ("distill.generate.stage", "distill.generate.ask_job")}
 
 
 def test_modules_are_imported_at_the_top() -> None:
@@ -185,6 +186,30 @@ loaded = {"ray", "torch", "vllm"} & set(sys.modules)
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_driver_loads_no_engine_before_a_stage_needs_one() -> None:
+    reached, heavy = ["distill.pipeline"], []
+    for module in reached:
+        mine = [one for one in imports() if one.importer == module and not one.is_inner and not is_for_types(one)]
+        reached += [name for name in dict.fromkeys(one.imported for one in mine) if name not in reached]
+        heavy += [f"{module} imports {name}" for name in third_party(module) if name in ("ray", "vllm")]
+    assert "distill.evaluate.stage" in reached
+    assert not heavy, report(heavy)
+
+
+def third_party(module: str) -> list[str]:
+    """The packages that a module imports at its top."""
+    statements = [node for node in tree_of(module).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in statements if isinstance(node, ast.ImportFrom)]
+    return [name.split(".")[0] for name in names]
+
+
+def is_for_types(one: Import) -> bool:
+    """Whether an import stands under `if TYPE_CHECKING`."""
+    blocks = [node for node in tree_of(one.importer).body if isinstance(node, ast.If)]
+    return any(node.lineno < one.line <= (node.end_lineno or 0) for node in blocks)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from rich.console import Console
 from cluster.session import Device
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
-from distill.core.run_dir import RunDir, StageName, benchmark_problems, benchmark_scores
+from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Prompt, Score, Verdict, seed_for
 from distill.evaluate.models import EvaluatedModel, evaluated_models, mode_name, same_weights, serve_config
 from distill.generate.pools import sampling_params
 from distill.grading import GraderPool, grade_request
 from distill.models.chat_template import chat_messages, prompt_text, with_mode
 from distill.models.resolve import load_tokenizer
-from distill.run.context import RunContext
+from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
 from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint, ServingSettings
@@ -182,7 +183,7 @@ class BenchmarkChecker:
         by_id = {
             prompt.prompt_id: (name, prompt)
             for name in recipe.evaluate.benchmarks
-            for prompt in benchmark_prompts(run_dir, name)[:MAX_PLAYGROUND_PROBLEMS]
+            for prompt in islice(read_benchmark(run_dir, name).values(), MAX_PLAYGROUND_PROBLEMS)
         }
         return cls(by_id, recipe.evaluate.reasoning_end)
 
@@ -203,12 +204,6 @@ class BenchmarkChecker:
         return {"verdict": grade.verdict, "expected": prompt.reference, "extracted": grade.extracted}
 
 
-def benchmark_prompts(run_dir: RunDir, name: str) -> list[Prompt]:
-    """The prompts of one benchmark of a run."""
-    table = run_dir.read_table(*benchmark_problems(name), row_type=Prompt)
-    return [Prompt(**row) for row in table.to_pylist()]
-
-
 def smoke_checks(
     recipe: Recipe, run_dir: RunDir, models: Sequence[EvaluatedModel], endpoints: Sequence[Endpoint]
 ) -> list[SmokeCheck]:
@@ -216,7 +211,7 @@ def smoke_checks(
     if recipe.evaluate.sampling.temperature > 0:
         return []
     name = recipe.evaluate.benchmarks[0]
-    prompts = {prompt.prompt_id: prompt for prompt in benchmark_prompts(run_dir, name)}
+    prompts = read_benchmark(run_dir, name)
     pairs = [(model, endpoint.reasoning) for model, endpoint in zip(models, endpoints, strict=True)]
     return [
         check for model, delimiters in pairs for check in _smoke_checks(recipe, run_dir, model, delimiters, prompts)

@@ -182,7 +182,7 @@ def probe_nodes(run_dir: RunDir) -> Iterator[NodeProbe]:
         # The task's clock was read between these two; the time to start it is no skew.
         late, early = clock - sent, clock - time.time()
         skew = early if early > 0 else min(late, 0.0)
-        is_seen = not error and run_dir.fs.exists(run_dir.path(*probe))
+        is_seen = not error and run_dir.exists(*probe)
         yield NodeProbe(name, skew, error, is_seen=is_seen, versions=versions)
     run_dir.remove(*DOCTOR_PROBE)
 

@@ -106,7 +106,7 @@ def forecast_recipe(
 
 
 def _has_recipe(run_dir: RunDir) -> bool:
-    return bool(run_dir.fs.exists(run_dir.path(*RECIPE)))
+    return run_dir.exists(*RECIPE)
 
 
 def calibration_of(run_dir: RunDir, machines: Machines) -> Calibration | None:

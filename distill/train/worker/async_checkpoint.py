@@ -97,7 +97,7 @@ class AsyncCheckpointer:
         return True
 
     def _is_there(self, step: int, name: str) -> bool:
-        return bool(self.run_dir.fs.exists(self.run_dir.path(*self.checkpoints.parts(step), name)))
+        return self.run_dir.exists(*self.checkpoints.parts(step), name)
 
 
 class _DeferredWriter:

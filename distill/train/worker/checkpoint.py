@@ -62,11 +62,8 @@ class Checkpoints:
         return sorted((int(str(folder).rstrip("/")[-8:]) for folder in folders), reverse=True)
 
     def _marker(self, step: int) -> dict[str, Any]:
-        path = self.run_dir.path(*self.parts(step), MARKER)
-        if not self.run_dir.fs.exists(path):
-            return {}
         try:
-            return dict(json.loads(self.run_dir.fs.cat_file(path)))
+            return dict(json.loads(self.run_dir.read_bytes(*self.parts(step), MARKER) or b"{}"))
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
             return {}
 

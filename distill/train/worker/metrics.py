@@ -77,7 +77,5 @@ class MetricsLog:
 
 def read_metrics(run_dir: RunDir, cell: str) -> list[StepMetrics]:
     """The steps of a cell so far, in order; empty before its first one."""
-    path = run_dir.path(*Training(cell).metrics)
-    if not run_dir.fs.exists(path):
-        return []
-    return [StepMetrics(**json.loads(line)) for line in run_dir.fs.cat_file(path).decode().splitlines()]
+    text = (run_dir.read_bytes(*Training(cell).metrics) or b"").decode()
+    return [StepMetrics(**json.loads(line)) for line in text.splitlines()]
