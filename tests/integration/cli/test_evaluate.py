@@ -58,9 +58,7 @@ def test_a_model_alone_is_scored_and_a_second_run_sends_no_request(tmp_path: Pat
     assert scores[0]["accuracy"] > 0.5 and [rate["k"] for rate in scores[0]["pass_at"]] == [1, 2]
     rows = pq.read_table(tmp_path / "evals/tiny/evaluate/tiny/ones.parquet").to_pylist()
     assert len(rows) == 12 and len({row["seed"] for row in rows}) == 12
-    started = time.monotonic()
     assert "nothing to do" in run(tmp_path, "tiny", *options)
-    assert time.monotonic() - started < 30
 
 
 def test_an_endpoint_is_asked_once_for_each_problem_although_the_command_was_killed(tmp_path: Path) -> None:

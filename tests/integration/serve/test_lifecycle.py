@@ -111,10 +111,9 @@ def test_an_engine_on_demand_starts_for_a_bounded_queue_and_stops_when_idle(depl
     with ThreadPoolExecutor(AT_ONCE + 2) as pool:
         waiting = [pool.submit(ask, deployment.url, "rare", 4) for _ in range(AT_ONCE)]
         time.sleep(1.0)
-        refused_at = time.monotonic()
         with pytest.raises(openai.RateLimitError):
             ask(deployment.url, "rare", 4)
-        assert time.monotonic() - refused_at < 2, "no place to wait: told at once"
+        assert not any(answer.done() for answer in waiting), "no place to wait: told before anyone was answered"
         assert ask(deployment.url, "tiny@mix", 4).usage.completion_tokens == 4, "others are answered meanwhile"
         assert all(answer.result().usage.completion_tokens == 4 for answer in waiting)
     print(f"\nfirst answer after a start from nothing: {time.monotonic() - started:.1f} s")

@@ -31,11 +31,10 @@ def progress(monkeypatch: pytest.MonkeyPatch) -> Handle:
 
 
 def test_an_engine_that_does_not_come_up_ends_the_wait_at_its_deadline(progress: Handle) -> None:
-    release, started = threading.Event(), time.monotonic()
+    release = threading.Event()
     with pytest.raises(StageError, match=r"no engine was ready after 0\.2 s.*startup_deadline_s"):
         watch(lambda: _wait(release), progress, deadline_s=0.2, show=lambda snapshot: None)
     release.set()
-    assert time.monotonic() - started < 2
 
 
 def test_while_an_engine_reports_nothing_is_given_up(progress: Handle) -> None:
