@@ -25,6 +25,18 @@ class Delimiters(BaseModel):
     """The chat template has opened the reasoning already: a completion begins inside it."""
 
 
+def opening_delimiter(end: str) -> str:
+    """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
+    return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
+
+
+def join_reasoning(reasoning: str, answer: str, end: str = "</think>") -> str:
+    """Reasoning and answer that came apart, as one text in the form that models and data sets write it."""
+    if not reasoning.strip():
+        return answer
+    return f"{opening_delimiter(end)}\n{reasoning.strip()}\n{end}\n\n{answer.lstrip()}"
+
+
 class Split(NamedTuple):
     """A piece of text, split into reasoning and content."""
 

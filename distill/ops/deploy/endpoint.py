@@ -21,7 +21,7 @@ from distill.models.chat_template import chat_messages, prompt_text, with_mode
 from distill.models.resolve import load_tokenizer
 from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
-from serve.api.reasoning_parser import Delimiters
+from serve.api.reasoning_parser import Delimiters, opening_delimiter
 from serve.config import Endpoint, ServingSettings
 from serve.config_file import config_file
 from serve.keys import Key
@@ -101,11 +101,6 @@ def run_delimiters(recipe: Recipe, source: str) -> Delimiters | None:
     start = opening_delimiter(end)
     prompt = prompt_text(load_tokenizer(source), chat_messages("?", recipe.student_chat))
     return Delimiters(start=start, end=end, is_open=prompt.rstrip().endswith(start))
-
-
-def opening_delimiter(end: str) -> str:
-    """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
-    return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
 
 
 def model_card(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from rich.console import Console
 from distill.cli import ask as asking
 from distill.cli.ask import ServedStudent, chat, next_turns, show
 from distill.core.schema import Prompt, Verdict
-from distill.ops.deploy.endpoint import BenchmarkChecker, opening_delimiter
+from distill.ops.deploy.endpoint import BenchmarkChecker
+from serve.api.reasoning_parser import opening_delimiter
 from serve.client import Piece
 
 
