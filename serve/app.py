@@ -63,8 +63,7 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
     return ray_serve.deployment(build_ingress(settings), name=INGRESS, **options).bind(
         llm_deployments=deployments,
         model_cards=cards,
-        reasoning={endpoint.name: endpoint.reasoning for endpoint in endpoints if endpoint.reasoning},
-        modes={endpoint.name: endpoint.modes for endpoint in endpoints if endpoint.modes},
+        endpoints=list(endpoints),
         max_retries=config.limits.max_retries,
         checker=checker,
     )
@@ -145,12 +144,14 @@ def _placement_group(config: ServeConfig) -> dict[str, Any]:
 
 
 def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
+    template = {"chat_template": spec.chat_template} if spec.chat_template else {}
     kwargs = engine_arguments(
         config.device,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
         kv_cache_gib=config.kv_cache_gib,
-        extra=config.engine_kwargs,
+        # A model's own sampling defaults (penalties, top_k) would apply to requests that did not ask for them.
+        extra={"generation_config": "vllm", **template, **config.engine_kwargs},
     )
     if spec.adapters:
         kwargs |= {

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import openai
 
-from serve.api.modes import mode_line, with_mode_line
+from serve.api.modes import mode_line
+from serve.dataset_client import OPENAI_SAMPLING
 from serve.errors import ServeError, UnknownModelError
 from serve.keys import KEY_VARIABLE, NO_KEY
 
@@ -41,7 +42,8 @@ def ask(
         UnknownModelError: no model of that name is served there.
     """
     card = model_card(base_url, model, api_key)
-    for piece in stream_chat(base_url, model, question_turns(text, card, mode), api_key=api_key, **sampling):
+    named = {**sampling, "mode": chosen_mode(card, mode) or None}
+    for piece in stream_chat(base_url, model, question_turns(text, card), api_key=api_key, **named):
         if not piece.is_reasoning:
             yield piece.text
 
@@ -64,14 +66,14 @@ def model_card(base_url: str, model: str, api_key: str = NO_KEY) -> dict[str, An
 def stream_chat(
     base_url: str, model: str, turns: Sequence[Mapping[str, str]], *, api_key: str = NO_KEY, **sampling: Any
 ) -> Iterator[Piece]:
-    """Stream the model's next turn, piece by piece.
+    """Stream the model's next turn, piece by piece. `sampling` may name a `mode` and a `thinking_budget`.
 
     Raises:
         ServeError: the endpoint refuses the request or fails.
     """
     named = {key: value for key, value in sampling.items() if value is not None}
     settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **named}
-    extra = {key: settings.pop(key) for key in ("thinking_budget",) if key in settings}
+    extra = {key: settings.pop(key) for key in sorted(settings.keys() - OPENAI_SAMPLING)}
     try:
         stream = _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(
             model=model, messages=list(turns), stream=True, extra_body=extra or None, **settings
@@ -86,16 +88,24 @@ def stream_chat(
         raise ServeError(f"{model} at {base_url} failed: {error.message}") from error
 
 
-def question_turns(text: str, metadata: Mapping[str, Any], mode: str = "") -> list[dict[str, str]]:
-    """Chat turns of one question in the model's own format, in one of its modes.
+def chosen_mode(metadata: Mapping[str, Any], mode: str = "") -> str:
+    """The mode to ask a model for: the one that is named, else its first one; empty for a model without modes.
 
     Raises:
         ServeError: the model has no such mode.
     """
-    template, modes = str(metadata.get("template") or "{problem}"), metadata.get("modes") or {}
+    modes = metadata.get("modes") or {}
+    if mode:
+        mode_line(modes, mode)
+    return mode or next(iter(modes), "")
+
+
+def question_turns(text: str, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Chat turns of one question in the model's own format; the endpoint adds what its mode asks for."""
+    template = str(metadata.get("template") or "{problem}")
     turns = [{"role": "system", "content": str(metadata["system"])}] if metadata.get("system") else []
     turns.append({"role": "user", "content": template.replace("{problem}", text)})
-    return with_mode_line(turns, mode_line(modes, mode) if mode else next(iter(modes.values()), ""))
+    return turns
 
 
 def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, Any]]:

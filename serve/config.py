@@ -56,6 +56,27 @@ class Endpoint(BaseModel):
     reasoning: Delimiters | None = None
     """Delimiters of its reasoning. Absent: everything that it writes is the answer."""
 
+    opens_reasoning: bool = False
+    """Its chat template can begin the reasoning, depending on options and turns: every rendered prompt is looked at."""
+
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end its turn, beside those of the model's own files: what a student was taught to end with."""
+
+    keeps_special_tokens: bool = False
+    """Its think tags are special tokens: the engine must leave them in the text."""
+
+    chat_template: str | None = None
+    """Jinja template in the place of the one in `source`. Absent: that one."""
+
+    template_options: dict[str, Any] = Field(default_factory=dict)
+    """Variables of its chat template, for requests that do not set them."""
+
+    mode_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Mode -> variables of its chat template that ask for it, beside the line in the metadata."""
+
+    system_as: Literal["user"] | None = None
+    """`user`: system turns are written above the first user turn, since the chat template refuses them."""
+
     on_demand: bool = False
     """For rarely used models: the engine starts at the first request, stops when idle, and is not checked beforehand.
     Takes effect where all endpoints of an engine have it."""
@@ -185,6 +206,11 @@ class EngineSpec(NamedTuple):
     def base_model(self) -> str:
         """The engine's name for its plain weights; not listed to clients unless it is an endpoint."""
         return next((endpoint.name for endpoint in self.endpoints if endpoint.adapter is None), f"{self.name}.base")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template in the place of the one in `source`: one per engine, since adapters share its tokenizer."""
+        return next((endpoint.chat_template for endpoint in self.endpoints if endpoint.chat_template), None)
 
     @property
     def is_on_demand(self) -> bool:

@@ -134,10 +134,15 @@ class Sender:
 def request_arguments(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as arguments of the openai client. Arrow fills absent struct fields with null: those are left out."""
     sampling = {key: value for key, value in (row["sampling"] or {}).items() if value is not None}
-    extra = {key: sampling.pop(key) for key in sorted(sampling.keys() - OPENAI_SAMPLING)}
+    extra = {key: _without_nulls(sampling.pop(key)) for key in sorted(sampling.keys() - OPENAI_SAMPLING)}
     messages = [{key: value for key, value in message.items() if value is not None} for message in row["messages"]]
     arguments = {"model": row["model"], "messages": messages, **sampling}
     return {**arguments, "extra_body": extra} if extra else arguments
+
+
+def _without_nulls(value: Any) -> Any:
+    """A struct without the fields that other rows of its column have."""
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 def _as_dataset(rows: "Dataset | Sequence[Mapping[str, Any]]") -> "Dataset":

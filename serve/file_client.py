@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from serve.client import question_turns
+from serve.client import chosen_mode, question_turns
 from serve.dataset_client import BatchConfig, Sender
 from serve.errors import ServeError
 
@@ -133,7 +133,8 @@ async def _answer_rest(
 def request_row(line: Line, target: Target) -> dict[str, Any]:
     """The request for one input row; the row's own `sampling` takes precedence over the command's."""
     messages = line.row.get("messages") or question_turns(line.row["problem"], target.card)
-    sampling = {**target.sampling, **(line.row.get("sampling") or {})}
+    mode = {} if line.row.get("messages") else {"mode": chosen_mode(target.card) or None}
+    sampling = {**target.sampling, **mode, **(line.row.get("sampling") or {})}
     return {"model": target.model, "messages": messages, "sampling": sampling}
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from serve.api.reasoning_parser import Delimiters, split
+from serve.api.reasoning_parser import Delimiters, split_as_streamed
 from serve.client import stream_chat
 from serve.errors import ServeError
 from serve.keys import NO_KEY
@@ -25,6 +25,7 @@ class SmokeCheck(NamedTuple):
     sampling: Mapping[str, Any]
     expected: str
     delimiters: Delimiters | None = None
+    finish_reason: str = "stop"
 
 
 def run_smoke_checks(base_url: str, checks: Sequence[SmokeCheck], api_key: str = NO_KEY) -> dict[str, float]:
@@ -63,5 +64,4 @@ def is_same(agreements: Sequence[float]) -> bool:
 def _as_streamed(check: SmokeCheck) -> str:
     if check.delimiters is None:
         return check.expected
-    parts = split(check.expected, check.delimiters)
-    return parts.reasoning + parts.content
+    return split_as_streamed(check.expected, check.delimiters, check.finish_reason)

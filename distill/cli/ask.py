@@ -10,7 +10,7 @@ from rich.console import Console
 from distill.core.errors import StageError
 from distill.core.progress_bars import bars
 from serve.api.modes import mode_line
-from serve.client import Piece, model_card, question_turns, stream_chat
+from serve.client import Piece, chosen_mode, model_card, question_turns, stream_chat
 from serve.dataset_client import BatchConfig
 from serve.file_client import Target, answer_file
 
@@ -34,14 +34,16 @@ class ServedStudent:
         """Its metadata at the endpoint."""
         return model_card(self.url, self.model, self.api_key)
 
-    def answer(self, turns: Sequence[Mapping[str, str]]) -> Iterator[Piece]:
-        """Stream its next turn."""
-        return stream_chat(self.url, self.model, turns, api_key=self.api_key, **self.sampling)
+    def answer(self, turns: Sequence[Mapping[str, str]], card: Mapping[str, Any]) -> Iterator[Piece]:
+        """Stream its next turn, in its mode."""
+        mode = chosen_mode(card, self.mode) or None
+        return stream_chat(self.url, self.model, turns, api_key=self.api_key, mode=mode, **self.sampling)
 
 
 def ask_student(student: ServedStudent, problem: str, console: Console) -> int:
     """Print one streamed answer; reasoning that the server separates is dimmed."""
-    show(student.answer(question_turns(problem, student.card(), student.mode)), console)
+    card = student.card()
+    show(student.answer(question_turns(problem, card), card), console)
     return 0
 
 
@@ -55,9 +57,9 @@ def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = 
             turns = []
         if text in ("", NEW):
             continue
-        sent = next_turns(turns, text, card, student.mode)
+        sent = next_turns(turns, text, card)
         try:
-            answer = show(student.answer(sent), console)
+            answer = show(student.answer(sent, card), console)
         except KeyboardInterrupt:
             console.print(" (stopped)")
             continue
@@ -65,11 +67,9 @@ def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = 
     return 0
 
 
-def next_turns(
-    turns: Sequence[Mapping[str, str]], text: str, card: Mapping[str, Any], mode: str = ""
-) -> list[Mapping[str, str]]:
+def next_turns(turns: Sequence[Mapping[str, str]], text: str, card: Mapping[str, Any]) -> list[Mapping[str, str]]:
     """The conversation with one more question. Only the first has the model's own format, as in training."""
-    return [*turns, {"role": "user", "content": text}] if turns else [*question_turns(text, card, mode)]
+    return [*turns, {"role": "user", "content": text}] if turns else [*question_turns(text, card)]
 
 
 def _next_question(read: Callable[[str], str]) -> str | None:

@@ -24,7 +24,7 @@ from distill.core.errors import ConfigError, InputError, Problem
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path, run_lock
 from distill.core.schema import Prompt, content_hash
-from distill.evaluate.models import EvaluatedModel, serve_config
+from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
 from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
@@ -141,7 +141,7 @@ def identify(config: EvalConfig, console: Console) -> tuple[EvaluatedModel, Eval
         )
     serve = config.serve.model_copy(update={"engine": engine.model_copy(update={"max_model_len": longest})})
     key = content_hash(resolved.identity, weights_stamp(Path(resolved.source).expanduser()))
-    model = EvaluatedModel(config.name, resolved.path, None, key)
+    model = EvaluatedModel(config.name, resolved.path, None, key, tokenizer=resolved.path)
     return model, config.model_copy(update={"serve": serve})
 
 
@@ -159,7 +159,8 @@ def served(config: EvalConfig, model: EvaluatedModel, console: Console, session:
         yield EndpointAddress(config.url, batch, one_by_one=True, served_as=config.served_name)
         return
     console.print(f"  [dim]starting the engine of {model.name} ...[/]")
-    url = deploy([model.endpoint], serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
+    asked = asked_endpoints([model], config.student_chat)
+    url = deploy(asked, serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
     try:
         yield EndpointAddress(url, batch, one_by_one=True)
     finally:

@@ -3,12 +3,26 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from distill.config.base import Name, Section, Share, one_of
-from distill.config.decides import EXTENT
+from distill.config.decides import EXTENT, IF_SET
 from distill.core.errors import Problem
 from distill.core.schema import Style
+
+
+class Mode(Section):
+    """How one style of an arm is asked for: a line of the system turn, the model's own switch, or both."""
+
+    line: str = ""
+    """Added below the system text of `student_chat`."""
+    template_options: dict[str, Any] = Field(default={}, json_schema_extra=IF_SET)
+    """Variables of the chat template, beside those of `student_chat`: `{ enable_thinking = false }`."""
+
+
+def _mode(value: Any) -> Any:
+    """A mode that is written as its line alone."""
+    return {"line": value} if isinstance(value, str) and value else value
 
 
 class Mix(Section):
@@ -18,10 +32,11 @@ class Mix(Section):
     """Name of the arm."""
     students: tuple[str, ...] = ()
     """Only these students are trained on the arm. Absent: all."""
-    modes: dict[Style, Annotated[str, Field(min_length=1)]] = Field(default={})
-    """Style -> the line that asks for it, added below the system line of `student_chat` in every row of that style. One
-    student then learns all styles of the arm, is scored once in each, and answers in the one that is asked for
-    (`distill ask --mode`); the first is the default. Absent: all styles have the same system line."""
+    modes: dict[Style, Annotated[Mode, BeforeValidator(_mode)]] = Field(default={})
+    """Style -> how it is asked for in every row of that style: a line below the system line of `student_chat`
+    (`short = "Answer briefly."`), or the model's own switch (`short = { template_options = { enable_thinking = false }
+    }`). One student then learns all styles of the arm, is scored once in each, and answers in the one that is asked for
+    (`distill ask --mode`); the first is the default. Absent: all styles are asked for alike."""
 
     @property
     def arms(self) -> dict[str, str]:
@@ -283,10 +298,15 @@ def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | No
             )
     for pool in drawn:
         if styles[pool] not in mix.modes:
-            what = f"pool {pool!r} has the style {styles[pool]}, and no line asks for {styles[pool]}"
+            what = f"pool {pool!r} has the style {styles[pool]}, and no mode asks for {styles[pool]}"
             yield Problem(f"mixes[{mix.name}].modes", what, f'add {styles[pool]} = "..."')
-    if len(set(mix.modes.values())) < len(mix.modes):
-        yield Problem(f"mixes[{mix.name}].modes", "two modes have the same line", "give each its own line")
+    modes = list(mix.modes.values())
+    for style, mode in mix.modes.items():
+        where = f"mixes[{mix.name}].modes.{style}"
+        if mode == Mode():
+            yield Problem(where, "asks for nothing", "give it a line or template_options")
+        elif modes.count(mode) > 1:
+            yield Problem(where, "asks as another mode does", "give each its own line or template_options")
 
 
 def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section
-from distill.config.decides import EXTENT, NOTHING, hashed_as, identity
+from distill.config.decides import EXTENT, IF_SET, NOTHING, hashed_as, identity
 from distill.config.sources import DataSource
 from distill.core.errors import Problem
 from distill.core.schema import Style, content_hash
@@ -50,10 +50,16 @@ class ChatFormat(Section):
 
     system: str | None = None
     """System turn. Absent: the chat template's own default."""
+    system_as: Literal["user"] | None = Field(default=None, json_schema_extra=IF_SET)
+    """`user`: the system text stands above the first user turn, for templates that refuse a system turn (Gemma 2).
+    Absent: it is a turn of its own."""
     template: str = "{problem}"
     """User turn; `{problem}` is replaced."""
     examples: tuple[WorkedExample, ...] = ()
     """Worked examples, shown as earlier turns."""
+    template_options: dict[str, Any] = Field(default={}, json_schema_extra=IF_SET)
+    """Variables of the model's own chat template, for example `{ enable_thinking = false }` or
+    `{ reasoning_effort = "low" }`. An endpoint gets them as `chat_template_kwargs`."""
 
 
 class EngineConfig(Section):

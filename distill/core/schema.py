@@ -132,6 +132,8 @@ class Example:
     pool: str
     style: str
     messages: list[Message]
+    template_options: str = ""
+    """JSON object of the chat template's variables for this row; empty: none."""
     phase: int = 0
     """Rows of phase 0 are taught first; all 0 where the order does not matter."""
     place: int = 0

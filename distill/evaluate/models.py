@@ -8,10 +8,13 @@ from typing import Any
 from cluster.session import Device, Session
 from cluster.vllm_args import parallel_arguments
 from distill.config.decides import identity
+from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
+from distill.config.teachers import ChatFormat
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Style, content_hash
+from distill.models.conversation import Conversation, conversation
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
 from serve.api.thinking import Speculation
@@ -29,8 +32,10 @@ class EvaluatedModel:
     """Content hash of the weights' origin."""
     mode: str = ""
     """The mode that it is scored in; empty where it has none."""
-    mode_line: str = ""
-    """Line of the system prompt that asks for the mode."""
+    asked_as: Mode | None = None
+    """How the mode is asked for."""
+    tokenizer: str = ""
+    """Folder or address of its tokenizer, that of the untouched model; empty where another's endpoint serves it."""
     helper: Speculation | None = None
     """The model that writes its hard steps (speculative thinking)."""
 
@@ -49,17 +54,18 @@ class EvaluatedModel:
 def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[EvaluatedModel]:
     """Untouched students, then the trained ones, each once per mode; an adapter uses the untouched weights."""
     untouched = [
-        EvaluatedModel(student.name, models[student.model].address, None, models[student.model].identity)
+        EvaluatedModel(student.name, address, None, models[student.model].identity, tokenizer=address)
         for student in recipe.students
+        for address in [models[student.model].address]
     ]
     modes = {mix.name: mix.modes for mix in recipe.mixes}
     trained = [(_trained(cell, models, run_dir), modes.get(cell.mix, {})) for cell in all_cells(recipe)]
-    return untouched + [one for model, lines in trained for one in _in_modes(model, lines)]
+    return untouched + [one for model, arm_modes in trained for one in _in_modes(model, arm_modes)]
 
 
-def _in_modes(model: EvaluatedModel, lines: Mapping[Style, str]) -> list[EvaluatedModel]:
+def _in_modes(model: EvaluatedModel, modes: Mapping[Style, Mode]) -> list[EvaluatedModel]:
     found = [
-        replace(model, name=mode_name(model.name, mode), mode=mode, mode_line=line) for mode, line in lines.items()
+        replace(model, name=mode_name(model.name, style), mode=style, asked_as=mode) for style, mode in modes.items()
     ]
     return found or [model]
 
@@ -71,11 +77,12 @@ def mode_name(name: str, mode: str) -> str:
 
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> EvaluatedModel:
     manifest = run_dir.read_manifest(*Training(cell.name).folder)
-    key = manifest.key if manifest else ""
+    key, base = manifest.key if manifest else "", models[cell.student.model].address
     if cell.student.tune.kind == "lora" and cell.merge is None:
         adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
-        return EvaluatedModel(cell.name, models[cell.student.model].address, adapter, key)
-    return EvaluatedModel(cell.name, run_dir.address_of(*Training(cell.name).model, version=key), None, key)
+        return EvaluatedModel(cell.name, base, adapter, key, tokenizer=base)
+    merged = run_dir.address_of(*Training(cell.name).model, version=key)
+    return EvaluatedModel(cell.name, merged, None, key, tokenizer=base)
 
 
 def helped_models(recipe: Recipe, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
@@ -99,9 +106,9 @@ def helper_of(option: Speculation, models: Sequence[EvaluatedModel]) -> Evaluate
 
 def same_weights(models: Iterable[EvaluatedModel]) -> dict[str, str]:
     """model -> the first model with the same weights: one base under two students is loaded and scored once."""
-    first: dict[tuple[str, str | None, str, Speculation | None], str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     return {
-        model.name: first.setdefault((model.source, model.adapter, model.mode_line, model.helper), model.name)
+        model.name: first.setdefault((model.source, model.adapter, str(model.asked_as), model.helper), model.name)
         for model in models
     }
 
@@ -143,6 +150,24 @@ def with_helped(
 def endpoints(models: Iterable[EvaluatedModel]) -> list[Endpoint]:
     """The endpoints of models: one for all modes of a student."""
     return list({model.served_name: model.endpoint for model in models}.values())
+
+
+def asked_endpoints(models: Iterable[EvaluatedModel], chat: ChatFormat) -> list[Endpoint]:
+    """The endpoints with what their chat templates need: end tokens, options, a fixed date. Reads tokenizers."""
+    folders = {model.served_name: model.tokenizer for model in models}
+    return [_asked(endpoint, conversation(folders[endpoint.name]), chat) for endpoint in endpoints(models)]
+
+
+def _asked(endpoint: Endpoint, found: Conversation, chat: ChatFormat) -> Endpoint:
+    return endpoint.model_copy(
+        update={
+            "stop_token_ids": found.stop_token_ids,
+            "keeps_special_tokens": found.keeps_special_tokens,
+            "chat_template": found.chat_template,
+            "template_options": chat.template_options,
+            "system_as": chat.system_as,
+        }
+    )
 
 
 def engines_at_once(section: ServeSection, session: Session) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
 from distill.config.decides import identity
 from distill.config.evaluate import EvaluateConfig
+from distill.config.mix import Mode
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.run_dir import Parts, score_item
@@ -18,6 +19,13 @@ from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
 from distill.models.chat_template import chat_messages, with_mode
+
+ASKING_VERSION = 2
+"""Raised when models are asked differently, so that scores of before are not kept."""
+
+
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""What vLLM samples with where a request says nothing, once the model's own defaults are off."""
 
 
 class Scoring(Protocol):
@@ -57,18 +65,19 @@ def items(
         EvaluationItem(
             model,
             name,
-            content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name, model.mode_line)),
+            content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name, model.asked_as)),
         )
         for model in models
         for name, prompts in benchmarks.items()
     ]
 
 
-def _settings(recipe: Scoring, benchmark: str, line: str) -> list[Any]:
+def _settings(recipe: Scoring, benchmark: str, mode: Mode | None) -> list[Any]:
     """What decides a score, beside the model and the problems; settings of other benchmarks are no part of it."""
     return [
         identity(benchmark_settings(recipe.evaluate, benchmark)),
-        identity(with_mode(recipe.student_chat, line)),
+        ASKING_VERSION,
+        identity(with_mode(recipe.student_chat, mode)),
         identity(recipe.serve.engine),
         VERIFIER_VERSION,
         benchmark_config(recipe.benchmarks, benchmark).template,
@@ -90,8 +99,9 @@ def request_rows(
     """The requests of an item: a row per prompt and sample, each with its own seed."""
     evaluate = benchmark_settings(recipe.evaluate, item.benchmark)
     template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
-    chat = with_mode(recipe.student_chat, item.model.mode_line)
-    helped = {"speculative": item.model.helper.model_dump(mode="json")} if item.model.helper else {}
+    chat = with_mode(recipe.student_chat, item.model.asked_as)
+    more = {"speculative": item.model.helper.model_dump(mode="json")} if item.model.helper else {}
+    more |= {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
     for prompt in prompts:
         for sample in range(evaluate.num_samples):
             yield {
@@ -101,9 +111,21 @@ def request_rows(
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
                 "messages": chat_messages(template.replace("{problem}", prompt.problem), chat),
-                "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample))
-                | helped,
+                "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)) | more,
             }
+
+
+def asked_sampling(item: EvaluationItem, recipe: Scoring) -> dict[str, Any]:
+    """What applied to every answer of a score, for the record: nothing of it is a default of the model."""
+    chat = with_mode(recipe.student_chat, item.model.asked_as)
+    engine = {name: value for name, value in recipe.serve.engine.kwargs.items() if "generation_config" in name}
+    found = {
+        **NEUTRAL,
+        **sampling_params(benchmark_settings(recipe.evaluate, item.benchmark).sampling, None),
+        "template_options": chat.template_options,
+        "engine": engine,
+    }
+    return {name: value for name, value in found.items() if value not in ({}, [])}
 
 
 def interleave(groups: Iterable[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
@@ -117,14 +139,20 @@ def score_rows(
     prompts: Mapping[str, Prompt],
     evaluate: EvaluateConfig,
     grade_batch: Callable[[Sequence[GradeRequest]], list[Grade]],
+    *,
+    must_reason: bool = False,
 ) -> list[Score]:
-    """Grade answered rows. A failed request is ERROR, never a wrong answer."""
+    """Grade answered rows. A failed request is ERROR, never a wrong answer.
+
+    `must_reason`: the prompts open the reasoning, so that a completion without its end has no answer.
+    """
     requests = [
         grade_request(
             prompts[row["prompt_id"]],
             row["completion"],
             finish_reason=row["finish_reason"],
             reasoning_end=evaluate.reasoning_end,
+            must_reason=must_reason,
         )
         for row in rows
         if not row["error"]

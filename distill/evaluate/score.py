@@ -14,8 +14,18 @@ from distill.core.progress_bars import bars
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.answer_log import AnswerLog
-from distill.evaluate.requests import EvaluationItem, Scoring, benchmark_settings, interleave, request_rows, score_rows
+from distill.evaluate.requests import (
+    EvaluationItem,
+    Scoring,
+    asked_sampling,
+    benchmark_settings,
+    interleave,
+    request_rows,
+    score_rows,
+)
 from distill.grading import GraderPool
+from distill.models.chat_template import with_mode
+from distill.models.conversation import prompt_start
 from serve.dataset_client import BatchConfig, complete
 
 
@@ -93,17 +103,41 @@ def _finish(
     log.flush()
     with GraderPool.from_config(sink.verify) as graders:
         by_id = {prompt.prompt_id: prompt for prompt in benchmarks[item.benchmark]}
-        scores = score_rows(rows, by_id, benchmark_settings(recipe.evaluate, item.benchmark), graders.grade_batch)
-    write_scores(sink.run_dir, item, [dataclasses.replace(score, model=item.model.name) for score in scores])
+        scores = score_rows(
+            rows,
+            by_id,
+            benchmark_settings(recipe.evaluate, item.benchmark),
+            graders.grade_batch,
+            must_reason=is_opened(item, recipe),
+        )
+    named = [dataclasses.replace(score, model=item.model.name) for score in scores]
+    write_scores(sink.run_dir, item, named, asked_sampling(item, recipe))
     log.clear()
 
 
-def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score]) -> None:
-    """Write a finished score and its manifest, after which it is not computed again."""
+def is_opened(item: EvaluationItem, recipe: Scoring) -> bool:
+    """Whether the model's prompts put it inside its reasoning; not known of another's endpoint."""
+    model = item.model
+    chat = with_mode(recipe.student_chat, model.asked_as)
+    return bool(model.tokenizer) and prompt_start(model.tokenizer, chat).opened is not None
+
+
+def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score], sampling: Mapping[str, Any]) -> None:
+    """Write a finished score and its manifest, after which it is not computed again.
+
+    `sampling`: what applied to every answer.
+    """
     errors = sum(score.verdict == Verdict.ERROR for score in scores)
     run_dir.write_rows(scores, Score, *benchmark_scores(item.model.name, item.benchmark))
     drops = {"error": errors} if errors else {}
-    manifest = Manifest(StageName.EVALUATE, item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
+    manifest = Manifest(
+        StageName.EVALUATE,
+        item.key,
+        rows_in=len(scores),
+        rows_out=len(scores) - errors,
+        drops=drops,
+        details={"sampling": dict(sampling)},
+    )
     run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
     about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}
     log_event("model scored", run=run_dir.uri, stage=StageName.EVALUATE, **about)

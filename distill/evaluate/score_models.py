@@ -13,13 +13,14 @@ from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Prompt, Score
 from distill.evaluate.models import (
     EvaluatedModel,
+    asked_endpoints,
     endpoints,
     engines_at_once,
     same_weights,
     serve_config,
     with_helped,
 )
-from distill.evaluate.requests import EvaluationItem, benchmark_settings, items
+from distill.evaluate.requests import EvaluationItem, asked_sampling, benchmark_settings, items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
 from distill.run.context import read_benchmark
 from serve.config import group_engines
@@ -68,7 +69,7 @@ def score_models(
             times[name] += value
     for item in todo:
         if item not in alone:
-            _copy_score(run_dir, item, first[item.model.name])
+            _copy_score(recipe, run_dir, item, first[item.model.name])
     return ScoringResult(wanted, {name: round(value, 2) for name, value in times.items()})
 
 
@@ -84,7 +85,7 @@ def _score_wave(
     config = serve_config(recipe.serve, session.device, port=0)
     sink.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
     began = time.monotonic()
-    url = deploy(endpoints(wave), config, log_dir=session.log_dir)
+    url = deploy(asked_endpoints(wave, recipe.student_chat), config, log_dir=session.log_dir)
     is_up = time.monotonic()
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
     try:
@@ -107,8 +108,8 @@ def _score_wave(
     }
 
 
-def _copy_score(run_dir: RunDir, item: EvaluationItem, other: str) -> None:
+def _copy_score(recipe: Recipe, run_dir: RunDir, item: EvaluationItem, other: str) -> None:
     """Copy the scores of another model with the same weights."""
     rows = run_dir.read_table(*benchmark_scores(other, item.benchmark), row_type=Score).to_pylist()
     scores = [Score(**{**row, "model": item.model.name}) for row in rows]
-    write_scores(run_dir, item, scores)
+    write_scores(run_dir, item, scores, asked_sampling(item, recipe))

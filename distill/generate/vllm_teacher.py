@@ -7,7 +7,7 @@ import asyncio
 import functools
 import os
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
@@ -24,11 +24,20 @@ from cluster.vllm_args import (
     parallel_arguments,
     single_worker_env,
 )
-from distill.config.teachers import EngineConfig, VllmTeacher
+from distill.config.teachers import ChatFormat, EngineConfig, VllmTeacher
 from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
 from distill.generate.pools import Request, sampling_params, vllm_version
-from distill.models.chat_template import chat_messages, render_prompt
+from distill.models.chat_template import (
+    chat_messages,
+    control_tokens,
+    encode,
+    end_of_turn,
+    has_special_tags,
+    prompt_text,
+    without_trailing_ends,
+)
 from distill.models.resolve import load_tokenizer
+from distill.models.thinking import with_opening
 from distill.run.pools import Pool
 from serve.engines.ray_data_llm import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS, vLLMEngineStageUDF
 
@@ -62,12 +71,15 @@ class TeacherEngine(vLLMEngineStageUDF):
 
         teacher = pool.teacher
         assert isinstance(teacher, VllmTeacher)
-        tokens = prompt_tokens(pool, problem)
+        prompt = prompt_of(pool, problem)
+        tokens = prompt.tokens
         if len(tokens) >= teacher.engine.max_model_len:
             limit = teacher.engine.max_model_len
             raise RequestRefused(f"the prompt has {len(tokens)} tokens, engine.max_model_len is {limit}")
         params = SamplingParams(
-            **sampling_params(teacher.sampling, request.seed), output_kind=RequestOutputKind.FINAL_ONLY
+            **sampling_params(teacher.sampling, request.seed),
+            **end_params(pool),
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
         async with self.window:  # vLLM slows down when far more requests wait than it computes at once
             output = await self._finished(TokensPrompt(prompt_token_ids=tokens), params)
@@ -75,7 +87,7 @@ class TeacherEngine(vLLMEngineStageUDF):
         if answer.finish_reason not in ("stop", "length"):
             raise RequestFailed(f"the engine ended the request with {answer.finish_reason!r}")
         return Completion(
-            text=answer.text,
+            text=trace_text(pool, prompt, answer.text),
             finish_reason=answer.finish_reason,
             prompt_tokens=len(tokens),
             completion_tokens=len(answer.token_ids),
@@ -106,15 +118,47 @@ def _tokenizer(path: str) -> Any:
     return load_tokenizer(path)
 
 
+class RenderedPrompt(NamedTuple):
+    """A prompt as the engine gets it."""
+
+    text: str
+    tokens: list[int]
+
+
 @functools.lru_cache(maxsize=4096)
-def _prompt_tokens(path: str, chat: Any, problem: str) -> list[int]:
-    return render_prompt(_tokenizer(path), chat_messages(problem, chat))
+def _rendered(path: str, chat_json: str, problem: str) -> RenderedPrompt:
+    chat, tokenizer = ChatFormat.model_validate_json(chat_json), _tokenizer(path)
+    text = prompt_text(tokenizer, chat_messages(problem, chat), chat.template_options)
+    return RenderedPrompt(text, encode(tokenizer, text))
 
 
-def prompt_tokens(pool: Pool, problem: str) -> list[int]:
-    """The token ids that the pool's engine gets for a prompt, cached for its further samples."""
+def prompt_of(pool: Pool, problem: str) -> RenderedPrompt:
+    """The prompt that the pool's engine gets, cached for its further samples."""
     assert isinstance(pool.teacher, VllmTeacher)
-    return _prompt_tokens(pool.source, pool.teacher.chat, problem)
+    return _rendered(pool.source, pool.teacher.chat.model_dump_json(), problem)
+
+
+def end_params(pool: Pool) -> dict[str, Any]:
+    """Sampling parameters that end a turn where the chat template ends it, and that keep think tags in the text."""
+    tokenizer = _tokenizer(pool.source)
+    return {
+        "stop_token_ids": [end_of_turn(tokenizer)[-1]],
+        "skip_special_tokens": not has_special_tags(tokenizer),
+    }
+
+
+def trace_text(pool: Pool, prompt: RenderedPrompt, text: str) -> str:
+    """An engine's text as a whole trace: the reasoning that the prompt has opened is put back, end tokens are cut off.
+
+    Args:
+        pool: that it was written for.
+        prompt: as the engine got it.
+        text: what the engine wrote behind it.
+    """
+    tokenizer = _tokenizer(pool.source)
+    if has_special_tags(tokenizer):  # special tokens are in the text, those that end the turn as well
+        text = without_trailing_ends(text, control_tokens(tokenizer))
+    return with_opening(prompt.text, text)
 
 
 def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:

@@ -40,7 +40,9 @@ class GradeRequest:
     """The model always closes its reasoning (its chat template may open it): no delimiter means no answer."""
 
 
-def grade_request(prompt: HasReference, completion: str, *, finish_reason: str, reasoning_end: str) -> GradeRequest:
+def grade_request(
+    prompt: HasReference, completion: str, *, finish_reason: str, reasoning_end: str, must_reason: bool = False
+) -> GradeRequest:
     """The request that grades a completion of a prompt."""
     return GradeRequest(
         completion=completion,
@@ -49,6 +51,7 @@ def grade_request(prompt: HasReference, completion: str, *, finish_reason: str, 
         entry=prompt.entry,
         finish_reason=finish_reason,
         reasoning_end=reasoning_end,
+        must_reason=must_reason,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distill.config.decides import identity
 from distill.config.mix import MixConfig, WeightedTokensMix
 from distill.core.schema import Dropped, Style, arrow_schema
 from distill.mix.candidates import Candidates
@@ -62,15 +63,15 @@ def _by_mode(
     sources: NDArray[np.int16],
     lengths: NDArray[np.int64],
 ) -> dict[str, dict[str, Any]]:
-    """Style -> rows and tokens of each mode of an arm, and the line that asks for it."""
+    """Style -> rows and tokens of each mode of an arm, and how it is asked for."""
     styles = np.array([index.styles.get(pool, "") for pool in candidates.pools])[sources]
     return {
         str(style): {
-            "line": line,
+            **identity(mode),
             "rows": int((styles == style).sum()),
             "tokens": int(lengths[styles == style].sum()),
         }
-        for style, line in mix.modes.items()
+        for style, mode in mix.modes.items()
     }
 
 

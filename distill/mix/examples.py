@@ -22,14 +22,16 @@ def message_column(
     Args:
         problems: one per row.
         completions: one per row.
-        chats: the formats in use; they differ in their system line at most, so they have the same number of turns.
+        chats: the formats in use; they differ in their system text and options at most, so they have the same number of
+            turns.
         codes: each row's index in `chats`.
 
     The turns before the problem are the same in all rows of a format, so they are built once.
     """
     asked = chat_messages("", chats[0])
     num_turns, num_rows = len(asked) + 1, len(completions)
-    users = [chat_messages(problem, chats[0])[-1]["content"] for problem in problems]
+    asks = [chats[code] for code in codes.tolist()]
+    users = [chat_messages(problem, chat)[-1]["content"] for problem, chat in zip(problems, asks, strict=True)]
     fixed = [turn["content"] for chat in chats for turn in chat_messages("", chat)[:-1]]
     values = pa.concat_arrays(
         [pa.array(fixed, pa.string()), pa.array(users, pa.string()), pc.utf8_trim_whitespace(completions)]

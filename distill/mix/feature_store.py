@@ -88,7 +88,7 @@ def compute_features(
     for batch in text_batches(run_dir, folders, missing):
         for trace in batch.to_pylist():
             problem = problems[trace["prompt_id"]]
-            rows.append(trace_features(trace, problem, chat_messages(problem, chat), tokenizers))
+            rows.append(trace_features(trace, problem, chat_messages(problem, chat), tokenizers, chat.template_options))
         if len(rows) >= FLUSH_ROWS:
             done += _store(run_dir, key, rows)
             rows = []

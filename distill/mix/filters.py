@@ -20,6 +20,7 @@ REASONS = (
     "cut by the token limit",
     "no_completion",
     "end_of_turn_inside",
+    "thinking_closed",
     "too long for a student",
     "fewer than filters.min_tokens",
     "more than filters.max_tokens",

@@ -27,7 +27,7 @@ from distill.core.schema import content_hash
 from distill.models.chat_template import IGNORED, Rendered, chat_messages, render_example
 from distill.models.resolve import load_tokenizer
 
-FIT_VERSION = 1
+FIT_VERSION = 2
 MAX_RANK = 100
 """Cap of the ranks in the ratio, as in the paper's code."""
 MARGINAL_RANKS = (2, 3)
@@ -159,7 +159,7 @@ class FitScorer:
     def render(self, problem: str, completion: str) -> Rendered:
         """The training row of a trace. The filters have removed traces that have none."""
         turns = [*chat_messages(problem, self.job.chat), {"role": "assistant", "content": completion.strip()}]
-        row = render_example(self.tokenizer, turns, self.job.max_length)
+        row = render_example(self.tokenizer, turns, self.job.max_length, self.job.chat.template_options)
         assert not isinstance(row, str), f"a trace without a training row passed the filters: {row}"
         return row
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.session import Session
-from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
+from distill.config.mix import HardGetsLongMix, MixConfig, Mode, PoolWeights, SingleMix
 from distill.config.recipe import Recipe
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
 from distill.core.run_dir import HELD_OUT, PROMPTS, VERDICTS, RunDir, StageName, dropped_rows
-from distill.core.schema import Prompt
+from distill.core.schema import Prompt, Style
 from distill.mix.accounting import equal_arms, lost_prompts, mix_details
 from distill.mix.auto_weights import with_found_weights
 from distill.mix.candidates import Candidates, Labels, build_candidates
@@ -168,7 +168,7 @@ def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDA
     if not len(wanted):
         return index, reasons
     folders = distinct_tokenizers([str(source.models[student.model].folder) for student in recipe.students])
-    key = features_key(folders, recipe.student_chat)
+    key = features_key(folders, longest_chat(recipe))
     missing = missing_keys(run_dir, key, wanted)
     if len(missing):
         _compute_missing(source, key, missing, folders, console)
@@ -184,17 +184,27 @@ def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDA
     return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
 
 
+def longest_chat(recipe: Recipe) -> ChatFormat:
+    """The format that traces are measured in: with the options of the first mode for long reasoning, if there is one.
+
+    A template that closes the reasoning by default would rule out every long trace.
+    """
+    modes = [mix.modes[Style.LONG] for mix in recipe.mixes if Style.LONG in mix.modes]
+    options = next((mode.template_options for mode in modes if mode.template_options), {})
+    return with_mode(recipe.student_chat, Mode(template_options=options))
+
+
 def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"]) -> int:
     """Most tokens that a mode's line adds to a row; 0 without modes, and then no tokenizer is loaded.
 
     All arms teach the same prompts, so every row must fit with the longest line.
     """
-    chats = [with_mode(recipe.student_chat, line) for mix in recipe.mixes for line in mix.modes.values()]
+    chats = [with_mode(recipe.student_chat, mode) for mix in recipe.mixes for mode in mix.modes.values()]
     if not chats:
         return 0
 
     def length(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat) -> int:
-        return len(render_prompt(tokenizer, chat_messages("", chat)))
+        return len(render_prompt(tokenizer, chat_messages("", chat), chat.template_options))
 
     return max(
         length(tokenizer, chat) - length(tokenizer, recipe.student_chat) for tokenizer in tokenizers for chat in chats
@@ -209,7 +219,7 @@ def _compute_missing(
         key,
         missing,
         folders=source.folders,
-        chat=source.recipe.student_chat,
+        chat=longest_chat(source.recipe),
         tokenizers=[load_tokenizer(folder) for folder in tokenizers],
     )
     with bars(console) as shown:

@@ -7,17 +7,17 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distill.core.schema import content_hash
-from distill.models.chat_template import render_example
+from distill.models.chat_template import NO_OPTIONS, render_example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Raised when a feature changes its meaning, so that stored ones are computed again."""
 
 RUN_WORDS = 8
@@ -42,7 +42,7 @@ class TraceFeatures:
     row_tokens: int
     """Length of the training row, prompt included; the largest over the students' tokenizers. 0: there is none."""
     refusal: str
-    """Why rendering rejects it (`no_completion`, `end_of_turn_inside`), or empty."""
+    """Why rendering rejects it (`no_completion`, `end_of_turn_inside`, `thinking_closed`), or empty."""
     repetition: float
     """Share of its 8-word runs that occur earlier in the text."""
     foreign: float
@@ -56,6 +56,7 @@ def trace_features(
     problem: str,
     messages: Sequence[Mapping[str, str]],
     tokenizers: Sequence["PreTrainedTokenizerBase"],
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> TraceFeatures:
     """Features of one trace.
 
@@ -64,10 +65,11 @@ def trace_features(
         problem: that it answers.
         messages: the turns that ask a student the problem.
         tokenizers: of the students, the first student's first.
+        options: variables of the chat template.
     """
     completion = trace["completion"]
     turns = [*messages, {"role": "assistant", "content": completion.strip()}]
-    rendered = [render_example(tokenizer, turns, sys.maxsize) for tokenizer in tokenizers]
+    rendered = [render_example(tokenizer, turns, sys.maxsize, options) for tokenizer in tokenizers]
     refusals = [one for one in rendered if isinstance(one, str)]
     rows = [] if refusals else [one for one in rendered if not isinstance(one, str)]
     learnt = [sum(label >= 0 for label in row.labels) for row in rows]

@@ -21,7 +21,7 @@ from distill.mix.seeded_order import contains, identities_of, keys_of
 from distill.mix.text_buckets import TextBuckets
 from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex
-from distill.models.chat_template import with_mode
+from distill.models.chat_template import options_text, with_mode
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Arms:
     mixes: Mapping[str, MixConfig]
 
     def chats(self, name: str, chat: ChatFormat) -> list[ChatFormat]:
-        """The chat format of each pool of `candidates` in an arm: with the line of its mode where the arm has modes.
+        """The chat format of each pool of `candidates` in an arm: that of its mode where the arm has modes.
 
         A style without a mode gets the first one: it belongs to a pool that has no row in the arm.
         """
-        lines = {str(style): line for style, line in self.mixes[name].modes.items()}
-        default = next(iter(lines.values()), "")
-        return [with_mode(chat, lines.get(self.index.styles.get(pool, ""), default)) for pool in self.candidates.pools]
+        modes = {str(style): mode for style, mode in self.mixes[name].modes.items()}
+        default = next(iter(modes.values()), None)
+        return [with_mode(chat, modes.get(self.index.styles.get(pool, ""), default)) for pool in self.candidates.pools]
 
 
 def write_arms(
@@ -120,6 +120,7 @@ def _arm_part(
     completions = texts.column("text").combine_chunks().take(pa.array(positions))
     sources = candidates.sources[prompts, pools].astype(np.int64)
     styles = [arms.index.styles[pool] for pool in candidates.pools]
+    chats = arms.chats(name, chat)
     columns = {
         "trace_id": _identities(arms.index.trace_keys[rows]),
         "prompt_id": _identities(candidates.prompt_keys[prompts]),
@@ -127,8 +128,9 @@ def _arm_part(
         "pool": decode_names(sources, candidates.pools),
         "style": decode_names(sources, styles),
         "messages": message_column(
-            [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, arms.chats(name, chat), sources
+            [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, chats, sources
         ),
+        "template_options": decode_names(sources, [options_text(chat.template_options) for chat in chats]),
         "phase": pa.array(choice.phases[part]),
         "place": pa.array(choice.ranks[part]),
     }

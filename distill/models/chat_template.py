@@ -1,33 +1,46 @@
-"""Chat messages to token ids, the same for teachers, training and evaluation.
+"""Chat messages to token ids, the same for teachers, training, evaluation and serving: one rendering, one end.
 
-A training row is the prompt exactly as an engine sees it, then the completion, then the token that ends the turn. The
-chat template is not applied to the completion, because templates strip think blocks or add empty ones, while an engine
-continues the prompt as it is. So the prompt's ids are a prefix of the row's ids by construction.
+A training row is the prompt exactly as an engine sees it, then the completion as the model would go on from it, then
+the token that ends the turn. The chat template is not applied to the completion, because templates strip think blocks
+or add empty ones, while an engine continues the prompt as it is. So the prompt's ids are a prefix of the row's ids by
+construction.
 """
 
 from __future__ import annotations
 
+import datetime
+import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.core.errors import InputError
+from distill.models.thinking import KNOWN, THINKING_CLOSED, continuation
 from serve.api.modes import append_to_system
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from distill.config.mix import Mode
     from distill.config.teachers import ChatFormat
+
+RENDERING_VERSION = 2
+"""Raised when rows are rendered differently, so that cells of the old rendering are trained again."""
 
 IGNORED = -100
 """Label of a token without loss."""
 
-THINK_OPENING = "<think>"
+TEMPLATE_DAY = datetime.date(2026, 1, 1)
+"""Today, for templates that write a date into the prompt. Always the same day: a student is trained, scored and served
+with one prompt, whenever that is."""
+
 COMPLETION_MARK = "completionmarkgoeshere"
 
 NO_COMPLETION = "no_completion"
 TOO_LONG = "too_long"
 ENDS_INSIDE = "end_of_turn_inside"
+NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class Rendered(NamedTuple):
@@ -38,17 +51,26 @@ class Rendered(NamedTuple):
 
 
 def chat_messages(problem: str, chat: ChatFormat) -> list[dict[str, str]]:
-    """The messages of a prompt: the system line, worked examples as earlier turns, the problem in its template."""
-    turns = [{"role": "system", "content": chat.system}] if chat.system is not None else []
+    """The messages of a prompt: the system text, worked examples as earlier turns, the problem in its template."""
+    turns = []
     for example in chat.examples:
         turns.append({"role": "user", "content": _user_turn(example.problem, chat)})
         turns.append({"role": "assistant", "content": example.completion})
-    return [*turns, {"role": "user", "content": _user_turn(problem, chat)}]
+    turns.append({"role": "user", "content": _user_turn(problem, chat)})
+    if chat.system is None:
+        return turns
+    if chat.system_as == "user":
+        return [{**turns[0], "content": f"{chat.system}\n\n{turns[0]['content']}"}, *turns[1:]]
+    return [{"role": "system", "content": chat.system}, *turns]
 
 
-def with_mode(chat: ChatFormat, line: str) -> ChatFormat:
-    """The format for one mode of a student: the mode's line below the system line; unchanged if the line is empty."""
-    return chat.model_copy(update={"system": append_to_system(chat.system, line)}) if line else chat
+def with_mode(chat: ChatFormat, mode: Mode | None) -> ChatFormat:
+    """The format for one mode of a student: the mode's line below the system text, its options beside the others."""
+    if mode is None:
+        return chat
+    options = {**chat.template_options, **mode.template_options}
+    system = append_to_system(chat.system, mode.line) if mode.line else chat.system
+    return chat.model_copy(update={"system": system, "template_options": options})
 
 
 def _user_turn(problem: str, chat: ChatFormat) -> str:
@@ -56,26 +78,47 @@ def _user_turn(problem: str, chat: ChatFormat) -> str:
     return chat.template.replace("{problem}", problem)
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
-    """The prompt as text, including the template's generation prompt.
+def options_text(options: Mapping[str, Any]) -> str:
+    """Variables of a chat template as a row keeps them: a JSON object, or empty where there are none."""
+    return json.dumps(options, sort_keys=True) if options else ""
+
+
+def read_options(text: str) -> Mapping[str, Any]:
+    """The inverse of `options_text`."""
+    return dict(json.loads(text)) if text else NO_OPTIONS
+
+
+def prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> str:
+    """The prompt as text, including the template's generation prompt. `options`: variables of the template.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
     """
-    return _apply_template(tokenizer, messages, add_generation_prompt=True)
+    return _apply_template(tokenizer, messages, options, add_generation_prompt=True)
 
 
-def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> list[int]:
     """The prompt's token ids as an engine sees them: the template's text, tokenised without adding special tokens.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
     """
-    return _encode(tokenizer, prompt_text(tokenizer, messages))
+    return encode(tokenizer, prompt_text(tokenizer, messages, options))
 
 
 def render_example(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    max_length: int,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> Rendered | str:
     """A training row whose last message has the loss, or the reason why it is dropped. Rows are never truncated.
 
@@ -84,15 +127,45 @@ def render_example(
     """
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         return NO_COMPLETION
-    text = prompt_text(tokenizer, messages[:-1])
-    completion = _encode(tokenizer, _without_open_think(text, messages[-1]["content"]))
-    ending = end_of_turn(tokenizer)
-    if ending[-1] in completion:
+    text = prompt_text(tokenizer, messages[:-1], options)
+    trace = without_trailing_ends(messages[-1]["content"].strip(), control_tokens(tokenizer))
+    taught = continuation(text, trace)
+    if taught is None:
+        return THINKING_CLOSED
+    completion, ending = encode(tokenizer, taught), end_of_turn(tokenizer)
+    if control_tokens(tokenizer).keys() & set(completion):
         return ENDS_INSIDE
-    prompt, target = _encode(tokenizer, text), [*completion, *ending]
+    prompt, target = encode(tokenizer, text), [*completion, *ending]
     if len(prompt) + len(target) > max_length:
         return TOO_LONG
     return Rendered(input_ids=[*prompt, *target], labels=[IGNORED] * len(prompt) + target)
+
+
+@lru_cache(maxsize=16)
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[int, str]:
+    """Id -> text of the tokens that structure a conversation: ends, beginnings and roles of turns.
+
+    A completion that holds one is no single turn: an engine would have stopped there. Think tags may be special tokens
+    too, and belong into a completion.
+    """
+    tags = {tag for pair in KNOWN for tag in pair}
+    marked = [one for one, token in tokenizer.added_tokens_decoder.items() if token.special]
+    ids = {*tokenizer.all_special_ids, *marked, end_of_turn(tokenizer)[-1]} - {tokenizer.unk_token_id}
+    texts = {int(one): str(tokenizer.convert_ids_to_tokens(one)) for one in ids}
+    return {one: text for one, text in texts.items() if text not in tags}
+
+
+def has_special_tags(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether its think tags are special tokens, which engines leave out of their text unless told otherwise."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return any(tag in special for pair in KNOWN for tag in pair)
+
+
+def without_trailing_ends(text: str, controls: Mapping[int, str]) -> str:
+    """The text without the end tokens that a data set has kept behind it."""
+    while found := next((end for end in controls.values() if text.endswith(end)), None):
+        text = text.removesuffix(found).rstrip()
+    return text
 
 
 @lru_cache(maxsize=16)
@@ -106,10 +179,11 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         InputError: The model has neither, so a student could never learn to stop.
     """
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": COMPLETION_MARK}]
-    _, mark, tail = _apply_template(tokenizer, turns, add_generation_prompt=False).rpartition(COMPLETION_MARK)
+    text = _apply_template(tokenizer, turns, NO_OPTIONS, add_generation_prompt=False)
+    _, mark, tail = text.rpartition(COMPLETION_MARK)
     if not mark:
         raise InputError(f"{_name(tokenizer)}: its chat template omits the assistant's turn -> {_REMEDY}")
-    ids = _encode(tokenizer, tail)
+    ids = encode(tokenizer, tail)
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     ends = [index for index, token in enumerate(ids) if token in special]
     if ends:
@@ -120,10 +194,20 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 _REMEDY = "set a chat template that does in `models.NAME.chat_template` of the recipe"
+_DATE_CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+
+
+def with_fixed_date(template: str) -> str:
+    """A chat template whose calls for today's date are replaced by `TEMPLATE_DAY`, in the format that it asks for."""
+    return _DATE_CALL.sub(lambda call: json.dumps(TEMPLATE_DAY.strftime(call["format"])), template)
 
 
 def _apply_template(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    options: Mapping[str, Any],
+    *,
+    add_generation_prompt: bool,
 ) -> str:
     from jinja2 import TemplateError
 
@@ -131,21 +215,19 @@ def _apply_template(
         raise InputError(f"{_name(tokenizer)}: no chat template -> set `models.NAME.chat_template` in the recipe")
     turns = [dict(message) for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
-    except TemplateError as error:
+        return str(
+            tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt, **dict(options)
+            )
+        )
+    except (TemplateError, TypeError) as error:
         roles = ", ".join(turn["role"] for turn in turns)
         raise InputError(f"{_name(tokenizer)}: its chat template rejects the turns {roles}: {error}") from error
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text, without the special tokens that a tokenizer adds by itself."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _without_open_think(prompt: str, completion: str) -> str:
-    """The completion without its opening think tag if the prompt already ends with one, as some templates write it."""
-    if prompt.rstrip().endswith(THINK_OPENING) and completion.lstrip().startswith(THINK_OPENING):
-        return completion.lstrip().removeprefix(THINK_OPENING)
-    return completion
 
 
 def _name(tokenizer: PreTrainedTokenizerBase) -> str:

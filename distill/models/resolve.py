@@ -20,6 +20,7 @@ from distill.config.models import ModelConfig
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, published_model
 from distill.core.schema import content_hash
+from distill.models.chat_template import with_fixed_date
 
 CONVERSION_VERSION = 1
 """Raised when a conversion below changes, so that folders cached by the old one are not used."""
@@ -256,7 +257,19 @@ def count_parameters(folder: Path) -> int:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a model folder or address.
+    """The tokenizer of a model folder or address; its chat template writes a fixed date, if any.
+
+    Raises:
+        InputError: there is none, or it cannot be loaded.
+    """
+    tokenizer = unchanged_tokenizer(path)
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = with_fixed_date(tokenizer.chat_template)
+    return tokenizer
+
+
+def unchanged_tokenizer(path: str) -> Any:
+    """The tokenizer of a model folder or address, with its chat template as it is there.
 
     Raises:
         InputError: there is none, or it cannot be loaded.

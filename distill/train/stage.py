@@ -20,6 +20,7 @@ from distill.core.metrics import publish
 from distill.core.progress_bars import bars
 from distill.core.run_dir import HELD_OUT, RunDir, StageName, Training, arm_examples
 from distill.core.schema import Example, content_hash
+from distill.models.chat_template import RENDERING_VERSION
 from distill.models.resolve import ResolvedModel
 from distill.run.context import RunContext
 from distill.train.cell_queue import Progress, train_all, train_values
@@ -58,7 +59,10 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -
     texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
     phases = rows.column("phase").to_pylist()
     content: list[Any] = [texts, phases] if any(phases) else texts
-    return content_hash("cell", identity(cell.student), cell.seed, identity(recipe.train.used), model_identity, content)
+    options = rows.column("template_options").to_pylist()
+    content = [content, options] if any(options) else content
+    settings = [identity(cell.student), cell.seed, identity(recipe.train.used)]
+    return content_hash("cell", RENDERING_VERSION, *settings, model_identity, content)
 
 
 def train_cells(

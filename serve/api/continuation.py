@@ -16,13 +16,13 @@ Stream = AsyncGenerator[Any, None]
 
 
 async def generate_in_segments(
-    next_request: NextRequest, send: Callable[[Mapping[str, Any]], Stream], *, is_stream: bool, has_usage: bool
+    next_request: NextRequest, send: Callable[[Segment], Stream], *, is_stream: bool, has_usage: bool
 ) -> Stream:
     """All segments as one answer.
 
     Args:
         next_request: decides each segment.
-        send: sends one request to an engine.
+        send: sends one segment to an engine, whose answer has the shape of a chat or of a completion.
         is_stream: the client wants a stream.
         has_usage: the client wants the token counts at the end of the stream.
 
@@ -32,7 +32,8 @@ async def generate_in_segments(
     joined: _StreamedAnswer | _WholeAnswer = _StreamedAnswer(has_usage) if is_stream else _WholeAnswer()
     while segment := next_request(joined.answer):
         try:
-            async for item in joined.add(send(_with_usage(segment.fields) if is_stream else segment.fields), segment):
+            sent = segment._replace(fields=_with_usage(segment.fields)) if is_stream else segment
+            async for item in joined.add(send(sent), segment):
                 yield item
         except APIError as error:
             if error.status != 400 or not joined.answer.num_segments:
@@ -60,7 +61,7 @@ class _WholeAnswer:
         if isinstance(response, ErrorResponse):
             raise upstream_error(int(response.error.code or 500), response.error.message)
         choice = response.choices[0]
-        text = segment.inserted + (choice.message.content or "")
+        text = segment.inserted + ((choice.text if segment.continues else choice.message.content) or "")
         tokens = response.usage.completion_tokens
         self.answer = self.answer.after(segment, text, tokens, choice.finish_reason or "")
         self._response = self._response or response
@@ -98,6 +99,8 @@ class _StreamedAnswer:
                 self._usage_event = self._usage_event or event
                 continue
             (choice,) = event["choices"]
+            if segment.continues:  # a completion's event, as one of a chat
+                choice["delta"] = {"content": choice.pop("text", "")}
             text += choice["delta"].get("content") or ""
             finish_reason = choice.get("finish_reason") or finish_reason
             if finish_reason:
@@ -109,7 +112,7 @@ class _StreamedAnswer:
     def _as_first(self, event: dict[str, Any]) -> dict[str, Any]:
         """The event under the id and the model of the first segment; only the first event has the role."""
         if self._first is None:
-            self._first = {name: event[name] for name in ("id", "model", "created") if name in event}
+            self._first = {name: event[name] for name in ("id", "object", "model", "created") if name in event}
         elif self.answer.num_segments:
             event["choices"][0]["delta"].pop("role", None)
         return {**event, **self._first}

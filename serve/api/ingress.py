@@ -20,20 +20,24 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from serve.api.admission import AdmissionMiddleware, AdmissionSettings
 from serve.api.continuation import generate_in_segments
 from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, upstream_error
-from serve.api.modes import AUTO, mode_line, with_mode_line
 from serve.api.playground import PAGE, PAGE_HEADERS
+from serve.api.prepare import prepared_chat, with_stop_tokens
 from serve.api.reasoning_parser import Delimiters, StreamSplitter, format_event, parse_events, split
 from serve.api.request_schema import parse_json
-from serve.api.thinking import Speculation, budget_forcing, speculative_thinking
+from serve.api.thinking import Segment, Speculation, budget_forcing, continued_fields, speculative_thinking
+from serve.config import Endpoint
 from serve.engines.ray_llm import (
     DEFAULT_ENDPOINTS,
+    CompletionRequest,
+    DetokenizeRequest,
     ErrorResponse,
     OpenAIHTTPException,
     SetRequestIdMiddleware,
+    TokenizeChatRequest,
+    TokenizeCompletionRequest,
     add_http_metrics_middleware,
     metrics_lifespan,
 )
-from serve.errors import ServeError
 
 REPLICA_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, EngineDeadError)
 """Errors of a request whose replica died; another replica, or the restarted one, may answer it."""
@@ -47,6 +51,12 @@ ENDPOINTS = {
 }
 
 STREAM_ERROR = 'data: {"error"'
+
+TAIL_TOKENS = 32
+"""Tokens at the end of a prompt that hold all that a chat template writes behind the last turn."""
+
+PROMPT_FIELDS = ("model", "messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+"""Fields of a chat request that decide its prompt."""
 
 
 class Checker(Protocol):
@@ -71,14 +81,12 @@ class Ingress(OpenAiIngress):
         llm_deployments: Mapping[str, Any],
         model_cards: Mapping[str, Any],
         *,
-        reasoning: Mapping[str, Delimiters],
-        modes: Mapping[str, Mapping[str, str]],
+        endpoints: Sequence[Endpoint],
         max_retries: int,
         checker: Checker | None = None,
     ) -> None:
         super().__init__(dict(llm_deployments), dict(model_cards))
-        self._reasoning = reasoning
-        self._modes = modes
+        self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._max_retries = max_retries
         self._checker = checker
 
@@ -110,30 +118,60 @@ class Ingress(OpenAiIngress):
     async def _get_response(
         self, *, body: Any, call_method: str, raw_request: Request | None = None
     ) -> AsyncGenerator[Any, None]:
-        line = self._mode_line(body)
-        if line:
-            body.messages = with_mode_line(body.messages, line)
-        delimiters = self._reasoning.get(body.model) if call_method == "chat" else None
-        options = {name: (body.model_extra or {}).pop(name, None) for name in ("thinking_budget", "speculative")}
-        if options["thinking_budget"] and delimiters is None:
-            raise APIError(422, "thinking_budget: this model has no reasoning delimiters", code="invalid_field")
-        if any(options.values()):
-            assert raw_request is not None, "only HTTP requests have such options"
-            stream = self._generate_in_segments(type(body), line, delimiters, raw_request)
-        else:
+        endpoint = self._endpoints.get(body.model)
+        if endpoint is None:  # an unknown name, which the router refuses
             stream = self._answer(body, call_method, raw_request)
+        elif call_method == "chat":
+            stream = self._chat(type(body), endpoint, await _sent(raw_request), raw_request)
+        else:
+            fields = with_stop_tokens(await _sent(raw_request), endpoint)
+            stream = self._answer(type(body)(**fields), call_method, raw_request)
+        async for item in stream:
+            yield item
+
+    async def _chat(
+        self, kind: type, endpoint: Endpoint, sent: Mapping[str, Any], raw_request: Request | None
+    ) -> AsyncGenerator[Any, None]:
+        """A chat's answer, its reasoning in a field of its own."""
+        fields = prepared_chat(sent, endpoint)
+        if fields.get("thinking_budget") and endpoint.reasoning is None:
+            raise APIError(422, "thinking_budget: this model has no reasoning delimiters", code="invalid_field")
+        delimiters = await self._delimiters(endpoint, fields, raw_request)
+        if fields.get("thinking_budget") or fields.get("speculative"):
+            stream = self._generate_in_segments(kind, fields, delimiters, raw_request)
+        else:
+            asked = {name: value for name, value in fields.items() if name not in ("thinking_budget", "speculative")}
+            stream = self._answer(kind(**asked), "chat", raw_request)
         async for item in _split_reasoning(stream, delimiters) if delimiters else stream:
             yield item
 
-    def _mode_line(self, body: Any) -> str:
-        """The system line of the mode that a chat request names; empty where it names none."""
-        mode = (body.model_extra or {}).pop("mode", None)
-        if mode in (None, AUTO):
-            return ""
-        try:
-            return mode_line(self._modes.get(body.model, {}), mode)
-        except ServeError as error:
-            raise APIError(422, f"mode: {error}", code="invalid_field") from error
+    async def _delimiters(
+        self, endpoint: Endpoint, fields: Mapping[str, Any], raw_request: Request | None
+    ) -> Delimiters | None:
+        """The delimiters of an answer's reasoning: whether the prompt has opened it is read from the prompt."""
+        found = endpoint.reasoning
+        if found is None or not endpoint.opens_reasoning:
+            return found
+        tokens = await self._prompt_tokens(fields, raw_request)
+        tail = DetokenizeRequest(model=endpoint.name, tokens=tokens[-TAIL_TOKENS:])
+        text = (await self._one(tail, "detokenize", raw_request)).prompt
+        return found.model_copy(update={"is_open": text.rstrip().endswith(found.start)})
+
+    async def _prompt_tokens(self, fields: Mapping[str, Any], raw_request: Request | None) -> list[int]:
+        """The token ids of a chat's prompt, as the engine renders it."""
+        asked = {name: fields[name] for name in PROMPT_FIELDS if fields.get(name) is not None}
+        return list((await self._one(TokenizeChatRequest(**asked), "tokenize", raw_request)).tokens)
+
+    async def _one(self, body: Any, call_method: str, raw_request: Request | None) -> Any:
+        """The one item that the engine answers with.
+
+        Raises:
+            APIError: the engine refuses the request.
+        """
+        item = await anext(self._answer(body, call_method, raw_request))
+        if isinstance(item, ErrorResponse):
+            raise upstream_error(int(item.error.code or 500), item.error.message)
+        return item
 
     async def _answer(self, body: Any, call_method: str, raw_request: Request | None) -> AsyncGenerator[Any, None]:
         """Ray's answer; retries a request whose replica dies before anything was sent."""
@@ -160,25 +198,44 @@ class Ingress(OpenAiIngress):
             await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
 
     async def _generate_in_segments(
-        self, kind: type, line: str, delimiters: Delimiters | None, raw_request: Request
+        self, kind: type, fields: Mapping[str, Any], delimiters: Delimiters | None, raw_request: Request | None
     ) -> AsyncGenerator[Any, None]:
         """The answer in as many segments as its options need, reasoning and content still together."""
-        fields = json.loads(await raw_request.body())
-        fields.pop("mode", None)
-        fields["messages"] = with_mode_line(fields["messages"], line)
         if budget := fields.get("thinking_budget"):
             assert delimiters is not None, "refused above"
             next_request = budget_forcing(fields, budget, delimiters)
         else:
             next_request = speculative_thinking(fields, Speculation(**fields["speculative"]), delimiters)
 
-        def send(request: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-            return self._answer(kind(**request), "chat", raw_request)
+        async def send(segment: Segment) -> AsyncGenerator[Any, None]:
+            asked = self._as_asked_of(segment.fields)
+            if segment.continues:
+                prompt = await self._prompt_tokens(asked, raw_request)
+                text = TokenizeCompletionRequest(
+                    model=asked["model"], prompt=segment.continues, add_special_tokens=False
+                )
+                prompt += (await self._one(text, "tokenize", raw_request)).tokens
+                stream = self._answer(CompletionRequest(**continued_fields(asked, prompt)), "completions", raw_request)
+            else:
+                stream = self._answer(kind(**asked), "chat", raw_request)
+            async for item in stream:
+                yield item
 
         has_usage = bool((fields.get("stream_options") or {}).get("include_usage"))
         is_stream = bool(fields.get("stream"))
         async for item in generate_in_segments(next_request, send, is_stream=is_stream, has_usage=has_usage):
             yield item
+
+    def _as_asked_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A segment's fields with the options and end tokens of the model that writes it, which may be the helper."""
+        endpoint = self._endpoints.get(fields["model"])
+        return dict(fields) if endpoint is None else with_stop_tokens(fields, endpoint)
+
+
+async def _sent(raw_request: Request | None) -> dict[str, Any]:
+    """The fields of a request, checked by admission."""
+    assert raw_request is not None, "only HTTP requests come here"
+    return dict(json.loads(await raw_request.body()))
 
 
 async def _split_reasoning(stream: AsyncGenerator[Any, None], delimiters: Delimiters) -> AsyncGenerator[Any, None]:
@@ -193,7 +250,7 @@ async def _split_reasoning(stream: AsyncGenerator[Any, None], delimiters: Delimi
             yield _split_text(item, splitter)
         else:
             for choice in getattr(item, "choices", ()):
-                parts = split(choice.message.content or "", delimiters)
+                parts = split(choice.message.content or "", delimiters, choice.finish_reason or "stop")
                 choice.message.content = parts.content
                 if parts.reasoning:
                     choice.message.reasoning_content = parts.reasoning

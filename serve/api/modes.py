@@ -33,6 +33,30 @@ def with_mode_line(turns: Sequence[Mapping[str, Any]], line: str) -> list[dict[s
         return copied
     if not copied or copied[0].get("role") != "system":
         return [{"role": "system", "content": line}, *copied]
-    system = copied[0].get("content") or ""
-    content = [*system, {"type": "text", "text": line}] if isinstance(system, list) else append_to_system(system, line)
-    return [{**copied[0], "content": content}, *copied[1:]]
+    return [{**copied[0], "content": _appended(copied[0].get("content") or "", line)}, *copied[1:]]
+
+
+def _appended(content: Any, line: str) -> Any:
+    """The content of a system turn, text or parts, with the line below it."""
+    if not isinstance(content, list):
+        return append_to_system(content, line)
+    *before, last = content
+    return [*before, {**last, "text": append_to_system(last.get("text") or "", line)}]
+
+
+def system_in_user_turn(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The turns with the system text above the first user turn, for chat templates that refuse a system turn."""
+    copied = [dict(turn) for turn in turns]
+    if len(copied) < 2 or copied[0].get("role") != "system" or copied[1].get("role") != "user":
+        return copied
+    system, user = plain_text(copied[0].get("content")), copied[1].get("content")
+    above = {"type": "text", "text": f"{system}\n\n"}
+    content = [above, *user] if isinstance(user, list) else f"{system}\n\n{user}"
+    return [{**copied[1], "content": content}, *copied[2:]]
+
+
+def plain_text(content: Any) -> str:
+    """The text of a turn, whose content is a text or a list of text parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return str(content or "")

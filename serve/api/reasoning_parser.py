@@ -51,6 +51,9 @@ class Splitter:
         self._delimiters = delimiters
         self._state = "start"
         self._held = ""
+        self._thought = ""
+        """What was returned as reasoning, where the prompt had opened it: it may turn out to be the answer."""
+        self._is_opened_again = False
 
     @property
     def is_reasoning(self) -> bool:
@@ -67,20 +70,28 @@ class Splitter:
         self._skip_newlines("reasoning_start", "reasoning")
         if self._state == "reasoning":
             reasoning = self._reason()
+            self._thought += reasoning if self._delimiters.is_open else ""
         self._skip_newlines("answer_start", "answer")
         content = self._take(len(self._held)) if self._state == "answer" else ""
         return Split(reasoning, content)
 
-    def finish(self) -> Split:
-        """The text that was held back, at the end of the completion."""
+    def finish(self, finish_reason: str = "stop") -> Split:
+        """The text that was held back, at the end of the completion.
+
+        A model that the prompt had put inside a block, and that ended its turn without closing it, has answered without
+        reasoning: all of its text is the answer, although a stream has shown it as reasoning already.
+        """
         rest = self._take(len(self._held))
-        return Split(reasoning=rest) if self.is_reasoning else Split(content=rest)
+        if not self.is_reasoning:
+            return Split(content=rest)
+        is_answer = self._delimiters.is_open and not self._is_opened_again and finish_reason != "length"
+        return Split(content=self._thought + rest) if is_answer else Split(reasoning=rest)
 
     def _begin(self) -> None:
         text, start = self._held.lstrip(), self._delimiters.start
         if text.startswith(start):
             self._held = text.removeprefix(start)
-            self._state = "reasoning_start"
+            self._state, self._is_opened_again = "reasoning_start", True
         elif not start.startswith(text):
             self._state = "reasoning_start" if self._delimiters.is_open else "answer"
 
@@ -109,11 +120,20 @@ def _overlap(text: str, delimiter: str) -> int:
     return next((size for size in range(longest, 0, -1) if text.endswith(delimiter[:size])), 0)
 
 
-def split(text: str, delimiters: Delimiters) -> Split:
+def split(text: str, delimiters: Delimiters, finish_reason: str = "stop") -> Split:
     """Split a whole completion."""
     splitter = Splitter(delimiters)
-    first, rest = splitter.feed(text), splitter.finish()
+    first, rest = splitter.feed(text), splitter.finish(finish_reason)
+    if splitter.is_reasoning and rest.content:
+        return Split(content=rest.content)
     return Split(first.reasoning + rest.reasoning, first.content + rest.content)
+
+
+def split_as_streamed(text: str, delimiters: Delimiters, finish_reason: str = "stop") -> str:
+    """All text of a streamed completion in the order of its pieces, reasoning and answer."""
+    splitter = Splitter(delimiters)
+    first, rest = splitter.feed(text), splitter.finish(finish_reason)
+    return first.reasoning + first.content + rest.reasoning + rest.content
 
 
 class StreamSplitter:
@@ -130,7 +150,7 @@ class StreamSplitter:
             delta = choice["delta"]
             parts = splitter.feed(delta.get("content") or "")
             if choice.get("finish_reason"):
-                rest = splitter.finish()
+                rest = splitter.finish(choice["finish_reason"])
                 parts = Split(parts.reasoning + rest.reasoning, parts.content + rest.content)
             if parts.reasoning:
                 delta["reasoning_content"] = parts.reasoning

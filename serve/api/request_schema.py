@@ -6,7 +6,17 @@ Stricter than the engine on purpose: what passes here is safe to send to it.
 import json
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from serve.api.http_errors import APIError
 from serve.api.limits import Limits
@@ -14,9 +24,41 @@ from serve.api.thinking import Speculation
 
 MAX_MESSAGES = 1000
 
+RESERVED_OPTIONS = frozenset(
+    {
+        "messages",
+        "conversation",
+        "tools",
+        "documents",
+        "chat_template",
+        "tokenize",
+        "tokenizer",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "add_generation_prompt",
+        "continue_final_message",
+        "add_special_tokens",
+    }
+)
+"""What the engine itself passes to the chat template, or to the tokenizer with it."""
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_OPTIONS:
+        raise ValueError("is set by the server")
+    return name
+
+
 Number = Annotated[StrictInt | StrictFloat, Field(allow_inf_nan=False)]
 Tokens = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+OptionName = Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$"), AfterValidator(_not_reserved)]
+OptionValue = StrictBool | StrictInt | Annotated[StrictStr, Field(max_length=200)] | None
 TokenId = Annotated[StrictInt, Field(ge=0, le=10_000_000)]
 
 
@@ -44,10 +86,6 @@ class _StreamOptions(_Body):
 
 class _ResponseFormat(_Body):
     type: Literal["text"]
-
-
-class _TemplateOptions(_Body):
-    enable_thinking: StrictBool | None = None
 
 
 class SamplingFields(_Body):
@@ -85,7 +123,8 @@ class ChatBody(SamplingFields):
     response_format: _ResponseFormat | None = None
     add_generation_prompt: StrictBool | None = None
     continue_final_message: StrictBool | None = None
-    chat_template_kwargs: _TemplateOptions | None = None
+    chat_template_kwargs: dict[OptionName, OptionValue] | None = Field(None, max_length=16)
+    """Variables of the model's chat template (an extension of vLLM)."""
     thinking_budget: StrictInt | None = Field(None, ge=1, le=1_000_000)
     """Tokens after which the reasoning is closed and the answer begins (an extension)."""
     mode: StrictStr | None = Field(None, max_length=64)

@@ -4,8 +4,8 @@
 larger model (the helper) writes the hard steps of a small student ("speculative thinking", arXiv 2504.12329): where the
 student's own text shows doubt, the helper writes that step, and the student continues from it.
 
-Every segment but the first continues the last assistant turn. A chat template that drops reasoning from such a turn
-makes the model forget its reasoning.
+Every segment but the first goes on from the rendered prompt and the text so far. The turns are never rendered again:
+chat templates drop or insert reasoning in an assistant turn, and the model would go on from another text than its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,8 @@ class Segment(NamedTuple):
 
     fields: Mapping[str, Any]
     inserted: str = ""
+    continues: str = ""
+    """The model's text so far, with what is inserted: the engine goes on behind it. Empty: a new turn."""
 
 
 class AnswerSoFar(NamedTuple):
@@ -72,6 +74,19 @@ class AnswerSoFar(NamedTuple):
         return found | ({"helper_tokens": self.helper_tokens} if self.helper_tokens else {})
 
 
+CHAT_FIELDS = frozenset(
+    {
+        "messages",
+        "chat_template_kwargs",
+        "add_generation_prompt",
+        "continue_final_message",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+    }
+)
+"""Fields of a chat request that a completion of token ids has no use for."""
+
 NextRequest = Callable[[AnswerSoFar], Segment | None]
 """The next segment to request; None where the answer is complete."""
 
@@ -102,13 +117,13 @@ def budget_forcing(fields: Mapping[str, Any], budget: int, delimiters: Delimiter
 
     def next_request(answer: AnswerSoFar) -> Segment | None:
         if answer.num_segments == 0:
-            return Segment(_continued(fields, "", min(budget, requested) if requested else budget))
+            return Segment(_asked(fields, min(budget, requested) if requested else budget))
         is_full = requested is not None and answer.used_tokens >= requested
         if answer.num_segments > 1 or answer.finish_reason != "length" or is_full:
             return None
         inserted = closing_text(answer.text, delimiters)
         rest = requested - answer.used_tokens if requested is not None else None
-        return Segment(_continued(fields, answer.text + inserted, rest), inserted)
+        return Segment(_asked(fields, rest), inserted, continues=answer.text + inserted)
 
     return next_request
 
@@ -123,9 +138,10 @@ def speculative_thinking(fields: Mapping[str, Any], option: Speculation, delimit
             return None
         if answer.last == fields["model"] and is_helpers_turn(answer, option, delimiters):
             tokens = min(option.step_tokens, option.max_tokens - answer.helper_tokens, rest or option.step_tokens)
-            return Segment(_continued(fields, answer.text, tokens) | _stop_at([STEP_END]) | {"model": option.model})
+            step = _asked(fields, tokens) | _stop_at([STEP_END]) | {"model": option.model}
+            return Segment(step, continues=answer.text)
         stop = _stop_at(option.triggers) if may_help(answer, option, delimiters) else {}
-        return Segment(_continued(fields, answer.text, rest) | stop)
+        return Segment(_asked(fields, rest) | stop, continues=answer.text)
 
     return next_request
 
@@ -160,17 +176,16 @@ def _requested_tokens(fields: Mapping[str, Any]) -> int | None:
     return fields.get("max_completion_tokens") or fields.get("max_tokens")
 
 
-def _continued(fields: Mapping[str, Any], text: str, max_tokens: int | None) -> dict[str, Any]:
-    """The request that continues `text` for at most `max_tokens`."""
+def _asked(fields: Mapping[str, Any], max_tokens: int | None) -> dict[str, Any]:
+    """The fields that an engine knows, for at most `max_tokens`."""
     kept = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
-    request = kept if max_tokens is None else kept | {"max_tokens": max_tokens}
-    if not text:
-        return request
-    return request | {
-        "messages": [*fields["messages"], {"role": "assistant", "content": text}],
-        "add_generation_prompt": False,
-        "continue_final_message": True,
-    }
+    return kept if max_tokens is None else kept | {"max_tokens": max_tokens}
+
+
+def continued_fields(fields: Mapping[str, Any], prompt: Sequence[int]) -> dict[str, Any]:
+    """A chat request as one for a completion of token ids, with the same sampling."""
+    kept = {name: value for name, value in fields.items() if name not in CHAT_FIELDS}
+    return {**kept, "prompt": list(prompt)}
 
 
 def _stop_at(stop: Sequence[str]) -> dict[str, Any]:

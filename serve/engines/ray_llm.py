@@ -5,8 +5,12 @@ seconds.
 """
 
 from ray.llm._internal.serve.core.configs.openai_api_models import (
+    CompletionRequest,
+    DetokenizeRequest,
     ErrorResponse,
     OpenAIHTTPException,
+    TokenizeChatRequest,
+    TokenizeCompletionRequest,
     to_model_metadata,
 )
 from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
@@ -18,9 +22,13 @@ from ray.llm._internal.serve.observability.metrics.fast_api_metrics import (
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
+    "CompletionRequest",
+    "DetokenizeRequest",
     "ErrorResponse",
     "OpenAIHTTPException",
     "SetRequestIdMiddleware",
+    "TokenizeChatRequest",
+    "TokenizeCompletionRequest",
     "add_http_metrics_middleware",
     "metrics_lifespan",
     "to_model_metadata",

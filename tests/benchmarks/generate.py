@@ -85,7 +85,7 @@ async def _drive(pool: Pool, current: RunContext) -> Speed:
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from distill.generate.vllm_teacher import prompt_tokens
+    from distill.generate.vllm_teacher import prompt_of
 
     teacher = pool.teacher
     assert isinstance(teacher, VllmTeacher)
@@ -100,7 +100,7 @@ async def _drive(pool: Pool, current: RunContext) -> Speed:
         request = build_request(prompt.prompt_id, pool, index, current.recipe.seed)
         sampling = sampling_params(teacher.sampling, request.seed)
         params = SamplingParams(**sampling, output_kind=RequestOutputKind.FINAL_ONLY)
-        tokens = {"prompt_token_ids": prompt_tokens(pool, prompt.problem)}
+        tokens = {"prompt_token_ids": prompt_of(pool, prompt.problem).tokens}
         async for output in engine.generate(tokens, params, request_id=request.trace_id):
             last = output
         return last

@@ -10,15 +10,24 @@ from typing import Any
 from rich.console import Console
 
 from cluster.session import Device
+from distill.config.mix import Mode
 from distill.config.recipe import Recipe
+from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
-from distill.core.schema import Prompt, Score, Verdict, seed_for
-from distill.evaluate.models import EvaluatedModel, evaluated_models, mode_name, same_weights, serve_config
+from distill.core.schema import Prompt, Score, Style, Verdict, seed_for
+from distill.evaluate.models import (
+    EvaluatedModel,
+    asked_endpoints,
+    evaluated_models,
+    mode_name,
+    same_weights,
+    serve_config,
+)
 from distill.generate.pools import sampling_params
 from distill.grading import GraderPool, grade_request
-from distill.models.chat_template import chat_messages, prompt_text, with_mode
-from distill.models.resolve import load_tokenizer
+from distill.models.chat_template import chat_messages, with_mode
+from distill.models.conversation import conversation, prompt_start
 from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
 from serve.api.reasoning_parser import Delimiters, opening_delimiter
@@ -80,27 +89,40 @@ def run_endpoints(run: RunContext, names: Sequence[str]) -> tuple[list[Evaluated
     models = choose_models(known, names)
     first = same_weights(models)
     models = [model for model in models if first[model.name] == model.name]
-    delimiters = {source: run_delimiters(recipe, source) for source in {model.source for model in models}}
-    return models, [
-        model.endpoint.model_copy(
-            update={
-                "metadata": model_card(recipe, run_dir, model),
-                "reasoning": delimiters[model.source],
-                "on_demand": model.served_name in recipe.serve.on_demand,
-            }
-        )
-        for model in models
-    ]
+    asked = {endpoint.name: endpoint for endpoint in asked_endpoints(models, recipe.student_chat)}
+    return models, [served_endpoint(recipe, run_dir, model, asked[model.served_name]) for model in models]
 
 
-def run_delimiters(recipe: Recipe, source: str) -> Delimiters | None:
-    """The delimiters of the reasoning of a run's models; None where the recipe has none."""
+def served_endpoint(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, asked: Endpoint) -> Endpoint:
+    """A model's endpoint with its card, its delimiters and its modes."""
+    return asked.model_copy(
+        update={
+            "metadata": model_card(recipe, run_dir, model),
+            "reasoning": run_delimiters(recipe, model, recipe.student_chat),
+            "opens_reasoning": conversation(model.tokenizer).opens_reasoning,
+            "mode_options": {
+                str(style): dict(mode.template_options)
+                for style, mode in modes_of(recipe, model.served_name).items()
+                if mode.template_options
+            },
+            "on_demand": model.served_name in recipe.serve.on_demand,
+        }
+    )
+
+
+def run_delimiters(recipe: Recipe, model: EvaluatedModel, chat: ChatFormat) -> Delimiters | None:
+    """The delimiters of the reasoning of a run's model in a format; None where the recipe has none."""
     end = recipe.evaluate.reasoning_end
     if not end:
         return None
-    start = opening_delimiter(end)
-    prompt = prompt_text(load_tokenizer(source), chat_messages("?", recipe.student_chat))
-    return Delimiters(start=start, end=end, is_open=prompt.rstrip().endswith(start))
+    is_open = prompt_start(model.tokenizer, chat).opened is not None
+    return Delimiters(start=opening_delimiter(end), end=end, is_open=is_open)
+
+
+def modes_of(recipe: Recipe, name: str) -> Mapping[Style, Mode]:
+    """The modes of a trained student's arm; empty for one without."""
+    arm = {cell.name: cell.mix for cell in all_cells(recipe)}.get(name)
+    return next((mix.modes for mix in recipe.mixes if mix.name == arm), {})
 
 
 def model_card(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel) -> dict[str, Any]:
@@ -131,9 +153,8 @@ def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
 def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
     """The prompt format of a student, which `distill ask` reads under /v1/models."""
     chat = recipe.student_chat
-    mix = {cell.name: cell.mix for cell in all_cells(recipe)}.get(name)
-    lines = {one.name: {str(mode): line for mode, line in one.modes.items()} for one in recipe.mixes}
-    found = {"template": chat.template, "system": chat.system, "modes": lines.get(mix or "")}
+    lines = {str(style): mode.line for style, mode in modes_of(recipe, name).items()}
+    found = {"template": chat.template, "system": chat.system, "modes": lines}
     return {key: value for key, value in found.items() if value}
 
 
@@ -207,16 +228,16 @@ def smoke_checks(
         return []
     name = recipe.evaluate.benchmarks[0]
     prompts = read_benchmark(run_dir, name)
-    pairs = [(model, endpoint.reasoning) for model, endpoint in zip(models, endpoints, strict=True)]
-    return [
-        check for model, delimiters in pairs for check in _smoke_checks(recipe, run_dir, model, delimiters, prompts)
-    ]
+    pairs = zip(models, endpoints, strict=True)
+    return [check for model, endpoint in pairs for check in _smoke_checks(recipe, run_dir, model, endpoint, prompts)]
 
 
 def _smoke_checks(
-    recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, delimiters: Delimiters | None, prompts: Mapping[str, Prompt]
+    recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, endpoint: Endpoint, prompts: Mapping[str, Prompt]
 ) -> list[SmokeCheck]:
-    benchmark, chat = recipe.evaluate.benchmarks[0], with_mode(recipe.student_chat, model.mode_line)
+    benchmark, chat = recipe.evaluate.benchmarks[0], with_mode(recipe.student_chat, model.asked_as)
+    delimiters = run_delimiters(recipe, model, chat) if endpoint.reasoning else None
+    options = {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
     table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score)
     rows = [Score(**row) for row in table.to_pylist()]
     answered = [row for row in rows if row.completion and row.prompt_id in prompts]
@@ -225,9 +246,11 @@ def _smoke_checks(
         SmokeCheck(
             model=model.served_name,
             messages=chat_messages(prompts[row.prompt_id].problem, chat),
-            sampling=sampling_params(recipe.evaluate.sampling, seed_for(recipe.seed, row.prompt_id, row.sample_index)),
+            sampling=sampling_params(recipe.evaluate.sampling, seed_for(recipe.seed, row.prompt_id, row.sample_index))
+            | options,
             expected=row.completion,
             delimiters=delimiters,
+            finish_reason=row.finish_reason,
         )
         for row in shortest
     ]

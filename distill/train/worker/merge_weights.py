@@ -18,7 +18,7 @@ from distill.config.mix import MergeConfig
 from distill.core.errors import StageError
 from distill.core.run_dir import RunDir, Training, arm_examples
 from distill.core.schema import Example
-from distill.models.chat_template import render_example
+from distill.models.chat_template import read_options, render_example
 from distill.models.resolve import load_tokenizer
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.checkpoint import reading, writing
@@ -62,7 +62,11 @@ def merge_students(job: MergeJob) -> float:
 def _examples(run_dir: RunDir, job: MergeJob, tokenizer: Any) -> list[TrainRow]:
     table = run_dir.read_table(*arm_examples(job.merge.of[0]), row_type=Example)[:CANDIDATE_ROWS]
     rendered = [
-        (row["trace_id"], render_example(tokenizer, row["messages"], job.max_length)) for row in table.to_pylist()
+        (
+            row["trace_id"],
+            render_example(tokenizer, row["messages"], job.max_length, read_options(row["template_options"])),
+        )
+        for row in table.to_pylist()
     ]
     return [TrainRow(name, "", row.input_ids, row.labels) for name, row in rendered if not isinstance(row, str)]
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped
-from distill.models.chat_template import Rendered, render_example
+from distill.models.chat_template import Rendered, read_options, render_example
 from distill.train.worker.batches import TrainRow
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def _rendered(
     kept: list[TrainRow] = []
     drops: list[Dropped] = []
     for example in examples:
-        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length)
+        options = read_options(example["template_options"])
+        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length, options)
         if isinstance(rendered, str):
             drops.append(dropped(StageName.TRAIN, job.cell, rendered, row=example))
         else:

@@ -222,8 +222,8 @@ def test_a_helped_student_and_its_helper_are_models_of_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("modes", "said"),
     [
-        ({"long": "Think."}, "no line asks for short"),
-        ({"long": "Think.", "short": "Think."}, "the same line"),
+        ({"long": "Think."}, "no mode asks for short"),
+        ({"long": "Think.", "short": "Think."}, "as another mode does"),
         ({"long": "Think.", "short": ""}, "modes.short"),
         ({"long": "Think.", "middling": "x"}, "modes.middling"),
     ],

@@ -3,6 +3,7 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from distill.config.mix import Mode
 from distill.config.teachers import ChatFormat, WorkedExample
 from distill.core.errors import InputError
 from distill.models.chat_template import (
@@ -119,5 +120,5 @@ def test_a_template_that_rejects_the_turns_is_an_input_error() -> None:
 
 
 def test_a_chat_without_a_system_line_gets_the_modes_line_alone() -> None:
-    assert with_mode(ChatFormat(), "Be brief.").system == "Be brief."
-    assert with_mode(ChatFormat(), "") == ChatFormat()
+    assert with_mode(ChatFormat(), Mode(line="Be brief.")).system == "Be brief."
+    assert with_mode(ChatFormat(), None) == ChatFormat()

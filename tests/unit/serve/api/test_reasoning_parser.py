@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.api.reasoning_parser import Delimiters, Split, Splitter, StreamSplitter, format_event, parse_events, split
+from serve.api.reasoning_parser import (
+    Delimiters,
+    Split,
+    Splitter,
+    StreamSplitter,
+    format_event,
+    parse_events,
+    split,
+    split_as_streamed,
+)
 
 THINK = Delimiters()
 OPEN = Delimiters(is_open=True)
@@ -22,13 +31,24 @@ OPEN = Delimiters(is_open=True)
         ("<thin", THINK, Split("", "<thin")),
         ("a</think>b</think>c", OPEN, Split("a", "b</think>c")),
         ("<think>a</think>b", OPEN, Split("a", "b")),
-        ("a < b</thin", OPEN, Split("a < b</thin", "")),
+        ("a < b</thin", OPEN, Split("", "a < b</thin")),
         ("", THINK, Split("", "")),
         ("a</think>b", THINK, Split("", "a</think>b")),
     ],
 )
 def test_a_completion_is_split_at_its_delimiters(text: str, delimiters: Delimiters, expected: Split) -> None:
     assert split(text, delimiters) == expected
+
+
+def test_what_ends_inside_the_block_that_the_prompt_opened_is_the_answer_unless_it_was_cut() -> None:
+    assert split("21 + 54 = 75.", OPEN, "stop") == Split("", "21 + 54 = 75.")
+    assert split("21 + 54 is", OPEN, "length") == Split("21 + 54 is", "")
+    assert split("<think>21 + 54", OPEN, "stop") == Split("21 + 54", ""), "the model opened a block itself"
+    splitter = StreamSplitter(OPEN)
+    events = [splitter.rewrite(chunk(text, finish=end)) for text, end in [("21 +", None), (" 54", None), ("", "stop")]]
+    deltas = [event["choices"][0]["delta"] for event in events]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == deltas[-1]["content"] == "21 + 54"
+    assert split_as_streamed("21 + 54", OPEN) == "21 + 5421 + 54"
 
 
 @settings(max_examples=60)
@@ -41,9 +61,12 @@ def test_pieces_give_what_the_whole_gives_however_it_is_cut(words: list[str], da
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
     splitter = Splitter(delimiters)
     parts = [splitter.feed(text[a:b]) for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    parts.append(splitter.finish())
+    finish = data.draw(st.sampled_from(["stop", "length"]))
+    parts.append(splitter.finish(finish))
     together = Split("".join(p.reasoning for p in parts), "".join(p.content for p in parts))
-    assert together == split(text, delimiters)
+    whole = split(text, delimiters, finish)
+    is_answer_after_all = whole.content == together.content and whole.content.startswith(together.reasoning)
+    assert together == whole or (not whole.reasoning and is_answer_after_all), "shown as reasoning, then as the answer"
 
 
 def chunk(text: str, index: int = 0, finish: str | None = None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def write(next_request: NextRequest, *segments: tuple[str, int, str]) -> tuple[A
     for text, tokens, finish_reason in segments:
         segment = next_request(answer)
         assert segment is not None, "the answer is complete before the script ends"
-        asked.append(dict(segment.fields))
+        asked.append({**segment.fields, "continues": segment.continues})
         answer = answer.after(segment, segment.inserted + text, tokens, finish_reason)
     return answer, asked
 
@@ -46,15 +46,15 @@ def test_the_first_segment_ends_with_the_budget_or_the_requested_length() -> Non
 
 def test_reasoning_that_spent_its_budget_is_closed_and_answered() -> None:
     answer, asked = write(budget_forcing(FIELDS, 20, THINK), ("<think>so", 20, "length"), ("It", 5, "stop"))
-    assert asked[1]["max_tokens"] == 80 and asked[1]["continue_final_message"] is True
-    assert asked[1]["messages"][-1] == {"role": "assistant", "content": "<think>so\n</think>\n\n"}
+    assert asked[1]["max_tokens"] == 80 and asked[1]["messages"] == FIELDS["messages"], "no turn is rendered again"
+    assert asked[1]["continues"] == "<think>so\n</think>\n\n"
     assert answer.text == "<think>so\n</think>\n\nIt" and budget_forcing(FIELDS, 20, THINK)(answer) is None
     assert answer.usage(5) == {"prompt_tokens": 5, "completion_tokens": 25, "total_tokens": 30}
 
 
 def test_reasoning_that_closed_in_time_is_continued_unchanged() -> None:
     _, asked = write(budget_forcing(FIELDS, 20, THINK), ("<think>so</think>It", 20, "length"), ("", 0, "stop"))
-    assert asked[1]["messages"][-1]["content"] == "<think>so</think>It"
+    assert asked[1]["continues"] == "<think>so</think>It"
 
 
 @pytest.mark.parametrize(("finish_reason", "used"), [("stop", 9), ("length", 100)])
@@ -80,7 +80,7 @@ def test_the_helper_writes_the_step_at_which_the_student_doubts_and_no_other() -
     assert [request["model"] for request in asked] == ["m", "large", "m"]
     assert [request["stop"] for request in asked] == [["\n\nWait"], ["\n\n"], ["\n\nWait"]]
     assert [request["max_tokens"] for request in asked] == [100, 20, 83]
-    assert asked[1]["messages"][-1]["content"].endswith("odd.\n\nWait")
+    assert asked[1]["continues"].endswith("odd.\n\nWait")
     assert next_request(answer) is None and answer.text.endswith("Wait, it is prime.\n\nSo yes.</think>Yes")
     assert answer.usage(1) == {"prompt_tokens": 1, "completion_tokens": 23, "total_tokens": 24, "helper_tokens": 8}
 

@@ -1,0 +1,96 @@
+"""What a rendered prompt does with the model's reasoning, and how a trace continues it. Pure functions on text.
+
+A chat template may leave the model inside its reasoning (the prompt ends in `<think>`), behind a block that is closed
+already (`<think></think>`), or free to open one itself. A trace is stored whole, with both delimiters, and is taught as
+the model itself would have gone on from its prompt.
+"""
+
+from typing import NamedTuple
+
+
+class ThinkTags(NamedTuple):
+    """The texts that open and close reasoning."""
+
+    start: str
+    end: str
+
+
+KNOWN = (
+    ThinkTags("<think>", "</think>"),
+    ThinkTags("[THINK]", "[/THINK]"),
+    ThinkTags("<thinking>", "</thinking>"),
+    ThinkTags("<seed:think>", "</seed:think>"),
+    ThinkTags("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ThinkTags("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+"""The delimiters of published models and data sets."""
+
+THINKING_CLOSED = "thinking_closed"
+"""Why a row is dropped: the prompt has closed the reasoning, and the trace reasons."""
+
+
+class PromptEnd(NamedTuple):
+    """How a prompt leaves the model."""
+
+    opened: ThinkTags | None = None
+    """The delimiters of the block that it has opened: a completion begins inside it."""
+    space: str = ""
+    """White space between the opening delimiter and the end of the prompt."""
+    closed: ThinkTags | None = None
+    """The delimiters of the block that it has closed: the model is asked not to reason."""
+
+    @property
+    def opening(self) -> str:
+        """What the prompt has written of the reasoning; empty where it is not inside one."""
+        return self.opened.start + self.space if self.opened else ""
+
+
+def prompt_end(prompt: str) -> PromptEnd:
+    """How a rendered prompt leaves the model."""
+    text = prompt.rstrip()
+    space = prompt[len(text) :]
+    for one in KNOWN:
+        if text.endswith(one.start):
+            return PromptEnd(opened=one, space=space)
+        if text.endswith(one.end):
+            return PromptEnd(closed=one)
+    return PromptEnd()
+
+
+def with_opening(prompt: str, completion: str) -> str:
+    """An engine's text as a whole trace: what its prompt had opened is put back in front."""
+    end = prompt_end(prompt)
+    is_opened_again = end.opened is not None and completion.lstrip().startswith(end.opened.start)
+    return completion if is_opened_again else end.opening + completion
+
+
+def continuation(prompt: str, completion: str) -> str | None:
+    """The trace as the model would go on from the prompt; None where the prompt rules out that it reasons.
+
+    * The prompt has opened the reasoning: without the trace's own opening; a trace without reasoning closes it first,
+      which is how these models answer without thinking.
+    * The prompt has opened nothing: unchanged, but for an opening that was lost.
+
+    Args:
+        prompt: as the chat template renders it.
+        completion: the whole trace, without white space around it.
+    """
+    end, own = prompt_end(prompt), reasoning_delimiters(completion)
+    if end.opened is None:
+        if own is None:
+            return completion
+        if end.closed is not None:
+            return None
+        return completion if completion.startswith(own.start) else f"{own.start}\n{completion.lstrip()}"
+    if own is None:
+        return f"\n{end.opened.end}\n\n{completion}"
+    body = completion.removeprefix(own.start).replace(own.end, end.opened.end, 1)
+    return body.lstrip() if end.space else body
+
+
+def reasoning_delimiters(completion: str) -> ThinkTags | None:
+    """The delimiters of a trace's reasoning; None where it has none."""
+    for one in KNOWN:
+        if completion.startswith(one.start) or one.end in completion:
+            return one
+    return None
