@@ -18,7 +18,7 @@ from distill.core.events import log_event
 from distill.core.manifest import Manifest, now
 from distill.core.memory import PeakMemory
 from distill.core.run_dir import RECIPE, RunDir, StageName
-from distill.ops.doctor.preflight import refuse_unready
+from distill.ops.doctor.preflight import refuse_templates, refuse_unready
 from distill.run.context import RunContext
 from distill.run.stage_keys import StageState, stages_to_run
 from distill.stages import STAGES, Stage
@@ -57,6 +57,8 @@ def run(
     run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), *RECIPE)
     with ExitStack() as resources:
         context = RunContext(recipe, base, run_dir, console, resources)
+        if {stage.name for stage in stale} - {StageName.PROMPTS, StageName.REPORT}:
+            refuse_templates(recipe, context.models, console)
         for stage in stale:
             console.print(f"[bold]{STAGES.index(stage) + 1}/{len(STAGES)} {stage.name}[/]")
             run_dir.write_manifest(run_stage(stage, context, states[stage.name]), stage.name)

@@ -1,10 +1,11 @@
 """`distill doctor`, and the quick part of it that every run starts with."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.session import connect, is_joined
@@ -12,7 +13,9 @@ from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
 from distill.core.errors import ConfigError, InputError
 from distill.core.run_dir import RunDir
+from distill.models.resolve import ResolvedModel, load_tokenizer
 from distill.ops.doctor import probes
+from distill.ops.doctor.conversations import asked_ways, template_findings
 from distill.ops.doctor.findings import (
     Finding,
     credential_finding,
@@ -45,10 +48,29 @@ def refuse_unready(recipe: Recipe, base: Path, run_dir: RunDir) -> None:
     Raises:
         InputError: something prevents the run; names everything found.
     """
-    found = [finding for finding in quick_findings(recipe, base, run_dir) if finding.status == "problem"]
+    _refuse(quick_findings(recipe, base, run_dir), "distill doctor checks more")
+
+
+def refuse_templates(recipe: Recipe, models: Mapping[str, ResolvedModel], console: Console) -> None:
+    """Render every student, teacher and mode before anything is asked or trained, and tell what is found.
+
+    Raises:
+        InputError: a chat template cannot be used as the recipe asks for it.
+    """
+    tokenizers = {name: load_tokenizer(str(model.folder)) for name, model in models.items()}
+    found = list(template_findings(asked_ways(recipe), tokenizers))
+    for one in found:
+        if one.status != "problem":
+            colour, remedy = COLOURS[one.status], f" -> {one.remedy}" if one.remedy else ""
+            console.print(f"  [{'dim' if one.status == 'ok' else colour}]{escape(one.what + remedy)}[/]")
+    _refuse(found, "nothing was asked or trained yet")
+
+
+def _refuse(findings: Iterable[Finding], note: str) -> None:
+    found = [finding for finding in findings if finding.status == "problem"]
     if found:
         lines = "\n".join(f"  {one.check}: {one.what}\n    -> {one.remedy}" for one in found)
-        raise InputError(f"the run cannot start (distill doctor checks more):\n{lines}")
+        raise InputError(f"the run cannot start ({note}):\n{lines}")
 
 
 def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
@@ -59,6 +81,7 @@ def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Findin
     yield gpu_finding("auto" if is_joined() else recipe.device, found, error)
     yield disk_finding("models", probes.free_gib(probes.models_folder()), 0.0)
     yield from _models(recipe)
+    yield from template_findings(asked_ways(recipe), probes.tokenizers(recipe.models))
     yield from _data(recipe, base)
     if is_joined():
         yield from _cluster(recipe, run_dir)

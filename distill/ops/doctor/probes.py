@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
@@ -17,8 +18,9 @@ from cluster.storage import cache_dir, is_uri, open_storage
 from cluster.units import GIB
 from distill.config.models import ModelConfig
 from distill.config.sources import FileSource, GymSource, PromptSource, source_pattern
+from distill.core.errors import InputError
 from distill.core.run_dir import DOCTOR_PROBE, RunDir
-from distill.models.resolve import resolved_folder
+from distill.models.resolve import load_tokenizer, resolved_folder
 from distill.ops.doctor.findings import NodeProbe
 
 PACKAGE = "mix-distillation-on-ray"
@@ -136,6 +138,28 @@ def source_error(source: PromptSource, base: Path) -> str:
     if isinstance(source, FileSource):
         return _path_error(source_pattern(source, base))
     return hub_error(source.dataset, source.revision, kind="dataset")
+
+
+def tokenizers(models: Mapping[str, ModelConfig]) -> dict[str, Any]:
+    """Tokenizers of the models that are on this machine already, by name; others are looked at when a run starts."""
+    found = {}
+    for name, config in models.items():
+        folder = next(filter(None, (_folder_here(source, config) for source in config.sources)), None)
+        if folder is not None:
+            try:
+                found[name] = load_tokenizer(str(folder))
+            except InputError:  # the model's own finding says what is missing
+                continue
+    return found
+
+
+def _folder_here(source: str, config: ModelConfig) -> Path | None:
+    cached = resolved_folder(source, config)
+    if cached is not None:
+        return cached
+    is_changed = config.keep_layers is not None or config.chat_template is not None
+    local = Path(source).expanduser()
+    return local if local.is_dir() and not is_changed else None
 
 
 def _path_error(path: str) -> str:

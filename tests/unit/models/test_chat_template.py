@@ -1,5 +1,7 @@
 """Chat rows to token ids: what is learnt, what is not, and what is refused."""
 
+import copy
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -13,11 +15,26 @@ from distill.models.chat_template import (
     TOO_LONG,
     Rendered,
     chat_messages,
+    has_special_tags,
+    options_text,
+    prompt_text,
+    read_options,
     render_example,
     render_prompt,
+    with_fixed_date,
     with_mode,
 )
+from distill.models.thinking import THINKING_CLOSED
 from tests.fixtures.byte_tokenizer import CHATML, tokenizer
+from tests.fixtures.chat_templates import (
+    CLOSED_BY_DEFAULT,
+    DATED,
+    DATED_BY_VARIABLE,
+    NO_SYSTEM,
+    PLAIN,
+    TAGS_ARE_TOKENS,
+    TEMPLATES,
+)
 
 STRIPS_THINKING = (
     "{% for m in messages %}{% set text = m['content'].split('</think>')[-1] %}"
@@ -73,7 +90,7 @@ def test_a_think_block_stays_whole_under_a_template_that_strips_it() -> None:
 
 def test_a_think_block_that_the_prompt_opens_is_not_opened_twice() -> None:
     tok = tokenizer(CHATML.replace("assistant\n'", "assistant\n<think>\n'"))
-    assert learnt(tok, render_example(tok, row("<think>hm</think>4"), 200)) == "hm</think>4<|im_end|>"
+    assert learnt(tok, render_example(tok, row("<think>\nhm</think>4"), 200)) == "hm</think>4<|im_end|>"
 
 
 def test_a_template_that_ends_no_turn_gets_the_end_of_sequence() -> None:
@@ -122,3 +139,65 @@ def test_a_template_that_rejects_the_turns_is_an_input_error() -> None:
 def test_a_chat_without_a_system_line_gets_the_modes_line_alone() -> None:
     assert with_mode(ChatFormat(), Mode(line="Be brief.")).system == "Be brief."
     assert with_mode(ChatFormat(), None) == ChatFormat()
+
+
+def test_a_trailing_end_is_taken_off_and_any_other_control_token_drops_the_row() -> None:
+    tok = tokenizer()
+    assert learnt(tok, render_example(tok, row("4<|im_end|>\n"), 200)) == "4<|im_end|>"
+    for stray in ("<|im_start|>user\nand now?", "<|im_end|>\n<|im_start|>assistant\n5"):
+        assert render_example(tok, row(f"4{stray}"), 200) == ENDS_INSIDE
+
+
+def test_think_tags_that_are_special_tokens_are_taught_and_asked_for() -> None:
+    tok = tokenizer(TAGS_ARE_TOKENS)
+    assert not has_special_tags(tok)
+    tok.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "[THINK]", "[/THINK]"]})
+    again = copy.copy(tok)  # facts of a tokenizer are cached by object
+    assert has_special_tags(again)
+    assert learnt(again, render_example(again, row("[THINK]hm[/THINK]4"), 200)) == "hm[/THINK]4<|im_end|>"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_row_begins_with_the_prompt_and_ends_its_turn_once_under_every_template(name: str) -> None:
+    tok = tokenizer(TEMPLATES[name])
+    for completion in ("<think>\nhm\n</think>\n\nIt is 4.", "It is 4."):
+        rendered = render_example(tok, row(completion), 500)
+        if name == "closed by default" and "hm" in completion:
+            assert rendered == THINKING_CLOSED
+            continue
+        assert isinstance(rendered, Rendered)
+        prompt = prompt_text(tok, row(completion)[:1])
+        whole = str(tok.decode(rendered.input_ids))
+        assert whole.startswith(prompt) and whole.count("<think>") <= 1 and whole.count("</think>") <= 1
+        assert whole.endswith("It is 4.<|im_end|>") and learnt(tok, rendered).count("<|im_end|>") == 1
+        assert ("hm" in whole) == ("hm" in completion), "templates that strip think blocks are not applied to it"
+
+
+def test_an_option_of_the_template_opens_or_closes_the_reasoning() -> None:
+    tok = tokenizer(CLOSED_BY_DEFAULT)
+    text = "<think>\nhm\n</think>\n\nIt is 4."
+    opened = render_example(tok, row(text), 500, {"enable_thinking": True})
+    assert learnt(tok, opened) == "hm\n</think>\n\nIt is 4.<|im_end|>"
+    short = ChatFormat(template_options={"enable_thinking": True})
+    asked = with_mode(short, Mode(template_options={"enable_thinking": False}))
+    assert prompt_text(tok, row(text)[:1], asked.template_options).endswith("</think>\n\n")
+    assert read_options(options_text(asked.template_options)) == {"enable_thinking": False}
+    assert options_text({}) == "" and read_options("") == {}
+
+
+@pytest.mark.parametrize("template", [DATED, DATED_BY_VARIABLE])
+def test_a_template_writes_the_same_day_whenever_it_is_rendered(template: str) -> None:
+    fixed = with_fixed_date(template)
+    assert fixed != template and with_fixed_date(PLAIN) == PLAIN
+    assert "01 Jan" in prompt_text(tokenizer(fixed), row("4")[:1])
+    asked = prompt_text(tokenizer(fixed), row("4")[:1], {"date_string": "2 May 2025"})
+    assert ("2 May 2025" in asked) == (template == DATED_BY_VARIABLE)
+
+
+def test_a_system_text_can_stand_above_the_first_question() -> None:
+    chat = ChatFormat(system="Be brief.", system_as="user", examples=(WorkedExample(problem="1?", completion="1"),))
+    turns = chat_messages("2?", chat)
+    assert [turn["content"] for turn in turns] == ["Be brief.\n\n1?", "1", "2?"]
+    assert "Be brief." in prompt_text(tokenizer(NO_SYSTEM), turns)
+    with pytest.raises(InputError, match="not supported"):
+        prompt_text(tokenizer(NO_SYSTEM), chat_messages("2?", chat.model_copy(update={"system_as": None})))

@@ -12,8 +12,12 @@ from ray.exceptions import ActorDiedError
 from ray.llm._internal.serve.core.configs.openai_api_models import (
     ChatCompletionRequest,
     ChatCompletionResponse,
+    CompletionResponse,
+    DetokenizeResponse,
     ErrorInfo,
     ErrorResponse,
+    TokenizeChatRequest,
+    TokenizeResponse,
 )
 from ray.serve.exceptions import BackPressureError
 from ray.serve.llm.ingress import OpenAiIngress
@@ -24,12 +28,15 @@ from serve.api.http_errors import APIError
 from serve.api.ingress import Ingress
 from serve.api.limits import Limits
 from serve.api.reasoning_parser import Delimiters, format_event, parse_events
+from serve.config import Endpoint
 from serve.keys import Key, hash_key
 from serve.proxy_settings import HeaderFilter
 from tests.fixtures.malformed import malformed_requests
 
 FIELDS = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 30}
-MODES = {"m": {"long": "Think.", "short": "Be brief."}}
+MODES: dict[str, Any] = {"modes": {"long": "Think.", "short": "Be brief."}}
+PROMPT = [1, 2, 3]
+"""The token ids of every prompt; those of a text are its code points."""
 THOUGHT = ["<think>", "a", " b", "</thi", "nk>", "\n\n", "4", "2"]
 
 
@@ -51,6 +58,34 @@ def whole(text: str, tokens: int, finish: str = "stop") -> ChatCompletionRespons
     )
 
 
+def continued(text: str, tokens: int, finish: str = "stop") -> CompletionResponse:
+    """An engine's whole answer to a continued prompt."""
+    return CompletionResponse(
+        model="m",
+        choices=[{"index": 0, "text": text, "finish_reason": finish}],
+        usage={"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens},
+    )
+
+
+def piece(text: str, finish: str | None = None, **more: Any) -> str:
+    """An event of a continued prompt's stream."""
+    choice = {"index": 0, "text": text, "finish_reason": finish}
+    return format_event({"id": "y", "object": "text_completion", "choices": [choice], **more})
+
+
+def text_behind_prompt(body: Any) -> str:
+    """The text that a continued request goes on from."""
+    assert body.prompt[: len(PROMPT)] == PROMPT
+    return "".join(map(chr, body.prompt[len(PROMPT) :]))
+
+
+def tokenized(body: Any, call_method: str, prompt_end: str) -> Any:
+    if call_method == "detokenize":
+        return DetokenizeResponse(prompt=prompt_end)
+    ids = PROMPT if isinstance(body, TokenizeChatRequest) else [ord(letter) for letter in body.prompt]
+    return TokenizeResponse(tokens=ids, count=len(ids), max_model_len=100)
+
+
 def failing(*items: Any) -> Callable[[Any], Any]:
     """A router that yields the items, and raises those that are exceptions."""
 
@@ -70,18 +105,26 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     async def no_wait(seconds: float) -> None:
         return None
 
-    def start(*turns: Any, delimiters: Delimiters | None = None, **fields: Any) -> tuple[list[Any], list[Any]]:
+    def start(
+        *turns: Any, delimiters: Delimiters | None = None, prompt_end: str | None = None, **fields: Any
+    ) -> tuple[list[Any], list[Any]]:
         asked: list[Any] = []
         answers = iter(turns)
+        endpoint = Endpoint(
+            name="m", source="s", metadata=MODES, reasoning=delimiters, opens_reasoning=prompt_end is not None
+        )
 
         async def scripted(self: Any, *, body: Any, call_method: str, raw_request: Any = None) -> Any:
+            if call_method in ("tokenize", "detokenize"):
+                yield tokenized(body, call_method, prompt_end or "")
+                return
             asked.append(body)
             async for item in next(answers)(body):
                 yield item
 
         monkeypatch.setattr(OpenAiIngress, "_get_response", scripted)
         monkeypatch.setattr(ingress.asyncio, "sleep", no_wait)
-        router = Ingress({}, {}, reasoning={"m": delimiters} if delimiters else {}, modes=MODES, max_retries=2)
+        router = Ingress({}, {}, endpoints=[endpoint], max_retries=2)
         sent = FIELDS | fields
 
         class Request:
@@ -184,19 +227,19 @@ def test_a_whole_answer_is_split(run: Callable[..., Any]) -> None:
 
 
 def test_a_spent_budget_has_the_reasoning_closed_and_the_answer_written(run: Callable[..., Any]) -> None:
-    turns = failing(whole("<think>a b", 5, "length")), failing(whole("42", 2))
+    turns = failing(whole("<think>a b", 5, "length")), failing(continued("42", 2))
     items, asked = run(*turns, delimiters=Delimiters(), thinking_budget=5)
     answer = items[0].model_dump()
     message = answer["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("a b\n", "42")
     assert answer["choices"][0]["finish_reason"] == "stop" and answer["usage"]["completion_tokens"] == 7
     assert (asked[0].max_tokens, asked[1].max_tokens) == (5, 25)
-    assert asked[1].messages[-1]["content"] == "<think>a b\n</think>\n\n" and asked[1].continue_final_message
+    assert text_behind_prompt(asked[1]) == "<think>a b\n</think>\n\n", "behind the prompt: no turn is rendered again"
 
 
 def test_a_spent_budget_in_a_stream_leaves_one_stream(run: Callable[..., Any]) -> None:
     first = failing([event("<think>a")], [event(" b")], [event("", "length")], [usage(5)], ["data: [DONE]\n\n"])
-    second = failing([event("4")], [event("2", "stop")], [usage(2)], ["data: [DONE]\n\n"])
+    second = failing([piece("4")], [piece("2", "stop")], [usage(2)], ["data: [DONE]\n\n"])
     counted = {"include_usage": True}
     items, _ = run(first, second, delimiters=Delimiters(), thinking_budget=5, stream=True, stream_options=counted)
     assert text_of(items) == ("a b\n", "42")
@@ -215,7 +258,7 @@ HELP = {"model": "large", "triggers": ["Wait"], "step_tokens": 4}
 
 
 def test_a_helpers_step_is_part_of_the_one_answer_whole_or_streamed(run: Callable[..., Any]) -> None:
-    goes = (whole("<think>a Wait", 5), whole(", no.\n\n", 3), whole("b</think>42", 4))
+    goes = (whole("<think>a Wait", 5), continued(", no.\n\n", 3), continued("b</think>42", 4))
     items, asked = run(*map(failing, goes), delimiters=Delimiters(), speculative=HELP)
     answer = items[0].model_dump()
     message = answer["choices"][0]["message"]
@@ -225,8 +268,8 @@ def test_a_helpers_step_is_part_of_the_one_answer_whole_or_streamed(run: Callabl
     done = ["data: [DONE]\n\n"]
     streams = [
         failing([event("<think>a")], [event(" Wait", "stop", model="m")], [usage(5)], done),
-        failing([event(", no.\n\n", "stop", model="large")], [usage(3)], done),
-        failing([event("b</think>")], [event("42", "stop", model="m")], [usage(4)], done),
+        failing([piece(", no.\n\n", "stop", model="large")], [usage(3)], done),
+        failing([piece("b</think>")], [piece("42", "stop", model="m")], [usage(4)], done),
     ]
     items, _ = run(*streams, delimiters=Delimiters(), speculative=HELP, stream=True)
     assert text_of(items) == ("a Wait, no.\n\nb", "42")
@@ -242,6 +285,25 @@ def test_a_segment_that_does_not_fit_the_context_ends_the_answer(run: Callable[.
     assert (choice["message"]["content"], choice["finish_reason"]) == ("a Wait", "length")
     with pytest.raises(APIError, match="context length"):
         run(failing(full), delimiters=Delimiters(), speculative=HELP)
+
+
+@pytest.mark.parametrize(
+    ("prompt_end", "text", "expected"),
+    [
+        ("assistant\n<think>\n", "a\n</think>\n\n42", ("a\n", "42")),
+        ("assistant\n<think>\n\n</think>\n\n", "42", (None, "42")),
+        ("assistant\n<think></think>", "42", (None, "42")),
+        ("assistant\n<think>\n", "It is 42.", (None, "It is 42.")),
+    ],
+)
+def test_whether_the_reasoning_is_open_is_read_from_the_rendered_prompt(
+    run: Callable[..., Any], prompt_end: str, text: str, expected: tuple[str | None, str]
+) -> None:
+    sent = {"chat_template_kwargs": {"enable_thinking": True}}
+    items, (asked,) = run(failing(whole(text, 5)), delimiters=Delimiters(), prompt_end=prompt_end, **sent)
+    message = items[0].model_dump()["choices"][0]["message"]
+    assert (message.get("reasoning_content"), message["content"]) == expected
+    assert asked.chat_template_kwargs == {"enable_thinking": True}
 
 
 def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:
@@ -278,7 +340,7 @@ def test_two_thousand_malformed_requests_get_4xx_from_admission_and_routes(monke
     key = Key(name="a", sha256=hash_key("secret"))
     limits = Limits(max_output_tokens=1500)
     door = AdmissionSettings(engines={"m": "e"}, max_per_engine=4, keys=(key,), limits=limits, loopback_only=False)
-    app, router = ingress.build_app(door), Ingress({}, {}, reasoning={}, modes={}, max_retries=0)
+    app, router = ingress.build_app(door), Ingress({}, {}, endpoints=[], max_retries=0)
     for name, route in ingress.ENDPOINTS.items():
         route(app)(getattr(router, name))
 

@@ -1,0 +1,115 @@
+"""Renders every student, teacher and mode before anything is paid for, and tells what their chat templates do."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distill.config.recipe import Recipe
+from distill.config.teachers import ChatFormat, VllmTeacher
+from distill.core.errors import InputError
+from distill.core.schema import Style
+from distill.models.chat_template import chat_messages, end_of_turn, prompt_text, with_fixed_date, with_mode
+from distill.models.thinking import PromptEnd, prompt_end, reasoning_delimiters
+from distill.ops.doctor.findings import Finding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHECK = "templates"
+HARMONY = "<|channel|>"
+"""The mark of templates whose models write reasoning and answer in channels (gpt-oss)."""
+
+
+class Asked(NamedTuple):
+    """One way in which a model of the recipe is asked."""
+
+    who: str
+    model: str
+    """A key of `[models]`."""
+    chat: ChatFormat
+    styles: frozenset[Style]
+    """Of the traces that it is taught, or that it writes."""
+    is_student: bool
+
+
+def asked_ways(recipe: Recipe) -> list[Asked]:
+    """Every student in every mode, and every teacher of this cluster."""
+    students = [one for student in recipe.students for one in _student_ways(recipe, student.name, student.model)]
+    teachers = [
+        Asked(f"teacher {one.name}", one.model, one.chat, frozenset({Style(one.style)}), is_student=False)
+        for one in recipe.teachers
+        if isinstance(one, VllmTeacher)
+    ]
+    return [*students, *teachers]
+
+
+def _student_ways(recipe: Recipe, name: str, model: str) -> Iterator[Asked]:
+    styles = {teacher.name: Style(teacher.style) for teacher in recipe.teachers}
+    plain: set[Style] = set()
+    for mix in (mix for mix in recipe.mixes if recipe.takes(name, mix.name)):
+        if not mix.modes:
+            plain |= {styles[pool] for pool in mix.shares if pool in styles}
+        for style, mode in mix.modes.items():
+            who = f"student {name} of {mix.name} in mode {style}"
+            yield Asked(who, model, with_mode(recipe.student_chat, mode), frozenset({style}), is_student=True)
+    yield Asked(f"student {name}", model, recipe.student_chat, frozenset(plain), is_student=True)
+
+
+def template_findings(asked: Iterable[Asked], tokenizers: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is found; models without a tokenizer in `tokenizers` (by their key) are left out."""
+    for one in asked:
+        if one.model in tokenizers:
+            yield from _findings(one, tokenizers[one.model])
+
+
+def _findings(asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Finding]:
+    template = str(tokenizer.chat_template)
+    if HARMONY in template:
+        what = f"{asked.who}: {asked.model} writes reasoning and answer in channels (harmony), which are not supported"
+        yield Finding(CHECK, "problem", what, "ask it behind an endpoint that separates the reasoning")
+        return
+    try:
+        prompt = prompt_text(tokenizer, chat_messages("2 + 2?", asked.chat), asked.chat.template_options)
+        end = tokenizer.decode([end_of_turn(tokenizer)[-1]])
+    except InputError as error:
+        yield Finding(CHECK, "problem", f"{asked.who}: {str(error).partition(' -> ')[0]}", _remedy(asked, error))
+        return
+    faults = list(_faults(asked, prompt_end(prompt), template, prompt))
+    yield from faults
+    if not any(fault.status == "problem" for fault in faults):
+        yield Finding(CHECK, "ok", f"{asked.who}: {told(prompt_end(prompt))}; its turn ends with {end}")
+
+
+def told(start: PromptEnd) -> str:
+    """What a prompt does with the reasoning, in words."""
+    if start.opened:
+        return f"the prompt opens {start.opened.start}"
+    return f"the prompt closes {start.closed.start}, without reasoning" if start.closed else "the prompt opens nothing"
+
+
+def _remedy(asked: Asked, error: InputError) -> str:
+    if asked.chat.system is not None and asked.chat.system_as is None and "rejects the turns system" in str(error):
+        section = "student_chat" if asked.is_student else "the teacher's chat"
+        return f'set system_as = "user" in {section}: the system text then stands above the first question'
+    return str(error).partition(" -> ")[2] or "set models.NAME.chat_template to a template that takes these turns"
+
+
+def _faults(asked: Asked, start: PromptEnd, template: str, prompt: str) -> Iterator[Finding]:
+    if start.closed and Style.LONG in asked.styles:
+        what = f"{asked.who}: the prompt has closed {start.closed.start}, but its traces reason"
+        remedy = "open it with the template's own switch, for example template_options = { enable_thinking = true }"
+        yield Finding(CHECK, "problem" if asked.is_student else "warning", what, remedy)
+    if start.opened and asked.styles == {Style.SHORT} and not asked.is_student:
+        what = f"{asked.who}: the prompt opens {start.opened.start}, and its traces are to be short"
+        remedy = "close it with the template's own switch, for example template_options = { enable_thinking = false }"
+        yield Finding(CHECK, "warning", what, remedy)
+    if "strftime_now" in with_fixed_date(template).replace("strftime_now is defined", ""):
+        what = f"{asked.who}: its chat template writes today's date in a way that cannot be fixed"
+        yield Finding(CHECK, "problem", what, "set models.NAME.chat_template to the template without the date")
+    if any(_is_lost(example.completion, prompt) for example in asked.chat.examples):
+        what = f"{asked.who}: its chat template drops the reasoning of the worked examples"
+        yield Finding(CHECK, "warning", what, "show examples without reasoning, or none")
+
+
+def _is_lost(completion: str, prompt: str) -> bool:
+    tags = reasoning_delimiters(completion.strip())
+    return tags is not None and completion.partition(tags.end)[0].removeprefix(tags.start).strip() not in prompt

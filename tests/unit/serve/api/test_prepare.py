@@ -1,0 +1,51 @@
+"""What the engine is asked for a client's request. Pure."""
+
+from typing import Any
+
+import pytest
+
+from serve.api.http_errors import APIError
+from serve.api.prepare import prepared_chat, with_stop_tokens
+from serve.config import Endpoint
+
+USER = {"role": "user", "content": "?"}
+SYSTEM = {"role": "system", "content": "Answer."}
+PARTS = {"role": "system", "content": [{"type": "text", "text": "You solve"}, {"type": "text", "text": " problems."}]}
+
+
+def endpoint(**more: Any) -> Endpoint:
+    modes: dict[str, Any] = {"modes": {"long": "Think.", "short": ""}}
+    return Endpoint(name="m", source="s", metadata=modes, **more)
+
+
+def test_a_modes_line_stands_below_the_system_text_whatever_form_it_has() -> None:
+    turns = prepared_chat({"messages": [SYSTEM, USER], "mode": "long"}, endpoint())["messages"]
+    assert turns[0]["content"] == "Answer.\nThink."
+    turns = prepared_chat({"messages": [PARTS, USER], "mode": "long"}, endpoint())["messages"]
+    assert [part["text"] for part in turns[0]["content"]] == ["You solve", " problems.\nThink."]
+    assert prepared_chat({"messages": [USER], "mode": "short"}, endpoint())["messages"] == [USER]
+    with pytest.raises(APIError, match="long, short"):
+        prepared_chat({"messages": [USER], "mode": "medium"}, endpoint())
+
+
+def test_options_of_the_request_come_before_those_of_the_mode_and_of_the_model() -> None:
+    own = endpoint(template_options={"a": 1, "b": 1, "c": 1}, mode_options={"short": {"b": 2, "c": 2}})
+    sent = {"messages": [USER], "mode": "short", "chat_template_kwargs": {"c": 3}}
+    assert prepared_chat(sent, own)["chat_template_kwargs"] == {"a": 1, "b": 2, "c": 3}
+    assert "chat_template_kwargs" not in prepared_chat({"messages": [USER]}, endpoint())
+
+
+def test_a_system_turn_that_the_template_refuses_stands_above_the_question() -> None:
+    asked = prepared_chat({"messages": [SYSTEM, USER], "mode": "long"}, endpoint(system_as="user"))
+    assert asked["messages"] == [{"role": "user", "content": "Answer.\nThink.\n\n?"}]
+    parts = {"role": "user", "content": [{"type": "text", "text": "?"}]}
+    asked = prepared_chat({"messages": [PARTS, parts]}, endpoint(system_as="user"))
+    assert "".join(part["text"] for part in asked["messages"][0]["content"]) == "You solve problems.\n\n?"
+
+
+def test_a_turn_ends_where_the_model_was_taught_to_end_it() -> None:
+    own = endpoint(stop_token_ids=(7,), keeps_special_tokens=True)
+    assert with_stop_tokens({"stop_token_ids": [5, 7]}, own)["stop_token_ids"] == [5, 7]
+    assert with_stop_tokens({}, own) == {"stop_token_ids": [7], "skip_special_tokens": False}
+    assert "stop_token_ids" not in with_stop_tokens({"ignore_eos": True}, own), "the client wants to go on"
+    assert with_stop_tokens({"n": 1}, endpoint()) == {"n": 1}
