@@ -188,6 +188,7 @@ def plan_verb(arguments: argparse.Namespace) -> int:
     """`distill plan`."""
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
+    from distill.ops.doctor.preflight import show_templates  # start time
     from distill.ops.forecast.cell_plan import plan_recipe, show_plan  # start time
     from distill.ops.forecast.tables import show_forecast  # start time
     from distill.train.machines import described_machines, machines_here  # start time
@@ -197,6 +198,7 @@ def plan_verb(arguments: argparse.Namespace) -> int:
     with quiet(Path(gettempdir()) / "distill-plan.log") as console:
         machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
         show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
+        show_templates(recipe, console)
         show_forecast(recipe, run_dir, machines, console, measured=measured)
     return 0
 

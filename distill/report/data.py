@@ -231,6 +231,8 @@ class Provenance:
     models: tuple[ModelSource, ...]
     commits: Mapping[str, str]
     """`data set@revision` -> the commit of the hub that was read, where it is known."""
+    sampling: Mapping[str, str]
+    """What applied to the answers, in words -> the scores: `all`, or `model on benchmark, ...`."""
     code_versions: tuple[str, ...]
     written_at: str
     machine: Mapping[str, str]

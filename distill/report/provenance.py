@@ -4,13 +4,15 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from cluster.units import GIB
 from distill.config.recipe import Recipe
 from distill.core.manifest import now
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, score_item
+from distill.evaluate.read_scores import expected_models
 from distill.report.data import ModelSource, Provenance
 from distill.report.run_history import Manifests
 from distill.report.wording import MISSING
@@ -28,6 +30,7 @@ def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provena
         recipe_json=recipe.model_dump_json(indent=2, exclude_defaults=True),
         models=model_sources(manifests),
         commits=read_commits(manifests),
+        sampling=read_sampling(recipe, run_dir),
         code_versions=tuple(versions),
         written_at=now(),
         machine=machine(),
@@ -53,6 +56,22 @@ def model_sources(manifests: Manifests) -> tuple[ModelSource, ...]:
 def read_commits(manifests: Manifests) -> dict[str, str]:
     """The commits of the hub's data sets that were read, as the prompts stage recorded them."""
     return dict(manifests["prompts"].details.get("commits", {})) if "prompts" in manifests else {}
+
+
+def read_sampling(recipe: Recipe, run_dir: RunDir) -> dict[str, str]:
+    """What applied to the answers, as every score recorded it, and to which scores."""
+    found: dict[str, list[str]] = {}
+    for model, benchmark in product(expected_models(recipe), recipe.evaluate.benchmarks):
+        manifest = run_dir.read_manifest(*score_item(model.name, benchmark))
+        if manifest is not None:
+            words = sampling_words(manifest.details.get("sampling", {}))
+            found.setdefault(words, []).append(f"{model.name} on {benchmark}")
+    return {words: "all scores" if len(found) == 1 else ", ".join(scores) for words, scores in found.items()}
+
+
+def sampling_words(sampling: Mapping[str, Any]) -> str:
+    """Sampling parameters in a line."""
+    return ", ".join(f"{name} {value}" for name, value in sampling.items()) or MISSING
 
 
 def package_versions() -> dict[str, str]:

@@ -59,11 +59,19 @@ def refuse_templates(recipe: Recipe, models: Mapping[str, ResolvedModel], consol
     """
     tokenizers = {name: load_tokenizer(str(model.folder)) for name, model in models.items()}
     found = list(template_findings(asked_ways(recipe), tokenizers))
-    for one in found:
-        if one.status != "problem":
-            colour, remedy = COLOURS[one.status], f" -> {one.remedy}" if one.remedy else ""
-            console.print(f"  [{'dim' if one.status == 'ok' else colour}]{escape(one.what + remedy)}[/]")
+    _print_lines([one for one in found if one.status != "problem"], console)
     _refuse(found, "nothing was asked or trained yet")
+
+
+def show_templates(recipe: Recipe, console: Console) -> None:
+    """What the chat templates of the models that are on this machine do, for `distill plan`."""
+    _print_lines(list(template_findings(asked_ways(recipe), probes.tokenizers(recipe.models))), console)
+
+
+def _print_lines(findings: Iterable[Finding], console: Console) -> None:
+    for one in findings:
+        colour, remedy = COLOURS[one.status], f" -> {one.remedy}" if one.remedy else ""
+        console.print(f"  [{'dim' if one.status == 'ok' else colour}]{escape(one.what + remedy)}[/]")
 
 
 def _refuse(findings: Iterable[Finding], note: str) -> None:
