@@ -106,7 +106,7 @@ def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score])
     manifest = Manifest(StageName.EVALUATE, item.key, rows_in=len(scores), rows_out=len(scores) - errors, drops=drops)
     run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
     about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}
-    log_event("model scored", run=run_dir.uri, stage=StageName.EVALUATE, **about)
+    log_event("model scored", run=run_dir.address, stage=StageName.EVALUATE, **about)
 
 
 def unscored(items: Sequence[EvaluationItem], run_dir: RunDir) -> Iterator[EvaluationItem]:
