@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distill.config.verify import JUDGE_SYSTEM, JUDGE_USER, JudgeConfig
 from distill.core.schema import Verdict
+from serve.chat_reply import read_message
 from serve.errors import fault_label
+from serve.loopback import direct_options
 
 if TYPE_CHECKING:
     import openai
@@ -84,6 +86,7 @@ class Judge:
             api_key=self._key,
             timeout=self.config.timeout_s,
             max_retries=self.config.max_retries,
+            http_client=openai.DefaultAsyncHttpxClient(**direct_options(self.config.base_url)),
         ) as client:
             return list(await asyncio.gather(*(self._judge(client, window, question) for question in questions)))
 
@@ -105,4 +108,4 @@ class Judge:
                 return Judgement("", fault_label(error))  # not its message: that could hold anything
         self._num_unanswered = 0
         choices = response.choices or []
-        return parse_reply((choices[0].message.content or "") if choices else "")
+        return parse_reply(read_message(choices[0].message).text if choices else "")
