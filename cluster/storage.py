@@ -4,6 +4,7 @@ s3:// and gs:// are opened by pyarrow, which is installed anyway; any other prot
 come from where the clouds' own tools take them: environment variables, files, the machine's role.
 """
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -119,12 +120,28 @@ def local_folder(location: str) -> str:
     """A model's folder on this machine. A model at a URI is fetched into the cache, once per machine.
 
     Args:
-        location: a path, which is returned unchanged, or a URI; a `#` suffix distinguishes versions of one URI.
+        location: a path, which is returned unchanged unless libraries would take it for a pattern, or a URI; a `#`
+            suffix distinguishes versions of one URI.
 
     Raises:
         OSError: it cannot be fetched.
     """
-    return str(fetch(location)) if is_uri(location) else location
+    return str(fetch(location)) if is_uri(location) else _without_pattern(location)
+
+
+def _without_pattern(path: str) -> str:
+    """The same folder by a link in the cache, where its path has `[`, `*` or `?`: vLLM and DeepSpeed glob for files in
+    it and would find none."""
+    parts = Path(os.path.abspath(path)).parts
+    last = max((index for index, part in enumerate(parts) if re.search(r"[*?[]", part)), default=-1)
+    if last < 0 or not os.path.exists(path):
+        return path
+    target = Path(*parts[: last + 1])
+    link = cache_dir() / f"linked-{hashlib.sha256(str(target).encode()).hexdigest()[:16]}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # an earlier run or another process made it; its name is its target's
+        link.symlink_to(target)
+    return str(link.joinpath(*parts[last + 1 :]))
 
 
 def fetch(address: str) -> Path:

@@ -6,9 +6,7 @@ URI; object stores make a single PUT visible at once, which serves the same purp
 """
 
 import dataclasses
-import fcntl
 import fnmatch
-import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
-from cluster.storage import cache_dir, canonical_address, open_storage
+from cluster.storage import canonical_address, open_storage
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.schema import Dropped, arrow_schema
@@ -382,32 +380,3 @@ def log_path(run_dir: RunDir) -> Path:
 def event_path(run_dir: RunDir) -> Path:
     """Where the run's events go, beside what libraries print."""
     return log_path(run_dir).with_name(EVENT_LOG[-1])
-
-
-def lock_path(run_dir: RunDir) -> Path:
-    """The file that is locked while a process works on a run; one per run, however its directory is spelled."""
-    if run_dir.is_local:
-        return run_dir.local_path(*LOCK)
-    return cache_dir().with_name("locks") / hashlib.sha256(run_dir.address.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def run_lock(run_dir: RunDir) -> Iterator[None]:
-    """Keep a second process off a run directory. The lock goes with the process, however it ends.
-
-    A local folder is locked for every machine that mounts it, as far as its file system has locks; a bucket, which has
-    none, for this machine alone.
-
-    Raises:
-        InputError: another process has it.
-    """
-    path = lock_path(run_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{run_dir.uri} is being worked on by another process -> wait for it or stop it"
-            ) from error
-        yield

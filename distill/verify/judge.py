@@ -7,7 +7,7 @@ request is "no judgement", with the reason; the next run of the verify stage ask
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config.verify import JUDGE_SYSTEM, JUDGE_USER, JudgeConfig
 from distill.core.schema import Verdict
@@ -49,6 +49,13 @@ def judge_messages(question: Question) -> list[dict[str, str]]:
         problem=question.problem, reference=question.reference, solution=question.solution[-MAX_SOLUTION_CHARS:]
     )
     return [{"role": "system", "content": JUDGE_SYSTEM}, {"role": "user", "content": user}]
+
+
+def request_options(config: JudgeConfig) -> dict[str, Any]:
+    """Arguments of a request beside model and messages."""
+    options: dict[str, Any] = {"temperature": 0.0, config.token_limit_field: config.max_tokens}
+    sent = {name: value for name, value in options.items() if name not in config.omit_sampling}
+    return sent | ({"extra_body": dict(config.extra_body)} if config.extra_body else {})
 
 
 def parse_reply(reply: str) -> Judgement:
@@ -100,8 +107,7 @@ class Judge:
                 response = await client.chat.completions.create(
                     model=self.config.model,
                     messages=judge_messages(question),
-                    temperature=0.0,
-                    max_tokens=self.config.max_tokens,
+                    **request_options(self.config),
                 )
             except APIError as error:
                 self._num_unanswered += 1

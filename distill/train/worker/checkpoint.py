@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.storage import download, upload
+from cluster.storage import download, local_folder, upload
 from distill.core.run_dir import Parts, Training
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
 def reading(run_dir: RunDir, *parts: str) -> Iterator[Path]:
     """A local folder with the content of one of the run directory."""
     if run_dir.is_local:
-        yield run_dir.local_path(*parts)
+        yield Path(local_folder(str(run_dir.local_path(*parts))))
         return
     with tempfile.TemporaryDirectory() as temporary:
         download(run_dir.fs, run_dir.path(*parts), Path(temporary))

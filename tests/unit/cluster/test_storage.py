@@ -1,6 +1,7 @@
 """Places by address: a bucket as a run directory, models in a machine's cache. Without a cloud: pyarrow's local files
 stand behind the address, so everything but the network is what runs there."""
 
+import glob
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -180,6 +181,23 @@ def test_two_spellings_of_a_place_have_one_address(one: str, other: str) -> None
 def test_different_places_keep_different_addresses() -> None:
     places = ["s3://b/x", "s3://b/X", "gs://b/x", "s3://x", "/b/x", "memory://b/x", "https://host/b/x", "/b/x[1]"]
     assert len({canonical_address(place) for place in places}) == len(places)
+
+
+def test_libraries_that_glob_in_a_models_folder_find_its_files_whatever_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folders = [tmp_path / f"test[{number}]" / "train" / cell for number in (1, 2) for cell in ("a", "b*")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text(str(folder))
+    for folder in folders * 2:
+        (found,) = glob.glob(f"{local_folder(str(folder))}/*.safetensors")
+        assert Path(found).read_text() == str(folder)
+    run_dir = RunDir(str(tmp_path / "test[1]"))
+    with reading(run_dir, "train", "a") as place:
+        assert glob.glob(f"{place}/*.safetensors")
+    assert local_folder(str(tmp_path)) == str(tmp_path) and local_folder("/no/such[1]") == "/no/such[1]"
 
 
 @pytest.mark.parametrize("name", ["test[1]", "a*b", "what?", "[!x]", "{a,b}"])

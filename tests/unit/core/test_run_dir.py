@@ -8,7 +8,7 @@ import pytest
 
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, Training, benchmark_scores, pool_shards, run_lock
+from distill.core.run_dir import RunDir, Training, benchmark_scores, pool_shards
 from distill.core.schema import Prompt, arrow_schema, prompt_id
 from distill.train.worker.checkpoint import Checkpoints
 
@@ -88,18 +88,6 @@ def test_names_that_are_looked_for_in_no_folder_or_in_a_file_are_not_found(run_d
     run_dir.write_bytes(b"", "generate", "file")
     assert run_dir.matching("generate", "file", "*") == []
     assert run_dir.matching("generate", "*", "*.parquet") == []
-
-
-def test_one_process_works_on_a_run_however_its_directory_is_spelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    spellings = [(str(tmp_path), f"file://{tmp_path}/"), ("memory://bucket/x", "memory://bucket/x/")]
-    for one, other in spellings:
-        with run_lock(RunDir(one)), pytest.raises(InputError, match="another process"), run_lock(RunDir(other)):
-            pass
-        with run_lock(RunDir(other)), run_lock(RunDir(f"{one}-2")):
-            pass
 
 
 def test_only_a_line_feed_ends_a_line_of_json(run_dir: RunDir) -> None:
