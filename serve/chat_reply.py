@@ -41,8 +41,9 @@ class Message(NamedTuple):
 
 def end_of(finish_reason: object) -> str:
     """`stop`, `length` or `refused`; empty for a reason that says neither (an error, a call of a tool, none at all)."""
-    words = re.sub(r"[\s-]+", "_", str(finish_reason or "").strip().lower()).removeprefix("finish_reason_")
-    return END_OF.get(words.partition(":")[0].rstrip("_"), "")
+    words = re.sub(r"[\s-]+", "_", str(finish_reason or "").strip().lower())
+    word = re.sub(r"^finish_?reason[_.]", "", words)  # some clients write the name of an enumeration out
+    return END_OF.get(word.partition(":")[0].rstrip("_"), "")
 
 
 def read_message(message: Any) -> Message:

@@ -16,7 +16,14 @@ LONG = "First I add two and two, which gives four."
         *((reason, "stop") for reason in ("stop", "eos", "eos_token", "end_turn", "STOP", "stop_sequence", "end-turn")),
         *(
             (reason, "length")
-            for reason in ("length", "max_tokens", "MAX_TOKENS", "model_length", "FINISH_REASON_LENGTH")
+            for reason in (
+                "length",
+                "max_tokens",
+                "MAX_TOKENS",
+                "model_length",
+                "FINISH_REASON_LENGTH",
+                "FinishReason.MAX_TOKENS",
+            )
         ),
         *((reason, "refused") for reason in ("content_filter", "refusal", "SAFETY", "content_filter: RECITATION")),
         *((reason, "") for reason in (None, "", "error", "tool_calls", "abort", "insufficient_system_resource", 7)),
