@@ -4,8 +4,11 @@ s3:// and gs:// are opened by pyarrow, which is installed anyway; any other prot
 come from where the clouds' own tools take them: environment variables, files, the machine's role.
 """
 
+import contextlib
+import glob
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -17,11 +20,29 @@ from pyarrow import fs as pyarrow_fs
 
 BUCKETS = ("s3", "gs", "gcs")
 """Protocols of object stores: a file appears whole or not at all, and folders need not be created."""
+_SAME_BUCKETS = {"gcs": "gs", "s3a": "s3"}
+_LOCAL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?)?", re.IGNORECASE)
 
 
 def is_uri(location: str) -> bool:
     """Whether a location is a URI and not a path."""
     return "://" in location
+
+
+def canonical_address(location: str) -> str:
+    """The one spelling of a folder or URI: two that name the same place become equal, and open it all the same.
+
+    `s3://b/x/`, `S3://b//x` and `s3a://b/x` are `s3://b/x`; `file:///d/x`, `/d//x/` and `/d/y/../x` are `/d/x`. A
+    relative path becomes absolute. Links are not followed: a folder may be on another machine.
+    """
+    local = _LOCAL.match(location)
+    if local or not is_uri(location):
+        path = os.path.abspath(os.path.expanduser(location[local.end() if local else 0 :]))
+        return re.sub("^/+", "/", path)
+    scheme, _, path = location.partition("://")
+    scheme = _SAME_BUCKETS.get(scheme.lower(), scheme.lower())
+    # Only a bucket's path is known to have no empty parts; pyarrow refuses them.
+    return f"{scheme}://" + ("/".join(filter(None, path.split("/"))) if scheme in BUCKETS else path.rstrip("/"))
 
 
 def open_storage(uri: str) -> tuple[Any, str]:
@@ -36,6 +57,48 @@ def open_storage(uri: str) -> tuple[Any, str]:
         return ArrowFSWrapper(_bucket_storage(protocol, path)), path
     fs, root = fsspec.core.url_to_fs(uri)
     return fs, str(root)
+
+
+def matching_files(pattern: str, folder: str = "") -> tuple[Any, list[str]]:
+    """(file system, sorted paths in its terms): the file of exactly this name, or else all that match the pattern.
+
+    Args:
+        pattern: path or URI with `*`, `?` or `[...]`; a relative one is below `folder`.
+        folder: taken literally, whatever characters its name has.
+
+    Raises:
+        ImportError, ValueError, OSError: as `open_storage`.
+    """
+    is_whole = not folder or is_uri(pattern) or os.path.isabs(os.path.expanduser(pattern))
+    fs, path = open_storage(pattern if is_whole else str(Path(folder) / pattern))
+    if fs.exists(path):
+        return fs, [path]
+    root = "" if is_whole else open_storage(folder)[1].rstrip("/")
+    return fs, sorted(map(str, fs.glob(glob.escape(root) + path.removeprefix(root))))
+
+
+def download(fs: Any, path: str, target: Path) -> None:
+    """Copy a file, or a folder with all that is in it. Unlike `fs.get`, which takes `[`, `*` and `?` for a pattern.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+    """
+    root = path.rstrip("/")
+    files = [str(file) for file in fs.find(root)]
+    if not files:
+        raise FileNotFoundError(f"{root} does not exist, or is an empty folder")
+    for file in files:
+        local = target / file.removeprefix(root).lstrip("/")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        fs.get_file(file, str(local))
+
+
+def upload(fs: Any, folder: Path, path: str) -> None:
+    """Copy the files of a local folder to a folder of a file system; the counterpart of `download`."""
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        there = f"{path.rstrip('/')}/{file.relative_to(folder).as_posix()}"
+        fs.makedirs(there.rpartition("/")[0], exist_ok=True)
+        fs.put_file(str(file), there)
 
 
 def _bucket_storage(protocol: str, path: str) -> Any:
@@ -57,12 +120,28 @@ def local_folder(location: str) -> str:
     """A model's folder on this machine. A model at a URI is fetched into the cache, once per machine.
 
     Args:
-        location: a path, which is returned unchanged, or a URI; a `#` suffix distinguishes versions of one URI.
+        location: a path, which is returned unchanged unless libraries would take it for a pattern, or a URI; a `#`
+            suffix distinguishes versions of one URI.
 
     Raises:
         OSError: it cannot be fetched.
     """
-    return str(fetch(location)) if is_uri(location) else location
+    return str(fetch(location)) if is_uri(location) else _without_pattern(location)
+
+
+def _without_pattern(path: str) -> str:
+    """The same folder by a link in the cache, where its path has `[`, `*` or `?`: vLLM and DeepSpeed glob for files in
+    it and would find none."""
+    parts = Path(os.path.abspath(path)).parts
+    last = max((index for index, part in enumerate(parts) if re.search(r"[*?[]", part)), default=-1)
+    if last < 0 or not os.path.exists(path):
+        return path
+    target = Path(*parts[: last + 1])
+    link = cache_dir() / f"linked-{hashlib.sha256(str(target).encode()).hexdigest()[:16]}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # an earlier run or another process made it; its name is its target's
+        link.symlink_to(target)
+    return str(link.joinpath(*parts[last + 1 :]))
 
 
 def fetch(address: str) -> Path:
@@ -79,7 +158,7 @@ def fetch(address: str) -> Path:
     temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
     try:
-        fs.get(path, str(temporary / target.name), recursive=True)
+        download(fs, path, temporary / target.name)
         _remove_dangling_link(target)
         temporary.rename(folder)
     except OSError:

@@ -78,7 +78,7 @@ def show_states(console: Console, states: Mapping[StageName, StageState]) -> Non
 
 def run_stage(stage: Stage, context: RunContext, state: StageState) -> Manifest:
     """Run a stage; its manifest with key, code version, wall time and peak memory."""
-    about = {"run": context.run_dir.uri, "stage": stage.name}
+    about = {"run": context.run_dir.address, "stage": stage.name}
     log_event("stage begins", **about, recipe=context.recipe.name, why=state.reason)
     with _failure_logged(about), PeakMemory() as memory:
         started = time.monotonic()

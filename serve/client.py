@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import openai
 
 from serve.api.modes import mode_line
+from serve.chat_reply import read_message
 from serve.dataset_client import OPENAI_SAMPLING
 from serve.errors import ServeError, UnknownModelError
 from serve.keys import KEY_VARIABLE, NO_KEY
+from serve.loopback import direct_options
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0
@@ -75,17 +77,22 @@ def stream_chat(
     settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **named}
     extra = {key: settings.pop(key) for key in sorted(settings.keys() - OPENAI_SAMPLING)}
     try:
-        stream = _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S).chat.completions.create(
-            model=model, messages=list(turns), stream=True, extra_body=extra or None, **settings
-        )
-        for chunk in stream:
-            delta = chunk.choices[0].delta if chunk.choices else None
-            if delta and (reasoning := getattr(delta, "reasoning_content", None)):
-                yield Piece(reasoning, is_reasoning=True)
-            if delta and delta.content:
-                yield Piece(delta.content)
+        with _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S) as client:
+            stream = client.chat.completions.create(
+                model=model, messages=list(turns), stream=True, extra_body=extra or None, **settings
+            )
+            for chunk in stream:
+                yield from _pieces(chunk)
     except openai.APIError as error:
         raise ServeError(f"{model} at {base_url} failed: {error.message}") from error
+
+
+def _pieces(chunk: Any) -> Iterator[Piece]:
+    message = read_message(chunk.choices[0].delta if chunk.choices else None)
+    if message.reasoning:
+        yield Piece(message.reasoning, is_reasoning=True)
+    if message.text:
+        yield Piece(message.text)
 
 
 def chosen_mode(metadata: Mapping[str, Any], mode: str = "") -> str:
@@ -115,7 +122,8 @@ def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, A
         ServeError: the API key is refused.
     """
     try:
-        models = _client(base_url, api_key, timeout_s=10.0).models.list().data
+        with _client(base_url, api_key, timeout_s=10.0) as client:
+            models = client.models.list().data
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         raise ServeError(f"{base_url} requires a valid API key: set {KEY_VARIABLE}") from error
     except (openai.APIConnectionError, openai.APIStatusError):
@@ -132,9 +140,10 @@ def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None
 
     def answer(model: str) -> None:
         try:
-            _client(base_url, api_key, timeout_s=FIRST_ANSWER_TIMEOUT_S).chat.completions.create(
-                model=model, messages=[{"role": "user", "content": "1"}], max_tokens=1, temperature=0.0, seed=0
-            )
+            with _client(base_url, api_key, timeout_s=FIRST_ANSWER_TIMEOUT_S) as client:
+                client.chat.completions.create(
+                    model=model, messages=[{"role": "user", "content": "1"}], max_tokens=1, temperature=0.0, seed=0
+                )
         except openai.APIError as error:
             raise ServeError(f"{model} is listed at {base_url} but does not answer: {error}") from error
 
@@ -143,5 +152,6 @@ def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None
 
 
 def _client(base_url: str, api_key: str, *, timeout_s: float) -> openai.OpenAI:
+    http = openai.DefaultHttpxClient(**direct_options(base_url))
     # Callers retry.
-    return openai.OpenAI(base_url=f"{base_url}/v1", api_key=api_key, timeout=timeout_s, max_retries=0)
+    return openai.OpenAI(base_url=f"{base_url}/v1", api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http)

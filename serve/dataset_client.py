@@ -9,8 +9,10 @@ import openai
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve.chat_reply import LENGTH, STOP, end_of, read_message
 from serve.errors import fault_label
 from serve.keys import NO_KEY
+from serve.loopback import direct_options
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -100,7 +102,11 @@ class Sender:
     def __init__(self, base_url: str, config: BatchConfig, api_key: str = NO_KEY) -> None:
         key = os.environ.get(config.api_key_env, "") if config.api_key_env else ""
         self._client = openai.AsyncOpenAI(
-            base_url=f"{base_url}/v1", api_key=key or api_key, timeout=config.timeout_s, max_retries=config.max_retries
+            base_url=f"{base_url}/v1",
+            api_key=key or api_key,
+            timeout=config.timeout_s,
+            max_retries=config.max_retries,
+            http_client=openai.DefaultAsyncHttpxClient(**direct_options(base_url)),
         )
         self._window = asyncio.Semaphore(config.max_in_flight)
 
@@ -120,15 +126,24 @@ class Sender:
                 return Answer(error=f"{fault_label(error)}: {error.message}"[:1000])
             except (TypeError, ValueError) as error:  # a row that the client cannot send
                 return Answer(error=f"{type(error).__name__}: {error}")
-        choice = response.choices[0]
-        usage = response.usage
-        return Answer(
-            completion=choice.message.content or "",
-            reasoning=getattr(choice.message, "reasoning_content", None) or "",
-            finish_reason=choice.finish_reason or "",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-        )
+        return to_answer(response)
+
+
+def to_answer(response: Any) -> Answer:
+    """A server's reply as an answer; one without a choice is an error. A finish reason of another name for `stop` or
+    `length` becomes these, any other stays as it is."""
+    choice = response.choices[0] if getattr(response, "choices", None) else None
+    if choice is None:
+        error = getattr(response, "error", None) or "no error either"
+        return Answer(error=f"malformed reply: no choices; {error}"[:1000])
+    message, end, usage = read_message(choice.message), end_of(choice.finish_reason), response.usage
+    return Answer(
+        completion=message.text,
+        reasoning=message.reasoning,
+        finish_reason=end if end in (STOP, LENGTH) else choice.finish_reason or "",
+        prompt_tokens=(usage.prompt_tokens if usage else 0) or 0,
+        completion_tokens=(usage.completion_tokens if usage else 0) or 0,
+    )
 
 
 def request_arguments(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -169,7 +169,9 @@ def _engine_log(spec: EngineSpec, log_dir: str | None) -> str | None:
     if log_dir is None:
         return None
     marker = f":actor_name:ServeReplica:{APP}:{ENGINE_PREFIX}{spec.name}\n"
-    found = [path for path in glob.glob(os.path.join(log_dir, "worker-*.out")) if marker in _read(path, 500)]
+    found = [
+        path for path in glob.glob(os.path.join(glob.escape(log_dir), "worker-*.out")) if marker in _read(path, 500)
+    ]
     return max(found, key=os.path.getmtime, default=None)
 
 

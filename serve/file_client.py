@@ -43,10 +43,16 @@ def read_lines(path: Path) -> list[Line]:
         ServeError: the file cannot be read, or a line is no such object.
     """
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = split_lines(path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ServeError(f"cannot read {path} ({error})") from error
     return [_line(path, number, text) for number, text in enumerate(texts) if text.strip()]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of JSON Lines text. Only a line feed ends one: JSON text may hold U+2028 and other characters that
+    `str.splitlines` takes for line ends."""
+    return text.removesuffix("\n").split("\n")
 
 
 def _line(path: Path, number: int, text: str) -> Line:
@@ -103,7 +109,7 @@ def read_partial(path: Path) -> dict[tuple[int, str], dict[str, Any]]:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         path.write_bytes(whole)
-    entries = map(json.loads, whole.decode().splitlines())
+    entries = map(json.loads, filter(None, split_lines(whole.decode())))
     return {(entry["line"], entry["sha256"]): entry["answer"] for entry in entries if not entry["answer"]["error"]}
 
 

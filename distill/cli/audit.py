@@ -243,7 +243,7 @@ def show_student(run_dir: RunDir, manifest: Manifest, recipe: Recipe, cell: str,
     trained = run_dir.read_manifest(*Training(cell).folder)
     arm = cell.split("@")[1]
     if trained is None or arm not in {mix.name for mix in recipe.mixes}:
-        names = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path(*Training("*@*").folder)))
+        names = sorted(path.rsplit("/", 1)[1] for path in run_dir.matching(*Training("*@*").folder))
         raise InputError(f"{run_dir.uri} has no trained student {cell!r} -> it has: {', '.join(names) or 'none yet'}")
     dropped = ", ".join(f"{count} {reason}" for reason, count in trained.drops.items())
     console.print(

@@ -22,7 +22,8 @@ from distill.config.eval_command import EvalConfig
 from distill.config.load import apply_override, field_problem
 from distill.core.errors import ConfigError, InputError, Problem
 from distill.core.progress_bars import quiet
-from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path, run_lock
+from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path
+from distill.core.run_lock import run_lock
 from distill.core.schema import Prompt, content_hash
 from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
 from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored

@@ -18,6 +18,7 @@ from distill.mix.export.formats import FORMATS
 from distill.run.context import load_run_recipe
 from serve.errors import ServeError
 from serve.keys import KEY_VARIABLE, KEYS_VARIABLE, NO_KEY, load_keys
+from serve.loopback import exempt_loopback
 
 INTERRUPTED = 130
 
@@ -25,6 +26,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; user errors are printed without traceback. Returns the exit code."""
     arguments = parse_arguments(argv)
+    os.environ.update(exempt_loopback(os.environ))
     verb: Callable[[argparse.Namespace], int] = arguments.verb
     try:
         return verb(arguments)

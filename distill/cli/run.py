@@ -9,7 +9,8 @@ from cluster.session import prepare_environment
 from distill.config.recipe import Recipe
 from distill.core.events import events_in
 from distill.core.progress_bars import quiet
-from distill.core.run_dir import REPORT_PAGE, RunDir, StageName, benchmark_problems, event_path, log_path, run_lock
+from distill.core.run_dir import REPORT_PAGE, RunDir, StageName, benchmark_problems, event_path, log_path
+from distill.core.run_lock import run_lock
 from distill.core.schema import Prompt
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells

@@ -47,7 +47,7 @@ def pool_fill(run_dir: RunDir, pool: str) -> PoolFill:
 
 
 def _newest_folder(run_dir: RunDir, pool: str) -> str:
-    known = run_dir.fs.glob(run_dir.path(*pool_shards(f"{pool}-*")))
+    known = run_dir.matching(*pool_shards(f"{pool}-*"))
     folders = [path.rstrip("/").rsplit("/", 1)[1] for path in known]
     own = [folder for folder in folders if folder.rpartition("-")[0] == pool]
     return max(own, key=lambda folder: _written_at(run_dir, folder), default="")

@@ -81,6 +81,7 @@ DataSource = Annotated[FileSource | HubSource, Field(discriminator="kind")]
 
 
 def source_pattern(source: FileSource, base: Path) -> str:
-    """The absolute path or URI of a file source; it may contain `*`."""
+    """The absolute path or URI of a file source as it is written, for messages; `cluster.storage.matching_files` finds
+    its files."""
     is_relative = not is_uri(source.path) and not Path(source.path).expanduser().is_absolute()
     return str(base / source.path) if is_relative else source.path

@@ -130,6 +130,16 @@ class EndpointTeacher(AskedTeacher):
     """Environment variable with the API key; keys are never written in a recipe. Absent: no key is sent."""
     sends_seed: bool = Field(default=True, json_schema_extra=NOTHING)
     """Off for an endpoint that rejects the `seed` field."""
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", json_schema_extra=NOTHING
+    )
+    """The field in which `sampling.max_tokens` is sent. OpenAI's reasoning models take `max_completion_tokens` only."""
+    omit_sampling: tuple[Literal["temperature", "top_p", "stop"], ...] = Field(default=(), json_schema_extra=IF_SET)
+    """Fields of `sampling` that are not sent, for a model that rejects them: its own defaults apply. OpenAI's reasoning
+    models need `["temperature", "top_p"]`."""
+    extra_body: dict[str, Any] = Field(default={}, json_schema_extra=IF_SET)
+    """Added to the body of every request: the provider's own options, for example `{ reasoning_effort = "high" }` or
+    `{ chat_template_kwargs = { enable_thinking = false } }`."""
     max_in_flight: int = Field(default=16, ge=1, json_schema_extra=NOTHING)
     """Requests open at once."""
     requests_per_minute: float | None = Field(default=None, gt=0, json_schema_extra=NOTHING)
@@ -248,16 +258,43 @@ def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
         yield Problem(f"{where}.replicas", what, "use [fewest, most] with 1 <= fewest <= most")
 
 
+OWN_FIELDS = {
+    "model": "remote_model",
+    "messages": "chat",
+    "temperature": "sampling.temperature",
+    "top_p": "sampling.top_p",
+    "max_tokens": "sampling.max_tokens",
+    "max_completion_tokens": 'sampling.max_tokens and token_limit_field = "max_completion_tokens"',
+    "stop": "sampling.stop",
+    "seed": "seed (of the recipe)",
+    "n": "num_samples",
+    "stream": "",
+    "stream_options": "",
+}
+"""Field of a request -> what of the recipe decides it; empty: nothing does. Not for `extra_body`."""
+
+
+def _endpoint_problems(teacher: EndpointTeacher) -> Iterator[Problem]:
+    where = f"teachers[{teacher.name}]"
+    for name in sorted(teacher.extra_body.keys() & OWN_FIELDS.keys()):
+        own = OWN_FIELDS[name]
+        remedy = f"remove it, and set {own}" if own else "remove it: replies are read whole"
+        yield Problem(f"{where}.extra_body", f"holds {name!r}, which requests have already", remedy)
+    if teacher.max_usd_total and not teacher.usd_per_million_tokens:
+        what = f"max_usd_total {teacher.max_usd_total:g} cannot be kept without a price"
+        yield Problem(where, what, "set usd_per_million_tokens")
+
+
 def _teacher_problems(teacher: AskedTeacher) -> Iterator[Problem]:
     where, sampling = f"teachers[{teacher.name}]", teacher.sampling
-    if teacher.num_samples > 1 and sampling.temperature == 0:
+    is_greedy = sampling.temperature == 0 and "temperature" not in getattr(teacher, "omit_sampling", ())
+    if teacher.num_samples > 1 and is_greedy:
         what = f"num_samples {teacher.num_samples} at temperature 0 writes the same trace {teacher.num_samples} times"
         yield Problem(where, what, "raise sampling.temperature or set num_samples = 1")
     if teacher.num_correct > teacher.num_samples:
         what = f"num_correct {teacher.num_correct} cannot be reached with num_samples {teacher.num_samples}"
         yield Problem(where, what, "raise num_samples or lower num_correct")
-    if isinstance(teacher, EndpointTeacher) and teacher.max_usd_total and not teacher.usd_per_million_tokens:
-        what = f"max_usd_total {teacher.max_usd_total:g} cannot be kept without a price"
-        yield Problem(where, what, "set usd_per_million_tokens")
+    if isinstance(teacher, EndpointTeacher):
+        yield from _endpoint_problems(teacher)
     if "{problem}" not in teacher.chat.template:
         yield Problem(f"{where}.chat.template", "does not contain {problem}", "add {problem} where the problem belongs")

@@ -1,9 +1,11 @@
 """Config of the verifier, and of the LLM judge of the traces that it rejects."""
 
+from typing import Any, Literal
+
 from pydantic import Field
 
 from distill.config.base import Section
-from distill.config.decides import NOTHING
+from distill.config.decides import IF_SET, NOTHING
 from distill.core.schema import content_hash
 
 
@@ -24,6 +26,14 @@ class JudgeConfig(Section):
     """Longest time of one attempt, seconds."""
     max_tokens: int = Field(default=1024, ge=1)
     """Longest reply, reasoning included, tokens."""
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", json_schema_extra=NOTHING
+    )
+    """The field in which `max_tokens` is sent. OpenAI's reasoning models take `max_completion_tokens` only."""
+    omit_sampling: tuple[Literal["temperature"], ...] = Field(default=(), json_schema_extra=IF_SET)
+    """Fields that are not sent, for a model that rejects them; otherwise the temperature is 0."""
+    extra_body: dict[str, Any] = Field(default={}, json_schema_extra=IF_SET)
+    """Added to the body of every request: the provider's own options, for example `{ reasoning_effort = "low" }`."""
     max_unanswered: int = Field(default=16, ge=1, json_schema_extra=NOTHING)
     """Requests in a row that may fail before no further traces are judged."""
 

@@ -6,7 +6,7 @@ URI; object stores make a single PUT visible at once, which serves the same purp
 """
 
 import dataclasses
-import fcntl
+import fnmatch
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
-from cluster.storage import open_storage
+from cluster.storage import canonical_address, open_storage
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.schema import Dropped, arrow_schema
@@ -177,14 +177,16 @@ class Training:
 
 
 class RunDir:
-    """Paths and files of one run. `uri` is a local folder or any fsspec URI."""
+    """Paths and files of one run. `uri` is a local folder or any fsspec URI, in any spelling."""
 
     def __init__(self, uri: str, before: "RunDir | None" = None) -> None:
+        self.uri, self.before = uri, before
+        self.address = canonical_address(uri)
+        """What opens it from any working folder, and is the same for every spelling: what jobs and locks go by."""
         try:
-            self.fs, self.root = open_storage(uri)
+            self.fs, self.root = open_storage(self.address)
         except (ImportError, ValueError, OSError) as error:  # no package for it, no such protocol, no such bucket
             raise InputError(f"{uri} cannot be opened here: {error} -> install that, or name a folder") from error
-        self.uri, self.before = uri, before
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, *parts: str) -> str:
@@ -193,11 +195,6 @@ class RunDir:
             return self.before.path(*parts)
         return "/".join([self.root.rstrip("/"), *parts])
 
-    @property
-    def address(self) -> str:
-        """What opens it from any working folder: the absolute path of a local folder, else the URI."""
-        return self.root if self.is_local else self.uri
-
     def address_of(self, *parts: str, version: str = "") -> str:
         """A file or folder of the run as it is named on any machine; `cluster.storage.local_folder` opens a model so.
 
@@ -205,11 +202,11 @@ class RunDir:
         """
         if self.is_local:
             return str(self.local_path(*parts))
-        return "/".join([self.uri.rstrip("/"), *parts]) + (f"#{version}" if version else "")
+        return "/".join([self.address, *parts]) + (f"#{version}" if version else "")
 
     def nested(self, *parts: str) -> "RunDir":
         """A run directory inside this one with stages of its own from `mix` on; what comes before is this one's."""
-        return RunDir("/".join([self.uri.rstrip("/"), *parts]), before=self)
+        return RunDir("/".join([self.address, *parts]), before=self)
 
     def local_path(self, *parts: str) -> Path:
         """The same as a local `Path`; only for runs on a local or mounted folder."""
@@ -287,7 +284,29 @@ class RunDir:
         path = self.path(*parts)
         if path.endswith(".parquet"):
             return [path] if self.fs.exists(path) else []
-        return sorted(str(name) for name in self.fs.glob(f"{path}/*.parquet"))
+        return self.matching(*parts, "*.parquet")
+
+    def matching(self, *parts: str) -> list[str]:
+        """Sorted paths below the run directory; a part with a `*` stands for every name that it matches.
+
+        Not by glob: the path of the run directory itself may hold `[`, `*` or `?`.
+        """
+        first = next((index for index, part in enumerate(parts) if "*" in part), len(parts))
+        found = [self.path(*parts[:first])]
+        for part in parts[first:]:
+            found = [path for folder in found for path in self._entries(folder, part)]
+        return sorted(path for path in found if self.fs.exists(path))
+
+    def _entries(self, folder: str, part: str) -> list[str]:
+        if "*" not in part:
+            return [f"{folder}/{part}"]
+        try:
+            paths = [str(path).rstrip("/") for path in self.fs.ls(folder, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        # Listing a file gives the file, listing a folder of a bucket may give its own marker.
+        names = [path.rsplit("/", 1)[1] for path in paths if path.startswith(f"{folder}/")]
+        return [f"{folder}/{name}" for name in names if fnmatch.fnmatchcase(name, part)]
 
     def read_table(self, *parts: str, row_type: type, columns: Sequence[str] | None = None) -> pa.Table:
         """All shards of a folder (or the one file named) as one table of the type's schema; empty where none."""
@@ -332,6 +351,12 @@ class RunDir:
         """A whole file; None where there is none."""
         return bytes(self.fs.cat_file(self.path(*parts))) if self.exists(*parts) else None
 
+    def read_lines(self, *parts: str) -> list[str]:
+        """The lines of a JSON Lines file, none where there is no file. Only a line feed ends one: JSON text may hold
+        U+2028 and other characters that `str.splitlines` takes for line ends."""
+        text = (self.read_bytes(*parts) or b"").decode(errors="replace")
+        return [line for line in text.split("\n") if line.strip()]
+
     def exists(self, *parts: str) -> bool:
         """Whether there is such a file or folder."""
         return bool(self.fs.exists(self.path(*parts)))
@@ -355,25 +380,3 @@ def log_path(run_dir: RunDir) -> Path:
 def event_path(run_dir: RunDir) -> Path:
     """Where the run's events go, beside what libraries print."""
     return log_path(run_dir).with_name(EVENT_LOG[-1])
-
-
-@contextmanager
-def run_lock(run_dir: RunDir) -> Iterator[None]:
-    """Keep a second process off a local run directory. The lock goes with the process, however it ends.
-
-    Raises:
-        InputError: another process has it.
-    """
-    if not run_dir.is_local:
-        yield
-        return
-    path = run_dir.local_path(*LOCK)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{run_dir.uri} is being worked on by another process -> wait for it or stop it"
-            ) from error
-        yield

@@ -140,7 +140,7 @@ def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score],
     )
     run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
     about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}
-    log_event("model scored", run=run_dir.uri, stage=StageName.EVALUATE, **about)
+    log_event("model scored", run=run_dir.address, stage=StageName.EVALUATE, **about)
 
 
 def unscored(items: Sequence[EvaluationItem], run_dir: RunDir) -> Iterator[EvaluationItem]:

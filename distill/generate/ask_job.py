@@ -82,7 +82,7 @@ def ask_teachers(
 def teacher_job(group: Group, plan: AskPlan, recipe: Recipe, run_dir: RunDir, progress: Any) -> TeacherJob:
     """The job of a group's engines. `progress`: handle of the `ProgressActor`."""
     return TeacherJob(
-        run_uri=run_dir.uri,
+        run_uri=run_dir.address,
         pools=tuple(group),
         plan=plan,
         generate=recipe.generate,

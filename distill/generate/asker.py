@@ -25,7 +25,7 @@ from distill.core.schema import Dropped, Style, Trace, content_hash, dropped
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.generate.async_grader import AsyncGrader
 from distill.generate.pool_index import decode_states, encode_states, is_usable, merge_traces, read_rows
-from distill.generate.pools import Request, build_request, split_reasoning
+from distill.generate.pools import Request, build_request, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
 from distill.generate.trace_shards import BatchShards
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
@@ -317,7 +317,7 @@ def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade,
     """The `Trace` of a graded completion."""
     teacher = pool.teacher
     reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
-    sampling = teacher.sampling.model_dump() if isinstance(teacher, AskedTeacher) else {}
+    sampling = sent_sampling(teacher) if isinstance(teacher, AskedTeacher) else {}
     return Trace(
         trace_id=request.trace_id,
         prompt_id=request.prompt_id,

@@ -1,6 +1,7 @@
 """Teachers behind an OpenAI-compatible endpoint: rate limit, retries with backoff, token and cost budgets."""
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -9,15 +10,34 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
 from distill.config.teachers import EndpointTeacher
+from distill.core.errors import InputError
 from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
-from distill.generate.pools import Request, sampling_params
+from distill.generate.pools import Request, endpoint_params
 from distill.models.api_key import endpoint_key
 from distill.models.chat_template import chat_messages
 from distill.run.pools import Pool
+from serve.chat_reply import DEFAULT_END, LENGTH, REFUSED, end_of, read_message, whole_text
 from serve.errors import fault_label
+from serve.loopback import direct_options
 
 RETRIED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
 """Transient faults. The client retries these itself first, and honours Retry-After."""
+
+WRONG_FIELD = (400, 422)
+"""Statuses with which servers refuse a field of a request."""
+_REFUSES = re.compile(
+    r"(?:not|n't) support|unsupported|unknown|unrecognized|unexpected|not (?:permitted|allowed)|forbidden|deprecated|"
+    r"cannot both|only the default|not accept|(?:invalid|additional) (?:argument|field|parameter|propert)",
+    re.IGNORECASE,
+)
+_REMEDIES = {
+    "max_tokens": 'set token_limit_field = "max_completion_tokens"',
+    "max_completion_tokens": 'set token_limit_field = "max_tokens"',
+    "temperature": 'add "temperature" to omit_sampling',
+    "top_p": 'add "top_p" to omit_sampling',
+    "stop": 'add "stop" to omit_sampling, or remove sampling.stop',
+    "seed": "set sends_seed = false",
+}
 
 
 class RateLimiter:
@@ -42,7 +62,11 @@ class EndpointActor:
         assert isinstance(pool.teacher, EndpointTeacher)
         self.teacher, self.progress = pool.teacher, job.progress
         self.client = openai.AsyncOpenAI(
-            base_url=self.teacher.base_url, api_key=_key(self.teacher), timeout=self.teacher.timeout_s, max_retries=4
+            base_url=self.teacher.base_url,
+            api_key=_key(self.teacher),
+            timeout=self.teacher.timeout_s,
+            max_retries=4,
+            http_client=openai.DefaultAsyncHttpxClient(**direct_options(self.teacher.base_url)),
         )
         self.window = asyncio.Semaphore(self.teacher.max_in_flight)
         self.rate_limiter = RateLimiter(self.teacher.requests_per_minute)
@@ -59,22 +83,23 @@ class EndpointActor:
             await self._check_budget()
             await asyncio.sleep(self.rate_limiter.wait_s(time.monotonic()))
             response = await self._send(request, problem)
-        usage = response.usage
-        await self.progress.spend.remote(pool.name, usage.completion_tokens if usage else 0)
-        return to_completion(response)
+        await self.progress.spend.remote(pool.name, _count(response, "completion_tokens"))
+        return to_completion(response, self.teacher.reasoning_end)
 
     async def _send(self, request: Request, problem: str) -> Any:
-        seed = request.seed if self.teacher.sends_seed else None
         try:
             return await self.client.chat.completions.create(
                 model=self.teacher.remote_model,
                 messages=chat_messages(problem, self.teacher.chat),
-                **sampling_params(self.teacher.sampling, seed),
+                **endpoint_params(self.teacher, request.seed),
             )
         except RETRIED as error:
             raise RequestFailed(_reason(error)) from error
         except openai.APIStatusError as error:
-            raise RequestRefused(_reason(error)) from error
+            text, param = _complaint(error)
+            if error.status_code in WRONG_FIELD and (remedy := refused_field(self.teacher, text, param)):
+                raise InputError(f"teachers[{self.teacher.name}]: {text[:300]} -> {remedy}") from error
+            raise RequestRefused(f"{fault_label(error)}: {text}"[:500]) from error
         except (openai.APIError, ValueError) as error:  # a reply that is not JSON, or does not follow the protocol
             raise RequestFailed(_reason(error)) from error
 
@@ -94,26 +119,79 @@ def over_budget(teacher: EndpointTeacher, spent_tokens: int) -> str:
     return ""
 
 
-def to_completion(response: Any) -> Completion:
-    """An API reply as a completion; reasoning that came in a separate field is put back in front of the text.
+def refused_field(teacher: EndpointTeacher, message: str, param: str | None = None) -> str:
+    """The remedy where a provider's error says that it does not take a field of our requests; empty where it says
+    something else. Every further request would be refused alike.
+
+    Args:
+        teacher: whose requests they are.
+        message: text of the error.
+        param: the field that the error blames in a field of its own, if it does.
+    """
+    if not _REFUSES.search(message):
+        return ""
+    sent = endpoint_params(teacher, 0)
+    names = [*(name for name in sent if name in _REMEDIES), *teacher.extra_body]
+    blamed = [name for name in names if name == param or _blames(message, name)]
+    if len(blamed) > 2:  # the error repeats the request: it does not say which
+        return ""
+    # Where two exclude each other, the temperature is the one to keep.
+    name = "top_p" if {"temperature", "top_p"} <= set(blamed) else next(iter(blamed), "")
+    return _REMEDIES.get(name, f"remove {name!r} from extra_body") if name else ""
+
+
+def _blames(message: str, name: str) -> bool:
+    """Whether an error names a field as one. Not wherever the word occurs: some errors repeat the problem's text."""
+    field = re.escape(name)
+    as_field = rf"['\"`]{field}['\"`]|(?:argument|field|param|parameter)s?(?: supplied)?:? {field}\b"
+    as_subject = rf"(?:^|[.:-] ){field} (?:is|are|does)\b"
+    return re.search(f"{as_field}|{as_subject}", message, re.IGNORECASE) is not None
+
+
+def _complaint(error: openai.APIStatusError) -> tuple[str, str | None]:
+    """(text, field that it names) of a refusal; servers made with FastAPI say both in `detail`, which the client's
+    message leaves out."""
+    detail = error.body.get("detail") if isinstance(error.body, dict) else None
+    first = detail[0] if isinstance(detail, list) and detail else None
+    if isinstance(first, dict) and first.get("loc"):
+        return f"{error.message}: {first.get('msg')}: {first['loc'][-1]}", str(first["loc"][-1])
+    return f"{error.message}: {detail}" if detail else error.message, error.param
+
+
+def to_completion(response: Any, reasoning_end: str = DEFAULT_END) -> Completion:
+    """An API reply as a completion; reasoning that came apart is put in front of the text, as models write it.
+
+    Args:
+        response: the client's reply.
+        reasoning_end: the teacher's delimiter; empty: the usual one.
 
     Raises:
-        RequestFailed: the reply has no choice or message, or ended for another reason than stop or length.
+        RequestFailed: the reply has no choice or message, or does not say that it ended by stop or by length.
+        RequestRefused: the provider's filter ended it, or the model declined.
     """
-    choice = response.choices[0] if response.choices else None
-    if choice is None or choice.message is None or choice.finish_reason not in ("stop", "length"):
-        ended = None if choice is None else choice.finish_reason
-        raise RequestFailed(f"malformed reply: choices {len(response.choices or [])}, finish_reason {ended!r}")
-    text = choice.message.content or ""
-    reasoning = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
-    usage = response.usage
+    choices = getattr(response, "choices", None) or []
+    if not choices or choices[0].message is None:
+        error = getattr(response, "error", None)
+        raise RequestFailed(f"malformed reply: choices {len(choices)}, error {error!r}"[:500])
+    choice, ended = choices[0], end_of(choices[0].finish_reason)
+    if not ended:
+        raise RequestFailed(f"malformed reply: finish_reason {choice.finish_reason!r}")
+    if ended == REFUSED or getattr(choice.message, "refusal", None):
+        why = getattr(choice.message, "refusal", None) or choice.finish_reason
+        raise RequestRefused(f"the provider or the model declined: {why}"[:500])
+    message = read_message(choice.message)
     return Completion(
-        text=f"<think>{reasoning}</think>{text}" if reasoning else text,
-        finish_reason=choice.finish_reason,
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
+        text=whole_text(message, reasoning_end or DEFAULT_END, is_truncated=ended == LENGTH),
+        finish_reason=ended,
+        prompt_tokens=_count(response, "prompt_tokens"),
+        completion_tokens=_count(response, "completion_tokens"),
         engine=f"endpoint {response.model}",
     )
+
+
+def _count(response: Any, name: str) -> int:
+    """A count of tokens of a reply; 0 where it has none."""
+    return int(getattr(getattr(response, "usage", None), name, None) or 0)
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from distill.config.mix import MixConfig
-from distill.config.teachers import DatasetTeacher, engine_key
+from distill.config.teachers import AskedTeacher, DatasetTeacher, EndpointTeacher, engine_key
 from distill.core.schema import seed_for, trace_id
 from distill.generate.ask_policy import AskPlan, PoolPlan
 from distill.run.pools import Pool
@@ -80,6 +80,31 @@ def sampling_params(sampling: Any, seed: int | None) -> dict[str, Any]:
         "max_tokens": sampling.max_tokens,
     }
     return params | ({} if seed is None else {"seed": seed}) | ({"stop": list(sampling.stop)} if sampling.stop else {})
+
+
+def endpoint_params(teacher: EndpointTeacher, seed: int) -> dict[str, Any]:
+    """Sampling parameters of a request to an endpoint, as arguments of the openai client."""
+    params = sampling_params(teacher.sampling, seed if teacher.sends_seed else None)
+    params[teacher.token_limit_field] = params.pop("max_tokens")
+    sent = {name: value for name, value in params.items() if name not in teacher.omit_sampling}
+    body = _extra_body(teacher)
+    return sent | ({"extra_body": body} if body else {})
+
+
+def _extra_body(teacher: EndpointTeacher) -> dict[str, Any]:
+    """Fields beside those of the protocol; variables of the chat template go where vLLM and SGLang take them."""
+    options = {"chat_template_kwargs": teacher.chat.template_options} if teacher.chat.template_options else {}
+    return {**options, **teacher.extra_body}
+
+
+def sent_sampling(teacher: AskedTeacher) -> dict[str, Any]:
+    """How a teacher's traces are sampled, for their record: without what is not sent, with what is added."""
+    sampling = teacher.sampling.model_dump()
+    if not isinstance(teacher, EndpointTeacher):
+        return sampling
+    sent = {name: value for name, value in sampling.items() if name not in teacher.omit_sampling}
+    body = _extra_body(teacher)
+    return sent | ({"extra_body": body} if body else {})
 
 
 def vllm_version() -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from cluster.storage import open_storage
+from cluster.storage import matching_files
 from distill.config.sources import Columns, FileSource, GymSource, HubSource, PromptSource, source_pattern
 from distill.core.errors import InputError
 from distill.core.run_dir import StageName
@@ -203,11 +203,10 @@ def read_source(source: PromptSource, base: Path) -> Iterator[RawRow]:
 
 
 def _read_files(source: FileSource, base: Path) -> Iterator[RawRow]:
-    pattern = source_pattern(source, base)
-    fs, path = open_storage(pattern)
-    files = sorted(fs.glob(path)) if "*" in path else [path]
-    if not files or not fs.exists(files[0]):
-        raise InputError(f"prompts: no file at {pattern} -> correct prompts.sources[].path (relative to the recipe)")
+    fs, files = matching_files(source.path, str(base))
+    if not files:
+        where = source_pattern(source, base)
+        raise InputError(f"prompts: no file at {where} -> correct prompts.sources[].path (relative to the recipe)")
     for file in files:
         name = Path(str(file)).name
         with fs.open(file, "rb") as stream:

@@ -124,8 +124,7 @@ def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]
 
 def read_curve(run_dir: RunDir, cell: str) -> Curve:
     """Loss by step. A resumed cell repeats steps; the last line of a step counts."""
-    text = (run_dir.read_bytes(*Training(cell).metrics) or b"").decode(errors="replace")
-    lines = [_metrics_line(line) for line in text.splitlines()]
+    lines = [_metrics_line(line) for line in run_dir.read_lines(*Training(cell).metrics)]
     losses = {int(line["step"]): float(line["loss"]) for line in lines if "step" in line and "loss" in line}
     steps = tuple(sorted(losses))
     return Curve(steps, tuple(losses[step] for step in steps))

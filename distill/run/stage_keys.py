@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import open_storage
+from cluster.storage import matching_files
 from distill.config.identity import stage_parts
 from distill.config.recipe import Recipe, benchmark_configs
-from distill.config.sources import FileSource, PromptSource, source_pattern
+from distill.config.sources import FileSource, PromptSource
 from distill.config.teachers import DatasetTeacher
 from distill.config.verify import judge_name
 from distill.core.errors import InputError
@@ -62,10 +62,10 @@ def _file_stamps(sources: Sequence[PromptSource], base: Path | None) -> dict[str
 
 
 def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
-    fs, pattern = open_storage(source_pattern(source, base))
-    for path in fs.glob(pattern):
+    fs, files = matching_files(source.path, str(base))
+    for path in files:
         info = fs.info(path)
-        yield str(path), f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
+        yield path, f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
 
 
 def stage_states(recipe: Recipe, base: Path | None, run_dir: RunDir) -> dict[StageName, StageState]:

@@ -75,7 +75,7 @@ class Attempt:
 
 def record_event(run_dir: RunDir, cell: str, event: str, **values: Any) -> None:
     """Append an event to a cell's file."""
-    log_event(f"attempt: {event}", run=run_dir.uri, stage=StageName.TRAIN, cell=cell, **values)
+    log_event(f"attempt: {event}", run=run_dir.address, stage=StageName.TRAIN, cell=cell, **values)
     line = json.dumps({"event": event, "at": round(time.time(), 2), **values})
     run_dir.write_bytes((_text(run_dir, cell) + line + "\n").encode(), *Training(cell).attempts)
 
@@ -87,7 +87,7 @@ def record_begin(run_dir: RunDir, cell: str, num_workers: int) -> None:
 
 def read_attempts(run_dir: RunDir, cell: str) -> list[Attempt]:
     """All attempts of a cell, the first one first."""
-    return parse_attempts([json.loads(line) for line in _text(run_dir, cell).splitlines()])
+    return parse_attempts([json.loads(line) for line in run_dir.read_lines(*Training(cell).attempts)])
 
 
 def parse_attempts(events: Sequence[Mapping[str, Any]]) -> list[Attempt]:

@@ -250,7 +250,7 @@ class _CellQueue:
         return "done"
 
     def _log(self, event: str, cell: str, **about: Any) -> None:
-        log_event(event, run=self.run_dir.uri, stage=StageName.TRAIN, cell=cell, **about)
+        log_event(event, run=self.run_dir.address, stage=StageName.TRAIN, cell=cell, **about)
 
     def raise_failures(self) -> None:
         """One error for all failed cells."""

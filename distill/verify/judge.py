@@ -7,11 +7,13 @@ request is "no judgement", with the reason; the next run of the verify stage ask
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config.verify import JUDGE_SYSTEM, JUDGE_USER, JudgeConfig
 from distill.core.schema import Verdict
+from serve.chat_reply import read_message
 from serve.errors import fault_label
+from serve.loopback import direct_options
 
 if TYPE_CHECKING:
     import openai
@@ -49,6 +51,13 @@ def judge_messages(question: Question) -> list[dict[str, str]]:
     return [{"role": "system", "content": JUDGE_SYSTEM}, {"role": "user", "content": user}]
 
 
+def request_options(config: JudgeConfig) -> dict[str, Any]:
+    """Arguments of a request beside model and messages."""
+    options: dict[str, Any] = {"temperature": 0.0, config.token_limit_field: config.max_tokens}
+    sent = {name: value for name, value in options.items() if name not in config.omit_sampling}
+    return sent | ({"extra_body": dict(config.extra_body)} if config.extra_body else {})
+
+
 def parse_reply(reply: str) -> Judgement:
     """The last verdict line after any reasoning; a reply without one is no judgement."""
     answer = reply.rpartition("</think>")[2].strip()
@@ -84,6 +93,7 @@ class Judge:
             api_key=self._key,
             timeout=self.config.timeout_s,
             max_retries=self.config.max_retries,
+            http_client=openai.DefaultAsyncHttpxClient(**direct_options(self.config.base_url)),
         ) as client:
             return list(await asyncio.gather(*(self._judge(client, window, question) for question in questions)))
 
@@ -97,12 +107,11 @@ class Judge:
                 response = await client.chat.completions.create(
                     model=self.config.model,
                     messages=judge_messages(question),
-                    temperature=0.0,
-                    max_tokens=self.config.max_tokens,
+                    **request_options(self.config),
                 )
             except APIError as error:
                 self._num_unanswered += 1
                 return Judgement("", fault_label(error))  # not its message: that could hold anything
         self._num_unanswered = 0
         choices = response.choices or []
-        return parse_reply((choices[0].message.content or "") if choices else "")
+        return parse_reply(read_message(choices[0].message).text if choices else "")

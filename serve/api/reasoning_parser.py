@@ -34,7 +34,22 @@ def join_reasoning(reasoning: str, answer: str, end: str = "</think>") -> str:
     """Reasoning and answer that came apart, as one text in the form that models and data sets write it."""
     if not reasoning.strip():
         return answer
-    return f"{opening_delimiter(end)}\n{reasoning.strip()}\n{end}\n\n{answer.lstrip()}"
+    return f"{opening_line(end)}{reasoning.strip()}\n{end}\n\n{answer.lstrip()}"
+
+
+def opening_line(end: str) -> str:
+    """How reasoning begins that `end` closes; empty where the delimiter does not show how it is opened."""
+    opening = opening_delimiter(end)
+    return "" if opening == end else f"{opening}\n"
+
+
+def with_opening(text: str, end: str = "</think>") -> str:
+    """Text whose reasoning is closed but not opened, since the chat template had opened it, with its opening; any other
+    text as it is."""
+    opening = opening_line(end)
+    if not end or end not in text or opening.strip() in text.partition(end)[0]:
+        return text
+    return opening + text.removeprefix("\n")
 
 
 class Split(NamedTuple):

@@ -149,7 +149,7 @@ def test_a_wrong_recipe_ends_with_code_2_and_no_traceback(setup: Setup) -> None:
 
 
 def test_a_second_process_is_refused_while_a_run_is_in_progress(setup: Setup, finished: str) -> None:
-    from distill.core.run_dir import run_lock
+    from distill.core.run_lock import run_lock
 
     with run_lock(RunDir(str(setup.run))):
         result = subprocess.run(setup.command, capture_output=True, text=True)

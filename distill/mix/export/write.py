@@ -68,7 +68,7 @@ def write_tables(folder: Path, run_dir: RunDir, mix: str, manifest: Manifest, ki
     entry = manifest.details["mixes"][mix]
     if kind == "dataset":
         return write_shards(folder, example_rows(run_dir, mix), EXAMPLE_SCHEMA, entry["rows"])
-    folders = sorted(path.rsplit("/", 1)[1] for path in run_dir.fs.glob(run_dir.path(*pool_shards("*-*"))))
+    folders = sorted(path.rsplit("/", 1)[1] for path in run_dir.matching(*pool_shards("*-*")))
     return write_shards(folder, grouped_rows(run_dir, mix, folders), GROUPED_SCHEMA, entry["prompts"])
 
 
@@ -95,7 +95,7 @@ def without_shards(text: str) -> str:
 def model_folders(run_dir: RunDir) -> dict[str, str]:
     """Model -> the local folder that the run resolved it to."""
     found = {}
-    for path in run_dir.fs.glob(run_dir.path(*model_record("*"))):
+    for path in run_dir.matching(*model_record("*")):
         found[str(path).rsplit("/", 1)[1].removesuffix(".json")] = json.loads(run_dir.fs.cat_file(path))["model"][
             "path"
         ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.storage import is_uri
+from cluster.storage import canonical_address, is_uri
 from cluster.units import MIB
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource
@@ -33,13 +33,18 @@ ACTIVE_STATES = ("PENDING", "RUNNING")
 
 
 def job_base(run_uri: str, name: str) -> str:
-    """Common name of the jobs of a run directory; a number follows, since Ray accepts no name twice."""
-    return f"distill-{name}-{content_hash(run_uri)[:8]}"
+    """Common name of the jobs of a run directory, in whatever spelling; a number follows, since Ray accepts no name
+    twice."""
+    return f"distill-{name}-{content_hash(canonical_address(run_uri))[:8]}"
 
 
 def next_job(base: str, jobs: Iterable[tuple[str, str]]) -> tuple[str, bool]:
-    """(job name, whether it is active already) from the (name, status) of all jobs of a cluster."""
-    mine = [(name, status) for name, status in jobs if name and name.rpartition("-")[0] == base]
+    """(job name, whether it is active already) from the (name, status) of all jobs of a cluster.
+
+    Jobs of one run directory are one run's, also where the recipe has got another name in between.
+    """
+    run = base.rpartition("-")[2]
+    mine = [(name, status) for name, status in jobs if name.startswith("distill-") and name.split("-")[-2] == run]
     running = [name for name, status in mine if status in ACTIVE_STATES]
     if running:
         return running[-1], True
@@ -114,17 +119,17 @@ def submit(recipe: Recipe, run_uri: str, address: str | None, console: Console, 
     run_dir = RunDir(run_uri)
     validate_reachable(recipe, run_dir, run_uri)
     client = _client(address)
-    job, is_active = next_job(job_base(run_dir.uri, recipe.name), _jobs(client))
+    job, is_active = next_job(job_base(run_uri, recipe.name), _jobs(client))
     if is_active:
         console.print(f"attached to {job}, which is active already", markup=False)
     else:
         with TemporaryDirectory(prefix="distill-submit-") as folder:
             pack(recipe, Path(folder) / "upload")
             client.submit_job(
-                entrypoint=f"python -m distill run {RECIPE} --run-dir {shlex.quote(run_dir.uri)}",
+                entrypoint=f"python -m distill run {RECIPE} --run-dir {shlex.quote(run_dir.address)}",
                 submission_id=job,
                 runtime_env={"working_dir": str(Path(folder) / "upload")},
-                metadata={"run": run_dir.uri, "recipe": recipe.name},
+                metadata={"run": run_dir.address, "recipe": recipe.name},
             )
         console.print(f"{job} submitted", markup=False)
     return _follow(client, job, console) if wait else 0
@@ -133,7 +138,7 @@ def submit(recipe: Recipe, run_uri: str, address: str | None, console: Console, 
 def stop(recipe: Recipe, run_uri: str, address: str | None, console: Console) -> int:
     """Stop the run's job; finished work stays, and submitting again continues it."""
     client = _client(address)
-    job, is_active = next_job(job_base(RunDir(run_uri).uri, recipe.name), _jobs(client))
+    job, is_active = next_job(job_base(run_uri, recipe.name), _jobs(client))
     if not is_active:
         console.print("this run has no active job")
         return 0

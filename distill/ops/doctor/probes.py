@@ -14,10 +14,10 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from cluster.storage import cache_dir, is_uri, open_storage
+from cluster.storage import cache_dir, is_uri, matching_files
 from cluster.units import GIB
 from distill.config.models import ModelConfig
-from distill.config.sources import FileSource, GymSource, PromptSource, source_pattern
+from distill.config.sources import FileSource, GymSource, PromptSource
 from distill.core.errors import InputError
 from distill.core.run_dir import DOCTOR_PROBE, RunDir
 from distill.models.resolve import load_tokenizer, resolved_folder
@@ -136,7 +136,7 @@ def source_error(source: PromptSource, base: Path) -> str:
     if isinstance(source, GymSource):
         return "" if find_spec("reasoning_gym") else "reasoning-gym is not installed"
     if isinstance(source, FileSource):
-        return _path_error(source_pattern(source, base))
+        return _path_error(source.path, str(base))
     return hub_error(source.dataset, source.revision, kind="dataset")
 
 
@@ -162,10 +162,9 @@ def _folder_here(source: str, config: ModelConfig) -> Path | None:
     return local if local.is_dir() and not is_changed else None
 
 
-def _path_error(path: str) -> str:
+def _path_error(path: str, folder: str = "") -> str:
     try:
-        fs, pattern = open_storage(path)
-        return "" if fs.glob(pattern) else "no such file"
+        return "" if matching_files(path, folder)[1] else "no such file"
     except (OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}"
 

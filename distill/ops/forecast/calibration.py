@@ -96,7 +96,7 @@ def _answers(run_dir: RunDir, recipe: Recipe) -> Answers | None:
     tables = [
         run_dir.read_table(*benchmark_scores(path.rsplit("/", 2)[1], name), row_type=Score, columns=columns)
         for name in recipe.evaluate.benchmarks
-        for path in run_dir.fs.glob(run_dir.path(*benchmark_scores("*", name)))
+        for path in run_dir.matching(*benchmark_scores("*", name))
     ]
     rows = sum(table.num_rows for table in tables)
     if not rows:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.storage import download, local_folder, upload
 from distill.core.run_dir import Parts, Training
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Checkpoints:
         self.run_dir.remove(*Training(self.cell).checkpoints)
 
     def _steps(self) -> list[int]:
-        folders = self.run_dir.fs.glob(self.run_dir.path(*Training(self.cell).any_checkpoint))
-        return sorted((int(str(folder).rstrip("/")[-8:]) for folder in folders), reverse=True)
+        folders = self.run_dir.matching(*Training(self.cell).any_checkpoint)
+        return sorted((int(folder[-8:]) for folder in folders), reverse=True)
 
     def _marker(self, step: int) -> dict[str, Any]:
         try:
@@ -101,15 +102,15 @@ def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)
-        run_dir.fs.put(f"{temporary}/", run_dir.path(*parts) + "/", recursive=True)
+        upload(run_dir.fs, Path(temporary), run_dir.path(*parts))
 
 
 @contextmanager
 def reading(run_dir: RunDir, *parts: str) -> Iterator[Path]:
     """A local folder with the content of one of the run directory."""
     if run_dir.is_local:
-        yield run_dir.local_path(*parts)
+        yield Path(local_folder(str(run_dir.local_path(*parts))))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        run_dir.fs.get(run_dir.path(*parts) + "/", f"{temporary}/", recursive=True)
+        download(run_dir.fs, run_dir.path(*parts), Path(temporary))
         yield Path(temporary)

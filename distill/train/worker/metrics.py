@@ -77,5 +77,4 @@ class MetricsLog:
 
 def read_metrics(run_dir: RunDir, cell: str) -> list[StepMetrics]:
     """The steps of a cell so far, in order; empty before its first one."""
-    text = (run_dir.read_bytes(*Training(cell).metrics) or b"").decode()
-    return [StepMetrics(**json.loads(line)) for line in text.splitlines()]
+    return [StepMetrics(**json.loads(line)) for line in run_dir.read_lines(*Training(cell).metrics)]

@@ -1,6 +1,7 @@
 """Places by address: a bucket as a run directory, models in a machine's cache. Without a cloud: pyarrow's local files
 stand behind the address, so everything but the network is what runs there."""
 
+import glob
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,17 @@ import pytest
 from pyarrow import fs as pyarrow_fs
 
 from cluster import storage
-from cluster.storage import cache_dir, fetch, link_into_cache, local_folder, open_storage
+from cluster.storage import (
+    cache_dir,
+    canonical_address,
+    download,
+    fetch,
+    link_into_cache,
+    local_folder,
+    matching_files,
+    open_storage,
+    upload,
+)
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
@@ -143,3 +154,68 @@ def test_buckets_are_opened_by_pyarrow_where_the_variables_say(monkeypatch: pyte
     fs, path = open_storage("s3://bucket/run")
     assert (path, fs.fs.type_name, fs.fs.region) == ("bucket/run", "s3", "eu-central-1")
     assert open_storage("gs://bucket/run")[0].fs.type_name == "gcs"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://b/x", "s3://b/x/"),
+        ("s3://b/x", "S3://b//x///"),
+        ("s3://b/x", "s3a://b/x"),
+        ("gs://b/x", "gcs://b/x/"),
+        ("/shared/x", "file:///shared/x"),
+        ("/shared/x", "file:/shared/x/"),
+        ("/shared/x", "file://localhost/shared/x"),
+        ("/shared/x", "local:///shared/x"),
+        ("/shared/x", "/shared//y/.././x/"),
+        ("/shared/x", "//shared/x"),
+        ("runs/x", "./runs/x/"),
+        ("memory://x", "memory://x/"),
+    ],
+)
+def test_two_spellings_of_a_place_have_one_address(one: str, other: str) -> None:
+    assert canonical_address(one) == canonical_address(other)
+    assert canonical_address(canonical_address(other)) == canonical_address(one)
+
+
+def test_different_places_keep_different_addresses() -> None:
+    places = ["s3://b/x", "s3://b/X", "gs://b/x", "s3://x", "/b/x", "memory://b/x", "https://host/b/x", "/b/x[1]"]
+    assert len({canonical_address(place) for place in places}) == len(places)
+
+
+def test_libraries_that_glob_in_a_models_folder_find_its_files_whatever_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folders = [tmp_path / f"test[{number}]" / "train" / cell for number in (1, 2) for cell in ("a", "b*")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text(str(folder))
+    for folder in folders * 2:
+        (found,) = glob.glob(f"{local_folder(str(folder))}/*.safetensors")
+        assert Path(found).read_text() == str(folder)
+    run_dir = RunDir(str(tmp_path / "test[1]"))
+    with reading(run_dir, "train", "a") as place:
+        assert glob.glob(f"{place}/*.safetensors")
+    assert local_folder(str(tmp_path)) == str(tmp_path) and local_folder("/no/such[1]") == "/no/such[1]"
+
+
+@pytest.mark.parametrize("name", ["test[1]", "a*b", "what?", "[!x]", "{a,b}"])
+def test_files_are_found_and_copied_whatever_the_name_of_their_folder(tmp_path: Path, name: str) -> None:
+    for folder in (name, "test1", "a__b", "whatx", "y"):
+        (tmp_path / folder / "sub").mkdir(parents=True)
+        (tmp_path / folder / "sub" / "one.jsonl").write_text(folder)
+    own = tmp_path / name
+    fs, files = matching_files("sub/*.jsonl", str(own))
+    assert files == [f"{own}/sub/one.jsonl"]
+    assert matching_files("sub/one.jsonl", str(own))[1] == files
+    assert matching_files(f"{own}/sub/one.jsonl")[1] == files, "an absolute path that exists is no pattern"
+    assert matching_files("none/*.jsonl", str(own))[1] == []
+    download(fs, str(own), tmp_path / "copy")
+    assert (tmp_path / "copy/sub/one.jsonl").read_text() == name
+    download(fs, f"{own}/sub/one.jsonl", tmp_path / "copy.jsonl")
+    assert (tmp_path / "copy.jsonl").read_text() == name
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        download(fs, f"{own}/nothing", tmp_path / "absent")
+    upload(fs, tmp_path / "copy", f"{own}/back")
+    assert (own / "back/sub/one.jsonl").read_text() == name

@@ -231,3 +231,23 @@ def test_a_helped_student_and_its_helper_are_models_of_the_recipe() -> None:
 def test_modes_that_a_reader_could_not_use_are_refused(modes: dict[str, str], said: str) -> None:
     raw = recipe_with({})
     assert any(said in problem for problem in problems_of(raw | {"mixes": [raw["mixes"][-1] | {"modes": modes}]}))
+
+
+REMOTE = {"kind": "endpoint", "name": "remote", "style": "long", "base_url": "http://h/v1", "remote_model": "m"}
+
+
+def with_remote(**fields: Any) -> dict[str, Any]:
+    return recipe_with({"teachers": [*GOOD["teachers"], {**REMOTE, **fields}]})
+
+
+def test_a_body_that_repeats_what_the_recipe_says_elsewhere_is_refused_with_the_field_to_set() -> None:
+    found = problems_of(with_remote(extra_body={"n": 2, "stream": True, "x": 1}))
+    assert len(found) == 2 and all(problem.startswith("teachers[remote].extra_body: ") for problem in found)
+    assert "'n'" in found[0] and "num_samples" in found[0] and "'stream'" in found[1]
+
+
+def test_greedy_samples_that_repeat_are_no_fault_of_a_teacher_whose_temperature_is_not_sent() -> None:
+    greedy: dict[str, Any] = {"num_samples": 2, "sampling": {"temperature": 0.0}}
+    (found,) = problems_of(with_remote(**greedy))
+    assert "teachers[remote]: num_samples 2 at temperature 0" in found
+    assert parse_recipe(with_remote(**greedy, omit_sampling=["temperature"])).teachers[-1].name == "remote"

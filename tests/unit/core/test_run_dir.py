@@ -1,5 +1,6 @@
 """A run directory: manifests that must add up, shards that are whole or absent, stages stale by what changed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import RunDir, Training, benchmark_scores, pool_shards
 from distill.core.schema import Prompt, arrow_schema, prompt_id
+from distill.train.worker.checkpoint import Checkpoints
 
 PROMPT = Prompt(prompt_id("a"), "a", "1", "number", "s", "", "", "")
 
@@ -61,3 +63,34 @@ def test_a_run_directory_inside_another_shares_what_comes_before_the_mix(tmp_pat
     assert inner.path("mix", "features", "k") == outer.path("mix", "features", "k")
     assert inner.path("mix", "auto.parquet") == outer.path("search", "round-1", "mix", "auto.parquet")
     assert inner.path("train", "c") == RunDir(inner.uri).path("train", "c")  # as workers open it
+
+
+@pytest.mark.parametrize("name", ["test[1]", "a*b", "what?", "[!x]"])
+def test_a_run_directory_may_have_any_name_and_sees_its_own_files_only(tmp_path: Path, name: str) -> None:
+    run_dir, others = RunDir(str(tmp_path / name)), [RunDir(str(tmp_path / other)) for other in ("test1", "a?b", "y")]
+    for one in (run_dir, *others):
+        one.write_rows([PROMPT], Prompt, *pool_shards("pool-1", "a.parquet"))
+        one.write_bytes(b"{}", *Training("s@m").checkpoint(3), "complete.json")
+        one.write_rows([PROMPT], Prompt, *benchmark_scores("s@m", "gsm8k"))
+    assert run_dir.shards(*pool_shards("pool-1")) == [run_dir.path(*pool_shards("pool-1", "a.parquet"))]
+    assert run_dir.read_table(*pool_shards("pool-1"), row_type=Prompt).num_rows == 1
+    assert run_dir.matching(*pool_shards("pool-*")) == [run_dir.path(*pool_shards("pool-1"))]
+    assert run_dir.matching(*benchmark_scores("*", "gsm8k")) == [run_dir.path(*benchmark_scores("s@m", "gsm8k"))]
+    assert run_dir.matching(*benchmark_scores("*", "other")) == []
+    assert Checkpoints(run_dir, "s@m", "key")._steps() == [3]
+    run_dir.remove("generate")
+    assert run_dir.shards(*pool_shards("pool-1")) == []
+    assert all(len(one.shards(*pool_shards("pool-1"))) == 1 for one in others)
+
+
+def test_names_that_are_looked_for_in_no_folder_or_in_a_file_are_not_found(run_dir: RunDir) -> None:
+    assert run_dir.matching("generate", "*") == []
+    run_dir.write_bytes(b"", "generate", "file")
+    assert run_dir.matching("generate", "file", "*") == []
+    assert run_dir.matching("generate", "*", "*.parquet") == []
+
+
+def test_only_a_line_feed_ends_a_line_of_json(run_dir: RunDir) -> None:
+    assert run_dir.read_lines("a.jsonl") == []
+    run_dir.write_bytes('{"a": "x\u2028y\x85z"}\r\n\n{"b": 1}'.encode(), "a.jsonl")
+    assert [json.loads(line) for line in run_dir.read_lines("a.jsonl")] == [{"a": "x\u2028y\x85z"}, {"b": 1}]

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pyarrow as pa
 
-from serve.dataset_client import OUTPUT_FIELDS, BatchConfig, Sender, request_arguments
+from serve.dataset_client import OUTPUT_FIELDS, BatchConfig, Sender, request_arguments, to_answer
 
 MESSAGES = [{"role": "user", "content": "1 + 1 ="}]
 
@@ -81,3 +81,11 @@ def test_a_row_without_sampling_uses_the_server_defaults() -> None:
         "model": "m",
         "messages": MESSAGES,
     }
+
+
+def test_other_servers_replies_fill_the_same_columns() -> None:
+    message = SimpleNamespace(content=[{"type": "text", "text": "4"}], reasoning="hm")
+    choice = SimpleNamespace(message=message, finish_reason="max_tokens")
+    found = to_answer(SimpleNamespace(choices=[choice], usage=None))
+    assert (found.completion, found.reasoning, found.finish_reason, found.error) == ("4", "hm", "length", "")
+    assert "no choices; overloaded" in to_answer(SimpleNamespace(choices=None, error="overloaded")).error

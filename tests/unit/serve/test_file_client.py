@@ -121,3 +121,13 @@ def test_a_rows_own_turns_and_sampling_win() -> None:
 
 def test_nothing_is_read_where_nothing_was_written(tmp_path: Path) -> None:
     assert read_partial(tmp_path / "none") == {}
+
+
+def test_only_a_line_feed_ends_a_line(paths: tuple[Path, Path]) -> None:
+    texts = ["one\u2028two", "three\x85four\x0c", "five\u2029"]
+    lines = [json.dumps({"problem": text, "id": text}, ensure_ascii=False) for text in texts]
+    paths[0].write_bytes(("\ufeff" + "\r\n".join(lines) + "\n\n").encode())
+    assert answer(paths) == (3, 0)
+    found = [json.loads(line) for line in paths[1].read_text(encoding="utf-8").split("\n") if line]
+    assert [row["completion"] for row in found] == [f"Q: {text}".upper() for text in texts]
+    assert answer(paths) == (3, 0), "the answers that are kept cannot be read again"

@@ -21,7 +21,7 @@ from distill.models.api_key import endpoint_key
 from distill.run.context import RunContext
 from distill.run.pools import Pool
 from distill.run.stage_keys import stage_configs
-from distill.verify.judge import Judge, Question, judge_messages, parse_reply
+from distill.verify.judge import Judge, Question, judge_messages, parse_reply, request_options
 from distill.verify.judge_traces import judge_pools, judge_question
 from distill.verify.stage import verify_stage
 from tests.fixtures.chat_server import Reply, chat_server, completion
@@ -226,3 +226,14 @@ def test_the_verify_stage_counts_the_judge_beside_the_rules(run_dir: RunDir, end
     assert manifest.drops == {"incorrect": 1, "no_answer": 3}
     assert manifest.details["judge"]["name"] == judge_name(JudgeConfig(**config))
     assert manifest.details["judge"]["pools"]["short"]["says_correct"] == 1
+
+
+def test_a_reasoning_model_can_be_the_judge(endpoint: Endpoint) -> None:
+    assert request_options(config_of(endpoint)) == {"temperature": 0.0, "max_tokens": 1024}
+    options = {"token_limit_field": "max_completion_tokens", "omit_sampling": ["temperature"]}
+    config = config_of(endpoint, **options, extra_body={"reasoning_effort": "low"})
+    (found,) = Judge(config, "none").judge_batch([Question("1 + 1", "2", "two")])
+    assert found.verdict == "CORRECT"
+    (body,) = endpoint.requests
+    assert body["max_completion_tokens"] == 1024 and body["reasoning_effort"] == "low"
+    assert not body.keys() & {"temperature", "max_tokens"}

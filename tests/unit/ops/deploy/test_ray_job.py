@@ -28,6 +28,14 @@ def test_a_run_that_is_under_way_is_attached_to_and_a_finished_one_gets_the_next
     assert next_job(BASE, others) == (f"{BASE}-1", False)
 
 
+@pytest.mark.parametrize("spelling", ["s3://bucket/run/", "S3://bucket//run", "s3a://bucket/run"])
+def test_a_run_directory_has_one_job_however_it_is_spelled_and_the_recipe_is_called(spelling: str) -> None:
+    assert job_base(spelling, "quickstart") == BASE
+    assert job_base("file:///shared/x", "a") == job_base("/shared/x", "a")
+    assert next_job(job_base(spelling, "renamed"), [(f"{BASE}-2", "RUNNING")]) == (f"{BASE}-2", True)
+    assert next_job(BASE, [("distill-x", "RUNNING")]) == (f"{BASE}-1", False)
+
+
 def test_code_and_the_whole_recipe_travel_and_nothing_else(tmp_path: Path) -> None:
     recipe = load_recipe(find_recipe("one-gpu-0.5b"), ["train.num_epochs=3"])
     pack(recipe, tmp_path / "upload")

@@ -1,0 +1,40 @@
+"""One process at a time in a run directory, however its address is spelled."""
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.storage import cache_dir
+from distill.core.errors import InputError
+from distill.core.run_dir import LOCK, RunDir
+
+
+def lock_path(run_dir: RunDir) -> Path:
+    """The file that is locked while a process works on a run; one per run, however its directory is spelled."""
+    if run_dir.is_local:
+        return run_dir.local_path(*LOCK)
+    return cache_dir().with_name("locks") / hashlib.sha256(run_dir.address.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def run_lock(run_dir: RunDir) -> Iterator[None]:
+    """Keep a second process off a run directory. The lock goes with the process, however it ends.
+
+    A local folder is locked for every machine that mounts it, as far as its file system has locks; a bucket, which has
+    none, for this machine alone.
+
+    Raises:
+        InputError: another process has it.
+    """
+    path = lock_path(run_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{run_dir.uri} is being worked on by another process -> wait for it or stop it"
+            ) from error
+        yield

@@ -1,0 +1,146 @@
+"""Teachers behind other people's endpoints: what is sent, what comes back, and what an error is worth. Without Ray."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distill.config.identity import fingerprint, source_identity
+from distill.config.teachers import EndpointTeacher
+from distill.core.errors import InputError
+from distill.generate.asker import Completion, RequestFailed, RequestRefused
+from distill.generate.endpoint_teacher import EndpointActor, refused_field, to_completion
+from distill.generate.pools import build_request, endpoint_params, sent_sampling
+from distill.run.pools import Pool
+from tests.fixtures.chat_server import ChatServer, Reply, chat_server, completion
+from tests.fixtures.teacher_jobs import LocalHandle, job
+
+OPENAI = {"token_limit_field": "max_completion_tokens", "omit_sampling": ("temperature", "top_p")}
+
+
+def teacher(**fields: Any) -> EndpointTeacher:
+    known = {"name": "remote", "style": "long", "base_url": "http://127.0.0.1:1/v1", "remote_model": "remote-1"}
+    return EndpointTeacher.model_validate({**known, **fields})
+
+
+def ask(folder: Path, reply: Reply, **fields: Any) -> tuple[Completion, ChatServer]:
+    """One completion, over HTTP."""
+
+    async def run(server: ChatServer) -> Completion:
+        one = teacher(base_url=server.url, **fields)
+        pool = Pool(one, one.base_url, "fingerprint")
+        actor = EndpointActor(job(folder, [pool], LocalHandle()))
+        return await actor.write(build_request("p", pool, 0, 1), pool, "2 + 2 =")
+
+    with chat_server(lambda number, body: reply) as server:
+        return asyncio.run(run(server)), server
+
+
+def refusal(message: str, status: int = 400, **fields: Any) -> Reply:
+    return status, {"error": {"message": message, "type": "invalid_request_error", **fields}}
+
+
+def test_a_model_that_takes_neither_max_tokens_nor_temperature_can_be_asked(tmp_path: Path) -> None:
+    extra = {"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}}
+    found, server = ask(tmp_path, (200, completion("4")), sampling={"max_tokens": 99}, extra_body=extra, **OPENAI)
+    (body,) = server.requests
+    assert found.text == "4"
+    assert body["max_completion_tokens"] == 99 and body["reasoning_effort"] == "high"
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert not body.keys() & {"max_tokens", "temperature", "top_p", "extra_body"}
+
+
+def test_an_endpoint_of_this_machine_is_asked_past_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert ask(tmp_path, (200, completion("4")))[0].text == "4"
+
+
+def test_traces_say_how_they_were_sampled_and_only_what_decides_them_makes_a_new_pool() -> None:
+    plain, changed = teacher(), teacher(extra_body={"top_k": 4}, **OPENAI)
+    assert endpoint_params(plain, 3) == {"temperature": 0.7, "top_p": 1.0, "max_tokens": 4096, "seed": 3}
+    assert sent_sampling(changed) == {"max_tokens": 4096, "stop": (), "extra_body": {"top_k": 4}}
+
+    def pool(one: EndpointTeacher) -> str:
+        return fingerprint(one, source_identity(one))
+
+    assert pool(plain) == pool(teacher(omit_sampling=(), extra_body={}, token_limit_field="max_completion_tokens"))
+    assert len({pool(plain), pool(changed), pool(teacher(extra_body={"top_k": 5})), pool(teacher(**OPENAI))}) == 4
+
+
+@pytest.mark.parametrize(
+    ("reply", "fields", "option"),
+    [
+        (
+            refusal("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+                    "instead.", param="max_tokens", code="unsupported_parameter"),
+            {}, 'token_limit_field = "max_completion_tokens"',
+        ),
+        (refusal("Unsupported value: 'temperature' does not support 0.7 with this model.", param="temperature"),
+         {}, 'add "temperature" to omit_sampling'),
+        (refusal("`temperature` and `top_p` cannot both be specified for this model"), {}, 'add "top_p"'),
+        (refusal("temperature is deprecated for this model"), {}, 'add "temperature"'),
+        ((422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}),
+         {}, "sends_seed = false"),
+        (refusal("Unrecognized request argument supplied: max_completion_tokens"), OPENAI, '= "max_tokens"'),
+        (refusal("Unknown parameter: 'chat_template_kwargs'."), {"extra_body": {"chat_template_kwargs": {}}},
+         "remove 'chat_template_kwargs' from extra_body"),
+    ],
+)  # fmt: skip
+def test_a_field_that_a_provider_refuses_stops_the_run_with_the_option_to_set(
+    tmp_path: Path, reply: Reply, fields: dict[str, Any], option: str
+) -> None:
+    with pytest.raises(InputError, match=r"teachers\[remote\]: .* -> ") as raised:
+        ask(tmp_path, reply, **fields)
+    assert option in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens is too large: 99999. This model supports at most 16384 completion tokens",
+        "This model's maximum context length is 4096 tokens",
+        "Invalid prompt: a temperature of unknown size is not allowed",
+        "Unknown error in {'temperature': 0.7, 'top_p': 1.0, 'max_tokens': 9, 'seed': 1}",
+    ],
+)
+def test_other_refusals_are_of_one_request(tmp_path: Path, message: str) -> None:
+    assert refused_field(teacher(), message) == ""
+    with pytest.raises(RequestRefused):
+        ask(tmp_path, refusal(message))
+
+
+def reply(content: Any, finish_reason: Any = "stop", usage: bool = True, **message: Any) -> Any:
+    choice = SimpleNamespace(message=SimpleNamespace(content=content, **message), finish_reason=finish_reason)
+    tokens = SimpleNamespace(prompt_tokens=3, completion_tokens=None if usage is None else 5)
+    return SimpleNamespace(choices=[choice], usage=tokens if usage else None, model="remote-1")
+
+
+def test_a_reply_in_parts_with_an_end_of_another_name_is_a_trace(tmp_path: Path) -> None:
+    body = completion("", "end_turn")
+    body["choices"][0]["message"]["content"] = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "4"}]
+    found, _ = ask(tmp_path, (200, body))
+    assert (found.text, found.finish_reason) == ("<think>\nhm\n</think>\n\n4", "stop")
+
+
+def test_reasoning_without_an_answer_at_the_limit_is_a_truncated_trace() -> None:
+    found = to_completion(reply(None, "max_tokens", reasoning="hm, so"))
+    assert (found.text, found.finish_reason, found.completion_tokens) == ("<think>\nhm, so", "length", 5)
+    assert to_completion(reply("4", usage=False)).completion_tokens == 0
+
+
+@pytest.mark.parametrize("one", [reply("", "content_filter"), reply(None, "SAFETY"), reply(None, refusal="I cannot")])
+def test_what_is_declined_is_not_paid_for_again(one: Any) -> None:
+    with pytest.raises(RequestRefused, match="declined"):
+        to_completion(one)
+
+
+@pytest.mark.parametrize(
+    "one", [reply("4", None), reply("", "error"), reply("", "tool_calls"), SimpleNamespace(choices=None), "no JSON"]
+)
+def test_what_is_no_whole_reply_is_asked_again(one: Any) -> None:
+    with pytest.raises(RequestFailed, match="malformed"):
+        to_completion(one)
