@@ -9,6 +9,7 @@ from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint, ServeConfig
 from serve.config_file import config_file, read_arguments
 from serve.keys import KEYS_VARIABLE, Key, hash_key
+from tests.fixtures.serve_schema import read_by_serve
 
 CONFIG = ServeConfig(
     max_replicas=3, min_replicas=0, keys=[Key(name="a", sha256=hash_key("s"))], limits=Limits(max_choices=2)
@@ -22,14 +23,12 @@ ENDPOINTS = (
 
 
 def test_a_config_file_is_what_serve_deploy_takes_and_holds_no_key() -> None:
-    from ray.serve.schema import ServeDeploySchema
-
     text = yaml.safe_dump(config_file(ENDPOINTS, CONFIG))
     assert hash_key("s") not in text
-    schema = ServeDeploySchema.model_validate(yaml.safe_load(text))
-    assert schema.applications[0].import_path == "serve.app:from_config_file"
+    (application,) = read_by_serve(text)["applications"]
+    assert application["import_path"] == "serve.app:from_config_file"
     keys = f'[[keys]]\nname = "a"\nsha256 = "{hash_key("s")}"'
-    assert read_arguments(schema.applications[0].args, {KEYS_VARIABLE: keys}) == (ENDPOINTS, CONFIG)
+    assert read_arguments(application["args"], {KEYS_VARIABLE: keys}) == (ENDPOINTS, CONFIG)
 
 
 def test_a_deployment_for_other_machines_needs_keys_from_its_environment() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from cluster.kuberay.config import KubernetesConfig
 from distill.cli.main import main
@@ -29,6 +28,7 @@ from serve.keys import KEYS_VARIABLE, hash_key
 from tests.fixtures import kuberay_cases as cases
 from tests.fixtures.kuberay_schema import FILES, SCHEMA_FILE, crd_schema, strict
 from tests.fixtures.paths import ROOT
+from tests.fixtures.serve_schema import read_by_serve
 
 EXAMPLES = ROOT / "cluster" / "kuberay"
 SCHEMAS: dict[str, Any] = json.loads(SCHEMA_FILE.read_text())
@@ -135,16 +135,14 @@ def test_the_file_begins_with_the_recipe_and_the_recipe_is_whole() -> None:
 
 
 def test_the_serve_config_of_a_service_is_what_ray_takes_and_asks_for_keys() -> None:
-    from ray.serve.schema import ServeDeploySchema
-
     (service,) = cases.documents(cases.service(cases.recipe()))
-    schema = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (application,) = read_by_serve(service["spec"]["serveConfigV2"])["applications"]
     keys = f'[[keys]]\nname = "a"\nsha256 = "{hash_key("s")}"'
-    endpoints, config = read_arguments(schema.applications[0].args, {KEYS_VARIABLE: keys})
+    endpoints, config = read_arguments(application["args"], {KEYS_VARIABLE: keys})
     assert [one.name for one in endpoints][:2] == ["qwen2-5-0-5b", "qwen2-5-0-5b@long"]
     assert (config.host, config.port) == ("0.0.0.0", 8000)
     with pytest.raises(ValueError, match="no API keys"):
-        read_arguments(schema.applications[0].args, {})
+        read_arguments(application["args"], {})
     for pod in pods(service):
         assert {"name": "serve", "containerPort": 8000} in pod["containers"][0]["ports"]
 
