@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import is_uri
 from distill.core.errors import InputError
+from distill.models.language_part import language_modules
 from distill.models.resolve import kept_layers, resolve_model, resolved_folder
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ModelShape:
     vocab: int
     linear_widths: Mapping[str, int]
     """Last part of a linear layer's name -> inputs plus outputs, summed over all layers of that name; without the
-    output layer."""
+    output layer, and without vision towers and other parts that are not adapted."""
 
     @property
     def head_parameters(self) -> int:
@@ -98,7 +99,7 @@ def _linear_widths(model: Any) -> dict[str, int]:
     import torch
 
     widths: Counter[str] = Counter()
-    for name, module in model.named_modules():
+    for name, module in language_modules(model):
         if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
             widths[name.rsplit(".", 1)[-1]] += module.in_features + module.out_features
     return dict(widths)
