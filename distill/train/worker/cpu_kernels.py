@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest value: rounding in fp32."""
 PROBE_TOKENS = 12
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+"""Linear layers of a gated unit."""
 
 
 class RmsNorm(torch.autograd.Function):
@@ -110,7 +112,7 @@ def _kernel_for(module: torch.nn.Module) -> Any:
         return None
     if hasattr(module, "variance_epsilon") and [name for name, _ in module.named_parameters()] == ["weight"]:
         return _norm_forward
-    projections = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    projections = [getattr(module, name, None) for name in PROJECTIONS]
     is_gated = hasattr(module, "act_fn") and all(hasattr(one, "in_features") for one in projections)
     return _gate_forward if is_gated and not _drops_out(module) else None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cluster.storage import local_folder
+from distill.config.models import text_settings
 from distill.config.students import LoraTune
 from distill.core.errors import InputError
 from distill.core.schema import seed_for
@@ -28,14 +29,21 @@ def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
+    except (KeyError, OSError, ValueError) as error:
         raise InputError(f"{path}: no usable causal language model ({error})") from error
+
+
+def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    """The model inside an adapted one; any other as it is."""
+    inner: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner
 
 
 def stored_dtype(path: str) -> torch.dtype:
     """The precision that a model folder is stored in; its student is saved in the same."""
-    config = json.loads(Path(path, "config.json").read_text())
+    settings = json.loads(Path(path, "config.json").read_text())
+    config = settings if settings.get("dtype") or settings.get("torch_dtype") else text_settings(settings)
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
 
