@@ -84,19 +84,10 @@ def _loaded(folder: Path, what: str, remedy: str) -> PreTrainedModel:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
-    faults = (
-        AttributeError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        StrictDataclassError,
-        TypeError,
-        UnpicklingError,
-        ValueError,
-    )
+    faults = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False)
-    except faults as error:
+    except (*faults, StrictDataclassError, UnpicklingError) as error:
         raise InputError(f"{folder}: {what} ({str(error).splitlines()[0]}) -> {remedy}") from error
 
 

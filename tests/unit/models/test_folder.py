@@ -110,9 +110,7 @@ def test_the_content_of_a_folder_is_its_model_files_and_not_its_place(tmp_path: 
     assert content_digest(one) == first, "neither a card nor another time is another model"
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
-)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json", "new.jinja"])
 def test_an_edited_small_file_is_another_model(tmp_path: Path, name: str) -> None:
     folder = make_folder(tmp_path / "m")
     first = content_digest(folder)
