@@ -57,9 +57,14 @@ def stamp_hash(files: Sequence[Path], python: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def override_files(build: Build) -> list[Path]:
+    """The files with requirements that the lock of a build leaves out."""
+    return [REQUIREMENTS / "overrides.txt", *([REQUIREMENTS / "overrides-cpu.txt"] if build is CPU else [])]
+
+
 def stamp_path(build: Build) -> Path:
     """The file that marks a finished set-up of exactly these inputs."""
-    files = [build.lock, REQUIREMENTS / "overrides.txt", ROOT / "pyproject.toml", Path(__file__)]
+    files = [build.lock, *override_files(build), ROOT / "pyproject.toml", Path(__file__)]
     return VENV / f".setup-{stamp_hash(files, platform.python_version())}"
 
 
@@ -306,7 +311,8 @@ def compile_lock(build: Build) -> None:
     settings = read_pip_settings()
     torch = next(line for line in (ROOT / "pyproject.toml").read_text().split('"') if line.startswith("torch=="))
     overrides = VENV / f".overrides-{build.name}.txt"
-    overrides.write_text(f"{(REQUIREMENTS / 'overrides.txt').read_text()}\n{torch}{build.torch_local}\n")
+    turned_off = "\n".join(file.read_text() for file in override_files(build))
+    overrides.write_text(f"{turned_off}\n{torch}{build.torch_local}\n")
     command = [
         str(VENV / "bin" / "uv"), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
         "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links",
@@ -324,11 +330,11 @@ def compile_lock(build: Build) -> None:
 
 
 def lock_text(name: str, resolved: str) -> str:
-    """The lock file: a header, and the rows that overrides.txt does not disable."""
+    """The lock file: a header, and the rows that the overrides do not disable."""
     rows = [row for row in resolved.splitlines() if "sys_platform == 'never'" not in row or " or " in row]
     note = "" if name == "cpu" else "# Resolved from metadata; not yet installed on a GPU machine.\n"
     made = (
-        f"# Made by `make lock` from pyproject.toml (extras {name}, quickstart, dev) and overrides.txt; do not edit.\n"
+        f"# Made by `make lock` from pyproject.toml (extras {name}, quickstart, dev) and overrides*.txt; do not edit.\n"
     )
     return made + note + "\n".join(rows) + "\n"
 

@@ -141,15 +141,8 @@ def identify(config: EvalConfig, console: Console) -> tuple[EvaluatedModel, Eval
             f"completions of {max_tokens} tokens leave no room for a problem in {longest} tokens -> {remedy}"
         )
     serve = config.serve.model_copy(update={"engine": engine.model_copy(update={"max_model_len": longest})})
-    key = content_hash(resolved.identity, weights_stamp(Path(resolved.source).expanduser()))
-    model = EvaluatedModel(config.name, resolved.path, None, key, tokenizer=resolved.path)
+    model = EvaluatedModel(config.name, resolved.path, None, resolved.identity, tokenizer=resolved.path)
     return model, config.model_copy(update={"serve": serve})
-
-
-def weights_stamp(folder: Path) -> list[str]:
-    """Name, size and time of a local folder's weights: after more training it is another model. Empty: no folder."""
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Models by reference."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
 from distill.config.base import Section
@@ -19,5 +22,15 @@ class ModelConfig(Section):
     """Longest prompt plus completion of the model, tokens. Absent: as in its config.json."""
     chat_template: str | None = None
     """Jinja chat template for a model that has none."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Off unless you trust its author."""
+
+
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where models that also see or hear keep the settings of their language model, in config.json."""
+
+
+def text_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the language model in a config.json: its own, or those nested in one of `TEXT_PARTS`."""
+    for name in TEXT_PARTS:
+        if isinstance(nested := settings.get(name), Mapping):
+            return text_settings(nested)
+    return settings

@@ -1,6 +1,7 @@
 """Students, and how they are tuned."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from pydantic import Field
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section, one_of, section_of
 from distill.config.decides import EXTENT, IF_SET, NOTHING, from_stage
+from distill.config.models import text_settings
 from distill.core.errors import Problem
 
 
@@ -27,6 +29,14 @@ class LoraTune(Section):
     """Module names, or `all-linear`."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     """Peak learning rate."""
+
+    def targeted(self, modules: Sequence[str]) -> list[str]:
+        """Those of some modules, by their dotted names, that get an adapter; matched as peft does."""
+        if self.targets == "all-linear":
+            return []  # every linear layer but the output layer
+        if isinstance(self.targets, str):
+            return [name for name in modules if re.fullmatch(self.targets, name)]
+        return [name for name in modules if any(f".{name}".endswith(f".{target}") for target in self.targets)]
 
 
 class FullTune(Section):
@@ -91,7 +101,7 @@ def _local_context(model: Mapping[str, Any]) -> int | None:
     for source in model.get("sources", ()):
         config = Path(str(source)) / "config.json"
         if config.is_file():
-            value = json.loads(config.read_text()).get("max_position_embeddings")
+            value = text_settings(json.loads(config.read_text())).get("max_position_embeddings")
             return value if isinstance(value, int) else None
     return None
 

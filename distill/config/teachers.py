@@ -6,7 +6,7 @@ Whatever its kind, a teacher fills the pool of its name, and all traces are grad
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section
@@ -75,6 +75,16 @@ class EngineConfig(Section):
     """CPU only: memory for the key-value cache, GiB."""
     kwargs: dict[str, Any] = Field(default={})
     """Passed to vLLM unchanged."""
+
+    @field_validator("kwargs")
+    @classmethod
+    def _validate_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if kwargs.get("trust_remote_code"):
+            raise ValueError(
+                "trust_remote_code = true: code that comes with a model is not run, here as in training -> leave it "
+                "out, and take a model that vLLM and transformers know by themselves"
+            )
+        return kwargs
 
     @property
     def num_gpus(self) -> int:

@@ -14,7 +14,9 @@ from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Style, content_hash
+from distill.models.adapters import unmatched_modules
 from distill.models.conversation import Conversation, conversation
+from distill.models.folder import tensor_shapes
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
 from serve.api.thinking import Speculation
@@ -79,10 +81,24 @@ def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -
     manifest = run_dir.read_manifest(*Training(cell.name).folder)
     key, base = manifest.key if manifest else "", models[cell.student.model].address
     if cell.student.tune.kind == "lora" and cell.merge is None:
-        adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
-        return EvaluatedModel(cell.name, base, adapter, key, tokenizer=base)
-    merged = run_dir.address_of(*Training(cell.name).model, version=key)
+        if is_applied(run_dir, cell, base):
+            adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
+            return EvaluatedModel(cell.name, base, adapter, key, tokenizer=base)
+        # Not under the adapter's key: with it, an engine would have scored the untouched student.
+        key = content_hash("merged", key)
+    merged = run_dir.address_of(*Training(cell.name).model, version=manifest.key if manifest else "")
     return EvaluatedModel(cell.name, merged, None, key, tokenizer=base)
+
+
+def is_applied(run_dir: RunDir, cell: Cell, base: str) -> bool:
+    """Whether an engine that loads `base` applies all of a cell's adapter; also where it is not trained yet.
+
+    Otherwise the student is asked as its merged folder, an engine of its own.
+    """
+    if not run_dir.exists(*Training(cell.name).adapter):
+        return True
+    adapter = tensor_shapes(run_dir.address_of(*Training(cell.name).adapter))
+    return not unmatched_modules(adapter, tensor_shapes(base))
 
 
 def helped_models(recipe: Recipe, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:

@@ -13,20 +13,36 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.storage import cache_dir, fetch, is_uri, link_into_cache, local_folder
-from distill.config.models import ModelConfig
+from distill.config.models import ModelConfig, text_settings
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, published_model
 from distill.core.schema import content_hash
 from distill.models.chat_template import with_fixed_date
+from distill.models.convert import convert_cut, convert_gguf, convert_pickled
+from distill.models.engine_check import require_engine
+from distill.models.folder import (
+    CONFIG,
+    MODEL_FILES,
+    OTHER_FORMATS,
+    content_digest,
+    count_parameters,
+    has_other_formats,
+    is_usable,
+    link_folder,
+    model_files,
+    replace_folder,
+    validate_folder,
+    weight_files,
+)
 
 CONVERSION_VERSION = 1
-"""Raised when a conversion below changes, so that folders cached by the old one are not used."""
+"""Raised when a conversion below leads to other results, so that those of the old one are not used."""
 
-HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "tokenizer*")
-"""Files fetched from the hub: no pickled weights, and code only if the recipe sets `trust_remote_code`."""
+FOLDER_VERSION = 2
+"""Raised when converted folders are written in another way but compute the same."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,8 @@ class ResolvedModel:
     source: str
     """The one of the recipe's sources that was used."""
     identity: str
-    """Content hash of source, revision and changes; part of the key of every result of the model."""
+    """Content hash of source, revision and changes; part of the key of every result of the model. A source on this
+    machine counts by its content, one elsewhere by its name."""
     num_parameters: int
     context_tokens: int
     skipped: tuple[str, ...] = ()
@@ -64,9 +81,8 @@ def publish(model: ResolvedModel, run_dir: RunDir) -> ResolvedModel:
         return model
     parts = published_model(f"{model.name}-{model.identity}")
     stored = {str(path).rsplit("/", 1)[1]: run_dir.fs.size(path) for path in run_dir.fs.find(run_dir.path(*parts))}
-    for file in sorted(Path(model.path).iterdir()):
-        is_needed = any(file.match(pattern) for pattern in (*HUB_FILES, "*.py"))
-        if is_needed and stored.get(file.name) != file.stat().st_size:  # equal: an interrupted run has copied it
+    for file in model_files(Path(model.path)):
+        if stored.get(file.name) != file.stat().st_size:  # equal: an interrupted run has copied it
             run_dir.fs.put_file(str(file), run_dir.path(*parts, file.name))
     address = run_dir.address_of(*parts)
     link_into_cache(address, Path(model.path).absolute())
@@ -84,7 +100,8 @@ def resolve_model(
         on_progress: called with a message before each long step.
 
     Raises:
-        InputError: no source can be reached, the model has no safetensors, or fewer layers than are to be kept.
+        InputError: no source can be reached, what is there is no whole model, or it has fewer layers than are to be
+            kept.
     """
     skipped: list[str] = []
     for source in config.sources:
@@ -102,45 +119,130 @@ def resolve_model(
 
 def resolved_folder(source: str, config: ModelConfig) -> Path | None:
     """The cached folder of a source that an earlier run converted or cut; None if there is none."""
-    target = cache_dir() / _identity(source, config)
-    return target if (target / "config.json").exists() else None
+    try:
+        target = _cached(source, config)
+    except OSError:  # a source on this machine that is gone
+        return None
+    return target if is_converted(target) else None
+
+
+def is_converted(target: Path) -> bool:
+    return target.is_dir() and is_usable(target)
+
+
+def model_identity(source: str, config: ModelConfig) -> str:
+    """Hash of what the model of a source is: of its content where it lies on this machine, else of its name.
+
+    Raises:
+        FileNotFoundError: a source on this machine is gone.
+    """
+    local = local_source(source)
+    name, revision = (f"sha256:{content_digest(local)}", "") if local else (source, config.revision)
+    return content_hash(CONVERSION_VERSION, name, revision, config.keep_layers, config.chat_template)
+
+
+def local_source(source: str) -> Path | None:
+    """The folder or GGUF file on this machine that a source names; None where it is something else.
+
+    Raises:
+        FileNotFoundError: it names one that does not exist.
+    """
+    if is_uri(source):
+        return None
+    local = Path(source).expanduser()
+    if local.suffix != ".gguf" and not local.is_dir() and not source.startswith((".", "/", "~")):
+        return None
+    if not local.exists():
+        raise FileNotFoundError("no such file or folder")
+    return local
+
+
+class AdapterBase(NamedTuple):
+    """Where the base model of an adapter is, as another machine knows it."""
+
+    name: str
+    """Hub id or folder."""
+    revision: str | None = None
+    """Of the hub id; None for the newest."""
+
+
+def adapter_base(model: ResolvedModel, config: ModelConfig) -> AdapterBase:
+    """What an adapter trained on a model names as its base: the recipe's source, unless its weights were changed."""
+    is_whole = config.keep_layers is None and not model.source.endswith(".gguf") and not is_uri(model.source)
+    if not is_whole:
+        return AdapterBase(os.path.abspath(model.path))
+    local = Path(model.source).expanduser()
+    if local.is_dir() or model.source.startswith((".", "/", "~")):
+        return AdapterBase(str(local.absolute()))
+    return AdapterBase(model.source, None if config.revision == "main" else config.revision)
 
 
 def _describe(name: str, config: ModelConfig, source: str, folder: Path, skipped: tuple[str, ...]) -> ResolvedModel:
-    settings = json.loads((folder / "config.json").read_text())
-    context = int(config.context_tokens or settings.get("max_position_embeddings", 0))
+    settings = json.loads((folder / CONFIG).read_text())
+    require_engine(name, settings)
+    context = int(config.context_tokens or text_settings(settings).get("max_position_embeddings") or 0)
     return ResolvedModel(
         name=name,
         path=str(folder),
         source=source,
-        identity=_identity(source, config),
+        identity=model_identity(source, config),
         num_parameters=count_parameters(folder),
         context_tokens=context,
         skipped=skipped,
     )
 
 
-def _identity(source: str, config: ModelConfig) -> str:
-    return content_hash(CONVERSION_VERSION, source, config.revision, config.keep_layers, config.chat_template)
-
-
 def _prepare(source: str, config: ModelConfig, on_progress: Callable[[str], None]) -> Path:
-    """A folder with the model of one source, converted and cut as the recipe says; from the cache if it is there."""
-    target = cache_dir() / _identity(source, config)
-    if (target / "config.json").exists():
-        return target
+    """A folder with the model of one source, converted and cut as the recipe says; from the cache if it is there.
+
+    One change at a time, each from the folder with the changes before it: cuts of one GGUF file share its conversion.
+    """
+    if (template := config.chat_template) is not None:
+        plain = config.model_copy(update={"chat_template": None})
+        return _from_cache(
+            source, config, lambda target: link_folder(_prepare(source, plain, on_progress), target, template)
+        )
+    if (keep := config.keep_layers) is not None:
+        whole = config.model_copy(update={"keep_layers": None})
+
+        def cut(target: Path) -> None:
+            folder = _prepare(source, whole, on_progress)
+            on_progress(f"cutting to {keep} layers (once)")
+            convert_cut(folder, target, keep)
+
+        return _from_cache(source, config, cut)
+    return _unchanged(source, config, on_progress)
+
+
+def _unchanged(source: str, config: ModelConfig, on_progress: Callable[[str], None]) -> Path:
+    """The model as its source has it, in a folder that all libraries read in the same way."""
     original = _fetch(source, config, on_progress)
-    is_changed = config.keep_layers is not None or config.chat_template is not None
-    if original.suffix != ".gguf" and not is_changed:
-        return original
-    if original.suffix == ".gguf" and is_changed:
-        # Reading GGUF takes most of the time, so cuts of one file share its conversion.
-        original = _prepare(source, config.model_copy(update={"keep_layers": None, "chat_template": None}), on_progress)
+    if original.suffix == ".gguf":
+        on_progress(f"converting {original.name} (once)")
+        return _from_cache(source, config, lambda target: convert_gguf(original, target))
+    validate_folder(original)
+    if not weight_files(original):
+        on_progress(f"converting the pickled weights of {source} (once)")
+        return _from_cache(source, config, lambda target: convert_pickled(original, target))
+    if has_other_formats(original):
+        return _from_cache(source, config, lambda target: link_folder(original, target, None))
+    return original
+
+
+def _cached(source: str, config: ModelConfig) -> Path:
+    return cache_dir() / f"{model_identity(source, config)}-{FOLDER_VERSION}"
+
+
+def _from_cache(source: str, config: ModelConfig, write: Callable[[Path], None]) -> Path:
+    """The cached folder of a model; written first if it is not there."""
+    target = _cached(source, config)
+    if is_converted(target):
+        return target
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _convert(original, temporary, config, on_progress)
-        if not target.exists():
-            temporary.rename(target)
+        write(temporary)
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -157,12 +259,7 @@ def _fetch(source: str, config: ModelConfig, on_progress: Callable[[str], None])
     if is_uri(source):
         on_progress(f"fetching {source}")
         return fetch(source)
-    local = Path(source).expanduser()
-    if local.suffix == ".gguf" or local.is_dir() or source.startswith((".", "/", "~")):
-        if not local.exists():
-            raise FileNotFoundError("no such file or folder")
-        return local
-    return _fetch_hub(source, config, on_progress)
+    return local_source(source) or _fetch_hub(source, config, on_progress)
 
 
 def _package_file(package: str) -> Path:
@@ -180,80 +277,23 @@ def _fetch_hub(repo: str, config: ModelConfig, on_progress: Callable[[str], None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
     on_progress(f"looking up {repo} on the model hub")
     try:
-        folder = snapshot_download(repo, revision=config.revision, allow_patterns=patterns, etag_timeout=5)
+        folder = snapshot_download(
+            repo,
+            revision=config.revision,
+            allow_patterns=list(MODEL_FILES),
+            ignore_patterns=list(OTHER_FORMATS),
+            etag_timeout=5,
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise FileNotFoundError(f"not available from the model hub ({type(error).__name__})") from error
-    if not list(Path(folder).glob("*.safetensors")):
-        raise InputError(f"{repo} has no safetensors weights, and no other format is loaded -> convert it first")
+    if not weight_files(Path(folder)):
+        raise InputError(
+            f"{repo} has no safetensors weights, and pickled ones are not fetched from the hub -> download it yourself "
+            "and name the folder: its pytorch_model*.bin are then read as weights only, and converted once"
+        )
     return Path(folder)
-
-
-def _convert(original: Path, target: Path, config: ModelConfig, on_progress: Callable[[str], None]) -> None:
-    """Write the model to `target` as a Hugging Face folder: converts GGUF, cuts layers, sets the chat template."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    folder, kwargs = original, dict[str, Any](trust_remote_code=config.trust_remote_code)
-    tokenizer_kwargs = dict(kwargs)
-    if original.suffix == ".gguf":
-        on_progress(f"converting {original.name} (once)")
-        folder = original.parent
-        tokenizer_kwargs["gguf_file"] = kwargs["gguf_file"] = original.name
-        # Without it the weights stay quantised and cannot be saved.
-        kwargs["quantization_config"] = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **kwargs)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_kwargs)
-    if config.keep_layers is not None:
-        on_progress(f"cutting to {config.keep_layers} layers (once)")
-        cut_layers(model, config.keep_layers)
-    if config.chat_template is not None:
-        tokenizer.chat_template = config.chat_template
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-
-
-def kept_layers(num_layers: int, keep: int) -> list[int]:
-    """Indices of the `keep` decoder layers that are kept of `num_layers`: evenly spaced, with the first and the last.
-
-    Raises:
-        InputError: `keep` is larger than `num_layers`.
-    """
-    if keep > num_layers:
-        raise InputError(f"keep_layers = {keep}, but the model has {num_layers} -> keep at most {num_layers}")
-    if keep == 1:
-        return [0]
-    return [round(index * (num_layers - 1) / (keep - 1)) for index in range(keep)]
-
-
-def cut_layers(model: Any, keep: int) -> None:
-    """Remove decoder layers in place."""
-    import torch
-
-    layers = model.model.layers
-    model.model.layers = torch.nn.ModuleList([layers[index] for index in kept_layers(len(layers), keep)])
-    for index, layer in enumerate(model.model.layers):
-        layer.self_attn.layer_idx = index
-    model.config.num_hidden_layers = keep
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[index] for index in kept_layers(len(layers), keep)]
-
-
-def count_parameters(folder: Path) -> int:
-    """Number of weights in a folder's safetensors, from their headers; tied weights count once."""
-    from safetensors import safe_open
-
-    total = 0
-    for shard in sorted(folder.glob("*.safetensors")):
-        with safe_open(shard, framework="np") as weights:
-            for name in weights.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
-                size = 1
-                for length in weights.get_slice(name).get_shape():
-                    size *= length
-                total += size
-    return total
 
 
 def load_tokenizer(path: str) -> Any:
@@ -277,8 +317,9 @@ def unchanged_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(local_folder(path))
+        return AutoTokenizer.from_pretrained(local_folder(path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: cannot load a tokenizer ({error}) -> give a model folder with tokenizer files"
+            f"{path}: cannot load a tokenizer ({error}) -> give a model folder with tokenizer files that transformers "
+            "knows; code that comes with a model is not run"
         ) from error

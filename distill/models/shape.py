@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.storage import is_uri
 from distill.core.errors import InputError
-from distill.models.resolve import kept_layers, resolve_model, resolved_folder
+from distill.models.cut import cut_config
+from distill.models.folder import CONFIG, parse_settings
+from distill.models.language_part import language_modules
+from distill.models.resolve import resolve_model, resolved_folder
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from distill.config.models import ModelConfig
     from distill.config.students import LoraTune
 
@@ -38,7 +43,12 @@ class ModelShape:
     vocab: int
     linear_widths: Mapping[str, int]
     """Last part of a linear layer's name -> inputs plus outputs, summed over all layers of that name; without the
-    output layer."""
+    output layer, and without vision towers and other parts that are not adapted."""
+
+    context_tokens: int = 0
+    """Longest row that the model was made for; 0 where its config does not say."""
+    tied_tables: tuple[str, ...] = ()
+    """Names of the input embedding and the output layer where the two are one matrix."""
 
     @property
     def head_parameters(self) -> int:
@@ -49,32 +59,33 @@ class ModelShape:
         """Weights of a LoRA adapter: rank x (inputs + outputs) of every target layer (Hu et al., 2021)."""
         if tune.targets == "all-linear":
             return tune.rank * sum(self.linear_widths.values())
-        names = {tune.targets} if isinstance(tune.targets, str) else set(tune.targets)
-        return tune.rank * sum(width for name, width in self.linear_widths.items() if name in names)
+        return tune.rank * sum(self.linear_widths[name] for name in tune.targeted(tuple(self.linear_widths)))
 
 
-def shape_of(settings: Mapping[str, Any], *, trust_remote_code: bool = False) -> ModelShape:
+def shape_of(settings: Mapping[str, Any], context_tokens: int | None = None) -> ModelShape:
     """The shape of a model from the content of its config.json.
+
+    `context_tokens`: its context where the recipe sets another one.
 
     Raises:
         InputError: transformers cannot build such a model.
     """
-    return _shape(json.dumps(settings, sort_keys=True), trust_remote_code)
+    found = _shape(json.dumps(settings, sort_keys=True))
+    return found if context_tokens is None else replace(found, context_tokens=context_tokens)
 
 
 @lru_cache(maxsize=32)
-def _shape(settings: str, trust_remote_code: bool) -> ModelShape:
+def _shape(settings: str) -> ModelShape:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     values = json.loads(settings)
-    kind = values.pop("model_type", "")
+    config = _config(values)
     try:
-        config = AutoConfig.for_model(kind, **values)
         with torch.device("meta"):  # modules without memory: exact for every architecture, takes a second
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_config(config)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot build a model from its config.json (model_type {kind!r}): {error}") from error
+        raise InputError(_not_built(values, error)) from error
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     tables = {
@@ -91,14 +102,42 @@ def _shape(settings: str, trust_remote_code: bool) -> ModelShape:
         kv_width=(getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         vocab=text.vocab_size,
         linear_widths=_linear_widths(model),
+        context_tokens=getattr(text, "max_position_embeddings", None) or 0,
+        tied_tables=_tied_tables(model, is_tied=bool(getattr(config, "tie_word_embeddings", False))),
     )
+
+
+def _config(settings: Mapping[str, Any]) -> PreTrainedConfig:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    values = dict(settings)
+    try:
+        return AutoConfig.for_model(values.pop("model_type", ""), **values)
+    except (ValueError, KeyError, StrictDataclassError, TypeError) as error:
+        raise InputError(_not_built(settings, error)) from error
+
+
+def _not_built(settings: Mapping[str, Any], error: Exception) -> str:
+    kind = settings.get("model_type", "")
+    what = f"cannot build a model from its config.json (model_type {kind!r}): {error}"
+    if "auto_map" in settings:
+        return f"{what}; the code that comes with it is not run -> take a model that transformers knows by itself"
+    return what
+
+
+def _tied_tables(model: Any, *, is_tied: bool) -> tuple[str, ...]:
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    is_same = tables[0].weight is tables[1].weight
+    named = [name for name, module in model.named_modules() if module is tables[0] or module is tables[1]]
+    return tuple(named) if is_tied or is_same else ()
 
 
 def _linear_widths(model: Any) -> dict[str, int]:
     import torch
 
     widths: Counter[str] = Counter()
-    for name, module in model.named_modules():
+    for name, module in language_modules(model):
         if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
             widths[name.rsplit(".", 1)[-1]] += module.in_features + module.out_features
     return dict(widths)
@@ -106,7 +145,7 @@ def _linear_widths(model: Any) -> dict[str, int]:
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """The content of a model folder's config.json."""
-    return dict(json.loads((folder / "config.json").read_text()))
+    return parse_settings((folder / CONFIG).read_text())
 
 
 def planned_settings(name: str, config: ModelConfig) -> dict[str, Any]:
@@ -116,29 +155,36 @@ def planned_settings(name: str, config: ModelConfig) -> dict[str, Any]:
         InputError: none of the model's sources can be reached.
     """
     for source in config.sources:
+        settings = _local_settings(source)
+        if settings is not None:
+            return cut_settings(settings, config.keep_layers)
         folder = resolved_folder(source, config)
         if folder is not None:
             return read_settings(folder)
     for source in config.sources:
-        settings = _local_settings(source) or _hub_settings(source, config.revision)
+        settings = _hub_settings(source, config.revision)
         if settings is not None:
-            return _cut(settings, config.keep_layers)
+            return cut_settings(settings, config.keep_layers)
     # A GGUF file or a URI has no config.json of its own: convert it (once) or fetch it, as the run would.
     return read_settings(Path(resolve_model(name, config).path))
 
 
-def _cut(settings: dict[str, Any], keep: int | None) -> dict[str, Any]:
-    """The config.json of the model after `distill.models.resolve.cut_layers`."""
+def cut_settings(settings: dict[str, Any], keep: int | None) -> dict[str, Any]:
+    """The config.json of a model after `distill.models.cut.cut_layers`.
+
+    Raises:
+        InputError: transformers has no such model, or it has fewer layers.
+    """
     if keep is None:
         return settings
-    kept = kept_layers(settings["num_hidden_layers"], keep)
-    types = settings.get("layer_types")
-    return {**settings, "num_hidden_layers": keep} | ({"layer_types": [types[i] for i in kept]} if types else {})
+    config = _config(settings)
+    cut_config(config, keep)
+    return dict(config.to_dict())
 
 
 def _local_settings(source: str) -> dict[str, Any] | None:
     folder = Path(source).expanduser()
-    return read_settings(folder) if (folder / "config.json").is_file() else None
+    return read_settings(folder) if (folder / CONFIG).is_file() else None
 
 
 def _hub_settings(source: str, revision: str) -> dict[str, Any] | None:
@@ -148,8 +194,6 @@ def _hub_settings(source: str, revision: str) -> dict[str, Any] | None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return dict(
-            json.loads(Path(hf_hub_download(source, "config.json", revision=revision, etag_timeout=5)).read_text())
-        )
+        return parse_settings(Path(hf_hub_download(source, CONFIG, revision=revision, etag_timeout=5)).read_text())
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None

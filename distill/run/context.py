@@ -14,12 +14,13 @@ from rich.console import Console
 
 from cluster.session import Session, connect
 from distill.config.identity import fingerprint, source_identity
+from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.core.errors import InputError
 from distill.core.run_dir import PROMPTS, RECIPE, Parts, RunDir, benchmark_problems, model_record
 from distill.core.schema import Prompt
-from distill.models.resolve import ResolvedModel, publish, resolve_model
+from distill.models.resolve import ResolvedModel, model_identity, publish, resolve_model
 from distill.run.pools import Pool
 
 
@@ -69,8 +70,9 @@ class RunContext:
         if found is None:
             return None
         record = json.loads(found)
-        is_same = record["config"] == self.recipe.models[name].model_dump(mode="json")
+        config = self.recipe.models[name]
         model = ResolvedModel(**{**record["model"], "skipped": tuple(record["model"]["skipped"])})
+        is_same = record["config"] == config.model_dump(mode="json") and _is_unchanged(model, config)
         if Path(model.path).is_dir():
             return model if is_same else None
         return dataclasses.replace(model, path=model.published) if is_same and model.published else None
@@ -96,6 +98,14 @@ class RunContext:
         first_student = self.recipe.students[0].model
         source = teacher.base_url if isinstance(teacher, EndpointTeacher) else self.models[first_student].address
         return Pool(teacher, source, fingerprint(teacher, source_identity(teacher)))
+
+
+def _is_unchanged(model: ResolvedModel, config: ModelConfig) -> bool:
+    """Whether a model's source has the content that it had; also where that cannot be seen from this machine."""
+    try:
+        return model_identity(model.source, config) == model.identity
+    except FileNotFoundError:
+        return True
 
 
 def read_prompt_ids(run_dir: RunDir) -> pa.ChunkedArray:

@@ -7,14 +7,17 @@ from typing import Any
 
 from cluster.storage import matching_files
 from distill.config.identity import stage_parts
+from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource, PromptSource
-from distill.config.teachers import DatasetTeacher
+from distill.config.teachers import DatasetTeacher, VllmTeacher
 from distill.config.verify import judge_name
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import content_hash
 from distill.grading import VERIFIER_VERSION
+from distill.models.folder import content_digest
+from distill.models.resolve import local_source
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
@@ -42,16 +45,19 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
     """Stage -> everything that decides its result. `base`: folder of relative paths; None leaves input files out."""
     parts, judge = stage_parts(recipe), recipe.verify.judge
     benchmarks = [benchmark.source for benchmark in benchmark_configs(recipe).values()]
+    own = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
     further: dict[StageName, dict[str, Any]] = {
         StageName.PROMPTS: {
             "cleaner": CLEANER_VERSION,
             "files": _file_stamps([*recipe.prompts.sources, *benchmarks], base),
         },
-        StageName.GENERATE: {"files": _file_stamps(imported, base)},
+        StageName.GENERATE: {"files": _file_stamps(imported, base) | _model_stamps(recipe, own, base)},
         StageName.VERIFY: {"verifier": VERIFIER_VERSION, "judge": judge_name(judge) if judge else None},
         StageName.MIX: {"mixer": MIXER_VERSION},
     }
+    if students := _model_stamps(recipe, [student.model for student in recipe.students], base):
+        further[StageName.MIX]["files"] = students
     return {stage: {**parts[stage], **further.get(stage, {})} for stage in StageName}
 
 
@@ -59,6 +65,24 @@ def _file_stamps(sources: Sequence[PromptSource], base: Path | None) -> dict[str
     """Path -> size and modification time of every input file: an edited one makes its stage stale."""
     files = [source for source in sources if isinstance(source, FileSource)] if base is not None else []
     return {path: stamp for source in files for path, stamp in _stamps(source, base or Path())}
+
+
+def _model_stamps(recipe: Recipe, names: Sequence[str], base: Path | None) -> dict[str, str]:
+    """Source -> content hash, of the models that lie on this machine: edited ones make the stage stale."""
+    found: dict[str, str] = {}
+    for name in sorted(set(names)) if base is not None else ():
+        found |= dict(_local_stamps(recipe.models[name]))
+    return found
+
+
+def _local_stamps(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    for source in config.sources:
+        try:
+            local = local_source(source)
+        except FileNotFoundError:  # another machine's; the run keeps a copy, or takes the next source
+            continue
+        if local is not None:
+            yield source, content_digest(local)
 
 
 def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
@@ -76,8 +100,8 @@ def stage_states(recipe: Recipe, base: Path | None, run_dir: RunDir) -> dict[Sta
     states: dict[StageName, StageState] = {}
     key = content_hash(LAYOUT_VERSION)
     for stage, config in stage_configs(recipe, base).items():
-        if base is None and "files" in config:
-            config["files"] = _files_read(run_dir, stage)
+        if base is None and (files := _files_read(run_dir, stage)):
+            config["files"] = files
         key = content_hash(stage, key, config)
         states[stage] = _state(stage, key, config, run_dir, states)
     return states

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distill.config.mix import MergeConfig
     from distill.config.recipe import Recipe
     from distill.config.students import StudentConfig
+    from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
 
 
@@ -43,6 +44,8 @@ class CellWork:
     key: str
     held_out: tuple[str, ...] = ()
     """Files with rows that are not trained on, for the held-out loss."""
+    base: AdapterBase | None = None
+    """What its adapter names as its base model; absent: the model's folder."""
     layout: Layout | None = None
     """How it is laid out on its workers; absent: as its student sets it."""
     num_workers: int | None = None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cluster.placement import Job, find_placement
 from cluster.schedule import best_order, lower_bound, simulate
 from distill.config.recipe import Recipe
-from distill.config.students import StudentConfig
+from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import ConfigError, Problem
 from distill.core.run_dir import RunDir
@@ -88,6 +88,9 @@ def plan_cells(
         for name, student in students.items()
         if layouts[name] is None
     ]
+    problems += [
+        problem for student in students.values() for problem in model_problems(student, train, shapes[student.model])
+    ]
     problems += unequal_steps(cells, train, data)
     at_once = min(len(cells), train.max_parallel_cells or len(cells))
     planned = []
@@ -142,6 +145,22 @@ def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: i
     memory = layout.memory_gib if machines.device == "cpu" else 0.0
     worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gib=memory)
     return Job(cell.name, worker, student.num_workers, cost / student.num_workers / threads, student.priority)
+
+
+def model_problems(student: StudentConfig, train: TrainConfig, shape: ModelShape) -> Iterator[Problem]:
+    """What a student asks of its model and cannot have: longer rows, or adapters on tied embeddings."""
+    where = f"students[{student.name}]"
+    if shape.context_tokens and train.max_length > shape.context_tokens:
+        what = f"train.max_length {train.max_length} is longer than its model's context, {shape.context_tokens} tokens"
+        yield Problem(where, what, f"set train.max_length to at most {shape.context_tokens}")
+    if isinstance(student.tune, LoraTune) and (tied := student.tune.targeted(shape.tied_tables)):
+        what = f"tune.targets has {', '.join(tied)}, which is one matrix with {_others(tied, shape.tied_tables)}: "
+        what += "merging would make two of it, and the merged student would not be the one that was trained"
+        yield Problem(f"{where}.tune.targets", what, 'leave it out, or set targets = "all-linear", which does')
+
+
+def _others(names: Sequence[str], tables: Sequence[str]) -> str:
+    return ", ".join(name for name in tables if name not in names) or "the other"
 
 
 def _layout_problem(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Problem:
@@ -203,10 +222,7 @@ def _scheduled(planned: Sequence[PlannedCell], train: TrainConfig, machines: Mac
 def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict[str, ModelShape]:
     """Shapes of the students' models, read from disk."""
     used = {student.model for student in recipe.students}
-    return {
-        name: shape_of(read_settings(models[name].folder), trust_remote_code=recipe.models[name].trust_remote_code)
-        for name in used
-    }
+    return {name: shape_of(read_settings(models[name].folder), recipe.models[name].context_tokens) for name in used}
 
 
 def read_mix_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:

@@ -21,7 +21,7 @@ from distill.core.progress_bars import bars
 from distill.core.run_dir import HELD_OUT, RunDir, StageName, Training, arm_examples
 from distill.core.schema import Example, content_hash
 from distill.models.chat_template import RENDERING_VERSION
-from distill.models.resolve import ResolvedModel
+from distill.models.resolve import ResolvedModel, adapter_base
 from distill.run.context import RunContext
 from distill.train.cell_queue import Progress, train_all, train_values
 from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells
@@ -50,7 +50,8 @@ def train_stage(run: RunContext) -> Manifest:
 def cell_work(cell: Cell, recipe: Recipe, run_dir: RunDir, model: ResolvedModel) -> CellWork:
     """A cell with its model, its rows and its key."""
     shard, held_out = run_dir.path(*arm_examples(cell.mix)), tuple(run_dir.shards(*HELD_OUT))
-    return CellWork(cell, model.address, (shard,), cell_key(cell, recipe, run_dir, model.identity), held_out)
+    base = adapter_base(model, recipe.models[cell.student.model])
+    return CellWork(cell, model.address, (shard,), cell_key(cell, recipe, run_dir, model.identity), held_out, base)
 
 
 def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -> str:

@@ -78,6 +78,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         layout=work.resolved_layout,
         num_workers=work.resolved_workers,
         shape=work.shape,
+        base=work.base,
     )
 
 

@@ -12,6 +12,7 @@ from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
 from distill.config.teachers import AskedTeacher
 from distill.core.run_dir import RunDir, StageName
+from distill.models.engine_check import require_engine
 from distill.models.shape import ModelShape, planned_settings, shape_of
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells
@@ -42,7 +43,9 @@ def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines)
 def planned_shape(recipe: Recipe, name: str) -> ModelShape:
     """The shape of one of a recipe's models; from the hub only its config is fetched."""
     config = recipe.models[name]
-    return shape_of(planned_settings(name, config), trust_remote_code=config.trust_remote_code)
+    settings = planned_settings(name, config)
+    require_engine(name, settings)
+    return shape_of(settings, config.context_tokens)
 
 
 def expected_data(recipe: Recipe, run_dir: RunDir) -> dict[str, MixData]:

@@ -12,6 +12,7 @@ from distill.config.train import TrainConfig
 from distill.train.layout import Layout
 
 if TYPE_CHECKING:
+    from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
 
 
@@ -33,6 +34,7 @@ class CellJob:
     num_workers: int
     shape: ModelShape | None = None
     held_out: tuple[str, ...] = ()
+    base: AdapterBase | None = None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -23,6 +23,7 @@ from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Dropped, seed_for
 from distill.models.chat_template import end_of_turn
 from distill.models.resolve import load_tokenizer
+from distill.models.save import try_save
 from distill.train.attempts import Lease, record_begin, record_event
 from distill.train.budget import budget_rows, num_steps, train_flops
 from distill.train.worker.async_checkpoint import AsyncCheckpointer
@@ -37,7 +38,8 @@ from distill.train.worker.metrics import MetricsLog, StepMetrics
 from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
 from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
 from distill.train.worker.rows import Rows, load_rows
-from distill.train.worker.save_student import export_student
+from distill.train.worker.save_student import export_student, set_generation_config
+from distill.train.worker.student import without_adapter
 from distill.train.worker.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -94,6 +96,9 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
     _audit(rows, job, run_dir, tokenizer)
     loss = build_loss(job, len(rows.pools))
+    student = without_adapter(loss.model)
+    set_generation_config(student, tokenizer)
+    try_save(student, tokenizer)
     clock.lap("load")
     engine = build_engine(job, loss)
     cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0)

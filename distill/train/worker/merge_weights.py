@@ -25,6 +25,7 @@ from distill.train.worker.checkpoint import reading, writing
 from distill.train.worker.save_student import check_saved, digest, probe_rows
 
 WEIGHTS = "*.safetensors"
+LANGUAGE_PARTS = ("language_model", "text_model")
 CANDIDATE_ROWS = 256
 """Examples of which the shortest are read by the merged student before it counts as done."""
 
@@ -102,15 +103,26 @@ class _Weights:
             file: files.enter_context(safe_open(file, framework="pt")) for file in sorted(folder.glob(WEIGHTS))
         }
         self.file_of = {name: file for file, opened in self.opened.items() for name in opened.keys()}  # noqa: SIM118
+        self.text_names = {text_name(name): name for name in self.file_of}
 
     def names_in(self, file: Path) -> list[str]:
         return sorted(name for name, its_file in self.file_of.items() if its_file == file)
 
     def read(self, name: str) -> torch.Tensor:
-        if name not in self.file_of:
+        own = name if name in self.file_of else self.text_names.get(text_name(name))
+        if own is None:
             raise StageError(f"{name} is not among the {len(self.file_of)} tensors of {self.folder}")
-        tensor: torch.Tensor = self.opened[self.file_of[name]].get_tensor(name)
+        tensor: torch.Tensor = self.opened[self.file_of[own]].get_tensor(own)
         return tensor
+
+
+def text_name(name: str) -> str:
+    """A tensor's name without the part that says which language model it is in.
+
+    A student that was trained as the language model alone has `model.layers.0`, its base with a vision part
+    `model.language_model.layers.0` or `language_model.model.layers.0`.
+    """
+    return ".".join(part for part in name.split(".") if part not in LANGUAGE_PARTS)
 
 
 def merge_tensor(name: str, tensors: Sequence[torch.Tensor], merge: MergeConfig) -> torch.Tensor:

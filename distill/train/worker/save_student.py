@@ -18,10 +18,11 @@ from distill.config.students import LoraTune
 from distill.core.errors import StageError
 from distill.core.run_dir import Training
 from distill.models.chat_template import IGNORED, end_of_turn
-from distill.models.resolve import load_tokenizer
+from distill.models.resolve import AdapterBase, load_tokenizer
+from distill.models.save import save_beside_adapter, save_folder
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.checkpoint import writing
-from distill.train.worker.student import build_student, stored_dtype
+from distill.train.worker.student import build_student, stored_dtype, without_adapter
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 PROBE_ROWS = 4
 PROBE_TOLERANCE = 1e-3
 """The same weights, loaded again, give the same loss up to rounding."""
+MERGE_TOLERANCE = 0.02
+"""Merging rounds the adapter's change to the precision of the weights, bf16 on a GPU."""
 
 
 def export_student(
@@ -48,23 +51,42 @@ def export_student(
     model = _consolidated(job, engine)
     if model is None:
         return {}
-    if isinstance(job.student.tune, LoraTune):
-        with writing(run_dir, *Training(job.cell).adapter) as folder:
-            model.save_pretrained(str(folder))
-        model = model.merge_and_unload()
-    _cast_weights(model, stored_dtype(local_folder(job.model_path)))
-    _set_generation_config(model, tokenizer)
     probe = probe_rows(rows)
+    if isinstance(job.student.tune, LoraTune):
+        model = _save_adapter(job, run_dir, model, probe=probe, tokenizer=tokenizer)
+    _cast_weights(model, stored_dtype(local_folder(job.model_path)))
+    set_generation_config(model, tokenizer)
     trained = probe_loss(model, probe)
     digests = {name: digest(tensor) for name, tensor in model.state_dict().items()}
     run_dir.remove(*Training(job.cell).model)
     with writing(run_dir, *Training(job.cell).model) as folder:
-        model.save_pretrained(str(folder))
-        tokenizer.save_pretrained(str(folder))
+        save_folder(model, tokenizer, folder)
         del model
         gc.collect()
         loss = check_saved(folder, digests, probe, expected_loss=trained)
     return {"probe_loss": loss}
+
+
+def _save_adapter(
+    job: CellJob, run_dir: RunDir, model: PreTrainedModel, *, probe: Sequence[TrainRow],
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel:  # fmt: skip
+    """Save the adapter with what another machine needs to use it; the model with the adapter merged into it.
+
+    Raises:
+        StageError: merged, it is another model.
+    """
+    set_generation_config(without_adapter(model), tokenizer)
+    base = job.base or AdapterBase(local_folder(job.model_path))
+    with writing(run_dir, *Training(job.cell).adapter) as folder:
+        model.save_pretrained(str(folder))
+        save_beside_adapter(without_adapter(model), tokenizer, folder, base.name, base.revision)
+    adapted = probe_loss(model, probe)
+    merged: PreTrainedModel = model.merge_and_unload()
+    loss = probe_loss(merged, probe)
+    if not abs(loss - adapted) <= MERGE_TOLERANCE * max(1.0, adapted):
+        raise StageError(f"{job.cell}: with its adapter merged its loss is {loss:.4f}, before it was {adapted:.4f}")
+    return merged
 
 
 def _cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -106,7 +128,7 @@ def _gathered(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return state
 
 
-def _set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def set_generation_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Engines stop at the token that the student was taught to stop at, also where the base model's is another."""
     config = model.generation_config
     assert config is not None

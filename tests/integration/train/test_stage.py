@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from distill.cli.main import main
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
-from distill.models.resolve import count_parameters
+from distill.models.folder import count_parameters
 from distill.models.shape import read_settings, shape_of
 from distill.report.build import build_report, write_report
 from distill.run.context import RunContext

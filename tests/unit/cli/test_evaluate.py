@@ -1,10 +1,8 @@
 """`distill eval`'s command line becomes a checked config, or all of its problems in one go."""
 
-from pathlib import Path
-
 import pytest
 
-from distill.cli.evaluate import eval_config, weights_stamp
+from distill.cli.evaluate import eval_config
 from distill.core.errors import ConfigError
 
 
@@ -39,13 +37,3 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "'gsm9k'" in said and "gsm8k" in said and "'aime24'" in said and "num_samples 4" in said
     with pytest.raises(ConfigError, match=r"evaluate\.nonsense"):
         eval_config("m", ["gsm8k"], "", ["evaluate.nonsense=1"])
-
-
-def test_a_folder_that_was_trained_again_is_another_model(tmp_path: Path) -> None:
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"old")
-    before = weights_stamp(tmp_path)
-    assert before == weights_stamp(tmp_path) and len(before) == 1
-    weights.write_bytes(b"newer")
-    assert weights_stamp(tmp_path) != before
-    assert weights_stamp(tmp_path / "org" / "hub-id") == []

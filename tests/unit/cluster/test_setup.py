@@ -132,10 +132,10 @@ def test_a_step_reports_success_and_hands_back_the_output_of_a_failure(tmp_path:
 @pytest.mark.parametrize("build", [CPU, GPU])
 def test_locks_pin_pyprojects_torch_and_leave_out_what_overrides_turn_off(build: Build) -> None:
     lock = build.lock.read_text()
-    off = re.findall(
-        r'^(\S+) ; sys_platform == "never"', (setup.REQUIREMENTS / "overrides.txt").read_text(), re.MULTILINE
-    )
-    assert {"torchvision", "torchaudio", "torchcodec"} <= set(off)
+    text = "\n".join(file.read_text() for file in setup.override_files(build))
+    off = re.findall(r'^(\S+) ; sys_platform == "never"', text, re.MULTILINE)
+    assert {"torchaudio", "torchcodec"} <= set(off) and ("torchvision" in off) == (build is CPU)
+    assert ("\ntorchvision==" in lock) == (build is GPU)  # vLLM loads no model with a vision part without it
     assert not [name for name in off if re.search(rf"^{re.escape(name)}==", lock, re.MULTILINE)]
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for pin in extras[build.name]:

@@ -86,3 +86,19 @@ def test_changes_are_named_by_item() -> None:
     old = {"teachers": [{"name": "a", "n": 1}, {"name": "b", "n": 2}]}
     new = {"teachers": [{"name": "a", "n": 1}, {"name": "b", "n": 3}]}
     assert list(changed_keys(old, new)) == ["teachers[b].n"]
+
+
+def test_an_edited_local_model_makes_what_depends_on_it_stale(run_dir: RunDir, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "one"}')
+    raw = recipe_with({"models": {"m": {"sources": [str(folder)], "context_tokens": 512}}})
+    finish(run_dir, raw)
+    (folder / "README.md").write_text("a card is no part of the model")
+    assert set(statuses(run_dir, raw).values()) == {"done"}
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "two"}')
+    found = statuses(run_dir, raw)
+    assert found["prompts"] == "done" and found["generate"] == found["mix"] == found["train"] == "changed"
+    recipe = parse_recipe(raw)
+    assert {one.status for one in stage_states(recipe, None, run_dir).values()} == {"done"}, "where it cannot be seen"

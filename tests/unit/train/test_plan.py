@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from cluster.placement import Resources
-from distill.config.students import StudentConfig
+from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import ConfigError, InputError
 from distill.train.cells import Cell
 from distill.train.machines import Machines, described_machines
-from distill.train.plan import MixData, Plan, plan_cells
+from distill.train.plan import MixData, Plan, model_problems, plan_cells
 from tests.fixtures.model_shapes import LARGE, SMALL
 
 DATA = {"long": MixData(1000, 400_000), "short": MixData(1000, 100_000)}
@@ -104,3 +104,26 @@ def test_clusters_are_described_in_one_word() -> None:
     assert described_machines("1x4cpu") == Machines((Resources(cpus=4, memory_gib=16.0),), "cpu")
     with pytest.raises(InputError, match="for example 2x8xh100"):
         described_machines("8 GPUs")
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "lm_head"), ("embed_tokens",), r".*(q_proj|lm_head)"])
+def test_adapters_on_tied_embeddings_are_refused(targets: tuple[str, ...] | str) -> None:
+    tied = replace(SMALL, tied_tables=("model.embed_tokens", "lm_head"))
+    student = small(tune=LoraTune(targets=targets))
+    (problem,) = model_problems(student, TrainConfig(), tied)
+    assert problem.where == "students[small].tune.targets" and "merging would make two of it" in problem.what
+    assert not list(model_problems(student, TrainConfig(), SMALL)), "not tied"
+    assert not list(model_problems(small(tune=LoraTune()), TrainConfig(), tied)), "all-linear leaves them out"
+    assert not list(model_problems(small(), TrainConfig(), tied)), "all weights are trained"
+
+
+def test_rows_longer_than_the_models_context_are_refused() -> None:
+    short = replace(SMALL, context_tokens=512)
+    (problem,) = model_problems(small(), TrainConfig(max_length=1024), short)
+    assert "train.max_length 1024 is longer than its model's context, 512 tokens" in problem.what
+    assert not list(model_problems(small(), TrainConfig(max_length=512), short))
+    with pytest.raises(ConfigError, match="512 tokens"):
+        plan_cells(
+            grid(small()), TrainConfig(max_length=1024), shapes={"small": short}, data=DATA,
+            machines=described_machines("1x4x80"),
+        )  # fmt: skip

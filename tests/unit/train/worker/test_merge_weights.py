@@ -66,3 +66,12 @@ def test_students_without_a_common_base_are_refused(tmp_path: Path) -> None:
         merge_folders(folder(tmp_path / "base", other=BASE), [first, second], tmp_path / "out", merge("linear"))
     with pytest.raises(StageError, match="have no common base"):
         merge_tensor("w", [BASE[:2], FIRST, SECOND], merge("linear"))
+
+
+def test_the_base_may_name_its_language_model_where_the_students_are_one(tmp_path: Path) -> None:
+    names = {"base": "model.language_model.layers.0.w", "first": "model.layers.0.w", "second": "model.layers.0.w"}
+    for (folder, name), values in zip(names.items(), (BASE, FIRST, SECOND), strict=True):
+        (tmp_path / folder).mkdir()
+        save_file({name: values}, tmp_path / folder / "model.safetensors")
+    merge_folders(tmp_path / "base", [tmp_path / "first", tmp_path / "second"], tmp_path / "out", merge("linear"))
+    assert load_file(tmp_path / "out" / "model.safetensors")["model.layers.0.w"].tolist() == [2.0, 2.0, 1.0, 3.25]

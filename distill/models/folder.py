@@ -1,0 +1,209 @@
+"""A model folder in the Hugging Face format: which of its files count, their names, sizes and content.
+
+Some repositories carry their model twice: Mistral's `consolidated*.safetensors`, `tekken.json` and `params.json`,
+Meta's `original/`. These copies are neither fetched nor counted, and no engine gets to see them: vLLM takes a folder
+with them for Mistral's own format, whose prompts are other ones than those that students are trained with.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import struct
+import uuid
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from cluster.storage import cache_dir, is_uri, open_storage
+from distill.core.errors import InputError
+
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "tokenizer*")
+"""Files that belong to a model: no pickled weights, and no code."""
+
+OTHER_FORMATS = ("*/*", "consolidated*", "tekken.json", "params.json", "adapter_*")
+"""Of these, copies of the model in other formats, everything in folders below, and adapters that lie beside it."""
+
+PICKLED = ("pytorch_model*.bin",)
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """The content of a config.json. Transformers 5 writes infinity, which JSON does not have, as
+    `{"__float__": "Infinity"}`."""
+    found: dict[str, Any] = json.loads(text, object_hook=_with_floats)
+    return found
+
+
+def _with_floats(value: dict[str, Any]) -> Any:
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a repository, by its path there, is one that the model consists of."""
+    return _matches(name, MODEL_FILES) and not _matches(name, OTHER_FORMATS)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that the model consists of, in order."""
+    return sorted(file for file in folder.iterdir() if file.is_file() and is_model_file(file.name))
+
+
+def has_other_formats(folder: Path) -> bool:
+    """Whether engines could take the folder for something else than it is."""
+    return any(file.is_file() and _matches(file.name, OTHER_FORMATS) for file in folder.iterdir())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Its safetensors: those of the index, where there is one."""
+    index = folder / INDEX
+    if index.is_file():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        return sorted(folder / name for name in names)
+    return [file for file in model_files(folder) if file.suffix == ".safetensors"]
+
+
+def pickled_files(folder: Path) -> list[Path]:
+    """Its weights in torch's own format."""
+    return sorted(file for file in folder.iterdir() if _matches(file.name, PICKLED))
+
+
+def validate_folder(folder: Path) -> None:
+    """That a folder holds a whole model in the Hugging Face format.
+
+    Raises:
+        InputError: it has no config.json, no weights, not all of those that its index names, or no tokenizer but
+            Mistral's own.
+    """
+    names = {file.name for file in folder.iterdir()}
+    if CONFIG not in names:
+        is_adapter = "adapter_config.json" in names
+        remedy = "merge it into its base model first" if is_adapter else "convert it to the Hugging Face format first"
+        kind = "a LoRA adapter" if is_adapter else "no model in the Hugging Face format"
+        raise InputError(f"{folder}: it has no {CONFIG}, so it is {kind} -> {remedy}")
+    weights = weight_files(folder)
+    if missing := [file.name for file in weights if not file.is_file()]:
+        what = f"{INDEX} names {len(weights)} files of weights and {len(missing)} are missing ({missing[0]})"
+        raise InputError(f"{folder}: {what} -> copy or download them again")
+    if not weights and not pickled_files(folder):
+        raise InputError(f"{folder}: it has no *.safetensors and no pytorch_model*.bin -> name a folder with weights")
+    has_tokenizer = any(name.startswith("tokenizer") or name in ("vocab.json", "spiece.model") for name in names)
+    if "tekken.json" in names and not has_tokenizer:
+        raise InputError(
+            f"{folder}: its only tokenizer is tekken.json, which vLLM and training would read in two ways -> add the "
+            "tokenizer.json and tokenizer_config.json of the same model in the Hugging Face format"
+        )
+
+
+# Names and sizes
+
+
+def tensor_shapes(address: str) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in the safetensors of a folder, from their headers.
+
+    Args:
+        address: folder or URI; the `#` suffix of a URI, which distinguishes versions, is left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fs, root = open_storage(address.partition("#")[0] if is_uri(address) else address)
+    found: dict[str, tuple[int, ...]] = {}
+    names = sorted(str(path) for path in fs.ls(root, detail=False))
+    for path in names:
+        if path.endswith(".safetensors") and not _matches(path.rsplit("/", 1)[-1], ("consolidated*",)):
+            with fs.open(path, "rb") as file:
+                found |= _header_shapes(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return found
+
+
+def _header_shapes(header: bytes) -> dict[str, tuple[int, ...]]:
+    entries: Mapping[str, Mapping[str, Any]] = json.loads(header)
+    return {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
+
+
+def count_parameters(folder: Path) -> int:
+    """Number of weights in a folder's safetensors, from their headers; tied weights and other formats count once."""
+    sizes: dict[str, int] = {}
+    for file in weight_files(folder):
+        with file.open("rb") as weights:
+            shapes = _header_shapes(weights.read(struct.unpack("<Q", weights.read(8))[0]))
+        sizes |= {name: math.prod(shape) for name, shape in shapes.items()}
+    return sum(sizes.values())
+
+
+# Content
+
+
+def content_digest(source: Path) -> str:
+    """Hash of a model on this machine: of a file, or of the names and contents of a folder's model files.
+
+    A model card beside them does not count. Every file is read whole, once: digests are kept in the cache by path, size
+    and modification time.
+    """
+    files = [source] if source.is_file() else [*model_files(source), *pickled_files(source)]
+    digest = hashlib.sha256()
+    for file in files:
+        name = "" if source.is_file() else file.name
+        digest.update(f"{name}\n{_file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    state = file.stat()
+    stamp = f"{file.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
+    known = cache_dir().parent / "digests" / hashlib.sha256(stamp.encode()).hexdigest()
+    if known.is_file():
+        return known.read_text()
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    known.parent.mkdir(parents=True, exist_ok=True)
+    temporary = known.with_name(f"{known.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.write_text(digest)
+    temporary.rename(known)
+    return digest
+
+
+# Links
+
+
+def link_folder(original: Path, target: Path, chat_template: str | None) -> None:
+    """Make a folder of links to a model's files, without its other formats, with another chat template if one is given.
+
+    The weights stay as they are, in their own precision and with all their parts.
+    """
+    target.mkdir(parents=True)
+    for file in model_files(original):
+        is_template = chat_template is not None and file.name in (TEMPLATE, "chat_template.json")
+        if not is_template:
+            (target / file.name).symlink_to(file.resolve())
+    if chat_template is None:
+        return
+    (target / TEMPLATE).write_text(chat_template)
+    settings = target / TOKENIZER_CONFIG
+    if settings.is_file():
+        values = json.loads(settings.read_text())
+        values.pop("chat_template", None)
+        settings.unlink()
+        settings.write_text(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def is_usable(folder: Path) -> bool:
+    """Whether a cached folder is whole: its links may lead to files that are gone."""
+    return (folder / CONFIG).is_file() and all(file.exists() for file in folder.iterdir())
+
+
+def replace_folder(temporary: Path, target: Path) -> None:
+    """Put a finished folder in its place, unless another process was faster."""
+    if target.exists() and not is_usable(target):
+        shutil.rmtree(target)
+    if not target.exists():
+        temporary.rename(target)
