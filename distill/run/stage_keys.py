@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import matching_files
 from distill.config.identity import stage_parts
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource, PromptSource
@@ -15,10 +14,11 @@ from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import content_hash
 from distill.grading import VERIFIER_VERSION
+from distill.run.source_files import source_files
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
-CLEANER_VERSION = 2
+CLEANER_VERSION = 3
 """Raised when the same prompts and benchmarks lead to other drops."""
 MIXER_VERSION = 2
 """Raised when the same recipe and traces lead to other arms."""
@@ -62,8 +62,8 @@ def _file_stamps(sources: Sequence[PromptSource], base: Path | None) -> dict[str
 
 
 def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
-    fs, files = matching_files(source.path, str(base))
-    for path in files:
+    fs, paths = source_files(source, base)
+    for path in paths:
         info = fs.info(path)
         yield path, f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
 

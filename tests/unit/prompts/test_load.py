@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pytest
 from distill.config.sources import FileSource, GymSource, HubSource
 from distill.core.errors import InputError
 from distill.core.schema import prompt_id
-from distill.prompts.load import Loaded, count_reasons, final_value, load_prompts
+from distill.prompts.load import Loaded, count_reasons, load_prompts
+from distill.prompts.references import final_value
 
 
 def load(path: Path, **changes: object) -> Loaded:
@@ -104,12 +106,21 @@ def test_an_unknown_gym_task_is_an_input_error() -> None:
         load_prompts([GymSource(task="no_such_task")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
 
 
-class Kept(list[dict[str, str]]):
-    """Rows of a data set as `datasets` returns them, with the files that it keeps them in."""
+class Kept:
+    """A data set with types of its own, as `datasets` builds it, with the folders that it keeps its files in."""
 
     def __init__(self, *folders: str) -> None:
-        super().__init__([{"problem": "1 + 1 = ?", "answer": "2"}])
-        self.cache_files = [{"filename": f"/cache/owner___sums/default/0.0.0/{name}/x.arrow"} for name in folders]
+        self.config = SimpleNamespace(data_files={"test": ["hf://datasets/owner/sums@main/x.parquet"]})
+        self.folders = folders
+
+    def download_and_prepare(self) -> None:
+        """Nothing to fetch."""
+
+    def as_dataset(self, split: str) -> SimpleNamespace:
+        assert split == "test"
+        rows = datasets.Dataset.from_list([{"problem": "1 + 1 = ?", "answer": "2"}])
+        files = [{"filename": f"/cache/owner___sums/default/0.0.0/{name}/x.arrow"} for name in self.folders]
+        return SimpleNamespace(cache_files=files, with_format=rows.with_format)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +136,7 @@ class Kept(list[dict[str, str]]):
 def test_the_commit_that_was_read_is_known_though_none_was_pinned(
     folders: tuple[str, ...], commits: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Kept(*folders))
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: Kept(*folders))
     source = HubSource(dataset="owner/sums", split="test")
     loaded = load_prompts([source], base=Path(), max_problem_chars=99, num_prompts=None, seed=0)
     assert len(loaded.prompts) == 1 and loaded.commits == commits
