@@ -234,9 +234,8 @@ def _problem(row: Mapping[str, Any], completion: Completion, teacher: DatasetTea
     """The problem of a completion: in its column, else the user turn that it answers."""
     columns = teacher.columns
     value = get(row, columns.problem)
-    return problem_of(
-        completion.question or None if value is None else value, columns.problem_pattern, stands_alone=False
-    )
+    asked = completion.question or None if value is None else value
+    return problem_of(asked, columns.problem_pattern, stands_alone=False)
 
 
 def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:

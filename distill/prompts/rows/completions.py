@@ -35,8 +35,6 @@ def completions_of(value: Any, reasoning: Any, *, turns: Turns, end: str) -> lis
 
 
 def _items(value: Any) -> list[Any]:
-    if value is None:
-        return []
     is_list = isinstance(value, list) and conversation(value) is None
     return list(value) if is_list else [value]
 
