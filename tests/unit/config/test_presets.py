@@ -6,35 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from distill.config.preset_table import PRESETS
 from distill.config.presets import known_licences, with_presets
 from distill.config.sources import HubSource, PromptSource
-from distill.config.teachers import DatasetTeacher, TeacherConfig
 from distill.core.schema import Prompt, prompt_id
 from distill.generate.dataset_teacher import Tally, usable_rows
 from distill.prompts.load import Loaded, count_reasons, load_prompts
 from distill.prompts.rows.read import read_rows
+from tests.fixtures.data_sources import source_of, teacher_of
 from tests.fixtures.paths import ROOT
 
 CASES = [json.loads(line) for line in (ROOT / "tests/cases/presets.jsonl").read_text().splitlines()]
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["preset"]))
-
-
-def source_of(**fields: Any) -> PromptSource:
-    expanded = with_presets({"prompts": {"sources": [fields]}})
-    assert not expanded.problems
-    parsed: PromptSource = TypeAdapter(PromptSource).validate_python(expanded.raw["prompts"]["sources"][0])
-    return parsed
-
-
-def teacher_of(**fields: Any) -> DatasetTeacher:
-    expanded = with_presets({"teachers": [{"name": "t", "style": "long", **fields}]})
-    assert not expanded.problems
-    teacher = TypeAdapter(TeacherConfig).validate_python(expanded.raw["teachers"][0])
-    assert isinstance(teacher, DatasetTeacher)
-    return teacher
 
 
 def written(case: dict[str, Any], folder: Path) -> Path:
