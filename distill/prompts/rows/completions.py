@@ -44,7 +44,7 @@ def _completion(item: Any, reasoning: Any, turns: Turns, end: str) -> Completion
     if found is not None:
         answer = _answer(found, turns, end)
     elif isinstance(item, str | None):
-        answer = Completion(item or "", "" if item and item.strip() else "no completion")
+        answer = Completion(item) if item and item.strip() else Completion("", "no completion")
     else:
         answer = Completion("", f"completion is not text but {_kind(item)}")
     if answer.fault or reasoning is None:

@@ -30,7 +30,7 @@ def _raw_problem(value: Any, *, stands_alone: bool) -> Found:
         return Found("", "no problem")
     turns = conversation(value)
     if turns is None:
-        return Found(value, "" if value.strip() else "empty problem") if isinstance(value, str) else _NOT_TEXT
+        return _text(value) if isinstance(value, str) else _NOT_TEXT
     if turns.fault or not turns.questions:
         return Found("", turns.fault or "no user turn")
     if stands_alone and len(turns.questions) > 1:
@@ -39,6 +39,10 @@ def _raw_problem(value: Any, *, stands_alone: bool) -> Found:
 
 
 _NOT_TEXT = Found("", "problem is not text")
+
+
+def _text(value: str) -> Found:
+    return Found(value) if value.strip() else Found("", "empty problem")
 
 
 def _inner(problem: str, pattern: str) -> Found:

@@ -18,6 +18,10 @@ from distill.prompts.rows.where import is_wanted
 EXCLUDED = "excluded by where"
 
 
+class NoColumnError(InputError):
+    """No row that was read has a column that the recipe names."""
+
+
 def read_rows(
     source: DataSource, base: Path, columns: Columns | TraceColumns, where: Where, skipped: Counter[str]
 ) -> Iterator[RawRow]:
@@ -31,7 +35,8 @@ def read_rows(
         skipped: counts the rows that were left out.
 
     Raises:
-        InputError: the source as a whole cannot be read, or no row of it has a column that the recipe names.
+        InputError: the source as a whole cannot be read.
+        NoColumnError: no row of it has a column that the recipe names.
     """
     wanted = {**source.where, **where}
     watch = ColumnWatch([*named_columns(columns), *source.where, *where])
@@ -54,7 +59,7 @@ def read_rows(
 def _validate_seen(source: str, watch: ColumnWatch, where: Where) -> None:
     for path in sorted(watch.unseen):
         section = "where" if path in where else "columns"
-        raise InputError(f"{source}: no row has {path!r}, named in its {section} -> {one_of(path, watch.names)}")
+        raise NoColumnError(f"{source}: no row has {path!r}, named in its {section} -> {one_of(path, watch.names)}")
 
 
 def named_columns(columns: Columns | TraceColumns) -> list[str]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.config.sources import FileSource, GymSource, HubSource
+from distill.config.sources import Columns, FileSource, GymSource, HubSource, Range
 from distill.core.errors import InputError
 from distill.core.schema import prompt_id
 from distill.prompts.load import Loaded, count_reasons, load_prompts
@@ -140,3 +140,46 @@ def test_the_commit_that_was_read_is_known_though_none_was_pinned(
     source = HubSource(dataset="owner/sums", split="test")
     loaded = load_prompts([source], base=Path(), max_problem_chars=99, num_prompts=None, seed=0)
     assert len(loaded.prompts) == 1 and loaded.commits == commits
+
+
+def test_rows_that_where_leaves_out_are_counted_and_a_misspelt_column_is_an_error(tmp_path: Path) -> None:
+    rows: list[object] = [{"problem": f"{n} + 1", "answer": n + 1, "level": n} for n in range(9)]
+    path = write(tmp_path / "p.jsonl", rows)
+    source = FileSource(path=path.name, where={"level": Range(min=6)}, max_rows=8)
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    assert (len(loaded.prompts), dict(loaded.skipped), loaded.drops) == (2, {"excluded by where": 6}, [])
+    wrong = FileSource(path=path.name, where={"levle": 3})
+    with pytest.raises(InputError, match="no row has 'levle', named in its where -> did you mean 'level'"):
+        load_prompts([wrong], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+
+
+def test_a_column_that_no_row_has_names_those_there_are(tmp_path: Path) -> None:
+    write(tmp_path / "p.jsonl", [{"question": "1 + 1", "answer": 2}])
+    with pytest.raises(InputError, match="no row has 'problem', named in its columns -> known: answer, question"):
+        load(tmp_path / "p.jsonl")
+
+
+def test_references_of_a_majority_are_marked_and_rows_are_accounted_for(tmp_path: Path) -> None:
+    votes = {"a": ["1", "1", "2"], "b": ["1", "2"], "c": ["5"]}
+    rows: list[object] = [{"q": name, "t": f"\\boxed{{{vote}}}"} for name, cast in votes.items() for vote in cast]
+    path = write(tmp_path / "p.jsonl", rows)
+    columns = Columns(problem="q", reference="t", reference_from="majority")
+    source = FileSource(path=path.name, columns=columns)
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    assert [(p.problem, p.reference, p.reference_origin) for p in loaded.prompts] == [("a", "1", "majority")]
+    assert count_reasons(loaded.drops) == {"one more vote for its problem": 3, "its traces have no majority": 2}
+    assert len(loaded.prompts) + len(loaded.drops) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"answer_kind": "poem"}, "unknown kind of answer 'poem'"),
+        ({"answer_kind": "reasoning_gym"}, "reasoning-gym row without its entry"),
+    ],
+)
+def test_a_kind_of_answer_in_a_column_is_checked(row: dict[str, str], reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [{"problem": "1 + 1", "answer": "2", **row}])
+    source = FileSource(path=path.name, columns=Columns(answer_kind="answer_kind"))
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    assert count_reasons(loaded.drops) == {reason: 1}
