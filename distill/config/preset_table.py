@@ -34,7 +34,7 @@ class Preset:
         return {"kind": "hub", "dataset": self.dataset, **self.source} if self.dataset else {}
 
 
-def _rows(where: Fields | None = None, **columns: Any) -> dict[str, Any]:
+def _rows(where: Fields | None = None, /, **columns: Any) -> dict[str, Any]:
     """A mapping: columns, and which rows."""
     return {"columns": columns, **({"where": where} if where else {})}
 

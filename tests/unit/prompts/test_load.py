@@ -1,8 +1,10 @@
 """Prompts: identity is content; a bad row is kept aside with its reason and the rest goes on."""
 
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -104,6 +106,33 @@ def test_reasoning_gym_prompts_carry_their_entry() -> None:
 def test_an_unknown_gym_task_is_an_input_error() -> None:
     with pytest.raises(InputError, match="no_such_task"):
         load_prompts([GymSource(task="no_such_task")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
+
+
+def test_a_task_that_follows_the_hash_seed_is_made_under_a_fixed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        seeds.append(options["env"]["PYTHONHASHSEED"])
+        return real_run(*arguments, **options)
+
+    real_run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    loaded = load_prompts(
+        [GymSource(task="ransom_note", size=3)], base=Path(), max_problem_chars=9999, num_prompts=None, seed=0
+    )
+    assert len(loaded.prompts) == 3 and seeds == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [(2, "^min_note_length must be"), (1, "reasoning_gym task 'ransom_note': min")]
+)
+def test_what_fails_in_that_process_is_told(code: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], code, "", "Traceback\nmin_note_length must be positive -> raise it\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with pytest.raises(InputError, match=shown):
+        load_prompts([GymSource(task="ransom_note")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
 
 
 class Kept:
