@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -220,16 +221,25 @@ MEANINGFUL_FORMS = ("<super>", "<sub>", "<fraction>", "<circle>")
 and 3½ is not 31/2."""
 
 
-def _is_meaningful(character: str) -> bool:
-    return unicodedata.decomposition(character).startswith(MEANINGFUL_FORMS)
+@lru_cache(maxsize=4096)
+def _form(character: str) -> str:
+    tag = unicodedata.decomposition(character).partition(" ")[0]
+    return tag if tag in MEANINGFUL_FORMS else ""
 
 
-def fold_compatible(text: str) -> str:
-    """Unicode NFKC, but for the forms that mean something else."""
+def fold_compatible(text: str, marks: Mapping[str, str] | None = None) -> str:
+    """Unicode NFKC, but for the forms that mean something else.
+
+    `marks`: form -> what is put before its characters, which are then folded as well: `^` makes 3^4 of 3⁴.
+    """
     if text.isascii():
         return text
-    runs = groupby(text, key=_is_meaningful)
-    return "".join("".join(run) if kept else unicodedata.normalize("NFKC", "".join(run)) for kept, run in runs)
+    runs = [(form, "".join(run)) for form, run in groupby(text, key=_form)]
+    return "".join(run if form and not marks else _marked(form, run, marks or {}) for form, run in runs)
+
+
+def _marked(form: str, run: str, marks: Mapping[str, str]) -> str:
+    return marks.get(form, "") + unicodedata.normalize("NFKC", run)
 
 
 def normalise_problem(problem: str) -> str:

@@ -42,7 +42,7 @@ def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Referen
     if text is None:
         return Reference("", "answer is not text or number")
     value = final_value(text)
-    return Reference(value, reference_fault(value, kind))
+    return Reference(value, reference_fault(value, AnswerKind.TEXT if columns.choices else kind))
 
 
 def reference_fault(text: str, kind: str) -> str:

@@ -29,9 +29,14 @@ def source_files(source: FileSource, base: Path) -> SourceFiles:
     """
     try:
         fs, found = matching_files(source.path, str(base))
-        return SourceFiles(fs, [file for one in found for file in (folder_files(fs, one) if fs.isdir(one) else [one])])
+        return SourceFiles(fs, [file for one in found for file in _files_of(fs, one)])
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{source_pattern(source, base)} cannot be opened: {error} -> correct `path`") from error
+
+
+def _files_of(fs: Any, path: str) -> list[str]:
+    is_page = path.startswith(("http://", "https://"))  # any with links in it would be a folder
+    return folder_files(fs, path) if not is_page and fs.isdir(path) else [path]
 
 
 def folder_files(fs: Any, folder: str) -> list[str]:

@@ -117,7 +117,7 @@ def _fault(value: Any) -> str:
 
 def nested(text: str) -> Any:
     """What a column's JSON text holds, if it is an object or a list; else None."""
-    if text.lstrip()[:1] not in ("{", "["):
+    if text[:100].lstrip()[:1] not in ("{", "["):
         return None
     try:
         value = _DECODER.decode(text)

@@ -80,7 +80,7 @@ def _first(turn: Mapping[str, Any], fields: Sequence[str]) -> Any:
 def _turn(raw: Mapping[str, Any]) -> Turn | str:
     """A turn, or why it cannot be used."""
     name = _first(raw, ROLE_FIELDS)
-    role = _ROLE_OF.get(name.strip().lower()) if isinstance(name, str) else None
+    role = _ROLE_OF.get(name.strip(" :").lower()) if isinstance(name, str) else None
     if role is None:
         return f"unknown role {str(name)[:40]!r}"
     if role == "tool" or raw.get("tool_calls"):
