@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from distill.models.chat_template import IGNORED, Rendered, prompt_text, render_example
+from distill.models.chat_template import IGNORED, Rendered, prompt_text, read_options, render_example
 
 
 def rendered_rows(
@@ -14,7 +14,7 @@ def rendered_rows(
     """Rows with `prompt` and `completion`; a completion ends in what ends the student's turn.
 
     Args:
-        rows: examples with `messages`.
+        rows: examples with `messages` and `template_options`.
         tokenizer: the student's.
         left_out: counts the rows that the student cannot be taught, by reason.
 
@@ -22,9 +22,10 @@ def rendered_rows(
         InputError: the tokenizer has no chat template, or it refuses the turns.
     """
     for row in rows:
-        rendered = render_example(tokenizer, row["messages"], sys.maxsize)
+        options = read_options(row["template_options"])
+        rendered = render_example(tokenizer, row["messages"], sys.maxsize, options)
         if isinstance(rendered, Rendered):
-            prompt = prompt_text(tokenizer, row["messages"][:-1])
+            prompt = prompt_text(tokenizer, row["messages"][:-1], options)
             yield {"prompt": prompt, "completion": _completion(rendered, tokenizer)}
         else:
             left_out[rendered] += 1

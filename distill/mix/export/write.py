@@ -48,7 +48,8 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
             num_rows = write_lines(folder / "train.jsonl", line_rows(run_dir, mix, kind))
         elif kind == RENDERED_FORMAT:
             tokenizer = load_tokenizer(student_folder(run_dir, recipe, student))
-            rows = (row for batch in arm_batches(run_dir, mix, ["messages"]) for row in batch)
+            columns = ["messages", "template_options"]
+            rows = (row for batch in arm_batches(run_dir, mix, columns) for row in batch)
             num_rows = write_lines(folder / "train.jsonl", rendered_rows(rows, tokenizer, left_out))
         else:
             num_rows = write_tables(folder / "data", run_dir, mix, manifest, kind)
