@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 MAX_DIGITS = 4300
 """Python reads no longer integer from text."""
-SUSPICIOUS = re.compile(rf"\\u[dD][89a-fA-F]|\d{{{MAX_DIGITS + 1}}}")
-"""Escapes of surrogates and very long numbers: only where there is one, a row is searched for what it is part of."""
+TOO_MANY_DIGITS = "a number has too many digits"
+LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 
 
 class _TooLong:
@@ -43,7 +43,9 @@ def _integer(text: str) -> int | _TooLong:
     return int(text) if len(text) <= MAX_DIGITS else TOO_LONG
 
 
-_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_integer)
+_DECODER = json.JSONDecoder(parse_float=_number)
+_FILE_DECODER = json.JSONDecoder(parse_float=_number, parse_int=_integer)
+"""For what follows on after a number that cannot be read."""
 
 
 class Decoded(NamedTuple):
@@ -61,7 +63,9 @@ def decode(text: str) -> Decoded:
         return Decoded(None, "not JSON: JSONDecodeError")
     except RecursionError:
         return Decoded(None, "JSON is nested too deeply")
-    return _checked(value, SUSPICIOUS.search(text) is not None)
+    except ValueError:
+        return Decoded(None, TOO_MANY_DIGITS)
+    return _checked(value, _has_surrogates(text))
 
 
 def decode_line(line: bytes) -> Decoded:
@@ -80,9 +84,9 @@ def decode_all(text: str) -> Iterator[Decoded]:
         ValueError: the text is not JSON; what would follow the fault is unknown, so nothing is left out silently.
         RecursionError: it is nested too deeply.
     """
-    position, is_suspicious = _next(text, 0), SUSPICIOUS.search(text) is not None
+    position, is_suspicious = _next(text, 0), _has_surrogates(text) or LONG_NUMBER.search(text) is not None
     while position < len(text):
-        value, end = _DECODER.raw_decode(text, position)
+        value, end = _FILE_DECODER.raw_decode(text, position)
         for item in value if isinstance(value, list) else [value]:
             yield _checked(item, is_suspicious)
         position = _next(text, end)
@@ -92,6 +96,11 @@ def _next(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n,\ufeff":
         position += 1
     return position
+
+
+def _has_surrogates(text: str) -> bool:
+    """Whether it has escapes of surrogates: only then a row is searched for half a pair."""
+    return "\\ud" in text or "\\uD" in text
 
 
 def _checked(value: Any, is_suspicious: bool) -> Decoded:
@@ -104,7 +113,7 @@ def _checked(value: Any, is_suspicious: bool) -> Decoded:
 def _fault(value: Any) -> str:
     """What in a value cannot be used."""
     if value is TOO_LONG:
-        return "a number has too many digits"
+        return TOO_MANY_DIGITS
     if isinstance(value, str):
         return "half of a surrogate pair in a text" if any("\ud800" <= one <= "\udfff" for one in value) else ""
     inside: Iterable[Any] = ()

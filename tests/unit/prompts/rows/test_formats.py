@@ -180,6 +180,15 @@ def test_a_bad_row_is_dropped_with_its_reason_and_the_others_stay(line: str, rea
     assert json.dumps([drop.row for drop in loaded.drops], ensure_ascii=False).encode()
 
 
+def test_a_bad_row_of_an_array_is_dropped_with_its_reason_and_the_others_stay(tmp_path: Path) -> None:
+    bad = ['{"problem": "\\ud83d", "answer": "4"}', '{"problem": "?", "answer": 1' + "0" * 5000 + "}", "7"]
+    (tmp_path / "rows.json").write_text("[" + ", ".join([*bad, *map(json.dumps, ROWS)]) + "]")
+    loaded = load("rows.json", tmp_path)
+    assert len(loaded.prompts) == 5
+    reasons = {"a number has too many digits", "half of a surrogate pair in a text", "not a JSON object"}
+    assert set(count_reasons(loaded.drops)) == reasons
+
+
 def test_a_pair_of_surrogates_is_a_character_and_line_separators_do_not_split(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"problem": "\\ud83d\\ude00 3+1?\u2028 Say it.", "answer": "4"}\n')
     (prompt,) = load("rows.jsonl", tmp_path).prompts
