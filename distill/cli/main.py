@@ -102,6 +102,7 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("run_dir", metavar="RUN")
     export.add_argument("mix", metavar="MIX")
     export.add_argument("--format", default="dataset", choices=FORMATS, help="default: a Hugging Face data set")
+    export.add_argument("--student", default="", help="whose chat template renders `text` (default: the first)")
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
     export.set_defaults(verb=export_verb)
 
@@ -265,7 +266,7 @@ def export_verb(arguments: argparse.Namespace) -> int:
     recipe = load_run_recipe(run_dir)
     recipe = with_found_weights(recipe, run_dir.read_manifest(StageName.SEARCH))
     target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
-    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target)
+    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target, student=arguments.student)
     print(f"{num_rows} rows in {target}")
     return 0
 

@@ -34,3 +34,12 @@ def one_of(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables merged; anything else, lists included, as the one on top has it."""
+    merged = {**base, **top}
+    for name in base.keys() & top.keys():
+        if isinstance(base[name], dict) and isinstance(top[name], dict):
+            merged[name] = laid_over(base[name], top[name])
+    return merged

@@ -86,9 +86,13 @@ def stage_part(section: BaseModel, stage: str, section_stage: str) -> dict[str, 
     found = {
         name: _part(getattr(section, name), stage, declared(field, "stage", section_stage))
         for name, field in type(section).model_fields.items()
-        if decides(type(section), name) != "nothing"
+        if _is_part(decides(type(section), name), getattr(section, name))
     }
     return {name: value for name, value in found.items() if value is not _ABSENT}
+
+
+def _is_part(declaration: str, value: Any) -> bool:
+    return declaration in ("result", "extent") or (declaration == "if set" and value not in EMPTY)
 
 
 def _part(value: Any, stage: str, own_stage: str) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from distill.config.base import laid_over
+from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
 from distill.config.rules import cross_problems
 from distill.core.errors import ConfigError, Problem
@@ -69,22 +71,14 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return laid_over(read_recipe(beside if beside.is_file() else find_recipe(str(base)), (*seen, path.resolve())), raw)
 
 
-def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables merged; anything else, lists included, as the one on top has it."""
-    merged = {**base, **top}
-    for name in base.keys() & top.keys():
-        if isinstance(base[name], dict) and isinstance(top[name], dict):
-            merged[name] = laid_over(base[name], top[name])
-    return merged
-
-
 def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Recipe:
     """A checked recipe from a nested mapping.
 
     Raises:
         ConfigError: with every problem, those of single fields and those between sections.
     """
-    found = list(problems)
+    raw, unknown = with_presets(raw)
+    found = [*problems, *unknown]
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate(raw)

@@ -22,6 +22,9 @@ those of the other, and a list such as `[[students]]` replaces the other's list.
 its dotted name: `train.num_epochs=3`, `teachers.long.num_samples=8` (items of a list by name or number). A wrong recipe
 is refused with all of its problems at once; `distill plan RECIPE` checks one without running anything.
 
+A source of prompts, a benchmark's source or a teacher of kind `dataset` may name a preset (`preset =
+"nemotron-math-v2-low"`, [data sets](data.md)): it fills in what the recipe does not say.
+
 `NAME` stands for a name that you choose, `[]` for the items of a list. **Decides** says what a change of the field
 means for a run directory that exists already:
 

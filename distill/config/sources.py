@@ -1,23 +1,70 @@
 """Config of sources of rows: files, Hugging Face data sets, generated problems."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from cluster.storage import is_uri
 from distill.config.base import Section
-from distill.config.decides import IF_SET
+from distill.config.decides import EXTENT, IF_SET, NOTHING
 from distill.core.schema import AnswerKind
 
 
+def _check_pattern(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    if not groups:
+        raise ValueError("has no group: put the part that is the problem into (?P<problem>...)")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+Scalar = bool | int | float | str
+
+
+class Range(Section):
+    """Bounds of a number, both included."""
+
+    min: float | None = None
+    """The smallest value. Absent: no bound."""
+    max: float | None = None
+    """The largest value. Absent: no bound."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a range needs `min`, `max` or both")
+        return self
+
+
+Where = dict[str, Scalar | tuple[Scalar, ...] | Range]
+"""Column -> the value, one of several values, or the range that its rows must have."""
+
+
 class Columns(Section):
-    """The columns of a data file."""
+    """The columns of a data file. A column may be a path into nested ones, with dots: `reward_model.ground_truth`,
+    `messages.0.content`, also into a column whose text is JSON. A column of chat turns stands for what is in them."""
 
     problem: str = "problem"
-    """The question."""
+    """The question. Of a column of chat turns: the user turn."""
+    problem_pattern: Pattern | None = Field(default=None, json_schema_extra=IF_SET)
+    """Regular expression that takes fixed text around a problem off: its group `problem`, or else its first group, is
+    the problem. Rows that it does not match are dropped, and counted. A dot matches line breaks too."""
     reference: str = "answer"
     """The reference answer. GSM8K's `... #### value` is reduced to the value."""
+    reference_from: Literal["box", "majority"] | None = Field(default=None, json_schema_extra=IF_SET)
+    """Absent: the reference column holds the answer. `box`: it holds a trace (text, chat
+    turns, or a list of either), and what its last `\\\\boxed{}` holds is taken as the answer; of a list, the first
+    trace's. `majority`: the same, but the answer that more than half of all traces of a problem agree on, at least
+    two, over all rows of the source. Such references are no better than the traces; prompts say where theirs is
+    from."""
+    correct: str | None = Field(default=None, json_schema_extra=IF_SET)
+    """With `box` and `majority`: column that says whether a trace is correct, or one value per trace. Traces that it
+    calls wrong give no reference."""
     level: str = "level"
     """Difficulty label; may be absent."""
     subject: str = "subject"
@@ -28,16 +75,39 @@ class Columns(Section):
     """Multiple choice: the column with the list of options (or with `{ text, label }` lists), or one column per option.
     They are listed as A), B), ... below the question; options in separate columns are listed in an order that the
     problem's hash decides. The reference may be a letter, a label, an index from 0, or an option's text."""
+    answer_kind: str | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with the kind of a row's answer, where rows differ, as our own exports have it. Absent, or empty in a
+    row: the source's `answer_kind`."""
+    entry: str | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with the reasoning-gym entry of a row, as our own exports have it: its task's scorer needs it."""
+
+    @model_validator(mode="after")
+    def _can_be_voted_on(self) -> Self:
+        if self.choices and self.reference_from == "majority":
+            raise ValueError("reference_from = 'majority' does not count letters of choices: use 'box', or remove it")
+        if self.correct and not self.reference_from:
+            raise ValueError(
+                "columns.correct says which traces give a reference: set reference_from = 'box', or remove it"
+            )
+        return self
 
 
 class FileSource(Section):
-    """Rows of local or remote JSONL, JSON or Parquet files."""
+    """Rows of local or remote files: JSON Lines, JSON, CSV, TSV, Parquet or Arrow, also compressed (`.gz`, `.zst`,
+    `.bz2`, `.xz`), or a data set that `save_to_disk` wrote."""
 
     kind: Literal["file"] = "file"
     path: str
-    """File or glob; any fsspec URI. Relative paths are relative to the recipe."""
+    """File, folder or glob; any fsspec URI. Relative paths are relative to the recipe. Of a folder, all data files
+    below it are read; they must be of one format."""
     columns: Columns = Columns()
     """Which column means what."""
+    where: Where = Field(default={}, json_schema_extra=IF_SET)
+    """Only rows with these values: `{ domain = "math", level = [4, 5], solve_rate = { min = 0.1, max = 0.8 } }`. A
+    column that is a list has a value if one of its items is it. Other rows are counted. A column that no row has is
+    an error."""
+    max_rows: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
+    """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared."""
 
@@ -47,15 +117,24 @@ class HubSource(Section):
 
     kind: Literal["hub"] = "hub"
     dataset: str
-    """Hub id, for example `openai/gsm8k`."""
+    """Hub id, for example `openai/gsm8k`, or a local folder."""
     subset: str | None = None
     """Configuration of the data set."""
     split: str = "train"
     """Split name."""
     revision: str = "main"
     """Branch, tag or commit."""
+    data_files: tuple[str, ...] = Field(default=(), json_schema_extra=IF_SET)
+    """Only these files of the repository, paths or globs, for example `["data/low.jsonl"]`; they become the split.
+    Empty: those of the subset and split."""
+    streaming: bool = Field(default=False, json_schema_extra=NOTHING)
+    """Read rows as they are fetched, and no more than `max_rows`, without keeping the data set on this machine."""
     columns: Columns = Columns()
     """Which column means what."""
+    where: Where = Field(default={}, json_schema_extra=IF_SET)
+    """Only rows with these values, as for files."""
+    max_rows: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
+    """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared."""
 

@@ -4,14 +4,14 @@ Whatever its kind, a teacher fills the pool of its name, and all traces are grad
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section
 from distill.config.decides import EXTENT, IF_SET, NOTHING, hashed_as, identity
-from distill.config.sources import DataSource
+from distill.config.sources import DataSource, Pattern, Where
 from distill.core.errors import Problem
 from distill.core.schema import Style, content_hash
 
@@ -163,14 +163,39 @@ class EndpointTeacher(AskedTeacher):
 
 
 class TraceColumns(Section):
-    """The columns of an existing data set. Messages are lists of `role`/`content` or `from`/`value`."""
+    """The columns of an existing data set. A column may be a path into nested ones, with dots, as for prompts. Chat
+    turns are lists of `role`/`content` or `from`/`value`, also as JSON text."""
 
     problem: str = "problem"
-    """The question; taken from the user turn of the messages where the column is absent."""
-    completion: str = "completion"
-    """What the teacher wrote: text, a list of texts (one trace each), or a list of messages."""
+    """The question; taken from the user turn of the completion where the column is absent."""
+    problem_pattern: Pattern | None = Field(default=None, json_schema_extra=IF_SET)
+    """Regular expression that takes fixed text around a problem off: its group `problem`, or else its first group, is
+    the problem. Rows that it does not match are dropped, and counted. A dot matches line breaks too."""
+    completion: str | tuple[str, ...] = "completion"
+    """What the teacher wrote: text, chat turns, or a list of either (one trace each); or several such columns."""
+    turns: Literal["all"] | None = Field(default=None, json_schema_extra=IF_SET)
+    """Of chat turns, the trace is the last turn of the assistant; `all`: all of them, joined."""
+    reasoning: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with the reasoning where the completion holds only the answer, one for each completion column. Both are
+    joined with the delimiters of `reasoning_end`. Reasoning in a field of a chat turn (`reasoning_content`,
+    `reasoning`, `thinking`) is joined without it."""
     finish_reason: str = "finish_reason"
     """`length` marks a truncated trace; may be absent."""
+    correct: str | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column that says whether a trace is correct, or one value per trace of the row. Traces that it calls wrong are
+    left out; the others are graded like any trace. Absent: all are graded."""
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> Self:
+        if self.reasoning is not None and len(names(self.reasoning)) != len(names(self.completion)):
+            pairs = f"reasoning {names(self.reasoning)} and completion {names(self.completion)}"
+            raise ValueError(f"{pairs} do not pair: name as many of each")
+        return self
+
+
+def names(column: str | tuple[str, ...]) -> list[str]:
+    """The columns that a field names."""
+    return [column] if isinstance(column, str) else list(column)
 
 
 class DatasetTeacher(Section):
@@ -185,8 +210,8 @@ class DatasetTeacher(Section):
     """Where the traces are. Its `columns` are ignored: the `columns` below apply."""
     columns: TraceColumns = TraceColumns()
     """Which column means what."""
-    where: dict[str, str | int | float | bool] = Field(default={})
-    """Only rows whose columns have these values, for example `{ model = "QwQ-32B" }`."""
+    where: Where = Field(default={})
+    """Only rows with these values, for example `{ model = "QwQ-32B" }`; lists and ranges as in a source's `where`."""
     ends_with: str = ""
     """How a finished trace ends, for example `<|end_of_solution|>`; others count as truncated. Empty: not checked."""
     reasoning_end: str = "</think>"

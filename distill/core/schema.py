@@ -14,6 +14,8 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -45,6 +47,17 @@ class Style(StrEnum):
     SHORT = "short"
 
 
+class ReferenceOrigin(StrEnum):
+    """Where a reference answer is from."""
+
+    COLUMN = "column"
+    """The data set, or the generator of the problem."""
+    BOX = "box"
+    """A trace about the problem: what its last box holds."""
+    MAJORITY = "majority"
+    """Traces about the problem: what more than half of them box."""
+
+
 # Producer: prompts. Consumers: generate, mix, evaluate.
 @dataclass(frozen=True)
 class Prompt:
@@ -59,6 +72,8 @@ class Prompt:
     subject: str
     entry: str
     """JSON of what the scorer needs beyond the reference (a reasoning-gym entry with its task), or empty."""
+    reference_origin: str = ReferenceOrigin.COLUMN
+    """Where the reference is from: a `box` or a `majority` is as good as the traces that it was taken from."""
 
 
 # Producer: generate (which verifies as it streams); the judge's columns: verify. Consumers: verify, mix, report.
@@ -198,12 +213,39 @@ def arrow_schema(row_type: type) -> pa.Schema:
 def content_hash(*parts: object) -> str:
     """16 hex digits that identify the parts; JSON with sorted keys, so equal values give equal hashes."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+MEANINGFUL_FORMS = ("<super>", "<sub>", "<fraction>", "<circle>")
+"""Forms of a character that Unicode calls compatible with the plain one and that mean something else: 3⁴ is not 34,
+and 3½ is not 31/2."""
+
+
+@lru_cache(maxsize=4096)
+def _form(character: str) -> str:
+    tag = unicodedata.decomposition(character).partition(" ")[0]
+    return tag if tag in MEANINGFUL_FORMS else ""
+
+
+def fold_compatible(text: str, marks: Mapping[str, str] | None = None) -> str:
+    """Unicode NFKC, but for the forms that mean something else.
+
+    `marks`: form -> what is put before its characters, which are then folded as well: `^` makes 3^4 of 3⁴.
+    """
+    if text.isascii():
+        return text
+    runs = [(form, "".join(run)) for form, run in groupby(text, key=_form)]
+    return "".join(run if form and not marks else _marked(form, run, marks or {}) for form, run in runs)
+
+
+def _marked(form: str, run: str, marks: Mapping[str, str]) -> str:
+    return marks.get(form, "") + unicodedata.normalize("NFKC", run)
 
 
 def normalise_problem(problem: str) -> str:
-    """The problem as its identity sees it: Unicode NFKC, white space folded, case kept (variables differ by case)."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", problem)).strip()
+    """The problem as its identity sees it: compatible characters and white space folded, case kept (variables differ
+    by case)."""
+    return re.sub(r"\s+", " ", fold_compatible(problem)).strip()
 
 
 def prompt_id(problem: str) -> str:
@@ -223,5 +265,9 @@ def seed_for(*parts: object) -> int:
 
 def dropped(stage: str, where: str, reason: str, *, detail: str = "", row: Mapping[str, Any] | None = None) -> Dropped:
     """A counted drop, with as much of the row as is useful to look at."""
-    text = json.dumps(dict(row or {}), ensure_ascii=False, default=str)[:2000]
+    try:
+        text = json.dumps(dict(row or {}), ensure_ascii=False, default=str)[:2000]
+    except RecursionError:
+        text = ""
+    text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be written
     return Dropped(stage=stage, where=where, reason=reason, detail=detail[:2000], row=text)

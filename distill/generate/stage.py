@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,14 @@ from distill.generate.trace_shards import drop_duplicates
 from distill.generate.traces import of_prompts, read_index_table
 from distill.run.context import RunContext, read_prompt_ids, read_prompts
 from distill.run.pools import Pool
+
+
+class Imports(NamedTuple):
+    """What the imports of all pools did."""
+
+    counts: Counter[str]
+    """Rows of the data sets by outcome."""
+    warnings: list[str]
 
 
 def generate_stage(run: RunContext) -> Manifest:
@@ -62,18 +70,21 @@ def generate_stage(run: RunContext) -> Manifest:
     return generate_manifest(run_dir, pools, survey, counts, imported, wall_s=time.monotonic() - started)
 
 
-def import_pools(
-    pools: Sequence[Pool], run_dir: RunDir, base: Path, verify: VerifyConfig, console: Console
-) -> Counter[str]:
-    """Import the pools that are data sets; returns row counts by outcome."""
+def import_pools(pools: Sequence[Pool], run_dir: RunDir, base: Path, verify: VerifyConfig, console: Console) -> Imports:
+    """Import the pools that are data sets."""
     outcomes: Counter[str] = Counter()
+    warnings: list[str] = []
     imported = [pool for pool in pools if isinstance(pool.teacher, DatasetTeacher)]
     prompts = read_prompts(run_dir) if imported else {}
     for pool in imported:
-        outcome = import_pool(pool, prompts, base=base, run_dir=run_dir, verify=verify)
-        console.print(f"  {pool.name}: {dict(outcome)}")
-        outcomes += outcome
-    return outcomes
+        found = import_pool(pool, prompts, base=base, run_dir=run_dir, verify=verify)
+        removed = f", {found.num_removed} removed: no longer in the source" if found.num_removed else ""
+        console.print(f"  {pool.name}: {dict(found.counts)}{removed}", markup=False)
+        if found.warning:
+            console.print(f"WARNING: {found.warning}", style="bold yellow", markup=False)
+            warnings.append(found.warning)
+        outcomes += found.counts
+    return Imports(outcomes, warnings)
 
 
 # Accounting
@@ -84,7 +95,7 @@ def generate_manifest(
     pools: Sequence[Pool],
     survey: Survey,
     counts: Counter[str],
-    imported: Counter[str],
+    imported: Imports,
     *,
     wall_s: float,
 ) -> Manifest:
@@ -94,7 +105,7 @@ def generate_manifest(
     counted = {pool.name: pool_counts(pool, of_prompts(indices[pool.name], ids)) for pool in pools}
     traces = sum(pool["traces"] for pool in counted.values())
     drops = failures(run_dir, indices, ids)
-    drops.update({reason: number for reason, number in imported.items() if reason != "traces"})
+    drops.update({reason: number for reason, number in imported.counts.items() if reason != "traces"})
     busy_s = counts["busy_ms"] / 1000
     prompt_tokens = counts["prompt_tokens"]
     return Manifest(
@@ -107,6 +118,7 @@ def generate_manifest(
             "pools": counted,
             "complete_prompts": survey.num_complete,
             "not_asked": dict(survey.saved),
+            "warnings": imported.warnings,
             "this_session": dict(counts),
             "engine_s": round(wall_s, 1),
             "busy_s": busy_s,

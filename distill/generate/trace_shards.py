@@ -117,12 +117,13 @@ def drop_duplicates(run_dir: RunDir, folder: str) -> int:
         ids = pq.read_table(path, filesystem=run_dir.fs, columns=["trace_id"]).column("trace_id").to_pylist()
         fresh = [position for position, name in enumerate(ids) if name not in seen]
         if len(fresh) < len(ids):
-            _keep_rows(run_dir, pool_shards(folder, path.rsplit("/", 1)[1]), fresh)
+            keep_rows(run_dir, pool_shards(folder, path.rsplit("/", 1)[1]), fresh)
         seen.update(ids)
     return int(every.num_rows) - len(seen)
 
 
-def _keep_rows(run_dir: RunDir, shard: Parts, rows: Sequence[int]) -> None:
+def keep_rows(run_dir: RunDir, shard: Parts, rows: Sequence[int]) -> None:
+    """Rewrite a shard with some of its rows, by rename; one without rows is removed."""
     if rows:
         run_dir.write_table(run_dir.read_table(*shard, row_type=Trace).take(rows), *shard)
     else:

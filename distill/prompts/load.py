@@ -4,23 +4,35 @@ A row that cannot be used (empty, too long, no answer, wrong type, duplicate, al
 recorded with its reason; the run continues.
 """
 
+import dataclasses
 import json
-import re
+import os
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
-from cluster.storage import matching_files
-from distill.config.sources import Columns, FileSource, GymSource, HubSource, PromptSource, source_pattern
+from distill.config.sources import Columns, DataSource, GymSource, HubSource, PromptSource
 from distill.core.errors import InputError
 from distill.core.run_dir import StageName
-from distill.core.schema import AnswerKind, Dropped, Prompt, content_hash, dropped, prompt_id
+from distill.core.schema import AnswerKind, Dropped, Prompt, ReferenceOrigin, content_hash, dropped, prompt_id
 from distill.prompts.multiple_choice import ChoiceProblem, format_choices
+from distill.prompts.references import majority, reference_of, votes_of
+from distill.prompts.rows.paths import get
+from distill.prompts.rows.problems import problem_of
+from distill.prompts.rows.raw_row import RawRow
+from distill.prompts.rows.read import name_of, read_rows
+from distill.prompts.rows.values import as_text
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
+FIXED_HASH_SEED = "0"
+HASH_SEEDED_TASKS = frozenset(
+    ("composite", "isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder")
+)
+"""Tasks of reasoning-gym 0.1.25 whose problems follow the order of a set, and so Python's hash seed: of all 106, each
+made under two of them. `composite` is made of others."""
 
 
 class Loaded(NamedTuple):
@@ -30,16 +42,8 @@ class Loaded(NamedTuple):
     drops: list[Dropped]
     commits: Mapping[str, str] = {}
     """`data set@revision` -> the commit that was read from the hub, where it is known."""
-
-
-class RawRow(NamedTuple):
-    """One row of a source; `error` is set if it could not be parsed."""
-
-    where: str
-    row: Mapping[str, Any]
-    error: str = ""
-    commit: str = ""
-    """Commit of the data set on the hub; empty for other sources or if it is not known."""
+    skipped: Mapping[str, int] = {}
+    """Rows that the sources' `where` left out, by reason; they are counted and not kept."""
 
 
 def load_prompts(
@@ -67,20 +71,60 @@ def load_prompts(
     prompts: list[Prompt] = []
     drops: list[Dropped] = []
     commits: dict[str, str] = {}
+    skipped: Counter[str] = Counter()
     seen: set[str] = set()
     for source in sources:
-        for raw in read_source(source, base):
-            if isinstance(source, HubSource) and raw.commit:
-                commits[versioned(source)] = raw.commit
-            prompt = to_prompt(raw, source, max_problem_chars)
+        rows = noted_commits(read_source(source, base, skipped), source, commits)
+        for where, prompt in source_prompts(rows, source, max_problem_chars):
             if isinstance(prompt, Prompt):
-                prompt = _check_identity(prompt, raw.where, seen, exclude or {})
+                prompt = _check_identity(prompt, where, seen, exclude or {})
             if isinstance(prompt, Prompt):
                 seen.add(prompt.prompt_id)
                 prompts.append(prompt)
             else:
                 drops.append(prompt)
-    return choose(prompts, drops, num_prompts, seed)._replace(commits=commits)
+    return choose(prompts, drops, num_prompts, seed)._replace(commits=commits, skipped=skipped)
+
+
+def noted_commits(rows: Iterable[RawRow], source: PromptSource, commits: dict[str, str]) -> Iterator[RawRow]:
+    """The same rows; the commit that they are of is added to `commits`."""
+    for raw in rows:
+        if isinstance(source, HubSource) and raw.commit:
+            commits[versioned(source)] = raw.commit
+        yield raw
+
+
+def source_prompts(
+    rows: Iterable[RawRow], source: PromptSource, max_problem_chars: int
+) -> Iterator[tuple[str, Prompt | Dropped]]:
+    """The rows of a source as prompts or drops, each with where it is from."""
+    if not isinstance(source, GymSource) and source.columns.reference_from == "majority":
+        yield from elected_prompts(rows, source, max_problem_chars)
+    else:
+        yield from ((raw.where, to_prompt(raw, source, max_problem_chars)) for raw in rows)
+
+
+def elected_prompts(
+    rows: Iterable[RawRow], source: DataSource, max_problem_chars: int
+) -> Iterator[tuple[str, Prompt | Dropped]]:
+    """Prompts whose references the traces of all their rows have elected. Of each problem only its first row becomes a
+    prompt; problems without a majority are dropped."""
+    first: dict[str, tuple[str, Prompt]] = {}
+    votes: dict[str, list[str]] = {}
+    for raw in rows:
+        prompt = to_prompt(raw, source, max_problem_chars)
+        if isinstance(prompt, Dropped):
+            yield raw.where, prompt
+            continue
+        votes.setdefault(prompt.prompt_id, []).extend(votes_of(raw.row, source.columns))
+        if first.setdefault(prompt.prompt_id, (raw.where, prompt))[1] is not prompt:
+            row = {"problem": prompt.problem}
+            yield raw.where, dropped(StageName.PROMPTS, raw.where, "one more vote for its problem", row=row)
+    for name, (where, prompt) in first.items():
+        winner, cast = majority(votes[name]), f"{len(votes[name])} traces: {', '.join(votes[name])}"
+        row = {"problem": prompt.problem}
+        lost = dropped(StageName.PROMPTS, where, "its traces have no majority", detail=cast, row=row)
+        yield where, dataclasses.replace(prompt, reference=winner) if winner else lost
 
 
 def _check_identity(prompt: Prompt, where: str, seen: AbstractSet[str], exclude: Mapping[str, str]) -> Prompt | Dropped:
@@ -114,72 +158,55 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
     if raw.error:
         return dropped(StageName.PROMPTS, raw.where, raw.error, row=raw.row)
     columns = Columns() if isinstance(source, GymSource) else source.columns
-    problem, reference = raw.row.get(columns.problem), raw.row.get(columns.reference)
-    reason = _row_fault(problem, reference, max_problem_chars)
+    kind, entry = _answer_kind(raw.row, source), _entry(raw.row, source)
+    problem, reason = problem_of(get(raw.row, columns.problem), columns.problem_pattern, stands_alone=True)
+    reason = reason or ("problem too long" if len(problem) > max_problem_chars else "")
+    reference, fault = reference_of(raw.row, columns, kind)
+    reason = reason or fault or _kind_fault(kind, entry)
     if not reason and (columns.context or columns.choices):
-        problem, reference, reason = _assemble(str(problem), reference, raw.row, columns)
+        problem, reference, reason = _assemble(problem, reference, raw.row, columns)
     if reason:
         return dropped(StageName.PROMPTS, raw.where, reason, row=raw.row)
-    kind = AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind
     return Prompt(
-        prompt_id=prompt_id(str(problem)),
-        problem=str(problem).strip(),
-        reference=final_value(_as_text(reference)),
+        prompt_id=prompt_id(problem),
+        problem=problem.strip(),
+        reference=reference,
         answer_kind=kind,
         source=source_name(source),
-        level=_as_text(raw.row.get(columns.level)),
-        subject=_as_text(raw.row.get(columns.subject)),
-        entry=str(raw.row.get("entry", "")) if isinstance(source, GymSource) else "",
+        level=as_text(get(raw.row, columns.level)) or "",
+        subject=as_text(get(raw.row, columns.subject)) or "",
+        entry=entry,
+        reference_origin=columns.reference_from or ReferenceOrigin.COLUMN,
     )
 
 
-def _assemble(problem: str, reference: Any, row: Mapping[str, Any], columns: Columns) -> ChoiceProblem:
+def _answer_kind(row: Mapping[str, Any], source: PromptSource) -> str:
+    if isinstance(source, GymSource):
+        return AnswerKind.REASONING_GYM
+    return as_text(get(row, source.columns.answer_kind)) or source.answer_kind
+
+
+def _entry(row: Mapping[str, Any], source: PromptSource) -> str:
+    return as_text(get(row, "entry" if isinstance(source, GymSource) else source.columns.entry)) or ""
+
+
+def _kind_fault(kind: str, entry: str) -> str:
+    if kind not in set(AnswerKind):
+        return f"unknown kind of answer {kind[:40]!r}"
+    return "reasoning-gym row without its entry" if kind == AnswerKind.REASONING_GYM and not entry else ""
+
+
+def _assemble(problem: str, reference: str, row: Mapping[str, Any], columns: Columns) -> ChoiceProblem:
     """The problem with its context before it and its options below it."""
-    context = _as_text(row.get(columns.context)) if columns.context else ""
+    context = as_text(get(row, columns.context)) or ""
     joint = "\n" if context.endswith((".", "!", "?", ":")) else ". "
     problem = f"{context}{joint}{problem.strip()}" if context else problem
     return format_choices(problem, reference, row, columns) if columns.choices else ChoiceProblem(problem, reference)
 
 
-def _row_fault(problem: Any, reference: Any, max_problem_chars: int) -> str:
-    if problem is None:
-        return "no problem"
-    if not isinstance(problem, str):
-        return "problem is not text"
-    if not problem.strip():
-        return "empty problem"
-    if len(problem) > max_problem_chars:
-        return "problem too long"
-    if reference is None or (isinstance(reference, str) and not reference.strip()):
-        return "no answer"
-    if not isinstance(reference, str | int | float | list):
-        return "answer is not text or number"
-    return "" if _as_text(reference) else "no answer"
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return ", ".join(_as_text(item) for item in value)
-    return str(value).strip()
-
-
-def final_value(reference: str) -> str:
-    """The final value of a reference solution: in GSM8K it follows `####` on the last line."""
-    match = re.search(r"####\s*(.+?)\s*$", reference)
-    return match.group(1).replace(",", "") if match else reference
-
-
 def source_name(source: PromptSource) -> str:
     """The name of a source that is stored in rows: without paths of this machine."""
-    match source:
-        case FileSource():
-            return Path(source.path).name
-        case HubSource():
-            return f"{source.dataset}/{source.split}"
-        case GymSource():
-            return f"reasoning_gym/{source.task}"
+    return f"reasoning_gym/{source.task}" if isinstance(source, GymSource) else name_of(source)
 
 
 def versioned(source: HubSource) -> str:
@@ -187,77 +214,17 @@ def versioned(source: HubSource) -> str:
     return f"{source.dataset}@{source.revision}"
 
 
-def read_source(source: PromptSource, base: Path) -> Iterator[RawRow]:
-    """All rows of a source, unreadable ones included.
+def read_source(source: PromptSource, base: Path, skipped: Counter[str]) -> Iterator[RawRow]:
+    """The rows of a source that are wanted, unreadable ones included; `skipped` counts the others.
 
     Raises:
-        InputError: the source as a whole cannot be read.
+        InputError: the source as a whole cannot be read, or has no column of a name in the recipe.
     """
-    match source:
-        case FileSource():
-            yield from _read_files(source, base)
-        case HubSource():
-            yield from _read_hub(source)
-        case GymSource():
-            yield from _read_reasoning_gym(source)
-
-
-def _read_files(source: FileSource, base: Path) -> Iterator[RawRow]:
-    fs, files = matching_files(source.path, str(base))
-    if not files:
-        where = source_pattern(source, base)
-        raise InputError(f"prompts: no file at {where} -> correct prompts.sources[].path (relative to the recipe)")
-    for file in files:
-        name = Path(str(file)).name
-        with fs.open(file, "rb") as stream:
-            yield from _read_parquet(name, stream) if name.endswith(".parquet") else _read_jsonl(name, stream)
-
-
-def _read_parquet(name: str, stream: Any) -> Iterator[RawRow]:
-    number = 0
-    for batch in pq.ParquetFile(stream).iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield RawRow(f"{name}:{number}", row)
-
-
-def _read_jsonl(name: str, stream: Iterable[bytes]) -> Iterator[RawRow]:
-    for number, line in enumerate(stream, 1):
-        where = f"{name}:{number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            yield RawRow(where, {"line": line[:500].decode("utf-8", "replace")}, f"not JSON: {type(error).__name__}")
-            continue
-        is_object = isinstance(row, dict)
-        yield RawRow(where, row if is_object else {"line": row}, "" if is_object else "not a JSON object")
-
-
-def _read_hub(source: HubSource) -> Iterator[RawRow]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    try:
-        rows = load_dataset(source.dataset, source.subset, split=source.split, revision=source.revision)
-    except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
-        first = str(error).splitlines()[0][:300]
-        remedy = "check its name, its split and the network, or download it and use kind = 'file'"
-        raise InputError(f"prompts: cannot read the data set {source.dataset}: {first} -> {remedy}") from error
-    commit = read_commit([file["filename"] for file in rows.cache_files])
-    for number, row in enumerate(rows):
-        yield RawRow(f"{source.dataset}/{source.split}:{number}", row, commit=commit)
-
-
-def read_commit(files: Sequence[str]) -> str:
-    """The commit of the data set that was read, from the path of its cache files; empty if the path has none.
-
-    The hub is not asked for it: offline, `datasets` uses the cached version, whatever revision was requested.
-    """
-    folders = {Path(file).parent.name for file in files}
-    commit = folders.pop() if len(folders) == 1 else ""
-    return commit if COMMIT.fullmatch(commit) else ""
+    if isinstance(source, GymSource):
+        is_fixed = source.task not in HASH_SEEDED_TASKS or os.environ.get("PYTHONHASHSEED") == FIXED_HASH_SEED
+        yield from _read_reasoning_gym(source) if is_fixed else _read_in_fixed_process(source)
+    else:
+        yield from read_rows(source, base, source.columns, {}, skipped)
 
 
 def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
@@ -272,6 +239,29 @@ def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
         packed = json.dumps({"task": source.task, "entry": entry}, default=str, ensure_ascii=False)
         row = {"problem": entry["question"], "answer": entry["answer"], "entry": packed}
         yield RawRow(f"{source.task}:{number}", row)
+
+
+def _read_in_fixed_process(source: GymSource) -> Iterator[RawRow]:
+    """The same rows, made in a process whose sets have the same order on every machine and in every run."""
+    command = [sys.executable, "-c", f"from {__name__} import write_gym_rows; write_gym_rows()"]
+    paths = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONHASHSEED": FIXED_HASH_SEED, "PYTHONPATH": paths}
+    done = subprocess.run(command, input=source.model_dump_json(), capture_output=True, text=True, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        is_told = done.returncode == InputError.exit_code
+        raise InputError(last if is_told else f"prompts: reasoning_gym task {source.task!r}: {last} -> choose another")
+    yield from (RawRow(*json.loads(line)) for line in done.stdout.splitlines())
+
+
+def write_gym_rows() -> None:
+    """Read a gym source from standard input and write its rows as JSON lines: the other end of the process."""
+    try:
+        for row in _read_reasoning_gym(GymSource.model_validate_json(sys.stdin.read())):
+            print(json.dumps(row))
+    except InputError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(InputError.exit_code)
 
 
 def count_reasons(drops: Sequence[Dropped]) -> dict[str, int]:

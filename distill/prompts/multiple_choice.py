@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from distill.config.sources import Columns
 from distill.core.schema import content_hash
+from distill.prompts.rows.json_text import nested
+from distill.prompts.rows.paths import get
+from distill.prompts.rows.values import as_text
 
 
 class ChoiceProblem(NamedTuple):
@@ -35,11 +38,18 @@ def format_choices(problem: str, reference: Any, row: Mapping[str, Any], columns
 def _options(row: Mapping[str, Any], columns: Columns) -> tuple[list[str], list[str]]:
     """The texts of the options, and the data set's labels for them (empty if it has none)."""
     if isinstance(columns.choices, tuple):
-        return [str(row[name]).strip() for name in columns.choices if row.get(name) is not None], []
-    found = row.get(str(columns.choices))
+        return _texts([get(row, name) for name in columns.choices]), []
+    found = get(row, columns.choices)
+    if isinstance(found, str):
+        found = nested(found)
     if isinstance(found, Mapping):
-        return [str(text).strip() for text in found.get("text", ())], [str(one) for one in found.get("label", ())]
-    return [str(text).strip() for text in found] if isinstance(found, list) else [], []
+        return _texts(found.get("text")), _texts(found.get("label"))
+    return _texts(found), []
+
+
+def _texts(values: Any) -> list[str]:
+    """The texts of a list; a missing one is no option."""
+    return [text for value in values if (text := as_text(value))] if isinstance(values, list) else []
 
 
 def _answer_index(reference: Any, options: Sequence[str], labels: Sequence[str]) -> int | None:

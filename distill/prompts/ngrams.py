@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from distill.core.schema import fold_compatible
 
 TOKEN = re.compile(
     r"""\d+(?:\.\d+)?
@@ -28,6 +29,8 @@ LAYOUT = re.compile(
     re.VERBOSE,
 )
 """LaTeX commands of layout, which do not change the meaning of a problem."""
+MARKS = {"<super>": "^", "<sub>": "_", "<fraction>": " ", "<circle>": " "}
+"""What stands for a form in plain text: 3⁴ is 3^4, and 3½ is no 31/2."""
 NUMBER = re.compile(r"\d")
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -42,7 +45,7 @@ COMMON_AT_LEAST = 20
 
 def tokens(text: str) -> list[str]:
     """Words in lower case, numbers, and single mathematical signs; layout commands are left out."""
-    return TOKEN.findall(LAYOUT.sub(" ", unicodedata.normalize("NFKC", text)).lower())
+    return TOKEN.findall(LAYOUT.sub(" ", fold_compatible(text, MARKS)).lower())
 
 
 def answer_tokens(reference: str) -> list[str]:

@@ -4,6 +4,7 @@ sources -> load -> benchmarks, duplicates, near duplicates, decontamination -> p
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,15 +44,20 @@ def prompts_stage(run: RunContext) -> Manifest:
         run_dir.write_rows(problems, Prompt, *benchmark_problems(name))
     run_dir.write_rows(loaded.prompts, Prompt, *PROMPTS)
     run_dir.write_drops([*loaded.drops, *benchmarks.drops], StageName.PROMPTS)
-    reasons, sizes = count_reasons(loaded.drops), {name: len(rows) for name, rows in benchmarks.prompts.items()}
+    reasons = {**count_reasons(loaded.drops), **loaded.skipped}
+    sizes = {name: len(rows) for name, rows in benchmarks.prompts.items()}
     run.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
     return Manifest(
         stage=StageName.PROMPTS,
         key="",
-        rows_in=len(loaded.prompts) + len(loaded.drops),
+        rows_in=len(loaded.prompts) + sum(reasons.values()),
         rows_out=len(loaded.prompts),
         drops=reasons,
-        details={"benchmarks": sizes, "commits": {**loaded.commits, **benchmarks.commits}},
+        details={
+            "benchmarks": sizes,
+            "commits": {**loaded.commits, **benchmarks.commits},
+            "reference_origins": dict(Counter(prompt.reference_origin for prompt in loaded.prompts)),
+        },
     )
 
 
@@ -141,4 +147,4 @@ def load_training(
     chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, seed)
     if not chosen.prompts:
         raise InputError(f"prompts: no usable row ({count_reasons(chosen.drops)}) -> correct prompts.sources")
-    return chosen._replace(commits=loaded.commits)
+    return chosen._replace(commits=loaded.commits, skipped=loaded.skipped)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import matching_files
 from distill.config.identity import stage_parts
 from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe, benchmark_configs
@@ -18,10 +17,11 @@ from distill.core.schema import content_hash
 from distill.grading import VERIFIER_VERSION
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
+from distill.run.source_files import source_files
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
-CLEANER_VERSION = 2
+CLEANER_VERSION = 3
 """Raised when the same prompts and benchmarks lead to other drops."""
 MIXER_VERSION = 2
 """Raised when the same recipe and traces lead to other arms."""
@@ -86,8 +86,8 @@ def _local_stamps(config: ModelConfig) -> Iterator[tuple[str, str]]:
 
 
 def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
-    fs, files = matching_files(source.path, str(base))
-    for path in files:
+    fs, paths = source_files(source, base)
+    for path in paths:
         info = fs.info(path)
         yield path, f"{info.get('size')} {info.get('mtime') or info.get('LastModified') or info.get('ETag')}"
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from distill.config.prompts import PromptsConfig
 from distill.core.schema import Dropped, Prompt, prompt_id
 from distill.prompts import clean as cleaning
-from distill.prompts.load import final_value
+from distill.prompts.references import final_value
 from tests.benchmarks.verify import DEFAULT_DATA, rows_of
 
 

@@ -1,7 +1,7 @@
 """The README of an exported data set: what it is, how it was made, counts, and the terms of its sources."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.config.recipe import Recipe
@@ -100,3 +100,58 @@ def licence_table(found: Sequence[Source]) -> str:
     """A table of all sources with their licences and terms."""
     lines = [f"| {one.role} | {one.name} | {one.licence} | {one.terms} |" for one in dict.fromkeys(found)]
     return "| role | source | licence | terms |\n|---|---|---|---|\n" + "\n".join(lines)
+
+
+# Use
+
+
+OWN_PRESETS = {
+    "dataset": "own-dataset",
+    "open_r1": "own-open-r1",
+    "messages": "own-messages",
+    "prompt_completion": "own-prompt-completion",
+    "sharegpt": "own-sharegpt",
+}
+"""Format -> the preset that reads it back."""
+
+
+def usage(recipe: Recipe, mix: str, kind: str, left_out: Mapping[str, int]) -> str:
+    """How a format is used: what LLaMA-Factory needs to know, what other trainers would learn, how it is read back.
+
+    `left_out`: rows that the student cannot be taught, by reason.
+    """
+    notes = [*llama_factory_note(f"{recipe.name}-{mix}", kind), *training_notes(recipe, kind)]
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        notes.append(f"Rows that the student cannot be taught are left out: {reasons}.")
+    if kind in OWN_PRESETS:
+        notes.append(f'A recipe reads it with `preset = "{OWN_PRESETS[kind]}"` and `path`.')
+    return "\n## Use\n\n" + "\n\n".join(notes) + "\n"
+
+
+def llama_factory_note(name: str, kind: str) -> list[str]:
+    """The entry of `dataset_info.json` that LLaMA-Factory needs."""
+    columns = {"sharegpt": {"messages": "conversations", "system": "system"}, "messages": {"messages": "messages"}}
+    if kind not in columns:
+        return []
+    entry: dict[str, Any] = {"file_name": "train.jsonl", "formatting": "sharegpt", "columns": columns[kind]}
+    if kind == "messages":
+        roles = {f"{role}_tag": role for role in ("user", "assistant", "system")}
+        entry["tags"] = {"role_tag": "role", "content_tag": "content", **roles}
+    return ["For LLaMA-Factory, in `dataset_info.json`:\n\n```json\n" + json.dumps({name: entry}, indent=1) + "\n```"]
+
+
+def training_notes(recipe: Recipe, kind: str) -> Iterator[str]:
+    """What a trainer does with the turns that differs from how our students are taught."""
+    if kind in ("messages", "prompt_completion", "sharegpt"):
+        yield (
+            "A trainer applies its model's chat template to these turns. Templates that strip think blocks lose the"
+            " reasoning of every row: for such a model export the format `text`, which is rendered already."
+        )
+    if kind in ("messages", "sharegpt") and recipe.student_chat.examples:
+        yield (
+            f"The last turn is what is to be learnt. The {len(recipe.student_chat.examples)} worked examples before it"
+            " are turns of the assistant too: switch their loss off (LLaMA-Factory: `mask_history`)."
+        )
+    if kind == "text":
+        yield "`prompt` and `completion` are whole: a trainer must add no special tokens and no template."

@@ -39,4 +39,8 @@ LINE_FORMATS: dict[str, Callable[[Row], dict[str, Any]]] = {
 TABLE_FORMATS = ("dataset", "open_r1")
 """Formats in Parquet shards: our columns, and those of open-r1 with all traces of a prompt in one row."""
 
-FORMATS = (*TABLE_FORMATS, *LINE_FORMATS)
+RENDERED_FORMAT = "text"
+"""`prompt` and `completion` as texts in JSON Lines, as a student's chat template makes them: for trainers that would
+lose the reasoning when they apply the template themselves."""
+
+FORMATS = (*TABLE_FORMATS, *LINE_FORMATS, RENDERED_FORMAT)

@@ -6,13 +6,14 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.prompts.load import source_name
 
 UNKNOWN = "not recorded here"
-KNOWN_DATASETS = {"openai/gsm8k": "mit"}
+KNOWN_DATASETS = dict(known_licences())
 """Licences of data sets as their own cards state them."""
 
 

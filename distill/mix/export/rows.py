@@ -15,12 +15,15 @@ from distill.mix.seeded_order import contains, keys_of
 from distill.mix.text_buckets import TextBuckets
 
 BATCH_ROWS = 1024
+GRADED_BY = ("answer_kind", "entry", "reference_origin")
+"""What of a prompt says how its answers are compared: without these an import could not grade them again."""
 _MESSAGES = pa.list_(pa.struct(list(arrow_schema(Message))))
 
 EXAMPLE_SCHEMA = pa.schema(
     [
         ("messages", _MESSAGES),
         *((name, pa.string()) for name in ("problem", "answer", "level", "subject", "source")),
+        *((name, pa.string()) for name in GRADED_BY),
         *((name, pa.string()) for name in ("prompt_id", "trace_id", "pool", "style")),
         ("phase", pa.int64()),
     ]
@@ -30,6 +33,7 @@ EXAMPLE_SCHEMA = pa.schema(
 GROUPED_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("problem", "answer", "problem_type", "source", "uuid")),
+        *((name, pa.string()) for name in GRADED_BY),
         ("is_reasoning_complete", pa.list_(pa.bool_())),
         ("generations", pa.list_(pa.string())),
         ("correctness_math_verify", pa.list_(pa.bool_())),
@@ -39,7 +43,8 @@ GROUPED_SCHEMA = pa.schema(
         ("messages", _MESSAGES),
     ]
 )
-"""The columns of open-r1 (OpenR1-Math-220k), a row per prompt, with our `pools` of the generations."""
+"""The columns of open-r1 (OpenR1-Math-220k), a row per prompt, with our `pools` of the generations, and with what the
+verifier needs to grade them again."""
 
 
 def read_prompts(run_dir: RunDir) -> dict[str, dict[str, Any]]:
@@ -62,7 +67,7 @@ def example_rows(run_dir: RunDir, mix: str) -> Iterator[dict[str, Any]]:
     for batch in arm_batches(run_dir, mix):
         for row in batch:
             prompt = prompts[row["prompt_id"]]
-            known = {name: prompt[name] for name in ("problem", "level", "subject", "source")}
+            known = {name: prompt[name] for name in ("problem", "level", "subject", "source", *GRADED_BY)}
             own = {name: row[name] for name in EXAMPLE_SCHEMA.names if name in row}
             yield {**own, **known, "answer": prompt["reference"]}
 
@@ -113,6 +118,7 @@ def grouped_row(
         "problem_type": prompt["subject"],
         "source": prompt["source"],
         "uuid": prompt["prompt_id"],
+        **{name: prompt[name] for name in GRADED_BY},
         "is_reasoning_complete": [one["finish_reason"] != "length" for one in traces],
         "generations": [one["completion"] for one in traces],
         "correctness_math_verify": correct,

@@ -3,6 +3,7 @@
 import json
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -16,20 +17,24 @@ from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, model_record, pool_shards
-from distill.mix.export.dataset_card import card
-from distill.mix.export.formats import LINE_FORMATS, TABLE_FORMATS
+from distill.mix.export.dataset_card import card, usage
+from distill.mix.export.formats import LINE_FORMATS, RENDERED_FORMAT, TABLE_FORMATS
 from distill.mix.export.licences import sources
+from distill.mix.export.render import rendered_rows
 from distill.mix.export.rows import EXAMPLE_SCHEMA, GROUPED_SCHEMA, arm_batches, example_rows, grouped_rows
+from distill.models.resolve import load_tokenizer
 
 SHARD_ROWS = 50_000
 GROUP_ROWS = 1_000
 
 
-def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path) -> int:
+def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path, student: str = "") -> int:
     """Write one arm in one format; returns the number of rows.
 
+    `student`: whose chat template renders the format `text`; empty: the first student's.
+
     Raises:
-        InputError: the run has no such arm, or the target exists.
+        InputError: the run has no such arm or student, or the target exists.
     """
     manifest = run_dir.read_manifest(StageName.MIX)
     if manifest is None or mix not in manifest.details["mixes"]:
@@ -37,15 +42,36 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
         raise InputError(f"{run_dir.uri} has no mix {mix!r} -> it has: {known}")
     if target.exists():
         raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
+    left_out: Counter[str] = Counter()
     with atomic_folder(target) as folder:
         if kind in LINE_FORMATS:
             num_rows = write_lines(folder / "train.jsonl", line_rows(run_dir, mix, kind))
+        elif kind == RENDERED_FORMAT:
+            tokenizer = load_tokenizer(student_folder(run_dir, recipe, student))
+            columns = ["messages", "template_options"]
+            rows = (row for batch in arm_batches(run_dir, mix, columns) for row in batch)
+            num_rows = write_lines(folder / "train.jsonl", rendered_rows(rows, tokenizer, left_out))
         else:
             num_rows = write_tables(folder / "data", run_dir, mix, manifest, kind)
         found = list(sources(recipe, model_folders(run_dir)))
-        text = card(recipe, mix, manifest, found, num_rows)
+        text = card(recipe, mix, manifest, found, num_rows) + usage(recipe, mix, kind, left_out)
         (folder / "README.md").write_text(text if kind in TABLE_FORMATS else without_shards(text), encoding="utf-8")
     return num_rows
+
+
+def student_folder(run_dir: RunDir, recipe: Recipe, student: str) -> str:
+    """The folder of a student's model, the first student's where none is named.
+
+    Raises:
+        InputError: there is no such student, or its model was not resolved yet.
+    """
+    models, folders = {one.name: one.model for one in recipe.students}, model_folders(run_dir)
+    name = student or next(iter(models))
+    if name not in models:
+        raise InputError(f"there is no student {name!r} -> --student {', '.join(models)}")
+    if models[name] not in folders:
+        raise InputError(f"the model of student {name!r} is not on this machine yet -> distill run first")
+    return folders[models[name]]
 
 
 def line_rows(run_dir: RunDir, mix: str, kind: str) -> Iterator[dict[str, Any]]:

@@ -9,13 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.session import connect, is_joined
-from distill.config.recipe import Recipe, benchmark_configs
-from distill.config.teachers import DatasetTeacher, EndpointTeacher, VllmTeacher
+from distill.config.recipe import Recipe
+from distill.config.teachers import EndpointTeacher, VllmTeacher
 from distill.core.errors import ConfigError, InputError
 from distill.core.run_dir import RunDir
 from distill.models.resolve import ResolvedModel, load_tokenizer
 from distill.ops.doctor import probes
 from distill.ops.doctor.conversations import asked_ways, template_findings
+from distill.ops.doctor.data import data_findings
 from distill.ops.doctor.findings import (
     Finding,
     credential_finding,
@@ -90,7 +91,7 @@ def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Findin
     yield disk_finding("models", probes.free_gib(probes.models_folder()), 0.0)
     yield from _models(recipe)
     yield from template_findings(asked_ways(recipe), probes.tokenizers(recipe.models))
-    yield from _data(recipe, base)
+    yield from data_findings(recipe, base)
     if is_joined():
         yield from _cluster(recipe, run_dir)
     yield _placement(recipe, base, run_dir)
@@ -118,14 +119,6 @@ def _models(recipe: Recipe) -> Iterator[Finding]:
     ours = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     for name in dict.fromkeys([*ours, *(student.model for student in recipe.students)]):
         yield source_finding("models", name, probes.model_states(recipe.models[name]))
-
-
-def _data(recipe: Recipe, base: Path) -> Iterator[Finding]:
-    imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
-    benchmarks = [one.source for one in benchmark_configs(recipe).values()]
-    for source in [*recipe.prompts.sources, *imported, *benchmarks]:
-        name = str(getattr(source, "path", getattr(source, "dataset", getattr(source, "task", ""))))
-        yield source_finding("data", source.kind, {name: probes.source_error(source, base)})
 
 
 def _cluster(recipe: Recipe, run_dir: RunDir) -> Iterator[Finding]:

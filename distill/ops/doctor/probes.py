@@ -137,6 +137,8 @@ def source_error(source: PromptSource, base: Path) -> str:
         return "" if find_spec("reasoning_gym") else "reasoning-gym is not installed"
     if isinstance(source, FileSource):
         return _path_error(source.path, str(base))
+    if Path(source.dataset).expanduser().is_dir():
+        return ""
     return hub_error(source.dataset, source.revision, kind="dataset")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from distill.config.benchmarks import DEFINITIONS
 from distill.config.sources import HubSource
-from distill.prompts.load import COMMIT
+from distill.prompts.rows.hub import COMMIT
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)

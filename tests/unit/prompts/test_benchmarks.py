@@ -9,7 +9,8 @@ from distill.config.benchmarks import DEFINITIONS
 from distill.config.sources import Columns, FileSource, HubSource
 from distill.core.schema import Dropped, Prompt, Verdict
 from distill.grading import GradeRequest, grade
-from distill.prompts.load import RawRow, load_prompts, to_prompt
+from distill.prompts.load import load_prompts, to_prompt
+from distill.prompts.rows.raw_row import RawRow
 
 DATA = Path("/work/shared/data")
 AT_HAND = [

@@ -203,3 +203,8 @@ def test_the_order_of_the_prompts_does_not_matter(seed: int) -> None:
     problems = [*variants, STORY, ARDEN + " Why?"]
     shuffled = random.Random(seed).sample(problems, len(problems))
     assert clean(shuffled, near_duplicates=0.6)[0] == clean(problems, near_duplicates=0.6)[0]
+
+
+def test_a_power_in_one_character_reads_like_one_that_is_spelt_out() -> None:
+    assert tokens("Solve x² + y₁ = 10⁻²") == tokens("Solve $x^2 + y_1 = 10^{−2}$")
+    assert tokens("3⁴") != tokens("34") and tokens("3½ m") != tokens("31⁄2 m")

@@ -1,17 +1,21 @@
 """Prompts: identity is content; a bad row is kept aside with its reason and the rest goes on."""
 
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.config.sources import FileSource, GymSource, HubSource
+from distill.config.sources import Columns, FileSource, GymSource, HubSource, Range
 from distill.core.errors import InputError
 from distill.core.schema import prompt_id
-from distill.prompts.load import Loaded, count_reasons, final_value, load_prompts
+from distill.prompts.load import Loaded, count_reasons, load_prompts
+from distill.prompts.references import final_value
 
 
 def load(path: Path, **changes: object) -> Loaded:
@@ -104,12 +108,48 @@ def test_an_unknown_gym_task_is_an_input_error() -> None:
         load_prompts([GymSource(task="no_such_task")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
 
 
-class Kept(list[dict[str, str]]):
-    """Rows of a data set as `datasets` returns them, with the files that it keeps them in."""
+def test_a_task_that_follows_the_hash_seed_is_made_under_a_fixed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        seeds.append(options["env"]["PYTHONHASHSEED"])
+        return real_run(*arguments, **options)
+
+    real_run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    loaded = load_prompts(
+        [GymSource(task="ransom_note", size=3)], base=Path(), max_problem_chars=9999, num_prompts=None, seed=0
+    )
+    assert len(loaded.prompts) == 3 and seeds == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [(2, "^min_note_length must be"), (1, "reasoning_gym task 'ransom_note': min")]
+)
+def test_what_fails_in_that_process_is_told(code: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], code, "", "Traceback\nmin_note_length must be positive -> raise it\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with pytest.raises(InputError, match=shown):
+        load_prompts([GymSource(task="ransom_note")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
+
+
+class Kept:
+    """A data set with types of its own, as `datasets` builds it, with the folders that it keeps its files in."""
 
     def __init__(self, *folders: str) -> None:
-        super().__init__([{"problem": "1 + 1 = ?", "answer": "2"}])
-        self.cache_files = [{"filename": f"/cache/owner___sums/default/0.0.0/{name}/x.arrow"} for name in folders]
+        self.config = SimpleNamespace(data_files={"test": ["hf://datasets/owner/sums@main/x.parquet"]})
+        self.folders = folders
+
+    def download_and_prepare(self) -> None:
+        """Nothing to fetch."""
+
+    def as_dataset(self, split: str) -> SimpleNamespace:
+        assert split == "test"
+        rows = datasets.Dataset.from_list([{"problem": "1 + 1 = ?", "answer": "2"}])
+        files = [{"filename": f"/cache/owner___sums/default/0.0.0/{name}/x.arrow"} for name in self.folders]
+        return SimpleNamespace(cache_files=files, with_format=rows.with_format)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +165,50 @@ class Kept(list[dict[str, str]]):
 def test_the_commit_that_was_read_is_known_though_none_was_pinned(
     folders: tuple[str, ...], commits: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Kept(*folders))
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: Kept(*folders))
     source = HubSource(dataset="owner/sums", split="test")
     loaded = load_prompts([source], base=Path(), max_problem_chars=99, num_prompts=None, seed=0)
     assert len(loaded.prompts) == 1 and loaded.commits == commits
+
+
+def test_rows_that_where_leaves_out_are_counted_and_a_misspelt_column_is_an_error(tmp_path: Path) -> None:
+    rows: list[object] = [{"problem": f"{n} + 1", "answer": n + 1, "level": n} for n in range(9)]
+    path = write(tmp_path / "p.jsonl", rows)
+    source = FileSource(path=path.name, where={"level": Range(min=6)}, max_rows=8)
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    assert (len(loaded.prompts), dict(loaded.skipped), loaded.drops) == (2, {"excluded by where": 6}, [])
+    wrong = FileSource(path=path.name, where={"levle": 3})
+    with pytest.raises(InputError, match="no row has 'levle', named in its where -> did you mean 'level'"):
+        load_prompts([wrong], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+
+
+def test_a_column_that_no_row_has_names_those_there_are(tmp_path: Path) -> None:
+    write(tmp_path / "p.jsonl", [{"question": "1 + 1", "answer": 2}])
+    with pytest.raises(InputError, match="no row has 'problem', named in its columns -> known: answer, question"):
+        load(tmp_path / "p.jsonl")
+
+
+def test_references_of_a_majority_are_marked_and_rows_are_accounted_for(tmp_path: Path) -> None:
+    votes = {"a": ["1", "1", "2"], "b": ["1", "2"], "c": ["5"]}
+    rows: list[object] = [{"q": name, "t": f"\\boxed{{{vote}}}"} for name, cast in votes.items() for vote in cast]
+    path = write(tmp_path / "p.jsonl", rows)
+    columns = Columns(problem="q", reference="t", reference_from="majority")
+    source = FileSource(path=path.name, columns=columns)
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    assert [(p.problem, p.reference, p.reference_origin) for p in loaded.prompts] == [("a", "1", "majority")]
+    assert count_reasons(loaded.drops) == {"one more vote for its problem": 3, "its traces have no majority": 2}
+    assert len(loaded.prompts) + len(loaded.drops) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"answer_kind": "poem"}, "unknown kind of answer 'poem'"),
+        ({"answer_kind": "reasoning_gym"}, "reasoning-gym row without its entry"),
+    ],
+)
+def test_a_kind_of_answer_in_a_column_is_checked(row: dict[str, str], reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [{"problem": "1 + 1", "answer": "2", **row}])
+    source = FileSource(path=path.name, columns=Columns(answer_kind="answer_kind"))
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    assert count_reasons(loaded.drops) == {reason: 1}

@@ -5,17 +5,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
+from distill.config.sources import GymSource
+from distill.config.teachers import WorkedExample
 from distill.core.errors import InputError
-from distill.core.schema import content_hash
+from distill.core.run_dir import model_record
+from distill.core.schema import Trace, content_hash, prompt_id
+from distill.generate.dataset_teacher import Tally, usable_rows
+from distill.grading import grade, grade_request
 from distill.mix.export import write
+from distill.mix.export.dataset_card import OWN_PRESETS, usage
 from distill.mix.export.formats import FORMATS
 from distill.mix.export.licences import UNKNOWN, front_matter_licence, package_licence
+from distill.mix.export.rows import GRADED_BY
 from distill.mix.export.write import export
 from distill.mix.stage import mix_stage
+from distill.prompts.load import load_prompts
+from distill.prompts.rows.read import read_rows
 from distill.run.context import RunContext
+from tests.fixtures.data_sources import source_of, teacher_of
 from tests.fixtures.mix_run import make_run, prompt, trace
 
 TRACES = [trace(number, pool) for number in range(20) for pool in ("long", "short")]
@@ -113,4 +125,76 @@ def test_licences_come_from_cards_and_packages() -> None:
     assert front_matter_licence("---\nlicense: other\nlicense_name: qwen-research\n---\n") == "qwen-research"
     assert front_matter_licence("# license: mit") == ""
     assert package_licence("no-such-package-at-all") == UNKNOWN
-    assert set(FORMATS) == {"dataset", "open_r1", "messages", "prompt_completion", "sharegpt"}
+    assert set(FORMATS) == {"dataset", "open_r1", "messages", "prompt_completion", "sharegpt", "text"}
+
+
+def test_text_is_what_the_student_is_taught(run: RunContext, tmp_path: Path) -> None:
+    record = {"model": {"path": run.models["m"].path}}
+    run.run_dir.write_bytes(json.dumps(record).encode(), *model_record("m"))
+    rows = lines_of(exported(run, tmp_path / "text", "text"))
+    assert rows[0]["prompt"].endswith("<|im_start|>assistant\n") and "Be brief." in rows[0]["prompt"]
+    assert rows[0]["completion"].endswith("<|im_end|>") and " make " in rows[0]["completion"]
+    with pytest.raises(InputError, match="no student 't' -> --student s"):
+        export(run.run_dir, run.recipe, "short", kind="text", target=tmp_path / "other", student="t")
+
+
+def test_the_card_says_how_other_trainers_use_it(run: RunContext, tmp_path: Path) -> None:
+    text = (exported(run, tmp_path / "out", "sharegpt") / "README.md").read_text()
+    entry = json.loads(text.split("```json")[-1].split("```")[0])["tiny-mix-long"]
+    assert entry["columns"] == {"messages": "conversations", "system": "system"}
+    assert 'preset = "own-sharegpt"' in text and "format `text`" in text and "mask_history" not in text
+    example = WorkedExample(problem="1 + 1?", completion="2")
+    chat = run.recipe.student_chat.model_copy(update={"examples": (example,)})
+    recipe = run.recipe.model_copy(update={"student_chat": chat})
+    assert "mask_history" in usage(recipe, "mix-long", "messages", {})
+    assert "3 end_of_turn_inside" in usage(recipe, "mix-long", "text", {"end_of_turn_inside": 3})
+
+
+@pytest.mark.parametrize("kind", ["dataset", "open_r1", "messages", "prompt_completion", "sharegpt"])
+def test_an_export_comes_back_as_it_was(run: RunContext, tmp_path: Path, kind: str) -> None:
+    folder = exported(run, tmp_path / "out", kind)
+    made = [prompt(number) for number in range(20)]
+    if kind in ("dataset", "open_r1"):
+        loaded = load_prompts(
+            [source_of(preset=OWN_PRESETS[kind], path=str(folder))],
+            base=tmp_path, max_problem_chars=999, num_prompts=None, seed=0,
+        )  # fmt: skip
+        assert {one.problem: (one.reference, one.answer_kind) for one in loaded.prompts} == {
+            one.problem: (one.reference, one.answer_kind) for one in made
+        }
+    pattern = {"columns": {"problem_pattern": "(?:Q: )?(.*)"}}
+    teacher = teacher_of(preset=OWN_PRESETS[kind], source={"path": str(folder)}, **pattern)
+    prompts = {prompt_id(one.problem): one for one in made}
+    rows = read_rows(teacher.source, tmp_path, teacher.columns, teacher.where, (tally := Tally()).counts)
+    found = list(usable_rows(teacher, rows, prompts, tally))
+    written = {
+        (made[number].problem, one.completion.strip()) for one in [*TRACES, *WRONG] for number in [number_of(one)]
+    }
+    back = {(prompts[one.prompt_id].problem, one.completion.strip()) for one in found}
+    assert len(found) == (41 if kind == "open_r1" else 20), tally.counts
+    assert back == written if kind == "open_r1" else back < written
+    if kind == "open_r1":
+        assert sorted(one.finish_reason for one in found) == ["length"] + 40 * ["stop"]
+
+
+def number_of(one: Trace) -> int:
+    """The number of the problem that a trace is about."""
+    return next(number for number in range(20) if prompt(number).prompt_id == one.prompt_id)
+
+
+def test_a_reasoning_gym_task_comes_back_with_its_scorer(tmp_path: Path) -> None:
+    source = GymSource(task="chain_sum", seed=3, size=4)
+    made = load_prompts([source], base=tmp_path, max_problem_chars=999, num_prompts=None, seed=0).prompts
+    columns = [example_row(dataclasses.asdict(one)) for one in made]
+    pq.write_table(pa.Table.from_pylist(columns), tmp_path / "train.parquet")
+    own = source_of(preset="own-dataset", path=str(tmp_path))
+    back = load_prompts([own], base=tmp_path, max_problem_chars=999, num_prompts=None, seed=0).prompts
+    assert len(back) == len(made)
+    for one in back:
+        answer = f"The answer is <answer>{one.reference}</answer>"
+        assert grade(grade_request(one, answer, finish_reason="stop", reasoning_end="")).verdict == "CORRECT"
+
+
+def example_row(prompt: dict[str, Any]) -> dict[str, Any]:
+    known = {name: prompt[name] for name in ("problem", "level", "subject", "source", *GRADED_BY)}
+    return {**known, "answer": prompt["reference"]}
