@@ -10,6 +10,8 @@ from distill.grading.numbers import IN_TEXT
 
 MAX_ANSWER_CHARS = 2_000
 """Longer text counts as no answer; this also bounds the messages to workers."""
+MAX_TAG_CHARS = 20_000
+"""The same for tagged answers to generated problems: the moves of a puzzle are long."""
 TAIL_CHARS = 2_000
 """Length of the tail that is searched for marked lines and last numbers."""
 MAX_BOXES = 32
@@ -25,8 +27,16 @@ MARKER = re.compile(
     r"(?i:\banswer\b)[ \t*_]*(?:[:=]|(?i:is\b|are\b|was\b)|[^\n.:=]{1,80}?\b(?i:is)\b)[ \t*_:]*(?:(?i:is)\b[ \t*_:]*)?"
     r"|(?m:^)(?i:a|ans):[ \t]*"
 )
+FOREIGN_MARKER = re.compile(
+    r"(?i:\b(?:antwort|lösung|ergebnis|réponse|respuesta|resposta|risposta|odpowiedź|svar|antwoord|cevap|jawaban|đáp án)"
+    r"|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
+    r"[ \t*_]*(?:[:=]|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là)\b|هو|هي|是|为|為|は|คือ|은|는|है)[ \t*_:]*"
+)
+OTHER_LABEL = re.compile(r"(?m)^[B-PR-Z]:")
+UNIT_IN_DOLLARS = re.compile(r"(?<=\d)\s+\$\s*([a-zA-Z]{1,3}(?:\^\{?\d\}?)?)\s*\$")
 CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
-CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*")
+CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*|。")
+NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])")
 TAG = re.compile(r"(?is)<answer>(.*?)</answer>")
 STATED = re.compile(
     r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
@@ -132,20 +142,35 @@ def find_box(text: str) -> Found | Missing | None:
     return _check_size(Found(", ".join(contents), "box", is_closed=True))
 
 
-def _check_size(found: Found) -> Found | Missing:
-    if len(found.text) > MAX_ANSWER_CHARS:
+def _check_size(found: Found, max_chars: int = MAX_ANSWER_CHARS) -> Found | Missing:
+    if len(found.text) > max_chars:
         return Missing("answer_too_long")
     return found if found.text.strip() else Missing(f"empty_{found.where}")
 
 
 def find_tag(text: str) -> Found | Missing | None:
-    """The last `<answer>...</answer>`, which is the form that reasoning-gym's prompts ask for."""
+    """The last `<answer>...</answer>`, the form that reasoning-gym's prompts and R1-Zero's ask for."""
     if "<answer>" not in text:
         return None
     tail = text[text.rfind("<answer>") :]
     if "</answer>" not in tail:
         return Missing("malformed_tag")
-    return _check_size(Found(tail[len("<answer>") :].split("</answer>")[0].strip(), "tag", is_closed=True))
+    content = tail[len("<answer>") :].split("</answer>")[0].strip()
+    return _check_size(Found(content, "tag", is_closed=True), MAX_TAG_CHARS)
+
+
+def find_tagged(text: str) -> Found | Missing | None:
+    """What the last answer tag holds: its box, its marked line, or all of it; None where no text is tagged.
+
+    A tag that nothing closes is read to the end: engines stop at `</answer>` and leave it out.
+    """
+    found = find_tag(text)
+    if isinstance(found, Missing) and found.rule == "malformed_tag":
+        found = Found(text.rpartition("<answer>")[2].strip(), "tag", is_closed=False)
+    if not isinstance(found, Found) or not found.text:
+        return None if found is None or isinstance(found, Found) or found.rule == "empty_tag" else found
+    inner = find_box(found.text) or find_marked(found.text)
+    return inner._replace(is_closed=found.is_closed) if isinstance(inner, Found) else inner or _check_size(found)
 
 
 def find_concluded(text: str) -> Found | None:
@@ -160,9 +185,11 @@ def find_concluded(text: str) -> Found | None:
 
 
 def find_marked(text: str) -> Found | None:
-    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:"."""
+    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:", in English or another language."""
     tail = text[-TAIL_CHARS:]
-    matches = [*HASHES.finditer(tail), *MARKER.finditer(tail)]
+    matches = [*HASHES.finditer(tail), *(match for match in MARKER.finditer(tail) if not _is_label(match, tail))]
+    if not matches:
+        matches = [*FOREIGN_MARKER.finditer(tail)]
     if not matches:
         return None
     last = max(matches, key=lambda match: match.start())
@@ -172,7 +199,23 @@ def find_marked(text: str) -> Found | None:
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
     value = CLOSING_PHRASE.sub("", value).strip(" \t*")
+    if "$" in value:
+        value = UNIT_IN_DOLLARS.sub(r" \1", value)
     return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None
+
+
+def _is_label(match: re.Match[str], tail: str) -> bool:
+    """Whether "A:" names a quantity or a row: other letters are labels too, or text follows that is no next question."""
+    if match.group()[:2].lower() != "a:":
+        return False
+    following = tail[match.end() :].lstrip(" \t*\n").partition("\n")[2].strip()
+    return (bool(following) and not following.startswith("Q")) or bool(OTHER_LABEL.search(tail))
+
+
+def first_sentence(value: str) -> str:
+    """A marked value without the sentences behind it."""
+    match = NEXT_SENTENCE.search(value)
+    return value[: match.start()] if match and match.start() else value
 
 
 def find_formulas(text: str) -> list[str]:
