@@ -342,6 +342,7 @@ def only_number(text: str) -> Number | None:
     return found[0] if len(found) == 1 and PHRASE.fullmatch(bare) else None
 
 
+HAS_DIGIT = re.compile(r"\d")
 SEVERAL = re.compile(
     r"\W{0,3}[-\d][\d.,]*\$?(?:\s*,\s*\$?[-\d][\d.,]*\$?)*,?\s+(?:or|OR)\s+(?:\w+\s+){0,2}\$?[-\d]|\W{0,3}\d[\d.]*(?:, \d[\d.]*)+,? and \d"
 )
@@ -350,17 +351,17 @@ SEVERAL = re.compile(
 
 def marked_number(value: str) -> Number | None:
     """The number of a marked line: after its last "=", else the first one; None for a range or a choice of two."""
-    value = MINUS_WORD.sub("-", value)
-    whole = _spelt_number(folded(value)) or parse_number(without_units(normalize(value))) or parse_text_number(value)
+    value = MINUS_WORD.sub("-", value) if "inus" in value or "egative" in value else value
+    whole = parse_text_number(value) or parse_number(without_units(normalize(value)))
     if whole is not None:
         return whole
+    if not HAS_DIGIT.search(value):
+        return _spelt_number(folded(value)) or number_in_words(value)
     if RANGE.match(value[:RANGE_CHARS]) or SEVERAL.match(value[:RANGE_CHARS]):
         return None
     stated = value.rpartition("=")[2]
     found = numbers_in(stated) or numbers_in(value)
-    if not found:
-        return number_in_words(value)
-    return found[0] if not FORMULA.search(stated) else None  # "5\\pi" is not 5
+    return found[0] if found and not FORMULA.search(stated) else None  # "5\\pi" is not 5
 
 
 def number_in_words(text: str) -> Number | None:

@@ -73,6 +73,7 @@ NO_CHOICE = re.compile(
 TWO_CHOICES = re.compile(
     r"\W{0,3}(?:(?i:either|both|between)\s+)?\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*(?:(?i:possibly|maybe|perhaps|even|also|option)\s+){0,2}\W{0,3}[A-Z](?![A-Za-z'’])"
 )
+KINDS = frozenset(AnswerKind)
 DETAIL_CHARS = 500
 PROSE_CHARS = 300
 """Longest text without a marked answer that Math-Verify searches. It finds answers in prose better than our rules, but
@@ -116,7 +117,7 @@ def check_rules(request: GradeRequest) -> Grade | SymbolicTask:
 
 def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
     kind = request.answer_kind
-    if kind not in set(AnswerKind):
+    if kind not in KINDS:
         return _error("unknown_kind", f"answer_kind is {kind!r}; known kinds: {', '.join(AnswerKind)}")
     if kind != AnswerKind.REASONING_GYM and not request.reference.strip():
         return _error("no_reference", "the reference answer is empty")

@@ -33,6 +33,9 @@ IN_TEXT = re.compile(
 )
 """A number in prose. What is part of a formula is none: the 5 of "5π", "√5", "x^5" or "5x". A letter of a script without
 spaces between words may stand beside it."""
+DIGIT = re.compile(r"\d")
+PERCENT_SIGN = re.compile(r"\s*(?:%|[Pp]ercent|pct)$")
+CURRENCIES = {ord(sign): None for sign in "$€£¥₹"}
 ROUNDING = Fraction(1, 2_000_000)
 """Half a unit of the sixth decimal, Math-Verify's own tolerance where a decimal is involved."""
 
@@ -113,9 +116,7 @@ def _repeating(text: str) -> Number | None:
 
 def parse_number(text: str) -> Number | None:
     """A normalized answer as a number, or None if it is anything else."""
-    if not text or len(text) > MAX_DIGITS or not any(character.isdecimal() for character in text):
-        return None
-    if not text.isascii():
+    if not text or len(text) > MAX_DIGITS or not text.isascii() or not DIGIT.search(text):
         return None
     found = _plain(text) or _fraction(text) or _mixed(text) or _scientific(text) or _e_notation(text)
     return found or _repeating(text) or _scaled(text)
@@ -131,7 +132,7 @@ def _scaled(text: str) -> Number | None:
 def parse_text_number(text: str) -> Number | None:
     """As `parse_number`, for prose, where "2,74" has a decimal comma."""
     bare = text.replace("\\%", "%").replace("−", "-").strip("$€£¥₹ \t*")
-    bare = re.sub(r"\s*(?:%|[Pp]ercent|pct)$", "%", bare).translate({ord(sign): None for sign in "$€£¥₹"}).rstrip(",.")
+    bare = PERCENT_SIGN.sub("%", bare).translate(CURRENCIES).rstrip(",.")
     if DECIMAL_COMMA.fullmatch(bare):
         bare = bare.replace(",", ".")
     elif EUROPEAN.fullmatch(bare):

@@ -15,12 +15,12 @@ BETWEEN = re.compile(r"\s*(?:[,;]\s*)?(?:and|or)?\s*", re.IGNORECASE)
 """What stands between the formulas of one list."""
 TOKEN = re.compile(
     rf"\\(?:text|mathrm)\s*\{{[^{{}}]*\}}|\\[A-Za-z]+|\\.|(?!{NAMES})[A-Za-z]{{2,}}\d\w*"
-    r"|[^\W\d_]+(?:['-][^\W\d_]{2,})*|\d+(?:[.,]\d+)*|\s+|.", re.DOTALL
+    r"|[^\W\d_]+(?:'[^\W\d_]+|-[^\W\d_]{2,})*|\d+(?:[.,]\d+)*|\s+|.", re.DOTALL
 )
 MATHS_NAME = re.compile(rf"(?:{NAMES}|sqrt|pi|and|or)")
 MATHS_MARKS = frozenset("+-*/^_=<>|()[]{}%!:,;.'&°√ ")
 CLOSING = " \t*_`.!。"
-LEADING = re.compile(r"^(?:[\s,;:=.*>]|(?:and|or)\b|[aAI](?=\s+[\w\\]))+")
+LEADING = re.compile(r"^(?:[\s,;:=*>]|\.(?!\d)|(?:and|or)\b|[aAI](?=\s+[\w\\]))+")
 ARTICLE = re.compile(r"^[aAI]\s+(?=[\d\\A-Za-z(])")
 NEGATION = re.compile(
     r"\b(?:not|cannot|never|neither|nor|no longer|isn't|can't|won't|aren't|wasn't|doesn't)\b(?:\s+[A-Za-z]+){0,3}\W*$",
@@ -36,6 +36,10 @@ HEDGED_VALUE = re.compile(
     r"|up to|between|either)\b",
     re.IGNORECASE,
 )
+RUNAWAY = re.compile(r"\d{101}|[^\s]{400}")
+"""A model in a loop, "0000..." until the limit."""
+COMMAND = re.compile(r"\\[A-Za-z]+")
+CONSTANT = re.compile(r"-?\\(?:pi|infty|emptyset|varnothing|mathbb\{[A-Z]\})")
 CHANGED = re.compile(r"\bnot (?:only|just|surprisingly)\b", re.IGNORECASE)
 
 
@@ -62,10 +66,13 @@ def ending(text: str) -> Ending | None:
 
     A list ("$2$, $3$ and $8$") is one expression, a unit behind it belongs to it.
     """
-    line = as_latex(text.rstrip()[-MAX_LINE_CHARS:].rpartition("\n")[2]).strip(CLOSING)
-    if not line:
-        return None
-    return _formulas(text.rstrip()[-MAX_LINE_CHARS:].rpartition("\n")[2]) or _plain(line)
+    line = text[-MAX_LINE_CHARS:].rstrip().rpartition("\n")[2]
+    if "$" in line or "\\" in line or "**" in line:
+        found = _formulas(line)
+        if found is not None:
+            return found
+    line = as_latex(line).rstrip(CLOSING).lstrip(" \t*_`>")
+    return _plain(line) if line else None
 
 
 def _formulas(line: str) -> Ending | None:
@@ -105,14 +112,17 @@ def _plain(line: str) -> Ending | None:
     run = ARTICLE.sub("", run[lead.end() :] if lead else run).strip(" ,;:")
     if not _is_expression(run, is_whole=not body[:start].strip()):
         return None
-    return Ending(run + (unit.group() if unit else ""), _is_hedged(body[:start]))
+    return Ending(f"{run} {unit.group().strip()}" if unit else run, _is_hedged(body[:start]))
 
 
 def _is_expression(run: str, *, is_whole: bool) -> bool:
-    """Whether a run has balanced brackets and is more than a name."""
+    """Whether a run has balanced brackets, ends in a value and is more than a name."""
     openings = sum(run.count(bracket) for bracket in "([{")
-    if not run or openings != sum(run.count(bracket) for bracket in ")]}"):
+    if not run or run[-1] in "+-*/^=<>_" or openings != sum(run.count(bracket) for bracket in ")]}"):
         return False
-    has_digit = any(character.isdigit() for character in run)
+    if RUNAWAY.search(run):
+        return False
+    bare = COMMAND.sub("", run)
     has_operator = any(mark in run[1:] for mark in "+-*/^=<>") or "\\" in run
-    return has_digit or (any(map(str.isalpha, run)) and (has_operator or is_whole))
+    is_named = any(map(str.isalpha, bare)) and (has_operator or is_whole)
+    return any(map(str.isdigit, bare)) or is_named or bool(CONSTANT.fullmatch(run))

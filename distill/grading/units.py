@@ -50,7 +50,7 @@ _GLUED = r"(?:eV|keV|MeV|GeV|mL|Hz|kHz|MHz|GHz|Pa|kPa|MPa|kJ|kW|kWh|kN|mol|mV|kV
 MEASURE = re.compile(rf"(?:(?<=[\d)}}])(?:\s+(?=\S)|(?=\\text|{_GLUED}))|(?<=\\pi)(?:\s\s+(?=\S)|\s*(?=\\text)))(\\mu\s*(?:{_UPRIGHT})|{_SEQUENCE})\s*\.?$")
 """A unit in symbols behind a number: "9.8 m/s^2", "470 Ω", "23,500 kcal m^{-2} d^{-1}". A single letter needs a space
 before it, or upright type: "5m" is a product. (Behind a Unicode π two spaces have become of that one.)"""
-TRAILING_UNIT = re.compile(rf"(?<=[\d)}}i])(?:\s+|(?=\\text))(?:{_SEQUENCE}|[€£¥₹]|\$)$|(?<=\d)(?:kg|cm|mm|km|{_GLUED})$")
+TRAILING_UNIT = re.compile(rf"(?<=[\d)}}i])(?:\s+|(?=\\text))(?:{_SEQUENCE}|[€£¥₹]|\$)$|(?<=\d)(?:kg|cm|mm|km|[ckm]?m\^\{{?[23]\}}?|{_GLUED})$")
 """As `MEASURE`, in prose."""
 _COMMANDS = re.compile(r"\\(?:text|mu|cdot)|[^A-Za-zÅΩ/]+")
 _PRODUCTS = frozenset({"N m", "A h", "W h", "J s"})
