@@ -40,13 +40,16 @@ WHOLE_TEXT = re.compile(r"\s*\$?\s*\\text\s*\{([^{}]*,[^{}]*)\}\s*\$?\s*")
 GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 OPERAND = r"\(?-?\d+(?:\.\d+)?\)?"
 ARITHMETIC = re.compile(rf"[-+]?{OPERAND}(?:(?:[-+*/]|\\(?:times|cdot|div)\s*){OPERAND})+")
-OPERATORS = re.compile(r"\\(?:sum|prod|int|oint|lim|gcd|lcm)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm)\s*\}|(?<![A-Za-z])(?:gcd|lcm)\(")
+OPERATORS = re.compile(r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm|max|min)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\(")
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
 CHOICE_WITH_TEXT = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)\s*\}?(?=.)")  # "(B) 3x+1"
 COMPOUND = re.compile(r"\d\s*\\text\s*\{[^{}]*[A-Za-z][^{}]*\}\s*\d")  # "10\\text{ dollars }50\\text{ cents}"
 FRACTION_ONLY = re.compile(r"[-+]?\(?-?\d+\)?/\(?\d+\)?|[-+]?\d+(?:\.\d+)?(?:\\times|\\cdot|\*)10")
+LIST_MARK = re.compile(r"[,;]|\\pm")
+NOT_DIGIT = re.compile(r"\D")
+CASES = re.compile(r"\\text\s*\{[^{}]*\b(?:if|when|unless|otherwise|else|or|not|cannot|maybe|possibly)\b")
 FUNCTION = re.compile(r"[A-Za-z]\([A-Za-z]\)")
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 MINUS_WORD = re.compile(r"(?<![\d)] )\b(?i:minus|negative) (?=\d)")
@@ -107,7 +110,8 @@ def compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
 
 def ungrouped(text: str) -> str:
     """A formula without separators of thousands ("317/25,600"); a bare number or a bracketed list stays as it is."""
-    return text if text[:1] in ("(", "[", "\\") and text[-1:] in (")", "]", "}") else GROUPED.sub(_without_commas, text)
+    is_bracketed = text[:1] in ("(", "[") or text[:2] == "\\{"
+    return text if is_bracketed and text[-1:] in (")", "]", "}") else GROUPED.sub(_without_commas, text)
 
 
 def _without_commas(match: re.Match[str]) -> str:
@@ -162,6 +166,8 @@ def _compare_texts(reference: Prepared, answer: Prepared) -> RuleResult | None:
         if result is not None:
             return result
     gold, given = (JOINER.sub(",", side.normalized) for side in (reference, answer))
+    if "\\text" not in gold and CASES.search(given):  # "4 if n is odd" says less than 4
+        return RuleResult(False, "text_blocks")
     return _compare_blocks(gold, given) if "\\text" in gold and "\\text" in given else None
 
 
@@ -205,13 +211,13 @@ def _compare_whole(reference: Prepared, answer: Prepared) -> RuleResult | None:
 
 
 def _is_number_and_tuple(one: Prepared, other: Prepared) -> bool:
-    """Whether one is a number and the other a bracketed list: 23,000 is not (23, 0)."""
-    if one.number is None or other.number is not None or other.normalized[:1] not in ("(", "["):
+    """Whether one is a number and the other a list of other digits: 23,000 is not (23, 0), and may be "23, 000"."""
+    if one.number is None or other.number is not None or not LIST_MARK.search(other.normalized):
         return False
     several = parts(other.normalized)
-    if several is None or len(several.items) < 2 or not several.is_ordered:
+    if several is None or len(several.items) < 2:
         return False
-    return not (several.brackets == "()" and len(several.items[-1]) == 3 and "".join(several.items).isdigit())
+    return NOT_DIGIT.sub("", "".join(several.items)) != NOT_DIGIT.sub("", one.normalized)
 
 
 def _compare_real_sets(reference: Prepared, answer: Prepared) -> RuleResult | None:

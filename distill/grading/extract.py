@@ -32,11 +32,14 @@ FOREIGN_MARKER = re.compile(
     r"|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
     r"[ \t*_]*(?:[:=]|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là)\b|هو|هي|是|为|為|は|คือ|은|는|है)[ \t*_:]*"
 )
+COMMA_COUNTRY = re.compile(r"(?i)antwort|lösung|ergebnis|resposta|risposta|odpowiedź|cevap|jawaban|antwoord")
+"""Markers of languages whose thousands have points."""
+POINTED = re.compile(r"(?<![\d.,])(\d{1,3})\.(\d{3})(?![\d.,]*\d)")
 OTHER_LABEL = re.compile(r"(?m)^[B-PR-Z]:")
 UNIT_IN_DOLLARS = re.compile(r"(?<=\d)\s+\$\s*([a-zA-Z]{1,3}(?:\^\{?\d\}?)?)\s*\$")
 CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
 CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*|。")
-NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])")
+NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])|,?\s(?:but )?(?:not|rather than|instead of)\s")
 TAG = re.compile(r"(?is)<answer>(.*?)</answer>")
 STATED = re.compile(
     r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
@@ -199,6 +202,8 @@ def find_marked(text: str) -> Found | None:
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
     value = CLOSING_PHRASE.sub("", value).strip(" \t*")
+    if last.re is FOREIGN_MARKER and COMMA_COUNTRY.match(last.group()):
+        value = POINTED.sub(r"\1\2", value)
     if "$" in value:
         value = UNIT_IN_DOLLARS.sub(r" \1", value)
     return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None

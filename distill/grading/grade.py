@@ -11,7 +11,6 @@ from typing import NamedTuple
 from distill.core.schema import AnswerKind, Verdict
 from distill.grading import math_verify_compare, reasoning_gym_scorer
 from distill.grading.compare import (
-    GROUPED,
     Prepared,
     RuleResult,
     compare,
@@ -21,6 +20,7 @@ from distill.grading.compare import (
     number_in_words,
     only_number,
     prepare,
+    ungrouped,
 )
 from distill.grading.extract import (
     MAX_ANSWER_CHARS,
@@ -47,7 +47,7 @@ from distill.grading.prose import ending, is_hedged_value
 from distill.grading.readings import is_relation, readings
 from distill.grading.references import prepare_reference, reference_text
 from distill.grading.types import Grade, GradeRequest
-from distill.grading.unicode_math import plain_characters
+from distill.grading.unicode_math import prose_characters
 
 FAULTS = (
     ArithmeticError,
@@ -139,7 +139,7 @@ def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
     found = find_tag(part) if kind == AnswerKind.REASONING_GYM else find_tagged(part)
     found = found or find_concluded(part) or find_box(part)
     if found is None and kind != AnswerKind.REASONING_GYM and not part.isascii():
-        part = plain_characters(part[-2 * TAIL_CHARS :])
+        part = prose_characters(part[-2 * TAIL_CHARS :])
     found = found or find_marked(part)
     if isinstance(found, Missing):
         return found
@@ -169,6 +169,8 @@ def _find_unmarked(part: str, kind: str) -> Found | Missing:
 
 
 def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
+    if found.where.endswith("marker") and kind not in (AnswerKind.TEXT, AnswerKind.REASONING_GYM):
+        found = found._replace(text=first_sentence(found.text))
     if kind == AnswerKind.CHOICE:
         return _compare_choice(request.reference, found)
     if kind == AnswerKind.TEXT:
@@ -176,10 +178,9 @@ def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | Symbolic
     if kind == AnswerKind.REASONING_GYM:
         return _reasoning_gym_task(request.entry, found)
     reference = prepare_reference(request.reference)
-    if found.where.endswith("marker"):
-        found = found._replace(text=first_sentence(found.text))
-        if is_hedged_value(found.text) and not is_relation(request.reference):
-            return _no_answer(f"{found.where}:hedged")
+    if is_hedged_value(found.text) and reference.words is None and not is_relation(request.reference):
+        is_stated = found.where.endswith(("box", "tag"))
+        return _graded(found, RuleResult(False, "hedged")) if is_stated else _no_answer(f"{found.where}:hedged")
     if kind == AnswerKind.NUMBER and reference.number is not None:
         return _compare_number(request, reference, found)
     if kind == AnswerKind.NUMBER and not _is_value(reference):
@@ -347,8 +348,8 @@ def _compare_with_math_verify(task: SymbolicTask) -> Grade:
 def _symbolic_reference(reference: str) -> str:
     """The reference in LaTeX that Math-Verify reads; a number without its separators, which would make it a list."""
     text = with_opaque_symbols(readable(reference_text(reference)))
-    number = prepare_reference(reference).number
-    return text if number is None else GROUPED.sub(lambda match: match.group().replace(",", ""), text)
+    is_number = prepare_reference(reference).number is not None
+    return ungrouped(text) if is_number or "\\frac" in text else text
 
 
 def grade(request: GradeRequest) -> Grade:

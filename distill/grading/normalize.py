@@ -54,6 +54,7 @@ REPLACEMENTS = (
     ("\\mid", "|"),
 )
 DEGREES = ("^{\\circ}", "^\\circ", "°", "\\degree")
+DEGREE_SCALE = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*(?:\\text\s*\{\s*)?[CF]\s*\}?$")
 DECORATION = re.compile(r"\\(?:underline|color\{[a-z]+\}|textcolor\{[a-z]+\})\s*\{([^{}]*)\}")
 CURRENCY = re.compile(r"^(?:\\text\s*\{\s*)?(?:USD|EUR|GBP|US|Rs\.?|[€£¥₹])\s*\}?\s*(?=[-\d.])|\s*[€£¥₹]$")
 LEAD_IN = re.compile(r"^\\text\s*\{(?:(?!not\b|n't)[^{}])*(?:\bis|:|=)\s*\}\s*(?=[^\s])")
@@ -177,6 +178,7 @@ def normalize(text: str) -> str:
     text = CURRENCY.sub("", _without_closing(text))
     if text.endswith((")", "}")):
         text = REMARK.sub("", text)
+    text = DEGREE_SCALE.sub("°", text) if "°" in text or "\\circ" in text else text
     text = MEASURE.sub(measure_as_text, text)
     for sign in DEGREES:  # degrees are a unit behind a number, a factor inside a function
         if sign in text:

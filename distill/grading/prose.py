@@ -51,9 +51,13 @@ class Ending(NamedTuple):
     """The words before it say that it is not the value, or only a bound of it."""
 
 
+DENIAL = re.compile(r"\b(?:is|are|was|be|does|do)(?:\s+not|n't)\b|\b(?:cannot|can't|never)\b", re.IGNORECASE)
+
+
 def is_hedged_value(value: str) -> bool:
-    """Whether a marked value begins with a negation or a bound: "not 8", "less than 8"."""
-    return bool(HEDGED_VALUE.match(value.lstrip(" \t*_$\\(")))
+    """Whether a stated value begins with a negation or a bound, or denies it: "not 8", "less than 8", "it is not 8"."""
+    bare = value.removeprefix("\\text{").lstrip(" \t*_$\\(")
+    return bool(HEDGED_VALUE.match(bare) or DENIAL.search(bare))
 
 
 def _is_hedged(before: str) -> bool:

@@ -5,7 +5,7 @@ import re
 RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 RELATION_SIGN = re.compile(r"[<>=≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
 CLAUSE = re.compile(r"[,;.]?\s*(?:\\q?quad|\\implies|\\Rightarrow|\\Longrightarrow|⇒|\\therefore)\s*")
-APPROXIMATE = re.compile(r"\\approx(?:eq)?(?![a-z])|≈|\\simeq(?![a-z])")
+APPROXIMATE = re.compile(r"\\approx(?:eq)?(?![a-z])|≈|\\simeq(?![a-z])|\\text\s*\{[\s,(]*(?:or\s+)?(?:approximately|about|approx\.?|roughly)[\s:]*\}")
 CONDITION = re.compile(
     r"(?:[,;(\s]|\\q?quad|\\[,;: ])*(?:\\(?:text|mathrm|mbox)\s*\{[\s,(]*(?:for|where|with|provided|whenever|assuming|such that)\b"
     r"|(?<=[\s,(])(?:for|where|provided|whenever|assuming|such that)\s)[^?]*$"
@@ -13,6 +13,9 @@ CONDITION = re.compile(
 MEMBER = re.compile(
     r"(?:\s*[,;(]\s*|\s*\\q?quad\s*|\s{2,})+\(?\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*(?:\\in(?![a-z])|∈)\s*"
     r"(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[ℤℝℕℚ])[^,;=]*$"
+)
+RESTRICTION = re.compile(
+    r"(?:\s*,\s*|\s*\\q?quad\s*|\s*(?=\())+\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
 )
 SEVERAL_CASES = re.compile(r"\b(?:otherwise|else|and|or)\b|\\\\")
 
@@ -39,7 +42,7 @@ def readings(text: str, reference: str) -> list[str]:
 
 def without_condition(text: str) -> str:
     """An answer without the condition under which it holds ("for all n", "k \\in Z"), if it has a single one."""
-    for pattern in (CONDITION, MEMBER):
+    for pattern in (CONDITION, MEMBER, RESTRICTION):
         match = pattern.search(text)
         if match and match.start() and not SEVERAL_CASES.search(match.group()):
             return text[: match.start()].rstrip(" ,;(")

@@ -88,6 +88,8 @@ SIGNS = {
     "θ": "\\theta ",
     "λ": "\\lambda ",
     "μ": "\\mu ",
+    "µ": "\\mu ",
+    "∠": "\\angle ",
     "ρ": "\\rho ",
     "σ": "\\sigma ",
     "τ": "\\tau ",
@@ -113,6 +115,8 @@ def _digit(character: str) -> str:
 
 def _latin(character: str) -> str:
     """A full-width or mathematical letter as the plain letter."""
+    if not (0x1D400 <= ord(character) <= 0x1D7FF or 0xFF21 <= ord(character) <= 0xFF5A):
+        return character
     plain = unicodedata.normalize("NFKC", character)
     return plain if len(plain) == 1 and plain.isascii() and plain.isalpha() else character
 
@@ -144,8 +148,20 @@ def scripts_as_powers(text: str) -> str:
 
 
 def _vulgar(match: re.Match[str]) -> str:
-    top, _, bottom = unicodedata.normalize("NFKC", match["sign"]).partition("\u2044")
+    top, _, bottom = _fraction_of(match["sign"]).partition("/")
     return f"{(match['whole'] or '').strip()}\\frac{{{top}}}{{{bottom}}}"
+
+
+def prose_characters(text: str) -> str:
+    """As `plain_characters`, with "2½" as the mixed number "2 1/2"."""
+    if text.isascii():
+        return text
+    text = VULGAR.sub(lambda match: f"{match['whole'] or ''} {_fraction_of(match['sign'])}", text)
+    return plain_characters(text)
+
+
+def _fraction_of(sign: str) -> str:
+    return unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
 
 
 def _root(match: re.Match[str]) -> str:
@@ -156,5 +172,5 @@ def as_latex(text: str) -> str:
     """Text with every sign of mathematics in LaTeX's spelling."""
     if text.isascii():
         return text
-    text = VULGAR.sub(_vulgar, scripts_as_powers(plain_characters(text))).translate(MATHS)
+    text = plain_characters(VULGAR.sub(_vulgar, scripts_as_powers(text.translate(MATHS))))
     return ROOT.sub(_root, text)

@@ -45,7 +45,7 @@ _SPELT_UNIT = "|".join(
 )
 _UNIT = rf"(?:(?:{_SPELT_UNIT}|{_PREFIX}{_SYMBOL})(?![A-Za-z])(?:\^\s*\{{?\s*-?\d\s*\}}?)?)"
 _UPRIGHT = rf"\\text\s*\{{\s*(?:{_UNIT}|[/ ])+\s*\}}(?:\^\s*\{{?\s*-?\d\s*\}}?)?"
-_SEQUENCE = rf"(?:{_UPRIGHT}|{_UNIT})(?:\s*(?:/|\\cdot|\*|per\s)?\s*(?:{_UPRIGHT}|{_UNIT}))*"
+_SEQUENCE = rf"(?:{_UPRIGHT}|{_UNIT})(?:\s*(?:/|\\cdot|\*|per\s)?\s*(?:{_UPRIGHT}|{_UNIT}|\({_UNIT}(?:\s*(?:\\cdot)?\s*{_UNIT})*\)))*"
 _GLUED = r"(?:eV|keV|MeV|GeV|mL|Hz|kHz|MHz|GHz|Pa|kPa|MPa|kJ|kW|kWh|kN|mol|mV|kV|mA|mW|Å|Ω|\\mu\s*\\text)"
 MEASURE = re.compile(rf"(?:(?<=[\d)}}])(?:\s+(?=\S)|(?=\\text|{_GLUED}))|(?<=\\pi)(?:\s\s+(?=\S)|\s*(?=\\text)))(\\mu\s*(?:{_UPRIGHT})|{_SEQUENCE})\s*\.?$")
 """A unit in symbols behind a number: "9.8 m/s^2", "470 Ω", "23,500 kcal m^{-2} d^{-1}". A single letter needs a space
