@@ -198,7 +198,10 @@ def find_marked(text: str) -> Found | None:
     last = max(matches, key=lambda match: match.start())
     start = last.start(1) if last.re is HASHES else last.end()
     rest = tail[start:]
-    value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
+    value, newline, following = rest.lstrip(" \t*\n").partition("\n")
+    if value.rstrip(" \t*").endswith(":") and following.strip():  # "Final answer:", a sentence, then the value
+        rest = following
+        value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
     value = CLOSING_PHRASE.sub("", value).strip(" \t*")

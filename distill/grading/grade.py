@@ -73,6 +73,7 @@ NO_CHOICE = re.compile(
 TWO_CHOICES = re.compile(
     r"\W{0,3}(?:(?i:either|both|between)\s+)?\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*(?:(?i:possibly|maybe|perhaps|even|also|option)\s+){0,2}\W{0,3}[A-Z](?![A-Za-z'’])"
 )
+WORD_ENDING = re.compile(r"\b(?:is|are|was|were|be)\b:?\s+")
 KINDS = frozenset(AnswerKind)
 DETAIL_CHARS = 500
 PROSE_CHARS = 300
@@ -297,6 +298,10 @@ def _compare_prose(request: GradeRequest, gold: Prepared, found: Found) -> Grade
     result = stated and compare(gold, prepare(readings(stated, request.reference)[0]))
     if stated and result and not _is_comma_decimal(request.reference, stated):
         return _graded(Found(stated, "formula", is_closed=False), result)
+    if gold.words and WORD_ENDING.search(found.text):
+        named = WORD_ENDING.split(last_line(found.text))[-1]
+        if prepare(named).words == gold.words:
+            return _graded(Found(named, "last_words", is_closed=False), RuleResult(True, "words"))
     return SymbolicTask(AnswerKind.MATH, request.reference, found.text, "prose")
 
 

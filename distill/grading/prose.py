@@ -14,16 +14,17 @@ FORMULA = re.compile(
 BETWEEN = re.compile(r"\s*(?:[,;]\s*)?(?:and|or)?\s*", re.IGNORECASE)
 """What stands between the formulas of one list."""
 TOKEN = re.compile(
-    rf"\\(?:text|mathrm)\s*\{{[^{{}}]*\}}|\\[A-Za-z]+|\\.|(?!{NAMES})[A-Za-z]{{2,}}\d\w*"
+    rf"\\(?:text|mathrm)\s*\{{[^{{}}]*\}}|\\(?:begin|end)\s*\{{[a-z]+\}}|\\[A-Za-z]+|\\.|(?!{NAMES})[A-Za-z]{{2,}}\d\w*"
     r"|[^\W\d_]+(?:'[^\W\d_]+|-[^\W\d_]{2,})*|\d+(?:[.,]\d+)*|\s+|.", re.DOTALL
 )
 MATHS_NAME = re.compile(rf"(?:{NAMES}|sqrt|pi|and|or)")
-MATHS_MARKS = frozenset("+-*/^_=<>|()[]{}%!:,;.'&°√ ")
+MATHS_MARKS = frozenset("&+-*/^_=<>|()[]{}%!:,;.'&°√ ")
 CLOSING = " \t*_`.!。"
 LEADING = re.compile(r"^(?:[\s,;:=*>]|\.(?!\d)|(?:and|or)\b|[aAI](?=\s+[\w\\]))+")
 ARTICLE = re.compile(r"^[aAI]\s+(?=[\d\\A-Za-z(])")
 NEGATION = re.compile(
-    r"\b(?:not|cannot|never|neither|nor|no longer|isn't|can't|won't|aren't|wasn't|doesn't)\b(?:\s+[A-Za-z]+){0,3}\W*$",
+    r"\b(?:not|cannot|never|neither|nor|no longer|isn't|can't|won't|aren't|wasn't|doesn't)\b"
+    r"(?:\s+(?:be|equals?|exactly|to|the|an?|value|number|option|possibly|necessarily|just)){0,4}\W*$",
     re.IGNORECASE,
 )
 BOUND = re.compile(
