@@ -18,6 +18,8 @@ MAX_BITS = 40_000
 """Largest numerator and denominator together, bits; beyond it exact arithmetic is no longer cheap."""
 MAX_FACTORIAL = 3_000
 PRECISE_BITS = 8_000
+MAX_EXPONENT = 1_000_000
+"""Largest exponent at high precision; a tower of powers has exponents of a million digits."""
 
 
 class UnsupportedError(ValueError):
@@ -124,7 +126,7 @@ class Precise(Floats):
     name = "precise"
 
     def __init__(self) -> None:
-        from mpmath import MPContext  # 50 ms, and needed for few answers
+        from mpmath import MPContext  # type: ignore[import-untyped]  # 50 ms, and needed for few answers
 
         self.module = MPContext()
         self.module.prec = PRECISE_BITS
@@ -143,6 +145,16 @@ class Precise(Floats):
 
     def is_finite(self, value: Value) -> bool:
         return bool(self.module.isfinite(value))
+
+    def power(self, base: Value, exponent: Value) -> Value:
+        if abs(exponent) > MAX_EXPONENT:
+            raise UnsupportedError("a tower of powers")
+        return super().power(base, exponent)
+
+    def apply(self, name: str, value: Value) -> Value:
+        if abs(value) > MAX_EXPONENT:
+            raise UnsupportedError("a function of a huge number")
+        return super().apply(name, value)
 
     def rooted(self, value: Value, degree: int) -> Value:
         return self.module.root(value, degree)

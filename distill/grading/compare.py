@@ -40,7 +40,9 @@ WHOLE_TEXT = re.compile(r"\s*\$?\s*\\text\s*\{([^{}]*,[^{}]*)\}\s*\$?\s*")
 GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 OPERAND = r"\(?-?\d+(?:\.\d+)?\)?"
 ARITHMETIC = re.compile(rf"[-+]?{OPERAND}(?:(?:[-+*/]|\\(?:times|cdot|div)\s*){OPERAND})+")
-OPERATORS = re.compile(r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm|max|min)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\(")
+OPERATORS = re.compile(
+    r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm|max|min)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\("
+)
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
@@ -300,10 +302,13 @@ def _same(reference: str, answer: str) -> bool | None:
     if is_unevaluated(right.normalized) and is_constant(left.normalized) and not is_unevaluated(left.normalized):
         return False
     verdict = same_expressions(left.normalized, right.normalized)
-    if verdict is False and (reference != reference.lower() or answer != answer.lower()) and not _case_matters(reference):
-        # Math-Verify treats R and r as the same variable: where that could matter, leave it to Math-Verify.
-        if same_expressions(left.normalized.lower(), right.normalized.lower()) is not False:
-            return None
+    may_fold = (reference != reference.lower() or answer != answer.lower()) and not _case_matters(reference)
+    if (
+        verdict is False
+        and may_fold
+        and same_expressions(left.normalized.lower(), right.normalized.lower()) is not False
+    ):
+        return None  # Math-Verify treats R and r as the same variable: where that could matter, leave it to Math-Verify
     return verdict
 
 
@@ -350,7 +355,8 @@ def only_number(text: str) -> Number | None:
 
 HAS_DIGIT = re.compile(r"\d")
 SEVERAL = re.compile(
-    r"\W{0,3}[-\d][\d.,]*\$?(?:\s*,\s*\$?[-\d][\d.,]*\$?)*,?\s+(?:or|OR)\s+(?:\w+\s+){0,2}\$?[-\d]|\W{0,3}\d[\d.]*(?:, \d[\d.]*)+,? and \d"
+    r"\W{0,3}[-\d][\d.,]*\$?(?:\s*,\s*\$?[-\d][\d.,]*\$?)*,?\s+(?:or|OR)\s+(?:\w+\s+){0,2}\$?[-\d]"
+    r"|\W{0,3}\d[\d.]*(?:, \d[\d.]*)+,? and \d"
 )
 """Several values to choose from, or a list: no single number."""
 

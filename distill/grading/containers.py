@@ -14,7 +14,9 @@ OPENING = "([{"
 CLOSING = ")]}"
 # A vmatrix is a determinant, so a number: left to Math-Verify.
 MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}")
-SCALE = re.compile(r"([-+]?(?:\d+(?:/\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{\d+\})?\s*(?:\\cdot\s*|\\times\s*)?)(?=\(.*\)$|\\begin)")
+SCALE = re.compile(
+    r"([-+]?(?:\d+(?:/\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{\d+\})?\s*(?:\\cdot\s*|\\times\s*)?)(?=\(.*\)$|\\begin)"
+)
 MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
 NAMED = re.compile(r"([a-z])\s*=")
 JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")

@@ -28,8 +28,8 @@ MARKER = re.compile(
     r"|(?m:^)(?i:a|ans):[ \t]*"
 )
 FOREIGN_MARKER = re.compile(
-    r"(?i:\b(?:antwort|lösung|ergebnis|réponse|respuesta|resposta|risposta|odpowiedź|svar|antwoord|cevap|jawaban|đáp án)"
-    r"|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
+    r"(?i:\b(?:antwort|lösung|ergebnis|réponse|respuesta|resposta|risposta|odpowiedź|svar|antwoord|cevap|jawaban"
+    r"|đáp án)|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
     r"[ \t*_]*(?:[:=]|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là)\b|هو|هي|是|为|為|は|คือ|은|는|है)[ \t*_:]*"
 )
 COMMA_COUNTRY = re.compile(r"(?i)antwort|lösung|ergebnis|resposta|risposta|odpowiedź|cevap|jawaban|antwoord")
@@ -187,15 +187,30 @@ def find_concluded(text: str) -> Found | None:
     return Found(concluded.group(1).strip(), "marker", is_closed=True)
 
 
-def find_marked(text: str) -> Found | None:
-    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:", in English or another language."""
-    tail = text[-TAIL_CHARS:]
+def find_marked_block(text: str) -> Found | None:
+    """As `find_marked`, with the lines below: a generated problem may ask for a grid or for moves."""
+    last = _last_marker(text[-MAX_TAG_CHARS:])
+    start = (
+        last.start() + len(last.group().rstrip(" \t*_")) if last and last.re is not HASHES else 0
+    )  # "_" may be a cell
+    value = last.string[last.start(1) if last.re is HASHES else start :].strip(" \t*\n") if last else ""
+    return Found(value, "marker", is_closed="\n" in value or bool(CLOSING.search(value))) if value else None
+
+
+def _last_marker(tail: str) -> re.Match[str] | None:
+    """The last marker of an answer."""
     matches = [*HASHES.finditer(tail), *(match for match in MARKER.finditer(tail) if not _is_label(match, tail))]
     if not matches:
         matches = [*FOREIGN_MARKER.finditer(tail)]
-    if not matches:
+    return max(matches, key=lambda match: match.start()) if matches else None
+
+
+def find_marked(text: str) -> Found | None:
+    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:", in English or another language."""
+    tail = text[-TAIL_CHARS:]
+    last = _last_marker(tail)
+    if last is None:
         return None
-    last = max(matches, key=lambda match: match.start())
     start = last.start(1) if last.re is HASHES else last.end()
     rest = tail[start:]
     value, newline, following = rest.lstrip(" \t*\n").partition("\n")
@@ -213,7 +228,7 @@ def find_marked(text: str) -> Found | None:
 
 
 def _is_label(match: re.Match[str], tail: str) -> bool:
-    """Whether "A:" names a quantity or a row: other letters are labels too, or text follows that is no next question."""
+    """Whether "A:" names a quantity: other letters are labels too, or text follows that is no next question."""
     if match.group()[:2].lower() != "a:":
         return False
     following = tail[match.end() :].lstrip(" \t*\n").partition("\n")[2].strip()

@@ -22,6 +22,7 @@ from distill.grading.compare import (
     prepare,
     ungrouped,
 )
+from distill.grading.expression import evaluate, with_opaque_symbols
 from distill.grading.extract import (
     MAX_ANSWER_CHARS,
     MAX_TAG_CHARS,
@@ -33,6 +34,7 @@ from distill.grading.extract import (
     find_concluded,
     find_formulas,
     find_marked,
+    find_marked_block,
     find_stated,
     find_tag,
     find_tagged,
@@ -40,7 +42,6 @@ from distill.grading.extract import (
     last_line,
     only_statement,
 )
-from distill.grading.expression import evaluate, with_opaque_symbols
 from distill.grading.normalize import readable
 from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, parse_text_number, same_number
 from distill.grading.prose import ending, is_hedged_value
@@ -68,7 +69,8 @@ NAMED_CHOICE = re.compile(r"(?i:\b(?:option|choice))\s*\W{0,3}([A-Z])(?![A-Za-z'
 LETTER = re.compile(r"(?<![A-Za-z\\])[A-H](?![A-Za-z'’])")
 LEADING_CHOICE = re.compile(r"\W{0,4}([A-J])\W{0,2}[).:]")
 NO_CHOICE = re.compile(
-    r"(?i:\b(?:not|neither|never|cannot|can't|isn't|isn’t|can’t|excludes?|eliminates?|rules? out)\s+(?:be\s+)?(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])"
+    r"(?i:\b(?:not|neither|never|cannot|can't|isn't|isn’t|can’t|excludes?|eliminates?|rules? out)\s+"
+    r"(?:be\s+)?(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])"
 )
 TWO_CHOICES = re.compile(
     r"\W{0,3}(?:(?i:either|both|between)\s+)?\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*(?:(?i:possibly|maybe|perhaps|even|also|option)\s+){0,2}\W{0,3}[A-Z](?![A-Za-z'’])"
@@ -141,7 +143,7 @@ def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
     found = found or find_concluded(part) or find_box(part)
     if found is None and kind != AnswerKind.REASONING_GYM and not part.isascii():
         part = prose_characters(part[-2 * TAIL_CHARS :])
-    found = found or find_marked(part)
+    found = found or (find_marked(part) if kind != AnswerKind.REASONING_GYM else find_marked_block(part))
     if isinstance(found, Missing):
         return found
     if is_cut:
@@ -165,7 +167,9 @@ def _find_unmarked(part: str, kind: str) -> Found | Missing:
             return Found(part.strip(), "prose", is_closed=False)
         return find_stated(part)
     if kind == AnswerKind.REASONING_GYM:
-        return Found(part.strip(), "whole", is_closed=False) if len(part) <= MAX_TAG_CHARS else Missing("answer_too_long")
+        return (
+            Found(part.strip(), "whole", is_closed=False) if len(part) <= MAX_TAG_CHARS else Missing("answer_too_long")
+        )
     return Found(last_line(part), "last_line", is_closed=False)
 
 
@@ -284,7 +288,7 @@ def _compare_math(request: GradeRequest, gold: Prepared, found: Found) -> Grade 
 def _compare_reading(gold: Prepared, text: str, reference: str) -> RuleResult | None:
     """The rules, then the one number of a sentence ("There are 700 codes.") where the reference is a number."""
     result = compare(gold, prepare(text))
-    if result is not None and result.is_equal or gold.number is None:
+    if (result is not None and result.is_equal) or gold.number is None:
         return result
     if DECIMAL_COMMA.fullmatch(text.strip(" $")) and gold.number.is_decimal:  # "4,5" beside 4.5
         number = parse_text_number(text)
@@ -330,9 +334,9 @@ def compare_symbolic(task: SymbolicTask) -> Grade:
 
 
 def _score_reasoning_gym(task: SymbolicTask) -> Grade:
-    score = reasoning_gym_scorer.score(task.entry, task.answer)
+    score, answer = reasoning_gym_scorer.score(task.entry, task.answer)
     verdict = Verdict.CORRECT if score >= 1.0 else Verdict.INCORRECT
-    return Grade(verdict, task.answer, f"{task.where}:reasoning_gym", f"score {score:.3g}")
+    return Grade(verdict, answer, f"{task.where}:reasoning_gym", f"score {score:.3g}")
 
 
 def _compare_with_math_verify(task: SymbolicTask) -> Grade:

@@ -83,7 +83,9 @@ TEXT_SCRIPT = re.compile(r"([_^])\s*\{?\s*\\text\s*\{\s*([A-Za-z0-9]+)\s*\}\s*\}
 STARS = re.compile(r"(?<=[\w)}])\s*\*\*\s*(?=[-\w({\\])")
 SIGNED_EXPONENT = re.compile(r"\^\s*(-\d+)")
 REMARK = re.compile(
-    r"(?<=\S)\s*(?:\\text\s*\{\s*)?\(\s*(?:\\text\s*\{\s*)?(?:(?:choice|option|answer)\s+\(?[A-J]\)?|(?:approximately|approx\.?|about|roughly|or about|or approximately|\\approx|i\.e\.|rounded)\b[^()]*|\\approx[^()]*)\s*\}?\s*\)\s*\}?$",
+    r"(?<=\S)\s*(?:\\text\s*\{\s*)?\(\s*(?:\\text\s*\{\s*)?"
+    r"(?:(?:choice|option|answer)\s+\(?[A-J]\)?"
+    r"|(?:approximately|approx\.?|about|roughly|or about|or approximately|\\approx|i\.e\.|rounded)\b[^()]*|\\approx[^()]*)\s*\}?\s*\)\s*\}?$",
     re.IGNORECASE,
 )
 """What stands in brackets behind a value and repeats it: "(choice D)", "(approximately 0.29)"."""

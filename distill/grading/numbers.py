@@ -26,13 +26,14 @@ EUROPEAN = re.compile(r"([-+]?)(\d{1,3}(?:[. ]\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}
 INDIAN = re.compile(r"[-+]?\d{1,2}(?:,\d{2})+,\d{3}%?")
 IN_TEXT = re.compile(
     r"(?<![A-Za-z0-9_.,/^√\u00c0-\u024f\u0370-\u03ff])(?<!\^\{)(?<!_\{)(?<!\d[-−:])[-−]?[$€£¥₹]?[-−]?"
-    r"(?:\d{1,4} \d{1,3}/\d{1,3}(?![\d/])|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)|[1-9]\d{0,2}(?: \d{3})+(?:,\d+)?(?![\d,.]*\d)"
+    r"(?:\d{1,4} \d{1,3}/\d{1,3}(?![\d/])|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)"
+    r"|[1-9]\d{0,2}(?: \d{3})+(?:,\d+)?(?![\d,.]*\d)"
     r"|\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w]))?|\.\d+)(?!:?\d)(?:/\d+)?"
     r"(?![\^√π])(?!\s?\\(?:pi|sqrt|frac|binom)(?![a-z]))(?![xyznijabetruvwqf](?![A-Za-z]))"
     r"(?:\s?(?:\\?%|[Pp]ercent\b|pct\b|(?:hundred|thousand|million|billion|trillion)\b))?"
 )
-"""A number in prose. What is part of a formula is none: the 5 of "5π", "√5", "x^5" or "5x". A letter of a script without
-spaces between words may stand beside it."""
+"""A number in prose. What is part of a formula is none: the 5 of "5π", "√5", "x^5" or "5x". A letter of a script that
+has no spaces between words may stand beside it."""
 DIGIT = re.compile(r"\d")
 PERCENT_SIGN = re.compile(r"\s*(?:%|[Pp]ercent|pct)$")
 CURRENCIES = {ord(sign): None for sign in "$€£¥₹"}

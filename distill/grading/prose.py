@@ -15,7 +15,8 @@ BETWEEN = re.compile(r"\s*(?:[,;]\s*)?(?:and|or)?\s*", re.IGNORECASE)
 """What stands between the formulas of one list."""
 TOKEN = re.compile(
     rf"\\(?:text|mathrm)\s*\{{[^{{}}]*\}}|\\(?:begin|end)\s*\{{[a-z]+\}}|\\[A-Za-z]+|\\.|(?!{NAMES})[A-Za-z]{{2,}}\d\w*"
-    r"|[^\W\d_]+(?:'[^\W\d_]+|-[^\W\d_]{2,})*|\d+(?:[.,]\d+)*|\s+|.", re.DOTALL
+    r"|[^\W\d_]+(?:'[^\W\d_]+|-[^\W\d_]{2,})*|\d+(?:[.,]\d+)*|\s+|.",
+    re.DOTALL,
 )
 MATHS_NAME = re.compile(rf"(?:{NAMES}|sqrt|pi|and|or)")
 MATHS_MARKS = frozenset("&+-*/^_=<>|()[]{}%!:,;.'&°√ ")
@@ -28,8 +29,8 @@ NEGATION = re.compile(
     re.IGNORECASE,
 )
 BOUND = re.compile(
-    r"\b(?:(?:less|greater|more|fewer|smaller|larger|bigger|higher|lower) than(?: or equal to)?|at (?:least|most)|under|over|above"
-    r"|below|up to|between|either)\W*$",
+    r"\b(?:(?:less|greater|more|fewer|smaller|larger|bigger|higher|lower) than(?: or equal to)?|at (?:least|most)"
+    r"|under|over|above|below|up to|between|either)\W*$",
     re.IGNORECASE,
 )
 HEDGED_VALUE = re.compile(

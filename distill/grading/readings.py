@@ -1,13 +1,16 @@
-"""The values that a stated answer may mean: the end of a chain, the exact value before its decimal, no side condition."""
+"""What a stated answer may mean: the end of a chain, the exact value before its decimal, no side condition."""
 
 import re
 
 RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 RELATION_SIGN = re.compile(r"[<>=≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
 CLAUSE = re.compile(r"[,;.]?\s*(?:\\q?quad|\\implies|\\Rightarrow|\\Longrightarrow|⇒|\\therefore)\s*")
-APPROXIMATE = re.compile(r"\\approx(?:eq)?(?![a-z])|≈|\\simeq(?![a-z])|\\text\s*\{[\s,(]*(?:or\s+)?(?:approximately|about|approx\.?|roughly)[\s:]*\}")
+APPROXIMATE = re.compile(
+    r"\\approx(?:eq)?(?![a-z])|≈|\\simeq(?![a-z])|\\text\s*\{[\s,(]*(?:or\s+)?(?:approximately|about|approx\.?|roughly)[\s:]*\}"
+)
 CONDITION = re.compile(
-    r"(?:[,;(\s]|\\q?quad|\\[,;: ])*(?:\\(?:text|mathrm|mbox)\s*\{[\s,(]*(?:for|where|with|provided|whenever|assuming|such that)\b"
+    r"(?:[,;(\s]|\\q?quad|\\[,;: ])*(?:\\(?:text|mathrm|mbox)\s*\{[\s,(]*"
+    r"(?:for|where|with|provided|whenever|assuming|such that)\b"
     r"|(?<=[\s,(])(?:for|where|provided|whenever|assuming|such that)\s)[^?]*$"
 )
 MEMBER = re.compile(

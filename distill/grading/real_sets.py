@@ -127,7 +127,11 @@ def _relation(text: str) -> tuple[Piece, str] | None:
     absolute = ABSOLUTE.fullmatch(text.strip())
     if absolute:
         bound, is_closed = _bound(absolute.group(3)), absolute.group(2) != "<"
-        return None if bound is None or isinstance(bound, complex) else _piece(-bound, is_closed, bound, is_closed, absolute.group(1))
+        return (
+            None
+            if bound is None or isinstance(bound, complex)
+            else _piece(-bound, is_closed, bound, is_closed, absolute.group(1))
+        )
     fields = [field.strip() for field in RELATION.split(text)]
     sides, signs = fields[::2], fields[1::2]
     if not 1 <= len(signs) <= 2:
@@ -200,5 +204,5 @@ def same_real_sets(reference: RealSet, answer: RealSet) -> bool | None:
 
 def _same_end(one: Value, other: Value, *, is_rounded: bool) -> bool | None:
     if INFINITE in (abs(one), abs(other)):
-        return one == other
+        return bool(one == other)
     return same_values([one], [other], is_rounded=is_rounded)

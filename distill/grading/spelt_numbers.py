@@ -2,13 +2,12 @@
 
 import re
 
-ENGLISH = {
-    word: value
-    for value, word in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-        seventeen eighteen nineteen""".split()
-    )
-} | {word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen"""
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+ENGLISH = {word: value for value, word in enumerate(_SMALL.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), 2)
+}
 ENGLISH_SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
 _WORD = "|".join([*ENGLISH, *ENGLISH_SCALES])
 ENGLISH_NUMBER = re.compile(rf"(?i)(?<![A-Za-z])(?:{_WORD})(?:(?:\s+|-|\s+and\s+)(?:{_WORD}))*(?![A-Za-z-])(?!\s+of\b)")

@@ -18,6 +18,7 @@ from distill.config.sources import Columns, FileSource, GymSource, HubSource, Pr
 from distill.core.errors import InputError
 from distill.core.run_dir import StageName
 from distill.core.schema import AnswerKind, Dropped, Prompt, content_hash, dropped, prompt_id
+from distill.grading.reasoning_gym_scorer import pack_entry
 from distill.prompts.multiple_choice import ChoiceProblem, format_choices
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -115,7 +116,8 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
         return dropped(StageName.PROMPTS, raw.where, raw.error, row=raw.row)
     columns = Columns() if isinstance(source, GymSource) else source.columns
     problem, reference = raw.row.get(columns.problem), raw.row.get(columns.reference)
-    reason = _row_fault(problem, reference, max_problem_chars)
+    is_scored_alone = isinstance(source, GymSource) and reference is None  # the task's scorer needs no reference
+    reason = _row_fault(problem, "none" if is_scored_alone else reference, max_problem_chars)
     if not reason and (columns.context or columns.choices):
         problem, reference, reason = _assemble(str(problem), reference, raw.row, columns)
     if reason:
@@ -269,8 +271,7 @@ def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
         remedy = "see the gallery of reasoning-gym for its tasks and their parameters"
         raise InputError(f"prompts: reasoning_gym task {source.task!r} {source.params}: {error} -> {remedy}") from error
     for number, entry in enumerate(entries):
-        packed = json.dumps({"task": source.task, "entry": entry}, default=str, ensure_ascii=False)
-        row = {"problem": entry["question"], "answer": entry["answer"], "entry": packed}
+        row = {"problem": entry["question"], "answer": entry["answer"], "entry": pack_entry(source.task, entry)}
         yield RawRow(f"{source.task}:{number}", row)
 
 
