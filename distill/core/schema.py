@@ -201,9 +201,16 @@ def content_hash(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_SCRIPTS = re.compile("([\u00b2\u00b3\u00b9\u2070-\u209c]+)")
+"""Superscripts and subscripts: NFKC would make 34 of 3⁴."""
+
+
 def normalise_problem(problem: str) -> str:
-    """The problem as its identity sees it: Unicode NFKC, white space folded, case kept (variables differ by case)."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", problem)).strip()
+    """The problem as its identity sees it: Unicode NFKC but for superscripts and subscripts, white space folded, case
+    kept (variables differ by case)."""
+    pieces = _SCRIPTS.split(problem)
+    pieces[::2] = [unicodedata.normalize("NFKC", piece) for piece in pieces[::2]]
+    return re.sub(r"\s+", " ", "".join(pieces)).strip()
 
 
 def prompt_id(problem: str) -> str:

@@ -23,6 +23,7 @@ from distill.grading.arithmetic import (
     factorial,
     precise,
 )
+from distill.grading.normalize import with_opaque_symbols
 
 Node = Callable[[int], Value]
 """An expression as a function of the index of a sample point."""
@@ -66,21 +67,6 @@ GREEK = frozenset(
 STOPS = frozenset({"", ")", "}", "]", "+", "-"})
 FUNCTION_NAMES = frozenset("fghFGHPQpq")
 OPENING = {"(": ")", "{": "}", "[": "]"}
-
-
-DERIVATIVE = re.compile(
-    r"\\frac\{(d|\\partial )(?:\^\{?(\d)\}?)?([A-Za-z])\}\{(?:d|\\partial )([A-Za-z])(?:\^\{?\2\}?)?\}"
-)
-VALUE_AT_ZERO = re.compile(r"(?<![A-Za-z\\])([A-Za-z])(?:_\{?([A-Za-z0-9])\}?)?\(0\)")
-
-
-def with_opaque_symbols(text: str) -> str:
-    """Names what is no product by one symbol: dy/dt is not a quotient of products, N(0) is not N times 0."""
-    if "\\frac{d" in text or "\\frac{\\partial" in text:
-        text = DERIVATIVE.sub(lambda match: f" D_{{{match[3]}{match[4]}{match[2] or 1}}}", text)
-    if "(0)" in text:
-        text = VALUE_AT_ZERO.sub(lambda match: f"{match[1]}_{{{match[2] or ''}at0}}", text)
-    return text
 
 
 def _tokens(text: str) -> list[str]:

@@ -72,7 +72,8 @@ SHORT_ROOT = re.compile(r"\\sqrt\s*(\d|[a-z])(?![A-Za-z])")
 ROOT_OF = re.compile(r"\\sqrt\s*\(")
 NAMES = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
 BARE_NAME = re.compile(
-    rf"\\text\s*\{{[^{{}}]*\}}|(?<![A-Za-z\\])(?:(sqrt|pi|infty)|({NAMES})(?=\s*[\d({{\\|^]|\s*_|\s+[A-Za-z](?![A-Za-z])))(?![A-Za-z])"
+    rf"\\text\s*\{{[^{{}}]*\}}|(?<![A-Za-z\\])(?:(sqrt|pi|infty)|({NAMES})"
+    rf"(?=\s*[\d({{\\|^]|\s*_|\s+[A-Za-z](?![A-Za-z])))(?![A-Za-z])"
 )
 """A function's name without its backslash; the text in `\\text{...}` is passed over. "18 sec" is no secant."""
 NAMED_TEXT = re.compile(rf"\\text\s*\{{\s*({NAMES}|gcd|lcm|max|min)\s*\}}")
@@ -85,7 +86,8 @@ SIGNED_EXPONENT = re.compile(r"\^\s*(-\d+)")
 REMARK = re.compile(
     r"(?<=\S)\s*(?:\\text\s*\{\s*)?\(\s*(?:\\text\s*\{\s*)?"
     r"(?:(?:choice|option|answer)\s+\(?[A-J]\)?"
-    r"|(?:approximately|approx\.?|about|roughly|or about|or approximately|\\approx|i\.e\.|rounded)\b[^()]*|\\approx[^()]*)\s*\}?\s*\)\s*\}?$",
+    r"|(?:approximately|approx\.?|about|roughly|or about|or approximately|\\approx|i\.e\.|rounded)\b[^()]*"
+    r"|\\approx[^()]*)\s*\}?\s*\)\s*\}?$",
     re.IGNORECASE,
 )
 """What stands in brackets behind a value and repeats it: "(choice D)", "(approximately 0.29)"."""
@@ -189,6 +191,21 @@ def normalize(text: str) -> str:
         text = SHORT_SCRIPT.sub(r"\1\2", text)
     text = LIST_COMMA.sub(";", text)  # "32, 349" is two numbers, "32,349" is one
     return _without_spaces(text) if "\\text" not in text else text
+
+
+DERIVATIVE = re.compile(
+    r"\\frac\{(d|\\partial )(?:\^\{?(\d)\}?)?([A-Za-z])\}\{(?:d|\\partial )([A-Za-z])(?:\^\{?\2\}?)?\}"
+)
+VALUE_AT_ZERO = re.compile(r"(?<![A-Za-z\\])([A-Za-z])(?:_\{?([A-Za-z0-9])\}?)?\(0\)")
+
+
+def with_opaque_symbols(text: str) -> str:
+    """Names what is no product by one symbol: dy/dt is not a quotient of products, N(0) is not N times 0."""
+    if "\\frac{d" in text or "\\frac{\\partial" in text:
+        text = DERIVATIVE.sub(lambda match: f" D_{{{match[3]}{match[4]}{match[2] or 1}}}", text)
+    if "(0)" in text:
+        text = VALUE_AT_ZERO.sub(lambda match: f"{match[1]}_{{{match[2] or ''}at0}}", text)
+    return text
 
 
 def without_units(text: str) -> str:

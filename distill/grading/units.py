@@ -39,8 +39,8 @@ UNITS = {
 
 _PREFIX = r"(?:[fpnmcdhkMGT]|\\mu\s*|u)?"
 _SYMBOL = r"(?:mol|Hz|Pa|eV|Wb|cal|bar|ohm|Ohm|rad|Å|Ω|\\Omega|[mgsANJWCVFTHLKhd])"
-_SPELT_UNITS = """min mins hr hrs sec secs day days yr yrs year years week weeks ft in yd mi lb lbs oz mph rpm kph dB atm
-ppm psi gal acre acres meter meters metre metres inch inches foot feet mile miles"""
+_SPELT_UNITS = """min mins hr hrs sec secs day days yr yrs year years week weeks ft in yd mi lb lbs oz mph rpm kph dB
+atm ppm psi gal acre acres meter meters metre metres inch inches foot feet mile miles"""
 _SPELT_UNIT = "|".join(_SPELT_UNITS.split())
 _UNIT = rf"(?:(?:{_SPELT_UNIT}|{_PREFIX}{_SYMBOL})(?![A-Za-z])(?:\^\s*\{{?\s*-?\d\s*\}}?)?)"
 _UPRIGHT = rf"\\text\s*\{{\s*(?:{_UNIT}|[/ ])+\s*\}}(?:\^\s*\{{?\s*-?\d\s*\}}?)?"
