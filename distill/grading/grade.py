@@ -22,7 +22,7 @@ from distill.grading.compare import (
     prepare,
     ungrouped,
 )
-from distill.grading.expression import evaluate, with_opaque_symbols
+from distill.grading.expression import evaluate
 from distill.grading.extract import (
     MAX_ANSWER_CHARS,
     MAX_TAG_CHARS,
@@ -42,7 +42,7 @@ from distill.grading.extract import (
     last_line,
     only_statement,
 )
-from distill.grading.normalize import readable
+from distill.grading.normalize import readable, with_opaque_symbols
 from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, parse_text_number, same_number
 from distill.grading.prose import ending, is_hedged_value
 from distill.grading.readings import is_relation, readings

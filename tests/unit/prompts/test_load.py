@@ -11,6 +11,7 @@ import pytest
 from distill.config.sources import FileSource, GymSource, HubSource
 from distill.core.errors import InputError
 from distill.core.schema import prompt_id
+from distill.grading.reasoning_gym_scorer import parse_entry
 from distill.prompts.load import Loaded, count_reasons, final_value, load_prompts
 
 
@@ -129,3 +130,16 @@ def test_the_commit_that_was_read_is_known_though_none_was_pinned(
     source = HubSource(dataset="owner/sums", split="test")
     loaded = load_prompts([source], base=Path(), max_problem_chars=99, num_prompts=None, seed=0)
     assert len(loaded.prompts) == 1 and loaded.commits == commits
+
+
+def test_a_generated_problem_without_a_reference_is_left_to_its_scorer() -> None:
+    loaded = load_prompts(
+        [GymSource(task="graph_color", size=2)], base=Path(), max_problem_chars=9_000, num_prompts=None, seed=0
+    )
+    assert [prompt.reference for prompt in loaded.prompts] == ["", ""]
+    assert all(parse_entry(prompt.entry).entry["answer"] is None for prompt in loaded.prompts)
+
+
+def test_superscripts_are_part_of_a_problem() -> None:
+    assert prompt_id("What is 3⁴?") != prompt_id("What is 34?")
+    assert prompt_id("What is ３４?") == prompt_id("What is 34?")
