@@ -13,7 +13,7 @@ from distill.grading.numbers import DECIMAL_COMMA
 RISKY = re.compile(r"\^\s*\{?[^{}]*\^|\d{5,}\s*!|!|\^\{?\s*\d{3,}|\*\*|\d{40,}|\\binom")
 """Shapes that can exhaust memory or stack in Math-Verify, which swallows the error and answers "different"."""
 MAX_DEPTH = 40
-MAX_DIGITS = 1_500
+MAX_DIGITS = 600
 """Digits in which two exact constants may agree and still be known to differ."""
 MAX_CHARS = 4_000
 
