@@ -41,7 +41,7 @@ GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 OPERAND = r"\(?-?\d+(?:\.\d+)?\)?"
 ARITHMETIC = re.compile(rf"[-+]?{OPERAND}(?:(?:[-+*/]|\\(?:times|cdot|div)\s*){OPERAND})+")
 OPERATORS = re.compile(
-    r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm|max|min)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\("
+    r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\("
 )
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")

@@ -183,7 +183,8 @@ def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | Symbolic
     if kind == AnswerKind.REASONING_GYM:
         return _reasoning_gym_task(request.entry, found)
     reference = prepare_reference(request.reference)
-    if is_hedged_value(found.text) and reference.words is None and not is_relation(request.reference):
+    is_statement = found.where not in ("prose", "last_number")
+    if is_statement and is_hedged_value(found.text) and reference.words is None and not is_relation(request.reference):
         is_stated = found.where.endswith(("box", "tag"))
         return _graded(found, RuleResult(False, "hedged")) if is_stated else _no_answer(f"{found.where}:hedged")
     if kind == AnswerKind.NUMBER and reference.number is not None:

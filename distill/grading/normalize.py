@@ -76,7 +76,7 @@ BARE_NAME = re.compile(
     rf"(?=\s*[\d({{\\|^]|\s*_|\s+[A-Za-z](?![A-Za-z])))(?![A-Za-z])"
 )
 """A function's name without its backslash; the text in `\\text{...}` is passed over. "18 sec" is no secant."""
-NAMED_TEXT = re.compile(rf"\\text\s*\{{\s*({NAMES}|gcd|lcm|max|min)\s*\}}")
+NAMED_TEXT = re.compile(rf"\\text\s*\{{\s*({NAMES}|gcd|lcm)\s*\}}")
 STYLED_LETTER = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|vec|hat)\s*\{\s*([A-Za-z])\s*\}")
 UPRIGHT_LETTER = re.compile(r"\\(?:mathrm|text|rm)\s*\{\s*([ie])\s*\}")
 """The imaginary unit and Euler's number in upright type; no unit has these names."""

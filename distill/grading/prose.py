@@ -34,7 +34,7 @@ BOUND = re.compile(
     re.IGNORECASE,
 )
 HEDGED_VALUE = re.compile(
-    r"(?:not|never|cannot|neither|less than|greater than|more than|fewer than|at least|at most|under|over|above|below"
+    r"(?:not|no (?:more|less|fewer)|never|cannot|neither|less than|greater than|more than|fewer than|at least|at most|under|over|above|below"
     r"|up to|between|either)\b",
     re.IGNORECASE,
 )
@@ -109,7 +109,7 @@ def _plain(line: str) -> Ending | None:
     previous = ""
     for match in TOKEN.finditer(body):
         token = match.group()
-        ends_sentence = previous in (".", "?", "!", ":") and token.isspace() and position > 0
+        ends_sentence = previous in (".", "?", "!") and token.isspace() and position > 0
         if ends_sentence or not _is_maths(token):
             start = match.end()
         previous, position = token, match.end()

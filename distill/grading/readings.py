@@ -18,7 +18,7 @@ MEMBER = re.compile(
     r"(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[ℤℝℕℚ])[^,;=]*$"
 )
 RESTRICTION = re.compile(
-    r"(?:\s*,\s*|\s*\\q?quad\s*|\s*(?=\())+\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
+    r"(?:\s*,\s*|\s*\\q?quad\s*|\s*\\[,;:]\s*|\s*(?=\())+\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
 )
 SEVERAL_CASES = re.compile(r"\b(?:otherwise|else|and|or)\b|\\\\")
 
