@@ -32,6 +32,7 @@ FOREIGN_MARKER = re.compile(
     r"|đáp án)|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
     r"[ \t*_]*(?:[:=]|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là)\b|هو|هي|是|为|為|は|คือ|은|는|है)[ \t*_:]*"
 )
+ASCII_MARKERS = ["antwort", "ergebnis", "respuesta", "resposta", "risposta", "svar", "antwoord", "cevap", "jawaban"]
 COMMA_COUNTRY = re.compile(r"(?i)antwort|lösung|ergebnis|resposta|risposta|odpowiedź|cevap|jawaban|antwoord")
 """Markers of languages whose thousands have points."""
 POINTED = re.compile(r"(?<![\d.,])(\d{1,3})\.(\d{3})(?![\d.,]*\d)")
@@ -200,9 +201,15 @@ def find_marked_block(text: str) -> Found | None:
 def _last_marker(tail: str) -> re.Match[str] | None:
     """The last marker of an answer."""
     matches = [*HASHES.finditer(tail), *(match for match in MARKER.finditer(tail) if not _is_label(match, tail))]
-    if not matches:
+    if not matches and _may_be_foreign(tail):
         matches = [*FOREIGN_MARKER.finditer(tail)]
     return max(matches, key=lambda match: match.start()) if matches else None
+
+
+def _may_be_foreign(tail: str) -> bool:
+    """Whether a marker of another language is possible at all: the search for one is slow on English text."""
+    lowered = tail.lower()
+    return not tail.isascii() or any(word in lowered for word in ASCII_MARKERS)
 
 
 def find_marked(text: str) -> Found | None:

@@ -34,7 +34,8 @@ BOUND = re.compile(
     re.IGNORECASE,
 )
 HEDGED_VALUE = re.compile(
-    r"(?:not|no (?:more|less|fewer)|never|cannot|neither|less than|greater than|more than|fewer than|at least|at most|under|over|above|below"
+    r"(?:not|no (?:more|less|fewer)|never|cannot|neither"
+    r"|less than|greater than|more than|fewer than|at least|at most|under|over|above|below"
     r"|up to|between|either)\b",
     re.IGNORECASE,
 )
