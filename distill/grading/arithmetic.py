@@ -11,6 +11,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from mpmath import MPContext  # type: ignore[import-untyped]
+
 Value = Any
 """A Fraction, or an inexact number of the arithmetic: float and complex, or mpmath's mpf and mpc."""
 
@@ -126,8 +128,6 @@ class Precise(Floats):
     name = "precise"
 
     def __init__(self) -> None:
-        from mpmath import MPContext  # type: ignore[import-untyped]  # 50 ms, and needed for few answers
-
         self.module = MPContext()
         self.module.prec = PRECISE_BITS
         self.pi, self.e, self.i = +self.module.pi, +self.module.e, self.module.mpc(0, 1)
