@@ -12,9 +12,9 @@ It imports no stage and no configuration, only `distill.core.schema`, and works 
 Example:
     >>> from distill.grading import GradeRequest, GraderPool
     >>> with GraderPool(num_workers=2, deadline_s=2.0) as pool:
-    ...     [result] = pool.grade_batch([GradeRequest("So it is \\\\boxed{2\\\\ln 2}.", "\\\\ln 4", "math")])
+    ...     [result] = pool.grade_batch([GradeRequest("So it is \\\\boxed{2\\\\log 2}.", "\\\\log 4", "math")])
     >>> result.verdict, result.extracted, result.rule
-    (<Verdict.CORRECT: 'CORRECT'>, '2\\\\ln 2', 'box:math_verify')
+    (<Verdict.CORRECT: 'CORRECT'>, '2\\\\log 2', 'box:math_verify')
 
 How an answer is found is in `extract`, how two answers are compared in `compare` (rules) and `math_verify_compare`;
 `legacy_string_match` is the plain string comparison of published work, for comparison with its numbers only.

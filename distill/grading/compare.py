@@ -5,14 +5,14 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.grading.containers import Parts, compare_parts, parts
+from distill.grading.containers import JOINER, Parts, compare_parts, parts
 from distill.grading.equations import same_equations
-from distill.grading.expression import evaluate, is_constant, same_values
-from distill.grading.extract import Found, find_box
+from distill.grading.expression import evaluate, is_constant, same_expressions
 from distill.grading.normalize import TEXT, folded, normalize, without_units, words
 from distill.grading.numbers import Number, numbers_in, parse_number, parse_text_number, same_number
 from distill.grading.real_sets import is_written_as_set, parse_real_set, same_real_sets
-from distill.grading.units import SPELT, clock, same_clock, sign_unit, unit_of
+from distill.grading.spelt_numbers import ENGLISH_NUMBER, chinese_numbers, english_value, first_english_number
+from distill.grading.units import clock, same_clock, sign_unit, unit_of
 
 
 class Prepared(NamedTuple):
@@ -36,11 +36,22 @@ class RuleResult(NamedTuple):
     how: str
 
 
+WHOLE_TEXT = re.compile(r"\s*\$?\s*\\text\s*\{([^{}]*,[^{}]*)\}\s*\$?\s*")
+GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+OPERAND = r"\(?-?\d+(?:\.\d+)?\)?"
+ARITHMETIC = re.compile(rf"[-+]?{OPERAND}(?:(?:[-+*/]|\\(?:times|cdot|div)\s*){OPERAND})+")
+OPERATORS = re.compile(
+    r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\("
+)
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
 CHOICE_WITH_TEXT = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)\s*\}?(?=.)")  # "(B) 3x+1"
 COMPOUND = re.compile(r"\d\s*\\text\s*\{[^{}]*[A-Za-z][^{}]*\}\s*\d")  # "10\\text{ dollars }50\\text{ cents}"
+FRACTION_ONLY = re.compile(r"[-+]?\(?-?\d+\)?/\(?\d+\)?|[-+]?\d+(?:\.\d+)?(?:\\times|\\cdot|\*)10")
+LIST_MARK = re.compile(r"[,;]|\\pm")
+NOT_DIGIT = re.compile(r"\D")
+CASES = re.compile(r"\\text\s*\{[^{}]*\b(?:if|when|unless|otherwise|else|or|not|cannot|maybe|possibly)\b")
 FUNCTION = re.compile(r"[A-Za-z]\([A-Za-z]\)")
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 MINUS_WORD = re.compile(r"(?<![\d)] )\b(?i:minus|negative) (?=\d)")
@@ -56,12 +67,15 @@ COMPARED_APART = ("<", ">", "\\le", "\\ge", "\\ne", "=", "\\in", "\\approx", "|"
 
 def prepare(text: str) -> Prepared:
     """Normalizes an answer and parses it as a number or as words."""
-    normalized = normalize(text)
+    listed = WHOLE_TEXT.fullmatch(text) if "\\text" in text else None
+    normalized = normalize(listed.group(1) if listed else text)
     number = parse_number(normalized)
     sign = sign_unit(text)
     if number is not None or not normalized:
         return Prepared(normalized, number, None, "", sign)
     match = ASSIGNMENT.fullmatch(normalized)
+    if match and match.group(1).count("{") != match.group(1).count("}"):  # the "=" of "\\sum_{k=1}"
+        match = None
     stated = match.group(2).strip() if match else normalized
     value = without_units(stated)
     spelt = words(value)
@@ -71,7 +85,9 @@ def prepare(text: str) -> Prepared:
 
 
 def _spelt_number(text: str | None) -> Number | None:
-    return Number(Fraction(SPELT[text]), False, False) if text in SPELT else None
+    """The number of an answer that is nothing but number words."""
+    value = english_value(text) if text and ENGLISH_NUMBER.fullmatch(text) else None
+    return None if value is None else Number(Fraction(value), False, False)
 
 
 @lru_cache(maxsize=4096)
@@ -79,24 +95,46 @@ def _prepared(text: str) -> Prepared:
     return prepare(text)
 
 
-def reference_text(reference: str) -> str:
-    """The answer inside a reference that may be a bare value, `$...$`, or a whole solution with a box or `####`."""
-    if "\\boxed" in reference or "\\fbox" in reference:
-        found = find_box(reference)
-        return found.text if isinstance(found, Found) else reference
-    if "####" in reference:
-        return reference.rpartition("####")[2].strip()
-    return reference.strip()
-
-
-@lru_cache(maxsize=4096)
-def prepare_reference(reference: str) -> Prepared:
-    """As `prepare`; cached, since one prompt is graded many times."""
-    return prepare(reference_text(reference))
-
-
 def compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
     """Equal, different, or None where the rules cannot tell."""
+    is_left_to_do = reference.number is not None and (is_restated(answer.normalized) or is_restated(answer.whole))
+    if is_left_to_do and not is_restated(reference.normalized):
+        return RuleResult(False, "unevaluated")
+    result = _compare(reference, answer)
+    if result is not None and result.is_equal:
+        return result
+    texts = [ungrouped(reference.normalized), ungrouped(answer.normalized)]
+    if texts == [reference.normalized, answer.normalized]:
+        return result
+    other = _compare(prepare(texts[0]), prepare(texts[1]))
+    return other if other is not None and other.is_equal else result
+
+
+def ungrouped(text: str) -> str:
+    """A formula without separators of thousands ("317/25,600"); a bare number or a bracketed list stays as it is."""
+    is_bracketed = text[:1] in ("(", "[") or text[:2] == "\\{"
+    return text if is_bracketed and text[-1:] in (")", "]", "}") else GROUPED.sub(_without_commas, text)
+
+
+def _without_commas(match: re.Match[str]) -> str:
+    return match.group().replace(",", "")
+
+
+def is_restated(text: str) -> bool:
+    """Whether a normalized answer is arithmetic that was left to do, or a sum, integral or divisor to be found.
+
+    A quotient of two whole numbers is a fraction, and two single digits are added at sight.
+    """
+    if OPERATORS.search(text):
+        return True
+    is_work = len(re.findall(r"\d+", text)) > 2 or bool(re.search(r"\d\d", text))
+    return is_work and bool(ARITHMETIC.fullmatch(text)) and not FRACTION_ONLY.fullmatch(text)
+
+
+def _compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
+    texts = [side.whole or side.normalized for side in (reference, answer)]
+    if any("\\text" in text for text in texts) and _untexted(texts[0]) == _untexted(texts[1]):
+        return RuleResult(True, "exact")
     result = _compare_whole(reference, answer)
     if result is not None:
         return result
@@ -112,16 +150,45 @@ def compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
     is_choice = gold and given and (gold.group(1) != reference.normalized or given.group(1) != answer.normalized)
     if gold and given and is_choice:
         return RuleResult(gold.group(1) == given.group(1), "choice")
-    if reference.words or answer.words:
-        result = _compare_words(reference, answer)
-        if result is not None:
-            return result
+    result = _compare_texts(reference, answer)
+    if result is not None:
+        return result
     result = _compare_real_sets(reference, answer)
     if result is not None:
         return result
     if any(mark in reference.normalized or mark in answer.normalized for mark in COMPARED_APART[:5]):
         return None
     return _compare_parts(reference.normalized, answer.normalized)
+
+
+def _compare_texts(reference: Prepared, answer: Prepared) -> RuleResult | None:
+    """Words, and formulas with words among them."""
+    if reference.words or answer.words:
+        result = _compare_words(reference, answer)
+        if result is not None:
+            return result
+    gold, given = (JOINER.sub(",", side.normalized) for side in (reference, answer))
+    if "\\text" not in gold and CASES.search(given):  # "4 if n is odd" says less than 4
+        return RuleResult(False, "text_blocks")
+    return _compare_blocks(gold, given) if "\\text" in gold and "\\text" in given else None
+
+
+def _untexted(text: str) -> str:
+    """A formula without white space and without its `\\text` commands; words in lower case."""
+    bare = re.sub(r"\s+|\\text(?=\s*\{)", "", text)
+    return re.sub(r"[A-Za-z]{3,}", lambda match: match.group().lower(), bare.replace("{", "").replace("}", ""))
+
+
+def _compare_blocks(reference: str, answer: str) -> RuleResult:
+    """Formula and words in turn: the words must be the same, and each formula between them.
+
+    Math-Verify cuts both sides off at the first word, so it is not asked.
+    """
+    words_of = [[folded(words).rstrip("s") for words in TEXT.findall(side)] for side in (reference, answer)]
+    pieces = [[piece.strip(" ,;.") for piece in TEXT.split(side)[::2]] for side in (reference, answer)]
+    is_same = words_of[0] == words_of[1] and len(pieces[0]) == len(pieces[1])
+    is_same = is_same and all(_same(*pair) for pair in zip(*pieces, strict=True))
+    return RuleResult(is_same, "text_blocks")
 
 
 def _compare_whole(reference: Prepared, answer: Prepared) -> RuleResult | None:
@@ -135,12 +202,24 @@ def _compare_whole(reference: Prepared, answer: Prepared) -> RuleResult | None:
             return RuleResult(same_clock(times[0], times[1]), "clock")
     if reference.number is not None and answer.number is None and COMPOUND.search(answer.whole):
         return RuleResult(False, "compound")
+    if _is_number_and_tuple(reference, answer) or _is_number_and_tuple(answer, reference):
+        return RuleResult(False, "parts")
     if reference.number is not None and FUNCTION.fullmatch(answer.whole):
         return RuleResult(False, "function")
     if "=" in reference.whole and "=" in answer.whole:
         is_same = same_equations(reference.whole, answer.whole)
         return None if is_same is None else RuleResult(is_same, "equation")
     return None
+
+
+def _is_number_and_tuple(one: Prepared, other: Prepared) -> bool:
+    """Whether one is a number and the other a list of other digits: 23,000 is not (23, 0), and may be "23, 000"."""
+    if one.number is None or other.number is not None or not LIST_MARK.search(other.normalized):
+        return False
+    several = parts(other.normalized)
+    if several is None or len(several.items) < 2:
+        return False
+    return NOT_DIGIT.sub("", "".join(several.items)) != NOT_DIGIT.sub("", one.normalized)
 
 
 def _compare_real_sets(reference: Prepared, answer: Prepared) -> RuleResult | None:
@@ -157,7 +236,8 @@ def _compare_real_sets(reference: Prepared, answer: Prepared) -> RuleResult | No
 
 def _compare_words(reference: Prepared, answer: Prepared) -> RuleResult | None:
     if reference.words and answer.words:
-        return RuleResult(reference.words.rstrip("s") == answer.words.rstrip("s"), "words")
+        gold, given = (side.replace(" ", "").rstrip("s") for side in (reference.words, answer.words))
+        return RuleResult(gold == given, "words")
     is_phrase = answer.words is not None and "\\text" in answer.normalized and " " in answer.words
     if is_phrase and (evaluate(reference.normalized) or parts(reference.normalized)):  # "no solution" for a value
         return RuleResult(False, "words")
@@ -219,18 +299,23 @@ def _same(reference: str, answer: str) -> bool | None:
         return compare_parts(gold, given, _same)
     if gold or given:
         return _scalar_and_several(gold or given, right.normalized if gold else left.normalized)
-    values, others = evaluate(left.normalized), evaluate(right.normalized)
-    if values is None or others is None:
-        return None
     if is_unevaluated(right.normalized) and is_constant(left.normalized) and not is_unevaluated(left.normalized):
         return False
-    verdict = same_values(values, others)
-    if verdict is False and (reference != reference.lower() or answer != answer.lower()):
-        # Math-Verify treats R and r as the same variable: where that could matter, leave it to Math-Verify.
-        folded_values, folded_others = evaluate(left.normalized.lower()), evaluate(right.normalized.lower())
-        if not folded_values or not folded_others or same_values(folded_values, folded_others) is not False:
-            return None
+    verdict = same_expressions(left.normalized, right.normalized)
+    may_fold = (reference != reference.lower() or answer != answer.lower()) and not _case_matters(reference)
+    if (
+        verdict is False
+        and may_fold
+        and same_expressions(left.normalized.lower(), right.normalized.lower()) is not False
+    ):
+        return None  # Math-Verify treats R and r as the same variable: where that could matter, leave it to Math-Verify
     return verdict
+
+
+def _case_matters(text: str) -> bool:
+    """Whether a letter stands in both cases: there m and M are two variables."""
+    letters = set(re.sub(r"\\[A-Za-z]+", "", text))
+    return any(letter.isupper() and letter.lower() in letters for letter in letters)
 
 
 def is_unevaluated(text: str) -> bool:
@@ -268,15 +353,33 @@ def only_number(text: str) -> Number | None:
     return found[0] if len(found) == 1 and PHRASE.fullmatch(bare) else None
 
 
+HAS_DIGIT = re.compile(r"\d")
+SEVERAL = re.compile(
+    r"\W{0,3}[-\d][\d.,]*\$?(?:\s*,\s*\$?[-\d][\d.,]*\$?)*,?\s+(?:or|OR)\s+(?:\w+\s+){0,2}\$?[-\d]"
+    r"|\W{0,3}\d[\d.]*(?:, \d[\d.]*)+,? and \d"
+)
+"""Several values to choose from, or a list: no single number."""
+
+
 def marked_number(value: str) -> Number | None:
     """The number of a marked line: after its last "=", else the first one; None for a range or a choice of two."""
-    value = MINUS_WORD.sub("-", value)
-    spelt = _spelt_number(words(folded(value).removesuffix(".")))
-    whole = spelt or parse_number(without_units(normalize(value))) or parse_text_number(value)
+    value = MINUS_WORD.sub("-", value) if "inus" in value or "egative" in value else value
+    whole = parse_text_number(value) or parse_number(without_units(normalize(value)))
     if whole is not None:
         return whole
-    if RANGE.match(value[:RANGE_CHARS]):
+    if not HAS_DIGIT.search(value):
+        return _spelt_number(folded(value)) or number_in_words(value)
+    if RANGE.match(value[:RANGE_CHARS]) or SEVERAL.match(value[:RANGE_CHARS]):
         return None
     stated = value.rpartition("=")[2]
     found = numbers_in(stated) or numbers_in(value)
     return found[0] if found and not FORMULA.search(stated) else None  # "5\\pi" is not 5
+
+
+def number_in_words(text: str) -> Number | None:
+    """The first number in English words, else the last one in Chinese numerals."""
+    value = first_english_number(text)
+    if value is None:
+        chinese = [] if text.isascii() else chinese_numbers(text)
+        value = chinese[-1] if chinese else None
+    return None if value is None else Number(Fraction(value), False, False)

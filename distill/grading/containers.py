@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from distill.grading.expression import is_constant
+
 Compare = Callable[[str, str], bool | None]
 """Same, different, or None for "cannot tell"."""
 
@@ -12,9 +14,12 @@ OPENING = "([{"
 CLOSING = ")]}"
 # A vmatrix is a determinant, so a number: left to Math-Verify.
 MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}")
+SCALE = re.compile(
+    r"([-+]?(?:\d+(?:/\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{\d+\})?\s*(?:\\cdot\s*|\\times\s*)?)(?=\(.*\)$|\\begin)"
+)
 MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
 NAMED = re.compile(r"([a-z])\s*=")
-JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
+JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
 
 
 class Parts(NamedTuple):
@@ -69,6 +74,9 @@ def _unwrap(text: str) -> tuple[str, str]:
 def parts(text: str) -> Parts | None:
     """A normalized answer as a container, or None for a single value."""
     text = JOINER.sub(",", MEMBER.sub("", text, count=1))
+    scaled = _scaled(text)
+    if scaled is not None:
+        return scaled
     matrix = MATRIX.fullmatch(text)
     if matrix:
         rows = [row.split("&") for row in matrix.group(2).strip().removesuffix("\\\\").split("\\\\")]
@@ -83,6 +91,20 @@ def parts(text: str) -> Parts | None:
         return Parts("", _plus_minus(text)) if "\\pm" in text else Parts("{}", (inside,)) if brackets == "{}" else None
     expanded = tuple(value.strip() for item in items for value in _plus_minus(item))
     return Parts(brackets, expanded if brackets else _by_name(expanded)) if all(expanded) else None
+
+
+def _scaled(text: str) -> Parts | None:
+    """A constant before a tuple or a matrix, multiplied into its items; None for anything else."""
+    start = SCALE.match(text)
+    if start is None or not start.group(1):
+        return None
+    factor = start.group(1).removesuffix("\\cdot").removesuffix("\\times").strip()
+    inner = parts(text[start.end() :])
+    if inner is None or len(inner.items) < 2 or not inner.is_ordered or inner.brackets == "cup":
+        return None
+    if factor not in ("-", "+") and not is_constant(factor):
+        return None
+    return inner._replace(items=tuple(f"{factor}({item})" for item in inner.items))
 
 
 def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,6 +155,8 @@ def compare_parts(reference: Parts, answer: Parts, same: Compare) -> bool | None
             _has_unmatched(reference.items, answer.items, same) or _has_unmatched(answer.items, reference.items, same)
         )
         return False if is_unmatched else None
+    if reference.brackets == answer.brackets == "cup":
+        return _compare_unordered(reference.items, answer.items, same)
     if reference.brackets == answer.brackets:
         compare = _compare_ordered if reference.is_ordered else _compare_unordered
         return compare(reference.items, answer.items, same)

@@ -1,25 +1,35 @@
 """Evaluates small closed forms: enough algebra for most answers, in time linear in their length.
 
-Two expressions are equal if they agree at fixed sample points, exactly for rationals and to eleven digits with roots;
-they differ if they are clearly apart at one point. Everything else is left to Math-Verify: functions, relations,
+Two expressions are equal if they agree at fixed sample points: exactly for rationals, to eleven digits with roots where
+no number of the expression is large, else at high precision. They differ if they differ at one point; where a decimal
+is involved, which may be rounded, only if they are clearly apart. Everything else is left to Math-Verify: relations,
 subscripted numbers, ambiguous forms ("1/2x"), deep or large expressions.
 """
 
-import cmath
-import math
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-Value = Fraction | float | complex
+from distill.grading.arithmetic import (
+    FAULTS,
+    FLOATS,
+    FUNCTIONS,
+    PRECISE_BITS,
+    Floats,
+    UnsupportedError,
+    Value,
+    binomial,
+    factorial,
+    precise,
+)
+from distill.grading.normalize import with_opaque_symbols
+
 Node = Callable[[int], Value]
 """An expression as a function of the index of a sample point."""
 
 MAX_CHARS = 300
 MAX_DEPTH = 25
-MAX_BITS = 2_000
-"""Largest numerator and denominator together, bits; beyond it exact arithmetic is no longer cheap."""
 NUM_POINTS = 3
 SAME = 1e-11
 APART = 1e-3
@@ -27,20 +37,14 @@ MAX_FLOAT = 1e8
 """Beyond it, eleven digits no longer distinguish two integers."""
 
 TOKEN = re.compile(
-    r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?|[-+*/^(){}\[\]|])"
+    r"\s*(\d+(?:\.\d+)?|\.\d+|\\log_(?:\{\d+\}|\d)|\\[A-Za-z]+|[A-Za-z](?:_(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9]))?"
+    r"|[-+*/^(){}\[\]|!])"
 )
 WORD = re.compile(
-    r"(?<!\\)(?<![A-Za-z\\])(?:[A-Za-z]{4,}|sin|cos|tan|cot|sec|csc|log|exp|max|min|mod|det|gcd|lcm|and|not)"
+    r"(?<!\\)(?<![A-Za-z\\])(?:[A-Za-z]{4,}|[A-Z][a-z]{2}|sin|cos|tan|cot|sec|csc|log|exp|max|min|mod|det|gcd|lcm|and|not)"
 )
 TIMES = frozenset({"*", "\\cdot", "\\times"})
-FUNCTIONS: dict[str, Callable[[complex], complex]] = {
-    "\\sin": cmath.sin,
-    "\\cos": cmath.cos,
-    "\\tan": cmath.tan,
-    "\\cot": lambda angle: 1 / cmath.tan(angle),
-    "\\sec": lambda angle: 1 / cmath.cos(angle),
-    "\\csc": lambda angle: 1 / cmath.sin(angle),
-}
+FUNCTION_COMMANDS = frozenset({*FUNCTIONS, "\\ln"})
 GREEK = frozenset(
     f"\\{name}"
     for name in (
@@ -65,10 +69,6 @@ FUNCTION_NAMES = frozenset("fghFGHPQpq")
 OPENING = {"(": ")", "{": "}", "[": "]"}
 
 
-class UnsupportedError(ValueError):
-    """Not a small closed form."""
-
-
 def _tokens(text: str) -> list[str]:
     if len(text) > MAX_CHARS or WORD.search(text):
         raise UnsupportedError(text[:40])
@@ -83,70 +83,6 @@ def _tokens(text: str) -> list[str]:
     return tokens
 
 
-def _bounded(value: Value) -> Value:
-    if isinstance(value, Fraction):
-        if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
-            return _bounded(float(value))
-    elif not cmath.isfinite(value):
-        raise UnsupportedError("not finite")
-    return value
-
-
-def _inexact(value: Value) -> float | complex:
-    return float(value) if isinstance(value, Fraction) else value
-
-
-def _sum(left: Value, right: Value) -> Value:
-    if isinstance(left, Fraction) and isinstance(right, Fraction):
-        return _bounded(left + right)
-    return _bounded(_inexact(left) + _inexact(right))
-
-
-def _product(left: Value, right: Value) -> Value:
-    if isinstance(left, Fraction) and isinstance(right, Fraction):
-        return _bounded(left * right)
-    return _bounded(_inexact(left) * _inexact(right))
-
-
-def _power(base: Value, exponent: Value) -> Value:
-    if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
-        bits = base.numerator.bit_length() + base.denominator.bit_length()
-        if abs(exponent) * bits <= MAX_BITS:
-            return Fraction(base ** int(exponent))
-        return _bounded(float(base) ** float(exponent))
-    if isinstance(exponent, Fraction) and exponent.denominator == 1:
-        return _power_of_any_sign(base, exponent)
-    if isinstance(exponent, complex) or (isinstance(base, Fraction | float) and base < 0):
-        raise UnsupportedError("a branch to choose")
-    return _bounded(_inexact(base) ** _inexact(exponent))
-
-
-def _power_of_any_sign(base: Value, exponent: Value) -> Value:
-    if not isinstance(exponent, Fraction):
-        raise UnsupportedError("a branch to choose")
-    return _bounded(_inexact(base) ** int(exponent))
-
-
-def _absolute(value: Value) -> Value:
-    if isinstance(value, Fraction):
-        return abs(value)
-    return abs(complex(value))
-
-
-def _real(value: complex) -> float | complex:
-    return value.real if abs(value.imag) < 1e-300 else value
-
-
-def _root(value: Value, degree: int) -> Value:
-    if isinstance(value, complex) or value < 0 or not 1 < degree < 10:
-        raise UnsupportedError("a branch to choose")
-    if degree == 2 and isinstance(value, Fraction):
-        top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
-        if top * top == value.numerator and bottom * bottom == value.denominator:
-            return Fraction(top, bottom)
-    return _bounded(_inexact(value) ** (1 / degree))
-
-
 @lru_cache(maxsize=512)
 def _sample(name: str, point: int) -> Fraction:
     """The value of a variable at a sample point: a fixed rational near one, of either sign."""
@@ -158,8 +94,9 @@ def _sample(name: str, point: int) -> Fraction:
 class _Parser:
     """Recursive descent over tokens; every method consumes what it returns."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], arithmetic: Floats) -> None:
         self.tokens = tokens
+        self.math = arithmetic
         self.position = 0
         self.depth = 0
         self.num_open_bars = 0
@@ -182,7 +119,7 @@ class _Parser:
         total = _signed(self.product(), sign)
         while self.peek() in ("+", "-"):
             sign = self.take()
-            total = _both(_sum, total, _signed(self.product(), sign))
+            total = _both(self.math.sum, total, _signed(self.product(), sign))
         self.depth -= 1
         return total
 
@@ -194,20 +131,23 @@ class _Parser:
                 self.take()
                 may_juxtapose = token != "/"
                 factor = self.factor()
-                total = _both(_product, total, factor if token != "/" else _inverse(factor))
+                total = _both(self.math.product, total, factor if token != "/" else _inverse(factor))
             elif may_juxtapose:
-                total = _both(_product, total, self.factor())
+                total = _both(self.math.product, total, self.factor())
             else:
                 raise UnsupportedError("a/bc is ambiguous")
         return total
 
     def factor(self) -> Node:
         base = self.atom()
+        if self.peek() == "!":
+            self.take()
+            return _factorial(base)
         if self.peek() != "^":
             return base
         self.take()
-        exponent = self.group() if self.peek() == "{" else self.exponent_token()
-        return _both(_power, base, exponent)
+        exponent = self.group() if self.peek() in ("{", "(") else self.exponent_token()
+        return _both(self.math.power, base, exponent)
 
     def exponent_token(self) -> Node:
         """An exponent without braces: one digit or letter. "10^12" is refused: TeX raises the 1, writers mean 12."""
@@ -215,7 +155,7 @@ class _Parser:
         if token.isdigit() and len(token) == 1:
             return _constant(Fraction(token))
         if len(token) == 1 and token.isalpha():
-            return _variable(token)
+            return self.variable(token)
         raise UnsupportedError("exponent")
 
     def group(self) -> Node:
@@ -230,7 +170,7 @@ class _Parser:
             return self.group()
         if self.peek() == "\\pi":
             self.take()
-            return _constant(math.pi)
+            return _constant(self.math.pi)
         raise UnsupportedError("argument without braces")
 
     def atom(self) -> Node:
@@ -243,19 +183,23 @@ class _Parser:
         if token[0].isdigit() or token[0] == ".":
             return self.number(token)
         if token == "\\frac":
-            return _both(_product, self.argument(), _inverse(self.argument()))
+            return _both(self.math.product, self.argument(), _inverse(self.argument()))
         if token == "\\sqrt":
             return self.root()
         if token == "\\pi":
-            return _constant(math.pi)
-        if token in FUNCTIONS:
-            return self.function(FUNCTIONS[token])
+            return _constant(self.math.pi)
+        if token in FUNCTION_COMMANDS:
+            return self.function(token)
+        if token.startswith("\\log_"):
+            return self.function(f"\\log_{token[5:].strip('{}')}")
+        if token == "\\binom":
+            return _both(binomial, self.argument(), self.argument())
         if token in GREEK:
-            return _variable(token)
+            return self.variable(token)
         if token[0].isalpha():
             if token in FUNCTION_NAMES and self.peek() == "(":
                 raise UnsupportedError("a function")
-            return _variable(token)
+            return self.variable(token)
         raise UnsupportedError(token)
 
     def absolute(self) -> Node:
@@ -264,7 +208,7 @@ class _Parser:
         inner = self.sum()
         self.take("|")
         self.num_open_bars -= 1
-        return lambda point: _absolute(inner(point))
+        return lambda point: self.math.absolute(inner(point))
 
     def number(self, token: str) -> Node:
         value = Fraction(token)
@@ -275,11 +219,11 @@ class _Parser:
             value += Fraction(int(after[2]), int(after[5]))
         if self.peek() == "\\degree":
             self.take()
-            return _constant(float(value) * math.pi / 180)
+            return _constant(self.math.product(value / 180, self.math.pi))
         return _constant(value)
 
-    def function(self, function: Callable[[complex], complex]) -> Node:
-        """A trigonometric function of a group, or of the factors up to a sign, a bracket or the next function."""
+    def function(self, name: str) -> Node:
+        """A function of a group, or of the factors up to a sign, a bracket or the next function."""
         power: Node | None = None
         if self.peek() == "^":
             self.take()
@@ -288,10 +232,17 @@ class _Parser:
             argument = self.group()
         else:
             argument = self.factor()
-            while self.peek() not in STOPS | TIMES | OPENING.keys() | FUNCTIONS.keys() | {"/"}:
-                argument = _both(_product, argument, self.factor())
-        node: Node = lambda point: _bounded(_real(function(_inexact(argument(point)))))  # noqa: E731
-        return node if power is None else _both(_power_of_any_sign, node, power)
+            while self.peek() not in STOPS | TIMES | OPENING.keys() | FUNCTION_COMMANDS | {"/"}:
+                argument = _both(self.math.product, argument, self.factor())
+        node: Node = lambda point: self.math.apply(name, argument(point))  # noqa: E731
+        return node if power is None else _both(self.math.power_of_any_sign, node, power)
+
+    def variable(self, name: str) -> Node:
+        if name == "i":
+            return _constant(self.math.i)
+        if name == "e":
+            return _constant(self.math.e)
+        return lambda point: _sample(name, point)
 
     def root(self) -> Node:
         degree = 2
@@ -301,19 +252,11 @@ class _Parser:
             degree = int(token) if token.isdigit() and len(token) == 1 else 0
             self.take("]")
         inner = self.argument()
-        return lambda point: _root(inner(point), degree)
+        return lambda point: self.math.root(inner(point), degree)
 
 
 def _constant(value: Value) -> Node:
     return lambda point: value
-
-
-def _variable(name: str) -> Node:
-    if name == "i":
-        return _constant(1j)
-    if name == "e":
-        return _constant(math.e)
-    return lambda point: _sample(name, point)
 
 
 def _both(operation: Callable[[Value, Value], Value], left: Node, right: Node) -> Node:
@@ -328,17 +271,13 @@ def _inverse(node: Node) -> Node:
     return lambda point: 1 / node(point)
 
 
-FAULTS = (UnsupportedError, ZeroDivisionError, OverflowError, RecursionError)
+def _factorial(node: Node) -> Node:
+    return lambda point: factorial(node(point))
 
 
-@lru_cache(maxsize=4096)
-def evaluate(text: str) -> tuple[Value | None, ...] | None:
-    """The values of a normalized expression at the sample points, or None if it is not a small closed form.
-
-    The value is None at a point where the expression is undefined or too large: another point may still tell.
-    """
+def _values(text: str, arithmetic: Floats) -> tuple[Value | None, ...] | None:
     try:
-        parser = _Parser(_tokens(text))
+        parser = _Parser(_tokens(with_opaque_symbols(text)), arithmetic)
         root = parser.sum()
         if parser.peek():
             return None
@@ -355,27 +294,85 @@ def _value_at(root: Node, point: int) -> Value | None:
         return None
 
 
+@lru_cache(maxsize=4096)
+def evaluate(text: str) -> tuple[Value | None, ...] | None:
+    """The values of a normalized expression at the sample points, or None if it is not a small closed form.
+
+    The value is None at a point where the expression is undefined or too large: another point may still tell.
+    """
+    return _values(text, FLOATS)
+
+
+@lru_cache(maxsize=256)
+def evaluate_precisely(text: str) -> tuple[Value | None, ...] | None:
+    """As `evaluate`, with inexact values of `PRECISE_BITS` bits and no limit to their size."""
+    return _values(text, precise())
+
+
 def is_constant(text: str) -> bool:
     """Whether a normalized expression has the same value at every sample point."""
     values = evaluate(text)
     return values is not None and values[0] is not None and all(value == values[0] for value in values)
 
 
-def same_values(reference: Sequence[Value | None], answer: Sequence[Value | None]) -> bool | None:
-    """True if they agree at all points, False if they are clearly apart at one, None in between."""
+def is_real_constant(text: str) -> bool:
+    """Whether it is constant and real."""
+    values = evaluate(text)
+    return values is not None and not isinstance(values[0], complex) and is_constant(text)
+
+
+LARGE = re.compile(r"\d{7}|\^\s*\{[^{}]*(?:\d{2}|[A-Za-z])[^{}]*\}|\^\s*\{[^{}]*\{|!|\\binom|\d{4,}")
+"""A number or an exponent with which two different closed forms may agree in eleven digits."""
+CANCELLING = re.compile(r"[-+]|\\(?:sin|cos|tan|ln|log|arctan|exp)")
+EXPONENT = re.compile(r"\^\s*(?:\{[^{}]*\}|\S)")
+DECIMAL = re.compile(r"\d\.\d|\.\d")
+
+
+def same_expressions(reference: str, answer: str) -> bool | None:
+    """Whether two normalized expressions are equal; None where that is not certain."""
+    is_rounded = bool(DECIMAL.search(reference) or DECIMAL.search(answer))
+    values, others = evaluate(reference), evaluate(answer)
+    verdict = same_values(values, others, is_rounded=is_rounded) if values and others else None
+    if verdict is False or is_rounded:
+        return verdict
+    if verdict and (_are_exact(values) or not (_is_large(reference, values) or _is_large(answer, others))):
+        return True
+    precise_values, precise_others = evaluate_precisely(reference), evaluate_precisely(answer)
+    if precise_values is None or precise_others is None:
+        return verdict
+    may_cancel = any(CANCELLING.search(EXPONENT.sub("", text).lstrip("-+")) for text in (reference, answer))
+    return _same_precise_values(precise_values, precise_others, may_cancel=may_cancel)
+
+
+def _is_large(text: str, values: Sequence[Value | None] | None) -> bool:
+    sizes = [abs(value) for value in values or () if value is not None]
+    return bool(LARGE.search(text)) or any(size > 1e6 or 0 < size < 1e-5 for size in sizes)
+
+
+def _are_exact(values: Sequence[Value | None] | None) -> bool:
+    return values is not None and all(isinstance(value, Fraction) for value in values)
+
+
+def same_values(
+    reference: Sequence[Value | None], answer: Sequence[Value | None], *, is_rounded: bool = True
+) -> bool | None:
+    """True if they agree at all points, False if they differ at one, None in between.
+
+    `is_rounded`: one of them was written with decimals, so exact values that are close may be meant to be equal.
+    """
     verdict: bool | None = True
     for left, right in zip(reference, answer, strict=True):
-        agreed = None if left is None or right is None else _same_value(left, right)
+        agreed = None if left is None or right is None else _same_value(left, right, is_rounded)
         if agreed is False:
             return False
         verdict = verdict and agreed
     return verdict
 
 
-def _same_value(left: Value, right: Value) -> bool | None:
+def _same_value(left: Value, right: Value, is_rounded: bool) -> bool | None:
     is_exact = isinstance(left, Fraction) and isinstance(right, Fraction)
-    if is_exact and left == right:
-        return True
+    if is_exact and (left == right or not is_rounded):
+        return bool(left == right)
     try:
         a, b = complex(left), complex(right)
     except OverflowError:
@@ -384,3 +381,25 @@ def _same_value(left: Value, right: Value) -> bool | None:
     if distance > APART * size:
         return False
     return None if is_exact or distance > SAME * size or size > MAX_FLOAT else True
+
+
+def _same_precise_values(
+    reference: Sequence[Value | None], answer: Sequence[Value | None], *, may_cancel: bool
+) -> bool | None:
+    verdict: bool | None = True
+    for left, right in zip(reference, answer, strict=True):
+        agreed = None if left is None or right is None else _same_precise_value(left, right, may_cancel)
+        if agreed is False:
+            return False
+        verdict = verdict and agreed
+    return verdict
+
+
+def _same_precise_value(left: Value, right: Value, may_cancel: bool) -> bool | None:
+    """Equal to half of the bits. A value of nothing but rounding errors, left by a difference, tells nothing."""
+    arithmetic = precise()
+    a, b = arithmetic.inexact(left), arithmetic.inexact(right)
+    size, unit = max(abs(a), abs(b)), arithmetic.module.mpf(2)
+    if size == 0 or (may_cancel and size < unit ** (-PRECISE_BITS * 9 // 10)):
+        return True if size == 0 else None
+    return bool(abs(a - b) <= size * unit ** (-PRECISE_BITS // 2))

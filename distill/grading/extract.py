@@ -10,6 +10,8 @@ from distill.grading.numbers import IN_TEXT
 
 MAX_ANSWER_CHARS = 2_000
 """Longer text counts as no answer; this also bounds the messages to workers."""
+MAX_TAG_CHARS = 20_000
+"""The same for tagged answers to generated problems: the moves of a puzzle are long."""
 TAIL_CHARS = 2_000
 """Length of the tail that is searched for marked lines and last numbers."""
 MAX_BOXES = 32
@@ -25,8 +27,20 @@ MARKER = re.compile(
     r"(?i:\banswer\b)[ \t*_]*(?:[:=]|(?i:is\b|are\b|was\b)|[^\n.:=]{1,80}?\b(?i:is)\b)[ \t*_:]*(?:(?i:is)\b[ \t*_:]*)?"
     r"|(?m:^)(?i:a|ans):[ \t]*"
 )
+FOREIGN_MARKER = re.compile(
+    r"(?i:\b(?:antwort|lösung|ergebnis|réponse|respuesta|resposta|risposta|odpowiedź|svar|antwoord|cevap|jawaban"
+    r"|đáp án)|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
+    r"[ \t*_]*(?:[:=]|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là)\b|هو|هي|是|为|為|は|คือ|은|는|है)[ \t*_:]*"
+)
+ASCII_MARKERS = ["antwort", "ergebnis", "respuesta", "resposta", "risposta", "svar", "antwoord", "cevap", "jawaban"]
+COMMA_COUNTRY = re.compile(r"(?i)antwort|lösung|ergebnis|resposta|risposta|odpowiedź|cevap|jawaban|antwoord")
+"""Markers of languages whose thousands have points."""
+POINTED = re.compile(r"(?<![\d.,])(\d{1,3})\.(\d{3})(?![\d.,]*\d)")
+OTHER_LABEL = re.compile(r"(?m)^[B-PR-Z]:")
+UNIT_IN_DOLLARS = re.compile(r"(?<=\d)\s+\$\s*([a-zA-Z]{1,3}(?:\^\{?\d\}?)?)\s*\$")
 CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
-CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*")
+CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*|。")
+NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])|,?\s(?:but )?(?:not|rather than|instead of)\s")
 TAG = re.compile(r"(?is)<answer>(.*?)</answer>")
 STATED = re.compile(
     r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
@@ -132,20 +146,35 @@ def find_box(text: str) -> Found | Missing | None:
     return _check_size(Found(", ".join(contents), "box", is_closed=True))
 
 
-def _check_size(found: Found) -> Found | Missing:
-    if len(found.text) > MAX_ANSWER_CHARS:
+def _check_size(found: Found, max_chars: int = MAX_ANSWER_CHARS) -> Found | Missing:
+    if len(found.text) > max_chars:
         return Missing("answer_too_long")
     return found if found.text.strip() else Missing(f"empty_{found.where}")
 
 
 def find_tag(text: str) -> Found | Missing | None:
-    """The last `<answer>...</answer>`, which is the form that reasoning-gym's prompts ask for."""
+    """The last `<answer>...</answer>`, the form that reasoning-gym's prompts and R1-Zero's ask for."""
     if "<answer>" not in text:
         return None
     tail = text[text.rfind("<answer>") :]
     if "</answer>" not in tail:
         return Missing("malformed_tag")
-    return _check_size(Found(tail[len("<answer>") :].split("</answer>")[0].strip(), "tag", is_closed=True))
+    content = tail[len("<answer>") :].split("</answer>")[0].strip()
+    return _check_size(Found(content, "tag", is_closed=True), MAX_TAG_CHARS)
+
+
+def find_tagged(text: str) -> Found | Missing | None:
+    """What the last answer tag holds: its box, its marked line, or all of it; None where no text is tagged.
+
+    A tag that nothing closes is read to the end: engines stop at `</answer>` and leave it out.
+    """
+    found = find_tag(text)
+    if isinstance(found, Missing) and found.rule == "malformed_tag":
+        found = Found(text.rpartition("<answer>")[2].strip(), "tag", is_closed=False)
+    if not isinstance(found, Found) or not found.text:
+        return None if found is None or isinstance(found, Found) or found.rule == "empty_tag" else found
+    inner = find_box(found.text) or find_marked(found.text)
+    return inner._replace(is_closed=found.is_closed) if isinstance(inner, Found) else inner or _check_size(found)
 
 
 def find_concluded(text: str) -> Found | None:
@@ -159,20 +188,64 @@ def find_concluded(text: str) -> Found | None:
     return Found(concluded.group(1).strip(), "marker", is_closed=True)
 
 
+def find_marked_block(text: str) -> Found | None:
+    """As `find_marked`, with the lines below: a generated problem may ask for a grid or for moves."""
+    last = _last_marker(text[-MAX_TAG_CHARS:])
+    start = (
+        last.start() + len(last.group().rstrip(" \t*_")) if last and last.re is not HASHES else 0
+    )  # "_" may be a cell
+    value = last.string[last.start(1) if last.re is HASHES else start :].strip(" \t*\n") if last else ""
+    return Found(value, "marker", is_closed="\n" in value or bool(CLOSING.search(value))) if value else None
+
+
+def _last_marker(tail: str) -> re.Match[str] | None:
+    """The last marker of an answer."""
+    matches = [*HASHES.finditer(tail), *(match for match in MARKER.finditer(tail) if not _is_label(match, tail))]
+    if not matches and _may_be_foreign(tail):
+        matches = [*FOREIGN_MARKER.finditer(tail)]
+    return max(matches, key=lambda match: match.start()) if matches else None
+
+
+def _may_be_foreign(tail: str) -> bool:
+    """Whether a marker of another language is possible at all: the search for one is slow on English text."""
+    lowered = tail.lower()
+    return not tail.isascii() or any(word in lowered for word in ASCII_MARKERS)
+
+
 def find_marked(text: str) -> Found | None:
-    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:"."""
+    """The text after the last "#### ", "Final Answer:", "the answer is" or "A:", in English or another language."""
     tail = text[-TAIL_CHARS:]
-    matches = [*HASHES.finditer(tail), *MARKER.finditer(tail)]
-    if not matches:
+    last = _last_marker(tail)
+    if last is None:
         return None
-    last = max(matches, key=lambda match: match.start())
     start = last.start(1) if last.re is HASHES else last.end()
     rest = tail[start:]
-    value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
+    value, newline, following = rest.lstrip(" \t*\n").partition("\n")
+    if value.rstrip(" \t*").endswith(":") and following.strip():  # "Final answer:", a sentence, then the value
+        rest = following
+        value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
     value = CLOSING_PHRASE.sub("", value).strip(" \t*")
+    if last.re is FOREIGN_MARKER and COMMA_COUNTRY.match(last.group()):
+        value = POINTED.sub(r"\1\2", value)
+    if "$" in value:
+        value = UNIT_IN_DOLLARS.sub(r" \1", value)
     return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None
+
+
+def _is_label(match: re.Match[str], tail: str) -> bool:
+    """Whether "A:" names a quantity: other letters are labels too, or text follows that is no next question."""
+    if match.group()[:2].lower() != "a:":
+        return False
+    following = tail[match.end() :].lstrip(" \t*\n").partition("\n")[2].strip()
+    return (bool(following) and not following.startswith("Q")) or bool(OTHER_LABEL.search(tail))
+
+
+def first_sentence(value: str) -> str:
+    """A marked value without the sentences behind it."""
+    match = NEXT_SENTENCE.search(value)
+    return value[: match.start()] if match and match.start() else value
 
 
 def find_formulas(text: str) -> list[str]:

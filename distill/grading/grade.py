@@ -15,14 +15,17 @@ from distill.grading.compare import (
     RuleResult,
     compare,
     compare_text,
+    is_restated,
     marked_number,
+    number_in_words,
     only_number,
     prepare,
-    prepare_reference,
-    reference_text,
+    ungrouped,
 )
+from distill.grading.expression import evaluate
 from distill.grading.extract import (
     MAX_ANSWER_CHARS,
+    MAX_TAG_CHARS,
     TAIL_CHARS,
     Found,
     Missing,
@@ -31,13 +34,21 @@ from distill.grading.extract import (
     find_concluded,
     find_formulas,
     find_marked,
+    find_marked_block,
     find_stated,
     find_tag,
+    find_tagged,
+    first_sentence,
     last_line,
     only_statement,
 )
-from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, same_number
+from distill.grading.normalize import readable, with_opaque_symbols
+from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, parse_text_number, same_number
+from distill.grading.prose import ending, is_hedged_value
+from distill.grading.readings import is_relation, readings
+from distill.grading.references import prepare_reference, reference_text
 from distill.grading.types import Grade, GradeRequest
+from distill.grading.unicode_math import prose_characters
 
 FAULTS = (
     ArithmeticError,
@@ -57,9 +68,15 @@ CHOICE = re.compile(r"(?<![A-Za-z\\])(?:\(([A-Z])\)|([B-HJ-Z])(?![A-Za-z'’])|(
 NAMED_CHOICE = re.compile(r"(?i:\b(?:option|choice))\s*\W{0,3}([A-Z])(?![A-Za-z'’])|\(([a-j])\)")
 LETTER = re.compile(r"(?<![A-Za-z\\])[A-H](?![A-Za-z'’])")
 LEADING_CHOICE = re.compile(r"\W{0,4}([A-J])\W{0,2}[).:]")
-NO_CHOICE = re.compile(r"(?i:\b(?:not|neither)\s+(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])")
-TWO_CHOICES = re.compile(r"\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*\W{0,3}[A-Z](?![A-Za-z'’])")
-RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|approx|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
+NO_CHOICE = re.compile(
+    r"(?i:\b(?:not|neither|never|cannot|can't|isn't|isn’t|can’t|excludes?|eliminates?|rules? out)\s+"
+    r"(?:be\s+)?(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])"
+)
+TWO_CHOICES = re.compile(
+    r"\W{0,3}(?:(?i:either|both|between)\s+)?\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*(?:(?i:possibly|maybe|perhaps|even|also|option)\s+){0,2}\W{0,3}[A-Z](?![A-Za-z'’])"
+)
+WORD_ENDING = re.compile(r"\b(?:is|are|was|were|be)\b:?\s+")
+KINDS = frozenset(AnswerKind)
 DETAIL_CHARS = 500
 PROSE_CHARS = 300
 """Longest text without a marked answer that Math-Verify searches. It finds answers in prose better than our rules, but
@@ -103,7 +120,7 @@ def check_rules(request: GradeRequest) -> Grade | SymbolicTask:
 
 def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
     kind = request.answer_kind
-    if kind not in set(AnswerKind):
+    if kind not in KINDS:
         return _error("unknown_kind", f"answer_kind is {kind!r}; known kinds: {', '.join(AnswerKind)}")
     if kind != AnswerKind.REASONING_GYM and not request.reference.strip():
         return _error("no_reference", "the reference answer is empty")
@@ -122,8 +139,11 @@ def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
 
 def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
     """The final answer; in a completion cut by the token limit only an answer that ends before the cut."""
-    found = find_tag(part) if kind == AnswerKind.REASONING_GYM else None
-    found = found or find_concluded(part) or find_box(part) or find_marked(part)
+    found = find_tag(part) if kind == AnswerKind.REASONING_GYM else find_tagged(part)
+    found = found or find_concluded(part) or find_box(part)
+    if found is None and kind != AnswerKind.REASONING_GYM and not part.isascii():
+        part = prose_characters(part[-2 * TAIL_CHARS :])
+    found = found or (find_marked(part) if kind != AnswerKind.REASONING_GYM else find_marked_block(part))
     if isinstance(found, Missing):
         return found
     if is_cut:
@@ -134,19 +154,28 @@ def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
 
 def _find_unmarked(part: str, kind: str) -> Found | Missing:
     """The answer of a text that marks none."""
+    if kind in (AnswerKind.NUMBER, AnswerKind.MATH):
+        end = ending(part)
+        if end is not None:
+            return Missing("ending:hedged") if end.is_hedged else Found(end.text, "ending", is_closed=False)
     if kind == AnswerKind.NUMBER:
         tail = part[-TAIL_CHARS:]
-        return Found(tail, "last_number", is_closed=False) if numbers_in(tail) else Missing("no_number")
+        has_number = bool(numbers_in(tail)) or number_in_words(last_line(part)) is not None
+        return Found(tail, "last_number", is_closed=False) if has_number else Missing("no_number")
     if kind == AnswerKind.MATH:
         if len(part) <= PROSE_CHARS:
             return Found(part.strip(), "prose", is_closed=False)
         return find_stated(part)
     if kind == AnswerKind.REASONING_GYM:
-        return Found(part.strip(), "whole", is_closed=False) if len(part) <= TAIL_CHARS else Missing("answer_too_long")
+        return (
+            Found(part.strip(), "whole", is_closed=False) if len(part) <= MAX_TAG_CHARS else Missing("answer_too_long")
+        )
     return Found(last_line(part), "last_line", is_closed=False)
 
 
 def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
+    if found.where.endswith("marker") and kind not in (AnswerKind.TEXT, AnswerKind.REASONING_GYM):
+        found = found._replace(text=first_sentence(found.text))
     if kind == AnswerKind.CHOICE:
         return _compare_choice(request.reference, found)
     if kind == AnswerKind.TEXT:
@@ -154,9 +183,20 @@ def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | Symbolic
     if kind == AnswerKind.REASONING_GYM:
         return _reasoning_gym_task(request.entry, found)
     reference = prepare_reference(request.reference)
+    is_statement = found.where not in ("prose", "last_number")
+    if is_statement and is_hedged_value(found.text) and reference.words is None and not is_relation(request.reference):
+        is_stated = found.where.endswith(("box", "tag"))
+        return _graded(found, RuleResult(False, "hedged")) if is_stated else _no_answer(f"{found.where}:hedged")
     if kind == AnswerKind.NUMBER and reference.number is not None:
         return _compare_number(request, reference, found)
+    if kind == AnswerKind.NUMBER and not _is_value(reference):
+        return _error("gold_unparseable", f"no number in the reference {request.reference!r}", found.text)
     return _compare_math(request, reference, found)
+
+
+def _is_value(reference: Prepared) -> bool:
+    """Whether a reference that is no plain number may still have a value: it evaluates, or has a digit."""
+    return any(map(str.isdigit, reference.normalized)) or evaluate(reference.normalized) is not None
 
 
 def _letters(text: str) -> list[str]:
@@ -198,41 +238,76 @@ def _format_number(number: Number) -> str:
     return f"{value}%" if number.is_percent else value
 
 
+def _is_delimited(found: Found) -> bool:
+    """Whether the text is the answer and nothing else, as far as the completion says."""
+    return found.where.endswith(("box", "tag", "ending"))
+
+
 def _compare_number(request: GradeRequest, gold: Prepared, found: Found) -> Grade | SymbolicTask:
     """Compares with a number as reference; the answer comes from a box, a marked line or prose."""
-    answer = prepare(found.text) if found.where.endswith("box") else None
     number: Number | None
-    if answer is not None:
-        number = answer.number or only_number(found.text)
-    elif found.where.endswith("marker"):
+    if _is_delimited(found):
+        return _compare_delimited_number(request, gold, found)
+    if found.where.endswith("marker"):
         number = marked_number(found.text)
     else:
-        number = numbers_in(found.text)[-1]
-    if number is None and answer is None:
-        return _no_answer(f"{found.where}:no_number")
+        number = next(reversed(numbers_in(found.text)), None) or number_in_words(last_line(found.text))
     if number is None or gold.number is None:
-        return _compare_math(request, gold, found)
-    shown = found._replace(text=found.text if answer else _format_number(number))
-    return _graded(shown, RuleResult(same_number(gold.number, number), "numeric"))
+        return _no_answer(f"{found.where}:no_number")
+    return _graded(found._replace(text=_format_number(number)), RuleResult(same_number(gold.number, number), "numeric"))
+
+
+def _compare_delimited_number(request: GradeRequest, gold: Prepared, found: Found) -> Grade | SymbolicTask:
+    results = []
+    for text in readings(found.text, request.reference):
+        answer = prepare(text)
+        number = answer.number or only_number(text)
+        if number is None or gold.number is None or is_restated(answer.normalized) or is_restated(answer.whole):
+            return _compare_math(request, gold, found)
+        results.append(same_number(gold.number, number))
+    return _graded(found, RuleResult(any(results), "numeric"))
 
 
 def _compare_math(request: GradeRequest, gold: Prepared, found: Found) -> Grade | SymbolicTask:
     if found.where == "prose":
-        stated = only_statement(found.text)
-        result = stated and compare(gold, prepare(_last_side(stated, request.reference)))
-        if stated and result and not _is_comma_decimal(request.reference, stated):
-            return _graded(Found(stated, "formula", is_closed=False), result)
-        return SymbolicTask(AnswerKind.MATH, request.reference, found.text, "prose")
+        return _compare_prose(request, gold, found)
     marked_text = found.text
-    if not found.where.endswith("box"):
-        found = found._replace(text=_stated_value(found.text, request.reference))
-    result = compare(gold, prepare(_last_side(found.text, request.reference)))
-    if result is not None and not _is_comma_decimal(request.reference, found.text):
-        return _graded(found, result)
+    if not _is_delimited(found):
+        found = found._replace(text=_stated_value(found.text))
+    results = [_compare_reading(gold, text, request.reference) for text in readings(found.text, request.reference)]
+    equal = next((result for result in results if result and result.is_equal), None)
+    if equal is not None:
+        return _graded(found, equal)
+    if results[0] is not None and not _is_comma_decimal(request.reference, found.text):
+        return _graded(found, results[0])
     if found.where.endswith("marker"):
         # A marked line may be a sentence ("the answer is then x = 5, as wanted"): Math-Verify finds the answer in it.
         return SymbolicTask(AnswerKind.MATH, request.reference, f"The answer is {marked_text}", f"{found.where}_prose")
     return SymbolicTask(AnswerKind.MATH, request.reference, found.text, found.where)
+
+
+def _compare_reading(gold: Prepared, text: str, reference: str) -> RuleResult | None:
+    """The rules, then the one number of a sentence ("There are 700 codes.") where the reference is a number."""
+    result = compare(gold, prepare(text))
+    if (result is not None and result.is_equal) or gold.number is None:
+        return result
+    if DECIMAL_COMMA.fullmatch(text.strip(" $")) and gold.number.is_decimal:  # "4,5" beside 4.5
+        number = parse_text_number(text)
+    else:
+        number = only_number(text) if result is None and not is_hedged_value(text) else None
+    return result if number is None else RuleResult(same_number(gold.number, number), "numeric")
+
+
+def _compare_prose(request: GradeRequest, gold: Prepared, found: Found) -> Grade | SymbolicTask:
+    stated = only_statement(found.text)
+    result = stated and compare(gold, prepare(readings(stated, request.reference)[0]))
+    if stated and result and not _is_comma_decimal(request.reference, stated):
+        return _graded(Found(stated, "formula", is_closed=False), result)
+    if gold.words and WORD_ENDING.search(found.text):
+        named = WORD_ENDING.split(last_line(found.text))[-1]
+        if prepare(named).words == gold.words:
+            return _graded(Found(named, "last_words", is_closed=False), RuleResult(True, "words"))
+    return SymbolicTask(AnswerKind.MATH, request.reference, found.text, "prose")
 
 
 def _is_comma_decimal(reference: str, answer: str) -> bool:
@@ -240,17 +315,13 @@ def _is_comma_decimal(reference: str, answer: str) -> bool:
     return "," not in answer and bool(DECIMAL_COMMA.fullmatch(reference.strip()))
 
 
-def _stated_value(text: str, reference: str) -> str:
-    """The value in a formula or marked line: its last formula, without what precedes the last "=" of a chain."""
+def _stated_value(text: str) -> str:
+    """The value in a marked line: what ends it, else its last formula."""
+    end = ending(text)
+    if end is not None:
+        return end.text
     stated = find_stated(text) if find_formulas(text) else None  # "the largest $n$ is 34" states 34, not n
-    value = stated.text if isinstance(stated, Found) else text
-    return _last_side(value, reference)
-
-
-def _last_side(value: str, reference: str) -> str:
-    """The value after the last "=" of a chain, unless the reference is a relation itself; so does Math-Verify."""
-    is_chain = "=" in value and "=" not in reference and not RELATION.search(value)
-    return value.rpartition("=")[2].strip() or value if is_chain else value
+    return stated.text if isinstance(stated, Found) else text
 
 
 def compare_symbolic(task: SymbolicTask) -> Grade:
@@ -264,23 +335,31 @@ def compare_symbolic(task: SymbolicTask) -> Grade:
 
 
 def _score_reasoning_gym(task: SymbolicTask) -> Grade:
-    score = reasoning_gym_scorer.score(task.entry, task.answer)
+    score, answer = reasoning_gym_scorer.score(task.entry, task.answer)
     verdict = Verdict.CORRECT if score >= 1.0 else Verdict.INCORRECT
-    return Grade(verdict, task.answer, f"{task.where}:reasoning_gym", f"score {score:.3g}")
+    return Grade(verdict, answer, f"{task.where}:reasoning_gym", f"score {score:.3g}")
 
 
 def _compare_with_math_verify(task: SymbolicTask) -> Grade:
-    reference = reference_text(task.reference)
+    reference = _symbolic_reference(task.reference)
     is_prose = task.where.endswith("prose")
-    is_equal, found = math_verify_compare.compare(reference, task.answer, boxed=not is_prose)
+    answer = task.answer if is_prose else with_opaque_symbols(readable(task.answer))
+    is_equal, found = math_verify_compare.compare(reference, answer, boxed=not is_prose)
     extracted = found[:MAX_ANSWER_CHARS] if is_prose else task.answer
     if is_equal:
         return Grade(Verdict.CORRECT, extracted, f"{task.where}:math_verify", "")
-    if not math_verify_compare.is_parseable(reference) and prepare(reference).words is None:
-        return _error("gold_unparseable", f"Math-Verify cannot read the reference {reference!r}", extracted)
     if is_prose and not found:
         return _no_answer("no_mathematics")
+    if not math_verify_compare.is_parseable(reference) and prepare(reference).words is None:
+        return _error("gold_unparseable", f"Math-Verify cannot read the reference {reference!r}", extracted)
     return Grade(Verdict.INCORRECT, extracted, f"{task.where}:math_verify", "")
+
+
+def _symbolic_reference(reference: str) -> str:
+    """The reference in LaTeX that Math-Verify reads; a number without its separators, which would make it a list."""
+    text = with_opaque_symbols(readable(reference_text(reference)))
+    is_number = prepare_reference(reference).number is not None
+    return ungrouped(text) if is_number or "\\frac" in text else text
 
 
 def grade(request: GradeRequest) -> Grade:

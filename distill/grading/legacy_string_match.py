@@ -9,8 +9,8 @@ only under the rule that made them. That rule is wrong where the verifier is not
 import re
 
 from distill.core.schema import AnswerKind, Verdict
-from distill.grading.compare import reference_text
 from distill.grading.extract import Found, answer_part, find_box
+from distill.grading.references import reference_text
 from distill.grading.types import GradeRequest
 
 TAIL_CHARS = 2_000

@@ -13,6 +13,8 @@ from distill.grading.numbers import DECIMAL_COMMA
 RISKY = re.compile(r"\^\s*\{?[^{}]*\^|\d{5,}\s*!|!|\^\{?\s*\d{3,}|\*\*|\d{40,}|\\binom")
 """Shapes that can exhaust memory or stack in Math-Verify, which swallows the error and answers "different"."""
 MAX_DEPTH = 40
+MAX_DIGITS = 600
+"""Digits in which two exact constants may agree and still be known to differ."""
 MAX_CHARS = 4_000
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns once per process that its limits are off
@@ -60,7 +62,24 @@ def _compare(reference: str, answer: str, boxed: bool) -> Compared:
         return Compared(False, "")
     # The last item is the extracted text; before it stands the expression, if it parsed.
     found = parsed[-1] if isinstance(parsed[-1], str) else str(parsed[-1])
-    return Compared(bool(verify(_parse_reference(reference), parsed, timeout_seconds=None)), found)
+    gold = _parse_reference(reference)
+    is_equal = bool(verify(gold, parsed, timeout_seconds=None)) and not _are_apart(gold, parsed)
+    return Compared(is_equal, found)
+
+
+def _are_apart(gold: list[Any], answer: list[Any]) -> bool:
+    """Whether two exact constants differ after all: Math-Verify compares six decimals."""
+    from sympy import Expr, Float
+
+    pairs = [[item for item in side if isinstance(item, Expr)] for side in (gold, answer)]
+    if not all(len(items) == 1 and items[0].is_number and not items[0].has(Float) for items in pairs):
+        return False
+    left, right = pairs[0][0], pairs[1][0]
+    if left == right:
+        return False
+    difference = (left - right).evalf(10, maxn=MAX_DIGITS)
+    is_known = bool(difference.is_number) and getattr(difference, "_prec", 1) > 1  # precision 1: nothing but noise
+    return is_known and bool(difference != 0)
 
 
 def _is_risky(text: str) -> bool:

@@ -21,10 +21,22 @@ REPEATING = re.compile(
     + DOTS
     + ")"
 )
+EUROPEAN = re.compile(r"([-+]?)(\d{1,3}(?:[. ]\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})(%?)")
+"""Points between thousands and a decimal comma, where nothing else can be meant: "2.718,5", "1.234.567"."""
+INDIAN = re.compile(r"[-+]?\d{1,2}(?:,\d{2})+,\d{3}%?")
 IN_TEXT = re.compile(
-    r"(?<![\w.,/])(?<!\d[-−:])[-−]?[$€£¥₹]?[-−]?(?:\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w]))?|\.\d+)(?!:?\d)(?:/\d+)?"
+    r"(?<![A-Za-z0-9_.,/^√\u00c0-\u024f\u0370-\u03ff])(?<!\^\{)(?<!_\{)(?<!\d[-−:])[-−]?[$€£¥₹]?[-−]?"
+    r"(?:\d{1,4} \d{1,3}/\d{1,3}(?![\d/])|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)"
+    r"|[1-9]\d{0,2}(?: \d{3})+(?:,\d+)?(?![\d,.]*\d)"
+    r"|\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?![\w]))?|\.\d+)(?!:?\d)(?:/\d+)?"
+    r"(?![\^√π])(?!\s?\\(?:pi|sqrt|frac|binom)(?![a-z]))(?![xyznijabetruvwqf](?![A-Za-z]))"
     r"(?:\s?(?:\\?%|[Pp]ercent\b|pct\b|(?:hundred|thousand|million|billion|trillion)\b))?"
 )
+"""A number in prose. What is part of a formula is none: the 5 of "5π", "√5", "x^5" or "5x". A letter of a script that
+has no spaces between words may stand beside it."""
+DIGIT = re.compile(r"\d")
+PERCENT_SIGN = re.compile(r"\s*(?:%|[Pp]ercent|pct)$")
+CURRENCIES = {ord(sign): None for sign in "$€£¥₹"}
 ROUNDING = Fraction(1, 2_000_000)
 """Half a unit of the sixth decimal, Math-Verify's own tolerance where a decimal is involved."""
 
@@ -105,9 +117,7 @@ def _repeating(text: str) -> Number | None:
 
 def parse_number(text: str) -> Number | None:
     """A normalized answer as a number, or None if it is anything else."""
-    if not text or len(text) > MAX_DIGITS or not any(character.isdecimal() for character in text):
-        return None
-    if not text.isascii():
+    if not text or len(text) > MAX_DIGITS or not text.isascii() or not DIGIT.search(text):
         return None
     found = _plain(text) or _fraction(text) or _mixed(text) or _scientific(text) or _e_notation(text)
     return found or _repeating(text) or _scaled(text)
@@ -123,9 +133,13 @@ def _scaled(text: str) -> Number | None:
 def parse_text_number(text: str) -> Number | None:
     """As `parse_number`, for prose, where "2,74" has a decimal comma."""
     bare = text.replace("\\%", "%").replace("−", "-").strip("$€£¥₹ \t*")
-    bare = re.sub(r"\s*(?:%|[Pp]ercent|pct)$", "%", bare).translate({ord(sign): None for sign in "$€£¥₹"}).rstrip(",.")
+    bare = PERCENT_SIGN.sub("%", bare).translate(CURRENCIES).rstrip(",.")
     if DECIMAL_COMMA.fullmatch(bare):
         bare = bare.replace(",", ".")
+    elif EUROPEAN.fullmatch(bare):
+        bare = bare.replace(".", "").replace(" ", "").replace(",", ".")
+    elif INDIAN.fullmatch(bare):
+        bare = bare.replace(",", "")
     return parse_number(bare)
 
 

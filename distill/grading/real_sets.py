@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.grading.expression import Value, evaluate, same_values
+from distill.grading.arithmetic import Value
+from distill.grading.expression import DECIMAL, evaluate, same_values
 
 INFINITE = 1e30
 """Represents infinity; no evaluated bound reaches it (see `MAX_BOUND`)."""
@@ -22,13 +23,17 @@ RELATION = re.compile(r"(<|>|≤|≥|\\(?:leqslant|geqslant|leq|geq|le|ge)(?![A-
 VARIABLE = re.compile(r"[a-zA-Z]|\\(?:alpha|beta|theta|lambda|mu)")
 OR = re.compile(r"\s*(?:\\cup|\\text\s*\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor|\\vee)\s*")
 MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
-INTERVAL = re.compile(r"([(\[])([^,;]+)[,;]([^,;]+)([)\]])")
+INTERVAL = re.compile(r"([(\[\]])([^,;]+)[,;]([^,;]+)([)\]\[])")
+"""Also with the brackets of ISO 31-11: "]2,5]" leaves the 2 out."""
+ABSOLUTE = re.compile(r"\|([a-zA-Z])\|\s*(<|\\leq?(?![A-Za-z]))\s*([^<>|]+)")
+SET_BUILDER = re.compile(r"\\\{\s*[a-zA-Z](?:\s*\\in\s*\\mathbb\{?R\}?)?\s*[|:]\s*(.+)\\\}")
 POINT = re.compile(r"\\\{([^,;]+)\\\}")
 ALL = re.compile(
     r"\\mathbb\{?R\}?|\\R|(?:\\text\s*\{\s*)?(?:all real numbers|all reals|any real number|the real numbers)\s*\}?"
 )
 EMPTY = re.compile(r"\\emptyset|\\\{\\\}|(?:\\text\s*\{\s*)?no (?:real )?solutions?\s*\}?")
 EXCLUDED = re.compile(r"([a-zA-Z])\s*(?:\\neq?(?![A-Za-z])|≠)\s*([^,;]+)")
+HALF_OPEN = frozenset({"(]", "[)", "]]", "[[", "][", "](", ")["})
 MARKS = ("<", ">", "\\le", "\\ge", "\\ne", "≠", "≤", "≥", "\\cup", "\\infty", "\\mathbb", "real", "\\in", "\\emptyset")
 
 
@@ -46,11 +51,13 @@ class RealSet(NamedTuple):
 
     pieces: tuple[Piece, ...]
     variable: str
+    is_rounded: bool = False
+    """Whether it was written with decimals, so that an end may be rounded."""
 
 
 def is_written_as_set(text: str) -> bool:
     """Whether the notation can only mean a set of reals; "(1,2)" may also be a point of the plane."""
-    is_half_open = text[:1] + text[-1:] in ("(]", "[)") and "," in text
+    is_half_open = text[:1] + text[-1:] in HALF_OPEN and ("," in text or ";" in text)
     return is_half_open or any(mark in text for mark in MARKS)
 
 
@@ -59,7 +66,8 @@ def parse_real_set(text: str) -> RealSet | None:
     """A normalized answer as a set of reals, or None."""
     if len(text) > MAX_CHARS:
         return None
-    text = MEMBER.sub("", text, count=1)
+    builder = SET_BUILDER.fullmatch(text)
+    text = MEMBER.sub("", builder.group(1) if builder else text, count=1)
     if EMPTY.fullmatch(text):
         return RealSet((), "")
     pieces, variables = [], set()
@@ -72,7 +80,7 @@ def parse_real_set(text: str) -> RealSet | None:
         variables.add(both[0][1])
     if len(pieces) > MAX_PIECES or len(variables) > 1:
         return None
-    return RealSet(_merged(pieces), variables.pop())
+    return RealSet(_merged(pieces), variables.pop(), bool(DECIMAL.search(text)))
 
 
 def _bound(text: str) -> Value | None:
@@ -115,7 +123,15 @@ def _piece(
 
 
 def _relation(text: str) -> tuple[Piece, str] | None:
-    """`x < a`, `a < x` or `a < x < b`, read from the smaller side."""
+    """`x < a`, `a < x`, `a < x < b` or `|x| < a`, read from the smaller side."""
+    absolute = ABSOLUTE.fullmatch(text.strip())
+    if absolute:
+        bound, is_closed = _bound(absolute.group(3)), absolute.group(2) != "<"
+        return (
+            None
+            if bound is None or isinstance(bound, complex)
+            else _piece(-bound, is_closed, bound, is_closed, absolute.group(1))
+        )
     fields = [field.strip() for field in RELATION.split(text)]
     sides, signs = fields[::2], fields[1::2]
     if not 1 <= len(signs) <= 2:
@@ -179,14 +195,14 @@ def same_real_sets(reference: RealSet, answer: RealSet) -> bool | None:
         if (left.is_low_closed, left.is_high_closed) != (right.is_low_closed, right.is_high_closed):
             return False
         for one, other in ((left.low, right.low), (left.high, right.high)):
-            same = _same_end(one, other)
+            same = _same_end(one, other, is_rounded=reference.is_rounded or answer.is_rounded)
             if same is False:
                 return False
             verdict = verdict and same
     return verdict
 
 
-def _same_end(one: Value, other: Value) -> bool | None:
+def _same_end(one: Value, other: Value, *, is_rounded: bool) -> bool | None:
     if INFINITE in (abs(one), abs(other)):
-        return one == other
-    return same_values([one], [other])
+        return bool(one == other)
+    return same_values([one], [other], is_rounded=is_rounded)

@@ -37,6 +37,37 @@ UNITS = {
 }
 """Spelling -> one name per unit. Other units never affect a verdict."""
 
+_PREFIX = r"(?:[fpnmcdhkMGT]|\\mu\s*|u)?"
+_SYMBOL = r"(?:mol|Hz|Pa|eV|Wb|cal|bar|ohm|Ohm|rad|Å|Ω|\\Omega|[mgsANJWCVFTHLKhd])"
+_SPELT_UNITS = """min mins hr hrs sec secs day days yr yrs year years week weeks ft in yd mi lb lbs oz mph rpm kph dB
+atm ppm psi gal acre acres meter meters metre metres inch inches foot feet mile miles"""
+_SPELT_UNIT = "|".join(_SPELT_UNITS.split())
+_UNIT = rf"(?:(?:{_SPELT_UNIT}|{_PREFIX}{_SYMBOL})(?![A-Za-z])(?:\^\s*\{{?\s*-?\d\s*\}}?)?)"
+_UPRIGHT = rf"\\text\s*\{{\s*(?:{_UNIT}|[/ ])+\s*\}}(?:\^\s*\{{?\s*-?\d\s*\}}?)?"
+_BRACKETED = rf"\({_UNIT}(?:\s*(?:\\cdot)?\s*{_UNIT})*\)"
+_SEQUENCE = rf"(?:{_UPRIGHT}|{_UNIT})(?:\s*(?:/|\\cdot|\*|per\s)?\s*(?:{_UPRIGHT}|{_UNIT}|{_BRACKETED}))*"
+_GLUED = r"(?:eV|keV|MeV|GeV|mL|Hz|kHz|MHz|GHz|Pa|kPa|MPa|kJ|kW|kWh|kN|mol|mV|kV|mA|mW|Å|Ω|\\mu\s*\\text)"
+MEASURE = re.compile(
+    rf"(?:(?<=[\d)}}])(?:\s+(?=\S)|(?=\\text|{_GLUED}))|(?<=\\pi)(?:\s\s+(?=\S)|\s*(?=\\text)))(\\mu\s*(?:{_UPRIGHT})|{_SEQUENCE})\s*\.?$"
+)
+"""A unit in symbols behind a number: "9.8 m/s^2", "470 Ω", "23,500 kcal m^{-2} d^{-1}". A single letter needs a space
+before it, or upright type: "5m" is a product. (Behind a Unicode π two spaces have become of that one.)"""
+TRAILING_UNIT = re.compile(
+    rf"(?<=[\d)}}i])(?:\s+|(?=\\text))(?:{_SEQUENCE}|[€£¥₹]|\$)$|(?<=\d)(?:kg|cm|mm|km|[ckm]?m\^\{{?[23]\}}?|{_GLUED})$"
+)
+"""As `MEASURE`, in prose."""
+_COMMANDS = re.compile(r"\\(?:text|mu|cdot)|[^A-Za-zÅΩ/]+")
+_PRODUCTS = frozenset({"N m", "A h", "W h", "J s"})
+
+
+def measure_as_text(match: re.Match[str]) -> str:
+    """A match of `MEASURE` as `\\text{ unit}`; several plain letters ("2 g h") stay a product of variables."""
+    written = match.group(1)
+    unit = " ".join(_COMMANDS.sub(" ", written).split())
+    is_product = all(len(name) == 1 for name in unit.split()) and " " in unit and unit not in _PRODUCTS
+    return match.group() if is_product and not set("/^\\") & set(written) else f"\\text{{ {unit}}}"
+
+
 SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SPELT_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen twenty"""

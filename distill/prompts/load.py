@@ -19,6 +19,7 @@ from distill.config.sources import Columns, DataSource, GymSource, HubSource, Pr
 from distill.core.errors import InputError
 from distill.core.run_dir import StageName
 from distill.core.schema import AnswerKind, Dropped, Prompt, ReferenceOrigin, content_hash, dropped, prompt_id
+from distill.grading.reasoning_gym_scorer import pack_entry
 from distill.prompts.multiple_choice import ChoiceProblem, format_choices
 from distill.prompts.references import majority, reference_of, votes_of
 from distill.prompts.rows.paths import get
@@ -236,8 +237,7 @@ def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
         remedy = "see the gallery of reasoning-gym for its tasks and their parameters"
         raise InputError(f"prompts: reasoning_gym task {source.task!r} {source.params}: {error} -> {remedy}") from error
     for number, entry in enumerate(entries):
-        packed = json.dumps({"task": source.task, "entry": entry}, default=str, ensure_ascii=False)
-        row = {"problem": entry["question"], "answer": entry["answer"], "entry": packed}
+        row = {"problem": entry["question"], "answer": entry["answer"], "entry": pack_entry(source.task, entry)}
         yield RawRow(f"{source.task}:{number}", row)
 
 

@@ -10,14 +10,13 @@ from distill.config.sources import Columns
 from distill.core.schema import AnswerKind
 from distill.grading.extract import Found, answer_part, find_box
 from distill.grading.normalize import normalize
+from distill.grading.own_gold import NO_VALUES
 from distill.prompts.rows.completions import completions_of
 from distill.prompts.rows.json_text import nested
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.values import as_text, is_false
 
 REASONING_END = "</think>"
-NO_VALUES = ("proof", "notfound", "not found", "no answer", "none", "null", "nan", "n/a", "not available")
-"""What data sets write where a problem has no answer. Of a `text` answer each may be the answer itself."""
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 GROUPED_NUMBER = re.compile(r"[^\d,(\[{]*\d{1,3}(?:,\d{3})+(?:\.\d+)?[^\d,]*")
 """One number with separators of thousands; (1,234) may be a point and 3,5 two numbers."""
@@ -38,7 +37,10 @@ def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Referen
     if columns.reference_from == "box":
         boxes = [box for box in votes_of(row, columns) if box]
         return Reference(boxes[0]) if boxes else Reference("", "no trace boxes an answer")
-    text = as_text(get(row, columns.reference))
+    found = get(row, columns.reference)
+    if found is None and kind == AnswerKind.REASONING_GYM:
+        return Reference("")  # the task's own scorer judges without one
+    text = as_text(found)
     if text is None:
         return Reference("", "answer is not text or number")
     value = final_value(text)

@@ -17,6 +17,7 @@ from distill.core.manifest import Manifest
 from distill.core.run_dir import PROMPTS, StageName, benchmark_problems
 from distill.core.schema import Dropped, Prompt
 from distill.prompts.clean import clean_prompts
+from distill.prompts.gradable import without_ungradable
 from distill.prompts.load import Loaded, choose, count_reasons, load_prompts
 from distill.run.context import RunContext
 
@@ -112,9 +113,10 @@ def read_benchmark(name: str, config: BenchmarkConfig, base: Path, *, max_proble
     Raises:
         InputError: it has no usable problem.
     """
-    loaded = load_prompts(
-        [config.source], base=base, max_problem_chars=max_problem_chars, num_prompts=config.num_prompts, seed=seed
-    )
+    found = load_prompts([config.source], base=base, max_problem_chars=max_problem_chars, num_prompts=None, seed=seed)
+    usable = without_ungradable(found)
+    chosen = choose(usable.prompts, usable.drops, config.num_prompts, seed)
+    loaded = found._replace(prompts=chosen.prompts, drops=chosen.drops)
     if not loaded.prompts:
         raise InputError(f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source")
     return loaded
@@ -135,7 +137,7 @@ def load_training(
     Raises:
         InputError: no usable prompt is left.
     """
-    loaded = load_prompts(
+    found = load_prompts(
         config.sources,
         base=base,
         max_problem_chars=config.max_problem_chars,
@@ -143,6 +145,7 @@ def load_training(
         seed=seed,
         exclude={prompt.prompt_id: name for name, rows in benchmarks.items() for prompt in rows},
     )
+    loaded = without_ungradable(found)
     cleaned = clean_prompts(loaded.prompts, benchmarks, config, connect=connect)
     chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, seed)
     if not chosen.prompts:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from distill.config.recipe import Recipe
 from distill.core.run_dir import PROMPTS, VERDICTS, RunDir, benchmark_scores
 from distill.core.schema import IndexRow, Prompt, Score, Verdict
-from distill.grading.compare import reference_text
+from distill.grading.references import reference_text
 from distill.report.arms import Arm
 from distill.report.data import Answer, Sample
 from distill.report.pools import read_examples

@@ -50,6 +50,7 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
     further: dict[StageName, dict[str, Any]] = {
         StageName.PROMPTS: {
             "cleaner": CLEANER_VERSION,
+            "verifier": VERIFIER_VERSION,  # prompts that it cannot grade are dropped
             "files": _file_stamps([*recipe.prompts.sources, *benchmarks], base),
         },
         StageName.GENERATE: {"files": _file_stamps(imported, base) | _model_stamps(recipe, own, base)},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.grading.expression import evaluate, same_values
+from distill.grading.expression import evaluate, same_expressions, same_values
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,23 @@ def test_expressions_agree_at_sample_points(left: str, right: str, expected: boo
 )
 def test_expressions_leave_the_rest_alone(text: str) -> None:
     assert evaluate(text) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ("1-\\frac{1}{7^{30}}", "1-\\frac{1}{7^{31}}", False),
+        ("1-\\frac{\\sqrt{2}}{7^{30}}", "1-\\frac{\\sqrt{2}}{7^{31}}", False),
+        ("\\frac{\\sqrt{2}}{3^{2000}}", "\\sqrt{2}\\cdot3^{-2000}", True),
+        ("\\frac{1}{2004!}", "\\frac{1}{2006!}", False),
+        ("\\binom{10}{2}", "45", True),
+        ("2\\ln2", "\\ln4", True),
+        ("\\log_2 8", "3", True),
+        ("0.3333", "\\frac{1}{3}", None),
+        ("M(0)e^{-4t}", "M(0)e^{4t}", False),
+        ("2\\frac{dy}{dt}", "\\frac{dy}{dt}", False),
+        ("\\sqrt{12}", "2\\sqrt{3}", True),
+    ],
+)
+def test_exact_values_are_compared_exactly(left: str, right: str, expected: bool | None) -> None:
+    assert same_expressions(left, right) is expected

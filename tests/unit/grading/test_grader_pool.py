@@ -20,7 +20,7 @@ DEADLINE_S = 0.4
 ROW_S = 0.05
 """More than a hard row takes, a fork included, on a busy machine."""
 TOWER = GradeRequest("\\boxed{9^{9^{9^{9}}}}", "5", "math")
-HARD = GradeRequest("\\boxed{2\\ln 2}", "\\ln 4", "math")
+HARD = GradeRequest("\\boxed{2\\log 2}", "\\log 4", "math")
 EASY = GradeRequest("\\boxed{4}", "4", "math")
 
 
@@ -163,7 +163,7 @@ def test_workers_die_with_their_parent() -> None:
         "import os, time\n"
         "from distill.grading import GraderPool, GradeRequest\n"
         "pool = GraderPool()\n"
-        "pool.grade_batch([GradeRequest('\\\\boxed{2\\\\ln 2}', '\\\\ln 4', 'math')])\n"
+        "pool.grade_batch([GradeRequest('\\\\boxed{2\\\\ln 2}', '\\\\log 4', 'math')])\n"
         "print(pool._fork_server.process.pid, pool._idle[0].pid, flush=True)\n"
         "time.sleep(60)\n"
     )

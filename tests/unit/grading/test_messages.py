@@ -6,7 +6,7 @@ from distill.grading.messages import grade_from_bytes, grade_to_bytes, task_from
 
 
 def test_messages_keep_every_field() -> None:
-    question = check_rules(GradeRequest("\\boxed{2\\ln 2}", "\\ln 4", "math"))
+    question = check_rules(GradeRequest("\\boxed{2\\log 2}", "\\log 4", "math"))
     assert isinstance(question, SymbolicTask)
     assert task_from_bytes(task_to_bytes(question)) == question
     result = grade(GradeRequest("\\boxed{4}", "4", "math"))

@@ -14,6 +14,7 @@ import pytest
 from distill.config.sources import Columns, FileSource, GymSource, HubSource, Range
 from distill.core.errors import InputError
 from distill.core.schema import prompt_id
+from distill.grading.reasoning_gym_scorer import parse_entry
 from distill.prompts.load import Loaded, count_reasons, load_prompts
 from distill.prompts.references import final_value
 
@@ -212,3 +213,16 @@ def test_a_kind_of_answer_in_a_column_is_checked(row: dict[str, str], reason: st
     source = FileSource(path=path.name, columns=Columns(answer_kind="answer_kind"))
     loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
     assert count_reasons(loaded.drops) == {reason: 1}
+
+
+def test_a_generated_problem_without_a_reference_is_left_to_its_scorer() -> None:
+    loaded = load_prompts(
+        [GymSource(task="graph_color", size=2)], base=Path(), max_problem_chars=9_000, num_prompts=None, seed=0
+    )
+    assert [prompt.reference for prompt in loaded.prompts] == ["", ""]
+    assert all(parse_entry(prompt.entry).entry["answer"] is None for prompt in loaded.prompts)
+
+
+def test_superscripts_are_part_of_a_problem() -> None:
+    assert prompt_id("What is 3⁴?") != prompt_id("What is 34?")
+    assert prompt_id("What is ３４?") == prompt_id("What is 34?")

@@ -1,0 +1,65 @@
+"""What a stated answer may mean: the end of a chain, the exact value before its decimal, no side condition."""
+
+import re
+
+RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
+RELATION_SIGN = re.compile(r"[<>=≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
+CLAUSE = re.compile(r"[,;.]?\s*(?:\\q?quad|\\implies|\\Rightarrow|\\Longrightarrow|⇒|\\therefore)\s*")
+APPROXIMATE = re.compile(
+    r"\\approx(?:eq)?(?![a-z])|≈|\\simeq(?![a-z])|\\text\s*\{[\s,(]*(?:or\s+)?(?:approximately|about|approx\.?|roughly)[\s:]*\}"
+)
+CONDITION = re.compile(
+    r"(?:[,;(\s]|\\q?quad|\\[,;: ])*(?:\\(?:text|mathrm|mbox)\s*\{[\s,(]*"
+    r"(?:for|where|with|provided|whenever|assuming|such that)\b"
+    r"|(?<=[\s,(])(?:for|where|provided|whenever|assuming|such that)\s)[^?]*$"
+)
+MEMBER = re.compile(
+    r"(?:\s*[,;(]\s*|\s*\\q?quad\s*|\s{2,})+\(?\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*(?:\\in(?![a-z])|∈)\s*"
+    r"(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[ℤℝℕℚ])[^,;=]*$"
+)
+RESTRICTION = re.compile(
+    r"(?:\s*,\s*|\s*\\q?quad\s*|\s*\\[,;:]\s*|\s*(?=\())+\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
+)
+SEVERAL_CASES = re.compile(r"\b(?:otherwise|else|and|or)\b|\\\\")
+
+
+def is_relation(reference: str) -> bool:
+    """Whether a reference is an equation, an inequality or a set, or holds words."""
+    return bool(RELATION_SIGN.search(reference))
+
+
+def readings(text: str, reference: str) -> list[str]:
+    """What a stated answer may mean, the likeliest first; at least one.
+
+    "30.33\\pi \\approx 95.3" states the decimal and the exact value, "a = b = c" states c.
+    """
+    if "=" in reference or APPROXIMATE.search(reference):
+        return [text]
+    text = without_condition(text) if not is_relation(reference) else text
+    clause = _last_clause(text) if "," not in reference else text
+    sides = APPROXIMATE.split(clause)
+    if len(sides) > 1 and sides[-1].strip():
+        return [_last_side(sides[-1].strip()), _last_side(sides[-2].strip()) or clause]
+    return [_last_side(clause)]
+
+
+def without_condition(text: str) -> str:
+    """An answer without the condition under which it holds ("for all n", "k \\in Z"), if it has a single one."""
+    for pattern in (CONDITION, MEMBER, RESTRICTION):
+        match = pattern.search(text)
+        if match and match.start() and not SEVERAL_CASES.search(match.group()):
+            return text[: match.start()].rstrip(" ,;(")
+    return text
+
+
+def _last_clause(text: str) -> str:
+    """The last of several equations in a row ("a = 2, \\quad b = 3a = 6")."""
+    clauses = CLAUSE.split(text)
+    return clauses[-1] if len(clauses) > 1 and all("=" in clause for clause in clauses) else text
+
+
+def _last_side(value: str) -> str:
+    """The value after the last "=" of a chain; so does Math-Verify."""
+    last = value.rpartition("=")[2].strip()
+    is_chain = "=" in value and not RELATION.search(value) and last.count("{") == last.count("}")
+    return last or value if is_chain else value
