@@ -90,6 +90,10 @@ class Ingress(OpenAiIngress):
         self._max_retries = max_retries
         self._checker = checker
 
+    def _get_configured_serve_handle(self, model_id: str) -> Any:
+        # Private, as of Ray 2.60.0. Called by the router for every request.
+        return _CancellingHandle(super()._get_configured_serve_handle(model_id))
+
     async def playground(self) -> Response:
         """The web page for trying the models."""
         return Response(PAGE, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
@@ -230,6 +234,38 @@ class Ingress(OpenAiIngress):
         """A segment's fields with the options and end tokens of the model that writes it, which may be the helper."""
         endpoint = self._endpoints.get(fields["model"])
         return dict(fields) if endpoint is None else with_stop_tokens(fields, endpoint)
+
+
+class _CancellingHandle:
+    """An engine's handle whose streams end with the request that reads them.
+
+    Without gRPC between the processes (on several nodes), Serve leaves the engine at work for a client that has gone.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def options(self, **options: Any) -> "_CancellingHandle":
+        return _CancellingHandle(self._handle.options(**options))
+
+    def __getattr__(self, name: str) -> Any:
+        return _CancellingMethod(getattr(self._handle, name))
+
+
+class _CancellingMethod:
+    """One method of an engine's handle."""
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    async def remote(self, *arguments: Any) -> AsyncGenerator[Any, None]:
+        """The engine's stream; cancelled where it is not read to its end."""
+        stream = self._method.remote(*arguments)
+        try:
+            async for item in stream:
+                yield item
+        finally:
+            stream.cancel()
 
 
 async def _sent(raw_request: Request | None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_a_benchmark_can_have_its_own_prompt_template() -> None:
 
 def test_an_answer_that_equals_a_float_is_correct_and_the_string_comparison_says_otherwise(tmp_path: Any) -> None:
     recipe, item, prompts = make_recipe(evaluate=repeated(2)), EvaluationItem(MODEL, "arithmetic", "k"), make_prompts(1)
-    loop = "the same eight words again and again and " * 40
+    loop = "the same few words of text again and again " * 40
     rows = answered(item, prompts, [r"\boxed{27}", loop], recipe)
     scores = score_rows(
         rows, {one.prompt_id: one for one in prompts}, recipe.evaluate, lambda asked: [grade(one) for one in asked]
