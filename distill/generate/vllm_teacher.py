@@ -157,7 +157,7 @@ def trace_text(pool: Pool, prompt: RenderedPrompt, text: str) -> str:
     """
     tokenizer = _tokenizer(pool.source)
     if has_special_tags(tokenizer):  # special tokens are in the text, those that end the turn as well
-        text = without_trailing_ends(text, control_tokens(tokenizer))
+        text = without_trailing_ends(text, control_tokens(tokenizer).values())
     return with_opening(prompt.text, text)
 
 

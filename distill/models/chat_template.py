@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +34,19 @@ IGNORED = -100
 TEMPLATE_DAY = datetime.date(2026, 1, 1)
 """Today, for templates that write a date into the prompt. Always the same day: a student is trained, scored and served
 with one prompt, whenever that is."""
+
+PUBLISHED_MARKS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
+"""Marks of turns in published models. In a trace of another model they are no token of the student's, and no answer."""
 
 COMPLETION_MARK = "completionmarkgoeshere"
 
@@ -128,12 +141,13 @@ def render_example(
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         return NO_COMPLETION
     text = prompt_text(tokenizer, messages[:-1], options)
-    trace = without_trailing_ends(messages[-1]["content"].strip(), control_tokens(tokenizer))
+    marks = {*control_tokens(tokenizer).values(), *PUBLISHED_MARKS}
+    trace = without_trailing_ends(messages[-1]["content"].strip(), marks)
     taught = continuation(text, trace)
     if taught is None:
         return THINKING_CLOSED
     completion, ending = encode(tokenizer, taught), end_of_turn(tokenizer)
-    if control_tokens(tokenizer).keys() & set(completion):
+    if control_tokens(tokenizer).keys() & set(completion) or any(mark in taught for mark in PUBLISHED_MARKS):
         return ENDS_INSIDE
     prompt, target = encode(tokenizer, text), [*completion, *ending]
     if len(prompt) + len(target) > max_length:
@@ -161,9 +175,10 @@ def has_special_tags(tokenizer: PreTrainedTokenizerBase) -> bool:
     return any(tag in special for pair in KNOWN for tag in pair)
 
 
-def without_trailing_ends(text: str, controls: Mapping[int, str]) -> str:
+def without_trailing_ends(text: str, marks: Iterable[str]) -> str:
     """The text without the end tokens that a data set has kept behind it."""
-    while found := next((end for end in controls.values() if text.endswith(end)), None):
+    known = tuple(marks)
+    while found := next((end for end in known if text.endswith(end)), None):
         text = text.removesuffix(found).rstrip()
     return text
 
