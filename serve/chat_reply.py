@@ -50,9 +50,9 @@ def read_message(message: Any) -> Message:
     """Text and reasoning of a message, or of a piece of one in a stream: any object that may have `content`."""
     content = getattr(message, "content", None)
     parts = content if isinstance(content, list) else [content]
-    thought = "".join(_text(part) for part in parts if _is_thinking(part))
-    fields = (_text(getattr(message, name, None)) for name in REASONING_FIELDS)
-    text = "".join(_text(part) for part in parts if not _is_thinking(part))
+    thought = "".join(text_of(part) for part in parts if _is_thinking(part))
+    fields = (text_of(getattr(message, name, None)) for name in REASONING_FIELDS)
+    text = "".join(text_of(part) for part in parts if not _is_thinking(part))
     return Message(text, thought or next((field for field in fields if field), ""))
 
 
@@ -63,14 +63,14 @@ def _is_thinking(part: object) -> bool:
     return "think" in kind or "reason" in kind
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """The text in a string, a part, or a list of them; images and encrypted parts have none."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "".join(map(_text, value))
+        return "".join(map(text_of, value))
     if isinstance(value, Mapping):
-        return next((text for key in TEXT_KEYS if (text := _text(value.get(key)))), "")
+        return next((text for key in TEXT_KEYS if (text := text_of(value.get(key)))), "")
     return ""
 
 

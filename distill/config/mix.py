@@ -9,6 +9,7 @@ from distill.config.base import Name, Section, Share, one_of
 from distill.config.decides import EXTENT, IF_SET
 from distill.core.errors import Problem
 from distill.core.schema import Style
+from serve.api.request_schema import OptionName, OptionValue
 
 
 class Mode(Section):
@@ -16,7 +17,7 @@ class Mode(Section):
 
     line: str = ""
     """Added below the system text of `student_chat`."""
-    template_options: dict[str, Any] = Field(default={}, json_schema_extra=IF_SET)
+    template_options: dict[OptionName, OptionValue] = Field(default={}, json_schema_extra=IF_SET)
     """Variables of the chat template, beside those of `student_chat`: `{ enable_thinking = false }`."""
 
 

@@ -14,6 +14,7 @@ from distill.config.decides import EXTENT, IF_SET, NOTHING, hashed_as, identity
 from distill.config.sources import DataSource, Pattern, Where
 from distill.core.errors import Problem
 from distill.core.schema import Style, content_hash
+from serve.api.request_schema import OptionName, OptionValue
 
 
 class Sampling(Section):
@@ -57,7 +58,7 @@ class ChatFormat(Section):
     """User turn; `{problem}` is replaced."""
     examples: tuple[WorkedExample, ...] = ()
     """Worked examples, shown as earlier turns."""
-    template_options: dict[str, Any] = Field(default={}, json_schema_extra=IF_SET)
+    template_options: dict[OptionName, OptionValue] = Field(default={}, json_schema_extra=IF_SET)
     """Variables of the model's own chat template, for example `{ enable_thinking = false }` or
     `{ reasoning_effort = "low" }`. An endpoint gets them as `chat_template_kwargs`."""
 

@@ -94,7 +94,9 @@ def endpoint_params(teacher: EndpointTeacher, seed: int) -> dict[str, Any]:
 def _extra_body(teacher: EndpointTeacher) -> dict[str, Any]:
     """Fields beside those of the protocol; variables of the chat template go where vLLM and SGLang take them."""
     options = {"chat_template_kwargs": teacher.chat.template_options} if teacher.chat.template_options else {}
-    return {**options, **teacher.extra_body}
+    own = teacher.extra_body.get("chat_template_kwargs")
+    merged = {**teacher.chat.template_options, **own} if isinstance(own, dict) else own
+    return {**options, **teacher.extra_body, **({"chat_template_kwargs": merged} if own is not None else {})}
 
 
 def sent_sampling(teacher: AskedTeacher) -> dict[str, Any]:

@@ -22,30 +22,43 @@ def message_column(
     Args:
         problems: one per row.
         completions: one per row.
-        chats: the formats in use; they differ in their system text and options at most, so they have the same number of
-            turns.
+        chats: the formats in use.
         codes: each row's index in `chats`.
 
     The turns before the problem are the same in all rows of a format, so they are built once.
     """
-    asked = chat_messages("", chats[0])
-    num_turns, num_rows = len(asked) + 1, len(completions)
+    before = [chat_messages("", chat)[:-1] for chat in chats]
+    fixed = [turn for turns in before for turn in turns]
     asks = [chats[code] for code in codes.tolist()]
     users = [chat_messages(problem, chat)[-1]["content"] for problem, chat in zip(problems, asks, strict=True)]
-    fixed = [turn["content"] for chat in chats for turn in chat_messages("", chat)[:-1]]
-    values = pa.concat_arrays(
-        [pa.array(fixed, pa.string()), pa.array(users, pa.string()), pc.utf8_trim_whitespace(completions)]
-    )
-    indices = np.empty((num_rows, num_turns), dtype=np.int64)
-    indices[:, :-2] = codes[:, None] * (num_turns - 2) + np.arange(num_turns - 2)
-    indices[:, -2] = len(fixed) + np.arange(num_rows)
-    indices[:, -1] = len(fixed) + num_rows + np.arange(num_rows)
-    roles = pa.array([*(turn["role"] for turn in asked), "assistant"], pa.string())
+    texts = [pa.array([turn["content"] for turn in fixed], pa.string()), pa.array(users, pa.string())]
+    values = pa.concat_arrays([*texts, pc.utf8_trim_whitespace(completions)])
+    names = [*(turn["role"] for turn in fixed), *["user"] * len(asks), *["assistant"] * len(asks)]
+    roles = pa.array(names, pa.string())
+    indices, offsets = _turn_indices(np.array([len(turns) for turns in before]), codes)
     turns = pa.StructArray.from_arrays(
-        [roles.take(pa.array(np.tile(np.arange(num_turns), num_rows))), values.take(pa.array(indices.ravel()))],
-        fields=list(SCHEMA.field("messages").type.value_type),
+        [roles.take(indices), values.take(indices)], fields=list(SCHEMA.field("messages").type.value_type)
     )
-    return pa.ListArray.from_arrays(pa.array(np.arange(num_rows + 1, dtype=np.int32) * num_turns), turns)
+    return pa.ListArray.from_arrays(offsets, turns)
+
+
+def _turn_indices(num_before: NDArray[np.int64], codes: NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
+    """Index of every turn of every row in: the turns before the problem of all formats, the problems, the completions;
+    and where each row begins.
+
+    Args:
+        num_before: turns before the problem, of each format.
+        codes: each row's format.
+    """
+    num_rows, num_fixed = len(codes), int(num_before.sum())
+    starts = np.cumsum(num_before) - num_before
+    sizes = num_before[codes] + 2
+    ends = np.cumsum(sizes)
+    place = np.arange(int(sizes.sum())) - np.repeat(ends - sizes, sizes)
+    indices = np.repeat(starts[codes], sizes) + place
+    indices[ends - 2] = num_fixed + np.arange(num_rows)
+    indices[ends - 1] = num_fixed + num_rows + np.arange(num_rows)
+    return pa.array(indices), pa.array(np.concatenate([[0], ends]).astype(np.int32))
 
 
 def decode_names(codes: NDArray[np.int64], names: Sequence[str]) -> pa.Array:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.session import Session
-from distill.config.mix import HardGetsLongMix, MixConfig, Mode, PoolWeights, SingleMix
+from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
 from distill.config.recipe import Recipe
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
 from distill.core.run_dir import HELD_OUT, PROMPTS, VERDICTS, RunDir, StageName, dropped_rows
-from distill.core.schema import Prompt, Style
+from distill.core.schema import Prompt
 from distill.mix.accounting import equal_arms, lost_prompts, mix_details
 from distill.mix.auto_weights import with_found_weights
 from distill.mix.candidates import Candidates, Labels, build_candidates
@@ -36,7 +36,7 @@ from distill.mix.filters import (
 )
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out
 from distill.mix.seeded_order import keys_of
-from distill.mix.source import MixSource
+from distill.mix.source import MixSource, longest_chat
 from distill.mix.student_fit import fit_details, with_fits
 from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex, read_index
@@ -100,7 +100,7 @@ def write_chosen(source: MixSource, chosen: Chosen, reasons: NDArray[np.int8]) -
     write_arms(run_dir, source.folders, chosen.arms, chat, fates)
     run_dir.remove(*HELD_OUT)
     if len(chosen.held_out.candidates):
-        write_arms(run_dir, source.folders, chosen.held_out, chat, TraceFates(), HELD_OUT)
+        write_arms(run_dir, source.folders, chosen.held_out, longest_chat(source.recipe), TraceFates(), HELD_OUT)
     fates.write(run_dir, chosen.arms.index, reasons, chosen.arms.candidates)
 
 
@@ -184,16 +184,6 @@ def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDA
     return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
 
 
-def longest_chat(recipe: Recipe) -> ChatFormat:
-    """The format that traces are measured in: with the options of the first mode for long reasoning, if there is one.
-
-    A template that closes the reasoning by default would rule out every long trace.
-    """
-    modes = [mix.modes[Style.LONG] for mix in recipe.mixes if Style.LONG in mix.modes]
-    options = next((mode.template_options for mode in modes if mode.template_options), {})
-    return with_mode(recipe.student_chat, Mode(template_options=options))
-
-
 def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"]) -> int:
     """Most tokens that a mode's line adds to a row; 0 without modes, and then no tokenizer is loaded.
 
@@ -207,7 +197,7 @@ def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"])
         return len(render_prompt(tokenizer, chat_messages("", chat), chat.template_options))
 
     return max(
-        length(tokenizer, chat) - length(tokenizer, recipe.student_chat) for tokenizer in tokenizers for chat in chats
+        length(tokenizer, chat) - length(tokenizer, longest_chat(recipe)) for tokenizer in tokenizers for chat in chats
     )
 
 

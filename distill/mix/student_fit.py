@@ -19,7 +19,7 @@ from distill.mix.candidates import Candidates
 from distill.mix.feature_store import read_problems, text_batches
 from distill.mix.fit_scorer import FitJob, FitScorer, TraceFit, fit_key
 from distill.mix.seeded_order import contains, identities_of, keys_of
-from distill.mix.source import MixSource
+from distill.mix.source import MixSource, longest_chat
 from distill.mix.text_buckets import TextBuckets
 from distill.mix.trace_index import TraceIndex
 from distill.models.resolve import load_tokenizer
@@ -60,7 +60,7 @@ def with_fits(
 
 def student_key(source: MixSource, student: str) -> str:
     """Identity of a student's scores."""
-    return fit_key(source.student_model(student).identity, source.recipe.student_chat)
+    return fit_key(source.student_model(student).identity, longest_chat(source.recipe))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +90,8 @@ def score_missing(
     import ray.data
 
     recipe = source.recipe
-    job = FitJob(source.student_model(student).address, recipe.student_chat, recipe.train.max_length, session.device)
+    chat, length = longest_chat(recipe), recipe.train.max_length
+    job = FitJob(source.student_model(student).address, chat, length, session.device)
     is_gpu = session.device == "gpu"
     actors = max(1, int(session.num_gpus)) if is_gpu else 1
     done = 0

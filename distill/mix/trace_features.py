@@ -17,7 +17,7 @@ from distill.models.chat_template import NO_OPTIONS, render_example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 """Raised when a feature changes its meaning, so that stored ones are computed again."""
 
 RUN_WORDS = 8

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distill.config.mix import Mode
     from distill.config.teachers import ChatFormat
 
-RENDERING_VERSION = 2
+RENDERING_VERSION = 3
 """Raised when rows are rendered differently, so that cells of the old rendering are trained again."""
 
 IGNORED = -100
@@ -41,12 +41,17 @@ PUBLISHED_MARKS = (
     "<|im_end|>",
     "<|eot_id|>",
     "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|eom_id|>",
     "<start_of_turn>",
     "<end_of_turn>",
     "<|END_OF_TURN_TOKEN|>",
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )
 """Marks of turns in published models. In a trace of another model they are no token of the student's, and no answer."""
+
+PUBLISHED_ENDS = (*PUBLISHED_MARKS, "</s>", "<eos>", "<|end|>", "<|eot|>", "<|return|>")
+"""Ends that data sets keep behind a trace. Inside a text some of these are tags that mean something else."""
 
 COMPLETION_MARK = "completionmarkgoeshere"
 
@@ -141,7 +146,7 @@ def render_example(
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         return NO_COMPLETION
     text = prompt_text(tokenizer, messages[:-1], options)
-    marks = {*control_tokens(tokenizer).values(), *PUBLISHED_MARKS}
+    marks = {*control_tokens(tokenizer).values(), *PUBLISHED_ENDS}
     trace = without_trailing_ends(messages[-1]["content"].strip(), marks)
     taught = continuation(text, trace)
     if taught is None:
@@ -235,7 +240,7 @@ def _apply_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt, **dict(options)
             )
         )
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, TypeError, ValueError) as error:
         roles = ", ".join(turn["role"] for turn in turns)
         raise InputError(f"{_name(tokenizer)}: its chat template rejects the turns {roles}: {error}") from error
 

@@ -76,12 +76,15 @@ def continuation(prompt: str, completion: str) -> str | None:
         completion: the whole trace, without white space around it.
     """
     end, own = prompt_end(prompt), reasoning_delimiters(completion)
+    if own is not None and is_empty_block(completion, own) and (end.opened or end.closed):
+        completion, own = completion.partition(own.end)[2].lstrip(), None
     if end.opened is None:
         if own is None:
             return completion
         if end.closed is not None:
             return None
-        return completion if completion.startswith(own.start) else f"{own.start}\n{completion.lstrip()}"
+        is_whole = own.start in completion.partition(own.end)[0]
+        return completion if is_whole else f"{own.start}\n{completion.lstrip()}"
     if own is None:
         return f"\n{end.opened.end}\n\n{completion}"
     body = completion.removeprefix(own.start).replace(own.end, end.opened.end, 1)
@@ -90,7 +93,11 @@ def continuation(prompt: str, completion: str) -> str | None:
 
 def reasoning_delimiters(completion: str) -> ThinkTags | None:
     """The delimiters of a trace's reasoning; None where it has none."""
-    for one in KNOWN:
-        if completion.startswith(one.start) or one.end in completion:
-            return one
-    return None
+    begun = [one for one in KNOWN if completion.startswith(one.start)]
+    return next(iter([*begun, *(one for one in KNOWN if one.end in completion)]), None)
+
+
+def is_empty_block(completion: str, tags: ThinkTags) -> bool:
+    """Whether a trace begins with a block that holds nothing, as hybrid models write where they do not reason."""
+    block, closed, _ = completion.partition(tags.end)
+    return bool(closed) and not block.removeprefix(tags.start).strip()

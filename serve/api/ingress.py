@@ -21,7 +21,7 @@ from serve.api.admission import AdmissionMiddleware, AdmissionSettings
 from serve.api.continuation import generate_in_segments
 from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, upstream_error
 from serve.api.playground import PAGE, PAGE_HEADERS
-from serve.api.prepare import prepared_chat, with_stop_tokens
+from serve.api.prepare import as_asked_of, prepared_chat, with_stop_tokens
 from serve.api.reasoning_parser import Delimiters, StreamSplitter, format_event, parse_events, split
 from serve.api.request_schema import parse_json
 from serve.api.thinking import Segment, Speculation, budget_forcing, continued_fields, speculative_thinking
@@ -212,12 +212,14 @@ class Ingress(OpenAiIngress):
             next_request = speculative_thinking(fields, Speculation(**fields["speculative"]), delimiters)
 
         async def send(segment: Segment) -> AsyncGenerator[Any, None]:
-            asked = self._as_asked_of(segment.fields)
+            is_helper = segment.fields["model"] != fields["model"]
+            asked = self._as_asked_of(segment.fields) if is_helper else dict(segment.fields)
             if segment.continues:
                 prompt = await self._prompt_tokens(asked, raw_request)
-                text = TokenizeCompletionRequest(
-                    model=asked["model"], prompt=segment.continues, add_special_tokens=False
-                )
+                written = segment.continues
+                if is_helper:
+                    written = await self._behind_own_prompt(written, asked, delimiters, raw_request)
+                text = TokenizeCompletionRequest(model=asked["model"], prompt=written, add_special_tokens=False)
                 prompt += (await self._one(text, "tokenize", raw_request)).tokens
                 stream = self._answer(CompletionRequest(**continued_fields(asked, prompt)), "completions", raw_request)
             else:
@@ -231,9 +233,21 @@ class Ingress(OpenAiIngress):
             yield item
 
     def _as_asked_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """A segment's fields with the options and end tokens of the model that writes it, which may be the helper."""
+        """A segment's fields with the options and end tokens of the helper."""
         endpoint = self._endpoints.get(fields["model"])
-        return dict(fields) if endpoint is None else with_stop_tokens(fields, endpoint)
+        return dict(fields) if endpoint is None else as_asked_of(fields, endpoint)
+
+    async def _behind_own_prompt(
+        self, written: str, asked: Mapping[str, Any], delimiters: Delimiters | None, raw_request: Request | None
+    ) -> str:
+        """Another model's text so far, as this model would have written it behind its own prompt."""
+        endpoint = self._endpoints.get(asked["model"])
+        own = await self._delimiters(endpoint, asked, raw_request) if endpoint is not None else None
+        if own is None or delimiters is None or own.is_open == delimiters.is_open:
+            return written
+        if own.is_open:
+            return written.lstrip().removeprefix(own.start).lstrip("\n")
+        return f"{own.start}\n{written}"
 
 
 class _CancellingHandle:

@@ -5,6 +5,8 @@ from typing import Any
 
 from serve.errors import ServeError
 
+SYSTEM_ROLES = ("system", "developer")
+
 AUTO = "auto"
 """Leaves the turns unchanged."""
 
@@ -31,7 +33,7 @@ def with_mode_line(turns: Sequence[Mapping[str, Any]], line: str) -> list[dict[s
     copied = [dict(turn) for turn in turns]
     if not line:
         return copied
-    if not copied or copied[0].get("role") != "system":
+    if not copied or copied[0].get("role") not in SYSTEM_ROLES:
         return [{"role": "system", "content": line}, *copied]
     return [{**copied[0], "content": _appended(copied[0].get("content") or "", line)}, *copied[1:]]
 
@@ -47,7 +49,7 @@ def _appended(content: Any, line: str) -> Any:
 def system_in_user_turn(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The turns with the system text above the first user turn, for chat templates that refuse a system turn."""
     copied = [dict(turn) for turn in turns]
-    if len(copied) < 2 or copied[0].get("role") != "system" or copied[1].get("role") != "user":
+    if len(copied) < 2 or copied[0].get("role") not in SYSTEM_ROLES or copied[1].get("role") != "user":
         return copied
     system, user = plain_text(copied[0].get("content")), copied[1].get("content")
     above = {"type": "text", "text": f"{system}\n\n"}

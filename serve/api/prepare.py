@@ -46,3 +46,11 @@ def with_stop_tokens(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str,
         return dict(fields)
     ids = [*(fields.get("stop_token_ids") or ()), *endpoint.stop_token_ids]
     return {**fields, "stop_token_ids": list(dict.fromkeys(ids))}
+
+
+def as_asked_of(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:
+    """The fields that were prepared for one model as they are sent to another: token ids and template options of the
+    first mean something else there."""
+    kept = {name: value for name, value in fields.items() if name not in ("stop_token_ids", "chat_template_kwargs")}
+    options = {"chat_template_kwargs": endpoint.template_options} if endpoint.template_options else {}
+    return with_stop_tokens({**kept, **options}, endpoint)

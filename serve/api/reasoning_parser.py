@@ -27,7 +27,7 @@ class Delimiters(BaseModel):
 
 def opening_delimiter(end: str) -> str:
     """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
-    return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
+    return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of").replace("|END_", "|START_")
 
 
 def join_reasoning(reasoning: str, answer: str, end: str = "</think>") -> str:

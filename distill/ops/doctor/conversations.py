@@ -102,6 +102,9 @@ def _faults(asked: Asked, start: PromptEnd, template: str, prompt: str) -> Itera
         what = f"{asked.who}: the prompt opens {start.opened.start}, and its traces are to be short"
         remedy = "close it with the template's own switch, for example template_options = { enable_thinking = false }"
         yield Finding(CHECK, "warning", what, remedy)
+    if unknown := [name for name in asked.chat.template_options if name not in template]:
+        what = f"{asked.who}: its chat template has no variable {', '.join(unknown)}"
+        yield Finding(CHECK, "problem", what, "correct template_options, or leave it out")
     if "strftime_now" in with_fixed_date(template).replace("strftime_now is defined", ""):
         what = f"{asked.who}: its chat template writes today's date in a way that cannot be fixed"
         yield Finding(CHECK, "problem", what, "set models.NAME.chat_template to the template without the date")

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distill.prompts.rows.json_text import nested
+from serve.chat_reply import text_of
 
 ROLE_FIELDS = ("role", "from", "speaker", "author")
 TEXT_FIELDS = ("content", "value", "text")
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 ROLES = {
     "user": ("user", "human", "prompter", "instruction", "question"),
     "assistant": ("assistant", "gpt", "model", "bot", "ai", "chatgpt", "chatbot", "answer", "response"),
@@ -87,9 +88,10 @@ def _turn(raw: Mapping[str, Any]) -> Turn | str:
         return "uses tools"
     text, reasoning, fault = _content(_first(raw, TEXT_FIELDS))
     apart = _first(raw, REASONING_FIELDS)
-    if fault or not isinstance(apart, str | None):
-        return fault or f"reasoning of a turn is {type(apart).__name__}"
-    return Turn(role, text, apart or reasoning)
+    thought = text_of(apart)
+    if fault or (apart and not thought):
+        return fault or f"reasoning of a turn is {type(apart).__name__} without text"
+    return Turn(role, text, thought or reasoning)
 
 
 class _Content(NamedTuple):
@@ -116,7 +118,7 @@ def _content(value: Any) -> _Content:
 def _part(part: Any) -> _Content:
     kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
     if isinstance(part, Mapping) and kind in REASONING_PARTS:
-        text = _first(part, (*REASONING_PARTS, *TEXT_FIELDS))
-        return _Content(reasoning=text) if isinstance(text, str) else _Content()
+        thought = text_of(part)
+        return _Content(reasoning=thought) if thought else _Content(fault=f"a part of type {kind!r} holds no text")
     text = _first(part, TEXT_FIELDS) if isinstance(part, Mapping) and kind in TEXT_PARTS else None
     return _Content(text) if isinstance(text, str) else _Content(fault=f"a turn holds a part of type {kind!r}")

@@ -3,10 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from distill.config.mix import Mode
+from distill.config.teachers import ChatFormat
 from distill.core.schema import Example
+from distill.mix.examples import message_column
 from distill.mix.filters import USABLE
 from distill.mix.source import MixSource
 from distill.mix.stage import filtered_index, mix_stage, mode_tokens
+from distill.models.chat_template import with_mode
 from distill.run.context import RunContext
 from tests.fixtures.byte_tokenizer import tokenizer
 from tests.fixtures.mix_run import MODES, make_run, trace, with_modes
@@ -44,3 +51,18 @@ def test_a_row_must_fit_with_the_longest_line(tmp_path: Path) -> None:
 def reasons_of(run: RunContext) -> Any:
     source = MixSource(run.recipe, run.run_dir, tuple(pool.folder for pool in run.pools), run.models)
     return filtered_index(source, run.console)[1]
+
+
+def test_modes_with_and_without_a_line_keep_each_row_to_itself() -> None:
+    modes = [Mode(line="Think."), Mode(template_options={"enable_thinking": False}), None]
+    chats = [with_mode(ChatFormat(), mode) for mode in modes]
+    codes = np.array([0, 1, 2, 0])
+    column = message_column(["a?", "b?", "c?", "d?"], pa.array(["1 ", "2", "3", "4"]), chats, codes)
+    turns = [[(turn["role"], turn["content"]) for turn in row] for row in column.to_pylist()]
+    think = ("system", "Think.")
+    assert turns == [
+        [think, ("user", "a?"), ("assistant", "1")],
+        [("user", "b?"), ("assistant", "2")],
+        [("user", "c?"), ("assistant", "3")],
+        [think, ("user", "d?"), ("assistant", "4")],
+    ]

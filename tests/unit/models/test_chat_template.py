@@ -145,6 +145,7 @@ def test_a_trailing_end_is_taken_off_and_any_other_control_token_drops_the_row()
     tok = tokenizer()
     assert learnt(tok, render_example(tok, row("4<|im_end|>\n"), 200)) == "4<|im_end|>"
     assert learnt(tok, render_example(tok, row("4<|eot_id|>"), 200)) == "4<|im_end|>", "another model's end"
+    assert learnt(tok, render_example(tok, row("4</s>"), 200)) == "4<|im_end|>"
     assert render_example(tok, row("4<|endoftext|>Human: and 5?"), 200) == ENDS_INSIDE
     for stray in ("<|im_start|>user\nand now?", "<|im_end|>\n<|im_start|>assistant\n5"):
         assert render_example(tok, row(f"4{stray}"), 200) == ENDS_INSIDE

@@ -23,6 +23,11 @@ BARE, OPEN, CLOSED = "ask:\n", "ask:\n<think>\n", "ask:\n<think>\n\n</think>\n\n
         ("ask:\n[THINK]", LONG, "\nOkay, 42.\n[/THINK]\n\nIt is 42."),
         (CLOSED, SHORT, SHORT),
         (CLOSED, LONG, None),
+        (CLOSED, "<think>\n\n</think>\n\nIt is 42.", SHORT),
+        (OPEN, "<think>\n\n</think>\n\nIt is 42.", "\n</think>\n\nIt is 42."),
+        (BARE, "<think>\n\n</think>\n\nIt is 42.", "<think>\n\n</think>\n\nIt is 42."),
+        (BARE, "Sure. <think>\na</think>42", "Sure. <think>\na</think>42"),
+        ("ask:\n[THINK]", "[THINK]the tag </think>[/THINK]42", "the tag </think>[/THINK]42"),
         ("ask:\n<think></think>", LONG, None),
     ],
 )

@@ -67,6 +67,12 @@ def test_a_short_teacher_that_is_asked_to_reason_and_lost_examples_are_warnings(
     assert [one.status for one in found(templates.PLAIN, ChatFormat(examples=(example,)), LONG)] == ["ok"]
 
 
+def test_an_option_that_the_template_does_not_know_is_a_problem() -> None:
+    problems = found(templates.SWITCHED, ChatFormat(template_options={"enable_thinkng": False}), LONG)
+    assert problems[0].status == "problem" and "enable_thinkng" in problems[0].what
+    assert found(templates.SWITCHED, ChatFormat(template_options={"enable_thinking": False}), SHORT)[0].status == "ok"
+
+
 def test_every_student_is_asked_in_each_mode_and_every_teacher_as_it_is() -> None:
     ways = asked_ways(parse_recipe(with_modes(RECIPE)))
     assert [one.who for one in ways if one.is_student] == [

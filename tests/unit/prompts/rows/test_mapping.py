@@ -144,7 +144,11 @@ def test_completions_are_texts_or_assistant_turns_with_their_reasoning(
         ({"response": "34"}, None, "completion is not text but a table of response"),
         (7, None, "completion is not text but int"),
         ("34", {"a": 1}, "reasoning is not text but a table of a"),
-        ([{"role": "assistant", "content": "34", "reasoning": {"x": 1}}], None, "reasoning of a turn is dict"),
+        (
+            [{"role": "assistant", "content": "34", "reasoning": {"x": 1}}],
+            None,
+            "reasoning of a turn is dict without text",
+        ),
     ],
 )
 def test_what_is_no_completion_has_a_reason(value: Any, reasoning: Any, fault: str) -> None:

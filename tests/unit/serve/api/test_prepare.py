@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve.api.http_errors import APIError
-from serve.api.prepare import prepared_chat, with_stop_tokens
+from serve.api.prepare import as_asked_of, prepared_chat, with_stop_tokens
 from serve.config import Endpoint
 
 USER = {"role": "user", "content": "?"}
@@ -41,6 +41,13 @@ def test_a_system_turn_that_the_template_refuses_stands_above_the_question() -> 
     parts = {"role": "user", "content": [{"type": "text", "text": "?"}]}
     asked = prepared_chat({"messages": [PARTS, parts]}, endpoint(system_as="user"))
     assert "".join(part["text"] for part in asked["messages"][0]["content"]) == "You solve problems.\n\n?"
+
+
+def test_a_helper_gets_its_own_ends_and_options() -> None:
+    sent = {"model": "helper", "stop_token_ids": [2], "chat_template_kwargs": {"a": 1}, "max_tokens": 4}
+    asked = as_asked_of(sent, endpoint(stop_token_ids=(7,), template_options={"b": 2}))
+    assert asked == {"model": "helper", "stop_token_ids": [7], "chat_template_kwargs": {"b": 2}, "max_tokens": 4}
+    assert as_asked_of(sent, endpoint()) == {"model": "helper", "max_tokens": 4}
 
 
 def test_a_turn_ends_where_the_model_was_taught_to_end_it() -> None:
