@@ -36,7 +36,7 @@ async def generate_in_segments(
             async for item in joined.add(send(sent), segment):
                 yield item
         except APIError as error:
-            if error.status != 400 or not joined.answer.num_segments:
+            if error.status != 400 or not joined.answer.num_segments or "context" not in error.message:
                 raise
             joined.answer = joined.answer._replace(finish_reason="length")  # the context is full
             break

@@ -220,8 +220,11 @@ class Ingress(OpenAiIngress):
                 if is_helper:
                     written = await self._behind_own_prompt(written, asked, delimiters, raw_request)
                 text = TokenizeCompletionRequest(model=asked["model"], prompt=written, add_special_tokens=False)
-                prompt += (await self._one(text, "tokenize", raw_request)).tokens
-                stream = self._answer(CompletionRequest(**continued_fields(asked, prompt)), "completions", raw_request)
+                behind = await self._one(text, "tokenize", raw_request)
+                prompt += behind.tokens
+                room = {"max_tokens": max(1, behind.max_model_len - len(prompt))}  # the protocol's own default is 16
+                body = CompletionRequest(**{**room, **continued_fields(asked, prompt)})
+                stream = self._answer(body, "completions", raw_request)
             else:
                 stream = self._answer(kind(**asked), "chat", raw_request)
             async for item in stream:

@@ -140,7 +140,7 @@ def test_reasoning_ends_with_its_budget_and_an_answer_follows(url: str, budget: 
 def test_a_smoke_check_detects_other_weights(url: str) -> None:
     expected = create(url).choices[0].message.reasoning_content
     sampling = {"max_tokens": 24, "temperature": 0.0, "seed": 0}
-    probe = SmokeCheck(MODEL, QUESTION, sampling, expected, Delimiters(is_open=True))
+    probe = SmokeCheck(MODEL, QUESTION, sampling, expected, Delimiters(is_open=True), "length")
     assert run_smoke_checks(url, [probe], SECRET)[MODEL] > 0.5
     with pytest.raises(ServeError, match=f"{MODEL} .*evaluate them again"):
         run_smoke_checks(url, [probe._replace(expected="the answer of another adapter")], SECRET)
