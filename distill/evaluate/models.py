@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.session import Device, Session
@@ -34,7 +34,7 @@ class EvaluatedModel:
     """Content hash of the weights' origin."""
     mode: str = ""
     """The mode that it is scored in; empty where it has none."""
-    asked_as: Mode | None = None
+    asked_as: Mode | None = field(default=None, hash=False)
     """How the mode is asked for."""
     tokenizer: str = ""
     """Folder or address of its tokenizer, that of the untouched model; empty where another's endpoint serves it."""
