@@ -315,12 +315,6 @@ def is_constant(text: str) -> bool:
     return values is not None and values[0] is not None and all(value == values[0] for value in values)
 
 
-def is_real_constant(text: str) -> bool:
-    """Whether it is constant and real."""
-    values = evaluate(text)
-    return values is not None and not isinstance(values[0], complex) and is_constant(text)
-
-
 LARGE = re.compile(r"\d{7}|\^\s*\{[^{}]*(?:\d{2}|[A-Za-z])[^{}]*\}|\^\s*\{[^{}]*\{|!|\\binom|\d{4,}")
 """A number or an exponent with which two different closed forms may agree in eleven digits."""
 CANCELLING = re.compile(r"[-+]|\\(?:sin|cos|tan|ln|log|arctan|exp)")
@@ -341,7 +335,7 @@ def same_expressions(reference: str, answer: str) -> bool | None:
     if precise_values is None or precise_others is None:
         return verdict
     may_cancel = any(CANCELLING.search(EXPONENT.sub("", text).lstrip("-+")) for text in (reference, answer))
-    return _same_precise_values(precise_values, precise_others, may_cancel=may_cancel)
+    return _agreement(precise_values, precise_others, lambda a, b: _same_precise_value(a, b, may_cancel))
 
 
 def _is_large(text: str, values: Sequence[Value | None] | None) -> bool:
@@ -360,9 +354,16 @@ def same_values(
 
     `is_rounded`: one of them was written with decimals, so exact values that are close may be meant to be equal.
     """
+    return _agreement(reference, answer, lambda left, right: _same_value(left, right, is_rounded))
+
+
+def _agreement(
+    reference: Sequence[Value | None], answer: Sequence[Value | None], same: Callable[[Value, Value], bool | None]
+) -> bool | None:
+    """True if all values are the same, False if two differ, None in between."""
     verdict: bool | None = True
     for left, right in zip(reference, answer, strict=True):
-        agreed = None if left is None or right is None else _same_value(left, right, is_rounded)
+        agreed = None if left is None or right is None else same(left, right)
         if agreed is False:
             return False
         verdict = verdict and agreed
@@ -381,18 +382,6 @@ def _same_value(left: Value, right: Value, is_rounded: bool) -> bool | None:
     if distance > APART * size:
         return False
     return None if is_exact or distance > SAME * size or size > MAX_FLOAT else True
-
-
-def _same_precise_values(
-    reference: Sequence[Value | None], answer: Sequence[Value | None], *, may_cancel: bool
-) -> bool | None:
-    verdict: bool | None = True
-    for left, right in zip(reference, answer, strict=True):
-        agreed = None if left is None or right is None else _same_precise_value(left, right, may_cancel)
-        if agreed is False:
-            return False
-        verdict = verdict and agreed
-    return verdict
 
 
 def _same_precise_value(left: Value, right: Value, may_cancel: bool) -> bool | None:

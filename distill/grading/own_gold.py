@@ -29,10 +29,11 @@ def reference_fault(reference: str, answer_kind: str) -> str:
         return ""
     if bare.strip("$. ").lower() in NO_VALUES:
         return f"the reference {bare!r} says that there is no answer"
-    return "the reference is a JSON object" if _is_json_object(bare) else ""
+    return "the reference is a JSON object" if is_json_object(bare) else ""
 
 
-def _is_json_object(text: str) -> bool:
+def is_json_object(text: str) -> bool:
+    """Whether a reference, without white space around it, is a JSON object: the answer is a field in it."""
     if not (text.startswith("{") and text.endswith("}")):
         return False
     try:

@@ -10,9 +10,8 @@ from distill.config.sources import Columns
 from distill.core.schema import AnswerKind
 from distill.grading.extract import Found, answer_part, find_box
 from distill.grading.normalize import normalize
-from distill.grading.own_gold import NO_VALUES
+from distill.grading.own_gold import NO_VALUES, is_json_object
 from distill.prompts.rows.completions import completions_of
-from distill.prompts.rows.json_text import nested
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.values import as_text, is_false
 
@@ -53,7 +52,7 @@ def reference_fault(text: str, kind: str) -> str:
         return "no answer"
     if kind != AnswerKind.TEXT and kind != AnswerKind.REASONING_GYM and text.strip().lower() in NO_VALUES:
         return "answer says that there is none"
-    is_object = kind != AnswerKind.REASONING_GYM and isinstance(nested(text), dict)
+    is_object = kind != AnswerKind.REASONING_GYM and is_json_object(text.strip())
     return "answer is a JSON object: name the field in it, as in `answer.value`" if is_object else ""
 
 

@@ -1,6 +1,5 @@
 """The completions of a row: texts, or the assistant's turns, with the reasoning that stands beside them."""
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from distill.prompts.rows.turns import Conversation, conversation
@@ -79,8 +78,3 @@ def joined(reasoning: str, answer: str, end: str) -> str:
 
 def _kind(value: Any) -> str:
     return f"a table of {', '.join(map(str, value))}"[:120] if isinstance(value, dict) else type(value).__name__
-
-
-def texts_of(value: Any) -> Iterator[str]:
-    """The usable completions in a column, without what stands beside them."""
-    return (one.text for one in completions_of(value, None, turns=None, end="</think>") if not one.fault)
