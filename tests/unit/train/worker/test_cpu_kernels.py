@@ -1,7 +1,5 @@
 """Where the kernels for CPUs are used, and that they change nothing."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -9,13 +7,7 @@ from distill.train.worker import cpu_kernels
 from distill.train.worker.cpu_kernels import remove_cpu_kernels, use_cpu_kernels
 from tests.fixtures.tiny_architectures import logits_of, tiny
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(

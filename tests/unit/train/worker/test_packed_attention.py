@@ -1,6 +1,5 @@
 """Which models are trained on packed rows."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,13 +10,7 @@ from distill.train.worker.loss import ResponseLoss
 from distill.train.worker.packed_attention import ATTENTION, packed_attention, use_packed_attention
 from tests.fixtures.tiny_architectures import logits_of, tiny
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(

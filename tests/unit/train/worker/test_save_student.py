@@ -1,7 +1,6 @@
 """What is saved of a student, and that it is saved rightly whatever its base model's files say."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,12 +24,7 @@ from tests.fixtures.tiny_models import EOS, make_tiny_model
 PUBLISHED = {"temperature": 0.6, "top_p": 0.9, "bos_token_id": 2, "eos_token_id": 0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
