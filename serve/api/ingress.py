@@ -5,7 +5,7 @@ Importing this module imports vLLM, which takes seconds.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -140,9 +140,10 @@ class Ingress(OpenAiIngress):
         fields = prepared_chat(sent, endpoint)
         if fields.get("thinking_budget") and endpoint.reasoning is None:
             raise APIError(422, "thinking_budget: this model has no reasoning delimiters", code="invalid_field")
-        delimiters = await self._delimiters(endpoint, fields, raw_request)
+        prompts = _Prompts(self._prompt_tokens, raw_request)
+        delimiters = await self._delimiters(endpoint, fields, prompts)
         if fields.get("thinking_budget") or fields.get("speculative"):
-            stream = self._generate_in_segments(kind, fields, delimiters, raw_request)
+            stream = self._generate_in_segments(kind, fields, delimiters, prompts)
         else:
             asked = {name: value for name, value in fields.items() if name not in ("thinking_budget", "speculative")}
             stream = self._answer(kind(**asked), "chat", raw_request)
@@ -150,15 +151,15 @@ class Ingress(OpenAiIngress):
             yield item
 
     async def _delimiters(
-        self, endpoint: Endpoint, fields: Mapping[str, Any], raw_request: Request | None
+        self, endpoint: Endpoint, fields: Mapping[str, Any], prompts: "_Prompts"
     ) -> Delimiters | None:
         """The delimiters of an answer's reasoning: whether the prompt has opened it is read from the prompt."""
         found = endpoint.reasoning
         if found is None or not endpoint.opens_reasoning:
             return found
-        tokens = await self._prompt_tokens(fields, raw_request)
+        tokens = await prompts.tokens(fields)
         tail = DetokenizeRequest(model=endpoint.name, tokens=tokens[-TAIL_TOKENS:])
-        text = (await self._one(tail, "detokenize", raw_request)).prompt
+        text = (await self._one(tail, "detokenize", prompts.raw_request)).prompt
         return found.model_copy(update={"is_open": text.rstrip().endswith(found.start)})
 
     async def _prompt_tokens(self, fields: Mapping[str, Any], raw_request: Request | None) -> list[int]:
@@ -202,9 +203,10 @@ class Ingress(OpenAiIngress):
             await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
 
     async def _generate_in_segments(
-        self, kind: type, fields: Mapping[str, Any], delimiters: Delimiters | None, raw_request: Request | None
+        self, kind: type, fields: Mapping[str, Any], delimiters: Delimiters | None, prompts: "_Prompts"
     ) -> AsyncGenerator[Any, None]:
         """The answer in as many segments as its options need, reasoning and content still together."""
+        raw_request = prompts.raw_request
         if budget := fields.get("thinking_budget"):
             assert delimiters is not None, "refused above"
             next_request = budget_forcing(fields, budget, delimiters)
@@ -215,13 +217,12 @@ class Ingress(OpenAiIngress):
             is_helper = segment.fields["model"] != fields["model"]
             asked = self._as_asked_of(segment.fields) if is_helper else dict(segment.fields)
             if segment.continues:
-                prompt = await self._prompt_tokens(asked, raw_request)
                 written = segment.continues
                 if is_helper:
-                    written = await self._behind_own_prompt(written, asked, delimiters, raw_request)
+                    written = await self._behind_own_prompt(written, asked, delimiters, prompts)
                 text = TokenizeCompletionRequest(model=asked["model"], prompt=written, add_special_tokens=False)
                 behind = await self._one(text, "tokenize", raw_request)
-                prompt += behind.tokens
+                prompt = [*await prompts.tokens(asked), *behind.tokens]
                 room = {"max_tokens": max(1, behind.max_model_len - len(prompt))}  # the protocol's own default is 16
                 body = CompletionRequest(**{**room, **continued_fields(asked, prompt)})
                 stream = self._answer(body, "completions", raw_request)
@@ -241,16 +242,34 @@ class Ingress(OpenAiIngress):
         return dict(fields) if endpoint is None else as_asked_of(fields, endpoint)
 
     async def _behind_own_prompt(
-        self, written: str, asked: Mapping[str, Any], delimiters: Delimiters | None, raw_request: Request | None
+        self, written: str, asked: Mapping[str, Any], delimiters: Delimiters | None, prompts: "_Prompts"
     ) -> str:
         """Another model's text so far, as this model would have written it behind its own prompt."""
         endpoint = self._endpoints.get(asked["model"])
-        own = await self._delimiters(endpoint, asked, raw_request) if endpoint is not None else None
+        own = await self._delimiters(endpoint, asked, prompts) if endpoint is not None else None
         if own is None or delimiters is None or own.is_open == delimiters.is_open:
             return written
         if own.is_open:
             return written.lstrip().removeprefix(own.start).lstrip("\n")
         return f"{own.start}\n{written}"
+
+
+class _Prompts:
+    """The prompts of one request: the turns are rendered once for each model that writes a part of the answer."""
+
+    def __init__(
+        self, render: Callable[[Mapping[str, Any], Request | None], Awaitable[list[int]]], raw_request: Request | None
+    ) -> None:
+        self.raw_request = raw_request
+        self._render = render
+        self._tokens: dict[str, list[int]] = {}
+
+    async def tokens(self, fields: Mapping[str, Any]) -> list[int]:
+        """The token ids of the prompt of the model that the fields name."""
+        model = fields["model"]
+        if model not in self._tokens:
+            self._tokens[model] = await self._render(fields, self.raw_request)
+        return self._tokens[model]
 
 
 class _CancellingHandle:
