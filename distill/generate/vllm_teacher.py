@@ -37,7 +37,7 @@ from distill.models.chat_template import (
     without_trailing_ends,
 )
 from distill.models.resolve import load_tokenizer
-from distill.models.thinking import with_opening
+from distill.models.thinking import with_prompt_opening
 from distill.run.pools import Pool
 from serve.engines.ray_data_llm import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS, vLLMEngineStageUDF
 
@@ -157,8 +157,8 @@ def trace_text(pool: Pool, prompt: RenderedPrompt, text: str) -> str:
     """
     tokenizer = _tokenizer(pool.source)
     if has_special_tags(tokenizer):  # special tokens are in the text, those that end the turn as well
-        text = without_trailing_ends(text, control_tokens(tokenizer).values())
-    return with_opening(prompt.text, text)
+        text = without_trailing_ends(text, tuple(control_tokens(tokenizer).values()))
+    return with_prompt_opening(prompt.text, text)
 
 
 def ask_vllm(chunks: Dataset, job: TeacherJob, device: Device) -> Dataset:

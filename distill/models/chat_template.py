@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -146,8 +146,7 @@ def render_example(
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         return NO_COMPLETION
     text = prompt_text(tokenizer, messages[:-1], options)
-    marks = {*control_tokens(tokenizer).values(), *PUBLISHED_ENDS}
-    trace = without_trailing_ends(messages[-1]["content"].strip(), marks)
+    trace = without_trailing_ends(messages[-1]["content"].strip(), ending_marks(tokenizer))
     taught = continuation(text, trace)
     if taught is None:
         return THINKING_CLOSED
@@ -174,17 +173,23 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[int, str]:
     return {one: text for one, text in texts.items() if text not in tags}
 
 
+@lru_cache(maxsize=16)
+def ending_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What may stand behind a trace and is no part of it: the tokenizer's own control tokens, and published ends."""
+    return tuple(dict.fromkeys([*control_tokens(tokenizer).values(), *PUBLISHED_ENDS]))
+
+
+@lru_cache(maxsize=16)
 def has_special_tags(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether its think tags are special tokens, which engines leave out of their text unless told otherwise."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return any(tag in special for pair in KNOWN for tag in pair)
 
 
-def without_trailing_ends(text: str, marks: Iterable[str]) -> str:
+def without_trailing_ends(text: str, marks: tuple[str, ...]) -> str:
     """The text without the end tokens that a data set has kept behind it."""
-    known = tuple(marks)
-    while found := next((end for end in known if text.endswith(end)), None):
-        text = text.removesuffix(found).rstrip()
+    while text.endswith(marks):
+        text = text.removesuffix(next(mark for mark in marks if text.endswith(mark))).rstrip()
     return text
 
 

@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import Any
 
 from distill.config.teachers import ChatFormat
-from distill.models.chat_template import chat_messages, end_of_turn, has_special_tags, prompt_text, with_fixed_date
-from distill.models.resolve import load_tokenizer, unchanged_tokenizer
+from distill.models.chat_template import chat_messages, end_of_turn, has_special_tags, prompt_text
+from distill.models.resolve import dated, unchanged_tokenizer
 from distill.models.thinking import KNOWN, PromptEnd, prompt_end
 
 
@@ -31,21 +31,24 @@ def conversation(folder: str) -> Conversation:
     Raises:
         InputError: it has no tokenizer or no chat template.
     """
-    template = unchanged_tokenizer(folder).chat_template
-    fixed = with_fixed_date(template) if isinstance(template, str) else template
+    tokenizer, template = _loaded(folder)
     return Conversation(
-        stop_token_ids=(end_of_turn(_tokenizer(folder))[-1],),
-        chat_template=fixed if fixed != template else None,
+        stop_token_ids=(end_of_turn(tokenizer)[-1],),
+        chat_template=tokenizer.chat_template if tokenizer.chat_template != template else None,
         opens_reasoning=any(tags.start in str(template) for tags in KNOWN),
-        keeps_special_tokens=has_special_tags(_tokenizer(folder)),
+        keeps_special_tokens=has_special_tags(tokenizer),
     )
 
 
 def prompt_start(folder: str, chat: ChatFormat) -> PromptEnd:
     """How the model's prompts in a format leave it: inside its reasoning, behind a closed block, or neither."""
-    return prompt_end(prompt_text(_tokenizer(folder), chat_messages("?", chat), chat.template_options))
+    tokenizer, _ = _loaded(folder)
+    return prompt_end(prompt_text(tokenizer, chat_messages("?", chat), chat.template_options))
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(folder: str) -> Any:
-    return load_tokenizer(folder)
+def _loaded(folder: str) -> tuple[Any, Any]:
+    """The tokenizer, and its chat template as it is in the folder."""
+    tokenizer = unchanged_tokenizer(folder)
+    template = tokenizer.chat_template
+    return dated(tokenizer), template

@@ -302,7 +302,11 @@ def load_tokenizer(path: str) -> Any:
     Raises:
         InputError: there is none, or it cannot be loaded.
     """
-    tokenizer = unchanged_tokenizer(path)
+    return dated(unchanged_tokenizer(path))
+
+
+def dated(tokenizer: Any) -> Any:
+    """The tokenizer, whose chat template writes a fixed date from now on."""
     if isinstance(tokenizer.chat_template, str):
         tokenizer.chat_template = with_fixed_date(tokenizer.chat_template)
     return tokenizer

@@ -7,6 +7,8 @@ the model itself would have gone on from its prompt.
 
 from typing import NamedTuple
 
+from serve.api.reasoning_parser import opening_delimiter, with_opening
+
 
 class ThinkTags(NamedTuple):
     """The texts that open and close reasoning."""
@@ -15,13 +17,9 @@ class ThinkTags(NamedTuple):
     end: str
 
 
-KNOWN = (
-    ThinkTags("<think>", "</think>"),
-    ThinkTags("[THINK]", "[/THINK]"),
-    ThinkTags("<thinking>", "</thinking>"),
-    ThinkTags("<seed:think>", "</seed:think>"),
-    ThinkTags("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ThinkTags("<|START_THINKING|>", "<|END_THINKING|>"),
+KNOWN = tuple(
+    ThinkTags(opening_delimiter(end), end)
+    for end in ("</think>", "[/THINK]", "</thinking>", "</seed:think>", "<|end_of_thought|>", "<|END_THINKING|>")
 )
 """The delimiters of published models and data sets."""
 
@@ -57,7 +55,7 @@ def prompt_end(prompt: str) -> PromptEnd:
     return PromptEnd()
 
 
-def with_opening(prompt: str, completion: str) -> str:
+def with_prompt_opening(prompt: str, completion: str) -> str:
     """An engine's text as a whole trace: what its prompt had opened is put back in front."""
     end = prompt_end(prompt)
     is_opened_again = end.opened is not None and completion.lstrip().startswith(end.opened.start)
@@ -83,8 +81,7 @@ def continuation(prompt: str, completion: str) -> str | None:
             return completion
         if end.closed is not None:
             return None
-        is_whole = own.start in completion.partition(own.end)[0]
-        return completion if is_whole else f"{own.start}\n{completion.lstrip()}"
+        return with_opening(completion, own.end)
     if own is None:
         return f"\n{end.opened.end}\n\n{completion}"
     body = completion.removeprefix(own.start).replace(own.end, end.opened.end, 1)

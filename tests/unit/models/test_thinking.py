@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.models.thinking import continuation, prompt_end, with_opening
+from distill.models.thinking import continuation, prompt_end, with_prompt_opening
 
 LONG = "<think>\nOkay, 42.\n</think>\n\nIt is 42."
 SHORT = "It is 42."
@@ -37,15 +37,15 @@ def test_a_trace_goes_on_as_the_model_itself_would(prompt: str, completion: str,
 
 def test_what_the_prompt_had_opened_is_part_of_the_trace() -> None:
     text = "Okay, 42.\n</think>\n\nIt is 42."
-    assert with_opening(OPEN, text) == LONG
-    assert with_opening(BARE, LONG) == LONG and with_opening(CLOSED, SHORT) == SHORT
-    assert with_opening(OPEN, LONG) == LONG, "an engine that opens it again"
+    assert with_prompt_opening(OPEN, text) == LONG
+    assert with_prompt_opening(BARE, LONG) == LONG and with_prompt_opening(CLOSED, SHORT) == SHORT
+    assert with_prompt_opening(OPEN, LONG) == LONG, "an engine that opens it again"
 
 
 @pytest.mark.parametrize("prompt", [BARE, OPEN, "ask:\n<think>", "ask:\n[THINK]"])
 def test_a_trace_survives_being_taught_to_the_model_that_wrote_it(prompt: str) -> None:
     written = "Hm.</think>4" if "[" not in prompt else "Hm.[/THINK]4"
-    trace = with_opening(prompt, written if prompt != BARE else f"<think>{written}")
+    trace = with_prompt_opening(prompt, written if prompt != BARE else f"<think>{written}")
     taught = continuation(prompt, trace)
     assert taught == (trace if prompt == BARE else written)
 
