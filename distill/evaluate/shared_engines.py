@@ -16,7 +16,15 @@ from distill.models.folder import CONFIG, TEMPLATE, TOKENIZER_CONFIG, parse_sett
 FIXED_WEIGHTS = ("quantization", "load_format", "speculative_config")
 """Engine arguments with which weights that are loaded once cannot be exchanged, or not alone."""
 
-IRRELEVANT = ("_name_or_path", "dtype", "rope_scaling", "rope_theta", "torch_dtype", "transformers_version", "use_cache")
+IRRELEVANT = (
+    "_name_or_path",
+    "dtype",
+    "rope_scaling",
+    "rope_theta",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
 """Settings of a config.json that say nothing of the shapes, or that transformers 4 and 5 spell differently."""
 
 SPECIAL_TOKENS = ("bos_token", "eos_token")
