@@ -139,7 +139,8 @@ def _score_wave(
     began = time.monotonic()
     url = deploy(asked_endpoints(wave, recipe.student_chat), config, log_dir=session.log_dir)
     is_up = time.monotonic()
-    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
+    num_engines = 1 if session.device == "cpu" else len(specs)  # those that work at the same time
+    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * num_engines)
     try:
         # On a CPU the engines share the cores: one benchmark after another fills a batch. GPU engines work in parallel.
         score_items(todo, benchmarks, recipe, sink, EndpointAddress(url, batch, one_by_one=session.device == "cpu"))

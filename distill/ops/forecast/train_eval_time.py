@@ -183,7 +183,7 @@ def evaluate_time(
     is_cpu = machines.device == "cpu"
     ask_s, device_s, batch = 0.0, 0.0, 0.0
     for wave in groups:
-        window = recipe.evaluate.max_in_flight / (1 if is_cpu else len(wave))
+        window = float(recipe.evaluate.max_in_flight)
         pairs = [_engine(one, work, recipe, shapes[one.model], machines, window) for one in wave]
         answers = answers_per_model(recipe, problems)
         times = [answers * one.num_models * seconds for one, (seconds, _) in zip(wave, pairs, strict=True)]
