@@ -10,6 +10,10 @@ from cluster.session import Device
 from cluster.storage import is_uri
 from cluster.units import GIB
 
+CPU_BLOCK_SIZE = 32
+"""Tokens of a block of the key-value cache on CPU. vLLM's own 128 leave the end of a prompt that all requests share,
+up to 127 tokens of worked examples, to be computed for each of them; its kernels need a multiple of 32."""
+
 
 def engine_arguments(
     device: Device, *, max_model_len: int, max_num_seqs: int = 64, kv_cache_gib: float, extra: Mapping[str, Any]
@@ -30,6 +34,7 @@ def engine_arguments(
             "max_num_seqs": max_num_seqs,
             # Compilation costs a small model more than it saves.
             "enforce_eager": True,
+            "block_size": CPU_BLOCK_SIZE,
             "kv_cache_memory_bytes": int(kv_cache_gib * GIB),
             # A seeded request kills vLLM on CPU once its prompt is prefilled in chunks ("CPU Generator does not use
             # offset"), so every prompt is prefilled at once.

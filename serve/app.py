@@ -23,7 +23,7 @@ from serve.config_file import read_arguments
 from serve.engines.cpu_engine import CpuEngine
 from serve.engines.ray_llm import to_model_metadata
 from serve.engines.ray_serve import HEAD_NODE_RESOURCE
-from serve.engines.stored_engine import StoredEngine
+from serve.engines.stored_engine import WEIGHTS_IN_TURN, StoredEngine
 from serve.proxy_settings import FAST_PROXY_ENV
 
 INGRESS = "ingress"
@@ -100,7 +100,7 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
             "env_vars": _env_vars(FAST_PROXY_ENV | engine_env(config.device, spec.source, config.cpu_threads))
         },
         # Tokens are sent as they are generated: the default batches them for 50 ms.
-        experimental_configs={"stream_batching_interval_ms": 0},
+        experimental_configs={"stream_batching_interval_ms": 0, WEIGHTS_IN_TURN: spec.in_turn},
         placement_group_config=_placement_group(config),
         deployment_config={
             "name": spec.name,

@@ -139,8 +139,9 @@ def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None
     """
 
     def answer(model: str) -> None:
+        timeout_s = FIRST_ANSWER_TIMEOUT_S * len(models)  # they may take turns in one engine
         try:
-            with _client(base_url, api_key, timeout_s=FIRST_ANSWER_TIMEOUT_S) as client:
+            with _client(base_url, api_key, timeout_s=timeout_s) as client:
                 client.chat.completions.create(
                     model=model, messages=[{"role": "user", "content": "1"}], max_tokens=1, temperature=0.0, seed=0
                 )

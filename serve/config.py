@@ -77,6 +77,10 @@ class Endpoint(BaseModel):
     system_as: Literal["user"] | None = None
     """`user`: system turns are written above the first user turn, since the chat template refuses them."""
 
+    shared_engine: str = ""
+    """Full weights with the same label take turns in one engine, which exchanges its weights: they must have the same
+    shapes and the same tokenizer. Absent: an engine of its own, shared with the adapters on its source alone."""
+
     on_demand: bool = False
     """For rarely used models: the engine starts at the first request, stops when idle, and is not checked beforehand.
     Takes effect where all endpoints of an engine have it."""
@@ -96,6 +100,12 @@ class Endpoint(BaseModel):
                 "digit"
             )
         return name
+
+    @model_validator(mode="after")
+    def _validate_shared_engine(self) -> Self:
+        if self.shared_engine and self.adapter:
+            raise ValueError(f"endpoint {self.name!r} is an adapter: shared_engine is for full weights")
+        return self
 
 
 class ServingSettings(BaseModel):
@@ -193,7 +203,7 @@ class Adapter(NamedTuple):
 
 
 class EngineSpec(NamedTuple):
-    """One vLLM engine: full weights, and the adapters on them."""
+    """One vLLM engine: full weights and the adapters on them, or several full weights that take turns."""
 
     name: str
     """Name of the Serve deployment; unique."""
@@ -206,6 +216,12 @@ class EngineSpec(NamedTuple):
     def base_model(self) -> str:
         """The engine's name for its plain weights; not listed to clients unless it is an endpoint."""
         return next((endpoint.name for endpoint in self.endpoints if endpoint.adapter is None), f"{self.name}.base")
+
+    @property
+    def in_turn(self) -> dict[str, str]:
+        """Name -> source of all weights that take turns; empty for an engine that keeps its own."""
+        shared = {endpoint.name: endpoint.source for endpoint in self.endpoints if endpoint.shared_engine}
+        return shared if len(shared) > 1 else {}
 
     @property
     def chat_template(self) -> str | None:
@@ -227,12 +243,14 @@ class EngineSpec(NamedTuple):
 def group_engines(
     endpoints: Sequence[Endpoint], *, rank_of: Callable[[str], int] | None = None
 ) -> tuple[EngineSpec, ...]:
-    """Share one engine among the plain weights of a source and all adapters on them, in the order given."""
+    """Share one engine among the plain weights of a source and all adapters on them, and among the weights of one
+    `shared_engine`, in the order given."""
     _validate_endpoints(endpoints)
-    by_source: dict[str, list[Endpoint]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
     for endpoint in endpoints:
-        by_source[endpoint.source].append(endpoint)
-    return tuple(_build_spec(group, rank_of or adapter_rank) for group in by_source.values())
+        label = endpoint.shared_engine
+        groups[label, "" if label else endpoint.source].append(endpoint)
+    return tuple(_build_spec(group, rank_of or adapter_rank) for group in groups.values())
 
 
 def adapter_rank(folder: str) -> int:

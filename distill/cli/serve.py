@@ -9,11 +9,14 @@ from pathlib import Path
 
 import yaml
 
+from cluster.session import Session
 from distill.cli.run import sample_problem
+from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import RunDir, log_path
-from distill.evaluate.models import serve_config
+from distill.evaluate.models import EvaluatedModel, engines_at_once, serve_config
+from distill.evaluate.shared_engines import share_engines
 from distill.ops.deploy.endpoint import (
     BenchmarkChecker,
     ServeRequest,
@@ -24,7 +27,7 @@ from distill.ops.deploy.endpoint import (
 )
 from distill.ops.deploy.kubernetes import kubernetes_config, service_file, validate_mounted, with_overrides
 from distill.run.context import RunContext, load_run_recipe
-from serve.config import keys_problem
+from serve.config import Endpoint, group_engines, keys_problem
 from serve.deploy import deploy, undeploy
 from serve.proxy_settings import prepare_environment
 
@@ -41,9 +44,15 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         run = RunContext(recipe, Path.cwd(), run_dir, console, resources)
         models, endpoints = run_endpoints(run, request.names)
+        endpoints = shared_where_needed(recipe, run.session, models, endpoints)
         address = {"host": request.host, "port": request.port, "keys": request.keys}
         config = serve_config(recipe.serve, run.session.device, **serving_settings(recipe), **address)
         console.print(f"  [dim]starting {', '.join(endpoint.name for endpoint in endpoints)} ...[/]")
+        for spec in group_engines(endpoints):
+            if spec.in_turn:
+                console.print(
+                    f"  no room for an engine each: {', '.join(spec.in_turn)} take turns in one", markup=False
+                )
         url = deploy(
             endpoints,
             config,
@@ -84,6 +93,15 @@ def write_manifest(run_dir: RunDir, request: ServeRequest, target: Path, overrid
         target.write_text(service_file(recipe, run_dir, endpoints, content), encoding="utf-8")
         console.print(f"{target}: `kubectl apply -f {target}` deploys {len(endpoints)} models", markup=False)
     return 0
+
+
+def shared_where_needed(
+    recipe: Recipe, session: Session, models: Sequence[EvaluatedModel], endpoints: Sequence[Endpoint]
+) -> list[Endpoint]:
+    """The endpoints; where the cluster has no room for an engine each, students of the same shapes take turns."""
+    shared = share_engines(models, recipe.serve, engines_at_once(recipe.serve, session), alone=recipe.serve.on_demand)
+    labels = {model.served_name: model.shared_engine for model in shared}
+    return [endpoint.model_copy(update={"shared_engine": labels[endpoint.name]}) for endpoint in endpoints]
 
 
 def wait_for_stop() -> None:

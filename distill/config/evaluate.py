@@ -56,7 +56,7 @@ class EvaluateConfig(Section):
     """Benchmarks with their own number of samples, temperature and nucleus mass. Length and stop strings stay those of
     `sampling`."""
     max_in_flight: int = Field(default=64, ge=1, json_schema_extra=NOTHING)
-    """Most requests that are open at once."""
+    """Most requests that are open at once at one engine; on a CPU, whose cores all engines share, at all of them."""
     reasoning_end: str = "</think>"
     """Text that ends the reasoning; the answer is taken after its last occurrence."""
     speculative: tuple[SpeculativeArm, ...] = Field(default=(), json_schema_extra=EXTENT)

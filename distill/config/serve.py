@@ -17,6 +17,9 @@ class ServeSection(ServingSettings, Section):
     """The vLLM engine of every model."""
     max_engines: int = Field(default=8, ge=1)
     """Most engines at the same time; evaluation takes the students in groups that fit."""
+    share_engines: bool = True
+    """Whether students of the same shapes, trained in full, take turns in one engine whose weights are exchanged: all
+    of them on a CPU, on GPUs those that find no engine free. `false` starts an engine for each."""
     on_demand: tuple[str, ...] = ()
     """Rarely used models (`student` or `student@mix`): their engine starts at the first request and stops when idle.
     They are not checked before the endpoint opens."""

@@ -38,6 +38,8 @@ class EvaluatedModel:
     """How the mode is asked for."""
     tokenizer: str = ""
     """Folder or address of its tokenizer, that of the untouched model; empty where another's endpoint serves it."""
+    shared_engine: str = ""
+    """Label of the engine in which it takes turns with others of its shapes; empty: it has one of its own."""
     helper: Speculation | None = None
     """The model that writes its hard steps (speculative thinking)."""
 
@@ -50,7 +52,9 @@ class EvaluatedModel:
     @property
     def endpoint(self) -> Endpoint:
         """The model as the serve package takes it."""
-        return Endpoint(name=self.served_name, source=self.source, adapter=self.adapter)
+        return Endpoint(
+            name=self.served_name, source=self.source, adapter=self.adapter, shared_engine=self.shared_engine
+        )
 
 
 def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> list[EvaluatedModel]:
@@ -161,6 +165,11 @@ def with_helped(
         else:
             found.append([model, helper_of(model.helper, unhelped)])
     return found
+
+
+def writing_together(models: Iterable[EvaluatedModel]) -> set[str]:
+    """Served names of the students that have a helper, and of the helpers: both write parts of one answer."""
+    return {name for model in models if model.helper for name in (model.served_name, model.helper.model)}
 
 
 def endpoints(models: Iterable[EvaluatedModel]) -> list[Endpoint]:

@@ -46,7 +46,7 @@ class EndpointAddress:
     """Base URL, without `/v1`."""
     batch: BatchConfig
     one_by_one: bool
-    """Benchmark after benchmark, which fills one engine's batch; otherwise round robin, which keeps several busy."""
+    """Item after item, which fills one engine's batch; otherwise round robin, which keeps several engines busy."""
     served_as: str = ""
     """Name of the model there; empty: its own."""
 
@@ -70,7 +70,7 @@ def score_items(
     for item in todo:
         if not open_rows[item]:
             _finish(item, answered[item], benchmarks, recipe, sink, logs[item])
-    rows = list(chain(*open_rows.values()) if address.one_by_one else interleave(open_rows.values()))
+    rows = list(chain(*open_rows.values()) if address.one_by_one else interleave(_by_engine(open_rows)))
     try:
         with bars(sink.console) as shown:
             for row in complete(rows, address.url, address.batch).iter_rows() if rows else ():
@@ -84,6 +84,14 @@ def score_items(
     finally:
         for log in logs.values():
             log.flush()
+
+
+def _by_engine(rows: Mapping[EvaluationItem, Sequence[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """The rows of all items; those of models that take turns in one engine are one group, model after model."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for item, own in rows.items():
+        groups.setdefault(item.model.shared_engine or f"{item.model.name} {item.benchmark}", []).extend(own)
+    return list(groups.values())
 
 
 def _unanswered(rows: Sequence[dict[str, Any]], answered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from rich.console import Console
@@ -19,13 +20,16 @@ from distill.evaluate.models import (
     same_weights,
     serve_config,
     with_helped,
+    writing_together,
 )
 from distill.evaluate.requests import EvaluationItem, asked_sampling, benchmark_settings, items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
+from distill.evaluate.shared_engines import share_engines
 from distill.run.context import read_benchmark
 from serve.config import group_engines
 from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
+from serve.errors import ServeError
 
 
 class ScoringResult(NamedTuple):
@@ -60,12 +64,11 @@ def score_models(
     if len(todo) < len(wanted):
         console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are on disk already")
     alone = [item for item in todo if first[item.model.name] == item.model.name]
-    models = list({item.model.name: item.model for item in alone}.values())
     times: defaultdict[str, float] = defaultdict(float)
-    sink = ScoreSink(run_dir, console, recipe.verify)
-    for wave in with_helped(models, unhelped, engines_at_once(recipe.serve, connect()) if models else 1):
-        open_items = [item for item in unscored(alone, run_dir) if item.model in wave]
-        for name, value in _score_wave(wave, open_items, benchmarks, recipe, connect(), sink).items():
+    if alone:
+        sink = ScoreSink(run_dir, console, recipe.verify)
+        engines = _Engines(recipe, connect(), unhelped)
+        for name, value in _score_in_waves(engines.shared(alone), alone, benchmarks, engines, sink):
             times[name] += value
     for item in todo:
         if item not in alone:
@@ -73,21 +76,71 @@ def score_models(
     return ScoringResult(wanted, {name: round(value, 2) for name, value in times.items()})
 
 
+class _Engines(NamedTuple):
+    """What decides which models are served at the same time, and how."""
+
+    recipe: Recipe
+    session: Session
+    unhelped: Sequence[EvaluatedModel]
+
+    def shared(self, todo: Sequence[EvaluationItem]) -> list[EvaluatedModel]:
+        """The models of the items; those that take turns in one engine have its label."""
+        models = list({item.model.name: item.model for item in todo}.values())
+        at_once = engines_at_once(self.recipe.serve, self.session)
+        max_engines = 1 if self.session.device == "cpu" else at_once
+        return share_engines(models, self.recipe.serve, max_engines, alone=writing_together(models))
+
+    def waves(self, models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
+        """Models whose engines fit the cluster together."""
+        return with_helped(models, self.unhelped, engines_at_once(self.recipe.serve, self.session))
+
+
+def _score_in_waves(
+    models: Sequence[EvaluatedModel],
+    todo: Sequence[EvaluationItem],
+    benchmarks: Mapping[str, Sequence[Prompt]],
+    engines: _Engines,
+    sink: ScoreSink,
+) -> Iterator[tuple[str, float]]:
+    """Counts and seconds of every wave. Where weights cannot be exchanged, each model gets an engine after all."""
+    for wave in engines.waves(models):
+        by_name = {model.name: model for model in wave}
+        open_items = [
+            replace(item, model=by_name[item.model.name])
+            for item in unscored(todo, sink.run_dir)
+            if item.model.name in by_name
+        ]
+        try:
+            yield from _score_wave(wave, open_items, benchmarks, engines, sink).items()
+        except ServeError as error:
+            if not any(model.shared_engine for model in wave):
+                raise
+            sink.console.print(f"  one engine for several students failed: {error}", markup=False)
+            sink.console.print("  [dim]every student gets an engine of its own[/]")
+            alone = [replace(model, shared_engine="") for model in wave]
+            yield from _score_in_waves(alone, open_items, benchmarks, engines, sink)
+
+
 def _score_wave(
     wave: Sequence[EvaluatedModel],
     todo: Sequence[EvaluationItem],
     benchmarks: Mapping[str, Sequence[Prompt]],
-    recipe: Recipe,
-    session: Session,
+    engines: _Engines,
     sink: ScoreSink,
 ) -> dict[str, float]:
     """Score a wave of models; seconds of starting and stopping its engines and of answering, with counts."""
+    recipe, session = engines.recipe, engines.session
     config = serve_config(recipe.serve, session.device, port=0)
-    sink.console.print(f"  [dim]starting the engines of {', '.join(model.name for model in wave)} ...[/]")
+    specs = group_engines(endpoints(wave))
+    for spec in specs:
+        names = ", ".join(endpoint.name for endpoint in spec.endpoints)
+        turns = ", whose weights take turns" if spec.in_turn else ""
+        sink.console.print(f"  [dim]starting the engine of {names}{turns} ...[/]", highlight=False)
     began = time.monotonic()
     url = deploy(asked_endpoints(wave, recipe.student_chat), config, log_dir=session.log_dir)
     is_up = time.monotonic()
-    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight)
+    num_engines = 1 if session.device == "cpu" else len(specs)  # those that work at the same time
+    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * num_engines)
     try:
         # On a CPU the engines share the cores: one benchmark after another fills a batch. GPU engines work in parallel.
         score_items(todo, benchmarks, recipe, sink, EndpointAddress(url, batch, one_by_one=session.device == "cpu"))
@@ -100,7 +153,7 @@ def _score_wave(
     ]
     return {
         "waves": 1,
-        "engines": len(group_engines(endpoints(wave))),
+        "engines": len(specs),
         "answers": sum(num_answers),
         "start_s": is_up - began,
         "ask_s": is_answered - is_up,

@@ -148,7 +148,7 @@ def show_rows(few: dict[str, Any], many: dict[str, Any]) -> dict[str, Any]:
 
 
 def overrides(gpus: int, prompts: int) -> list[str]:
-    """`one-gpu-1.5b`, told to use what there is: more engines, wider cells, a larger window."""
+    """`one-gpu-1.5b`, told to use what there is: more engines, wider cells."""
     engines = min(gpus, 10)
     workers = next(count for count in (16, 8, 4, 2, 1) if count * 9 <= max(9, gpus))
     return [
@@ -159,7 +159,6 @@ def overrides(gpus: int, prompts: int) -> list[str]:
         f"students.qwen2-5-1-5b.num_workers={workers}",
         "students.qwen2-5-1-5b.zero_stage=1" if workers > 1 else "students.qwen2-5-1-5b.zero_stage=0",
         f"serve.max_engines={engines}",
-        f"evaluate.max_in_flight={64 * engines}",
     ]
 
 

@@ -246,6 +246,6 @@ def _evaluation_note(found: EvaluateTime, inputs: Inputs) -> str:
     answers = answers_per_model(inputs.recipe, inputs.problems)
     note = f"{found.num_engines} engines in {found.num_waves} waves, {answers:,.0f} answers per model"
     window = inputs.recipe.evaluate.max_in_flight
-    if inputs.machines.device == "gpu" and found.batch <= window / found.at_once:
+    if inputs.machines.device == "gpu" and found.batch <= window:
         note += f"; evaluate.max_in_flight = {window} keeps each engine at {found.batch:,.0f} requests"
     return note

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from cluster.schedule import best_order, simulate
 from distill.config.recipe import Recipe
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
+from distill.evaluate.shared_engines import engines_per_class, fixed_weights
 from distill.models.shape import ModelShape
 from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
 from distill.ops.forecast.workload import Workload
@@ -104,7 +106,7 @@ def _devices(one: PlannedCell, device: Device) -> float:
 
 
 class ServedEngine(NamedTuple):
-    """An engine of the evaluation: one base with its adapters, or one student trained in full."""
+    """An engine of the evaluation: one base with its adapters, or students trained in full."""
 
     model: str
     """A key of `[models]`."""
@@ -138,6 +140,28 @@ def served_engines(recipe: Recipe) -> list[ServedEngine]:
     return [ServedEngine(model, count) for model, count in bases.items()] + full
 
 
+def shared_engines(recipe: Recipe, engines: Sequence[ServedEngine], at_once: int, device: Device) -> list[ServedEngine]:
+    """The engines that are started: students of one base, trained in full, take turns where the evaluation has them so.
+
+    A base with adapters stays apart, as does everything where the recipe forbids an exchange of weights.
+    """
+    if not recipe.serve.share_engines or fixed_weights(recipe.serve):
+        return list(engines)
+    adapted = {cell.student.model for cell in all_cells(recipe) if cell.student.tune.kind == "lora" and not cell.merge}
+    bases = len({student.model for student in recipe.students})
+    apart = [one for one in engines[:bases] if one.model in adapted]
+    classes: dict[str, list[ServedEngine]] = defaultdict(list)
+    for one in [one for one in engines[:bases] if one.model not in adapted] + list(engines[bases:]):
+        classes[one.model].append(one)
+    most = 1 if device == "cpu" else at_once - len(apart)
+    counts = engines_per_class([len(group) for group in classes.values()], most)
+    return apart + [
+        ServedEngine(model, sum(one.num_models for one in group[index::count]))
+        for (model, group), count in zip(classes.items(), counts, strict=True)
+        for index in range(count)
+    ]
+
+
 def engines_at_once(recipe: Recipe, machines: Machines) -> int:
     """Engines that run together."""
     cpus, gpus = sum(node.cpus for node in machines.nodes), sum(node.gpus for node in machines.nodes)
@@ -153,12 +177,13 @@ def evaluate_time(
     recipe: Recipe, work: Workload, problems: Mapping[str, float], shapes: Mapping[str, ModelShape], machines: Machines
 ) -> EvaluateTime:
     """All models on all benchmarks. On a CPU one model answers at a time."""
-    engines, at_once = served_engines(recipe), engines_at_once(recipe, machines)
+    at_once = engines_at_once(recipe, machines)
+    engines = shared_engines(recipe, served_engines(recipe), at_once, machines.device)
     groups = [engines[start : start + at_once] for start in range(0, len(engines), at_once)]
     is_cpu = machines.device == "cpu"
     ask_s, device_s, batch = 0.0, 0.0, 0.0
     for wave in groups:
-        window = recipe.evaluate.max_in_flight / (1 if is_cpu else len(wave))
+        window = float(recipe.evaluate.max_in_flight)
         pairs = [_engine(one, work, recipe, shapes[one.model], machines, window) for one in wave]
         answers = answers_per_model(recipe, problems)
         times = [answers * one.num_models * seconds for one, (seconds, _) in zip(wave, pairs, strict=True)]

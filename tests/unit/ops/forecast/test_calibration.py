@@ -35,7 +35,7 @@ def finished_run(folder: Path, *, slower: float = 1.0) -> RunDir:
         for student, train in (("smol-135m", 40.0), ("smol-26-layers", 50.0))
         for mix, tokens in (("short", 1768), ("long", 3880), ("mix-long", 2172))
     }  # fmt: skip
-    asked = {"waves": 1, "engines": 5, "answers": 1200, "start_s": 130.0, "ask_s": 180.0 * slower, "stop_s": 5.0}
+    asked = {"waves": 1, "engines": 2, "answers": 1200, "start_s": 130.0, "ask_s": 180.0 * slower, "stop_s": 5.0}
     training = {"cells": cells, "config": {"train": {"budget": "epochs", "num_epochs": 2}}}
     details = {
         "prompts": {"benchmarks": {"small-sums": 150}},
