@@ -5,7 +5,7 @@
 A run of N traces (two pools, one trace a prompt, shards of 1,024) is written. Every way has a process of its own.
 
 * filters: features of N traces' texts from the shards to the files of features, with the quickstart's tokenizer; CPU
-  time of all threads. Before: each trace rendered by itself, N / 20 of them. Both ways must find the same lengths.
+  time of all threads. Before: each trace rendered by itself, N / 20 of them.
 * count: what the generate and verify stages read of N traces (state of every prompt, duplicates, counts, index) at N
   and N / 4; the growth of the peak, bytes per trace. Before: the columns as tables of text.
 
