@@ -322,21 +322,20 @@ class RunDir:
                 raise InputError(f"{shard} has no column {names} -> delete it to have its rows written again")
             return parquet.read(columns=wanted.names).select(wanted.names).cast(wanted)
 
-    def read_columns(self, columns: Sequence[str], *parts: str) -> pa.Table | None:
-        """Some columns of all shards of a folder, as they were written; None where there is no shard.
+    def column_tables(self, columns: Sequence[str], *parts: str) -> Iterator[pa.Table]:
+        """Some columns of all shards of a folder, as they were written, `GATHERED_SHARDS` shards at a time.
 
-        A shard may hold as few rows as a batch, and a table of its own takes more than its rows: they are laid together
-        as they come.
+        A shard may hold as few rows as a batch, and a table of its own takes more than its rows.
         """
-        gathered, fresh = list[pa.Table](), list[pa.Table]()
+        fresh = list[pa.Table]()
         for shard in self.shards(*parts):
             with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
                 fresh.append(parquet.read(columns=list(columns), use_threads=False))
             if len(fresh) == GATHERED_SHARDS:
-                gathered.append(pa.concat_tables(fresh).combine_chunks())
+                yield pa.concat_tables(fresh).combine_chunks()
                 fresh = []
-        tables = [*gathered, *fresh]
-        return pa.concat_tables(tables).combine_chunks() if tables else None
+        if fresh:
+            yield pa.concat_tables(fresh).combine_chunks()
 
     def num_rows(self, *parts: str) -> int:
         """Rows of one Parquet file, from its footer."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pyarrow.compute as pc
 from rich.console import Console
 
 from cluster.placement import Resources
@@ -22,7 +21,7 @@ from distill.generate.asker import TeacherJob
 from distill.generate.endpoint_teacher import ask_endpoint
 from distill.generate.progress_actor import Snapshot, generate_values, start_progress_actor
 from distill.generate.survey import Group, Survey, is_enough, survey_prompts
-from distill.generate.traces import read_index_table
+from distill.generate.traces import stored_tokens
 from distill.generate.vllm_teacher import ask_vllm, engine_need
 from distill.generate.watch import describe, watch
 from distill.run.pools import Pool
@@ -115,11 +114,7 @@ def _print_start(survey: Survey, names: str, console: Console) -> None:
 
 def spent_tokens(run_dir: RunDir, pools: Sequence[Pool]) -> dict[str, int]:
     """Endpoint -> completion tokens of its traces on disk: what earlier sessions paid for."""
-    return {
-        pool.name: pc.sum(read_index_table(run_dir, pool).column("completion_tokens")).as_py() or 0
-        for pool in pools
-        if isinstance(pool.teacher, EndpointTeacher)
-    }
+    return {pool.name: stored_tokens(run_dir, pool) for pool in pools if isinstance(pool.teacher, EndpointTeacher)}
 
 
 def consume(jobs: Sequence[TeacherJob], survey: Survey, device: Device) -> None:

@@ -46,32 +46,34 @@ class PoolIndex:
 
 def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
     """The index of a pool's folder. A trace that is in two shards (a crash can leave that) counts once."""
-    return index_traces(run_dir.read_columns(COLUMNS, *folder))
-
-
-def index_traces(table: pa.Table | None) -> PoolIndex:
-    """The index of a table with `COLUMNS`."""
-    if table is None or not table.num_rows:
+    parts = [_columns(table) for table in run_dir.column_tables(COLUMNS, *folder)]
+    if not parts:
         return PoolIndex(np.array([], "S16"), np.zeros(1, np.int64), np.array([], np.int32), np.array([], bool))
-    _, first = np.unique(_ids(table.column("trace_id")), return_index=True)
-    table = table.take(pa.array(first))
-    prompts = _ids(table.column("prompt_id"))
+    traces, prompts, samples, correct = (np.concatenate(column) for column in zip(*parts, strict=True))
+    del parts
+    _, first = np.unique(traces, return_index=True)
+    del traces
+    prompts = prompts[first]
     order = np.argsort(prompts, kind="stable")
     ids, starts = np.unique(prompts[order], return_index=True)
+    first = first[order]
+    return PoolIndex(ids, np.append(starts, len(prompts)).astype(np.int64), samples[first], correct[first])
+
+
+def _columns(table: pa.Table) -> tuple[Any, Any, Any, Any]:
+    """A table with `COLUMNS` as identities of traces and prompts, sample indices, and which traces may be taught."""
     is_correct = pc.and_(
         pc.equal(table.column("verdict"), Verdict.CORRECT.value), pc.not_equal(table.column("finish_reason"), "length")
     )
-    return PoolIndex(
-        prompt_ids=ids,
-        starts=np.append(starts, len(prompts)).astype(np.int64),
-        samples=table.column("sample_index").to_numpy().astype(np.int32)[order],
-        correct=is_correct.to_numpy()[order],
-    )
+    samples = table.column("sample_index").to_numpy().astype(np.int32)
+    ids = (identity_bytes(table.column(name)) for name in ("trace_id", "prompt_id"))
+    return *ids, samples, is_correct.to_numpy()
 
 
-def _ids(column: pa.ChunkedArray) -> Any:
+def identity_bytes(column: pa.Array | pa.ChunkedArray) -> Any:
     """Identities as an array of bytes, without making a Python string of each."""
-    padded = pc.utf8_rpad(column.combine_chunks(), width=ID_BYTES, padding="\0")  # numpy strips trailing zeros
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    padded = pc.utf8_rpad(whole, width=ID_BYTES, padding="\0")  # numpy strips trailing zeros
     fixed = padded.cast(pa.binary()).cast(pa.binary(ID_BYTES))
     return np.frombuffer(fixed.buffers()[1], f"S{ID_BYTES}", count=len(fixed), offset=fixed.offset * ID_BYTES)
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from distill.config.teachers import DatasetTeacher
@@ -30,7 +30,7 @@ from distill.generate.dataset_teacher import import_pool
 from distill.generate.pools import ask_plan, group_by_engine
 from distill.generate.survey import Survey, is_enough, survey_prompts
 from distill.generate.trace_shards import drop_duplicates
-from distill.generate.traces import of_prompts, read_index_table
+from distill.generate.traces import PoolTraces, read_traces
 from distill.run.context import RunContext, read_prompt_ids, read_prompts
 from distill.run.pools import Pool
 
@@ -101,8 +101,8 @@ def generate_manifest(
 ) -> Manifest:
     """The manifest. `rows_in` are requests and rows of data sets; each became a trace or a counted drop."""
     ids = read_prompt_ids(run_dir)
-    indices = {pool.name: read_index_table(run_dir, pool) for pool in pools}
-    counted = {pool.name: pool_counts(pool, of_prompts(indices[pool.name], ids)) for pool in pools}
+    indices = {pool.name: read_traces(run_dir, pool, ids, columns=("completion_tokens",)) for pool in pools}
+    counted = {pool.name: pool_counts(pool, indices[pool.name]) for pool in pools}
     traces = sum(pool["traces"] for pool in counted.values())
     drops = failures(run_dir, indices, ids)
     drops.update({reason: number for reason, number in imported.counts.items() if reason != "traces"})
@@ -128,25 +128,26 @@ def generate_manifest(
     )
 
 
-def pool_counts(pool: Pool, index: pa.Table) -> dict[str, Any]:
+def pool_counts(pool: Pool, index: PoolTraces) -> dict[str, Any]:
     """Traces and tokens of a pool, for the current prompts."""
-    tokens = pc.sum(index.column("completion_tokens")).as_py() or 0
-    return {"traces": index.num_rows, "completion_tokens": tokens, "folder": pool.folder}
+    tokens = int(index.columns["completion_tokens"].sum(dtype=np.int64))
+    return {"traces": len(index), "completion_tokens": tokens, "folder": pool.folder}
 
 
-def failures(run_dir: RunDir, indices: Mapping[str, pa.Table], prompt_ids: pa.ChunkedArray) -> Counter[str]:
+def failures(run_dir: RunDir, indices: Mapping[str, PoolTraces], prompt_ids: pa.ChunkedArray) -> Counter[str]:
     """Requests without a trace, by reason; only those of the current prompts and teachers, each once."""
     failed = run_dir.read_table(*FAILED_REQUESTS, row_type=Dropped).to_pylist()
     if not failed:
         return Counter()
-    on_disk = {name for index in indices.values() for name in index.column("trace_id").to_pylist()}
     present = set(prompt_ids.to_pylist())
     lost: dict[str, str] = {}
     for row in failed:
         request = _dropped_request(row["row"])
-        if row["where"] in indices and request.get("prompt_id") in present and request.get("trace_id") not in on_disk:
+        if row["where"] in indices and request.get("prompt_id") in present:
             lost[request["trace_id"]] = row["reason"]
-    return Counter(lost.values())
+    names = [*lost]
+    on_disk = np.logical_or.reduce([index.holds(names) for index in indices.values()])
+    return Counter(lost[name] for name, is_there in zip(names, on_disk, strict=True) if not is_there)
 
 
 def _dropped_request(text: str) -> dict[str, Any]:

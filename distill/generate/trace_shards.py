@@ -11,11 +11,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-import pyarrow.compute as pc
+import numpy as np
 import pyarrow.parquet as pq
 
 from distill.core.run_dir import FAILED_REQUESTS, Parts, RunDir, pool_shards
 from distill.core.schema import Dropped, Trace
+from distill.generate.pool_index import identity_bytes
 from distill.run.pools import Pool
 
 IsOurs = Callable[[], Awaitable[bool]]
@@ -109,8 +110,9 @@ def drop_duplicates(run_dir: RunDir, folder: str) -> int:
 
     Shards are rewritten one by one, by rename: a crash in between can leave a trace twice, but never lose it.
     """
-    every = run_dir.read_columns(["trace_id"], *pool_shards(folder))
-    if every is None or pc.count_distinct(every.column("trace_id")).as_py() == every.num_rows:
+    tables = run_dir.column_tables(["trace_id"], *pool_shards(folder))
+    every = np.sort(np.concatenate([np.empty(0, "S16"), *(identity_bytes(one.column(0)) for one in tables)]))
+    if not (every[1:] == every[:-1]).any():
         return 0  # the usual case, without a Python set of all identities: 130 bytes each
     seen: set[str] = set()
     for path in run_dir.shards(*pool_shards(folder)):
@@ -119,7 +121,7 @@ def drop_duplicates(run_dir: RunDir, folder: str) -> int:
         if len(fresh) < len(ids):
             keep_rows(run_dir, pool_shards(folder, path.rsplit("/", 1)[1]), fresh)
         seen.update(ids)
-    return int(every.num_rows) - len(seen)
+    return len(every) - len(seen)
 
 
 def keep_rows(run_dir: RunDir, shard: Parts, rows: Sequence[int]) -> None:

@@ -1,57 +1,150 @@
-"""Reads the traces of a pool without their texts."""
+"""Reads the traces of a pool without their texts, as columns of small fixed size.
+
+A trace takes some 40 bytes: its identity as 16 bytes, its prompt as a number, words as codes. A pool may have millions.
+"""
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from distill.core.run_dir import RunDir, pool_shards
 from distill.core.schema import IndexRow, arrow_schema
+from distill.generate.pool_index import identity_bytes
 from distill.run.pools import Pool
 
+SCHEMA = arrow_schema(IndexRow)
 INDEX_COLUMNS = tuple(field.name for field in dataclasses.fields(IndexRow))
+WRITTEN_ROWS = 8 * 8192
+"""Rows that are turned into text at once, a multiple of a row group."""
 
 
-def read_index_table(run_dir: RunDir, pool: Pool) -> pa.Table:
-    """A pool's traces without their texts, each once, sorted by identity.
+@dataclass(frozen=True, eq=False)
+class PoolTraces:
+    """Traces of one pool for some prompts, each once, sorted by identity."""
 
-    A table, not rows: 120 bytes a trace instead of 450, and a pool may have millions.
+    prompt_ids: NDArray[np.bytes_]
+    """The prompts, sorted."""
+    columns: Mapping[str, NDArray[Any]]
+    """`trace_id` as bytes, `prompt_id` as a number in `prompt_ids`, numbers, and words as codes."""
+    words: Mapping[str, tuple[str, ...]]
+    """Column -> what its codes mean."""
+
+    def __len__(self) -> int:
+        return len(self.columns["trace_id"])
+
+    def is_word(self, column: str, word: str) -> NDArray[np.bool_]:
+        """Where a column of words holds this one."""
+        words = self.words[column]
+        code = words.index(word) if word in words else -1
+        found: NDArray[np.bool_] = self.columns[column] == code
+        return found
+
+    def count_words(self, column: str) -> dict[str, int]:
+        """How often each word occurs; those that do not are left out."""
+        counts = np.bincount(self.columns[column], minlength=len(self.words[column])).tolist()
+        return {word: count for word, count in zip(self.words[column], counts, strict=True) if count}
+
+    def holds(self, trace_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each of these traces is here."""
+        return positions(self.columns["trace_id"], identity_bytes(pa.array(trace_ids, pa.string()))) >= 0
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The rows as tables of `IndexRow`, where all of its columns were read."""
+        for start in range(0, len(self), WRITTEN_ROWS):
+            part = slice(start, start + WRITTEN_ROWS)
+            yield pa.table([self._values(field, part) for field in SCHEMA], schema=SCHEMA)
+
+    def _values(self, field: pa.Field, part: slice) -> pa.Array:
+        values = self.columns[field.name][part]
+        if field.name in self.words:
+            return pa.array(self.words[field.name], pa.string()).take(pa.array(values))
+        if field.name == "prompt_id":
+            values = self.prompt_ids[values]
+        return pa.array(values).cast(field.type)
+
+
+def read_traces(
+    run_dir: RunDir,
+    pool: Pool,
+    prompt_ids: pa.ChunkedArray,
+    num_samples: int | None = None,
+    columns: Sequence[str] = INDEX_COLUMNS,
+) -> PoolTraces:
+    """The traces of a pool for some prompts.
+
+    Args:
+        run_dir: of the run.
+        pool: whose traces.
+        prompt_ids: of the prompts.
+        num_samples: only the first so many samples of each.
+        columns: what to read; identities are always read.
     """
-    schema = pa.schema([arrow_schema(IndexRow).field(name) for name in INDEX_COLUMNS])
-    found = run_dir.read_columns(INDEX_COLUMNS, *pool_shards(pool.folder))
-    table = schema.empty_table() if found is None else found.select(schema.names).cast(schema)
-    table = table.take(pc.sort_indices(table, [("trace_id", "ascending")]))
-    if table.num_rows < 2:
-        return table
-    ids = table.column("trace_id")
-    is_last = pc.not_equal(ids.slice(0, len(ids) - 1), ids.slice(1)).combine_chunks()
-    return _where(table, pa.concat_arrays([is_last, pa.array([True])]))
+    known = np.sort(identity_bytes(prompt_ids))
+    names = tuple(dict.fromkeys(["trace_id", "prompt_id", *columns, *(["sample_index"] if num_samples else [])]))
+    words: dict[str, dict[str, int]] = {name: {} for name in names if pa.types.is_string(SCHEMA.field(name).type)}
+    del words["trace_id"], words["prompt_id"]
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for table in run_dir.column_tables(names, *pool_shards(pool.folder)):
+        prompts = positions(known, identity_bytes(table.column("prompt_id")))
+        is_wanted = prompts >= 0
+        if num_samples is not None:
+            is_wanted &= table.column("sample_index").to_numpy() < num_samples
+        parts["trace_id"].append(identity_bytes(table.column("trace_id"))[is_wanted])
+        parts["prompt_id"].append(prompts[is_wanted].astype(np.int32))
+        for name in names[2:]:
+            column = table.column(name)
+            values = word_codes(column, words[name]) if name in words else column.to_numpy().astype(np.int32)
+            parts[name].append(values[is_wanted])
+    joined = {name: _joined(name, parts.pop(name)) for name in names}
+    meanings = {name: tuple(codes) for name, codes in words.items()}
+    return PoolTraces(known, _sorted_once(joined), meanings)
 
 
-def read_index(run_dir: RunDir, pool: Pool) -> list[IndexRow]:
-    """The same as rows, for small pools."""
-    return index_rows(read_index_table(run_dir, pool))
+def stored_tokens(run_dir: RunDir, pool: Pool) -> int:
+    """Completion tokens of all traces of a pool, each counted once."""
+    tables = run_dir.column_tables(["trace_id", "completion_tokens"], *pool_shards(pool.folder))
+    parts = [(identity_bytes(table.column(0)), table.column(1).to_numpy()) for table in tables]
+    if not parts:
+        return 0
+    ids, tokens = (np.concatenate(column)[::-1] for column in zip(*parts, strict=True))  # of equals, the last counts
+    return int(tokens[np.unique(ids, return_index=True)[1]].sum())
 
 
-def index_rows(table: pa.Table) -> list[IndexRow]:
-    """Rows of an index table."""
-    return [IndexRow(**row) for row in table.to_pylist()]
+def index_rows(tables: Iterable[pa.Table]) -> Iterator[IndexRow]:
+    """Rows of tables with `INDEX_COLUMNS`."""
+    return (IndexRow(**row) for table in tables for row in table.to_pylist())
 
 
-def of_prompts(table: pa.Table, prompt_ids: pa.ChunkedArray, num_samples: int | None = None) -> pa.Table:
-    """The traces of some prompts. `num_samples`: only the first so many samples of each."""
-    wanted = pc.is_in(table.column("prompt_id"), value_set=prompt_ids.combine_chunks())
-    if num_samples is not None:
-        wanted = pc.and_(wanted, pc.less(table.column("sample_index"), num_samples))
-    return _where(table, wanted)
+def _joined(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, "S16" if name == "trace_id" else np.int32)
 
 
-def _where(table: pa.Table, mask: Any) -> pa.Table:
-    """The rows of a mask. Where it takes all, the usual case, the table itself: a copy would double the memory."""
-    return table if pc.all(mask).as_py() else table.filter(mask)
+def _sorted_once(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Rows by identity; of a trace that is in two shards (a crash can leave that) the last."""
+    order = np.argsort(columns["trace_id"], kind="stable")
+    ids = columns["trace_id"][order]
+    is_last = np.ones(len(ids), dtype=np.bool_)
+    is_last[:-1] = ids[1:] != ids[:-1]
+    order = order[is_last]
+    return {name: columns.pop(name)[order] for name in [*columns]}
 
 
-def count_values(column: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value occurs."""
-    return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
+def positions(known: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Where each identity stands among the sorted ones; -1 where it does not."""
+    if not len(known):
+        return np.full(len(wanted), -1)
+    found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[found] == wanted, found, -1)
+
+
+def word_codes(column: pa.ChunkedArray, codes: dict[str, int]) -> NDArray[np.int16]:
+    """Codes of a column with few distinct words; new ones are added to `codes`."""
+    encoded = column.combine_chunks().dictionary_encode()
+    meaning = np.array([codes.setdefault(word, len(codes)) for word in encoded.dictionary.to_pylist()] or [0], np.int16)
+    found: NDArray[np.int16] = meaning[encoded.indices.to_numpy()]
+    return found

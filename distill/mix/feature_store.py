@@ -4,7 +4,7 @@ Features depend on the text, the students' tokenizers and their chat format, nev
 those change, or traces are added, no text is read a second time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,19 @@ from distill.core.run_dir import PROMPTS, RunDir, pool_shards
 from distill.core.run_dir import trace_features as features_folder
 from distill.core.schema import Prompt, content_hash
 from distill.mix.filters import Features, features_columns
+from distill.mix.prompt_facts import read_prompt_facts
 from distill.mix.seeded_order import contains, keys_of
 from distill.mix.trace_features import FEATURES_VERSION, TraceFeatures, tokenizer_identity, trace_features
-from distill.models.chat_template import chat_messages
+from distill.models.token_counts import TokenCounter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FLUSH_ROWS = 20_000
 """Traces per file of features: the most that a crash repeats."""
+GATHERED_ROWS = 4096
+GATHERED_BYTES = 16 << 20
+"""Rows and texts that are worked on at once."""
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "chat_template", "vocab", "merges", "added_tokens", "spiece")
 """Prefixes of the names of a tokenizer's files."""
 
@@ -67,6 +71,7 @@ def compute_features(
     run_dir: RunDir,
     key: str,
     missing: NDArray[np.uint64],
+    prompts: NDArray[np.uint64],
     *,
     folders: Sequence[str],
     chat: ChatFormat,
@@ -78,27 +83,40 @@ def compute_features(
         run_dir: where texts are read and features are written.
         key: of `features_key`.
         missing: sorted keys of the traces.
+        prompts: sorted keys of their prompts.
         folders: of all pools, below `generate/`.
         chat: how students are asked.
         tokenizers: of the students, the first student's first.
     """
-    problems = read_problems(run_dir)
-    rows: list[TraceFeatures] = []
+    counters = [TokenCounter(tokenizer) for tokenizer in tokenizers]
+    facts = read_prompt_facts(run_dir, prompts, chat, counters)
+    tables: list[pa.Table] = []
     done = 0
-    for batch in text_batches(run_dir, folders, missing):
-        for trace in batch.to_pylist():
-            problem = problems[trace["prompt_id"]]
-            rows.append(trace_features(trace, problem, chat_messages(problem, chat), tokenizers, chat.template_options))
-        if len(rows) >= FLUSH_ROWS:
-            done += _store(run_dir, key, rows)
-            rows = []
+    for batch in gathered(text_batches(run_dir, folders, missing)):
+        tables.append(trace_features(batch, facts, counters))
+        if sum(table.num_rows for table in tables) >= FLUSH_ROWS:
+            done += _store(run_dir, key, tables)
+            tables = []
             yield done
-    yield done + (_store(run_dir, key, rows) if rows else 0)
+    yield done + (_store(run_dir, key, tables) if tables else 0)
 
 
-def _store(run_dir: RunDir, key: str, rows: Sequence[TraceFeatures]) -> int:
-    name = content_hash([row.trace_id for row in rows])
-    return run_dir.write_rows(rows, TraceFeatures, *features_folder(key), f"{name}.parquet")
+def gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches laid together: a shard may hold as few rows as a chunk of prompts, and each batch has a price."""
+    fresh: list[pa.RecordBatch] = []
+    for batch in batches:
+        fresh.append(batch)
+        if sum(one.num_rows for one in fresh) >= GATHERED_ROWS or sum(one.nbytes for one in fresh) >= GATHERED_BYTES:
+            yield pa.concat_batches(fresh)
+            fresh = []
+    if fresh:
+        yield pa.concat_batches(fresh)
+
+
+def _store(run_dir: RunDir, key: str, tables: Sequence[pa.Table]) -> int:
+    table = pa.concat_tables(tables)
+    name = content_hash(table.column("trace_id").to_pylist())
+    return run_dir.write_table(table, *features_folder(key), f"{name}.parquet")
 
 
 def read_problems(run_dir: RunDir) -> Mapping[str, str]:

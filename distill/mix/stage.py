@@ -35,7 +35,7 @@ from distill.mix.filters import (
     with_student_tokens,
 )
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out
-from distill.mix.seeded_order import keys_of
+from distill.mix.seeded_order import contains, keys_of
 from distill.mix.source import MixSource, longest_chat
 from distill.mix.student_fit import fit_details, with_fits
 from distill.mix.trace_fates import TraceFates
@@ -171,7 +171,8 @@ def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDA
     key = features_key(folders, longest_chat(recipe))
     missing = missing_keys(run_dir, key, wanted)
     if len(missing):
-        _compute_missing(source, key, missing, folders, console)
+        prompts = np.unique(index.prompt_keys[contains(missing, index.trace_keys)])
+        _compute_missing(source, key, missing, prompts, folders, console)
     features = load_features(run_dir, key)
     reasons = reasons_with_text(
         index,
@@ -202,12 +203,18 @@ def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"])
 
 
 def _compute_missing(
-    source: MixSource, key: str, missing: NDArray[np.uint64], tokenizers: list[str], console: Console
+    source: MixSource,
+    key: str,
+    missing: NDArray[np.uint64],
+    prompts: NDArray[np.uint64],
+    tokenizers: list[str],
+    console: Console,
 ) -> None:
     work = compute_features(
         source.run_dir,
         key,
         missing,
+        prompts,
         folders=source.folders,
         chat=longest_chat(source.recipe),
         tokenizers=[load_tokenizer(folder) for folder in tokenizers],

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.core.errors import InputError
-from distill.models.thinking import KNOWN, THINKING_CLOSED, continuation
+from distill.models.thinking import KNOWN, THINKING_CLOSED, PromptEnd, continuation_after, prompt_end
 from serve.api.modes import append_to_system
 
 if TYPE_CHECKING:
@@ -146,17 +146,26 @@ def render_example(
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         return NO_COMPLETION
     text = prompt_text(tokenizer, messages[:-1], options)
-    trace = without_trailing_ends(messages[-1]["content"].strip(), ending_marks(tokenizer))
-    taught = continuation(text, trace)
+    taught = taught_text(tokenizer, prompt_end(text), messages[-1]["content"].strip())
     if taught is None:
         return THINKING_CLOSED
     completion, ending = encode(tokenizer, taught), end_of_turn(tokenizer)
-    if control_tokens(tokenizer).keys() & set(completion) or any(mark in taught for mark in PUBLISHED_MARKS):
+    if control_tokens(tokenizer).keys() & set(completion) or holds_published_mark(taught):
         return ENDS_INSIDE
     prompt, target = encode(tokenizer, text), [*completion, *ending]
     if len(prompt) + len(target) > max_length:
         return TOO_LONG
     return Rendered(input_ids=[*prompt, *target], labels=[IGNORED] * len(prompt) + target)
+
+
+def taught_text(tokenizer: PreTrainedTokenizerBase, end: PromptEnd, completion: str) -> str | None:
+    """What a student learns of a completion without white space around it; None where the prompt rules it out."""
+    return continuation_after(end, without_trailing_ends(completion, ending_marks(tokenizer)))
+
+
+def holds_published_mark(text: str) -> bool:
+    """Whether a mark of a turn in a published model stands in the text."""
+    return "<" in text and any(mark in text for mark in PUBLISHED_MARKS)
 
 
 @lru_cache(maxsize=16)

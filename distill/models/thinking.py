@@ -63,6 +63,11 @@ def with_prompt_opening(prompt: str, completion: str) -> str:
 
 
 def continuation(prompt: str, completion: str) -> str | None:
+    """`continuation_after` the end of a rendered prompt."""
+    return continuation_after(prompt_end(prompt), completion)
+
+
+def continuation_after(end: PromptEnd, completion: str) -> str | None:
     """The trace as the model would go on from the prompt; None where the prompt rules out that it reasons.
 
     * The prompt has opened the reasoning: without the trace's own opening; a trace without reasoning closes it first,
@@ -70,10 +75,10 @@ def continuation(prompt: str, completion: str) -> str | None:
     * The prompt has opened nothing: unchanged, but for an opening that was lost.
 
     Args:
-        prompt: as the chat template renders it.
+        end: how the prompt leaves the model.
         completion: the whole trace, without white space around it.
     """
-    end, own = prompt_end(prompt), reasoning_delimiters(completion)
+    own = reasoning_delimiters(completion)
     if own is not None and is_empty_block(completion, own) and (end.opened or end.closed):
         completion, own = completion.partition(own.end)[2].lstrip(), None
     if end.opened is None:

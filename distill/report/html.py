@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -40,6 +41,7 @@ def ticks(text: str) -> Markup:
     return Markup("".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)))
 
 
+@cache  # compiling the page takes longer than filling it
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("distill.report", "templates"),

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill.config.verify import VerifyConfig
 from distill.core.run_dir import Parts, RunDir, pool_shards
 from distill.core.schema import Prompt, Trace, Verdict, arrow_schema
-from distill.generate.traces import INDEX_COLUMNS, count_values
+from distill.generate.traces import INDEX_COLUMNS, PoolTraces
 from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
 from distill.run.pools import Pool
 
@@ -81,18 +81,21 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
             )
 
 
-def pool_details(table: pa.Table, num_prompts: int) -> dict[str, Any]:
+def pool_details(traces: PoolTraces) -> dict[str, Any]:
     """A pool's counts for the manifest: verdicts, solved prompts, lengths in tokens."""
-    correct = table.filter(pc.equal(table.column("verdict"), Verdict.CORRECT.value))
+    is_correct, tokens = traces.is_word("verdict", Verdict.CORRECT), traces.columns["completion_tokens"]
+    is_solved = np.zeros(len(traces.prompt_ids), dtype=np.bool_)
+    is_solved[traces.columns["prompt_id"][is_correct]] = True
+    num_correct = int(is_correct.sum())
     return {
-        "traces": table.num_rows,
-        "correct": correct.num_rows,
-        "verdicts": count_values(table.column("verdict")),
-        "prompts": num_prompts,
-        "prompts_solved": pc.count_distinct(correct.column("prompt_id")).as_py(),
-        "mean_tokens": pc.mean(correct.column("completion_tokens")).as_py() or 0.0,
-        "completion_tokens": pc.sum(table.column("completion_tokens")).as_py() or 0,
-        "truncated": pc.sum(pc.equal(table.column("finish_reason"), "length")).as_py() or 0,
+        "traces": len(traces),
+        "correct": num_correct,
+        "verdicts": traces.count_words("verdict"),
+        "prompts": len(traces.prompt_ids),
+        "prompts_solved": int(is_solved.sum()),
+        "mean_tokens": int(tokens[is_correct].sum(dtype=np.int64)) / max(1, num_correct),
+        "completion_tokens": int(tokens.sum(dtype=np.int64)),
+        "truncated": int(traces.is_word("finish_reason", "length").sum()),
     }
 
 

@@ -1,12 +1,13 @@
 """Scale, on paper and simulated: the forecast of `distill plan` against real runs, a million prompts past a stub
 engine, and what both say of 1 to 1,000 GPUs.
 
-    python -m tests.benchmarks.scale [--part runs|rows|table] [--rows N] [--runs DIR] [--calibrate NAME]
+    python -m tests.benchmarks.scale [--part runs|rows|table|driver] [--rows N] [--runs DIR] [--calibrate NAME]
 
 * runs: quickstarts of different sizes on this machine (those that are finished in DIR are not run again; half an hour
   for all three). Rates are learnt from one, the others' stages forecast: forecast over measured; goal 0.8 to 1.2.
 * rows: N (default 1,000,000) and N / 10 prompts through the generate and verify stages on three local Ray nodes with a
   stub engine of 2 ms per row (`tests.benchmarks.scale_rows`); what grows with the rows, and what a row costs.
+* driver: filters of the mix and counting, N traces, beside the way of before (`tests.benchmarks.scale_driver`).
 * table: hours, cost and bottleneck of `one-gpu-1.5b`, told to use what there is, on nodes of eight H100; and the limits
   of the design that come near. Forecast, not measured. Public sizes of the models, no hub needed.
 
@@ -28,6 +29,7 @@ from distill.ops.forecast.inputs import forecast_recipe
 from distill.ops.forecast.stage_times import Forecast
 from distill.ops.forecast.tables import all_limits, format_hours, format_usd
 from distill.train.machines import described_machines, machines_here
+from tests.benchmarks.scale_driver import compare
 
 RUNS = {
     "small": ("prompts.num_prompts=64", "benchmarks.small-sums.num_prompts=50"),
@@ -200,7 +202,7 @@ def show_limits(found: Forecast) -> None:
 def main() -> None:
     """Measure, show, and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("runs", "rows", "table"), help="only this part (default: all three)")
+    parser.add_argument("--part", choices=("runs", "rows", "table", "driver"), help="only this part (default: all)")
     parser.add_argument("--rows", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--row-ms", type=float, default=2.0, help="what the stub engine takes for a row")
     parser.add_argument("--runs", type=Path, default=Path("runs/scale"), metavar="DIR")
@@ -213,6 +215,8 @@ def main() -> None:
     if arguments.part in (None, "rows"):
         few = rows_at(max(1000, arguments.rows // 10), arguments.row_ms)
         told |= show_rows(few, rows_at(arguments.rows, arguments.row_ms))
+    if arguments.part in (None, "driver"):
+        told |= compare(arguments.rows)
     if arguments.part in (None, "table"):
         told |= show_table()
     print(json.dumps(told))

@@ -15,7 +15,7 @@ from distill.config.verify import JudgeConfig, judge_name
 from distill.core.errors import ConfigError, InputError
 from distill.core.run_dir import RunDir
 from distill.core.schema import IndexRow, Prompt, Trace, Verdict
-from distill.generate.traces import read_index
+from distill.generate.traces import INDEX_COLUMNS, index_rows
 from distill.grading import VERIFIER_VERSION
 from distill.models.api_key import endpoint_key
 from distill.run.context import RunContext
@@ -86,7 +86,7 @@ def run_dir(run_dir: RunDir) -> RunDir:
 
 
 def judged(run_dir: RunDir, config: JudgeConfig) -> dict[str, Any]:
-    index = read_index(run_dir, POOL)
+    index = index_rows(run_dir.column_tables(INDEX_COLUMNS, "generate", POOL.folder))
     return judge_pools(run_dir, [POOL], {"p": PROMPT}, index, config, lambda *_: None)["pools"]["short"]
 
 

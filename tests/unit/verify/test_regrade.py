@@ -1,0 +1,74 @@
+"""What a pool holds: each trace once, only of the prompts and samples that are asked for."""
+
+import dataclasses
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from distill.config.teachers import VllmTeacher
+from distill.core.run_dir import RunDir
+from distill.core.schema import IndexRow, Trace
+from distill.generate import traces as traces_module
+from distill.generate.traces import INDEX_COLUMNS, index_rows, read_traces, stored_tokens
+from distill.run.pools import Pool
+from distill.verify.regrade import pool_details
+from tests.fixtures.mix_run import trace
+
+POOL = Pool(VllmTeacher(name="long", model="m", style="long"), "m", "f")
+TRACES = [trace(number, "long", sample) for number in range(7) for sample in (0, 1)]
+CHANGES: dict[int, dict[str, Any]] = {
+    0: {"verdict": "INCORRECT"},
+    1: {"verdict": "NO_ANSWER", "finish_reason": "length"},
+    2: {"rule": "numeric", "completion_tokens": 11},
+}
+TRACES = [dataclasses.replace(one, **CHANGES.get(position, {})) for position, one in enumerate(TRACES)]
+IDS = pa.chunked_array([[one.prompt_id for one in TRACES[:12:2]]])
+"""Of all prompts but the last."""
+
+
+@pytest.fixture
+def filled(run_dir: RunDir) -> RunDir:
+    """Three shards; the trace that is in two of them is as the last says."""
+    old = dataclasses.replace(TRACES[2], rule="exact", completion_tokens=3)
+    for name, rows in (("0", [old, *TRACES[9:]]), ("1", TRACES[:4]), ("2", TRACES[4:9])):
+        run_dir.write_rows(rows, Trace, "generate", POOL.folder, f"{name}.parquet")
+    return run_dir
+
+
+def test_the_index_holds_each_trace_once_sorted_by_identity(filled: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces_module, "WRITTEN_ROWS", 5)
+    rows = [*index_rows(read_traces(filled, POOL, IDS).tables())]
+    wanted = sorted(TRACES[:12], key=lambda one: one.trace_id)
+    assert rows == [IndexRow(**{name: getattr(one, name) for name in INDEX_COLUMNS}) for one in wanted]
+
+
+def test_only_the_first_samples_are_read(filled: RunDir) -> None:
+    rows = index_rows(read_traces(filled, POOL, IDS, 1).tables())
+    assert {row.trace_id for row in rows} == {one.trace_id for one in TRACES[:12:2]}
+
+
+def test_a_pool_is_counted(filled: RunDir) -> None:
+    assert pool_details(read_traces(filled, POOL, IDS)) == {
+        "traces": 12,
+        "correct": 10,
+        "verdicts": {"CORRECT": 10, "INCORRECT": 1, "NO_ANSWER": 1},
+        "prompts": 6,
+        "prompts_solved": 5,
+        "mean_tokens": 7.4,
+        "completion_tokens": 88,
+        "truncated": 1,
+    }
+    assert stored_tokens(filled, POOL) == 102
+
+
+def test_it_knows_which_traces_it_holds(filled: RunDir) -> None:
+    found = read_traces(filled, POOL, IDS, columns=())
+    assert found.holds([TRACES[0].trace_id, "0" * 16, TRACES[13].trace_id]).tolist() == [True, False, False]
+
+
+def test_a_pool_without_shards_is_empty(run_dir: RunDir) -> None:
+    found = read_traces(run_dir, POOL, IDS)
+    assert [*found.tables()] == []
+    assert pool_details(found)["mean_tokens"] == 0.0
+    assert stored_tokens(run_dir, POOL) == 0
