@@ -26,7 +26,7 @@ from distill.report.tables import render_terminal
 from distill.run.stage_keys import stage_configs
 from tests.fixtures.report_run import make_prompt, make_recipe
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("unrendered_plots")
 
 SOLVED = {
     "base": {"": 0.1, "long": 0.3, "short": 0.5, "mix-long": 0.5},

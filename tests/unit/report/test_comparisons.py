@@ -21,7 +21,7 @@ from distill.report.figures import pareto_front, token_ticks
 from distill.report.html import render_page
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("unrendered_plots")
 
 QWEN = "Qwen/Qwen2.5-{}-Instruct"
 GYM = {"kind": "reasoning_gym", "task": "chain_sum", "size": 240, "seed": 4}
