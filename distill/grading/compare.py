@@ -43,6 +43,7 @@ ARITHMETIC = re.compile(rf"[-+]?{OPERAND}(?:(?:[-+*/]|\\(?:times|cdot|div)\s*){O
 OPERATORS = re.compile(
     r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\("
 )
+SEVERAL_DIGITS = re.compile(r"\d\d")
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
@@ -127,8 +128,9 @@ def is_restated(text: str) -> bool:
     """
     if OPERATORS.search(text):
         return True
-    is_work = len(re.findall(r"\d+", text)) > 2 or bool(re.search(r"\d\d", text))
-    return is_work and bool(ARITHMETIC.fullmatch(text)) and not FRACTION_ONLY.fullmatch(text)
+    if not ARITHMETIC.fullmatch(text) or FRACTION_ONLY.fullmatch(text):
+        return False
+    return bool(SEVERAL_DIGITS.search(text)) or len(re.findall(r"\d+", text)) > 2
 
 
 def _compare(reference: Prepared, answer: Prepared) -> RuleResult | None:

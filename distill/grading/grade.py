@@ -6,6 +6,7 @@ can be killed.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from distill.core.schema import AnswerKind, Verdict
@@ -274,7 +275,7 @@ def _compare_math(request: GradeRequest, gold: Prepared, found: Found) -> Grade 
     marked_text = found.text
     if not _is_delimited(found):
         found = found._replace(text=_stated_value(found.text))
-    results = [_compare_reading(gold, text, request.reference) for text in readings(found.text, request.reference)]
+    results = [_compare_reading(request.reference, text) for text in readings(found.text, request.reference)]
     equal = next((result for result in results if result and result.is_equal), None)
     if equal is not None:
         return _graded(found, equal)
@@ -286,8 +287,13 @@ def _compare_math(request: GradeRequest, gold: Prepared, found: Found) -> Grade 
     return SymbolicTask(AnswerKind.MATH, request.reference, found.text, found.where)
 
 
-def _compare_reading(gold: Prepared, text: str, reference: str) -> RuleResult | None:
-    """The rules, then the one number of a sentence ("There are 700 codes.") where the reference is a number."""
+@lru_cache(maxsize=4096)
+def _compare_reading(reference: str, text: str) -> RuleResult | None:
+    """The rules, then the one number of a sentence ("There are 700 codes.") where the reference is a number.
+
+    Cached, since the answers to one prompt are mostly the same few.
+    """
+    gold = prepare_reference(reference)
     result = compare(gold, prepare(text))
     if (result is not None and result.is_equal) or gold.number is None:
         return result
