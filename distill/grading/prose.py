@@ -3,7 +3,8 @@
 import re
 from typing import NamedTuple
 
-from distill.grading.normalize import NAMES
+from distill.grading.normalize import NAMES, TEXT
+from distill.grading.number_phrases import with_minus_signs
 from distill.grading.unicode_math import as_latex
 from distill.grading.units import TRAILING_UNIT
 
@@ -30,13 +31,27 @@ NEGATION = re.compile(
 )
 BOUND = re.compile(
     r"\b(?:(?:less|greater|more|fewer|smaller|larger|bigger|higher|lower) than(?: or equal to)?|at (?:least|most)"
-    r"|under|over|above|below|up to|between|either)\W*$",
+    r"|under|over|above|below|up to|between|either|(?:may|might|could)(?: also)? be|maybe|perhaps|possibly)\W*$",
     re.IGNORECASE,
 )
 HEDGED_VALUE = re.compile(
     r"(?:not|no (?:more|less|fewer)|never|cannot|neither"
     r"|less than|greater than|more than|fewer than|at least|at most|under|over|above|below"
-    r"|up to|between|either)\b",
+    r"|up to|between|either|maybe|perhaps|possibly|(?:may|might|could) be)\b",
+    re.IGNORECASE,
+)
+UNSURE = r"\b(?:not|n't) (?:\w+ )?(?:sure|certain|confident)\b|\b(?:unsure|uncertain)\b"
+REJECTED = r"(?:is|are|was|would be) (?:impossible|wrong|incorrect|invalid|false|unlikely)\b"
+HEDGED_AFTER = re.compile(
+    r"\d\W{0,3}\s(?:[a-z]+ )?or\s+(?:more|fewer|less|greater|larger|bigger|smaller|higher|lower|above|below|over"
+    r"|under)\b(?! \w+ly\b)|\d\W{0,3}\s(?:[a-z]+ )?(?:and (?:up|above|over|below|under|beyond)|at (?:most|least))\W*$"
+    rf"|\d\W{{0,3}}[?+]\W*$|^\D*\d[\d.,]*\W{{0,3}}\s{REJECTED}|{UNSURE}",
+    re.IGNORECASE,
+)
+"""What takes a value back, or makes a bound of it, behind it."""
+HEDGED_LINE = re.compile(
+    r"\b(?:may|might|could) (?:also )?be\W+(?:[a-z]+ ){0,2}\$?\d[\d.,]*(?: [a-z]+)?\W*$"
+    rf"|\d\W{{0,3}}\s(?:{REJECTED}|is not (?:the|an?|correct|right|possible|equal|valid|it)\b)\D*$|{UNSURE}",
     re.IGNORECASE,
 )
 RUNAWAY = re.compile(r"\d{101}|[^\s]{400}")
@@ -58,9 +73,19 @@ DENIAL = re.compile(r"\b(?:is|are|was|be|does|do)(?:\s+not|n't)\b|\b(?:cannot|ca
 
 
 def is_hedged_value(value: str) -> bool:
-    """Whether a stated value begins with a negation or a bound, or denies it: "not 8", "less than 8", "it is not 8"."""
+    """Whether a stated value is negated, a bound or doubted: "not 8", "less than 8", "it is not 8", "8 or more"."""
+    if value.isdecimal():
+        return False
     bare = value.removeprefix("\\text{").lstrip(" \t*_$\\(")
-    return bool(HEDGED_VALUE.match(bare) or DENIAL.search(bare))
+    if HEDGED_VALUE.match(bare) or DENIAL.search(bare):
+        return True
+    spoken = " ".join(TEXT.sub(r" \1 ", bare).split()) if "\\text" in bare else bare
+    return bool(HEDGED_AFTER.search(spoken))
+
+
+def is_hedged_line(line: str) -> bool:
+    """Whether the line that ends an unmarked text doubts its number or denies it."""
+    return bool(HEDGED_LINE.search(line[-MAX_LINE_CHARS:]))
 
 
 def _is_hedged(before: str) -> bool:
@@ -73,7 +98,7 @@ def ending(text: str) -> Ending | None:
 
     A list ("$2$, $3$ and $8$") is one expression, a unit behind it belongs to it.
     """
-    line = text[-MAX_LINE_CHARS:].rstrip().rpartition("\n")[2]
+    line = with_minus_signs(text[-MAX_LINE_CHARS:].rstrip().rpartition("\n")[2])
     if "$" in line or "\\" in line or "**" in line:
         found = _formulas(line)
         if found is not None:

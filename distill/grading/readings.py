@@ -1,6 +1,8 @@
 """What a stated answer may mean: the end of a chain, the exact value before its decimal, no side condition."""
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
 
 RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 RELATION_SIGN = re.compile(r"[<>=≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
@@ -20,7 +22,41 @@ MEMBER = re.compile(
 RESTRICTION = re.compile(
     r"(?:\s*,\s*|\s*\\q?quad\s*|\s*\\[,;:]\s*|\s*(?=\())+\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
 )
+PARAMETER = re.compile(
+    r"([A-Za-z])\s*(?:\\in(?![a-z])|∈)\s*(?:\\mathbb\s*\{?\s*)?([ZN]|ℤ|ℕ)(?![A-Za-z])"
+    r"|([A-Za-z])\s*(?:\\text\s*\{)?\s*is an[yd]?( )integer"
+)
 SEVERAL_CASES = re.compile(r"\b(?:otherwise|else|and|or)\b|\\\\")
+
+
+class Family(NamedTuple):
+    """Values for every whole number: "2\\pi n, n \\in \\mathbb{Z}"."""
+
+    formula: str
+    parameter: str
+    domain: str
+    """"Z" or "N"."""
+
+
+@lru_cache(maxsize=4096)
+def parse_family(text: str) -> Family | None:
+    """A formula and the whole number that it declares, or None."""
+    if "in" not in text and "∈" not in text:
+        return None
+    formula = without_condition(text)
+    declared = PARAMETER.search(text, len(formula)) if formula != text else None
+    if declared is None or any(formula.count(a) != formula.count(b) for a, b in ("{}", "()", "[]")):
+        return None
+    domain = (declared[2] or "Z").translate({ord("ℤ"): "Z", ord("ℕ"): "N"})
+    return Family(formula, declared[1] or declared[3], domain)
+
+
+def renamed(family: Family, parameter: str) -> str:
+    """The formula with another letter for its parameter, unless that letter has a meaning in it already."""
+    letter = r"(?<![A-Za-z\\]){}(?![A-Za-z])"
+    if re.search(letter.format(parameter), family.formula):
+        return family.formula
+    return re.sub(letter.format(family.parameter), parameter, family.formula)
 
 
 def is_relation(reference: str) -> bool:

@@ -31,7 +31,11 @@ POINT = re.compile(r"\\\{([^,;]+)\\\}")
 ALL = re.compile(
     r"\\mathbb\{?R\}?|\\R|(?:\\text\s*\{\s*)?(?:all real numbers|all reals|any real number|the real numbers)\s*\}?"
 )
-EMPTY = re.compile(r"\\emptyset|\\\{\\\}|(?:\\text\s*\{\s*)?no (?:real )?solutions?\s*\}?")
+NO_SOLUTION = r"(?:there\s*(?:is|are|exists?)\s*)?no\s*(?:real\s*)?(?:solutions?|roots?)(?:\s*exists?)?\.?"
+EMPTY = re.compile(
+    rf"(?:[a-z]\s*\\in\s*)?(?:\\emptyset|\\\{{\s*\\\}})\s*|(?:\\text\s*\{{\s*)?{NO_SOLUTION}\s*\}}?", re.IGNORECASE
+)
+ENDS_EMPTY = re.compile(rf"(?i)\b{NO_SOLUTION}\W*$|(?:\\emptyset|\\varnothing|∅)\W*$")
 EXCLUDED = re.compile(r"([a-zA-Z])\s*(?:\\neq?(?![A-Za-z])|≠)\s*([^,;]+)")
 HALF_OPEN = frozenset({"(]", "[)", "]]", "[[", "][", "](", ")["})
 MARKS = ("<", ">", "\\le", "\\ge", "\\ne", "≠", "≤", "≥", "\\cup", "\\infty", "\\mathbb", "real", "\\in", "\\emptyset")
@@ -59,6 +63,16 @@ def is_written_as_set(text: str) -> bool:
     """Whether the notation can only mean a set of reals; "(1,2)" may also be a point of the plane."""
     is_half_open = text[:1] + text[-1:] in HALF_OPEN and ("," in text or ";" in text)
     return is_half_open or any(mark in text for mark in MARKS)
+
+
+def is_empty_set(text: str) -> bool:
+    """Whether a normalized answer is the empty set, or says that there is no (real) solution."""
+    return bool(EMPTY.fullmatch(text))
+
+
+def ends_in_no_solution(text: str) -> bool:
+    """Whether the last words of a text say that nothing solves the problem."""
+    return bool(ENDS_EMPTY.search(text[-MAX_CHARS:]))
 
 
 @lru_cache(maxsize=4096)

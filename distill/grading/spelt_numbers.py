@@ -10,7 +10,17 @@ ENGLISH = {word: value for value, word in enumerate(_SMALL.split())} | {
 }
 ENGLISH_SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
 _WORD = "|".join([*ENGLISH, *ENGLISH_SCALES])
-ENGLISH_NUMBER = re.compile(rf"(?i)(?<![A-Za-z])(?:{_WORD})(?:(?:\s+|-|\s+and\s+)(?:{_WORD}))*(?![A-Za-z-])(?!\s+of\b)")
+ENGLISH_NUMBER = re.compile(
+    rf"(?i)(?<![A-Za-z])(?:(?:minus|negative)\s+)?(?:{_WORD})(?:(?:\s+|-|\s+and\s+)(?:{_WORD}))*(?![A-Za-z-])(?!\s+of\b)"
+)
+REFERRED = re.compile(
+    r"(?i)\b(?:the|these|those|this|that|same|other|first|last|next|previous|following|every|each|my|your|his|her|their"
+    r"|our|its|any|either)\s+$"
+)
+"""Before a number that counts what was spoken of: "the same eight words" says nothing about eight."""
+COUNTING = r"is|are|was|were|be|exactly|only|just|equals?|to|about|leaves?|leaving|has|have|had|and|minus|negative"
+PRONOUN = re.compile(rf"(?i)\b(?!(?:{COUNTING})\s)[a-z]+\s+one(?=\s*(?:$|[.,;!?)]|(?:that|which|who|where|with|is)\b))")
+"""The "one" of "the smaller one"."""
 CHINESE = {
     "零": 0, "〇": 0, "一": 1, "二": 2, "两": 2, "三": 3, "四": 4, "五": 5, "六": 6, "七": 7, "八": 8, "九": 9,
 }  # fmt: skip
@@ -21,8 +31,10 @@ MAX_CHARS = 120
 
 def english_value(text: str) -> int | None:
     """The value of number words ("twenty-five" is 25), or None where they do not form one number."""
+    found = re.findall(r"[a-z]+", text.lower())
+    sign = -1 if found and found[0] in ("minus", "negative") else 1
     total = current = 0
-    for word in re.findall(r"[a-z]+", text.lower()):
+    for word in found[sign < 0 :]:
         if word == "and":
             continue
         if word in ENGLISH:
@@ -35,12 +47,14 @@ def english_value(text: str) -> int | None:
             current = max(current, 1) * 100
         else:
             total, current = total + max(current, 1) * ENGLISH_SCALES[word], 0
-    return total + current
+    return sign * (total + current)
 
 
 def first_english_number(text: str) -> int | None:
-    """The first number in words of a text."""
-    match = ENGLISH_NUMBER.search(text[:MAX_CHARS])
+    """The first number in words that a text states."""
+    text = PRONOUN.sub("", text[:MAX_CHARS])
+    stated = (match for match in ENGLISH_NUMBER.finditer(text) if not REFERRED.search(text[: match.start()]))
+    match = next(stated, None)
     return english_value(match.group()) if match else None
 
 
