@@ -50,6 +50,7 @@ BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in an
 CHOICE_WITH_TEXT = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)\s*\}?(?=.)")  # "(B) 3x+1"
 COMPOUND = re.compile(r"\d\s*\\text\s*\{[^{}]*[A-Za-z][^{}]*\}\s*\d")  # "10\\text{ dollars }50\\text{ cents}"
 FRACTION_ONLY = re.compile(r"[-+]?\(?-?\d+\)?/\(?\d+\)?|[-+]?\d+(?:\.\d+)?(?:\\times|\\cdot|\*)10")
+SINGLETON = re.compile(r"\\\{(\([^(){}]*\))\\\}")
 LIST_MARK = re.compile(r"[,;]|\\pm")
 NOT_DIGIT = re.compile(r"\D")
 CASES = re.compile(r"\\text\s*\{[^{}]*\b(?:if|when|unless|otherwise|else|or|not|cannot|maybe|possibly)\b")
@@ -146,10 +147,7 @@ def _compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
     is_choice = gold and given and (gold.group(1) != reference.normalized or given.group(1) != answer.normalized)
     if gold and given and is_choice:
         return RuleResult(gold.group(1) == given.group(1), "choice")
-    result = _compare_texts(reference, answer)
-    if result is not None:
-        return result
-    result = _compare_real_sets(reference, answer)
+    result = _compare_real_sets(reference, answer) or _compare_texts(reference, answer)
     if result is not None:
         return result
     if any(mark in reference.normalized or mark in answer.normalized for mark in COMPARED_APART[:5]):
@@ -260,6 +258,9 @@ def _compare_words(reference: Prepared, answer: Prepared) -> RuleResult | None:
 
 
 def _compare_parts(reference: str, answer: str) -> RuleResult | None:
+    wrapped = SINGLETON.fullmatch(reference), SINGLETON.fullmatch(answer)
+    if bool(wrapped[0]) != bool(wrapped[1]):  # the set of one point, and the point
+        reference, answer = SINGLETON.sub(r"\1", reference), SINGLETON.sub(r"\1", answer)
     based = BASED.fullmatch(reference), BASED.fullmatch(answer)
     if based[0] and based[1]:
         return RuleResult(based[0].groups() == based[1].groups(), "based")

@@ -6,7 +6,9 @@ from typing import NamedTuple
 from distill.grading.numbers import Number
 
 DECORATION = re.compile(r"\\text|[{}\s]")
-CONGRUENCE = re.compile(r"(?:([A-Za-z])\\equiv)?([-+]?\d{1,40}(?:,[-+]?\d{1,40})*)(?:\\pmod|\(?\\?b?mod)(\d{1,40})\)?")
+CONGRUENCE = re.compile(
+    r"(?:([A-Za-z])\\equiv)?([-+]?\d{1,40}(?:[,;][-+]?\d{1,40})*)(?:\\pmod|\(?\\?b?mod)(\d{1,40})\)?"
+)
 
 
 class Congruence(NamedTuple):
@@ -27,7 +29,7 @@ def parse_congruence(text: str) -> Congruence | None:
     match = CONGRUENCE.fullmatch(DECORATION.sub("", text)) if "mod" in text else None
     if match is None or int(match[3]) == 0:
         return None
-    return Congruence(match[1] or "", tuple(map(int, match[2].split(","))), int(match[3]))
+    return Congruence(match[1] or "", tuple(map(int, re.split("[,;]", match[2]))), int(match[3]))
 
 
 def same_congruences(reference: Congruence, answer: Congruence) -> bool:

@@ -19,6 +19,7 @@ SCALE = re.compile(
 )
 PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")  # no \pmod
 MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
+TRANSPOSED = re.compile(r"^[(\[]([^()\[\]&]*,[^()\[\]&]*)[)\]]\^\{?\s*(?:T|\\top)\s*\}?$")
 NAMED = re.compile(r"([a-z])\s*=")
 JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
 
@@ -75,6 +76,7 @@ def _unwrap(text: str) -> tuple[str, str]:
 def parts(text: str) -> Parts | None:
     """A normalized answer as a container, or None for a single value."""
     text = JOINER.sub(",", MEMBER.sub("", text, count=1))
+    text = TRANSPOSED.sub(r"(\1)", text) if text.endswith(("T", "p", "}")) else text
     scaled = _scaled(text)
     if scaled is not None:
         return scaled

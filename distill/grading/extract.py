@@ -41,7 +41,7 @@ OTHER_LABEL = re.compile(r"(?m)[B-PR-Z](?<=^.):")
 UNIT_IN_DOLLARS = re.compile(r"(?<=\d)\s+\$\s*([a-zA-Z]{1,3}(?:\^\{?\d\}?)?)\s*\$")
 CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
 CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*|。")
-NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])|,?\s(?:but )?(?:not|rather than|instead of)\s")
+NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])|,?\s(?:but )?\(?(?:not|rather than|instead of)\s")
 STATED = re.compile(
     r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
     re.DOTALL,

@@ -45,7 +45,7 @@ from distill.grading.normalize import readable, with_opaque_symbols
 from distill.grading.number_phrases import last_number, marked_number, number_in_words, only_number
 from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, parse_text_number, same_number
 from distill.grading.prose import ending, is_hedged_line, is_hedged_value
-from distill.grading.readings import Family, is_relation, parse_family, readings, renamed
+from distill.grading.readings import Family, may_be_bound, parse_family, readings, renamed
 from distill.grading.real_sets import ends_in_no_solution, is_empty_set
 from distill.grading.references import prepare_reference, reference_text
 from distill.grading.types import Grade, GradeRequest
@@ -201,7 +201,7 @@ def _compare_family(request: GradeRequest, kind: str, family: Family, found: Fou
 def _compare_value(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
     reference = prepare_reference(request.reference)
     is_statement = found.where not in ("prose", "last_number")
-    if is_statement and is_hedged_value(found.text) and reference.words is None and not is_relation(request.reference):
+    if is_statement and is_hedged_value(found.text) and reference.words is None and not may_be_bound(request.reference):
         is_stated = found.where.endswith(("box", "tag"))
         return _graded(found, RuleResult(False, "hedged")) if is_stated else _no_answer(f"{found.where}:hedged")
     if not is_statement and reference.words is None and is_hedged_line(last_line(found.text)):

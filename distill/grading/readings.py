@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 RELATION_SIGN = re.compile(r"[<>=≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
+BOUND_SIGN = re.compile(r"[<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
+UNIT_TEXT = re.compile(r"(?<=[\d})\s])\\(?:text|mathrm)\s*\{\s*(?!(?:or|and|if|when|is|not|for)\b)[A-Za-z/]+\s*\}")
 CLAUSE = re.compile(r"[,;.]?\s*(?:\\q?quad|\\implies|\\Rightarrow|\\Longrightarrow|⇒|\\therefore)\s*")
 APPROXIMATE = re.compile(
     r"\\approx(?:eq)?(?![a-z])|≈|\\simeq(?![a-z])|\\text\s*\{[\s,(]*(?:or\s+)?(?:approximately|about|approx\.?|roughly)[\s:]*\}"
@@ -64,6 +66,11 @@ def is_relation(reference: str) -> bool:
     return bool(RELATION_SIGN.search(reference))
 
 
+def may_be_bound(reference: str) -> bool:
+    """Whether a reference is an inequality, a set or holds words, so that its own answer may look like a hedge."""
+    return bool(BOUND_SIGN.search(reference))
+
+
 def readings(text: str, reference: str) -> list[str]:
     """What a stated answer may mean, the likeliest first; at least one.
 
@@ -97,5 +104,5 @@ def _last_clause(text: str) -> str:
 def _last_side(value: str) -> str:
     """The value after the last "=" of a chain; so does Math-Verify."""
     last = value.rpartition("=")[2].strip()
-    is_chain = "=" in value and not RELATION.search(value) and last.count("{") == last.count("}")
+    is_chain = "=" in value and not RELATION.search(UNIT_TEXT.sub("", value)) and last.count("{") == last.count("}")
     return last or value if is_chain else value
