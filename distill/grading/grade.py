@@ -384,6 +384,7 @@ def _compare_with_math_verify(task: SymbolicTask) -> Grade:
 def _symbolic_reference(reference: str) -> str:
     """The reference in LaTeX that Math-Verify reads; a number without its separators, which would make it a list."""
     text = with_opaque_symbols(readable(reference_text(reference)))
+    text = text if text.endswith("..") else text.removesuffix(".")
     is_number = prepare_reference(reference).number is not None
     return ungrouped(text) if is_number or "\\frac" in text else text
 

@@ -58,6 +58,7 @@ DEGREE_SCALE = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*(?:\\text\s*\{\s
 DECORATION = re.compile(r"\\(?:underline|color\{[a-z]+\}|textcolor\{[a-z]+\})\s*\{([^{}]*)\}")
 CURRENCY = re.compile(r"^(?:\\text\s*\{\s*)?(?:USD|EUR|GBP|US|Rs\.?|[€£¥₹])\s*\}?\s*(?=[-\d.])|\s*[€£¥₹]$")
 LEAD_IN = re.compile(r"^\\text\s*\{(?:(?!not\b|n't)[^{}])*(?:\bis|:|=)\s*\}\s*(?=[^\s])")
+LEADING_APPROX = re.compile(r"^\s*\\(?:approx|sim|simeq)(?![a-z])\s*(?=[-\d.\\])")
 MINUS_TEXT = re.compile(r"^\\text\s*\{\s*(?:minus|negative)\s*\}\s*(?=[\w.(\\])", re.IGNORECASE)
 TEXT_DIGITS = re.compile(r"\\text\{([0-9A-F]+)\}(?=_)")
 THIN_SPACE = re.compile(r"\\!\s*")  # "11,\\! 080" is one number
@@ -139,6 +140,7 @@ def _apply_replacements(text: str) -> str:
         return text
     text = THIN_SPACE.sub("", GUARDED_COMMA.sub(",", text))
     if "\\" in text:
+        text = LEADING_APPROX.sub("", text)
         text = UPRIGHT_LETTER.sub(r" \1", STYLED_LETTER.sub(r" \1", STYLED_LETTER.sub(r" \1", text)))
     for old, new in REPLACEMENTS:
         if old in text:

@@ -43,8 +43,8 @@ def test_hedged_values() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["12\\text{ or more}", "12 apples or fewer", "12 at the very most", "n = 12 is impossible", "12?", "12, but I am not sure",
-     "> 7", "höchstens 7", "unknown, as 7 is not enough information"],
+    ["12\\text{ or more}", "12 apples or fewer", "12 at the very most", "n = 12 is impossible", "12?",
+     "12, but I am not sure", "> 7", "höchstens 7", "unknown, as 7 is not enough information"],
 )  # fmt: skip
 def test_what_stands_behind_a_value_may_take_it_back(value: str) -> None:
     assert is_hedged_value(value)
