@@ -35,7 +35,7 @@ ABBREVIATED = re.compile(r"(\$\s?\d[\d,]*(?:\.\d+)?)\s?([kKMB])(?![A-Za-z])|(?<!
 ABBREVIATIONS = {"K": "thousand", "M": "million", "B": "billion"}
 HAS_DIGIT = re.compile(r"\d")
 SEVERAL = re.compile(
-    r"\W{0,3}[-\d][\d.,]*\$?(?:\s*,\s*\$?[-\d][\d.,]*\$?)*,?\s+(?:or|OR|oder|ou?|или|lub|eller)\s+(?:\w+\s+){0,2}\$?[-\d]"
+    r"\W{0,3}[-\d]\d*+(?:[.,]\d+)*+\$?(?:\s*,\s*\$?[-\d]\d*+(?:[.,]\d+)*+\$?)*,?\s+(?:or|OR|oder|ou?|или|lub|eller)\s+(?:\w+\s+){0,2}\$?[-\d]"
     r"|\W{0,3}\d[\d.]*(?:, \d[\d.]*)+,? and \d|\W{0,3}\d[\d.]*\s*(?:或者?|または|あるいは|또는)\s*\d"
 )
 """Several values to choose from, or a list: no single number."""

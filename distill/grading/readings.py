@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 RELATION = re.compile(r"[<>,;!]|\\(?:le|ge|ne|equiv|in|begin|pm|or|and|text[a-z]*)(?![a-z])")
 RELATION_SIGN = re.compile(r"[<>=≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
+MAX_CHARS = 2_000
 BOUND_SIGN = re.compile(r"[<>≤≥≠∈]|\\(?:leq?|geq?|neq?|in|equiv|approx|text)(?![a-z])")
 UNIT_TEXT = re.compile(r"(?<=[\d})\s])\\(?:text|mathrm)\s*\{\s*(?!(?:or|and|if|when|is|not|for)\b)[A-Za-z/]+\s*\}")
 CLAUSE = re.compile(r"[,;.]?\s*(?:\\q?quad|\\implies|\\Rightarrow|\\Longrightarrow|⇒|\\therefore)\s*")
@@ -18,11 +19,11 @@ CONDITION = re.compile(
     r"|(?<=[\s,(])(?:for|where|provided|whenever|assuming|such that)\s)[^?]*$"
 )
 MEMBER = re.compile(
-    r"(?:\s*[,;(]\s*|\s*\\q?quad\s*|\s{2,})+\(?\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*(?:\\in(?![a-z])|∈)\s*"
+    r"(?:\s*+[,;(]\s*+|\s*+\\q?quad\s*+|\s{2,}+)++\(?\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*(?:\\in(?![a-z])|∈)\s*"
     r"(?:\\mathbb\s*\{?\s*[A-Z]\s*\}?|[ℤℝℕℚ])[^,;=]*$"
 )
 RESTRICTION = re.compile(
-    r"(?:\s*,\s*|\s*\\q?quad\s*|\s*\\[,;:]\s*|\s*(?=\())+\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
+    r"(?:\s*+,\s*+|\s*+\\q?quad\s*+|\s*+\\[,;:]\s*+|\s*+(?=\())++\(?\s*[A-Za-z]\s*(?:\\neq?(?![a-z])|≠|>|<|\\[gl]eq?(?![a-z])|[≤≥])[^,;=]*$"
 )
 PARAMETER = re.compile(
     r"([A-Za-z])\s*(?:\\in(?![a-z])|∈)\s*(?:\\mathbb\s*\{?\s*)?([ZN]|ℤ|ℕ)(?![A-Za-z])"
@@ -43,7 +44,7 @@ class Family(NamedTuple):
 @lru_cache(maxsize=4096)
 def parse_family(text: str) -> Family | None:
     """A formula and the whole number that it declares, or None."""
-    if "in" not in text and "∈" not in text:
+    if len(text) > MAX_CHARS or ("in" not in text and "∈" not in text):
         return None
     formula = without_condition(text)
     declared = PARAMETER.search(text, len(formula)) if formula != text else None
