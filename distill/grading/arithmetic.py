@@ -79,6 +79,8 @@ class Floats:
             return self.bounded(self.inexact(base) ** int(exponent))
         if is_whole:
             return self.power_of_any_sign(base, exponent)
+        if base == self.e and self.is_complex(exponent):
+            return self.bounded(self.simplified(self.module.exp(exponent)))
         if self.is_complex(exponent) or self.is_complex(base) or base < 0:
             raise UnsupportedError("a branch to choose")
         if isinstance(exponent, Fraction) and 1 < exponent.denominator < 10:  # 5^{1/3}: as exact as the root is
@@ -168,6 +170,8 @@ FUNCTIONS: dict[str, Callable[[Any, Value], Value]] = {
     "\\sec": lambda module, value: 1 / module.cos(value),
     "\\csc": lambda module, value: 1 / module.sin(value),
     "\\arctan": lambda module, value: module.atan(value),
+    "\\arcsin": lambda module, value: module.asin(value),
+    "\\arccos": lambda module, value: module.acos(value),
     "\\exp": lambda module, value: module.exp(value),
 }
 

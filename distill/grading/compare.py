@@ -1,17 +1,17 @@
 """Compares two answers by rules, without a computer algebra system; None leaves the comparison to Math-Verify."""
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from distill.grading.congruences import parse_congruence, same_congruences, states_number
 from distill.grading.containers import JOINER, Parts, compare_parts, parts
 from distill.grading.equations import same_equations
 from distill.grading.expression import evaluate, is_constant, same_expressions
-from distill.grading.normalize import TEXT, folded, normalize, without_units, words
-from distill.grading.numbers import Number, numbers_in, parse_number, parse_text_number, same_number
-from distill.grading.real_sets import is_written_as_set, parse_real_set, same_real_sets
-from distill.grading.spelt_numbers import ENGLISH_NUMBER, chinese_numbers, english_value, first_english_number
+from distill.grading.normalize import MATHS_WORDS, TEXT, folded, normalize, without_units, words
+from distill.grading.number_phrases import spelt_number
+from distill.grading.numbers import Number, parse_number, same_number
+from distill.grading.real_sets import is_empty_set, is_written_as_set, parse_real_set, same_real_sets
 from distill.grading.units import clock, same_clock, sign_unit, unit_of
 
 
@@ -43,24 +43,22 @@ ARITHMETIC = re.compile(rf"[-+]?{OPERAND}(?:(?:[-+*/]|\\(?:times|cdot|div)\s*){O
 OPERATORS = re.compile(
     r"\\(?:sum|prod|int|oint|lim|gcd|lcm|max|min)(?![a-z])|\\text\s*\{\s*(?:gcd|lcm)\s*\}|(?<![A-Za-z])(?:gcd|lcm|max|min)\("
 )
+SEVERAL_DIGITS = re.compile(r"\d\d")
 ASSIGNMENT = re.compile(r"((?=[A-Za-z\\])[A-Za-z\\_0-9{}'() ]{1,24}?)\s*(?:=|\\approx)\s*(?=[^=])([^=<>]+)")
 CHOICE = re.compile(r"\(?(?:\\text\s*\{\s*)?\(?([A-J])\)?\s*\}?\)?")
 BASED = re.compile(r"([0-9A-F]+)_\{?(\d+)\}?")  # "4210_5"; the same value in another base is another answer
 CHOICE_WITH_TEXT = re.compile(r"(?:\\text\s*\{\s*)?\(([A-J])\)\s*\}?(?=.)")  # "(B) 3x+1"
 COMPOUND = re.compile(r"\d\s*\\text\s*\{[^{}]*[A-Za-z][^{}]*\}\s*\d")  # "10\\text{ dollars }50\\text{ cents}"
 FRACTION_ONLY = re.compile(r"[-+]?\(?-?\d+\)?/\(?\d+\)?|[-+]?\d+(?:\.\d+)?(?:\\times|\\cdot|\*)10")
+SINGLETON = re.compile(r"\\\{(\([^(){}]*\))\\\}")
 LIST_MARK = re.compile(r"[,;]|\\pm")
 NOT_DIGIT = re.compile(r"\D")
 CASES = re.compile(r"\\text\s*\{[^{}]*\b(?:if|when|unless|otherwise|else|or|not|cannot|maybe|possibly)\b")
 FUNCTION = re.compile(r"[A-Za-z]\([A-Za-z]\)")
+PLACEHOLDER = re.compile(r"(?:\\(?:square|Box|blacksquare|bigcirc|dots|ldots|cdots|_)(?![a-z])|[?_. ])+")
+ELLIPSIS = re.compile(r"[-+*)\]}]\s*\\(?:dots[bcm]?|[lc]dots)(?![a-z])\s*[-+*(\[\\\w]")
+"""A sum or a product that is only begun; in a list, commas stand beside the dots."""
 TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-MINUS_WORD = re.compile(r"(?<![\d)] )\b(?i:minus|negative) (?=\d)")
-PHRASE = re.compile(r"(?:[$€£¥₹%,.;:()*\s]|[A-Za-z][A-Za-z'’/-]++(?![\w\\^])|[aA](?=\s)|[-+]?\d[\d.,/]*+(?![\w\\^]))*")
-"""Words, marks and numbers. The alternatives are possessive and differ in their first character, so matching takes
-linear time. The group's own star must not be possessive: Python before 3.11.5 then matches "5x" (CPython gh-106052)."""
-FORMULA = re.compile(r"\d\s*(?:\\(?:sqrt|pi|frac|cdot|times)(?![a-z])|[π√]|\^\s*\{?\d|[xyzn](?![A-Za-z]))")
-RANGE_CHARS = 120
-RANGE = re.compile(r"(?i)\W{0,3}(?:between\b.*\d.*\band\b.*\d|\$?\d[\d.,]* (?:or|to) \$?\d)")
 INFINITY = re.compile(r"([-+]?)\\infty")
 COMPARED_APART = ("<", ">", "\\le", "\\ge", "\\ne", "=", "\\in", "\\approx", "|")
 
@@ -79,15 +77,9 @@ def prepare(text: str) -> Prepared:
     stated = match.group(2).strip() if match else normalized
     value = without_units(stated)
     spelt = words(value)
-    number = parse_number(value) or _spelt_number(spelt)
+    number = parse_number(value) or spelt_number(spelt) or (spelt_number(words(text)) if spelt else None)
     unit = sign or (unit_of(stated[len(value) :]) if len(value) < len(stated) and stated.startswith(value) else "")
     return Prepared(value, number, spelt, match.group(1) if match else "", unit, normalized)
-
-
-def _spelt_number(text: str | None) -> Number | None:
-    """The number of an answer that is nothing but number words."""
-    value = english_value(text) if text and ENGLISH_NUMBER.fullmatch(text) else None
-    return None if value is None else Number(Fraction(value), False, False)
 
 
 @lru_cache(maxsize=4096)
@@ -127,8 +119,9 @@ def is_restated(text: str) -> bool:
     """
     if OPERATORS.search(text):
         return True
-    is_work = len(re.findall(r"\d+", text)) > 2 or bool(re.search(r"\d\d", text))
-    return is_work and bool(ARITHMETIC.fullmatch(text)) and not FRACTION_ONLY.fullmatch(text)
+    if not ARITHMETIC.fullmatch(text) or FRACTION_ONLY.fullmatch(text):
+        return False
+    return bool(SEVERAL_DIGITS.search(text)) or len(re.findall(r"\d+", text)) > 2
 
 
 def _compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
@@ -138,6 +131,10 @@ def _compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
     result = _compare_whole(reference, answer)
     if result is not None:
         return result
+    if is_placeholder(answer.normalized) and is_constant(reference.normalized):
+        return RuleResult(False, "placeholder")
+    if ELLIPSIS.search(answer.normalized) and evaluate(reference.normalized):
+        return RuleResult(False, "unevaluated")
     if reference.name and answer.name and reference.name != answer.name:
         return None
     if reference.normalized and reference.normalized == answer.normalized:
@@ -150,10 +147,7 @@ def _compare(reference: Prepared, answer: Prepared) -> RuleResult | None:
     is_choice = gold and given and (gold.group(1) != reference.normalized or given.group(1) != answer.normalized)
     if gold and given and is_choice:
         return RuleResult(gold.group(1) == given.group(1), "choice")
-    result = _compare_texts(reference, answer)
-    if result is not None:
-        return result
-    result = _compare_real_sets(reference, answer)
+    result = _compare_real_sets(reference, answer) or _compare_texts(reference, answer)
     if result is not None:
         return result
     if any(mark in reference.normalized or mark in answer.normalized for mark in COMPARED_APART[:5]):
@@ -196,10 +190,15 @@ def _compare_whole(reference: Prepared, answer: Prepared) -> RuleResult | None:
     are_numbers = reference.number is not None and answer.number is not None
     if are_numbers and reference.unit and answer.unit and reference.unit != answer.unit:
         return RuleResult(False, "unit")
-    if ":" in reference.whole and ":" in answer.whole:
-        times = clock(reference.whole), clock(answer.whole)
-        if times[0] and times[1]:
-            return RuleResult(same_clock(times[0], times[1]), "clock")
+    times = clock(reference.whole), clock(answer.whole)
+    if times[0] and times[1]:
+        return RuleResult(same_clock(times[0], times[1]), "clock")
+    if "mod" in answer.whole or "mod" in reference.whole:
+        result = _compare_congruences(reference, answer)
+        if result is not None:
+            return result
+    if is_empty_set(reference.whole) and is_empty_set(answer.whole):
+        return RuleResult(True, "empty_set")
     if reference.number is not None and answer.number is None and COMPOUND.search(answer.whole):
         return RuleResult(False, "compound")
     if _is_number_and_tuple(reference, answer) or _is_number_and_tuple(answer, reference):
@@ -209,6 +208,18 @@ def _compare_whole(reference: Prepared, answer: Prepared) -> RuleResult | None:
     if "=" in reference.whole and "=" in answer.whole:
         is_same = same_equations(reference.whole, answer.whole)
         return None if is_same is None else RuleResult(is_same, "equation")
+    return None
+
+
+def _compare_congruences(reference: Prepared, answer: Prepared) -> RuleResult | None:
+    """Residues with residues or with a number; a class of a named unknown is more than its residue."""
+    gold, given = parse_congruence(reference.whole), parse_congruence(answer.whole)
+    if gold and given:
+        return RuleResult(same_congruences(gold, given), "congruence")
+    if given and reference.number:
+        return RuleResult(states_number(given, reference.number), "congruence")
+    if gold and answer.number:
+        return RuleResult(not gold.variable and states_number(gold, answer.number), "congruence")
     return None
 
 
@@ -241,10 +252,15 @@ def _compare_words(reference: Prepared, answer: Prepared) -> RuleResult | None:
     is_phrase = answer.words is not None and "\\text" in answer.normalized and " " in answer.words
     if is_phrase and (evaluate(reference.normalized) or parts(reference.normalized)):  # "no solution" for a value
         return RuleResult(False, "words")
-    return None
+    is_word = answer.words is not None and answer.number is None and answer.words not in MATHS_WORDS
+    # "Assistant" would be a product of variables to Math-Verify.
+    return RuleResult(False, "words") if is_word and is_constant(reference.normalized) else None
 
 
 def _compare_parts(reference: str, answer: str) -> RuleResult | None:
+    wrapped = SINGLETON.fullmatch(reference), SINGLETON.fullmatch(answer)
+    if bool(wrapped[0]) != bool(wrapped[1]):  # the set of one point, and the point
+        reference, answer = SINGLETON.sub(r"\1", reference), SINGLETON.sub(r"\1", answer)
     based = BASED.fullmatch(reference), BASED.fullmatch(answer)
     if based[0] and based[1]:
         return RuleResult(based[0].groups() == based[1].groups(), "based")
@@ -318,18 +334,23 @@ def _case_matters(text: str) -> bool:
     return any(letter.isupper() and letter.lower() in letters for letter in letters)
 
 
+def is_placeholder(text: str) -> bool:
+    """Whether an answer is an empty place: "\\square", "?", "___"."""
+    return bool(PLACEHOLDER.fullmatch(text))
+
+
 def is_unevaluated(text: str) -> bool:
     """Several trigonometric functions of numbers: most likely the problem repeated, which is equal but no answer."""
     return len(TRIGONOMETRIC.findall(text)) > 1 and is_constant(text)
 
 
 def _scalar_and_several(several: Parts | None, single: str) -> bool | None:
-    """False for a constant against a tuple or matrix of several items; None for anything less sure."""
+    """False for one value against a tuple or matrix of several items; None for anything less sure."""
     if several is None or not several.is_ordered or several.brackets == "cup" or len(several.items) < 2:
         return None
     if several.brackets == "()" and len(several.items[-1]) == 3 and "".join(several.items).isdigit():  # "(1,234)"
         return None
-    return False if is_constant(single) else None
+    return None if evaluate(single) is None else False
 
 
 def _same_infinity(left: Prepared, right: Prepared) -> bool | None:
@@ -344,42 +365,3 @@ def _same_infinity(left: Prepared, right: Prepared) -> bool | None:
 def compare_text(reference: str, answer: str) -> RuleResult:
     """Compares free text after folding case, white space and punctuation."""
     return RuleResult(bool(folded(reference)) and folded(reference) == folded(answer), "text")
-
-
-def only_number(text: str) -> Number | None:
-    """The number of a phrase with exactly one ("18 eggs a day"); None for a formula ("5x", "\\sqrt{5}")."""
-    bare = TEXT.sub(r" \1 ", text.replace("\\$", "$").replace("\\%", "%").replace("\\ ", " ").replace("\\,", " "))
-    found = numbers_in(bare)
-    return found[0] if len(found) == 1 and PHRASE.fullmatch(bare) else None
-
-
-HAS_DIGIT = re.compile(r"\d")
-SEVERAL = re.compile(
-    r"\W{0,3}[-\d][\d.,]*\$?(?:\s*,\s*\$?[-\d][\d.,]*\$?)*,?\s+(?:or|OR)\s+(?:\w+\s+){0,2}\$?[-\d]"
-    r"|\W{0,3}\d[\d.]*(?:, \d[\d.]*)+,? and \d"
-)
-"""Several values to choose from, or a list: no single number."""
-
-
-def marked_number(value: str) -> Number | None:
-    """The number of a marked line: after its last "=", else the first one; None for a range or a choice of two."""
-    value = MINUS_WORD.sub("-", value) if "inus" in value or "egative" in value else value
-    whole = parse_text_number(value) or parse_number(without_units(normalize(value)))
-    if whole is not None:
-        return whole
-    if not HAS_DIGIT.search(value):
-        return _spelt_number(folded(value)) or number_in_words(value)
-    if RANGE.match(value[:RANGE_CHARS]) or SEVERAL.match(value[:RANGE_CHARS]):
-        return None
-    stated = value.rpartition("=")[2]
-    found = numbers_in(stated) or numbers_in(value)
-    return found[0] if found and not FORMULA.search(stated) else None  # "5\\pi" is not 5
-
-
-def number_in_words(text: str) -> Number | None:
-    """The first number in English words, else the last one in Chinese numerals."""
-    value = first_english_number(text)
-    if value is None:
-        chinese = [] if text.isascii() else chinese_numbers(text)
-        value = chinese[-1] if chinese else None
-    return None if value is None else Number(Fraction(value), False, False)

@@ -17,7 +17,9 @@ MATRIX = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{
 SCALE = re.compile(
     r"([-+]?(?:\d+(?:/\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{\d+\})?\s*(?:\\cdot\s*|\\times\s*)?)(?=\(.*\)$|\\begin)"
 )
+PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])")  # no \pmod
 MEMBER = re.compile(r"[a-zA-Z]\\in(?![a-zA-Z])\s*")
+TRANSPOSED = re.compile(r"^[(\[]([^()\[\]&]*,[^()\[\]&]*)[)\]]\^\{?\s*(?:T|\\top)\s*\}?$")
 NAMED = re.compile(r"([a-z])\s*=")
 JOINER = re.compile(r"(?:,|;)?\s*(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")
 
@@ -74,6 +76,7 @@ def _unwrap(text: str) -> tuple[str, str]:
 def parts(text: str) -> Parts | None:
     """A normalized answer as a container, or None for a single value."""
     text = JOINER.sub(",", MEMBER.sub("", text, count=1))
+    text = TRANSPOSED.sub(r"(\1)", text) if text.endswith(("T", "p", "}")) else text
     scaled = _scaled(text)
     if scaled is not None:
         return scaled
@@ -88,7 +91,9 @@ def parts(text: str) -> Parts | None:
     if items is None or len(items) > MAX_PARTS:
         return None
     if len(items) == 1:
-        return Parts("", _plus_minus(text)) if "\\pm" in text else Parts("{}", (inside,)) if brackets == "{}" else None
+        if PLUS_MINUS.search(text):
+            return Parts("", _plus_minus(text))
+        return Parts("{}", (inside,)) if brackets == "{}" else None
     expanded = tuple(value.strip() for item in items for value in _plus_minus(item))
     return Parts(brackets, expanded if brackets else _by_name(expanded)) if all(expanded) else None
 
@@ -114,7 +119,7 @@ def _by_name(items: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _plus_minus(item: str) -> tuple[str, ...]:
-    return (item.replace("\\pm", "+"), item.replace("\\pm", "-")) if "\\pm" in item else (item,)
+    return (PLUS_MINUS.sub("+", item), PLUS_MINUS.sub("-", item)) if PLUS_MINUS.search(item) else (item,)
 
 
 def _compare_ordered(reference: Sequence[str], answer: Sequence[str], same: Compare) -> bool | None:

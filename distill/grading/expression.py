@@ -45,25 +45,9 @@ WORD = re.compile(
 )
 TIMES = frozenset({"*", "\\cdot", "\\times"})
 FUNCTION_COMMANDS = frozenset({*FUNCTIONS, "\\ln"})
-GREEK = frozenset(
-    f"\\{name}"
-    for name in (
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "theta",
-        "lambda",
-        "mu",
-        "phi",
-        "varphi",
-        "omega",
-        "rho",
-        "sigma",
-        "tau",
-        "ell",
-    )
-)
+_GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|phi|varphi|omega|rho|sigma|tau|ell"
+GREEK = frozenset(f"\\{name}" for name in _GREEK.split("|"))
+INVERSES = {"\\sin": "\\arcsin", "\\cos": "\\arccos", "\\tan": "\\arctan"}
 STOPS = frozenset({"", ")", "}", "]", "+", "-"})
 FUNCTION_NAMES = frozenset("fghFGHPQpq")
 OPENING = {"(": ")", "{": "}", "[": "]"}
@@ -225,9 +209,11 @@ class _Parser:
     def function(self, name: str) -> Node:
         """A function of a group, or of the factors up to a sign, a bracket or the next function."""
         power: Node | None = None
+        if name in INVERSES and self.tokens[self.position : self.position + 5] == ["^", "{", "-", "1", "}"]:
+            name, self.position = INVERSES[name], self.position + 5
         if self.peek() == "^":
             self.take()
-            power = self.exponent_token()  # "\\cos^{-1}" is an inverse, not a power: refused
+            power = self.exponent_token()
         if self.peek() in OPENING:
             argument = self.group()
         else:

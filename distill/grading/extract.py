@@ -24,9 +24,10 @@ SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
 SENTENCE_END = re.compile(r"[.:!?]\s|\n\s*\n")
 HASHES = re.compile(r"####[ \t]*([^\n]*)")
 MARKER = re.compile(
-    r"(?i:\banswer\b)[ \t*_]*(?:[:=]|(?i:is\b|are\b|was\b)|[^\n.:=]{1,80}?\b(?i:is)\b)[ \t*_:]*(?:(?i:is)\b[ \t*_:]*)?"
-    r"|(?m:^)(?i:a|ans):[ \t]*"
+    r"[Aa](?:(?<=\b[Aa])(?i:nswer)\b[ \t*_]*(?:[:=]|(?i:is\b|are\b|was\b)|[^\n.:=]{1,80}?\b(?i:is)\b)[ \t*_:]*"
+    r"(?:(?i:is)\b[ \t*_:]*)?|(?m:(?<=^[Aa]))(?i:ns)?:[ \t]*)"
 )
+"""Begins with a set of letters, and looks back from it, because the engine then skips what cannot begin a marker."""
 FOREIGN_MARKER = re.compile(
     r"(?i:\b(?:antwort|lösung|ergebnis|réponse|respuesta|resposta|risposta|odpowiedź|svar|antwoord|cevap|jawaban"
     r"|đáp án)|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
@@ -36,17 +37,17 @@ ASCII_MARKERS = ["antwort", "ergebnis", "respuesta", "resposta", "risposta", "sv
 COMMA_COUNTRY = re.compile(r"(?i)antwort|lösung|ergebnis|resposta|risposta|odpowiedź|cevap|jawaban|antwoord")
 """Markers of languages whose thousands have points."""
 POINTED = re.compile(r"(?<![\d.,])(\d{1,3})\.(\d{3})(?![\d.,]*\d)")
-OTHER_LABEL = re.compile(r"(?m)^[B-PR-Z]:")
+OTHER_LABEL = re.compile(r"(?m)[B-PR-Z](?<=^.):")
 UNIT_IN_DOLLARS = re.compile(r"(?<=\d)\s+\$\s*([a-zA-Z]{1,3}(?:\^\{?\d\}?)?)\s*\$")
 CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
 CLOSING = re.compile(r"\n|[.!]\s|[.!]\*\*|。")
-NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])|,?\s(?:but )?(?:not|rather than|instead of)\s")
+NEXT_SENTENCE = re.compile(r"(?:[.!?](?:\*\*)?\s+|。\s*)(?=[^\W\d])|,?\s(?:but )?\(?(?:not|rather than|instead of)\s")
 STATED = re.compile(
     r"\$\$(.{1,500}?)\$\$|\$([^$\n]{1,500})\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]|\*\*([^*\nA-Za-z]{0,80}\d[^*\nA-Za-z]{0,80})\*\*",
     re.DOTALL,
 )
 BARE = re.compile(r"[-+]?[\d./]+%?")
-CLOSING_PHRASE = re.compile(r"(?i)\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
+CLOSING_PHRASE = re.compile(r"\.?\s*\b[Ii] hope (?:it|this) is correct.*", re.DOTALL)
 
 
 class Found(NamedTuple):
@@ -199,10 +200,13 @@ def find_marked_block(text: str) -> Found | None:
 
 def _last_marker(tail: str) -> re.Match[str] | None:
     """The last marker of an answer."""
-    matches = [*HASHES.finditer(tail), *(match for match in MARKER.finditer(tail) if not _is_label(match, tail))]
-    if not matches and _may_be_foreign(tail):
-        matches = [*FOREIGN_MARKER.finditer(tail)]
-    return max(matches, key=lambda match: match.start()) if matches else None
+    last = next(reversed([*HASHES.finditer(tail)]), None) if "####" in tail else None
+    for match in MARKER.finditer(tail, last.start() if last else 0):
+        if not _is_label(match, tail):
+            last = match
+    if last is None and _may_be_foreign(tail):
+        return next(reversed([*FOREIGN_MARKER.finditer(tail)]), None)
+    return last
 
 
 def _may_be_foreign(tail: str) -> bool:
@@ -225,7 +229,7 @@ def find_marked(text: str) -> Found | None:
         value, newline, _ = rest.lstrip(" \t*\n").partition("\n")
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
-    value = CLOSING_PHRASE.sub("", value).strip(" \t*")
+    value = (CLOSING_PHRASE.sub("", value) if "hope" in value else value).strip(" \t*")
     if last.re is FOREIGN_MARKER and COMMA_COUNTRY.match(last.group()):
         value = POINTED.sub(r"\1\2", value)
     if "$" in value:

@@ -6,6 +6,8 @@ can be killed.
 """
 
 import re
+from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from distill.core.schema import AnswerKind, Verdict
@@ -16,9 +18,6 @@ from distill.grading.compare import (
     compare,
     compare_text,
     is_restated,
-    marked_number,
-    number_in_words,
-    only_number,
     prepare,
     ungrouped,
 )
@@ -43,9 +42,11 @@ from distill.grading.extract import (
     only_statement,
 )
 from distill.grading.normalize import readable, with_opaque_symbols
+from distill.grading.number_phrases import last_number, marked_number, number_in_words, only_number
 from distill.grading.numbers import DECIMAL_COMMA, Number, numbers_in, parse_text_number, same_number
-from distill.grading.prose import ending, is_hedged_value
-from distill.grading.readings import is_relation, readings
+from distill.grading.prose import ending, is_hedged_line, is_hedged_value
+from distill.grading.readings import Family, may_be_bound, parse_family, readings, renamed
+from distill.grading.real_sets import ends_in_no_solution, is_empty_set
 from distill.grading.references import prepare_reference, reference_text
 from distill.grading.types import Grade, GradeRequest
 from distill.grading.unicode_math import prose_characters
@@ -182,11 +183,29 @@ def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | Symbolic
         return _graded(found, compare_text(reference_text(request.reference), found.text))
     if kind == AnswerKind.REASONING_GYM:
         return _reasoning_gym_task(request.entry, found)
+    family = parse_family(request.reference)
+    if family is not None:
+        return _compare_family(request, kind, family, found)
+    return _compare_value(request, kind, found)
+
+
+def _compare_family(request: GradeRequest, kind: str, family: Family, found: Found) -> Grade | SymbolicTask:
+    """Compares with values for every whole number, whatever the answer calls that number or if it does not say so."""
+    given = parse_family(found.text)
+    if given is not None and given.domain != family.domain:
+        return _graded(found, RuleResult(False, "domain"))
+    found = found if given is None else found._replace(text=renamed(given, family.parameter))
+    return _compare_value(replace(request, reference=family.formula), kind, found)
+
+
+def _compare_value(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
     reference = prepare_reference(request.reference)
     is_statement = found.where not in ("prose", "last_number")
-    if is_statement and is_hedged_value(found.text) and reference.words is None and not is_relation(request.reference):
+    if is_statement and is_hedged_value(found.text) and reference.words is None and not may_be_bound(request.reference):
         is_stated = found.where.endswith(("box", "tag"))
         return _graded(found, RuleResult(False, "hedged")) if is_stated else _no_answer(f"{found.where}:hedged")
+    if not is_statement and reference.words is None and is_hedged_line(last_line(found.text)):
+        return _no_answer(f"{found.where}:hedged")
     if kind == AnswerKind.NUMBER and reference.number is not None:
         return _compare_number(request, reference, found)
     if kind == AnswerKind.NUMBER and not _is_value(reference):
@@ -245,13 +264,9 @@ def _is_delimited(found: Found) -> bool:
 
 def _compare_number(request: GradeRequest, gold: Prepared, found: Found) -> Grade | SymbolicTask:
     """Compares with a number as reference; the answer comes from a box, a marked line or prose."""
-    number: Number | None
     if _is_delimited(found):
         return _compare_delimited_number(request, gold, found)
-    if found.where.endswith("marker"):
-        number = marked_number(found.text)
-    else:
-        number = next(reversed(numbers_in(found.text)), None) or number_in_words(last_line(found.text))
+    number = marked_number(found.text) if found.where.endswith("marker") else last_number(found.text)
     if number is None or gold.number is None:
         return _no_answer(f"{found.where}:no_number")
     return _graded(found._replace(text=_format_number(number)), RuleResult(same_number(gold.number, number), "numeric"))
@@ -272,9 +287,13 @@ def _compare_math(request: GradeRequest, gold: Prepared, found: Found) -> Grade 
     if found.where == "prose":
         return _compare_prose(request, gold, found)
     marked_text = found.text
+    if gold.number is not None and found.where.endswith("marker") and not any(map(str.isdigit, found.text)):
+        number = marked_number(found.text)
+        if number is not None:
+            return _graded(found, RuleResult(same_number(gold.number, number), "numeric"))
     if not _is_delimited(found):
         found = found._replace(text=_stated_value(found.text))
-    results = [_compare_reading(gold, text, request.reference) for text in readings(found.text, request.reference)]
+    results = [_compare_reading(request.reference, text) for text in readings(found.text, request.reference)]
     equal = next((result for result in results if result and result.is_equal), None)
     if equal is not None:
         return _graded(found, equal)
@@ -286,8 +305,13 @@ def _compare_math(request: GradeRequest, gold: Prepared, found: Found) -> Grade 
     return SymbolicTask(AnswerKind.MATH, request.reference, found.text, found.where)
 
 
-def _compare_reading(gold: Prepared, text: str, reference: str) -> RuleResult | None:
-    """The rules, then the one number of a sentence ("There are 700 codes.") where the reference is a number."""
+@lru_cache(maxsize=4096)
+def _compare_reading(reference: str, text: str) -> RuleResult | None:
+    """The rules, then the one number of a sentence ("There are 700 codes.") where the reference is a number.
+
+    Cached, since the answers to one prompt are mostly the same few.
+    """
+    gold = prepare_reference(reference)
     result = compare(gold, prepare(text))
     if (result is not None and result.is_equal) or gold.number is None:
         return result
@@ -303,6 +327,8 @@ def _compare_prose(request: GradeRequest, gold: Prepared, found: Found) -> Grade
     result = stated and compare(gold, prepare(readings(stated, request.reference)[0]))
     if stated and result and not _is_comma_decimal(request.reference, stated):
         return _graded(Found(stated, "formula", is_closed=False), result)
+    if is_empty_set(gold.whole or gold.normalized) and ends_in_no_solution(last_line(found.text)):
+        return _graded(Found("\\emptyset", "last_words", is_closed=False), RuleResult(True, "empty_set"))
     if gold.words and WORD_ENDING.search(found.text):
         named = WORD_ENDING.split(last_line(found.text))[-1]
         if prepare(named).words == gold.words:
@@ -358,6 +384,7 @@ def _compare_with_math_verify(task: SymbolicTask) -> Grade:
 def _symbolic_reference(reference: str) -> str:
     """The reference in LaTeX that Math-Verify reads; a number without its separators, which would make it a list."""
     text = with_opaque_symbols(readable(reference_text(reference)))
+    text = text if text.endswith("..") else text.removesuffix(".")
     is_number = prepare_reference(reference).number is not None
     return ungrouped(text) if is_number or "\\frac" in text else text
 

@@ -58,6 +58,8 @@ DEGREE_SCALE = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|°)\s*(?:\\text\s*\{\s
 DECORATION = re.compile(r"\\(?:underline|color\{[a-z]+\}|textcolor\{[a-z]+\})\s*\{([^{}]*)\}")
 CURRENCY = re.compile(r"^(?:\\text\s*\{\s*)?(?:USD|EUR|GBP|US|Rs\.?|[€£¥₹])\s*\}?\s*(?=[-\d.])|\s*[€£¥₹]$")
 LEAD_IN = re.compile(r"^\\text\s*\{(?:(?!not\b|n't)[^{}])*(?:\bis|:|=)\s*\}\s*(?=[^\s])")
+LEADING_APPROX = re.compile(r"^\s*\\(?:approx|sim|simeq)(?![a-z])\s*(?=[-\d.\\])")
+MINUS_TEXT = re.compile(r"^\\text\s*\{\s*(?:minus|negative)\s*\}\s*(?=[\w.(\\])", re.IGNORECASE)
 TEXT_DIGITS = re.compile(r"\\text\{([0-9A-F]+)\}(?=_)")
 THIN_SPACE = re.compile(r"\\!\s*")  # "11,\\! 080" is one number
 GUARDED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
@@ -77,6 +79,7 @@ BARE_NAME = re.compile(
 )
 """A function's name without its backslash; the text in `\\text{...}` is passed over. "18 sec" is no secant."""
 NAMED_TEXT = re.compile(rf"\\text\s*\{{\s*({NAMES}|gcd|lcm)\s*\}}")
+SEGMENT = re.compile(r"\\overline\s*\{\s*([A-Z]{2})\s*\}")
 STYLED_LETTER = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|vec|hat)\s*\{\s*([A-Za-z])\s*\}")
 UPRIGHT_LETTER = re.compile(r"\\(?:mathrm|text|rm)\s*\{\s*([ie])\s*\}")
 """The imaginary unit and Euler's number in upright type; no unit has these names."""
@@ -137,6 +140,7 @@ def _apply_replacements(text: str) -> str:
         return text
     text = THIN_SPACE.sub("", GUARDED_COMMA.sub(",", text))
     if "\\" in text:
+        text = LEADING_APPROX.sub("", text)
         text = UPRIGHT_LETTER.sub(r" \1", STYLED_LETTER.sub(r" \1", STYLED_LETTER.sub(r" \1", text)))
     for old, new in REPLACEMENTS:
         if old in text:
@@ -144,7 +148,8 @@ def _apply_replacements(text: str) -> str:
     if "color" in text or "\\underline" in text:
         text = DECORATION.sub(r"\1", text)
     if "\\text" in text:
-        text = TEXT_DIGITS.sub(r"\1", LEAD_IN.sub("", text.strip(), count=1))
+        text = MINUS_TEXT.sub("-", LEAD_IN.sub("", text.strip(), count=1))
+        text = TEXT_DIGITS.sub(r"\1", text)
         text = BASE_WORD.sub(lambda match: f"_{{{SPELT[match.group(1)]}}}", text)
         text = NAMED_TEXT.sub(r"\\\1 ", TEXT_SCRIPT.sub(r"\1{\2}", text))
     return text
@@ -188,7 +193,8 @@ def normalize(text: str) -> str:
         if sign in text:
             text = text.replace(sign, "\\degree " if ANGLE_FUNCTION.search(text) else "")
     if "{" in text:
-        text = SHORT_SCRIPT.sub(r"\1\2", text)
+        segment = SEGMENT.fullmatch(text)
+        text = segment.group(1) if segment else SHORT_SCRIPT.sub(r"\1\2", text)
     text = LIST_COMMA.sub(";", text)  # "32, 349" is two numbers, "32,349" is one
     return _without_spaces(text) if "\\text" not in text else text
 

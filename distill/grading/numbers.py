@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from distill.grading.units import unscaled
@@ -57,7 +58,7 @@ def _plain(text: str) -> Number | None:
     if not whole and not decimals:
         return None
     digits = whole.replace(",", "").replace(" ", "")
-    value = Fraction(int(digits + (decimals or "") or "0"), 10 ** len(decimals or ""))
+    value = Fraction(int(digits + decimals), 10 ** len(decimals)) if decimals else Fraction(int(digits))
     return Number(-value if sign == "-" else value, bool(decimals and decimals.strip("0")), bool(percent))
 
 
@@ -115,6 +116,7 @@ def _repeating(text: str) -> Number | None:
     return Number(-value if sign == "-" else value, False, False)
 
 
+@lru_cache(maxsize=4096)
 def parse_number(text: str) -> Number | None:
     """A normalized answer as a number, or None if it is anything else."""
     if not text or len(text) > MAX_DIGITS or not text.isascii() or not DIGIT.search(text):
@@ -132,6 +134,8 @@ def _scaled(text: str) -> Number | None:
 
 def parse_text_number(text: str) -> Number | None:
     """As `parse_number`, for prose, where "2,74" has a decimal comma."""
+    if text.isdecimal():
+        return parse_number(text)
     bare = text.replace("\\%", "%").replace("−", "-").strip("$€£¥₹ \t*")
     bare = PERCENT_SIGN.sub("%", bare).translate(CURRENCIES).rstrip(",.")
     if DECIMAL_COMMA.fullmatch(bare):

@@ -3,7 +3,8 @@
 import re
 from typing import NamedTuple
 
-from distill.grading.normalize import NAMES
+from distill.grading.normalize import NAMES, TEXT
+from distill.grading.number_phrases import with_minus_signs
 from distill.grading.unicode_math import as_latex
 from distill.grading.units import TRAILING_UNIT
 
@@ -24,21 +25,54 @@ CLOSING = " \t*_`.!。"
 LEADING = re.compile(r"^(?:[\s,;:=*>]|\.(?!\d)|(?:and|or)\b|[aAI](?=\s+[\w\\]))+")
 ARTICLE = re.compile(r"^[aAI]\s+(?=[\d\\A-Za-z(])")
 NEGATION = re.compile(
-    r"\b(?:not|cannot|never|neither|nor|no longer|isn't|can't|won't|aren't|wasn't|doesn't)\b"
+    r"(?:\b(?:not|cannot|never|neither|nor|no longer|isn't|can't|won't|aren't|wasn't|doesn't"
+    r"|no es|n'est pas|ist nicht|non è|não é|не)\b|不是)"
     r"(?:\s+(?:be|equals?|exactly|to|the|an?|value|number|option|possibly|necessarily|just)){0,4}\W*$",
     re.IGNORECASE,
 )
 BOUND = re.compile(
     r"\b(?:(?:less|greater|more|fewer|smaller|larger|bigger|higher|lower) than(?: or equal to)?|at (?:least|most)"
-    r"|under|over|above|below|up to|between|either)\W*$",
+    r"|under|over|above|below|up to|between|either|(?:may|might|could)(?: also)? be|maybe|perhaps|possibly)\W*$",
     re.IGNORECASE,
 )
 HEDGED_VALUE = re.compile(
-    r"(?:not|no (?:more|less|fewer)|never|cannot|neither"
+    r"[<>≤≥](?!<)|\\(?:geq?|leq?|gt|lt)(?![a-z])|也许|可能|至少|最多|不是|不到|超过"
+    r"|(?:not|no (?:more|less|fewer)|never|cannot|neither"
     r"|less than|greater than|more than|fewer than|at least|at most|under|over|above|below"
-    r"|up to|between|either)\b",
+    r"|up to|between|either|maybe|perhaps|possibly|(?:may|might|could) be"
+    r"|vielleicht|peut-être|quizás?|tal vez|talvez|forse|возможно"
+    r"|nicht|mindestens|höchstens|no es|al menos|como (?:máximo|mucho)|au (?:moins|plus)|almeno|non è|pelo menos|не)\b",
     re.IGNORECASE,
 )
+UNSURE = (
+    r"\b(?:not|n't) (?:\w+ )?(?:sure|certain|confident)\b|\b(?:unsure|uncertain)\b|nicht sicher|pas sûr|no estoy segur"
+    r"|non sono sicur|não tenho certeza|не уверен|不确定|以上|以下"
+)
+UNKNOWN = (
+    r"\b(?:cannot|can't|can not|could not|couldn't|impossible to) (?:be )?(?:uniquely )?"
+    r"(?:determin|found\b|find\b|solv|comput|calculat|know|answer)"
+    r"|\binsufficient\b|\bnot enough (?:information|data)\b|\b(?:is|are|remains?) (?:unknown|undetermined)\b"
+    r"|\bnone of (?:the|these)\b"
+)
+REJECTED = (
+    r"(?:is|are|was|would be) (?:(?:impossible|wrong|incorrect|invalid|false|unlikely)\b"
+    r"|too (?:small|large|big|low|high|few|many|little|much)\b)"
+)
+HEDGED_AFTER = re.compile(
+    r"(?<!more )\bor (?:more|fewer|less|greater|larger|bigger|smaller|higher|lower|above|below|over|under)\b"
+    r"(?! \w+ly\b)"
+    r"|\d\W{0,3}\s(?:[a-z]+ )?(?:and (?:up|above|over|below|under|beyond)|at (?:the )?(?:very )?(?:most|least))\W*$"
+    rf"|\?\W*$|\d\W{{0,3}}\+\W*$|^\D*\d[\d.,]*\W{{0,3}}\s{REJECTED}|{UNSURE}|{UNKNOWN}",
+    re.IGNORECASE,
+)
+"""What takes a value back, or makes a bound of it, behind it."""
+_LAST_VALUE = r"\W+(?:[a-z]+ ){0,2}\$?\d[\d.,]*(?: [a-z]+){0,3}\W*$"
+HEDGED_LINE = re.compile(
+    rf"\b(?:may|might|could|not|cannot|can't|never) (?:also )?be{_LAST_VALUE}"
+    rf"|\d\W{{0,3}}\s(?:{REJECTED}|is not (?:the|an?|correct|right|possible|equal|valid|it)\b)\D*$|{UNSURE}|{UNKNOWN}",
+    re.IGNORECASE,
+)
+"""What denies or doubts the last number of an unmarked text."""
 RUNAWAY = re.compile(r"\d{101}|[^\s]{400}")
 """A model in a loop, "0000..." until the limit."""
 COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -58,9 +92,19 @@ DENIAL = re.compile(r"\b(?:is|are|was|be|does|do)(?:\s+not|n't)\b|\b(?:cannot|ca
 
 
 def is_hedged_value(value: str) -> bool:
-    """Whether a stated value begins with a negation or a bound, or denies it: "not 8", "less than 8", "it is not 8"."""
+    """Whether a stated value is negated, a bound or doubted: "not 8", "less than 8", "it is not 8", "8 or more"."""
+    if value.isdecimal():
+        return False
     bare = value.removeprefix("\\text{").lstrip(" \t*_$\\(")
-    return bool(HEDGED_VALUE.match(bare) or DENIAL.search(bare))
+    if HEDGED_VALUE.match(bare) or DENIAL.search(bare):
+        return True
+    spoken = " ".join(TEXT.sub(r" \1 ", bare).split()) if "\\text" in bare else bare
+    return bool(HEDGED_AFTER.search(spoken))
+
+
+def is_hedged_line(line: str) -> bool:
+    """Whether the line that ends an unmarked text doubts its number or denies it."""
+    return bool(HEDGED_LINE.search(line[-MAX_LINE_CHARS:]))
 
 
 def _is_hedged(before: str) -> bool:
@@ -73,7 +117,7 @@ def ending(text: str) -> Ending | None:
 
     A list ("$2$, $3$ and $8$") is one expression, a unit behind it belongs to it.
     """
-    line = text[-MAX_LINE_CHARS:].rstrip().rpartition("\n")[2]
+    line = with_minus_signs(text[-MAX_LINE_CHARS:].rstrip().rpartition("\n")[2])
     if "$" in line or "\\" in line or "**" in line:
         found = _formulas(line)
         if found is not None:

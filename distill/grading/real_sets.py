@@ -31,8 +31,20 @@ POINT = re.compile(r"\\\{([^,;]+)\\\}")
 ALL = re.compile(
     r"\\mathbb\{?R\}?|\\R|(?:\\text\s*\{\s*)?(?:all real numbers|all reals|any real number|the real numbers)\s*\}?"
 )
-EMPTY = re.compile(r"\\emptyset|\\\{\\\}|(?:\\text\s*\{\s*)?no (?:real )?solutions?\s*\}?")
-EXCLUDED = re.compile(r"([a-zA-Z])\s*(?:\\neq?(?![A-Za-z])|≠)\s*([^,;]+)")
+NO_SOLUTION = r"(?:there\s*(?:is|are|exists?)\s*)?no\s*(?:real\s*)?(?:solutions?|roots?)(?:\s*exists?)?\.?"
+SIGNED = re.compile(
+    r"(?:\\text\s*\{\s*)?(?:all |the |any )?(positive|negative|non-?negative|non-?positive) reals?(?: numbers?)?\s*\}?"
+)
+RAYS = {"positive": (0, False), "nonnegative": (0, True), "negative": (1, False), "nonpositive": (1, True)}
+"""Side of zero, and whether zero belongs to it."""
+EMPTY = re.compile(
+    rf"(?:[a-z]\s*\\in\s*)?(?:\\emptyset|\\\{{\s*\\\}})\s*|(?:\\text\s*\{{\s*)?{NO_SOLUTION}\s*\}}?", re.IGNORECASE
+)
+ENDS_EMPTY = re.compile(rf"(?i)\b{NO_SOLUTION}\W*$|(?:\\emptyset|\\varnothing|∅)\W*$")
+DENIED = re.compile(r"(?i)\b(?:not|false|untrue|wrong)\b|n't\b")
+EXCLUDED = re.compile(
+    r"(?:([a-zA-Z])\s*(?:\\neq?(?![A-Za-z])|≠)|\\mathbb\{?R\}?\s*(?:\\setminus|\\backslash|-)\s*\\\{)\s*([^,;{}]+?)(?:\\\})?"
+)
 HALF_OPEN = frozenset({"(]", "[)", "]]", "[[", "][", "](", ")["})
 MARKS = ("<", ">", "\\le", "\\ge", "\\ne", "≠", "≤", "≥", "\\cup", "\\infty", "\\mathbb", "real", "\\in", "\\emptyset")
 
@@ -59,6 +71,16 @@ def is_written_as_set(text: str) -> bool:
     """Whether the notation can only mean a set of reals; "(1,2)" may also be a point of the plane."""
     is_half_open = text[:1] + text[-1:] in HALF_OPEN and ("," in text or ";" in text)
     return is_half_open or any(mark in text for mark in MARKS)
+
+
+def is_empty_set(text: str) -> bool:
+    """Whether a normalized answer is the empty set, or says that there is no (real) solution."""
+    return bool(EMPTY.fullmatch(text))
+
+
+def ends_in_no_solution(text: str) -> bool:
+    """Whether the last words of a text say that nothing solves the problem."""
+    return bool(ENDS_EMPTY.search(text[-MAX_CHARS:])) and not DENIED.search(text[-MAX_CHARS:])
 
 
 @lru_cache(maxsize=4096)
@@ -101,6 +123,10 @@ def _interval(text: str) -> tuple[Piece, str] | None:
     text = text.strip()
     if ALL.fullmatch(text):
         return Piece(-INFINITE, False, INFINITE, False), ""
+    signed = SIGNED.fullmatch(text)
+    if signed:
+        side, is_closed = RAYS[signed.group(1).replace("-", "")]
+        return (Piece(-INFINITE, False, 0, is_closed) if side else Piece(0, is_closed, INFINITE, False)), ""
     point = POINT.fullmatch(text)
     if point:
         value = _bound(point.group(1))
@@ -158,7 +184,7 @@ def _all_but_one(text: str) -> list[tuple[Piece, str]]:
     if match is None or value is None:
         return []
     below, above = Piece(-INFINITE, False, value, False), Piece(value, False, INFINITE, False)
-    return [(below, match.group(1)), (above, match.group(1))]
+    return [(below, match.group(1) or ""), (above, match.group(1) or "")]
 
 
 def _merged(pieces: Sequence[Piece]) -> tuple[Piece, ...]:

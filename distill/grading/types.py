@@ -6,7 +6,7 @@ from typing import Protocol
 
 from distill.core.schema import Verdict
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Raised whenever a change to our own rules can change a verdict."""
 
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")

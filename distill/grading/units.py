@@ -74,7 +74,11 @@ seventeen eighteen nineteen twenty"""
 SPELT = {word: value for value, word in enumerate(_SPELT_WORDS.split())}
 SCALED = re.compile(rf"(.*\d)\s*(?:\\text\s*\{{\s*)?({'|'.join(SCALES)})s?(?![A-Za-z])(.*)", re.DOTALL)
 BASE_WORD = re.compile(rf"_\{{?\\text\{{\s*({'|'.join(SPELT)})\s*\}}\}}?")
-CLOCK = re.compile(r"(\d{1,2}):(\d{2})\s*(?:\\text\s*\{)?\s*(?:([ap])\.?\s*m\.?)?\s*\}?", re.IGNORECASE)
+CLOCK = re.compile(
+    r"(\d{1,2})(?::(\d{2})|(?=\s*(?:\\text\s*\{)?\s*[ap]\.?\s*m))\s*(?:\\text\s*\{)?\s*"
+    r"(?:([ap])\.?\s*m\.?|h|hrs|hours|o'clock|Uhr)?\s*\}?",
+    re.IGNORECASE,
+)
 LETTERS = re.compile(r"[A-Za-z/]+")
 
 
@@ -106,9 +110,16 @@ def unscaled(text: str) -> tuple[str, Fraction]:
 def clock(text: str) -> tuple[int, int, str] | None:
     """Hour, minute and "a", "p" or "" of a time of day."""
     match = CLOCK.fullmatch(text.strip())
-    return (int(match.group(1)), int(match.group(2)), (match.group(3) or "").lower()) if match else None
+    return (int(match.group(1)), int(match.group(2) or 0), (match.group(3) or "").lower()) if match else None
 
 
 def same_clock(reference: tuple[int, int, str], answer: tuple[int, int, str]) -> bool:
-    """Whether two times are equal; a missing a.m. or p.m. matches either."""
-    return reference[:2] == answer[:2] and (reference[2] == answer[2] or "" in (reference[2], answer[2]))
+    """Whether two times are equal; a missing a.m. or p.m. matches either, and 15:30 is 3:30 p.m."""
+    if reference[:2] == answer[:2]:
+        return reference[2] == answer[2] or "" in (reference[2], answer[2])
+    return (reference[2] != answer[2]) and _of_24_hours(reference) == _of_24_hours(answer)
+
+
+def _of_24_hours(time: tuple[int, int, str]) -> tuple[int, int]:
+    hour, minute, half = time
+    return (hour % 12 + (12 if half == "p" else 0) if half else hour, minute)

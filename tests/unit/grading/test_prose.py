@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.grading.prose import ending, is_hedged_value
+from distill.grading.prose import ending, is_hedged_line, is_hedged_value
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,26 @@ def test_a_denial_or_a_bound_before_the_value_hedges_it() -> None:
 def test_hedged_values() -> None:
     assert all(map(is_hedged_value, ("not 8", "less than 8", "\\text{It is not 7}", "either 5 or 6")))
     assert not any(map(is_hedged_value, ("8, not 9", "nothing", "8", "5 for each, at most twice")))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["12\\text{ or more}", "12 apples or fewer", "12 at the very most", "n = 12 is impossible", "12?",
+     "12, but I am not sure", "> 7", "höchstens 7", "unknown, as 7 is not enough information"],
+)  # fmt: skip
+def test_what_stands_behind_a_value_may_take_it_back(value: str) -> None:
+    assert is_hedged_value(value)
+
+
+@pytest.mark.parametrize(
+    "value", ["more or less 12", "12, or more precisely twelve", "12 more than before", "two or three"]
+)
+def test_other_words_behind_a_value_do_not(value: str) -> None:
+    assert not is_hedged_value(value)
+
+
+def test_a_line_that_denies_its_last_number() -> None:
+    assert all(map(is_hedged_line, ("So 12 is impossible.", "It might be 12 apples.", "12 is not the answer.")))
+    assert not any(
+        map(is_hedged_line, ("12 is even.", "11 is not the answer, 12 is.", "There are 12 who are not in it."))
+    )

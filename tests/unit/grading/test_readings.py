@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.grading.readings import readings
+from distill.grading.readings import parse_family, readings, renamed
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,17 @@ def test_readings(text: str, reference: str, expected: list[str]) -> None:
 def test_one_case_of_several_is_not_the_answer() -> None:
     text = "5 \\text{ for } x>0, 6 \\text{ otherwise}"
     assert readings(text, "5") == [text]
+
+
+def test_a_family_is_a_formula_and_its_whole_number() -> None:
+    assert parse_family("2\\pi n, n \\in \\mathbb{Z}") == ("2\\pi n", "n", "Z")
+    assert parse_family("2n+1 \\text{ where } n \\in \\mathbb{N}") == ("2n+1", "n", "N")
+    assert parse_family("2\\pi n") is None
+    assert parse_family("\\{n^2, n \\in \\mathbb{Z}\\}") is None
+
+
+def test_a_parameter_is_renamed_unless_the_letter_is_taken() -> None:
+    family = parse_family("a+2\\pi k, k \\in \\mathbb{Z}")
+    assert family is not None
+    assert renamed(family, "n") == "a+2\\pi n"
+    assert renamed(family, "a") == "a+2\\pi k"
