@@ -54,6 +54,7 @@ SWEEP: tuple[dict[str, Any], ...] = (
     {"max_num_seqs": 128},
     {"threads": os.cpu_count() or 1},
     {"threads": os.cpu_count() or 1, "max_num_batched_tokens": 2048},
+    {"dtype": "float32"},
     {"enforce_eager": False},
     {"malloc": "tcmalloc"},
 )
