@@ -108,8 +108,8 @@ def memory_needed(
     size, stage, tune = (2 if device == "gpu" else 4), layout.zero_stage, student.tune
     trained = shape.lora_parameters(tune) if isinstance(tune, LoraTune) else shape.num_parameters
     weights = shape.num_parameters + (trained if isinstance(tune, LoraTune) else 0)
-    # Below stage 2 DeepSpeed adds up bf16 gradients in fp32; on CPU its optimiser copies the weights it owns.
-    gradients = size + (4 if device == "gpu" and stage < 2 else 0)
+    # Gradients are added up in fp32; below stage 2 those in bf16 stay beside. On CPU the optimiser copies its weights.
+    gradients = 4 + (2 if device == "gpu" and stage < 2 else 0)
     states = 12 if device == "gpu" else 8 + (4 if stage else 0)
     tokens = layout.micro_batch_size * length
     return Memory(
