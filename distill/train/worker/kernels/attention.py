@@ -166,7 +166,8 @@ def varlen_attention(
     return attended.unsqueeze(0), None
 
 
-IMPLEMENTATIONS = {ROWS: row_attention, VARLEN: varlen_attention}
+# torch.compile would compile the calls per row again for every other number or length of rows.
+IMPLEMENTATIONS = {ROWS: torch.compiler.disable(row_attention), VARLEN: varlen_attention}
 
 
 def _window_of(mask: int | None, options: dict[str, Any]) -> int | None:

@@ -6,7 +6,7 @@ length use it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def compile_layers(model: PreTrainedModel, *, is_packed: bool, backend: str = "inductor") -> str:
+def compile_layers(model: PreTrainedModel, *, is_packed: bool, backend: Any = "inductor") -> str:
     """Compile the decoder layers; why they are not, in words, where they cannot be: the model is then as it was."""
     layers = getattr(model.get_decoder(), "layers", None)
     if layers is None:
