@@ -137,7 +137,7 @@ def _loss_and_gradient(model: Any, packing: Packing, batches: list[list[TrainRow
 
 
 def resume_error(model: Path, batches: Sequence[list[TrainRow]], folder: Path, tokens: int) -> float:
-    """Largest difference of the losses after a checkpoint: a new engine that has loaded it, and the one that went on."""
+    """Largest difference of the losses after a checkpoint: of a new engine that loads it and the one that goes on."""
     half = len(batches) // 2
     job = job_of(model, "full", tokens)
     engine = engine_of(job)

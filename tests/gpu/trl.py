@@ -45,9 +45,7 @@ def speed(
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32, attn_implementation=attention),
         config,
-        train_dataset=Dataset.from_list(
-            [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in rows]
-        ),
+        train_dataset=Dataset.from_list(data),
         processing_class=tokenizer(),
         peft_config=LoraConfig(r=TUNES["lora"].rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         if tune == "lora"

@@ -37,7 +37,7 @@ def test_ours_is_compared_with_the_quickest_settings_of_trl_at_the_same_case() -
     }
     assert ratios(found) == {"1.5B/full/4096": 1.5}
     told = summary(found, ["kernels/compile"], 1.0)
-    assert list(told)[0] == "ratio_vs_trl"
+    assert next(iter(told)) == "ratio_vs_trl"
     assert told["mfu"] == {"ours/1.5B/full/4096": 0.5}
     assert told["errors"] == {"ours/1.5B/lora/4096": "RuntimeError: out of memory"}
 
