@@ -50,6 +50,8 @@ class ModelShape:
     """Longest row that the model was made for; 0 where its config does not say."""
     tied_tables: tuple[str, ...] = ()
     """Names of the input embedding and the output layer where the two are one matrix."""
+    kept_bytes_per_token: int = 0
+    """Bytes that its layers keep per token for the backward pass, in bf16, without checkpointing; 0: not measured."""
     one_row_reason: str = ""
     """Why its rows are trained in one forward pass each; empty where they can share one."""
 
@@ -82,11 +84,13 @@ def _shape(settings: str) -> ModelShape:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from distill.models.activations import kept_bytes_per_token
+
     values = json.loads(settings)
     config = _config(values)
     try:
         with torch.device("meta"):  # modules without memory: exact for every architecture, takes a second
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(_not_built(values, error)) from error
     text = config.get_text_config()
@@ -108,6 +112,7 @@ def _shape(settings: str) -> ModelShape:
         context_tokens=getattr(text, "max_position_embeddings", None) or 0,
         tied_tables=_tied_tables(model, is_tied=bool(getattr(config, "tie_word_embeddings", False))),
         one_row_reason=one_row_reason(model),
+        kept_bytes_per_token=kept_bytes_per_token(model),
     )
 
 

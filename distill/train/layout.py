@@ -5,9 +5,10 @@ Memory per worker is estimated from above, so that what is chosen fits:
 
 * states: weights, gradients and Adam, 16 bytes per trained weight in mixed precision, of which ZeRO 1 shares the
   optimiser's, 2 also the gradients, 3 also the weights (Rajbhandari et al. 2020, section 3.1 and figure 1);
-* activations kept per layer and token: inputs of the norms and of every matrix product, as in Korthikanti et al. 2022
-  (equation 1), for attention that keeps no score matrix and a gated feed-forward part, without dropout. Checkpointing
-  keeps each layer's input and one layer's activations;
+* activations kept per token: measured on the model's own layers without memory (`distill.models.activations`); where
+  that is not possible, inputs of the norms and of every matrix product, as in Korthikanti et al. 2022 (equation 1), for
+  attention that keeps no score matrix and a gated feed-forward part, without dropout. Checkpointing keeps each layer's
+  input and one layer's activations;
 * logits of one block of positions with their gradients: the loss (`distill.train.worker.loss`) never holds more.
 """
 
@@ -124,10 +125,13 @@ def memory_needed(
     )
 
 
-def _kept_per_token(shape: ModelShape, layout: Layout) -> int:
-    """Elements kept per token. Norms are computed in fp32: four elements of the width each, in and out."""
-    attention = 2 * shape.query_width + 4 * shape.kv_width
-    layer = 9 * shape.hidden + attention + 4 * shape.intermediate
+def _kept_per_token(shape: ModelShape, layout: Layout) -> float:
+    """Elements kept per token."""
+    if shape.kept_bytes_per_token:
+        layer = shape.kept_bytes_per_token / 2 / shape.layers
+    else:  # norms are computed in fp32: four elements of the width each, in and out
+        attention = 2 * shape.query_width + 4 * shape.kv_width
+        layer = 9 * shape.hidden + attention + 4 * shape.intermediate
     return shape.layers * shape.hidden + layer if layout.checkpoint_activations else shape.layers * layer
 
 
