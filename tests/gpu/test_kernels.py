@@ -1,4 +1,4 @@
-"""On a GPU: packed rows by torch's kernel, Liger's kernels and compiled layers give what the model's own modules give."""
+"""On a GPU: packed rows by torch's kernel, Liger's kernels and compiled layers give what the model itself gives."""
 
 from pathlib import Path
 
