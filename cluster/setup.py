@@ -242,7 +242,7 @@ def locked_torch(lock: str) -> str:
 
 
 def torch_options(build: Build, options: list[str]) -> list[str]:
-    """uv's options for torch alone. A folder of wheels may hold the CPU build, whose version sorts above the index's."""
+    """uv's options for torch alone. A folder of wheels may hold the CPU build, which sorts above the index's."""
     if build is CPU or "--no-index" in options:
         return options
     pairs = zip(options[::2], options[1::2], strict=True)

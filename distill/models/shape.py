@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import is_uri
 from distill.core.errors import InputError
+from distill.models.activations import kept_bytes_per_token
 from distill.models.attention import head_width, one_row_reason
 from distill.models.cut import cut_config
 from distill.models.folder import CONFIG, parse_settings
@@ -83,8 +84,6 @@ def shape_of(settings: Mapping[str, Any], context_tokens: int | None = None) -> 
 def _shape(settings: str) -> ModelShape:
     import torch
     from transformers import AutoModelForCausalLM
-
-    from distill.models.activations import kept_bytes_per_token
 
     values = json.loads(settings)
     config = _config(values)
