@@ -22,7 +22,7 @@ def test_the_script_for_gpus_measures_everything_and_ends_with_its_figures() -> 
     assert found["resume"] == 0.0
     assert found["merge"]["fp32"] < 1e-5
     rates = [value for name, value in found.items() if name.startswith("ours/")]
-    assert len(rates) == 4 and all(value["tokens_per_s"] > 0 for value in rates)
+    assert len(rates) == 2 and all(value["tokens_per_s"] > 0 for value in rates)
 
 
 def test_ours_is_compared_with_the_quickest_settings_of_trl_at_the_same_case() -> None:

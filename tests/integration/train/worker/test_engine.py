@@ -1,12 +1,10 @@
 """The optimiser's step on real DeepSpeed: in the precision of a CPU, and in that of a GPU, which a CPU computes too."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from distill.core.errors import StageError
 from distill.core.run_dir import RunDir
@@ -18,15 +16,6 @@ from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.process import prepare_process
 from distill.train.worker.rows import load_rows
 from tests.integration.train.worker.test_resume import Attempt, Stopped, curve, job_for
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        yield
-    dist.destroy_process_group()
 
 
 class Observed(Attempt):
