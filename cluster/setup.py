@@ -241,12 +241,20 @@ def locked_torch(lock: str) -> str:
     return next(line.split(";")[0].strip() for line in lock.splitlines() if line.startswith("torch=="))
 
 
+def torch_options(build: Build, options: list[str]) -> list[str]:
+    """uv's options for torch alone. A folder of wheels may hold the CPU build, which sorts above the index's."""
+    if build is CPU or "--no-index" in options:
+        return options
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [part for pair in pairs if pair[0] != "--find-links" for part in pair]
+
+
 def install_torch(steps: Steps, build: Build, options: list[str], environment: dict[str, str]) -> None:
     """Install torch from pip's index, or the CPU wheel from PyTorch's own; alone, so nothing else comes from there."""
     torch = locked_torch(build.lock.read_text())
     install = [str(VENV / "bin" / "uv"), "pip", "install", "--no-deps", torch]
     steps.begin(torch)
-    output = steps.run([*install, *options], environment)
+    output = steps.run([*install, *torch_options(build, options)], environment)
     if output is not None and build is CPU:
         steps.show(f"not in pip's index, trying {TORCH_CPU_INDEX}", "\n")
         output = steps.run([*install, "--default-index", TORCH_CPU_INDEX], environment)

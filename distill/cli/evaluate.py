@@ -19,7 +19,8 @@ from cluster.session import Session, connect
 from distill.config.base import one_of
 from distill.config.benchmarks import BUILTIN_BENCHMARKS, benchmark_config
 from distill.config.eval_command import EvalConfig
-from distill.config.load import apply_override, field_problem
+from distill.config.field_problems import field_problems
+from distill.config.load import apply_override
 from distill.core.errors import ConfigError, InputError, Problem
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path
@@ -62,7 +63,7 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
     try:
         config = EvalConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError([*problems, *(field_problem(detail, raw) for detail in error.errors())]) from error
+        raise ConfigError([*problems, *field_problems(error, raw, EvalConfig)]) from error
     if found := [*problems, *_problems(config)]:
         raise ConfigError(found)
     return config

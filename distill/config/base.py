@@ -11,9 +11,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, docstrings under fields are their help."""
+    """Base of every section: frozen, unknown keys and numbers that are none refused, docstrings under fields are their
+    help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def names_of(items: Any) -> list[str]:

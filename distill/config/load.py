@@ -1,22 +1,19 @@
 """From TOML files and dotted overrides to one checked `Recipe`; all problems are reported at once."""
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from distill.config.base import laid_over
+from distill.config.field_problems import field_problems
 from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
 from distill.config.rules import cross_problems
 from distill.core.errors import ConfigError, Problem
-
-UNION_TAGS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset")
-"""What pydantic puts into a location for the variant of a section; no part of the recipe's own path."""
 
 RECIPES_DIR = Path(__file__).parent.parent / "recipes"
 
@@ -83,7 +80,7 @@ def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Re
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        found += [field_problem(detail, raw) for detail in error.errors() if not _is_echo(detail)]
+        found += field_problems(error, raw, Recipe)
     found += cross_problems(raw)
     if found or recipe is None:
         raise ConfigError(found)
@@ -131,76 +128,3 @@ def _override_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _is_echo(detail: Any) -> bool:
-    """pydantic calls a list too short when its items were refused; those are reported by themselves."""
-    return detail["type"] == "too_short" and bool(detail.get("input"))
-
-
-def field_problem(detail: Any, raw: Mapping[str, Any]) -> Problem:
-    location = _without_tags(detail["loc"])
-    where = _where(location, raw)
-    if detail["type"] == "extra_forbidden":
-        return Problem(where, "is not a known key", _did_you_mean(location))
-    if detail["type"] == "missing":
-        return Problem(where, "is missing", "add it to the recipe")
-    value = json.dumps(detail.get("input"), default=str)[:200]
-    return Problem(where, f"{value} is refused: {detail['msg']}", "correct the value")
-
-
-def _without_tags(location: Sequence[str | int]) -> list[str | int]:
-    """A location without pydantic's names of union members. A policy's name is cut by position: a pool may have it."""
-    is_policy = len(location) > 2 and location[0] == "mixes"
-    parts = [*location[:2], *location[3:]] if is_policy else location
-    return [part for part in parts if part not in UNION_TAGS]
-
-
-def _where(location: Sequence[str | int], raw: Any) -> str:
-    """A location as a reader knows it: `teachers[long].sampling.max_tokens`."""
-    text, node = "", raw
-    for part in location:
-        node = _item(node, part)
-        if isinstance(part, int):
-            text += f"[{node['name']}]" if isinstance(node, dict) and "name" in node else f"[{part}]"
-        else:
-            text += f".{part}" if text else str(part)
-    return text
-
-
-def _item(node: Any, part: str | int) -> Any:
-    if isinstance(node, dict):
-        return node.get(part)
-    return node[part] if isinstance(node, list) and isinstance(part, int) and part < len(node) else None
-
-
-def _did_you_mean(location: Sequence[str | int]) -> str:
-    known = _fields_at(Recipe, location[:-1])
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known) or 'none'}"
-
-
-def _fields_at(model: Any, location: Sequence[str | int]) -> list[str]:
-    """Field names of the section at a location, unions taken together."""
-    schema = TypeAdapter(model).json_schema()
-    nodes = [schema]
-    for part in location:
-        nodes = [child for node in nodes for child in _schema_children(_variants(node, schema), part)]
-    return sorted(
-        {name for node in nodes for variant in _variants(node, schema) for name in variant.get("properties", ())}
-    )
-
-
-def _variants(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    if "$ref" in node:
-        return _variants(schema["$defs"][node["$ref"].rsplit("/", 1)[1]], schema)
-    options = node.get("anyOf") or node.get("oneOf")
-    return [variant for option in options for variant in _variants(option, schema)] if options else [node]
-
-
-def _schema_children(nodes: Iterable[Mapping[str, Any]], part: str | int) -> Iterator[Any]:
-    for node in nodes:
-        if isinstance(part, int):
-            yield node.get("items", {})
-        else:
-            yield node.get("properties", {}).get(part) or node.get("additionalProperties") or {}

@@ -1,10 +1,11 @@
 """Config of sources of rows: files, Hugging Face data sets, generated problems."""
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cluster.storage import is_uri
 from distill.config.base import Section
@@ -23,7 +24,32 @@ def _check_pattern(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
-Scalar = bool | int | float | str
+
+
+def _check_scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("no value to compare with: a text, a number, true or false; a date goes into quotes")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("no row has this number")
+    return value
+
+
+def _check_values(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("no row has one of no values: name at least one, or leave the condition out")
+    return values
+
+
+def _check_named(column: Any) -> Any:
+    if not column:
+        raise ValueError("names no column")
+    return column
+
+
+Column = Annotated[str, AfterValidator(_check_named)]
+ColumnList = Annotated[tuple[Column, ...], AfterValidator(_check_named)]
+Scalar = Annotated[bool | int | float | str, BeforeValidator(_check_scalar)]
+Values = Annotated[tuple[Scalar, ...], AfterValidator(_check_values)]
 
 
 class Range(Section):
@@ -35,13 +61,31 @@ class Range(Section):
     """The largest value. Absent: no bound."""
 
     @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
+    def _holds_a_number(self) -> Self:
         if self.min is None and self.max is None:
             raise ValueError("a range needs `min`, `max` or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"no number is at least {self.min:g} and at most {self.max:g}: exchange `min` and `max`")
         return self
 
 
-Where = dict[str, Scalar | tuple[Scalar, ...] | Range]
+CONDITION_TAGS = ("<value>", "<values>", "<range>")
+"""What pydantic puts into a location for the form of a condition; no part of the recipe's own path."""
+
+
+def _form(condition: Any) -> str:
+    if isinstance(condition, dict | Range):
+        return CONDITION_TAGS[2]
+    return CONDITION_TAGS[1] if isinstance(condition, list | tuple) else CONDITION_TAGS[0]
+
+
+Condition = Annotated[
+    Annotated[Scalar, Tag(CONDITION_TAGS[0])]
+    | Annotated[Values, Tag(CONDITION_TAGS[1])]
+    | Annotated[Range, Tag(CONDITION_TAGS[2])],
+    Discriminator(_form),
+]
+Where = dict[Column, Condition]
 """Column -> the value, one of several values, or the range that its rows must have."""
 
 
@@ -49,12 +93,12 @@ class Columns(Section):
     """The columns of a data file. A column may be a path into nested ones, with dots: `reward_model.ground_truth`,
     `messages.0.content`, also into a column whose text is JSON. A column of chat turns stands for what is in them."""
 
-    problem: str = "problem"
+    problem: Column = "problem"
     """The question. Of a column of chat turns: the user turn."""
     problem_pattern: Pattern | None = Field(default=None, json_schema_extra=IF_SET)
     """Regular expression that takes fixed text around a problem off: its group `problem`, or else its first group, is
     the problem. Rows that it does not match are dropped, and counted. A dot matches line breaks too."""
-    reference: str = "answer"
+    reference: Column = "answer"
     """The reference answer. GSM8K's `... #### value` is reduced to the value."""
     reference_from: Literal["box", "majority"] | None = Field(default=None, json_schema_extra=IF_SET)
     """Absent: the reference column holds the answer. `box`: it holds a trace (text, chat
@@ -62,23 +106,23 @@ class Columns(Section):
     trace's. `majority`: the same, but the answer that more than half of all traces of a problem agree on, at least
     two, over all rows of the source. Such references are no better than the traces; prompts say where theirs is
     from."""
-    correct: str | None = Field(default=None, json_schema_extra=IF_SET)
+    correct: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """With `box` and `majority`: column that says whether a trace is correct, or one value per trace. Traces that it
     calls wrong give no reference."""
     level: str = "level"
     """Difficulty label; may be absent."""
     subject: str = "subject"
     """Topic label; may be absent."""
-    context: str | None = Field(default=None, json_schema_extra=IF_SET)
+    context: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with text that precedes the question, where a row has it (SVAMP's `Body`)."""
-    choices: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=IF_SET)
+    choices: Column | ColumnList | None = Field(default=None, json_schema_extra=IF_SET)
     """Multiple choice: the column with the list of options (or with `{ text, label }` lists), or one column per option.
     They are listed as A), B), ... below the question; options in separate columns are listed in an order that the
     problem's hash decides. The reference may be a letter, a label, an index from 0, or an option's text."""
-    answer_kind: str | None = Field(default=None, json_schema_extra=IF_SET)
+    answer_kind: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the kind of a row's answer, where rows differ, as our own exports have it. Absent, or empty in a
     row: the source's `answer_kind`."""
-    entry: str | None = Field(default=None, json_schema_extra=IF_SET)
+    entry: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the reasoning-gym entry of a row, as our own exports have it: its task's scorer needs it."""
 
     @model_validator(mode="after")

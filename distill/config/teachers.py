@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section
 from distill.config.decides import EXTENT, IF_SET, NOTHING, hashed_as, identity
-from distill.config.sources import DataSource, Pattern, Where
+from distill.config.sources import Column, ColumnList, DataSource, Pattern, Where
 from distill.core.errors import Problem
 from distill.core.schema import Style, content_hash
 from serve.api.request_schema import OptionName, OptionValue
@@ -172,17 +172,17 @@ class TraceColumns(Section):
     problem_pattern: Pattern | None = Field(default=None, json_schema_extra=IF_SET)
     """Regular expression that takes fixed text around a problem off: its group `problem`, or else its first group, is
     the problem. Rows that it does not match are dropped, and counted. A dot matches line breaks too."""
-    completion: str | tuple[str, ...] = "completion"
+    completion: Column | ColumnList = "completion"
     """What the teacher wrote: text, chat turns, or a list of either (one trace each); or several such columns."""
     turns: Literal["all"] | None = Field(default=None, json_schema_extra=IF_SET)
     """Of chat turns, the trace is the last turn of the assistant; `all`: all of them, joined."""
-    reasoning: str | tuple[str, ...] | None = Field(default=None, json_schema_extra=IF_SET)
+    reasoning: Column | ColumnList | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the reasoning where the completion holds only the answer, one for each completion column. Both are
     joined with the delimiters of `reasoning_end`. Reasoning in a field of a chat turn (`reasoning_content`,
     `reasoning`, `thinking`) is joined without it."""
     finish_reason: str = "finish_reason"
     """`length` marks a truncated trace; may be absent."""
-    correct: str | None = Field(default=None, json_schema_extra=IF_SET)
+    correct: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column that says whether a trace is correct, or one value per trace of the row. Traces that it calls wrong are
     left out; the others are graded like any trace. Absent: all are graded."""
 

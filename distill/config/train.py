@@ -11,6 +11,8 @@ from distill.config.decides import EXTENT, NOTHING, from_stage
 from distill.config.mix import BothMix, MixConfig
 from distill.core.errors import Problem
 
+KernelChoice = Literal["auto", "torch", "compile", "liger"]
+
 
 class TrainConfig(Section):
     """One optimiser budget for every arm: arms that would take different numbers of steps are refused."""
@@ -38,6 +40,11 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, json_schema_extra=EXTENT)
     """Training seeds (row order, initial adapter): every student x mix is trained once with each."""
+    kernels: KernelChoice = Field(default="auto", json_schema_extra=NOTHING)
+    """How the layers of a student are computed. `torch`: by the model's own modules. `compile`: these, through
+    torch.compile. `liger`: norms and gated units by Liger's Triton kernels (GPU; extra `gpu`). `auto`: ours on a CPU,
+    on a GPU Liger's where it is installed, else `torch`. Kernels are only used where they give the model's own outputs;
+    the log and the cell's manifest say what was used, and why not what was asked for."""
     checkpoint_every_steps: int = Field(default=50, ge=1, json_schema_extra=NOTHING)
     """Optimiser steps between checkpoints."""
     max_failures: int = Field(default=2, ge=0, json_schema_extra=NOTHING)

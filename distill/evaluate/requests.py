@@ -93,25 +93,52 @@ def benchmark_settings(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConf
     return evaluate.model_copy(update={"num_samples": one.num_samples, "sampling": sampling})
 
 
+@dataclass(frozen=True)
+class Questions:
+    """How a model is asked the problems of a benchmark."""
+
+    evaluate: EvaluateConfig
+    """With the sampling of the benchmark."""
+    template: str
+    chat: ChatFormat
+    options: Mapping[str, Any]
+    """Fields of a request beside the sampling."""
+    seed: int
+
+    def messages(self, problem: str) -> list[dict[str, str]]:
+        """The turns that ask a problem."""
+        return chat_messages(self.template.replace("{problem}", problem), self.chat)
+
+    def sampling(self, prompt_id: str, sample: int) -> dict[str, Any]:
+        """The other fields of a request, each sample with its own seed."""
+        seed = seed_for(self.seed, prompt_id, sample)
+        return {**sampling_params(self.evaluate.sampling, seed), **self.options}
+
+
+def questions(model: EvaluatedModel, benchmark: str, recipe: Scoring) -> Questions:
+    """How a model is asked the problems of a benchmark, for its scores and wherever an answer is compared with them."""
+    chat = with_mode(recipe.student_chat, model.asked_as)
+    options = {"speculative": model.helper.model_dump(mode="json")} if model.helper else {}
+    options |= {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
+    template = benchmark_config(recipe.benchmarks, benchmark).template or "{problem}"
+    return Questions(benchmark_settings(recipe.evaluate, benchmark), template, chat, options, recipe.seed)
+
+
 def request_rows(
     item: EvaluationItem, prompts: Sequence[Prompt], recipe: Scoring, served_as: str = ""
 ) -> Iterator[dict[str, Any]]:
     """The requests of an item: a row per prompt and sample, each with its own seed."""
-    evaluate = benchmark_settings(recipe.evaluate, item.benchmark)
-    template = benchmark_config(recipe.benchmarks, item.benchmark).template or "{problem}"
-    chat = with_mode(recipe.student_chat, item.model.asked_as)
-    more = {"speculative": item.model.helper.model_dump(mode="json")} if item.model.helper else {}
-    more |= {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
+    asked = questions(item.model, item.benchmark, recipe)
     for prompt in prompts:
-        for sample in range(evaluate.num_samples):
+        for sample in range(asked.evaluate.num_samples):
             yield {
                 "model": served_as or item.model.served_name,
                 "scored_as": item.model.name,
                 "benchmark": item.benchmark,
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
-                "messages": chat_messages(template.replace("{problem}", prompt.problem), chat),
-                "sampling": sampling_params(evaluate.sampling, seed_for(recipe.seed, prompt.prompt_id, sample)) | more,
+                "messages": asked.messages(prompt.problem),
+                "sampling": asked.sampling(prompt.prompt_id, sample),
             }
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import is_uri
 from distill.core.errors import InputError
+from distill.models.activations import kept_bytes_per_token
+from distill.models.attention import head_width, one_row_reason
 from distill.models.cut import cut_config
 from distill.models.folder import CONFIG, parse_settings
 from distill.models.language_part import language_modules
@@ -49,6 +51,10 @@ class ModelShape:
     """Longest row that the model was made for; 0 where its config does not say."""
     tied_tables: tuple[str, ...] = ()
     """Names of the input embedding and the output layer where the two are one matrix."""
+    kept_bytes_per_token: int = 0
+    """Bytes that its layers keep per token for the backward pass, in bf16, without checkpointing; 0: not measured."""
+    one_row_reason: str = ""
+    """Why its rows are trained in one forward pass each; empty where they can share one."""
 
     @property
     def head_parameters(self) -> int:
@@ -83,11 +89,11 @@ def _shape(settings: str) -> ModelShape:
     config = _config(values)
     try:
         with torch.device("meta"):  # modules without memory: exact for every architecture, takes a second
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(_not_built(values, error)) from error
     text = config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    head_dim = head_width(text)
     tables = {
         id(one): one.numel() for one in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     }
@@ -104,6 +110,8 @@ def _shape(settings: str) -> ModelShape:
         linear_widths=_linear_widths(model),
         context_tokens=getattr(text, "max_position_embeddings", None) or 0,
         tied_tables=_tied_tables(model, is_tied=bool(getattr(config, "tie_word_embeddings", False))),
+        one_row_reason=one_row_reason(model),
+        kept_bytes_per_token=kept_bytes_per_token(model),
     )
 
 

@@ -5,9 +5,10 @@ Memory per worker is estimated from above, so that what is chosen fits:
 
 * states: weights, gradients and Adam, 16 bytes per trained weight in mixed precision, of which ZeRO 1 shares the
   optimiser's, 2 also the gradients, 3 also the weights (Rajbhandari et al. 2020, section 3.1 and figure 1);
-* activations kept per layer and token: inputs of the norms and of every matrix product, as in Korthikanti et al. 2022
-  (equation 1), for attention that keeps no score matrix and a gated feed-forward part, without dropout. Checkpointing
-  keeps each layer's input and one layer's activations;
+* activations kept per token: measured on the model's own layers without memory (`distill.models.activations`); where
+  that is not possible, inputs of the norms and of every matrix product, as in Korthikanti et al. 2022 (equation 1), for
+  attention that keeps no score matrix and a gated feed-forward part, without dropout. Checkpointing keeps each layer's
+  input and one layer's activations;
 * logits of one block of positions with their gradients: the loss (`distill.train.worker.loss`) never holds more.
 """
 
@@ -108,8 +109,8 @@ def memory_needed(
     size, stage, tune = (2 if device == "gpu" else 4), layout.zero_stage, student.tune
     trained = shape.lora_parameters(tune) if isinstance(tune, LoraTune) else shape.num_parameters
     weights = shape.num_parameters + (trained if isinstance(tune, LoraTune) else 0)
-    # Below stage 2 DeepSpeed adds up bf16 gradients in fp32; on CPU its optimiser copies the weights it owns.
-    gradients = size + (4 if device == "gpu" and stage < 2 else 0)
+    # Gradients are added up in fp32; below stage 2 those in bf16 stay beside. On CPU the optimiser copies its weights.
+    gradients = 4 + (2 if device == "gpu" and stage < 2 else 0)
     states = 12 if device == "gpu" else 8 + (4 if stage else 0)
     tokens = layout.micro_batch_size * length
     return Memory(
@@ -124,10 +125,13 @@ def memory_needed(
     )
 
 
-def _kept_per_token(shape: ModelShape, layout: Layout) -> int:
-    """Elements kept per token. Norms are computed in fp32: four elements of the width each, in and out."""
-    attention = 2 * shape.query_width + 4 * shape.kv_width
-    layer = 9 * shape.hidden + attention + 4 * shape.intermediate
+def _kept_per_token(shape: ModelShape, layout: Layout) -> float:
+    """Elements kept per token."""
+    if shape.kept_bytes_per_token:
+        layer = shape.kept_bytes_per_token / 2 / shape.layers
+    else:  # norms are computed in fp32: four elements of the width each, in and out
+        attention = 2 * shape.query_width + 4 * shape.kv_width
+        layer = 9 * shape.hidden + attention + 4 * shape.intermediate
     return shape.layers * shape.hidden + layer if layout.checkpoint_activations else shape.layers * layer
 
 

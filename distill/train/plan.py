@@ -48,6 +48,8 @@ class PlannedCell:
     is_upper_bound: bool
     """Rows, steps under `epochs`, tokens and FLOPs are upper bounds: the mix has not been drawn."""
     flops: float | None
+    one_row_reason: str = ""
+    """Why the rows of its student are trained in one forward pass each; empty where they share one."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def plan_cells(
         if layout is not None:
             load = _load(cell.student, train, shape, known)
             job = _job(cell, layout, load.flops or float(shape.num_parameters), machines, at_once)
-            planned.append(_planned(cell, layout, load, job, known))
+            planned.append(_planned(cell, layout, load, job, known, shape.one_row_reason))
     problems += list(_unplaceable(planned, machines))
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -134,9 +136,13 @@ def _load(student: StudentConfig, train: TrainConfig, shape: ModelShape, data: M
     )
 
 
-def _planned(cell: Cell, layout: Layout, load: _Load, job: Job, data: MixData | None) -> PlannedCell:
+def _planned(
+    cell: Cell, layout: Layout, load: _Load, job: Job, data: MixData | None, one_row_reason: str
+) -> PlannedCell:
     is_upper_bound = data is None or data.is_upper_bound
-    return PlannedCell(cell, layout, job, load.rows, load.steps, load.supervised_tokens, is_upper_bound, load.flops)
+    return PlannedCell(
+        cell, layout, job, load.rows, load.steps, load.supervised_tokens, is_upper_bound, load.flops, one_row_reason
+    )
 
 
 def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: int) -> Job:
@@ -239,10 +245,11 @@ def read_mix_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
 def describe_resources(one: PlannedCell) -> str:
     """Resources of each cell of a student, in a line."""
     recompute = ", activations recomputed" if one.layout.checkpoint_activations else ""
+    one_row = f"; one row per forward pass: {one.one_row_reason}" if one.one_row_reason else ""
     worker = one.job.worker._replace(memory_gib=0.0)
     return (
         f"{one.job.num_workers} x {worker}, at most {one.layout.memory_gib:.1f} GiB each; "
-        f"ZeRO {describe_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{recompute}"
+        f"ZeRO {describe_zero(one.layout)}, micro-batch {one.layout.micro_batch_size}{recompute}{one_row}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, TeacherConfig
 from distill.core.manifest import Manifest
+from distill.mix.export.formats import OPTIONS_FIELD, TABLE_FORMATS
 from distill.mix.export.licences import UNKNOWN, Source, teacher_name
 
 
@@ -115,12 +116,20 @@ OWN_PRESETS = {
 """Format -> the preset that reads it back."""
 
 
-def usage(recipe: Recipe, mix: str, kind: str, left_out: Mapping[str, int]) -> str:
+def usage(recipe: Recipe, mix: str, kind: str, left_out: Mapping[str, int], *, sets_options: bool = False) -> str:
     """How a format is used: what LLaMA-Factory needs to know, what other trainers would learn, how it is read back.
 
-    `left_out`: rows that the student cannot be taught, by reason.
+    Args:
+        recipe: whose arm it is.
+        mix: name of the arm.
+        kind: the format.
+        left_out: rows that the student cannot be taught, by reason.
+        sets_options: rows set variables of the chat template, and the format has a column with them.
     """
-    notes = [*llama_factory_note(f"{recipe.name}-{mix}", kind), *training_notes(recipe, kind)]
+    notes = [
+        *llama_factory_note(f"{recipe.name}-{mix}", kind),
+        *training_notes(recipe, kind, sets_options=sets_options),
+    ]
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         notes.append(f"Rows that the student cannot be taught are left out: {reasons}.")
@@ -141,12 +150,20 @@ def llama_factory_note(name: str, kind: str) -> list[str]:
     return ["For LLaMA-Factory, in `dataset_info.json`:\n\n```json\n" + json.dumps({name: entry}, indent=1) + "\n```"]
 
 
-def training_notes(recipe: Recipe, kind: str) -> Iterator[str]:
+def training_notes(recipe: Recipe, kind: str, *, sets_options: bool) -> Iterator[str]:
     """What a trainer does with the turns that differs from how our students are taught."""
     if kind in ("messages", "prompt_completion", "sharegpt"):
         yield (
             "A trainer applies its model's chat template to these turns. Templates that strip think blocks lose the"
             " reasoning of every row: for such a model export the format `text`, which is rendered already."
+        )
+    if sets_options:
+        field = "template_options" if kind in TABLE_FORMATS else OPTIONS_FIELD
+        yield (
+            f"`{field}` holds the variables of the chat template that a row is asked with (`enable_thinking`). TRL"
+            f" reads them from a column `{OPTIONS_FIELD}` by itself; in another trainer set them for each row: rows of"
+            " two modes may differ in nothing else. In a recipe,"
+            f' `where = {{ "{field}.enable_thinking" = false }}` takes the rows of one mode.'
         )
     if kind in ("messages", "sharegpt") and recipe.student_chat.examples:
         yield (

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from distill.models.chat_template import read_options
+
 Row = Mapping[str, Any]
 
 SPEAKERS = {"user": "human", "assistant": "gpt"}
@@ -27,6 +29,15 @@ def sharegpt_row(row: Row) -> dict[str, Any]:
         "conversations": [{"from": SPEAKERS[turn["role"]], "value": turn["content"]} for turn in others],
         "system": system,
     }
+
+
+OPTIONS_FIELD = "chat_template_kwargs"
+"""Column with the variables of the chat template that a row was asked with. TRL passes it to the template by itself."""
+
+
+def with_options(row: Row, converted: dict[str, Any]) -> dict[str, Any]:
+    """A converted row with the template's variables: two modes of a student may differ in nothing else."""
+    return {**converted, OPTIONS_FIELD: dict(read_options(row["template_options"]))}
 
 
 LINE_FORMATS: dict[str, Callable[[Row], dict[str, Any]]] = {

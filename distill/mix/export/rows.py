@@ -24,7 +24,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("messages", _MESSAGES),
         *((name, pa.string()) for name in ("problem", "answer", "level", "subject", "source")),
         *((name, pa.string()) for name in GRADED_BY),
-        *((name, pa.string()) for name in ("prompt_id", "trace_id", "pool", "style")),
+        *((name, pa.string()) for name in ("prompt_id", "trace_id", "pool", "style", "template_options")),
         ("phase", pa.int64()),
     ]
 )
@@ -41,10 +41,11 @@ GROUPED_SCHEMA = pa.schema(
         ("correctness_count", pa.int64()),
         ("pools", pa.list_(pa.string())),
         ("messages", _MESSAGES),
+        ("template_options", pa.string()),
     ]
 )
-"""The columns of open-r1 (OpenR1-Math-220k), a row per prompt, with our `pools` of the generations, and with what the
-verifier needs to grade them again."""
+"""The columns of open-r1 (OpenR1-Math-220k), a row per prompt, with our `pools` of the generations, with what the
+verifier needs to grade them again, and with the template's variables (JSON) that `messages` are asked with."""
 
 
 def read_prompts(run_dir: RunDir) -> dict[str, dict[str, Any]]:
@@ -75,7 +76,7 @@ def example_rows(run_dir: RunDir, mix: str) -> Iterator[dict[str, Any]]:
 def grouped_rows(run_dir: RunDir, mix: str, folders: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of `GROUPED_SCHEMA`: an arm's prompts with all traces that any pool wrote for them, correct or not."""
     prompts = read_prompts(run_dir)
-    taught = {row["prompt_id"]: row["messages"] for batch in arm_batches(run_dir, mix) for row in batch}
+    taught = {row["prompt_id"]: row for batch in arm_batches(run_dir, mix) for row in batch}
     keys = np.array(sorted(int(name, 16) for name in taught), dtype=np.uint64)
     with TextBuckets(len(keys)) as buckets:
         _spread_traces(run_dir, folders, keys, buckets)
@@ -105,7 +106,7 @@ def _spread_traces(run_dir: RunDir, folders: Sequence[str], keys: NDArray[np.uin
 
 
 def grouped_row(
-    prompt: Mapping[str, Any], written: Sequence[Mapping[str, Any]], messages: Sequence[Mapping[str, str]]
+    prompt: Mapping[str, Any], written: Sequence[Mapping[str, Any]], taught: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The open-r1 row of a prompt, traces by pool and sample. ERROR becomes "not correct": open-r1 has only two."""
     traces = sorted(
@@ -125,5 +126,6 @@ def grouped_row(
         "finish_reasons": [one["finish_reason"] for one in traces],
         "correctness_count": sum(correct),
         "pools": [one["pool"] for one in traces],
-        "messages": list(messages),
+        "messages": list(taught["messages"]),
+        "template_options": taught["template_options"],
     }

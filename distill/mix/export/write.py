@@ -18,7 +18,7 @@ from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, model_record, pool_shards
 from distill.mix.export.dataset_card import card, usage
-from distill.mix.export.formats import LINE_FORMATS, RENDERED_FORMAT, TABLE_FORMATS
+from distill.mix.export.formats import LINE_FORMATS, RENDERED_FORMAT, TABLE_FORMATS, with_options
 from distill.mix.export.licences import sources
 from distill.mix.export.render import rendered_rows
 from distill.mix.export.rows import EXAMPLE_SCHEMA, GROUPED_SCHEMA, arm_batches, example_rows, grouped_rows
@@ -54,7 +54,9 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
         else:
             num_rows = write_tables(folder / "data", run_dir, mix, manifest, kind)
         found = list(sources(recipe, model_folders(run_dir)))
-        text = card(recipe, mix, manifest, found, num_rows) + usage(recipe, mix, kind, left_out)
+        text = card(recipe, mix, manifest, found, num_rows) + usage(
+            recipe, mix, kind, left_out, sets_options=kind != RENDERED_FORMAT and sets_options(run_dir, mix)
+        )
         (folder / "README.md").write_text(text if kind in TABLE_FORMATS else without_shards(text), encoding="utf-8")
     return num_rows
 
@@ -76,8 +78,15 @@ def student_folder(run_dir: RunDir, recipe: Recipe, student: str) -> str:
 
 def line_rows(run_dir: RunDir, mix: str, kind: str) -> Iterator[dict[str, Any]]:
     """An arm's examples in one of `LINE_FORMATS`."""
-    for batch in arm_batches(run_dir, mix, ["messages"]):
-        yield from map(LINE_FORMATS[kind], batch)
+    batches = arm_batches(run_dir, mix, ["messages", "template_options"])
+    convert, has_options = LINE_FORMATS[kind], sets_options(run_dir, mix)
+    for batch in batches:
+        yield from (with_options(row, convert(row)) if has_options else convert(row) for row in batch)
+
+
+def sets_options(run_dir: RunDir, mix: str) -> bool:
+    """Whether any row of an arm sets a variable of the chat template."""
+    return any(row["template_options"] for batch in arm_batches(run_dir, mix, ["template_options"]) for row in batch)
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

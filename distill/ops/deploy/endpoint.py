@@ -10,12 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from cluster.session import Device
+from distill.config.evaluate import EvaluateConfig
 from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
-from distill.core.schema import Prompt, Score, Style, Verdict, seed_for
+from distill.core.schema import Prompt, Score, Style, Verdict
 from distill.evaluate.models import (
     EvaluatedModel,
     asked_endpoints,
@@ -24,9 +25,8 @@ from distill.evaluate.models import (
     same_weights,
     serve_config,
 )
-from distill.generate.pools import sampling_params
+from distill.evaluate.requests import benchmark_settings, questions
 from distill.grading import GraderPool, grade_request
-from distill.models.chat_template import chat_messages, with_mode
 from distill.models.conversation import conversation, prompt_start
 from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
@@ -223,21 +223,34 @@ class BenchmarkChecker:
 def smoke_checks(
     recipe: Recipe, run_dir: RunDir, models: Sequence[EvaluatedModel], endpoints: Sequence[Endpoint]
 ) -> list[SmokeCheck]:
-    """The shortest answers of each model to the first benchmark, as checks; none if the evaluation was sampled."""
-    if recipe.evaluate.sampling.temperature > 0:
+    """The shortest answers of each model to the first benchmark that was asked greedily, as checks; none if all were
+    sampled."""
+    name = greedy_benchmark(recipe.evaluate)
+    if name is None:
         return []
-    name = recipe.evaluate.benchmarks[0]
     prompts = read_benchmark(run_dir, name)
     pairs = zip(models, endpoints, strict=True)
-    return [check for model, endpoint in pairs for check in _smoke_checks(recipe, run_dir, model, endpoint, prompts)]
+    return [
+        check for model, endpoint in pairs for check in _smoke_checks(recipe, run_dir, model, endpoint, name, prompts)
+    ]
+
+
+def greedy_benchmark(evaluate: EvaluateConfig) -> str | None:
+    """The first benchmark whose answers a model would give again."""
+    names = evaluate.benchmarks
+    return next((one for one in names if benchmark_settings(evaluate, one).sampling.temperature == 0), None)
 
 
 def _smoke_checks(
-    recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, endpoint: Endpoint, prompts: Mapping[str, Prompt]
+    recipe: Recipe,
+    run_dir: RunDir,
+    model: EvaluatedModel,
+    endpoint: Endpoint,
+    benchmark: str,
+    prompts: Mapping[str, Prompt],
 ) -> list[SmokeCheck]:
-    benchmark, chat = recipe.evaluate.benchmarks[0], with_mode(recipe.student_chat, model.asked_as)
-    delimiters = run_delimiters(recipe, model, chat) if endpoint.reasoning else None
-    options = {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
+    asked = questions(model, benchmark, recipe)
+    delimiters = run_delimiters(recipe, model, asked.chat) if endpoint.reasoning else None
     table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score)
     rows = [Score(**row) for row in table.to_pylist()]
     answered = [row for row in rows if row.completion and row.prompt_id in prompts]
@@ -245,9 +258,8 @@ def _smoke_checks(
     return [
         SmokeCheck(
             model=model.served_name,
-            messages=chat_messages(prompts[row.prompt_id].problem, chat),
-            sampling=sampling_params(recipe.evaluate.sampling, seed_for(recipe.seed, row.prompt_id, row.sample_index))
-            | options,
+            messages=asked.messages(prompts[row.prompt_id].problem),
+            sampling=asked.sampling(row.prompt_id, row.sample_index),
             expected=row.completion,
             delimiters=delimiters,
             finish_reason=row.finish_reason,

@@ -110,6 +110,9 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
     console.print(table, crop=False)
     if any(one.is_upper_bound for one in plan.cells):
         console.print("≤ is an upper bound: the mix does not exist yet, and every trace counts with its longest length")
+    reasons = {one.cell.student.name: one.one_row_reason for one in plan.cells if one.one_row_reason}
+    for student, reason in reasons.items():
+        console.print(f"{student}: one row per forward pass: {reason}", markup=False)
     console.print(
         "tokens: supervised ones; memory: estimated per worker, GiB; from: start, as a share of the fleet's time, "
         f"{plan.makespan_ratio:.2f} times the lower bound"

@@ -6,10 +6,12 @@ arms with equally many rows take equally many steps.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
 
 from distill.core.schema import seed_for
 from distill.models.chat_template import IGNORED
@@ -32,12 +34,20 @@ class TrainRow:
         return sum(label != IGNORED for label in self.labels[1:])
 
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+
 class Flat(NamedTuple):
-    """A packed micro-batch: rows end to end in one sequence; one list entry per token."""
+    """A packed micro-batch: rows end to end in one sequence."""
 
     input_ids: list[int]
-    labels: list[int]
+    """Of every token, as the next one."""
     position_ids: list[int]
+    kept: list[int]
+    """Places of the tokens whose successor counts in the loss."""
+    targets: list[int]
+    """These successors."""
     row_lengths: list[int]
 
 
@@ -121,12 +131,33 @@ def pack(rows: Sequence[int], lengths: Sequence[int], *, max_tokens: int) -> lis
 def flatten(rows: Sequence[TrainRow]) -> Flat:
     """Pack rows into one sequence. The first token of a row has no predecessor to be predicted from."""
     lengths = [len(row.input_ids) for row in rows]
+    starts = accumulate(lengths, initial=0)
+    supervised = [
+        (start + place, label)
+        for start, row in zip(starts, rows, strict=False)
+        for place, label in enumerate(row.labels[1:])
+        if label != IGNORED
+    ]
     return Flat(
         input_ids=[token for row in rows for token in row.input_ids],
-        labels=[label for row in rows for label in (IGNORED, *row.labels[1:])],
         position_ids=[position for length in lengths for position in range(length)],
+        kept=[place for place, _ in supervised],
+        targets=[target for _, target in supervised],
         row_lengths=lengths,
     )
+
+
+def made_ahead(items: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
+    """`make` of every item in order; each is made by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
+        made: Future[R] | None = None
+        for item in items:
+            following = thread.submit(make, item)
+            if made is not None:
+                yield made.result()
+            made = following
+        if made is not None:
+            yield made.result()
 
 
 def learning_rate(step: int, num_steps: int, *, peak: float, warmup_ratio: float) -> float:

@@ -11,11 +11,10 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from distill.config.train import TrainConfig
 from distill.train.layout import BUCKET_ELEMENTS, Layout
-from distill.train.worker.cpu_kernels import use_cpu_kernels
 from distill.train.worker.device import wait_for_compiler
 from distill.train.worker.job import CellJob
+from distill.train.worker.kernels.choose import use_kernels
 from distill.train.worker.loss import ResponseLoss, has_plain_head
-from distill.train.worker.packed_attention import use_packed_attention
 from distill.train.worker.student import build_student
 
 if TYPE_CHECKING:
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
 def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
     """The student with its loss, with those optimisations that are found to be exact for its model."""
     model = build_student(job)
-    if job.device == "cpu":
-        use_cpu_kernels(model)
+    if job.device == "gpu":
+        model.to("cuda")  # kernels are tried where they will run; DeepSpeed would move the model as well
+    computed = use_kernels(model, job.train.kernels, job.device)
     return ResponseLoss(
         model,
         num_pools,
-        packs=use_packed_attention(model),
+        packing=computed.packing,
+        kernels=computed.kernels,
         is_fused=has_plain_head(model),
         is_mixed=job.is_mixed,
     )
@@ -56,7 +57,8 @@ def build_engine(job: CellJob, loss: ResponseLoss) -> DeepSpeedEngine:
 
 def engine_config(layout: Layout, train: TrainConfig, device: Literal["cpu", "gpu"]) -> dict[str, Any]:
     """DeepSpeed's configuration of a cell. Accumulation is set per step, as the last batch may be smaller."""
-    zero: dict[str, Any] = {"stage": layout.zero_stage}
+    # Without ZeRO, DeepSpeed adds up the gradients of micro-batches in bf16. On one GPU stage 1 shares nothing.
+    zero: dict[str, Any] = {"stage": layout.zero_stage or int(device == "gpu")}
     if device == "cpu":
         # The defaults take 2 GB for a model of a quarter of that.
         bucket = BUCKET_ELEMENTS["cpu"]
@@ -68,6 +70,7 @@ def engine_config(layout: Layout, train: TrainConfig, device: Literal["cpu", "gp
         "gradient_accumulation_steps": 1,
         "gradient_clipping": train.max_grad_norm,
         "bf16": {"enabled": device == "gpu"},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         # Offloaded states are updated by torch's own Adam: DeepSpeed's is a C++ extension that needs a compiler.

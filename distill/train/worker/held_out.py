@@ -30,7 +30,7 @@ def held_out_loss(
     """
     if not rows:
         return {}
-    table = torch.zeros(len(pools), 2, dtype=torch.double)
+    table = torch.zeros(len(pools), 2, dtype=torch.double, device=engine.device)
     lengths = [len(row.input_ids) for row in rows]
     batches = micro_batches(
         range(len(rows)), lengths, rank=rank(), num_workers=dist.get_world_size(), max_tokens=max_tokens
@@ -39,8 +39,7 @@ def held_out_loss(
     with torch.no_grad():
         for micro in batches:
             _, sums = engine(**row_tensors([rows[row] for row in micro], pools, padding, engine.device))
-            table += sums.cpu()
+            table += sums
     engine.train()
-    table = table.to(engine.device)
     dist.all_reduce(table)
     return {pool: loss / tokens for pool, (loss, tokens) in zip(pools, table.tolist(), strict=True) if tokens}

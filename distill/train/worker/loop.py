@@ -10,7 +10,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +27,15 @@ from distill.models.save import try_save
 from distill.train.attempts import Lease, record_begin, record_event
 from distill.train.budget import budget_rows, num_steps, train_flops
 from distill.train.worker.async_checkpoint import AsyncCheckpointer
-from distill.train.worker.batches import learning_rate, micro_batches, phased_order, phased_step_rows, step_rows
+from distill.train.worker.batches import (
+    TrainRow,
+    learning_rate,
+    made_ahead,
+    micro_batches,
+    phased_order,
+    phased_step_rows,
+    step_rows,
+)
 from distill.train.worker.checkpoint import STATE, Checkpoints, reading
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.device import memory_gib, mfu, peak_flops
@@ -57,6 +65,10 @@ class Outcome:
     rows_out: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+MicroBatch = dict[str, Any]
+"""What the loss takes: tensors on the device, and where the rows are."""
 
 
 class BatchLoss(NamedTuple):
@@ -96,6 +108,7 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
         raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
     _audit(rows, job, run_dir, tokenizer)
     loss = build_loss(job, len(rows.pools))
+    log_line(loss.layout)
     student = without_adapter(loss.model)
     set_generation_config(student, tokenizer)
     try_save(student, tokenizer)
@@ -155,11 +168,13 @@ class TrainingCell:
         self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
         self.peak_flops = peak_flops(job.device, job.num_workers)
+        self._feed: Iterator[MicroBatch] = iter(())
 
     def run(self) -> dict[str, Any]:
         """Train to the end; the measurements for the manifest."""
         before = self.held_out_loss()  # of the untouched student: no checkpoint is loaded yet
         first = self.resume()
+        self._feed = made_ahead(self._micro_batches(first), self._made)
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
         trackers = (
             Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, log=log_line) if log else None
@@ -249,10 +264,9 @@ class TrainingCell:
         rate = learning_rate(
             step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio
         )
-        loss = self._accumulate(batch, supervised)
+        loss = self._accumulate(step, supervised)
         self._require_finite(loss.total, step, batch)
-        norm = self._update(rate)
-        self._require_finite(norm, step, batch)
+        norm = self._update(rate, step, batch)
         seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
         flops = self._flops(batch, supervised)
         return StepMetrics(
@@ -275,19 +289,33 @@ class TrainingCell:
         shape, tune = self.job.shape, self.job.student.tune
         return train_flops(shape, tune, [self.lengths[row] for row in batch], supervised) if shape else None
 
-    def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
-        workers, table = dist.get_world_size(), torch.zeros(len(self.rows.pools), 2, dtype=torch.double)
-        micros = micro_batches(
-            batch, self.lengths, rank=rank(), num_workers=workers, max_tokens=self.micro_batch_tokens
+    def _micro_batches(self, first: int) -> Iterator[list[TrainRow]]:
+        """This worker's micro-batches of all steps from one on, in order."""
+        for step in range(first, self.num_steps):
+            yield from ([self.rows.kept[row] for row in micro] for micro in self._step_micros(step))
+
+    def _step_micros(self, step: int) -> list[list[int]]:
+        return micro_batches(
+            self._step_rows(step),
+            self.lengths,
+            rank=rank(),
+            num_workers=dist.get_world_size(),
+            max_tokens=self.micro_batch_tokens,
         )
-        for position, micro in enumerate(micros, 1):
-            self.engine.set_gradient_accumulation_boundary(position == len(micros))
-            rows = [self.rows.kept[row] for row in micro]
-            loss, sums = self.engine(**row_tensors(rows, self.rows.pools, self.padding, self.engine.device))
+
+    def _made(self, rows: list[TrainRow]) -> MicroBatch:
+        return row_tensors(rows, self.rows.pools, self.padding, self.engine.device)
+
+    def _accumulate(self, step: int, supervised: int) -> BatchLoss:
+        """Add up the gradients of a step. Nothing in it waits for the device until all of it is under way."""
+        workers, count = dist.get_world_size(), len(self._step_micros(step))
+        table = torch.zeros(len(self.rows.pools), 2, dtype=torch.double, device=self.engine.device)
+        for position in range(1, count + 1):
+            self.engine.set_gradient_accumulation_boundary(position == count)
+            loss, sums = self.engine(**next(self._feed))
             # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
             self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
-            table += sums.cpu()
-        table = table.to(self.engine.device)
+            table += sums
         dist.all_reduce(table)
         return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
 
@@ -296,14 +324,20 @@ class TrainingCell:
         """Tokens of one forward pass: `micro_batch_size` times the longest row, filled with rows of any length."""
         return self.job.layout.micro_batch_size * max(self.lengths) if self.engine.module.packs else 0
 
-    def _update(self, rate: float) -> float:
+    def _update(self, rate: float, step: int, batch: Sequence[int]) -> float:
+        """Take the optimiser's step, unless the gradient is not finite; the norm of the gradient before clipping."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        # Without ZeRO, DeepSpeed clips by the norm but does not return it.
-        own = 0.0 if self.job.layout.zero_stage else _grad_norm(self.engine)
-        self.engine.step()
-        norm = self.engine.get_global_grad_norm()
-        return float(own if norm is None else norm)
+        if not self.engine.zero_optimization():
+            # Without ZeRO, DeepSpeed clips by the norm but neither checks nor returns it.
+            norm = _grad_norm(self.engine)
+            self._require_finite(norm, step, batch)
+            self.engine.step()
+            return norm
+        self.engine.step()  # ZeRO leaves out a step whose norm is not finite, and says that the norm is infinite
+        norm = float(self.engine.get_global_grad_norm())
+        self._require_finite(norm, step, batch)
+        return norm
 
     def _require_finite(self, value: float, step: int, batch: Sequence[int]) -> None:
         if math.isfinite(value):

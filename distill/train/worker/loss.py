@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,9 @@ from torch.nn import functional
 from distill.models.chat_template import IGNORED
 from distill.train.layout import LOGIT_BYTES
 from distill.train.worker.batches import TrainRow, flatten
-from distill.train.worker.cpu_kernels import remove_cpu_kernels
+from distill.train.worker.kernels.attention import PackedRows, Packing, packed_rows
+from distill.train.worker.kernels.compiled import stop_compiling
+from distill.train.worker.kernels.layers import remove_layer_kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,7 +95,7 @@ def has_plain_head(model: PreTrainedModel) -> bool:
     hook = head.register_forward_hook(lambda _module, _args, output: made.append(output))
     try:
         with torch.no_grad():
-            logits = model(input_ids=torch.arange(4)[None], use_cache=False).logits
+            logits = model(input_ids=torch.arange(4, device=model.device)[None], use_cache=False).logits
     finally:
         hook.remove()
     return len(made) == 1 and torch.equal(made[0], logits)
@@ -101,16 +104,19 @@ def has_plain_head(model: PreTrainedModel) -> bool:
 class ResponseLoss(torch.nn.Module):
     """A causal model whose forward returns the summed loss of the supervised tokens of packed rows.
 
-    `packs`: the model supports several rows in one sequence; otherwise it gets one row at a time. `is_fused`: the
-    output layer computes the loss itself (`HeadLoss`); otherwise it computes the logits of the supervised positions.
-    `is_mixed`: matrix products in bf16.
+    `packing`: how several rows are kept apart in one sequence, or that the model gets one row at a time. `is_fused`:
+    the output layer computes the loss itself (`HeadLoss`); otherwise it computes the logits of the supervised
+    positions. `is_mixed`: matrix products in bf16. `kernels`: those of the layers, in words.
     """
 
-    def __init__(self, model: PreTrainedModel, num_pools: int, *, packs: bool, is_fused: bool, is_mixed: bool) -> None:
+    def __init__(
+        self, model: PreTrainedModel, num_pools: int, *, packing: Packing, is_fused: bool, is_mixed: bool,
+        kernels: str = "torch",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self.num_pools = num_pools
-        self.packs, self.is_fused, self.is_mixed = packs, is_fused, is_mixed
+        self.packing, self.is_fused, self.is_mixed, self.kernels = packing, is_fused, is_mixed, kernels
         self._kept = torch.empty(0)
         self._targets = torch.empty(0)
         self._losses = torch.empty(0)
@@ -121,38 +127,49 @@ class ResponseLoss(torch.nn.Module):
             head.forward = types.MethodType(self._head_loss, head)
 
     @property
+    def packs(self) -> bool:
+        """Whether several rows share a forward pass."""
+        return bool(self.packing.attention)
+
+    @property
     def layout(self) -> str:
-        """How rows and loss are computed, in words, for the manifest."""
-        rows = "packed rows" if self.packs else "one row per forward pass"
-        return f"{rows}, {'fused loss' if self.is_fused else 'logits of supervised positions'}"
+        """How rows and loss are computed, in words, for the manifest and the log."""
+        rows = f"packed rows ({self.packing.attention})" if self.packs else "one row per forward pass"
+        why = f" ({self.packing.reason})" if self.packing.reason else ""
+        loss = "fused loss" if self.is_fused else "logits of supervised positions"
+        return f"{rows}{why}, {loss}, kernels: {self.kernels}"
 
     def _select(self, _module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][self._kept].unsqueeze(0), *args[1:])
+        return (args[0].index_select(1, self._kept), *args[1:])
 
     def _head_loss(self, head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
         total, self._losses = HeadLoss.apply(hidden[0], head.weight, head.bias, self._targets)
         return total
 
     def forward(
-        self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor, pools: torch.Tensor,
-        row_lengths: list[int],
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, kept: torch.Tensor, targets: torch.Tensor,
+        pools: torch.Tensor, rows: PackedRows,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """The summed loss, and a [pool, (loss, tokens)] table. All tensors are [1, tokens].
+        """The summed loss, and a [pool, (loss, tokens)] table.
 
-        `labels` are those of the token itself; the first of each row must be ignored.
+        Args:
+            input_ids: [1, tokens].
+            position_ids: [1, tokens], from 0 in every row.
+            kept: places of the tokens whose successor counts, on the device: a mask would have to be waited for.
+            targets: these successors.
+            pools: the pool of each of them.
+            rows: where the rows begin and end.
         """
-        targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        self._kept = targets != IGNORED
-        self._targets = targets[self._kept]
-        rows = {"position_ids": position_ids, "row_lengths": row_lengths} if self.packs else {}
+        self._kept, self._targets = kept, targets
+        options = {"position_ids": position_ids, "rows": rows} if self.packs else {}
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.is_mixed):
-            output = self.model(input_ids=input_ids, use_cache=False, **rows).logits
+            output = self.model(input_ids=input_ids, use_cache=False, **options).logits
         if self.is_fused:
             total, losses = output, self._losses
         else:
-            losses = functional.cross_entropy(output[0].float(), self._targets, reduction="none")
+            losses = functional.cross_entropy(output[0].float(), targets, reduction="none")
             total = losses.sum()
-        return total, self._table(losses.detach().double(), pools[self._kept])
+        return total, self._table(losses.detach().double(), pools)
 
     def _table(self, losses: torch.Tensor, pools: torch.Tensor) -> torch.Tensor:
         table = torch.zeros(self.num_pools, 2, dtype=torch.double, device=losses.device)
@@ -163,20 +180,27 @@ class ResponseLoss(torch.nn.Module):
         """Undo all changes; the model, with logits for every position."""
         self._hook.remove()
         if self.packs:
-            self.model.set_attn_implementation("sdpa")
+            self.model.set_attn_implementation(self.packing.own)
         vars(self.model.get_output_embeddings()).pop("forward", None)
-        remove_cpu_kernels(self.model)
+        remove_layer_kernels(self.model)
+        stop_compiling(self.model)
         return self.model
 
 
 def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
-    """Packed rows as the loss takes them: tensors of [1, tokens], and the rows' lengths.
+    """Packed rows as the loss takes them. To a GPU they are copied from pinned memory, which waits for nothing.
 
     A worker without rows of its own still takes part, with two tokens that do not count in the loss.
     """
     idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
-    pool_ids = [pools.index(row.pool) for row in rows for _ in row.input_ids] or [0, 0]
-    columns = {**flatten(rows or [idle])._asdict(), "pools": pool_ids}
-    lengths = columns.pop("row_lengths")
-    tensors = {name: torch.tensor([values], device=device) for name, values in columns.items()}
-    return {**tensors, "row_lengths": lengths}
+    flat = flatten(rows or [idle])
+    pool_ids = [pools.index(row.pool) for row in rows for _ in range(row.supervised_tokens)]
+    of_tokens = {"input_ids": [flat.input_ids], "position_ids": [flat.position_ids]}
+    columns = {**of_tokens, "kept": flat.kept, "targets": flat.targets, "pools": pool_ids}
+    made = {name: _to_device(torch.tensor(values, dtype=torch.long), device) for name, values in columns.items()}
+    known = packed_rows(flat.row_lengths)
+    return {**made, "rows": replace(known, starts=_to_device(known.starts, device))}
+
+
+def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

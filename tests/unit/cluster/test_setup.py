@@ -168,3 +168,12 @@ def test_ninja_is_found_beside_python_once() -> None:
     path = kernels.path_with_tools("/usr/bin", "/venv/bin/python")
     assert path == "/venv/bin:/usr/bin"
     assert kernels.path_with_tools(path, "/venv/bin/python") == path
+
+
+def test_the_gpu_build_never_takes_torch_from_a_folder_of_wheels_unless_there_is_no_index() -> None:
+    """There `torch==2.13.0` would be 2.13.0+cpu, and everything that was compiled for CUDA fails to load."""
+    options = ["--default-index", "https://mirror.example/simple", "--find-links", "/wheels", "--index", "file:///more"]
+    assert setup.torch_options(CPU, options) == options
+    assert setup.torch_options(GPU, options) == [*options[:2], *options[4:]]
+    offline = ["--find-links", "/wheels", "--no-index"]
+    assert setup.torch_options(GPU, offline) == offline

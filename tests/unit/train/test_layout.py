@@ -1,5 +1,6 @@
 """The layout of a cell: chosen so that it fits, taken from the recipe where it sets it, refused with what would fit."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,3 +105,13 @@ def test_every_remedy_for_a_student_that_does_not_fit_makes_it_fit() -> None:
 
 def test_a_student_that_no_remedy_makes_fit_is_refused_so() -> None:
     assert "smaller model" in suggest_changes(LARGE, student(), TRAIN, memory_gib=3.0, device="gpu", max_workers=1)
+
+
+def test_activations_are_those_that_were_measured_where_they_were() -> None:
+    known = memory_needed(LARGE, student(), Layout(), length=512, num_workers=1, device="gpu").activations
+    measured = replace(LARGE, kept_bytes_per_token=3 * 2 * LARGE.layers * 1000)
+    for recompute in (False, True):
+        layout = Layout(micro_batch_size=1, checkpoint_activations=recompute)
+        found = memory_needed(measured, student(), layout, length=512, num_workers=1, device="gpu").activations
+        assert found == 512 * 2 * (LARGE.layers * LARGE.hidden + 3000 if recompute else LARGE.layers * 3000)
+        assert found < known

@@ -1,12 +1,10 @@
 """A cell's worker code on real DeepSpeed, without Ray: stopped and damaged wherever it hurts, then begun anew."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 
 from distill.config.students import FullTune, LoraTune, StudentConfig
@@ -31,15 +29,6 @@ TUNES = {"full": FullTune(learning_rate=3e-3), "lora": LoraTune(rank=4, dropout=
 
 class Stopped(Exception):
     """Stands for the end of the process: nothing of the attempt runs on."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")  # Ray Train sets it for its workers; DeepSpeed asks for it
-        yield
-    dist.destroy_process_group()
 
 
 def examples() -> list[Example]:

@@ -198,3 +198,54 @@ def test_a_reasoning_gym_task_comes_back_with_its_scorer(tmp_path: Path) -> None
 def example_row(prompt: dict[str, Any]) -> dict[str, Any]:
     known = {name: prompt[name] for name in ("problem", "level", "subject", "source", *GRADED_BY)}
     return {**known, "answer": prompt["reference"]}
+
+
+@pytest.fixture(scope="module")
+def run_with_modes(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
+    """Two modes that differ in a variable of the chat template alone."""
+    modes = {style: {"template_options": {"enable_thinking": style == "long"}} for style in ("long", "short")}
+
+    def change(raw: dict[str, Any]) -> dict[str, Any]:
+        return raw | {"mixes": [*raw["mixes"][:2], raw["mixes"][2] | {"modes": modes}]}
+
+    run = make_run(tmp_path_factory.mktemp("modes"), TRACES, num_prompts=20, change=change)
+    manifest = dataclasses.replace(mix_stage(run), key="k", code_version="1", finished_at="2026-11-25T00:00:00Z")
+    run.run_dir.write_manifest(manifest, "mix")
+    return run
+
+
+@pytest.mark.parametrize("kind", ["dataset", "messages", "prompt_completion", "sharegpt"])
+def test_rows_of_two_modes_are_told_apart_and_come_back_apart(
+    run_with_modes: RunContext, tmp_path: Path, kind: str
+) -> None:
+    folder = exported(run_with_modes, tmp_path / "out", kind)
+    field = "template_options" if kind == "dataset" else "chat_template_kwargs"
+    assert field in rows_of(folder, tmp_path)[0]
+    text = (folder / "README.md").read_text()
+    assert f'where = {{ "{field}.enable_thinking" = false }}' in text
+    prompts = {prompt_id(prompt(number).problem): prompt(number) for number in range(20)}
+    found = {}
+    for thinks in (True, False):
+        teacher = teacher_of(
+            preset=OWN_PRESETS[kind],
+            source={"path": str(folder)},
+            columns={"problem_pattern": "(?:Q: )?(.*)"},
+            where={f"{field}.enable_thinking": thinks},
+        )
+        rows = read_rows(teacher.source, tmp_path, teacher.columns, teacher.where, (tally := Tally()).counts)
+        found[thinks] = [one.completion for one in usable_rows(teacher, rows, prompts, tally)]
+    assert {thinks: len(one) for thinks, one in found.items()} == {True: 4, False: 16}
+    assert all(("slowly" in completion) == thinks for thinks, one in found.items() for completion in one)
+
+
+def test_the_rows_of_open_r1_say_how_their_turns_are_asked(run_with_modes: RunContext, tmp_path: Path) -> None:
+    rows = rows_of(exported(run_with_modes, tmp_path / "out", "open_r1"), tmp_path)
+    for row in rows:
+        thinks = "slowly" in row["messages"][-1]["content"]
+        assert json.loads(row["template_options"]) == {"enable_thinking": thinks}
+
+
+def test_without_template_variables_there_is_no_column_for_them(run: RunContext, tmp_path: Path) -> None:
+    folder = exported(run, tmp_path / "out", "messages")
+    assert lines_of(folder)[0].keys() == {"messages"}
+    assert "chat_template_kwargs" not in (folder / "README.md").read_text()

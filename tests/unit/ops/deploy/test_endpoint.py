@@ -1,14 +1,22 @@
 """How a served student is asked."""
 
+from pathlib import Path
+
 import pytest
 
 from distill.config.load import parse_recipe
-from distill.ops.deploy.endpoint import chat_card
+from distill.core.run_dir import RunDir, benchmark_problems, benchmark_scores
+from distill.core.schema import Prompt, Score
+from distill.evaluate.requests import EvaluationItem, request_rows, score_rows
+from distill.grading import grade
+from distill.ops.deploy.endpoint import chat_card, smoke_checks
 from serve.api.prepare import prepared_chat
 from serve.client import chosen_mode, question_turns
 from serve.config import Endpoint
 from serve.errors import ServeError
+from tests.fixtures.benchmark_prompts import MODEL, answered, make_prompts, repeated, two_benchmarks
 from tests.fixtures.mix_run import RECIPE, with_modes
+from tests.fixtures.report_run import make_recipe
 
 
 def test_a_reader_chooses_the_mode_and_gets_the_first_without_choosing() -> None:
@@ -22,3 +30,25 @@ def test_a_reader_chooses_the_mode_and_gets_the_first_without_choosing() -> None
         chosen_mode(card, "medium")
     with pytest.raises(ServeError, match="without modes"):
         chosen_mode(chat_card(parse_recipe(RECIPE), "s"), "short")
+
+
+def test_a_smoke_check_sends_what_the_evaluation_sent(tmp_path: Path) -> None:
+    recipe = two_benchmarks(**repeated(4) | {"benchmarks": []})
+    worded = recipe.benchmarks["other"].model_copy(update={"template": "Pick.\n{problem}"})
+    recipe = recipe.model_copy(update={"benchmarks": {**recipe.benchmarks, "other": worded}})
+    run_dir, prompts, item = RunDir(str(tmp_path)), make_prompts(3), EvaluationItem(MODEL, "other", "k")
+    known = {one.prompt_id: one for one in prompts}
+    rows = answered(item, prompts, [r"\boxed{27}"], recipe)
+    scores = score_rows(rows, known, recipe.evaluate, lambda asked: [grade(one) for one in asked])
+    run_dir.write_rows(prompts, Prompt, *benchmark_problems("other"))
+    run_dir.write_rows(scores, Score, *benchmark_scores(MODEL.name, "other"))
+    endpoint = Endpoint(name="student", source="hub/student")
+    checks = smoke_checks(recipe, run_dir, [MODEL], [endpoint])
+    sent = [(row["messages"], row["sampling"]) for row in request_rows(item, prompts, recipe)]
+    assert checks and all((list(one.messages), dict(one.sampling)) in sent for one in checks)
+    assert {one.messages[-1]["content"].partition("\n")[0] for one in checks} == {"Pick."}
+
+
+def test_there_is_no_smoke_check_where_every_answer_was_sampled(tmp_path: Path) -> None:
+    recipe = make_recipe(evaluate=repeated(2))
+    assert smoke_checks(recipe, RunDir(str(tmp_path)), [MODEL], [Endpoint(name="student", source="hub/student")]) == []

@@ -1,6 +1,7 @@
 """The batching plan and the schedule: complete, deterministic, the same for every arm."""
 
 import itertools
+import threading
 
 import pytest
 
@@ -10,6 +11,7 @@ from distill.train.worker.batches import (
     epoch_order,
     flatten,
     learning_rate,
+    made_ahead,
     micro_batches,
     pack,
     phased_order,
@@ -64,9 +66,33 @@ def test_rows_laid_end_to_end_begin_at_position_0_and_never_learn_their_first_to
     rows = [TrainRow("a", "p", [5, 6, 7], [IGNORED, 6, 7]), TrainRow("b", "p", [8, 9], [8, 9])]
     flat = flatten(rows)
     assert flat.input_ids == [5, 6, 7, 8, 9]
-    assert flat.labels == [IGNORED, 6, 7, IGNORED, 9]
+    assert flat.kept == [0, 1, 3]
+    assert flat.targets == [6, 7, 9]
     assert flat.position_ids == [0, 1, 2, 0, 1]
     assert flat.row_lengths == [3, 2]
+
+
+def test_micro_batches_are_made_in_order_while_the_one_before_is_in_use() -> None:
+    started: list[int] = []
+    is_made = threading.Event()
+
+    def make(number: int) -> int:
+        started.append(number)
+        if number == 1:
+            is_made.set()
+        return number * number
+
+    made = made_ahead(range(4), make)
+    assert next(made) == 0
+    assert is_made.wait(10), "the second is made before it is asked for"
+    assert list(made) == [1, 4, 9] and started == [0, 1, 2, 3]
+
+
+def test_an_error_of_the_thread_is_raised_where_its_micro_batch_is_used() -> None:
+    made = made_ahead([1, 0], lambda number: 1 // number)
+    assert next(made) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(made)
 
 
 def test_the_first_token_is_not_counted_as_it_cannot_be_predicted() -> None:

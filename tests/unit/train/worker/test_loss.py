@@ -1,20 +1,24 @@
 """Rows end to end and the fused loss: the same loss and gradients as each row alone through the plain model."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.models.chat_template import IGNORED
 from distill.train.worker import loss as train_loss
-from distill.train.worker.batches import TrainRow, flatten
-from distill.train.worker.cpu_kernels import RmsNorm, SiluGate, use_cpu_kernels
-from distill.train.worker.loss import HeadLoss, ResponseLoss, has_plain_head
-from distill.train.worker.packed_attention import ATTENTION, keeps_rows_apart, use_packed_attention
+from distill.train.worker.batches import TrainRow
+from distill.train.worker.kernels.attention import ROWS as BY_ROW
+from distill.train.worker.kernels.attention import Packing, keeps_rows_apart, use_packed_attention
+from distill.train.worker.kernels.cpu import CPU, RmsNorm, SiluGate
+from distill.train.worker.kernels.layers import use_layer_kernels
+from distill.train.worker.loss import HeadLoss, ResponseLoss, has_plain_head, row_tensors
+from tests.fixtures.tiny_architectures import tiny
 
 SIZES = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -52,12 +56,9 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def inputs(rows: list[TrainRow], pools: list[int] | None = None) -> dict[str, Any]:
-    columns = flatten(rows)._asdict()
-    lengths = columns.pop("row_lengths")
-    of_row = pools or [0] * len(rows)
-    columns["pools"] = [pool for pool, length in zip(of_row, lengths, strict=True) for _ in range(length)]
-    return {**{name: torch.tensor([values]) for name, values in columns.items()}, "row_lengths": lengths}
+def inputs(rows: list[TrainRow], pools: list[str] | None = None) -> dict[str, Any]:
+    named = [replace(one, pool=pool) for one, pool in zip(rows, pools or ["0"] * len(rows), strict=True)]
+    return row_tensors(named, ["0", "1"], 0, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_each_row_alone(
     model = llama(tie_word_embeddings=is_tied)
     expected = plain_loss(model, ROWS)
     known = gradients(model, expected)
-    assert use_packed_attention(model) and has_plain_head(model)
+    assert use_packed_attention(model).attention and has_plain_head(model)
     # Two layers of two norms and a gated unit, and the last norm.
-    assert not is_lean or use_cpu_kernels(model) == 7
-    loss = ResponseLoss(model, 2, packs=True, is_fused=True, is_mixed=False)
-    total, table = loss(**inputs(ROWS, pools=[0, 1, 0]))
+    assert not is_lean or use_layer_kernels(model, CPU) == 7
+    loss = ResponseLoss(model, 2, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
+    total, table = loss(**inputs(ROWS, pools=["0", "1", "0"]))
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     found = gradients(model, total)
     assert found.keys() == known.keys()
@@ -91,7 +92,7 @@ def test_matrix_products_in_bf16_leave_the_loss_as_it_is_and_gradients_in_fp32()
     model = llama()
     expected = float(plain_loss(model, ROWS).detach())
     use_packed_attention(model)
-    total, _ = ResponseLoss(model, 1, packs=True, is_fused=True, is_mixed=True)(**inputs(ROWS))
+    total, _ = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=True)(**inputs(ROWS))
     assert float(total.detach()) == pytest.approx(expected, rel=5e-3)
     assert all(gradient.dtype == torch.float32 for gradient in gradients(model, total).values())
 
@@ -101,7 +102,7 @@ def test_a_released_model_gives_every_logit_again() -> None:
     ids = torch.tensor([ROWS[0].input_ids])
     before = model(input_ids=ids).logits
     use_packed_attention(model)
-    loss = ResponseLoss(model, 1, packs=True, is_fused=True, is_mixed=False)
+    loss = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
     loss(**inputs(ROWS))
     assert torch.equal(loss.release()(input_ids=ids).logits, before)
 
@@ -120,7 +121,7 @@ def test_a_norm_with_another_formula_keeps_its_own() -> None:
 
     model = GemmaForCausalLM(GemmaConfig(**SIZES, **HEADS, head_dim=8))
     torch.nn.init.normal_(model.model.norm.weight)
-    assert use_cpu_kernels(model) == 0
+    assert use_layer_kernels(model, CPU) == 0
 
 
 class Largest(TorchDispatchMode):
@@ -166,7 +167,7 @@ def test_a_frozen_output_layer_gets_no_gradient_buffer() -> None:
 def test_a_micro_batch_without_supervised_tokens_has_no_loss_and_no_gradient() -> None:
     model = llama()
     use_packed_attention(model)
-    loss = ResponseLoss(model, 1, packs=True, is_fused=True, is_mixed=False)
+    loss = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
     total, table = loss(**inputs([TrainRow("", "", [0, 0], [IGNORED, IGNORED])]))
     assert float(total.detach()) == 0 == float(table.sum())
     assert all(not gradient.any() for gradient in gradients(model, total).values())
@@ -175,18 +176,18 @@ def test_a_micro_batch_without_supervised_tokens_has_no_loss_and_no_gradient() -
 def test_a_model_that_attends_across_packed_rows_is_detected() -> None:
     model = llama()
     assert not keeps_rows_apart_without_blocks(model)
-    assert use_packed_attention(model) and keeps_rows_apart(model)
+    assert use_packed_attention(model).attention and keeps_rows_apart(model)
 
 
 def keeps_rows_apart_without_blocks(model: LlamaForCausalLM) -> bool:
     """As if attention knew nothing of rows: one causal block over all of them."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    from distill.train.worker.packed_attention import packed_attention
+    from distill.train.worker.kernels.attention import row_attention
 
     def one_block(*args: Any, **options: Any) -> tuple[torch.Tensor, None]:
-        options.pop("row_lengths", None)
-        return packed_attention(*args, **options)
+        options.pop("rows", None)
+        return row_attention(*args, **options)
 
     AttentionInterface.register("one_block", one_block)
     AttentionMaskInterface.register("one_block", lambda *_, **__: None)
@@ -194,17 +195,14 @@ def keeps_rows_apart_without_blocks(model: LlamaForCausalLM) -> bool:
     return keeps_rows_apart(model)
 
 
-def test_windows_and_models_without_row_attention_are_trained_one_row_at_a_time() -> None:
+def test_a_model_without_row_attention_is_trained_one_row_at_a_time() -> None:
     torch.manual_seed(0)
-    windowed = MistralForCausalLM(MistralConfig(**SIZES, **HEADS, sliding_window=4))
-    assert not use_packed_attention(windowed)
-    assert windowed.config._attn_implementation != ATTENTION
-    for model in (windowed, GPT2LMHeadModel(GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4))):
-        model.eval()
-        expected = plain_loss(model, ROWS[:1])
-        packs = use_packed_attention(model)
-        loss = ResponseLoss(model, 1, packs=packs, is_fused=has_plain_head(model), is_mixed=False)
-        assert float(loss(**inputs(ROWS[:1]))[0].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    model = tiny("lfm2")
+    expected = plain_loss(model, ROWS[:1])
+    packing = use_packed_attention(model)
+    loss = ResponseLoss(model, 1, packing=packing, is_fused=has_plain_head(model), is_mixed=False)
+    assert not loss.packs and "one row per forward pass (it has layers of kind conv)" in loss.layout
+    assert float(loss(**inputs(ROWS[:1]))[0].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 def test_logits_that_are_scaled_after_the_output_layer_are_not_fused() -> None:
@@ -213,7 +211,7 @@ def test_logits_that_are_scaled_after_the_output_layer_are_not_fused() -> None:
     model = CohereForCausalLM(CohereConfig(**SIZES, **HEADS, logit_scale=0.5))
     assert not has_plain_head(model)
     expected = plain_loss(model, ROWS[:1])
-    loss = ResponseLoss(model, 1, packs=use_packed_attention(model), is_fused=False, is_mixed=False)
+    loss = ResponseLoss(model, 1, packing=use_packed_attention(model), is_fused=False, is_mixed=False)
     assert float(loss(**inputs(ROWS[:1]))[0].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -223,8 +221,8 @@ def test_a_model_with_an_adapter_is_packed_and_fused_as_well() -> None:
 
     model = add_adapter(llama(), LoraTune(rank=2))
     expected = plain_loss(model, ROWS)
-    assert use_packed_attention(model) and has_plain_head(model) and use_cpu_kernels(model) == 7
-    loss = ResponseLoss(model, 1, packs=True, is_fused=True, is_mixed=False)
+    assert use_packed_attention(model).attention and has_plain_head(model) and use_layer_kernels(model, CPU) == 7
+    loss = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
     total, _ = loss(**inputs(ROWS))
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert all("lora" in name for name in gradients(model, total))

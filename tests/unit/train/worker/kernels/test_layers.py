@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from distill.train.worker import cpu_kernels
-from distill.train.worker.cpu_kernels import remove_cpu_kernels, use_cpu_kernels
+from distill.train.worker.kernels import layers
+from distill.train.worker.kernels.cpu import CPU
+from distill.train.worker.kernels.layers import remove_layer_kernels, use_layer_kernels
 from tests.fixtures.tiny_architectures import logits_of, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_models_with_gated_norms_are_trained_with_the_kernels_that_fit_them(name: str, changed: int) -> None:
     model = tiny(name)
     before = logits_of(model)
-    assert use_cpu_kernels(model) == changed
+    assert use_layer_kernels(model, CPU) == changed
     torch.testing.assert_close(logits_of(model), before, rtol=1e-4, atol=1e-4)
     ids = torch.arange(12)[None]
     model.train()
@@ -39,31 +40,30 @@ class TwoInputs(torch.nn.Module):
 def test_a_module_that_takes_more_than_its_input_keeps_its_forward() -> None:
     model = tiny("llama")
     model.model.norm = TwoInputs()
-    assert use_cpu_kernels(model) == 12
+    assert use_layer_kernels(model, CPU) == 12
     assert "forward" not in vars(model.model.norm)
 
 
 def test_a_unit_with_dropout_keeps_its_forward() -> None:
     model = tiny("llama")
     model.model.layers[0].mlp.dropout = torch.nn.Dropout(0.1)
-    assert use_cpu_kernels(model) == 12
+    assert use_layer_kernels(model, CPU) == 12
 
 
 def test_a_model_that_gives_other_logits_with_the_kernels_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama")
     before = logits_of(model)
     # As if a kernel passed its own comparison and yet were wrong in the place where it is used.
-    wrong = cpu_kernels._gate_forward
-    monkeypatch.setattr(cpu_kernels, "_gate_forward", lambda unit, x: 1.5 * wrong(unit, x))
-    monkeypatch.setattr(cpu_kernels, "_is_same", lambda module, kernel: True)
-    assert use_cpu_kernels(model) == 0
+    wrong = CPU._replace(gates=(lambda unit, x: 1.5 * CPU.gates[0](unit, x),))
+    monkeypatch.setattr(layers, "_is_same", lambda module, kernel, errors: True)
+    assert use_layer_kernels(model, wrong) == 0
     assert torch.equal(logits_of(model), before)
 
 
 def test_only_these_kernels_are_removed() -> None:
     model = tiny("llama")
     own = model.model.layers[0].mlp
-    use_cpu_kernels(model)
+    use_layer_kernels(model, CPU)
     own.forward = lambda x: x  # someone else's
-    remove_cpu_kernels(model)
+    remove_layer_kernels(model)
     assert [module for module in model.modules() if "forward" in vars(module)] == [own]
