@@ -2,8 +2,9 @@
 
     python -m tests.gpu.check [--toy] [--trl] [--seconds N]
 
-It needs torch, transformers, peft and deepspeed (and trl with `--trl`), no network and no model: weights are random, of
-the sizes of Qwen2.5 0.5B and 1.5B. In this order, until the time is used up: packed rows against each row alone, a
+It needs torch, transformers, peft, deepspeed and pyarrow (trl and datasets too with `--trl`), no network, no model and
+no Ray: weights are random, of the sizes of Qwen2.5 0.5B and 1.5B. In this order,
+until the time is used up: packed rows against each row alone, a
 checkpoint and its continuation, the merging of an adapter, tokens per second with all weights and with an adapter at
 4,096 and 16,384 packed tokens, TRL on the same rows, other kernels. `--toy` does the same with a model of two layers,
 on a CPU in seconds. A measurement that fails is recorded with its error. The last line is a JSON object, ratios first.

@@ -1,17 +1,20 @@
 """The plan of a fleet: what it tells, and what it refuses."""
 
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cluster.placement import Resources
 from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import ConfigError, InputError
+from distill.ops.forecast.cell_plan import show_plan
 from distill.train.cells import Cell
 from distill.train.machines import Machines, described_machines
-from distill.train.plan import MixData, Plan, model_problems, plan_cells
+from distill.train.plan import MixData, Plan, describe_resources, model_problems, plan_cells
 from tests.fixtures.model_shapes import LARGE, SMALL
 
 DATA = {"long": MixData(1000, 400_000), "short": MixData(1000, 100_000)}
@@ -127,3 +130,17 @@ def test_rows_longer_than_the_models_context_are_refused() -> None:
             grid(small()), TrainConfig(max_length=1024), shapes={"small": short}, data=DATA,
             machines=described_machines("1x4x80"),
         )  # fmt: skip
+
+
+def test_a_plan_says_once_for_each_student_why_its_rows_do_not_share_a_pass() -> None:
+    reason = "it has layers of kind conv"
+    cells = grid(small())
+    shapes = {"small": replace(SMALL, one_row_reason=reason)}
+    machines = described_machines("1x4x80")
+    found = plan_cells(cells, TrainConfig(), shapes=shapes, data=DATA, machines=machines)
+    assert describe_resources(found.cells[0]).endswith(f"; one row per forward pass: {reason}")
+    console = Console(file=StringIO(), width=200)
+    show_plan(found, machines, console)
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().count(f"small: one row per forward pass: {reason}") == 1
+    assert "one row" not in describe_resources(plan(cells).cells[0])
