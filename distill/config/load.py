@@ -13,17 +13,11 @@ from distill.config.base import laid_over
 from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
 from distill.config.rules import cross_problems
+from distill.config.shipped import RECIPES_DIR, shipped_recipes
 from distill.core.errors import ConfigError, Problem
 
 UNION_TAGS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset")
 """What pydantic puts into a location for the variant of a section; no part of the recipe's own path."""
-
-RECIPES_DIR = Path(__file__).parent.parent / "recipes"
-
-
-def shipped_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with the package."""
-    return tuple(sorted(path.stem for path in RECIPES_DIR.glob("*.toml")))
 
 
 def find_recipe(name: str) -> Path:
