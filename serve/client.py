@@ -8,10 +8,10 @@ import openai
 
 from serve.api.modes import mode_line
 from serve.chat_reply import read_message
-from serve.dataset_client import OPENAI_SAMPLING
 from serve.errors import ServeError, UnknownModelError
-from serve.keys import KEY_VARIABLE, NO_KEY
+from serve.key_variables import KEY_VARIABLE, NO_KEY
 from serve.loopback import direct_options
+from serve.openai_sampling import OPENAI_SAMPLING
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0

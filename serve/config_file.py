@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve.config import APP, Endpoint, ServeConfig
-from serve.keys import KEYS_VARIABLE, load_keys
+from serve.key_variables import KEYS_VARIABLE
+from serve.keys import load_keys
 
 IMPORT_PATH = "serve.app:from_config_file"
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serve.chat_reply import LENGTH, STOP, end_of, read_message
 from serve.errors import fault_label
-from serve.keys import NO_KEY
+from serve.key_variables import NO_KEY
 from serve.loopback import direct_options
+from serve.openai_sampling import OPENAI_SAMPLING
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -27,11 +28,6 @@ OUTPUT_FIELDS = (
     pa.field("completion_tokens", pa.int64()),
     pa.field("error", pa.string()),
 )
-
-OPENAI_SAMPLING = frozenset(
-    {"temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty", "logprobs", "n"}
-)
-"""Arguments of the openai client; other keys (top_k, min_p, ...) are vLLM's and are sent in the extra body."""
 
 
 class BatchConfig(BaseModel):

@@ -18,7 +18,8 @@ from serve.client import served_models, warm_up
 from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.engines.ray_serve import running_client
 from serve.errors import ServeError
-from serve.keys import NO_KEY, Key, hash_key
+from serve.key_variables import NO_KEY
+from serve.keys import Key, hash_key
 from serve.smoke_check import SmokeCheck, run_smoke_checks
 
 if TYPE_CHECKING:

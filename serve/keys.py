@@ -18,17 +18,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve.errors import ServeError
+from serve.key_variables import KEYS_VARIABLE
 
 KEY_PREFIX = "sk-distill-"
-
-KEY_VARIABLE = "DISTILL_API_KEY"
-"""Environment variable with the key that client commands send to an endpoint."""
-
-NO_KEY = "none"
-"""Placeholder for the client library, where an endpoint requires no key."""
-
-KEYS_VARIABLE = "DISTILL_API_KEYS"
-"""Environment variable that may hold the text of a key file (from a Kubernetes secret)."""
 
 
 class Key(BaseModel):

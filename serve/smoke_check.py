@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from serve.api.reasoning_parser import Delimiters, split_as_streamed
 from serve.client import stream_chat
 from serve.errors import ServeError
-from serve.keys import NO_KEY
+from serve.key_variables import NO_KEY
 
 MIN_AGREEMENT = 0.5
 """Least mean share of the text up to the first difference. Another batch composition may change a bf16 answer at some

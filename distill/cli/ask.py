@@ -1,18 +1,12 @@
-"""`distill ask`: asks a served student one question, holds a conversation, or answers a file."""
+"""Asks a served student one question, or holds a conversation."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from distill.core.errors import StageError
-from distill.core.progress_bars import bars
-from serve.api.modes import mode_line
 from serve.client import Piece, chosen_mode, model_card, question_turns, stream_chat
-from serve.dataset_client import BatchConfig
-from serve.file_client import Target, answer_file
 
 NEW, QUIT = "/new", "/quit"
 HELP = f"Type a question; {NEW} starts a new conversation, {QUIT} or Ctrl-D quits."
@@ -91,24 +85,3 @@ def show(pieces: Iterable[Piece], console: Console) -> str:
         answer += "" if piece.is_reasoning else piece.text
     console.print()
     return answer
-
-
-def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) -> int:
-    """Answer a JSONL file; the same command continues a stopped one.
-
-    Raises:
-        StageError: some rows failed; the output has their errors.
-    """
-    card = student.card()
-    if student.mode:
-        card["modes"] = {student.mode: mode_line(card.get("modes") or {}, student.mode)}
-    sampling = {"temperature": 0.0, "seed": 0, **student.sampling}
-    target = Target(student.url, student.model, card, sampling, student.api_key)
-    with bars(console) as shown:
-        total, failed = answer_file(
-            source, out, target, BatchConfig(), lambda done, total: shown.update(student.model, done, total)
-        )
-    console.print(f"{total} rows in {out}", markup=False)
-    if failed:
-        raise StageError(f"{failed} of them failed, see their `error` -> the same command sends these again")
-    return 0

@@ -1,23 +1,20 @@
-"""The command line: few verbs, a recipe and dotted overrides. Nothing below this module reads argv."""
+"""The command line: few verbs, a recipe and dotted overrides. Nothing below this package reads argv.
+
+At the top it imports only what the parser and the messages need: `distill --help` answers at once.
+"""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
-from rich.console import Console
-
-from distill.config.load import find_recipe, load_recipe, shipped_recipes
-from distill.core.errors import DistillError, InputError
-from distill.core.progress_bars import quiet
-from distill.core.run_dir import RECIPE, RunDir, StageName
+from distill.config.shipped import shipped_recipes
+from distill.core.errors import DistillError
+from distill.core.stage_names import StageName
 from distill.mix.export.formats import FORMATS
-from distill.run.context import load_run_recipe
 from serve.errors import ServeError
-from serve.keys import KEY_VARIABLE, KEYS_VARIABLE, NO_KEY, load_keys
+from serve.key_variables import KEY_VARIABLE, KEYS_VARIABLE
 from serve.loopback import exempt_loopback
 
 INTERRUPTED = 130
@@ -27,11 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; user errors are printed without traceback. Returns the exit code."""
     arguments = parse_arguments(argv)
     os.environ.update(exempt_loopback(os.environ))
-    verb: Callable[[argparse.Namespace], int] = arguments.verb
     try:
-        return verb(arguments)
+        return verb_named(arguments.verb)(arguments)
     except DistillError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
+        print(error, file=sys.stderr)
         return error.exit_code
     except ServeError as error:
         print(error, file=sys.stderr)
@@ -39,6 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what is finished is on disk, the same command continues", file=sys.stderr)
         return INTERRUPTED
+
+
+def verb_named(name: str) -> Callable[[argparse.Namespace], int]:
+    """What carries a verb out."""
+    if name == "ask":
+        from distill.cli.ask_verb import ask_verb  # start time: it needs neither recipes nor run directories
+
+        return ask_verb
+    from distill.cli.verbs import VERBS  # start time: --help and wrong arguments need no verb
+
+    return VERBS[name]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,22 +86,22 @@ def _add_run(verbs: Any, recipes: str) -> None:
     stages, which = [*StageName], run.add_mutually_exclusive_group()
     which.add_argument("--until", metavar="STAGE", choices=stages, help=f"stop after this stage: {', '.join(stages)}")
     which.add_argument("--only", metavar="STAGE", choices=stages, help="this stage alone; those it reads must be done")
-    run.set_defaults(verb=run_verb)
+    run.set_defaults(verb="run")
 
 
 def _add_views(verbs: Any) -> None:
     report = verbs.add_parser("report", help="tables of a run, and where its report.html is")
     report.add_argument("run_dir", metavar="RUN")
-    report.set_defaults(verb=report_verb)
+    report.set_defaults(verb="report")
 
     status = verbs.add_parser("status", help="how far a run is: stages, pools, arms being filled, cells in training")
     status.add_argument("run_dir", metavar="RUN")
-    status.set_defaults(verb=status_verb)
+    status.set_defaults(verb="status")
 
     audit = verbs.add_parser("audit", help="what became of a prompt's traces, and which traces are in an arm")
     audit.add_argument("run_dir", metavar="RUN")
     audit.add_argument("subject", metavar="SUBJECT", nargs="?", default="", help="a prompt id, a mix or STUDENT@MIX")
-    audit.set_defaults(verb=audit_verb)
+    audit.set_defaults(verb="audit")
 
 
 def _add_export(verbs: Any) -> None:
@@ -104,7 +111,7 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("--format", default="dataset", choices=FORMATS, help="default: a Hugging Face data set")
     export.add_argument("--student", default="", help="whose chat template renders `text` (default: the first)")
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
-    export.set_defaults(verb=export_verb)
+    export.set_defaults(verb="export")
 
 
 def _add_serve(verbs: Any) -> None:
@@ -113,7 +120,7 @@ def _add_serve(verbs: Any) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--models", metavar="A,B", help="only these students (default: all of the run)")
-    serve.set_defaults(verb=serve_verb)
+    serve.set_defaults(verb="serve")
     serve.add_argument("--keys", metavar="FILE", help=f"who may ask (python -m serve.keys NAME); or {KEYS_VARIABLE}")
     serve.add_argument("--write-config", metavar="FILE", help="write what `serve deploy` takes, and serve nothing")
     serve.add_argument("--write-manifest", metavar="FILE", help="write a RayService for Kubernetes, and serve nothing")
@@ -132,7 +139,7 @@ def _add_ask(verbs: Any) -> None:
     ask.add_argument("--out", metavar="OUT.jsonl", help="where the answers to the file go, one line per row")
     ask.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
     ask.add_argument("--thinking-budget", type=int, metavar="N", help="close the reasoning after so many tokens")
-    ask.set_defaults(verb=ask_verb)
+    ask.set_defaults(verb="ask")
 
 
 def _add_eval(verbs: Any) -> None:
@@ -142,7 +149,7 @@ def _add_eval(verbs: Any) -> None:
     score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
     score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
     score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")
-    score.set_defaults(verb=eval_verb)
+    score.set_defaults(verb="eval")
 
 
 def _add_plan(verbs: Any, recipes: str) -> None:
@@ -154,7 +161,7 @@ def _add_plan(verbs: Any, recipes: str) -> None:
         "--cluster", metavar="2x8xh100", help="2 nodes of 8 H100 (or 2x8x80: of 80 GB; 1x4cpu); default: here"
     )
     plan.add_argument("--measured", metavar="RUN", help="a run to learn rates from (default: the run itself)")
-    plan.set_defaults(verb=plan_verb)
+    plan.set_defaults(verb="plan")
 
 
 def _add_doctor(verbs: Any, recipes: str) -> None:
@@ -162,7 +169,7 @@ def _add_doctor(verbs: Any, recipes: str) -> None:
     doctor.add_argument("recipe", metavar="RECIPE", nargs="?", default="quickstart", help=recipes)
     doctor.add_argument("overrides", nargs="*", metavar="key=value")
     doctor.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
-    doctor.set_defaults(verb=doctor_verb)
+    doctor.set_defaults(verb="doctor")
 
 
 def _add_submit(verbs: Any, recipes: str) -> None:
@@ -174,167 +181,4 @@ def _add_submit(verbs: Any, recipes: str) -> None:
     submit.add_argument("--no-wait", action="store_true", help="do not wait and do not show the job's log")
     submit.add_argument("--stop", action="store_true", help="stop the run's job; what is finished stays")
     submit.add_argument("--write-manifest", metavar="FILE", help="write a RayJob for Kubernetes, and submit nothing")
-    submit.set_defaults(verb=submit_verb)
-
-
-def run_verb(arguments: argparse.Namespace) -> int:
-    """`distill run`."""
-    path = find_recipe(arguments.recipe)
-    recipe = load_recipe(path, arguments.overrides)
-    from distill.cli.run import run_recipe  # start time
-
-    until, only = (StageName(name) if name else None for name in (arguments.until, arguments.only))
-    return run_recipe(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}", until=until, only=only)
-
-
-def plan_verb(arguments: argparse.Namespace) -> int:
-    """`distill plan`."""
-    path = find_recipe(arguments.recipe)
-    recipe = load_recipe(path, arguments.overrides)
-    from distill.ops.doctor.preflight import show_templates  # start time
-    from distill.ops.forecast.cell_plan import plan_recipe, show_plan  # start time
-    from distill.ops.forecast.tables import show_forecast  # start time
-    from distill.train.machines import described_machines, machines_here  # start time
-
-    run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
-    measured = open_run(arguments.measured) if arguments.measured else None
-    with quiet(Path(gettempdir()) / "distill-plan.log") as console:
-        machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
-        show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
-        show_templates(recipe, console)
-        show_forecast(recipe, run_dir, machines, console, measured=measured)
-    return 0
-
-
-def doctor_verb(arguments: argparse.Namespace) -> int:
-    """`distill doctor`."""
-    path = find_recipe(arguments.recipe)
-    recipe = load_recipe(path, arguments.overrides)
-    from distill.ops.doctor.preflight import doctor  # start time
-
-    with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
-        return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
-
-
-def submit_verb(arguments: argparse.Namespace) -> int:
-    """`distill submit`."""
-    recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
-    from distill.ops.deploy.ray_job import stop, submit  # start time
-
-    console = Console(highlight=False, soft_wrap=True)
-    if arguments.write_manifest:
-        from distill.ops.deploy.kubernetes import write_job  # start time
-
-        return write_job(recipe, arguments.run_dir, Path(arguments.write_manifest), console)
-    if arguments.stop:
-        return stop(recipe, arguments.run_dir, arguments.address, console)
-    return submit(recipe, arguments.run_dir, arguments.address, console, wait=not arguments.no_wait)
-
-
-def report_verb(arguments: argparse.Namespace) -> int:
-    """`distill report`."""
-    from distill.cli.report import show_report  # start time
-
-    return show_report(open_run(arguments.run_dir))
-
-
-def status_verb(arguments: argparse.Namespace) -> int:
-    """`distill status`."""
-    from distill.cli.status import show_status  # start time
-
-    run_dir = open_run(arguments.run_dir)
-    show_status(run_dir, load_run_recipe(run_dir), Console(highlight=False))
-    return 0
-
-
-def audit_verb(arguments: argparse.Namespace) -> int:
-    """`distill audit`."""
-    from distill.cli.audit import audit  # start time
-
-    run_dir = open_run(arguments.run_dir)
-    recipe = load_run_recipe(run_dir)
-    audit(run_dir, recipe, arguments.subject, Console(highlight=False))
-    return 0
-
-
-def export_verb(arguments: argparse.Namespace) -> int:
-    """`distill export`."""
-    from distill.mix.auto_weights import with_found_weights  # start time
-    from distill.mix.export.write import export  # start time
-
-    run_dir = open_run(arguments.run_dir)
-    recipe = load_run_recipe(run_dir)
-    recipe = with_found_weights(recipe, run_dir.read_manifest(StageName.SEARCH))
-    target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
-    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target, student=arguments.student)
-    print(f"{num_rows} rows in {target}")
-    return 0
-
-
-def eval_verb(arguments: argparse.Namespace) -> int:
-    """`distill eval`."""
-    from distill.cli.evaluate import eval_config, eval_model  # start time
-
-    names = [name for name in arguments.benchmarks.split(",") if name]
-    config = eval_config(arguments.model, names, arguments.url, arguments.overrides)
-    return eval_model(config, arguments.run_dir or f"evals/{config.name}")
-
-
-def serve_verb(arguments: argparse.Namespace) -> int:
-    """`distill serve`."""
-    from distill.cli.serve import serve_run, write_config, write_manifest  # start time
-    from distill.ops.deploy.endpoint import ServeRequest  # start time
-
-    if arguments.overrides and not arguments.write_manifest:
-        raise InputError(
-            f"{arguments.overrides[0]}: settings for Kubernetes go with --write-manifest FILE, "
-            "and students are named with --models A,B"
-        )
-    run_dir = open_run(arguments.run_dir)
-    request = ServeRequest(
-        host=arguments.host,
-        port=arguments.port,
-        names=tuple(arguments.models.split(",")) if arguments.models else (),
-        keys=load_keys(arguments.keys, os.environ.get(KEYS_VARIABLE)),
-    )
-    if arguments.write_manifest:
-        return write_manifest(run_dir, request, Path(arguments.write_manifest), arguments.overrides)
-    if arguments.write_config:
-        return write_config(run_dir, request, Path(arguments.write_config))
-    return serve_run(run_dir, request)
-
-
-def ask_verb(arguments: argparse.Namespace) -> int:
-    """`distill ask`."""
-    from distill.cli.ask import ServedStudent, ask_file, ask_student, chat  # start time
-
-    if bool(arguments.file) != bool(arguments.out) or (arguments.file and arguments.problem):
-        raise InputError("--file IN.jsonl goes with --out OUT.jsonl, and without a question")
-    sampling = {"max_tokens": arguments.max_tokens, "thinking_budget": arguments.thinking_budget}
-    student = ServedStudent(
-        url=arguments.url,
-        model=arguments.model,
-        api_key=os.environ.get(KEY_VARIABLE) or NO_KEY,
-        sampling={key: value for key, value in sampling.items() if value is not None},
-        mode=arguments.mode,
-    )
-    console = Console(highlight=False, soft_wrap=True)
-    if arguments.file:
-        return ask_file(student, Path(arguments.file), Path(arguments.out), console)
-    if arguments.problem is None:
-        return chat(student, console)
-    return ask_student(student, arguments.problem, console)
-
-
-def open_run(uri: str) -> RunDir:
-    """An existing run directory.
-
-    Raises:
-        InputError: there is none.
-    """
-    run_dir = RunDir(uri)
-    if not run_dir.exists(*RECIPE):
-        known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
-        remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
-        raise InputError(f"{uri} is no run directory -> {remedy}")
-    return run_dir
+    submit.set_defaults(verb="submit")

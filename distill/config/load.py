@@ -13,14 +13,8 @@ from distill.config.field_problems import field_problems
 from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
 from distill.config.rules import cross_problems
+from distill.config.shipped import RECIPES_DIR, shipped_recipes
 from distill.core.errors import ConfigError, Problem
-
-RECIPES_DIR = Path(__file__).parent.parent / "recipes"
-
-
-def shipped_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with the package."""
-    return tuple(sorted(path.stem for path in RECIPES_DIR.glob("*.toml")))
 
 
 def find_recipe(name: str) -> Path:

@@ -11,7 +11,6 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -25,6 +24,7 @@ from cluster.storage import canonical_address, open_storage
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.schema import Dropped, arrow_schema
+from distill.core.stage_names import StageName as StageName  # its values are this module's folder names
 
 ROW_GROUP_ROWS = 8192
 """Rows that a reader of a few must read at least."""
@@ -34,19 +34,6 @@ GATHERED_SHARDS = 512
 
 Parts = tuple[str, ...]
 """A file or folder below a run directory."""
-
-
-class StageName(StrEnum):
-    """The stages in their order; each has the folder of its name."""
-
-    PROMPTS = "prompts"
-    GENERATE = "generate"
-    VERIFY = "verify"
-    SEARCH = "search"
-    MIX = "mix"
-    TRAIN = "train"
-    EVALUATE = "evaluate"
-    REPORT = "report"
 
 
 # Every file and folder of a run by name. `STAGE/manifest.json` and `STAGE/dropped.parquet` go with every stage.

@@ -20,8 +20,9 @@ How an answer is found is in `extract`, how two answers are compared in `compare
 `legacy_string_match` is the plain string comparison of published work, for comparison with its numbers only.
 """
 
+from distill.core.verifier_version import VERIFIER_VERSION
 from distill.grading.grade import grade
 from distill.grading.grader_pool import GraderPool
-from distill.grading.types import VERIFIER_VERSION, Grade, GradeRequest, grade_request
+from distill.grading.types import Grade, GradeRequest, grade_request
 
 __all__ = ["VERIFIER_VERSION", "Grade", "GradeRequest", "GraderPool", "grade", "grade_request"]

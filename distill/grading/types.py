@@ -1,16 +1,9 @@
-"""The request and the result of grading, and the version that is stored with every verdict."""
+"""The request and the result of grading."""
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from distill.core.schema import Verdict
-
-RULES_VERSION = 4
-"""Raised whenever a change to our own rules can change a verdict."""
-
-PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")
-
 
 class HasReference(Protocol):
     """A prompt as the grader reads it: its reference answer and how that is compared."""
@@ -66,14 +59,3 @@ class Grade:
     """`where:how`: where the answer was found and which comparison gave the verdict, or why there is none."""
     detail: str
     """What went wrong, or a score; for people."""
-
-
-def _installed(package: str) -> str:
-    try:
-        return f"{package}-{version(package)}"
-    except PackageNotFoundError:
-        return f"{package}-none"
-
-
-# Parser releases have moved MATH-500 by eight points (open-r1 #194): verdicts of other releases cannot be compared.
-VERIFIER_VERSION = ";".join([f"rules-{RULES_VERSION}", *(_installed(package) for package in PACKAGES)])

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from distill.core.errors import InputError
-from serve.keys import NO_KEY
+from serve.key_variables import NO_KEY
 
 
 def endpoint_key(variable: str | None, where: str, environment: Mapping[str, str] = os.environ) -> str:

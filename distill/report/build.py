@@ -12,8 +12,8 @@ import pyarrow as pa
 from distill.config.recipe import Recipe
 from distill.core.run_dir import REPORT_JSON, REPORT_PAGE, REPORT_SCORES, RunDir, StageName
 from distill.core.schema import seed_for
+from distill.core.verifier_version import VERIFIER_VERSION
 from distill.evaluate.read_scores import expected_models, read_scores
-from distill.grading import VERIFIER_VERSION
 from distill.mix.auto_weights import with_found_weights
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.base_vs_instruct import gap_changes

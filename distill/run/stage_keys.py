@@ -14,7 +14,7 @@ from distill.config.verify import judge_name
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import content_hash
-from distill.grading import VERIFIER_VERSION
+from distill.core.verifier_version import VERIFIER_VERSION
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
 from distill.run.source_files import source_files

@@ -24,7 +24,8 @@ import yaml
 from cluster.kuberay.manifest import FILES
 from distill.cli.main import main
 from distill.core.run_dir import RunDir, StageName
-from serve.keys import KEYS_VARIABLE, hash_key
+from serve.key_variables import KEYS_VARIABLE
+from serve.keys import hash_key
 from tests.fixtures.chat_server import Reply, chat_server, completion
 from tests.fixtures.endpoint_run import submitted_recipe
 from tests.fixtures.tiny_models import make_tiny_model

@@ -180,10 +180,49 @@ def is_explained_above(lines: list[str]) -> bool:
 def test_reading_a_recipe_imports_no_engine() -> None:
     code = """
 import sys
-import distill.cli.main  # `distill --help` is as quick
 from distill.config.load import find_recipe, load_recipe
 load_recipe(find_recipe("quickstart"))
 loaded = {"ray", "torch", "vllm"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+ENGINES = {"ray", "torch", "vllm", "transformers"}
+STATISTICS = {"scipy", "statsmodels", "pandas", "matplotlib", "jinja2"}
+FILES = {"pyarrow", "numpy", "fsspec"}
+PARSERS = {"sympy", "mpmath", "math_verify"}
+NOT_LOADED = {
+    "--help": ENGINES | STATISTICS | FILES | PARSERS | {"pydantic", "rich", "openai", "asyncio"},
+    "status none": ENGINES | STATISTICS | PARSERS | {"openai"},
+    "ask someone hello --url http://127.0.0.1:9": ENGINES | STATISTICS | FILES | PARSERS,
+    "report none": ENGINES,
+    "run none": ENGINES | STATISTICS | PARSERS | {"openai"},
+}
+"""Command -> libraries that it must not import: they take most of the time of a command that answers from files."""
+
+
+@pytest.mark.parametrize("command", NOT_LOADED)
+def test_a_command_imports_no_library_that_it_does_not_need(command: str) -> None:
+    code = f"""
+import sys
+from contextlib import suppress
+from distill.cli.main import main
+with suppress(SystemExit):
+    main({command.split()!r})
+print(*sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "distill" in loaded
+    assert not loaded & NOT_LOADED[command]
+
+
+def test_a_run_tells_its_first_line_before_an_engine_is_imported() -> None:
+    code = """
+import sys
+import distill.cli.verbs, distill.cli.run  # which prints it
+loaded = {"ray", "torch", "vllm", "transformers"} & set(sys.modules)
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -22,7 +22,7 @@ from distill.core.schema import content_hash
 from distill.ops.deploy.pods import job_groups, service_group
 from distill.ops.deploy.ray_job import RECIPE, input_files, validate_reachable
 from serve.config import Endpoint
-from serve.keys import KEYS_VARIABLE
+from serve.key_variables import KEYS_VARIABLE
 from serve.proxy_settings import SERVE_ENV
 
 MAX_FILE_BYTES = 1_000_000

@@ -8,8 +8,9 @@ from pydantic import BaseModel, Field, create_model
 
 from distill.config.decides import EXTENT, IF_SET, NOTHING, declared, from_stage, hashed_as, identity, stage_part
 from distill.config.identity import fingerprint, stage_parts
-from distill.config.load import find_recipe, load_recipe, shipped_recipes
+from distill.config.load import find_recipe, load_recipe
 from distill.config.recipe import Recipe
+from distill.config.shipped import shipped_recipes
 from distill.config.teachers import VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import content_hash

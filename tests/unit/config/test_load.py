@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from distill.config.load import RECIPES_DIR, apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from distill.config.load import apply_override, find_recipe, load_recipe, parse_recipe
 from distill.config.recipe import Recipe
+from distill.config.shipped import RECIPES_DIR, shipped_recipes
 from distill.core.errors import ConfigError
 from tests.fixtures.recipes import GOOD, problems_of, recipe_with
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.config.load import find_recipe, load_recipe, read_recipe, shipped_recipes
+from distill.config.load import find_recipe, load_recipe, read_recipe
+from distill.config.shipped import shipped_recipes
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
 from distill.ops.forecast import cell_plan as planning

@@ -8,7 +8,8 @@ from serve.api.limits import Limits
 from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint, ServeConfig
 from serve.config_file import config_file, read_arguments
-from serve.keys import KEYS_VARIABLE, Key, hash_key
+from serve.key_variables import KEYS_VARIABLE
+from serve.keys import Key, hash_key
 from tests.fixtures.serve_schema import read_by_serve
 
 CONFIG = ServeConfig(

@@ -24,7 +24,8 @@ from distill.core.errors import ConfigError, InputError
 from distill.core.run_dir import RunDir
 from distill.ops.deploy.kubernetes import job_file, object_name, with_overrides
 from serve.config_file import read_arguments
-from serve.keys import KEYS_VARIABLE, hash_key
+from serve.key_variables import KEYS_VARIABLE
+from serve.keys import hash_key
 from tests.fixtures import kuberay_cases as cases
 from tests.fixtures.kuberay_schema import FILES, SCHEMA_FILE, crd_schema, strict
 from tests.fixtures.paths import ROOT

@@ -1,0 +1,33 @@
+"""`distill ask --file`: answers every row of a JSON Lines file."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from distill.cli.ask import ServedStudent
+from distill.core.errors import StageError
+from distill.core.progress_bars import bars
+from serve.api.modes import mode_line
+from serve.dataset_client import BatchConfig
+from serve.file_client import Target, answer_file
+
+
+def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) -> int:
+    """Answer a JSONL file; the same command continues a stopped one.
+
+    Raises:
+        StageError: some rows failed; the output has their errors.
+    """
+    card = student.card()
+    if student.mode:
+        card["modes"] = {student.mode: mode_line(card.get("modes") or {}, student.mode)}
+    sampling = {"temperature": 0.0, "seed": 0, **student.sampling}
+    target = Target(student.url, student.model, card, sampling, student.api_key)
+    with bars(console) as shown:
+        total, failed = answer_file(
+            source, out, target, BatchConfig(), lambda done, total: shown.update(student.model, done, total)
+        )
+    console.print(f"{total} rows in {out}", markup=False)
+    if failed:
+        raise StageError(f"{failed} of them failed, see their `error` -> the same command sends these again")
+    return 0

@@ -1,0 +1,173 @@
+"""The verbs that open a recipe or a run. Each imports the rest of what it needs itself."""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import gettempdir
+
+from rich.console import Console
+
+from distill.config.load import find_recipe, load_recipe
+from distill.core.errors import InputError
+from distill.core.progress_bars import quiet
+from distill.core.run_dir import RECIPE, RunDir, StageName
+from distill.run.context import load_run_recipe
+from serve.key_variables import KEYS_VARIABLE
+from serve.keys import load_keys
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """`distill run`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.cli.run import run_recipe  # start time
+
+    until, only = (StageName(name) if name else None for name in (arguments.until, arguments.only))
+    return run_recipe(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}", until=until, only=only)
+
+
+def plan_verb(arguments: argparse.Namespace) -> int:
+    """`distill plan`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.ops.doctor.preflight import show_templates  # start time
+    from distill.ops.forecast.cell_plan import plan_recipe, show_plan  # start time
+    from distill.ops.forecast.tables import show_forecast  # start time
+    from distill.train.machines import described_machines, machines_here  # start time
+
+    run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
+    measured = open_run(arguments.measured) if arguments.measured else None
+    with quiet(Path(gettempdir()) / "distill-plan.log") as console:
+        machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
+        show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
+        show_templates(recipe, console)
+        show_forecast(recipe, run_dir, machines, console, measured=measured)
+    return 0
+
+
+def doctor_verb(arguments: argparse.Namespace) -> int:
+    """`distill doctor`."""
+    path = find_recipe(arguments.recipe)
+    recipe = load_recipe(path, arguments.overrides)
+    from distill.ops.doctor.preflight import doctor  # start time
+
+    with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
+        return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
+
+
+def submit_verb(arguments: argparse.Namespace) -> int:
+    """`distill submit`."""
+    recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
+    from distill.ops.deploy.ray_job import stop, submit  # start time
+
+    console = Console(highlight=False, soft_wrap=True)
+    if arguments.write_manifest:
+        from distill.ops.deploy.kubernetes import write_job  # start time
+
+        return write_job(recipe, arguments.run_dir, Path(arguments.write_manifest), console)
+    if arguments.stop:
+        return stop(recipe, arguments.run_dir, arguments.address, console)
+    return submit(recipe, arguments.run_dir, arguments.address, console, wait=not arguments.no_wait)
+
+
+def report_verb(arguments: argparse.Namespace) -> int:
+    """`distill report`."""
+    from distill.cli.report import show_report  # start time
+
+    return show_report(open_run(arguments.run_dir))
+
+
+def status_verb(arguments: argparse.Namespace) -> int:
+    """`distill status`."""
+    from distill.cli.status import show_status  # start time
+
+    run_dir = open_run(arguments.run_dir)
+    show_status(run_dir, load_run_recipe(run_dir), Console(highlight=False))
+    return 0
+
+
+def audit_verb(arguments: argparse.Namespace) -> int:
+    """`distill audit`."""
+    from distill.cli.audit import audit  # start time
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = load_run_recipe(run_dir)
+    audit(run_dir, recipe, arguments.subject, Console(highlight=False))
+    return 0
+
+
+def export_verb(arguments: argparse.Namespace) -> int:
+    """`distill export`."""
+    from distill.mix.auto_weights import with_found_weights  # start time
+    from distill.mix.export.write import export  # start time
+
+    run_dir = open_run(arguments.run_dir)
+    recipe = load_run_recipe(run_dir)
+    recipe = with_found_weights(recipe, run_dir.read_manifest(StageName.SEARCH))
+    target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
+    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target, student=arguments.student)
+    print(f"{num_rows} rows in {target}")
+    return 0
+
+
+def eval_verb(arguments: argparse.Namespace) -> int:
+    """`distill eval`."""
+    from distill.cli.evaluate import eval_config, eval_model  # start time
+
+    names = [name for name in arguments.benchmarks.split(",") if name]
+    config = eval_config(arguments.model, names, arguments.url, arguments.overrides)
+    return eval_model(config, arguments.run_dir or f"evals/{config.name}")
+
+
+def serve_verb(arguments: argparse.Namespace) -> int:
+    """`distill serve`."""
+    from distill.cli.serve import serve_run, write_config, write_manifest  # start time
+    from distill.ops.deploy.endpoint import ServeRequest  # start time
+
+    if arguments.overrides and not arguments.write_manifest:
+        raise InputError(
+            f"{arguments.overrides[0]}: settings for Kubernetes go with --write-manifest FILE, "
+            "and students are named with --models A,B"
+        )
+    run_dir = open_run(arguments.run_dir)
+    request = ServeRequest(
+        host=arguments.host,
+        port=arguments.port,
+        names=tuple(arguments.models.split(",")) if arguments.models else (),
+        keys=load_keys(arguments.keys, os.environ.get(KEYS_VARIABLE)),
+    )
+    if arguments.write_manifest:
+        return write_manifest(run_dir, request, Path(arguments.write_manifest), arguments.overrides)
+    if arguments.write_config:
+        return write_config(run_dir, request, Path(arguments.write_config))
+    return serve_run(run_dir, request)
+
+
+def open_run(uri: str) -> RunDir:
+    """An existing run directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    run_dir = RunDir(uri)
+    if not run_dir.exists(*RECIPE):
+        known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
+        remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
+        raise InputError(f"{uri} is no run directory -> {remedy}")
+    return run_dir
+
+
+VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "run": run_verb,
+    "plan": plan_verb,
+    "doctor": doctor_verb,
+    "submit": submit_verb,
+    "report": report_verb,
+    "status": status_verb,
+    "audit": audit_verb,
+    "export": export_verb,
+    "eval": eval_verb,
+    "serve": serve_verb,
+}
+"""All but `ask`."""
