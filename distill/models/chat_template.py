@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.core.errors import InputError
-from distill.models.thinking import KNOWN, THINKING_CLOSED, continuation
+from distill.models.thinking import KNOWN, THINKING_CLOSED, PromptEnd, continuation, prompt_end
 from serve.api.modes import append_to_system
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distill.config.mix import Mode
     from distill.config.teachers import ChatFormat
 
-RENDERING_VERSION = 3
+RENDERING_VERSION = 4
 """Raised when rows are rendered differently, so that cells of the old rendering are trained again."""
 
 IGNORED = -100
@@ -150,6 +150,8 @@ def render_example(
     taught = continuation(text, trace)
     if taught is None:
         return THINKING_CLOSED
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    taught = line_breaks_before(tokenizer, options_text(options), system, prompt_end(text)) + taught
     completion, ending = encode(tokenizer, taught), end_of_turn(tokenizer)
     if control_tokens(tokenizer).keys() & set(completion) or any(mark in taught for mark in PUBLISHED_MARKS):
         return ENDS_INSIDE
@@ -157,6 +159,38 @@ def render_example(
     if len(prompt) + len(target) > max_length:
         return TOO_LONG
     return Rendered(input_ids=[*prompt, *target], labels=[IGNORED] * len(prompt) + target)
+
+
+@lru_cache(maxsize=64)
+def line_breaks_before(tokenizer: PreTrainedTokenizerBase, options: str, system: str, end: PromptEnd) -> str:
+    """The line breaks that the model itself writes behind its prompt, before its reasoning or its answer.
+
+    Most prompts end where a text begins; behind GLM-4 MoE's the model begins with a line break. What the template writes
+    of an assistant's turn beyond the prompt shows it. Line breaks only: a space is part of the next token in many
+    vocabularies, and their tokenizers put it there themselves.
+
+    Args:
+        tokenizer: of the model.
+        options: the template's variables, as `options_text` writes them.
+        system: the system turn, which may be a switch too; empty for none.
+        end: how the row's prompt leaves the model.
+    """
+    asked = [{"role": "system", "content": system}] if system else []
+    asked.append({"role": "user", "content": "?"})
+    turn = {"role": "assistant", "content": COMPLETION_MARK}
+    if end.closed is None:
+        turn["reasoning_content"] = COMPLETION_MARK
+    try:
+        prompt = prompt_text(tokenizer, asked, read_options(options))
+        whole = _apply_template(tokenizer, [*asked, turn], read_options(options), add_generation_prompt=False)
+    except InputError:
+        return ""  # a template that takes no such turn does not show how it begins
+    if end.opened or prompt_end(prompt) != end or not whole.startswith(prompt):
+        return ""
+    written = whole.removeprefix(prompt)
+    begun = written.lstrip("\n")
+    is_text = begun.startswith((COMPLETION_MARK, *(tags.start for tags in KNOWN)))
+    return written.removesuffix(begun) if is_text else ""
 
 
 @lru_cache(maxsize=16)
