@@ -5,6 +5,7 @@ from typing import Protocol
 
 from distill.core.schema import Verdict
 
+
 class HasReference(Protocol):
     """A prompt as the grader reads it: its reference answer and how that is compared."""
 

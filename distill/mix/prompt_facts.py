@@ -14,7 +14,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.mix.scripts import scripts_of
 from distill.mix.seeded_order import contains, keys_of
-from distill.models.chat_template import chat_messages, prompt_text
+from distill.models.chat_template import Asked, chat_messages, options_text, prompt_text, system_text
 from distill.models.thinking import PromptEnd, prompt_end
 from distill.models.token_counts import TokenCounter
 
@@ -36,6 +36,8 @@ class PromptFacts:
     """[P]: index in `scripts`."""
     ends: tuple[PromptEnd, ...]
     scripts: tuple[frozenset[str], ...]
+    how: Asked
+    """Options and system turn, the same for all prompts."""
 
     def rows(self, prompt_keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of the prompts in these columns; all of them must be there."""
@@ -73,7 +75,8 @@ def read_prompt_facts(
                 ]
                 tokens[rows, column] = counter.count(texts).tokens
                 end_codes[rows, column] = coded(map(prompt_end, texts), ends)
-    return PromptFacts(wanted, tokens, end_codes, script_codes, tuple(ends), tuple(scripts))
+    how = Asked(options_text(chat.template_options), system_text(chat_messages("", chat)))
+    return PromptFacts(wanted, tokens, end_codes, script_codes, tuple(ends), tuple(scripts), how)
 
 
 def coded(values: Iterable[Value], names: dict[Value, int]) -> list[int]:

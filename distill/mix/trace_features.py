@@ -105,7 +105,7 @@ def row_lengths(
         counter: of the tokenizer.
     """
     ends = [facts.ends[code] for code in facts.end_codes[rows, column].tolist()]
-    taught = [taught_text(counter.tokenizer, *one) for one in zip(ends, completions, strict=True)]
+    taught = [taught_text(counter.tokenizer, *one, facts.how) for one in zip(ends, completions, strict=True)]
     counts = counter.count([text or "" for text in taught])
     ends_inside = counts.holds_control | np.array([holds_published_mark(text or "") for text in taught], np.bool_)
     states = [np.array([not text for text in completions]), np.array([text is None for text in taught]), ends_inside]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distill.config.mix import Mode
     from distill.config.teachers import ChatFormat
 
-RENDERING_VERSION = 3
+RENDERING_VERSION = 4
 """Raised when rows are rendered differently, so that cells of the old rendering are trained again."""
 
 IGNORED = -100
@@ -146,7 +146,8 @@ def render_example(
     if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
         return NO_COMPLETION
     text = prompt_text(tokenizer, messages[:-1], options)
-    taught = taught_text(tokenizer, prompt_end(text), messages[-1]["content"].strip())
+    how = Asked(options_text(options), system_text(messages))
+    taught = taught_text(tokenizer, prompt_end(text), messages[-1]["content"].strip(), how)
     if taught is None:
         return THINKING_CLOSED
     completion, ending = encode(tokenizer, taught), end_of_turn(tokenizer)
@@ -158,14 +159,61 @@ def render_example(
     return Rendered(input_ids=[*prompt, *target], labels=[IGNORED] * len(prompt) + target)
 
 
-def taught_text(tokenizer: PreTrainedTokenizerBase, end: PromptEnd, completion: str) -> str | None:
+class Asked(NamedTuple):
+    """What decides how a template begins an assistant's turn, beside the end of the prompt."""
+
+    options: str
+    """The template's variables, as `options_text` writes them."""
+    system: str
+    """The system turn, which may be a switch too; empty for none."""
+
+
+def system_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """The system turn at the beginning; empty for none."""
+    return messages[0]["content"] if messages[0]["role"] == "system" else ""
+
+
+def taught_text(tokenizer: PreTrainedTokenizerBase, end: PromptEnd, completion: str, how: Asked) -> str | None:
     """What a student learns of a completion without white space around it; None where the prompt rules it out."""
-    return continuation_after(end, without_trailing_ends(completion, ending_marks(tokenizer)))
+    taught = continuation_after(end, without_trailing_ends(completion, ending_marks(tokenizer)))
+    return None if taught is None else line_breaks_before(tokenizer, how, end) + taught
 
 
 def holds_published_mark(text: str) -> bool:
     """Whether a mark of a turn in a published model stands in the text."""
     return "<" in text and any(mark in text for mark in PUBLISHED_MARKS)
+
+
+@lru_cache(maxsize=64)
+def line_breaks_before(tokenizer: PreTrainedTokenizerBase, how: Asked, end: PromptEnd) -> str:
+    """The line breaks that the model itself writes behind its prompt, before its reasoning or its answer.
+
+    Most prompts end where a text begins; behind GLM-4 MoE's the model begins with a line break. What the template
+    writes of an assistant's turn beyond the prompt shows it. Line breaks only: a space is part of the next token in
+    many vocabularies, and their tokenizers put it there themselves.
+
+    Args:
+        tokenizer: of the model.
+        how: options and system turn of the row.
+        end: how the row's prompt leaves the model.
+    """
+    options = read_options(how.options)
+    asked = [{"role": "system", "content": how.system}] if how.system else []
+    asked.append({"role": "user", "content": "?"})
+    turn = {"role": "assistant", "content": COMPLETION_MARK}
+    if end.closed is None:
+        turn["reasoning_content"] = COMPLETION_MARK
+    try:
+        prompt = prompt_text(tokenizer, asked, options)
+        whole = _apply_template(tokenizer, [*asked, turn], options, add_generation_prompt=False)
+    except InputError:
+        return ""  # a template that takes no such turn does not show how it begins
+    if end.opened or prompt_end(prompt) != end or not whole.startswith(prompt):
+        return ""
+    written = whole.removeprefix(prompt)
+    begun = written.lstrip("\n")
+    is_text = begun.startswith((COMPLETION_MARK, *(tags.start for tags in KNOWN)))
+    return written.removesuffix(begun) if is_text else ""
 
 
 @lru_cache(maxsize=16)

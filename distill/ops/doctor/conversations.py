@@ -1,6 +1,6 @@
 """Renders every student, teacher and mode before anything is paid for, and tells what their chat templates do."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config.recipe import Recipe
@@ -29,6 +29,8 @@ class Asked(NamedTuple):
     styles: frozenset[Style]
     """Of the traces that it is taught, or that it writes."""
     is_student: bool
+    modes_of: str = ""
+    """The student and the mix that it is a mode of; empty where it is none."""
 
 
 def asked_ways(recipe: Recipe) -> list[Asked]:
@@ -49,16 +51,20 @@ def _student_ways(recipe: Recipe, name: str, model: str) -> Iterator[Asked]:
         if not mix.modes:
             plain |= {styles[pool] for pool in mix.shares if pool in styles}
         for style, mode in mix.modes.items():
-            who = f"student {name} of {mix.name} in mode {style}"
-            yield Asked(who, model, with_mode(recipe.student_chat, mode), frozenset({style}), is_student=True)
+            arm = f"student {name} of {mix.name}"
+            chat = with_mode(recipe.student_chat, mode)
+            yield Asked(f"{arm} in mode {style}", model, chat, frozenset({style}), is_student=True, modes_of=arm)
     yield Asked(f"student {name}", model, recipe.student_chat, frozenset(plain), is_student=True)
 
 
 def template_findings(asked: Iterable[Asked], tokenizers: Mapping[str, Any]) -> Iterator[Finding]:
     """What is found; models without a tokenizer in `tokenizers` (by their key) are left out."""
-    for one in asked:
-        if one.model in tokenizers:
-            yield from _findings(one, tokenizers[one.model])
+    here = [one for one in asked if one.model in tokenizers]
+    for one in here:
+        yield from _findings(one, tokenizers[one.model])
+    for arm in dict.fromkeys(one.modes_of for one in here if one.modes_of):
+        modes = [one for one in here if one.modes_of == arm]
+        yield from _alike(arm, modes, tokenizers[modes[0].model])
 
 
 def _findings(asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Finding]:
@@ -68,7 +74,7 @@ def _findings(asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Fi
         yield Finding(CHECK, "problem", what, "ask it behind an endpoint that separates the reasoning")
         return
     try:
-        prompt = prompt_text(tokenizer, chat_messages("2 + 2?", asked.chat), asked.chat.template_options)
+        prompt = _prompt(asked, tokenizer)
         end = tokenizer.decode([end_of_turn(tokenizer)[-1]])
     except InputError as error:
         yield Finding(CHECK, "problem", f"{asked.who}: {str(error).partition(' -> ')[0]}", _remedy(asked, error))
@@ -77,6 +83,27 @@ def _findings(asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Fi
     yield from faults
     if not any(fault.status == "problem" for fault in faults):
         yield Finding(CHECK, "ok", f"{asked.who}: {told(prompt_end(prompt))}; its turn ends with {end}")
+
+
+def _alike(arm: str, modes: Sequence[Asked], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Finding]:
+    """The modes of a student whose prompts are the same: whatever it learnt, nothing could ask for one of them."""
+    names: dict[str, list[str]] = {}
+    try:
+        for one in modes:
+            names.setdefault(_prompt(one, tokenizer), []).extend(one.styles)
+    except InputError:
+        return  # told of that mode already
+    for alike in (alike for alike in names.values() if len(alike) > 1):
+        what = f"{arm}: its modes {' and '.join(alike)} render one and the same prompt, so nothing tells them apart"
+        remedy = (
+            "give them lines or template_options that the chat template writes into the prompt"
+            ' (a line also with system_as = "user", where the template drops a system turn)'
+        )
+        yield Finding(CHECK, "problem", what, remedy)
+
+
+def _prompt(asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> str:
+    return prompt_text(tokenizer, chat_messages("2 + 2?", asked.chat), asked.chat.template_options)
 
 
 def told(start: PromptEnd) -> str:

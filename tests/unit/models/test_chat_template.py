@@ -13,9 +13,11 @@ from distill.models.chat_template import (
     IGNORED,
     NO_COMPLETION,
     TOO_LONG,
+    Asked,
     Rendered,
     chat_messages,
     has_special_tags,
+    line_breaks_before,
     options_text,
     prompt_text,
     read_options,
@@ -24,9 +26,10 @@ from distill.models.chat_template import (
     with_fixed_date,
     with_mode,
 )
-from distill.models.thinking import THINKING_CLOSED
+from distill.models.thinking import THINKING_CLOSED, prompt_end
 from tests.fixtures.byte_tokenizer import CHATML, tokenizer
 from tests.fixtures.chat_templates import (
+    BREAKS_FIRST,
     CLOSED_BY_DEFAULT,
     DATED,
     DATED_BY_VARIABLE,
@@ -186,6 +189,27 @@ def test_an_option_of_the_template_opens_or_closes_the_reasoning() -> None:
     assert prompt_text(tok, row(text)[:1], asked.template_options).endswith("</think>\n\n")
     assert read_options(options_text(asked.template_options)) == {"enable_thinking": False}
     assert options_text({}) == "" and read_options("") == {}
+
+
+def test_a_line_break_that_the_model_writes_behind_its_prompt_is_taught() -> None:
+    tok, text = tokenizer(BREAKS_FIRST), "<think>hm</think>\n4"
+    own = {"role": "assistant", "content": "4", "reasoning_content": "hm"}
+    as_written = str(tok.apply_chat_template([*row(text)[:1], own], tokenize=False))
+    rendered = render_example(tok, row(text), 200)
+    assert isinstance(rendered, Rendered)
+    assert tok.decode(rendered.input_ids) == as_written and learnt(tok, rendered) == f"\n{text}<|im_end|>"
+    assert learnt(tok, render_example(tok, row("4"), 200)) == "\n4<|im_end|>"
+    off = {"enable_thinking": False}
+    closed = render_example(tok, row("4"), 200, off)
+    assert isinstance(closed, Rendered) and "assistant\n<think></think>\n4<|im_end|>" in tok.decode(closed.input_ids)
+    assert render_example(tok, row(text), 200, off) == THINKING_CLOSED
+
+
+def test_no_line_break_is_taught_that_the_template_does_not_write() -> None:
+    for template in (PLAIN, "{{ '' if messages | length == 1 else raise_exception('one turn') }}" + BREAKS_FIRST):
+        tok = tokenizer(template)
+        end = prompt_end(prompt_text(tok, row("4")[:1]))
+        assert line_breaks_before(tok, Asked("", ""), end) == ""
 
 
 @pytest.mark.parametrize("template", [DATED, DATED_BY_VARIABLE])

@@ -1,12 +1,17 @@
 """What is told of chat templates before a run starts. Tokenizers of bytes, templates of our own."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from distill.config.load import parse_recipe
 from distill.config.teachers import ChatFormat, WorkedExample
+from distill.core.errors import InputError
 from distill.core.schema import Style
+from distill.models.resolve import ResolvedModel
+from distill.ops.doctor import preflight
 from distill.ops.doctor.conversations import Asked, asked_ways, template_findings
 from distill.ops.doctor.findings import Finding
 from tests.fixtures import chat_templates as templates
@@ -71,6 +76,46 @@ def test_an_option_that_the_template_does_not_know_is_a_problem() -> None:
     problems = found(templates.SWITCHED, ChatFormat(template_options={"enable_thinkng": False}), LONG)
     assert problems[0].status == "problem" and "enable_thinkng" in problems[0].what
     assert found(templates.SWITCHED, ChatFormat(template_options={"enable_thinking": False}), SHORT)[0].status == "ok"
+
+
+LINES = {"long": "Think.", "short": "Be quick."}
+SWITCHES = {
+    "long": {"template_options": {"enable_thinking": True}},
+    "short": {"template_options": {"enable_thinking": False}},
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "system_as", "modes", "are_alike"),
+    [
+        (templates.PLAIN, None, LINES, False),
+        (templates.DROPS_SYSTEM, None, LINES, True),
+        (templates.DROPS_SYSTEM, "user", LINES, False),
+        (templates.SWITCHED, None, SWITCHES, False),
+        (templates.PLAIN + "{# enable_thinking #}", None, SWITCHES, True),
+        (templates.SWITCHED, None, {"long": SWITCHES["long"], "short": {"template_options": {"unknown": 1}}}, True),
+    ],
+)
+def test_modes_that_render_one_prompt_are_a_problem(
+    template: str, system_as: str | None, modes: dict[str, Any], *, are_alike: bool
+) -> None:
+    raw = with_modes(RECIPE, **modes)
+    recipe = parse_recipe(raw | {"student_chat": {**raw["student_chat"], "system_as": system_as}})
+    findings = list(template_findings(asked_ways(recipe), {"m": tokenizer(template)}))
+    told = [one for one in findings if "tells them apart" in one.what]
+    assert bool(told) == are_alike
+    for one in told:
+        assert one.status == "problem" and "student s of mix-long: its modes long and short" in one.what
+
+
+def test_modes_that_render_one_prompt_stop_a_run_before_its_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = parse_recipe(with_modes(RECIPE, **LINES))
+    model = ResolvedModel("m", str(tmp_path), "somewhere", "id", 1, 1)
+    monkeypatch.setattr(preflight, "load_tokenizer", lambda folder: tokenizer(templates.DROPS_SYSTEM))
+    with pytest.raises(InputError, match=r"nothing was asked or trained yet(.|\n)*modes long and short"):
+        preflight.refuse_templates(recipe, {"m": model}, Console(quiet=True))
 
 
 def test_every_student_is_asked_in_each_mode_and_every_teacher_as_it_is() -> None:
