@@ -33,7 +33,7 @@ from distill.evaluate.requests import items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
 from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
-from distill.prompts.stage import read_benchmark
+from distill.prompts.stage import left_out, read_benchmark
 from distill.report.build import scores_json, scores_table
 from distill.report.model_scores import model_score
 from distill.report.tables import model_table
@@ -101,7 +101,7 @@ def eval_model(config: EvalConfig, uri: str) -> int:
     """Compute missing scores, write scores.parquet and scores.json, print the table."""
     run_dir = RunDir(uri)
     with run_lock(run_dir), quiet(log_path(run_dir)) as console, ExitStack() as resources:
-        benchmarks = read_benchmarks(config, run_dir)
+        benchmarks = read_benchmarks(config, run_dir, console)
         run_dir.write_bytes(config.model_dump_json(indent=1).encode(), *EVAL_CONFIG)
         model, config = identify(config, console)
         wanted = items([model], benchmarks, config)
@@ -116,13 +116,15 @@ def eval_model(config: EvalConfig, uri: str) -> int:
     return 0
 
 
-def read_benchmarks(config: EvalConfig, run_dir: RunDir) -> dict[str, list[Prompt]]:
-    """The problems of the benchmarks, which are also written beside the scores."""
+def read_benchmarks(config: EvalConfig, run_dir: RunDir, console: Console) -> dict[str, list[Prompt]]:
+    """The problems of the benchmarks, which are also written beside the scores; says which rows are no problem."""
     found = {}
     for name in config.evaluate.benchmarks:
         source = benchmark_config(config.benchmarks, name)
         limit = config.max_problem_chars
         loaded = read_benchmark(name, source, Path.cwd(), max_problem_chars=limit, seed=config.seed)
+        if why := left_out(loaded):
+            console.print(f"  of benchmark {name} dropped: {why}", markup=False)
         run_dir.write_rows(loaded.prompts, Prompt, *benchmark_problems(name))
         found[name] = loaded.prompts
     return found
