@@ -137,10 +137,10 @@ async def _answer_rest(
 
 
 def request_row(line: Line, target: Target) -> dict[str, Any]:
-    """The request for one input row; the row's own `sampling` takes precedence over the command's."""
+    """The request for one input row; the row's own `sampling`, `mode` included, takes precedence over the command's."""
     messages = line.row.get("messages") or question_turns(line.row["problem"], target.card)
-    mode = {} if line.row.get("messages") else {"mode": chosen_mode(target.card) or None}
-    sampling = {**target.sampling, **mode, **(line.row.get("sampling") or {})}
+    mode = chosen_mode(target.card) or None
+    sampling = {**target.sampling, "mode": mode, **(line.row.get("sampling") or {})}
     return {"model": target.model, "messages": messages, "sampling": sampling}
 
 

@@ -21,6 +21,7 @@ from distill.config.benchmarks import BUILTIN_BENCHMARKS, benchmark_config
 from distill.config.eval_command import EvalConfig
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
+from distill.config.teachers import OWN_FIELDS
 from distill.core.errors import ConfigError, InputError, Problem
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path
@@ -32,7 +33,7 @@ from distill.evaluate.requests import items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
 from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
-from distill.prompts.stage import read_benchmark
+from distill.prompts.stage import left_out, read_benchmark
 from distill.report.build import scores_json, scores_table
 from distill.report.model_scores import model_score
 from distill.report.tables import model_table
@@ -87,7 +88,11 @@ def _problems(config: EvalConfig) -> Iterator[Problem]:
     for name in config.evaluate.repeated:
         if name not in config.evaluate.benchmarks:
             yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, config.evaluate.benchmarks))
-    if config.evaluate.num_samples > 1 and config.evaluate.sampling.temperature == 0:
+    for name in sorted(config.extra_body.keys() & OWN_FIELDS.keys()):
+        remedy = "remove it: evaluate.sampling, student_chat and the command line decide it"
+        yield Problem("extra_body", f"holds {name!r}, which requests have already", remedy)
+    is_greedy = config.evaluate.sampling.temperature == 0 and "temperature" not in config.omit_sampling
+    if config.evaluate.num_samples > 1 and is_greedy:
         what = f"num_samples {config.evaluate.num_samples} at temperature 0 gives the same completion each time"
         yield Problem("evaluate", what, "raise evaluate.sampling.temperature or use evaluate.repeated")
 
@@ -96,7 +101,7 @@ def eval_model(config: EvalConfig, uri: str) -> int:
     """Compute missing scores, write scores.parquet and scores.json, print the table."""
     run_dir = RunDir(uri)
     with run_lock(run_dir), quiet(log_path(run_dir)) as console, ExitStack() as resources:
-        benchmarks = read_benchmarks(config, run_dir)
+        benchmarks = read_benchmarks(config, run_dir, console)
         run_dir.write_bytes(config.model_dump_json(indent=1).encode(), *EVAL_CONFIG)
         model, config = identify(config, console)
         wanted = items([model], benchmarks, config)
@@ -111,13 +116,15 @@ def eval_model(config: EvalConfig, uri: str) -> int:
     return 0
 
 
-def read_benchmarks(config: EvalConfig, run_dir: RunDir) -> dict[str, list[Prompt]]:
-    """The problems of the benchmarks, which are also written beside the scores."""
+def read_benchmarks(config: EvalConfig, run_dir: RunDir, console: Console) -> dict[str, list[Prompt]]:
+    """The problems of the benchmarks, which are also written beside the scores; says which rows are no problem."""
     found = {}
     for name in config.evaluate.benchmarks:
         source = benchmark_config(config.benchmarks, name)
         limit = config.max_problem_chars
         loaded = read_benchmark(name, source, Path.cwd(), max_problem_chars=limit, seed=config.seed)
+        if why := left_out(loaded):
+            console.print(f"  of benchmark {name} dropped: {why}", markup=False)
         run_dir.write_rows(loaded.prompts, Prompt, *benchmark_problems(name))
         found[name] = loaded.prompts
     return found
@@ -130,9 +137,7 @@ def identify(config: EvalConfig, console: Console) -> tuple[EvaluatedModel, Eval
         InputError: the model cannot be found, or completions do not fit its context.
     """
     if config.url:
-        return EvaluatedModel(
-            config.name, config.served_name, None, content_hash(config.url, config.served_name)
-        ), config
+        return EvaluatedModel(config.name, config.served_name, None, endpoint_key(config)), config
     resolved = resolve_model(config.name, config.model, lambda text: console.print(f"  [dim]{text}[/]"))
     engine, max_tokens = config.serve.engine, config.evaluate.sampling.max_tokens
     longest = min(engine.max_model_len, resolved.context_tokens or engine.max_model_len)
@@ -146,12 +151,18 @@ def identify(config: EvalConfig, console: Console) -> tuple[EvaluatedModel, Eval
     return model, config.model_copy(update={"serve": serve})
 
 
+def endpoint_key(config: EvalConfig) -> str:
+    """The identity of an endpoint's model; the name of the field that limits its tokens changes no answer."""
+    options = [sorted(config.omit_sampling), config.extra_body]
+    return content_hash(config.url, config.served_name, *(options if any(options) else []))
+
+
 @contextmanager
 def served(config: EvalConfig, model: EvaluatedModel, console: Console, session: Session) -> Iterator[EndpointAddress]:
     """An address that serves the model: the endpoint, or an engine that runs until the block ends."""
     batch = BatchConfig(max_in_flight=config.evaluate.max_in_flight, api_key_env=config.api_key_env)
     if config.url:
-        yield EndpointAddress(config.url, batch, one_by_one=True, served_as=config.served_name)
+        yield EndpointAddress(config.url, batch, one_by_one=True, served_as=config.served_name, fields=config)
         return
     console.print(f"  [dim]starting the engine of {model.name} ...[/]")
     asked = asked_endpoints([model], config.student_chat)

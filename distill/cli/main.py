@@ -18,6 +18,11 @@ from serve.key_variables import KEY_VARIABLE, KEYS_VARIABLE
 from serve.loopback import exempt_loopback
 
 INTERRUPTED = 130
+EVAL_SETTINGS = (
+    "for example evaluate.sampling.max_tokens=999; with --url also api_key_env=NAME and what the model takes in "
+    'requests: token_limit_field=max_completion_tokens, omit_sampling=\'["temperature", "top_p"]\', '
+    "extra_body='{ reasoning_effort = \"high\" }'"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,7 +150,7 @@ def _add_ask(verbs: Any) -> None:
 def _add_eval(verbs: Any) -> None:
     score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
     score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
-    score.add_argument("overrides", nargs="*", metavar="key=value", help="for example evaluate.sampling.max_tokens=999")
+    score.add_argument("overrides", nargs="*", metavar="key=value", help=EVAL_SETTINGS)
     score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
     score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
     score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")

@@ -1,6 +1,6 @@
 """Settings of `distill eval`: one model, benchmarks and sampling. The sections are those of a recipe."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from distill.config.models import ModelConfig
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.config.verify import VerifyConfig
+
+REQUEST_FIELDS = ("token_limit_field", "omit_sampling", "extra_body")
+"""What an endpoint takes in requests, as its teacher's section in a recipe has it."""
 
 
 class EvalConfig(Section):
@@ -26,6 +29,14 @@ class EvalConfig(Section):
     """Name of the model at that address."""
     api_key_env: str = Field(default="", pattern=r"^[A-Za-z_0-9]*$")
     """Environment variable that holds the endpoint's key. Empty: it needs none."""
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """With a `url`: the field in which `evaluate.sampling.max_tokens` is sent. OpenAI's reasoning models take
+    `max_completion_tokens` only."""
+    omit_sampling: tuple[Literal["temperature", "top_p", "stop"], ...] = ()
+    """With a `url`: fields of `evaluate.sampling` that are not sent, for a model that rejects them: its own defaults
+    apply. OpenAI's reasoning models need `["temperature", "top_p"]`."""
+    extra_body: dict[str, Any] = Field(default={})
+    """With a `url`: added to the body of every request, for example `{ reasoning_effort = "high" }`."""
     seed: int = Field(default=17, ge=0)
     """Root of every random choice."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -44,4 +55,7 @@ class EvalConfig(Section):
     def _validate_alone(self) -> "EvalConfig":
         if self.evaluate.speculative:
             raise ValueError("evaluate.speculative needs the models of a run: set it in the run's recipe")
+        changed = [name for name in REQUEST_FIELDS if getattr(self, name) != EvalConfig.model_fields[name].default]
+        if changed and not self.url:
+            raise ValueError(f"{', '.join(changed)}: only for an endpoint -> name its address with --url, or remove it")
         return self

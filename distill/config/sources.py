@@ -116,9 +116,10 @@ class Columns(Section):
     context: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with text that precedes the question, where a row has it (SVAMP's `Body`)."""
     choices: Column | ColumnList | None = Field(default=None, json_schema_extra=IF_SET)
-    """Multiple choice: the column with the list of options (or with `{ text, label }` lists), or one column per option.
-    They are listed as A), B), ... below the question; options in separate columns are listed in an order that the
-    problem's hash decides. The reference may be a letter, a label, an index from 0, or an option's text."""
+    """Multiple choice: the column with the list of options (or with `{ text, label }` lists, or a table of label to
+    text), or one column per option. They are listed as A), B), ... below the question; options in separate columns are
+    listed in an order that the problem's hash decides. The reference may be a letter, a label, an index from 0, or an
+    option's text."""
     answer_kind: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the kind of a row's answer, where rows differ, as our own exports have it. Absent, or empty in a
     row: the source's `answer_kind`."""

@@ -14,7 +14,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.run_dir import Parts, score_item
 from distill.core.schema import Prompt, Score, Verdict, content_hash, seed_for
 from distill.evaluate.models import EvaluatedModel
-from distill.generate.pools import sampling_params
+from distill.generate.pools import RequestFields, extra_body, sampling_params, taken_params
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
 from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
@@ -124,10 +124,26 @@ def questions(model: EvaluatedModel, benchmark: str, recipe: Scoring) -> Questio
     return Questions(benchmark_settings(recipe.evaluate, benchmark), template, chat, options, recipe.seed)
 
 
+def as_taken(sampling: Mapping[str, Any], fields: RequestFields | None) -> dict[str, Any]:
+    """The sampling of a request as an endpoint with other fields takes it; None: unchanged."""
+    if fields is None:
+        return dict(sampling)
+    ours = {name: value for name, value in sampling.items() if name != "chat_template_kwargs"}
+    return taken_params(ours, fields) | extra_body(fields, sampling.get("chat_template_kwargs", {}))
+
+
 def request_rows(
-    item: EvaluationItem, prompts: Sequence[Prompt], recipe: Scoring, served_as: str = ""
+    item: EvaluationItem,
+    prompts: Sequence[Prompt],
+    recipe: Scoring,
+    *,
+    served_as: str = "",
+    fields: RequestFields | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The requests of an item: a row per prompt and sample, each with its own seed."""
+    """The requests of an item: a row per prompt and sample, each with its own seed.
+
+    `served_as`: the model's name at the endpoint where it has another there; `fields`: what the endpoint takes.
+    """
     asked = questions(item.model, item.benchmark, recipe)
     for prompt in prompts:
         for sample in range(asked.evaluate.num_samples):
@@ -138,11 +154,11 @@ def request_rows(
                 "prompt_id": prompt.prompt_id,
                 "sample_index": sample,
                 "messages": asked.messages(prompt.problem),
-                "sampling": asked.sampling(prompt.prompt_id, sample),
+                "sampling": as_taken(asked.sampling(prompt.prompt_id, sample), fields),
             }
 
 
-def asked_sampling(item: EvaluationItem, recipe: Scoring) -> dict[str, Any]:
+def asked_sampling(item: EvaluationItem, recipe: Scoring, fields: RequestFields | None = None) -> dict[str, Any]:
     """What applied to every answer of a score, for the record: nothing of it is a default of the model."""
     chat = with_mode(recipe.student_chat, item.model.asked_as)
     engine = {name: value for name, value in recipe.serve.engine.kwargs.items() if "generation_config" in name}
@@ -151,8 +167,10 @@ def asked_sampling(item: EvaluationItem, recipe: Scoring) -> dict[str, Any]:
         **sampling_params(benchmark_settings(recipe.evaluate, item.benchmark).sampling, None),
         "template_options": chat.template_options,
         "engine": engine,
+        "extra_body": dict(fields.extra_body) if fields else {},
     }
-    return {name: value for name, value in found.items() if value not in ({}, [])}
+    unsent = fields.omit_sampling if fields else ()
+    return {name: value for name, value in found.items() if value not in ({}, []) and name not in unsent}
 
 
 def interleave(groups: Iterable[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

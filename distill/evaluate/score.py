@@ -23,6 +23,7 @@ from distill.evaluate.requests import (
     request_rows,
     score_rows,
 )
+from distill.generate.pools import RequestFields
 from distill.grading import GraderPool
 from distill.models.chat_template import with_mode
 from distill.models.conversation import prompt_start
@@ -49,6 +50,8 @@ class EndpointAddress:
     """Item after item, which fills one engine's batch; otherwise round robin, which keeps several engines busy."""
     served_as: str = ""
     """Name of the model there; empty: its own."""
+    fields: RequestFields | None = None
+    """What it takes in requests; None: what our own endpoints take."""
 
 
 def score_items(
@@ -59,8 +62,7 @@ def score_items(
     address: EndpointAddress,
 ) -> None:
     """Send the requests that have no answer yet, and write each score as soon as its last answer has come."""
-    served_as = address.served_as
-    requests = {item: list(request_rows(item, benchmarks[item.benchmark], recipe, served_as)) for item in todo}
+    requests = {item: _requests(item, benchmarks, recipe, address) for item in todo}
     logs = {item: AnswerLog(sink.run_dir, item.model.name, item.benchmark, item.key) for item in todo}
     answered = {item: list(logs[item].answered(rows)) for item, rows in requests.items()}
     open_rows = {item: _unanswered(rows, answered[item]) for item, rows in requests.items()}
@@ -69,7 +71,7 @@ def score_items(
     by_name = {(item.model.name, item.benchmark): item for item in todo}
     for item in todo:
         if not open_rows[item]:
-            _finish(item, answered[item], benchmarks, recipe, sink, logs[item])
+            _finish(item, answered[item], benchmarks, recipe, sink, logs[item], address.fields)
     rows = list(chain(*open_rows.values()) if address.one_by_one else interleave(_by_engine(open_rows)))
     try:
         with bars(sink.console) as shown:
@@ -80,7 +82,7 @@ def score_items(
                 total = len(requests[item])
                 shown.update(f"{item.model.name} on {item.benchmark}", len(answered[item]), total)
                 if len(answered[item]) == total:
-                    _finish(item, answered.pop(item), benchmarks, recipe, sink, logs[item])
+                    _finish(item, answered.pop(item), benchmarks, recipe, sink, logs[item], address.fields)
     finally:
         for log in logs.values():
             log.flush()
@@ -92,6 +94,13 @@ def _by_engine(rows: Mapping[EvaluationItem, Sequence[dict[str, Any]]]) -> list[
     for item, own in rows.items():
         groups.setdefault(item.model.shared_engine or f"{item.model.name} {item.benchmark}", []).extend(own)
     return list(groups.values())
+
+
+def _requests(
+    item: EvaluationItem, benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring, address: EndpointAddress
+) -> list[dict[str, Any]]:
+    prompts = benchmarks[item.benchmark]
+    return list(request_rows(item, prompts, recipe, served_as=address.served_as, fields=address.fields))
 
 
 def _unanswered(rows: Sequence[dict[str, Any]], answered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -106,6 +115,7 @@ def _finish(
     recipe: Scoring,
     sink: ScoreSink,
     log: AnswerLog,
+    fields: RequestFields | None,
 ) -> None:
     """Grade all answers of an item; they stay in the log until the score is written."""
     log.flush()
@@ -119,7 +129,7 @@ def _finish(
             must_reason=is_opened(item, recipe),
         )
     named = [dataclasses.replace(score, model=item.model.name) for score in scores]
-    write_scores(sink.run_dir, item, named, asked_sampling(item, recipe))
+    write_scores(sink.run_dir, item, named, asked_sampling(item, recipe, fields))
     log.clear()
 
 

@@ -1,15 +1,26 @@
 """What the pools need to be asked: requests, pools grouped by engine, the plan, sampling parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from distill.config.mix import MixConfig
 from distill.config.teachers import AskedTeacher, DatasetTeacher, EndpointTeacher, engine_key
 from distill.core.schema import seed_for, trace_id
 from distill.generate.ask_policy import AskPlan, PoolPlan
 from distill.run.pools import Pool
+
+
+class RequestFields(Protocol):
+    """Settings of an endpoint that takes other fields than those that we send by default."""
+
+    @property
+    def token_limit_field(self) -> str: ...
+    @property
+    def omit_sampling(self) -> Sequence[str]: ...
+    @property
+    def extra_body(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -85,18 +96,22 @@ def sampling_params(sampling: Any, seed: int | None) -> dict[str, Any]:
 def endpoint_params(teacher: EndpointTeacher, seed: int) -> dict[str, Any]:
     """Sampling parameters of a request to an endpoint, as arguments of the openai client."""
     params = sampling_params(teacher.sampling, seed if teacher.sends_seed else None)
-    params[teacher.token_limit_field] = params.pop("max_tokens")
-    sent = {name: value for name, value in params.items() if name not in teacher.omit_sampling}
-    body = _extra_body(teacher)
-    return sent | ({"extra_body": body} if body else {})
+    body = extra_body(teacher, teacher.chat.template_options)
+    return taken_params(params, teacher) | ({"extra_body": body} if body else {})
 
 
-def _extra_body(teacher: EndpointTeacher) -> dict[str, Any]:
+def taken_params(params: Mapping[str, Any], fields: RequestFields) -> dict[str, Any]:
+    """Sampling parameters that an endpoint takes, under its names."""
+    names = {"max_tokens": fields.token_limit_field}
+    return {names.get(name, name): value for name, value in params.items() if name not in fields.omit_sampling}
+
+
+def extra_body(fields: RequestFields, template_options: Mapping[str, Any]) -> dict[str, Any]:
     """Fields beside those of the protocol; variables of the chat template go where vLLM and SGLang take them."""
-    options = {"chat_template_kwargs": teacher.chat.template_options} if teacher.chat.template_options else {}
-    own = teacher.extra_body.get("chat_template_kwargs")
-    merged = {**teacher.chat.template_options, **own} if isinstance(own, dict) else own
-    return {**options, **teacher.extra_body, **({"chat_template_kwargs": merged} if own is not None else {})}
+    options = {"chat_template_kwargs": dict(template_options)} if template_options else {}
+    own = fields.extra_body.get("chat_template_kwargs")
+    merged = {**template_options, **own} if isinstance(own, dict) else own
+    return {**options, **fields.extra_body, **({"chat_template_kwargs": merged} if own is not None else {})}
 
 
 def sent_sampling(teacher: AskedTeacher) -> dict[str, Any]:
@@ -105,7 +120,7 @@ def sent_sampling(teacher: AskedTeacher) -> dict[str, Any]:
     if not isinstance(teacher, EndpointTeacher):
         return sampling
     sent = {name: value for name, value in sampling.items() if name not in teacher.omit_sampling}
-    body = _extra_body(teacher)
+    body = extra_body(teacher, teacher.chat.template_options)
     return sent | ({"extra_body": body} if body else {})
 
 

@@ -28,6 +28,8 @@ class Benchmarks(NamedTuple):
     prompts: dict[str, list[Prompt]]
     drops: list[Dropped]
     commits: dict[str, str]
+    reasons: dict[str, dict[str, int]]
+    """Rows of each benchmark that are not asked, by reason; a benchmark that has none is not in it."""
 
 
 def prompts_stage(run: RunContext) -> Manifest:
@@ -45,9 +47,12 @@ def prompts_stage(run: RunContext) -> Manifest:
         run_dir.write_rows(problems, Prompt, *benchmark_problems(name))
     run_dir.write_rows(loaded.prompts, Prompt, *PROMPTS)
     run_dir.write_drops([*loaded.drops, *benchmarks.drops], StageName.PROMPTS)
-    reasons = {**count_reasons(loaded.drops), **loaded.skipped}
+    reasons = left_out(loaded)
     sizes = {name: len(rows) for name, rows in benchmarks.prompts.items()}
-    run.console.print(f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}")
+    said = f"  {len(loaded.prompts)} prompts, dropped: {reasons or 'none'}; benchmarks: {sizes}"
+    run.console.print(said, markup=False)
+    for name, why in benchmarks.reasons.items():
+        run.console.print(f"  of benchmark {name} dropped: {why}", markup=False)
     return Manifest(
         stage=StageName.PROMPTS,
         key="",
@@ -56,6 +61,7 @@ def prompts_stage(run: RunContext) -> Manifest:
         drops=reasons,
         details={
             "benchmarks": sizes,
+            "benchmark_drops": benchmarks.reasons,
             "commits": {**loaded.commits, **benchmarks.commits},
             "reference_origins": dict(Counter(prompt.reference_origin for prompt in loaded.prompts)),
         },
@@ -78,6 +84,7 @@ def load_benchmarks(
     prompts: dict[str, list[Prompt]] = {}
     drops: list[Dropped] = []
     commits: dict[str, str] = {}
+    reasons: dict[str, dict[str, int]] = {}
     for name, config in configs.items():
         loaded = read_benchmark(name, config, base, max_problem_chars=max_problem_chars, seed=seed)
         if name not in reported:
@@ -85,7 +92,14 @@ def load_benchmarks(
         prompts[name] = loaded.prompts
         drops += [dataclasses.replace(drop, where=f"{name}/{drop.where}") for drop in loaded.drops]
         commits |= loaded.commits
-    return Benchmarks(prompts, drops, commits)
+        if why := left_out(loaded):
+            reasons[name] = why
+    return Benchmarks(prompts, drops, commits, reasons)
+
+
+def left_out(loaded: Loaded) -> dict[str, int]:
+    """Rows that became no prompt, by reason."""
+    return {**count_reasons(loaded.drops), **loaded.skipped}
 
 
 def without_reported(name: str, loaded: Loaded, reported: Mapping[str, Sequence[Prompt]]) -> Loaded:

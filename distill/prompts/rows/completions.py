@@ -29,8 +29,9 @@ def completions_of(value: Any, reasoning: Any, *, turns: Turns, end: str) -> lis
     """
     items = _items(value)
     reasons = reasoning if isinstance(reasoning, list) else [reasoning] * len(items)
-    padded = [*reasons, *[None] * (len(items) - len(reasons))]
-    return [_completion(item, reason, turns, end) for item, reason in zip(items, padded, strict=False)]
+    if len(reasons) != len(items):  # nothing says whose reasoning is missing, so none of them is certain
+        return [Completion("", "its list of reasoning is not as long as its list of completions")] * len(items)
+    return [_completion(item, reason, turns, end) for item, reason in zip(items, reasons, strict=True)]
 
 
 def _items(value: Any) -> list[Any]:

@@ -54,9 +54,14 @@ class Conversation(NamedTuple):
 
 
 def conversation(value: Any) -> Conversation | None:
-    """The conversation that a value is: a list of turns, one turn, or JSON text of these. None for anything else."""
+    """The conversation that a value is: a list of turns, one turn, a table with a list per field, or JSON text of
+    these. None for anything else."""
     if isinstance(value, str):
         value = nested(value)
+    if isinstance(value, Mapping) and _is_turn(value) and isinstance(_first(value, ROLE_FIELDS), list):
+        value = _rows(value)
+        if value is None:
+            return Conversation((), "its turns are lists of different lengths")
     listed: Sequence[Any] = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
     if not listed or not all(isinstance(turn, Mapping) and _is_turn(turn) for turn in listed):
         return None
@@ -67,6 +72,16 @@ def conversation(value: Any) -> Conversation | None:
             return Conversation(tuple(turns), turn)
         turns.append(turn)
     return Conversation(tuple(turns))
+
+
+def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The turns of a table with a list per field, as `datasets` writes a sequence of structs; None where the lists have
+    different lengths."""
+    fields = (*ROLE_FIELDS, *TEXT_FIELDS, *REASONING_FIELDS, "tool_calls")
+    lists = {name: table[name] for name in fields if isinstance(table.get(name), list)}
+    if len({len(values) for values in lists.values()}) != 1:
+        return None
+    return [dict(zip(lists, turn, strict=True)) for turn in zip(*lists.values(), strict=True)]
 
 
 def _is_turn(turn: Mapping[str, Any]) -> bool:

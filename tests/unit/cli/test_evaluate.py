@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.cli.evaluate import eval_config
+from distill.cli.evaluate import endpoint_key, eval_config
 from distill.core.errors import ConfigError
 
 
@@ -28,6 +28,35 @@ def test_overrides_reach_sections_that_nobody_began() -> None:
 def test_an_endpoint_is_named_without_its_version() -> None:
     config = eval_config("org/model-7b", ["gsm8k"], "http://host:8000/v1/", [])
     assert (config.url, config.served_name, config.name) == ("http://host:8000", "org/model-7b", "model-7b")
+
+
+REASONING_MODEL = [
+    "token_limit_field=max_completion_tokens",
+    'omit_sampling=["temperature", "top_p"]',
+    'extra_body={ reasoning_effort = "high" }',
+]
+
+
+def test_an_endpoint_may_take_other_fields_and_what_changes_answers_is_another_model() -> None:
+    def key(*overrides: str) -> str:
+        return endpoint_key(eval_config("m", ["gsm8k"], "http://host", overrides))
+
+    config = eval_config("m", ["gsm8k"], "http://host", [*REASONING_MODEL, "evaluate.num_samples=4"])
+    assert (config.token_limit_field, config.omit_sampling) == ("max_completion_tokens", ("temperature", "top_p"))
+    assert config.extra_body == {"reasoning_effort": "high"}
+    assert key() == key(REASONING_MODEL[0])
+    assert len({key(), key(REASONING_MODEL[1]), key(REASONING_MODEL[2])}) == 3
+
+
+@pytest.mark.parametrize("override", REASONING_MODEL)
+def test_fields_of_an_endpoint_need_one(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"{override.partition('=')[0]}: only for an endpoint"):
+        eval_config("m", ["gsm8k"], "", [override])
+
+
+def test_a_body_may_not_hold_what_requests_have() -> None:
+    with pytest.raises(ConfigError, match="holds 'temperature', which requests have already"):
+        eval_config("m", ["gsm8k"], "http://host", ["extra_body={ temperature = 1 }"])
 
 
 def test_all_problems_are_reported_at_once() -> None:

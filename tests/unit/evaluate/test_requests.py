@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from distill.config.eval_command import EvalConfig
 from distill.core.run_dir import RunDir
 from distill.core.schema import Score, Verdict
 from distill.evaluate.read_scores import ScoredModel, read_scored
-from distill.evaluate.requests import EvaluationItem, items, request_rows, score_rows
+from distill.evaluate.requests import EvaluationItem, asked_sampling, items, request_rows, score_rows
 from distill.grading import grade
 from distill.report.model_scores import model_score
 from distill.run.stage_keys import stage_configs
+from serve.dataset_client import request_arguments
 from tests.fixtures.benchmark_prompts import MODEL, answered, make_prompts, repeated, two_benchmarks
 from tests.fixtures.report_run import make_recipe
 
@@ -23,6 +25,30 @@ def test_a_repeated_benchmark_is_asked_warm_with_a_seed_for_each_completion() ->
     assert {row["sampling"]["temperature"] for row in rows} == {0.6}
     greedy = list(request_rows(item, make_prompts(), make_recipe()))
     assert len(greedy) == 6 and {row["sampling"]["temperature"] for row in greedy} == {0.0}
+
+
+def test_an_endpoint_gets_the_fields_that_it_takes_and_the_record_says_so() -> None:
+    fields = EvalConfig.model_validate(
+        {
+            "name": "m",
+            "model": {"sources": ["m"]},
+            "url": "http://host",
+            "evaluate": {"benchmarks": ["arithmetic"]},
+            "token_limit_field": "max_completion_tokens",
+            "omit_sampling": ["temperature", "top_p"],
+            "extra_body": {"reasoning_effort": "high", "chat_template_kwargs": {"b": 2}},
+        }
+    )
+    recipe, item = make_recipe(student_chat={"template_options": {"a": 1}}), EvaluationItem(MODEL, "arithmetic", "k")
+    (row,) = request_rows(item, make_prompts(1), recipe, fields=fields)
+    limit = recipe.evaluate.sampling.max_tokens
+    body = {"reasoning_effort": "high", "chat_template_kwargs": {"a": 1, "b": 2}}
+    sent = request_arguments(row)
+    assert sent["extra_body"] == {"max_completion_tokens": limit, **body} and sent["seed"] == row["sampling"]["seed"]
+    assert not sent.keys() & {"max_tokens", "temperature", "top_p"}
+    record = asked_sampling(item, recipe, fields)
+    assert record["extra_body"] == fields.extra_body and record["max_tokens"] == limit
+    assert "temperature" not in record and "temperature" in asked_sampling(item, recipe)
 
 
 def test_scores_of_other_benchmarks_stay_valid() -> None:

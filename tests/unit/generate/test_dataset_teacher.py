@@ -109,6 +109,13 @@ def test_reasoning_in_a_column_of_its_own_becomes_part_of_the_trace(tmp_path: Pa
     assert trace["completion"] == LONG and "17 and 17" in trace["reasoning"] and not found.warning
 
 
+def test_a_row_whose_reasoning_is_lost_is_dropped_and_counted(tmp_path: Path) -> None:
+    rows = [row(["\\boxed{34}", "34"], thoughts=["Hm."]), row("\\boxed{34}", thoughts=["Hm.", "So."])]
+    found, traces = imported(tmp_path, rows, columns={"reasoning": "thoughts"})
+    assert not traces
+    assert found.counts == {"its list of reasoning is not as long as its list of completions": 3, "traces": 0}
+
+
 def test_a_long_pool_without_reasoning_is_warned_about_with_examples(tmp_path: Path) -> None:
     rows = [row("\\boxed{34}"), row("It is \\boxed{34}."), row(LONG)]
     found, _ = imported(tmp_path, rows)

@@ -78,6 +78,13 @@ def test_other_languages_are_a_matter_of_columns() -> None:
         ({"answer": "blue", "options": ["red", "green", "blue"]}, "C"),
         ({"answer": "1", "options": {"text": ["red", "green"], "label": ["1", "2"]}}, "A"),
         ({"answer": "2", "options": ["1", "2", "3"]}, "B"),
+        ({"answer": "B", "options": {"B": "green", "A": "red", "C": None}}, "B"),
+        ({"answer": "red", "options": '{"B": "green", "A": "red"}'}, "A"),
+        ({"answer": "10", "options": {str(n): f"colour {n}" for n in (10, 2, 1)}}, "C"),
+        ({"answer": "opb", "options": {"opa": "red", "opb": "green"}}, "B"),
+        ({"answer": "C", "options": [{"key": "B", "value": "red"}, {"key": "C", "value": "blue"}]}, "B"),
+        ({"answer": 2, "options": ["", "red", "green"]}, "B"),
+        ({"answer": "3", "options": {"text": ["", "red", "green"], "label": ["1", "2", "3"]}}, "B"),
     ],
 )
 def test_options_are_lettered_whatever_form_they_have(row: dict[str, Any], letter: str) -> None:
@@ -86,6 +93,14 @@ def test_options_are_lettered_whatever_form_they_have(row: dict[str, Any], lette
     assert prompt.problem.startswith("Which colour?\nA) ")
     right = grade(GradeRequest(f"The answer is ({letter}).", prompt.reference, "choice"))
     assert right.verdict == Verdict.CORRECT
+
+
+def test_an_options_own_letter_is_not_written_twice() -> None:
+    for options in (["A)21", "B)22"], ["(A) 21", "(B) 22"], {"A": "A. 21", "B": "B. 22"}):
+        prompt = chosen({"problem": "?", "answer": "B", "options": options}, choices="options")
+        assert isinstance(prompt, Prompt) and (prompt.problem, prompt.reference) == ("?\nA) 21\nB) 22", "B")
+    kept = chosen({"problem": "Who?", "answer": 0, "options": ["A. Smith", "C. Jones"]}, choices="options")
+    assert isinstance(kept, Prompt) and kept.problem == "Who?\nA) A. Smith\nB) C. Jones"
 
 
 def test_options_in_columns_of_their_own_are_shuffled_by_the_problem() -> None:
@@ -103,5 +118,12 @@ def test_a_row_whose_answer_is_no_option_is_dropped_with_its_reason() -> None:
     dropped = [
         chosen({"problem": "?", "answer": "pink", "options": ["red", "green"]}, choices="options"),
         chosen({"problem": "?", "answer": "A", "options": None}, choices="options"),
+        chosen({"problem": "?", "answer": 0, "options": ["", "red", "green"]}, choices="options"),
+        chosen({"problem": "?", "answer": "A", "options": {"A": {"x": "red"}, "B": "green"}}, choices="options"),
     ]
-    assert [one.reason for one in dropped if isinstance(one, Dropped)] == ["answer is no choice", "0 choices"]
+    assert [one.reason for one in dropped if isinstance(one, Dropped)] == [
+        "answer is no choice",
+        "0 choices",
+        "answer is no choice",
+        "a choice is not text",
+    ]

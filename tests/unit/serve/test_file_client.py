@@ -116,7 +116,15 @@ def test_the_input_is_never_overwritten(paths: tuple[Path, Path]) -> None:
 def test_a_rows_own_turns_and_sampling_win() -> None:
     turns = [{"role": "user", "content": "?"}]
     row = request_row(Line(0, "", {"messages": turns, "sampling": {"max_tokens": 3, "seed": 1}}), TARGET)
-    assert row == {"model": "m", "messages": turns, "sampling": {"max_tokens": 3, "seed": 1}}
+    assert row == {"model": "m", "messages": turns, "sampling": {"max_tokens": 3, "seed": 1, "mode": None}}
+
+
+@pytest.mark.parametrize("asked", [{"problem": "?"}, {"messages": [{"role": "user", "content": "?"}]}])
+def test_a_mode_is_asked_for_whatever_form_the_row_has(asked: dict[str, Any]) -> None:
+    target = TARGET._replace(card={"modes": {"long": "Think.", "short": "Be brief."}})
+    assert request_row(Line(0, "", asked), target)["sampling"]["mode"] == "long"
+    own = {**asked, "sampling": {"mode": "short"}}
+    assert request_row(Line(0, "", own), target)["sampling"]["mode"] == "short"
 
 
 def test_nothing_is_read_where_nothing_was_written(tmp_path: Path) -> None:

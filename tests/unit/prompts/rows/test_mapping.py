@@ -55,6 +55,8 @@ USER, BOT = {"role": "user", "content": "What is 17 + 17?"}, {"role": "assistant
         ([{"role": None, "content": None, "from": "Human", "value": "What is 17 + 17?"}], "What is 17 + 17?"),
         ([{"role": "User", "content": [{"type": "text", "text": "What is "}, "17 + 17?"]}], "What is 17 + 17?"),
         ('[{"role": "user", "content": "What is 17 + 17?"}]', "What is 17 + 17?"),
+        ({"role": ["user", "assistant"], "content": ["What is 17 + 17?", "34"]}, "What is 17 + 17?"),
+        ('{"from": ["human"], "value": ["What is 17 + 17?"], "weight": 1}', "What is 17 + 17?"),
         ("[1, 2] is what?", "[1, 2] is what?"),
         ('{"a": 1} is what?', '{"a": 1} is what?'),
     ],
@@ -77,6 +79,8 @@ def test_a_problem_is_text_or_the_user_turn(value: Any, text: str) -> None:
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}], "a part of type 'image_url'"),
         ([{"role": "user", "content": 7}], "content of a turn is int"),
         ([USER, BOT, {"role": "user", "content": "Sure?"}], "more than one user turn"),
+        ({"role": ["user", "assistant"], "content": ["What?"]}, "its turns are lists of different lengths"),
+        ({"role": [], "content": []}, "problem is not text"),
     ],
 )
 def test_what_is_no_problem_has_a_reason(value: Any, fault: str) -> None:
@@ -117,6 +121,7 @@ THOUGHT = "<think>\nHm.\n</think>\n\n34"
         ([[USER, BOT], [USER, BOT]], None, ["34", "34"]),
         ('[{"from": "gpt", "value": "34"}]', None, ["34"]),
         ([USER, BOT, USER, {"role": "bot", "content": "35"}], None, ["35"]),
+        ({"from": ["human", "gpt"], "value": ["?", "34"], "thinking": [None, "Hm."]}, None, [THOUGHT]),
     ],
 )  # fmt: skip
 def test_completions_are_texts_or_assistant_turns_with_their_reasoning(
@@ -154,6 +159,12 @@ def test_completions_are_texts_or_assistant_turns_with_their_reasoning(
 def test_what_is_no_completion_has_a_reason(value: Any, reasoning: Any, fault: str) -> None:
     (found,) = completions_of(value, reasoning, turns=None, end="</think>")
     assert found == ("", fault, "")
+
+
+@pytest.mark.parametrize("reasoning", [["Hm."], ["Hm.", "Hm.", "Hm."], []])
+def test_a_list_of_reasoning_of_another_length_pairs_with_no_completion(reasoning: list[str]) -> None:
+    found = completions_of(["34", "35"], reasoning, turns=None, end="</think>")
+    assert found == [("", "its list of reasoning is not as long as its list of completions", "")] * 2
 
 
 def test_all_turns_of_the_assistant_can_be_one_completion() -> None:
