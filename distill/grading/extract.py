@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from distill.grading.numbers import IN_TEXT
+from serve.api.reasoning_parser import opening_delimiter
 
 MAX_ANSWER_CHARS = 2_000
 """Longer text counts as no answer; this also bounds the messages to workers."""
@@ -73,7 +74,7 @@ def answer_part(completion: str, reasoning_end: str, *, must_reason: bool = Fals
     _, delimiter, rest = completion.rpartition(reasoning_end)
     if delimiter:
         return rest
-    opening = reasoning_end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of")
+    opening = opening_delimiter(reasoning_end)
     is_inside = must_reason or (opening != reasoning_end and opening in completion)
     return None if is_inside else completion
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.core.errors import InputError
-from distill.models.thinking import KNOWN, THINKING_CLOSED, PromptEnd, continuation_after, prompt_end
+from distill.models.thinking import KNOWN, TAG_TOKENS, THINKING_CLOSED, PromptEnd, continuation_after, prompt_end
 from serve.api.modes import append_to_system
 
 if TYPE_CHECKING:
@@ -45,12 +45,14 @@ PUBLISHED_MARKS = (
     "<|eom_id|>",
     "<start_of_turn>",
     "<end_of_turn>",
+    "<|turn>",
+    "<turn|>",
     "<|END_OF_TURN_TOKEN|>",
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )
 """Marks of turns in published models. In a trace of another model they are no token of the student's, and no answer."""
 
-PUBLISHED_ENDS = (*PUBLISHED_MARKS, "</s>", "<eos>", "<|end|>", "<|eot|>", "<|return|>")
+PUBLISHED_ENDS = (*PUBLISHED_MARKS, "</s>", "<eos>", "<|end|>", "<|eot|>", "<|return|>", "<|END_RESPONSE|>")
 """Ends that data sets keep behind a trace. Inside a text some of these are tags that mean something else."""
 
 COMPLETION_MARK = "completionmarkgoeshere"
@@ -223,11 +225,10 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[int, str]:
     A completion that holds one is no single turn: an engine would have stopped there. Think tags may be special tokens
     too, and belong into a completion.
     """
-    tags = {tag for pair in KNOWN for tag in pair}
     marked = [one for one, token in tokenizer.added_tokens_decoder.items() if token.special]
     ids = {*tokenizer.all_special_ids, *marked, end_of_turn(tokenizer)[-1]} - {tokenizer.unk_token_id}
     texts = {int(one): str(tokenizer.convert_ids_to_tokens(one)) for one in ids}
-    return {one: text for one, text in texts.items() if text not in tags}
+    return {one: text for one, text in texts.items() if text not in TAG_TOKENS}
 
 
 @lru_cache(maxsize=16)
@@ -240,7 +241,7 @@ def ending_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 def has_special_tags(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether its think tags are special tokens, which engines leave out of their text unless told otherwise."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return any(tag in special for pair in KNOWN for tag in pair)
+    return not special.isdisjoint(TAG_TOKENS)
 
 
 def without_trailing_ends(text: str, marks: tuple[str, ...]) -> str:

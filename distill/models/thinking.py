@@ -1,8 +1,8 @@
 """What a rendered prompt does with the model's reasoning, and how a trace continues it. Pure functions on text.
 
 A chat template may leave the model inside its reasoning (the prompt ends in `<think>`), behind a block that is closed
-already (`<think></think>`), or free to open one itself. A trace is stored whole, with both delimiters, and is taught as
-the model itself would have gone on from its prompt.
+already (`<think></think>`), at the beginning of the answer, or free to open a block itself. A trace is stored whole,
+with both delimiters, and is taught as the model itself would have gone on from its prompt.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,24 @@ class ThinkTags(NamedTuple):
     end: str
 
 
-KNOWN = tuple(
-    ThinkTags(opening_delimiter(end), end)
-    for end in ("</think>", "[/THINK]", "</thinking>", "</seed:think>", "<|end_of_thought|>", "<|END_THINKING|>")
+ENDS = (
+    "</think>",
+    "[/THINK]",
+    "</thinking>",
+    "</seed:think>",
+    "<|end_of_thought|>",
+    "<|END_THINKING|>",
+    "<channel|>",
 )
+KNOWN = tuple(ThinkTags(opening_delimiter(end), end) for end in ENDS)
 """The delimiters of published models and data sets."""
+
+TAG_TOKENS = frozenset([*(tag for pair in KNOWN for tag in pair), "<|channel>"])
+"""What is one token in the vocabularies of models that write it. Gemma 4's opening is a token and the word `thought`.
+"""
+
+ANSWER_START = "<|START_RESPONSE|>"
+"""Command R7B and Aya begin the answer with it; where the prompt has, the model does not reason."""
 
 THINKING_CLOSED = "thinking_closed"
 """Why a row is dropped: the prompt has closed the reasoning, and the trace reasons."""
@@ -36,6 +49,8 @@ class PromptEnd(NamedTuple):
     """White space between the opening delimiter and the end of the prompt."""
     closed: ThinkTags | None = None
     """The delimiters of the block that it has closed: the model is asked not to reason."""
+    is_answer: bool = False
+    """It has begun the answer. A student that never had a block of its own can still be taught to reason in it."""
 
     @property
     def opening(self) -> str:
@@ -52,7 +67,7 @@ def prompt_end(prompt: str) -> PromptEnd:
             return PromptEnd(opened=one, space=space)
         if text.endswith(one.end):
             return PromptEnd(closed=one)
-    return PromptEnd()
+    return PromptEnd(is_answer=text.endswith(ANSWER_START))
 
 
 def with_prompt_opening(prompt: str, completion: str) -> str:
@@ -72,6 +87,7 @@ def continuation_after(end: PromptEnd, completion: str) -> str | None:
 
     * The prompt has opened the reasoning: without the trace's own opening; a trace without reasoning closes it first,
       which is how these models answer without thinking.
+    * The prompt has begun the answer: without an empty block, and without a second beginning.
     * The prompt has opened nothing: unchanged, but for an opening that was lost.
 
     Args:
@@ -79,8 +95,10 @@ def continuation_after(end: PromptEnd, completion: str) -> str | None:
         completion: the whole trace, without white space around it.
     """
     own = reasoning_delimiters(completion)
-    if own is not None and is_empty_block(completion, own) and (end.opened or end.closed):
+    if own is not None and is_empty_block(completion, own) and (end.opened or end.closed or end.is_answer):
         completion, own = completion.partition(own.end)[2].lstrip(), None
+    if end.is_answer:
+        completion = completion.removeprefix(ANSWER_START).lstrip()
     if end.opened is None:
         if own is None:
             return completion

@@ -27,6 +27,8 @@ class Delimiters(BaseModel):
 
 def opening_delimiter(end: str) -> str:
     """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
+    if end == "<channel|>":  # Gemma 4: a channel has a name
+        return "<|channel>thought"
     return end.replace("</", "<").replace("[/", "[").replace("end_of", "begin_of").replace("|END_", "|START_")
 
 

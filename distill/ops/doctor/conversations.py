@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHECK = "templates"
-HARMONY = "<|channel|>"
-"""The mark of templates whose models write reasoning and answer in channels (gpt-oss)."""
+CHANNELS = {"<|channel|>": "harmony", "to=self<|message|>": "ATEM"}
+"""Marks of templates whose models write reasoning and answer as messages of their own: gpt-oss, Muse Glimmer."""
 
 
 class Asked(NamedTuple):
@@ -69,8 +69,8 @@ def template_findings(asked: Iterable[Asked], tokenizers: Mapping[str, Any]) -> 
 
 def _findings(asked: Asked, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Finding]:
     template = str(tokenizer.chat_template)
-    if HARMONY in template:
-        what = f"{asked.who}: {asked.model} writes reasoning and answer in channels (harmony), which are not supported"
+    if kind := next((kind for mark, kind in CHANNELS.items() if mark in template), ""):
+        what = f"{asked.who}: {asked.model} writes reasoning and answer in channels ({kind}), which are not supported"
         yield Finding(CHECK, "problem", what, "ask it behind an endpoint that separates the reasoning")
         return
     try:
@@ -110,7 +110,9 @@ def told(start: PromptEnd) -> str:
     """What a prompt does with the reasoning, in words."""
     if start.opened:
         return f"the prompt opens {start.opened.start}"
-    return f"the prompt closes {start.closed.start}, without reasoning" if start.closed else "the prompt opens nothing"
+    if start.closed:
+        return f"the prompt closes {start.closed.start}, without reasoning"
+    return "the prompt begins the answer" if start.is_answer else "the prompt opens nothing"
 
 
 def _remedy(asked: Asked, error: InputError) -> str:

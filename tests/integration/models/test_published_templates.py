@@ -50,6 +50,9 @@ STARTS = {
     "phi3_5": (NEITHER, NEITHER),
     "lfm2_2_5": (NEITHER, NEITHER),
     "cohere": (NEITHER, NEITHER),
+    "cohere2": (NEITHER, NEITHER),
+    "gemma4": (NEITHER, NEITHER),
+    "gemma4_v5": (NEITHER, NEITHER),
 }
 """Template -> how its prompt leaves the model by default, and with `enable_thinking` off."""
 
@@ -92,6 +95,24 @@ def test_what_published_templates_do_with_the_reasoning_is_recognised(name: str,
         reasoned = continuation(prompt, LONG)
         assert (reasoned is None) == (start_of(prompt) == CLOSED)
         assert reasoned is None or (prompt + reasoned).count("<think>") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "trace"),
+    [
+        ("glm4moe", "<think>Okay.</think>\nIt is 4."),
+        ("gemma4_v5", "<|channel>thought\nOkay.\n<channel|>It is 4."),
+        ("qwen3", "<think>\nOkay.\n</think>\n\nIt is 4."),
+    ],
+)
+def test_a_row_is_what_the_template_writes_of_a_turn_that_reasons(name: str, trace: str, templates: Path) -> None:
+    made = tokenizer(with_fixed_date((templates / f"{name}.jinja").read_text(encoding="utf-8")))
+    on = {"enable_thinking": True}
+    row = render_example(made, [*QUESTION, {"role": "assistant", "content": trace}], 4096, on)
+    turn = {"role": "assistant", "content": "It is 4.", "reasoning_content": "Okay."}
+    written = str(made.apply_chat_template([*QUESTION, turn], tokenize=False, **on))
+    assert isinstance(row, Rendered)
+    assert str(made.decode(row.input_ids)).partition("It is 4.")[0] == written.partition("It is 4.")[0]
 
 
 @pytest.mark.parametrize("name", ENDS)

@@ -59,7 +59,15 @@ def test_only_the_first_question_gets_the_models_own_template() -> None:
     assert next_turns([{"role": "user", "content": "a"}], "b", card)[-1] == {"role": "user", "content": "b"}
 
 
-@pytest.mark.parametrize(("end", "start"), [("</think>", "<think>"), ("<|end_of_thought|>", "<|begin_of_thought|>")])
+@pytest.mark.parametrize(
+    ("end", "start"),
+    [
+        ("</think>", "<think>"),
+        ("<|end_of_thought|>", "<|begin_of_thought|>"),
+        ("<|END_THINKING|>", "<|START_THINKING|>"),
+        ("<channel|>", "<|channel>thought"),
+    ],
+)
 def test_a_delimiter_knows_what_it_closes(end: str, start: str) -> None:
     assert opening_delimiter(end) == start
 

@@ -50,6 +50,15 @@ def test_a_model_that_must_reason_has_no_answer_without_its_delimiter() -> None:
     assert grade(open_ended).rule == "reasoning_not_closed"
 
 
+@pytest.mark.parametrize(
+    ("end", "start"),
+    [("</think>", "<think>"), ("<|END_THINKING|>", "<|START_THINKING|>"), ("<channel|>", "<|channel>")],
+)
+def test_a_number_in_reasoning_that_was_cut_is_no_answer(end: str, start: str) -> None:
+    cut = GradeRequest(f"{start}thought\nso far \\boxed{{4}}", "4", "math", finish_reason="length", reasoning_end=end)
+    assert grade(cut).rule == "reasoning_not_closed"
+
+
 def test_unknown_kind_is_an_error() -> None:
     assert grade(GradeRequest("4", "4", "poem")).verdict == Verdict.ERROR
 

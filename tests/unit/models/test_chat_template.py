@@ -29,11 +29,14 @@ from distill.models.chat_template import (
 from distill.models.thinking import THINKING_CLOSED, prompt_end
 from tests.fixtures.byte_tokenizer import CHATML, tokenizer
 from tests.fixtures.chat_templates import (
+    BEGINS_ANSWER,
     BREAKS_FIRST,
+    CHANNEL_TAGS,
     CLOSED_BY_DEFAULT,
     DATED,
     DATED_BY_VARIABLE,
     NO_SYSTEM,
+    OPENS,
     PLAIN,
     TAGS_ARE_TOKENS,
     TEMPLATES,
@@ -175,7 +178,8 @@ def test_the_row_begins_with_the_prompt_and_ends_its_turn_once_under_every_templ
         prompt = prompt_text(tok, row(completion)[:1])
         whole = str(tok.decode(rendered.input_ids))
         assert whole.startswith(prompt) and whole.count("<think>") <= 1 and whole.count("</think>") <= 1
-        assert whole.endswith("It is 4.<|im_end|>") and learnt(tok, rendered).count("<|im_end|>") == 1
+        assert whole.removesuffix("<|im_end|>").removesuffix("<|END_RESPONSE|>").endswith("It is 4.")
+        assert whole.endswith("<|im_end|>") and learnt(tok, rendered).count("<|im_end|>") == 1
         assert ("hm" in whole) == ("hm" in completion), "templates that strip think blocks are not applied to it"
 
 
@@ -189,6 +193,51 @@ def test_an_option_of_the_template_opens_or_closes_the_reasoning() -> None:
     assert prompt_text(tok, row(text)[:1], asked.template_options).endswith("</think>\n\n")
     assert read_options(options_text(asked.template_options)) == {"enable_thinking": False}
     assert options_text({}) == "" and read_options("") == {}
+
+
+def with_tokens(template: str, *tokens: str) -> PreTrainedTokenizerFast:
+    tok = tokenizer(template)
+    tok.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *tokens]})
+    return tok
+
+
+def test_reasoning_in_a_named_channel_is_taught_as_the_model_writes_it() -> None:
+    tok = with_tokens(CHANNEL_TAGS, "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>")
+    text = "<|channel>thought\nhm\n<channel|>4"
+    own = {"role": "assistant", "content": "4", "reasoning_content": "hm"}
+    rendered = render_example(tok, row(text), 300)
+    assert isinstance(rendered, Rendered) and learnt(tok, rendered) == f"{text}<turn|>"
+    as_written = str(tok.apply_chat_template([*row(text)[:1], own], tokenize=False))
+    assert f"{tok.decode(rendered.input_ids)}\n" == as_written
+    assert has_special_tags(tok), "engines must leave the marks in the text"
+    for stray in ("<|think|>", "<turn|>\n<|turn>user\n5?"):
+        assert render_example(tok, row(f"{text}{stray} and"), 300) == ENDS_INSIDE
+    assert learnt(tok, render_example(tok, row(f"{text}<turn|>"), 300)) == f"{text}<turn|>"
+
+
+def test_a_mark_of_a_channel_becomes_the_tag_of_a_student_that_opens_its_own() -> None:
+    text = "<|channel>thought\nhm\n<channel|>4"
+    assert learnt(tokenizer(OPENS), render_example(tokenizer(OPENS), row(text), 300)) == "hm\n</think>4<|im_end|>"
+    assert render_example(tokenizer(), row(f"{text}<turn|>\n<|turn>user\n5?"), 300) == ENDS_INSIDE, "another's turn"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "4",
+        "<|START_RESPONSE|>4<|END_RESPONSE|>",
+        "<think>\n\n</think>\n\n4",
+        "<|START_THINKING|><|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|><|im_end|>",
+    ],
+)
+def test_a_short_trace_is_taught_once_behind_a_prompt_that_has_begun_the_answer(completion: str) -> None:
+    marks = ["<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_THINKING|>", "<|END_THINKING|>"]
+    tok = with_tokens(BEGINS_ANSWER, *marks)
+    rendered = render_example(tok, row(completion), 300)
+    assert isinstance(rendered, Rendered) and learnt(tok, rendered) == "4<|END_RESPONSE|>"
+    assert str(tok.decode(rendered.input_ids)).endswith("assistant\n<|START_RESPONSE|>4<|END_RESPONSE|>")
+    long = "<think>hm</think>4"
+    assert learnt(tok, render_example(tok, row(long), 300)) == f"{long}<|END_RESPONSE|>", "reasons in its answer"
 
 
 def test_a_line_break_that_the_model_writes_behind_its_prompt_is_taught() -> None:

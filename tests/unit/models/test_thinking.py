@@ -29,6 +29,12 @@ BARE, OPEN, CLOSED = "ask:\n", "ask:\n<think>\n", "ask:\n<think>\n\n</think>\n\n
         (BARE, "Sure. <think>\na</think>42", "Sure. <think>\na</think>42"),
         ("ask:\n[THINK]", "[THINK]the tag </think>[/THINK]42", "the tag </think>[/THINK]42"),
         ("ask:\n<think></think>", LONG, None),
+        ("ask:\n<|channel>thought\n", LONG, "Okay, 42.\n<channel|>\n\nIt is 42."),
+        ("ask:\n<|channel>thought\n<channel|>", LONG, None),
+        (BARE, "Hm.\n<channel|>42", "<|channel>thought\nHm.\n<channel|>42"),
+        ("ask:<|START_RESPONSE|>", SHORT, SHORT),
+        ("ask:<|START_RESPONSE|>", "<think>\n\n</think>\n\nIt is 42.", SHORT),
+        ("ask:<|START_RESPONSE|>", LONG, LONG),
     ],
 )
 def test_a_trace_goes_on_as_the_model_itself_would(prompt: str, completion: str, taught: str | None) -> None:

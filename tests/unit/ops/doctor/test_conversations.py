@@ -31,6 +31,7 @@ def found(template: str, chat: ChatFormat, *styles: Style, is_student: bool = Tr
     [
         (templates.NO_SYSTEM, {"system": "Answer."}, [SHORT], 'system_as = "user"'),
         (templates.HARMONY, {}, [SHORT], "endpoint"),
+        (templates.TO_SELF, {}, [SHORT], "endpoint"),
         (templates.CLOSED_BY_DEFAULT, {}, [LONG], "enable_thinking = true"),
         (templates.LINE_SWITCHED, {"system": "/no_think"}, [LONG, SHORT], "template's own switch"),
         ("{% for m in messages %}{% endfor %}", {}, [SHORT], "chat_template"),
@@ -57,6 +58,8 @@ def test_what_would_fail_after_the_teachers_were_paid_is_a_problem_with_a_remedy
         (templates.CLOSED_BY_DEFAULT, {"template_options": {"enable_thinking": True}}, "opens <think>"),
         (templates.NO_SYSTEM, {"system": "Answer.", "system_as": "user"}, "opens nothing"),
         (templates.TAGS_ARE_TOKENS, {}, "opens [THINK]"),
+        (templates.CHANNEL_TAGS, {}, "opens nothing"),
+        (templates.BEGINS_ANSWER, {}, "begins the answer"),
     ],
 )
 def test_what_a_template_does_is_told(template: str, chat: dict[str, Any], told: str) -> None:

@@ -21,6 +21,9 @@ THINK = Delimiters()
 OPEN = Delimiters(is_open=True)
 
 
+CHANNEL = Delimiters(start="<|channel>thought", end="<channel|>")
+
+
 @pytest.mark.parametrize(
     ("text", "delimiters", "expected"),
     [
@@ -34,6 +37,8 @@ OPEN = Delimiters(is_open=True)
         ("a < b</thin", OPEN, Split("", "a < b</thin")),
         ("", THINK, Split("", "")),
         ("a</think>b", THINK, Split("", "a</think>b")),
+        ("<|channel>thought\n2 and 2\n<channel|>4", CHANNEL, Split("2 and 2\n", "4")),
+        ("<|channel>thought\n<channel|>4", CHANNEL, Split("", "4")),
     ],
 )
 def test_a_completion_is_split_at_its_delimiters(text: str, delimiters: Delimiters, expected: Split) -> None:
