@@ -12,6 +12,7 @@ from distill.grading.extract import Found, answer_part, find_box
 from distill.grading.normalize import normalize
 from distill.grading.own_gold import NO_VALUES, is_json_object
 from distill.prompts.rows.completions import completions_of
+from distill.prompts.rows.json_text import nested
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.values import as_text, is_false
 
@@ -39,11 +40,19 @@ def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Referen
     found = get(row, columns.reference)
     if found is None and kind == AnswerKind.REASONING_GYM:
         return Reference("")  # the task's own scorer judges without one
-    text = as_text(found)
+    text = as_text(found if kind in (AnswerKind.TEXT, AnswerKind.REASONING_GYM) else _unlisted(found))
     if text is None:
         return Reference("", "answer is not text or number")
     value = final_value(text)
     return Reference(value, reference_fault(value, AnswerKind.TEXT if columns.choices else kind))
+
+
+def _unlisted(found: Any) -> Any:
+    """The texts of a JSON list of texts, such as `["34"]`, which is a list like that of a column of lists. A list of
+    numbers, `[1, 2]`, may be an answer as it stands."""
+    listed = nested(found) if isinstance(found, str) else None
+    is_texts = isinstance(listed, list) and all(isinstance(one, str) for one in listed)
+    return listed if is_texts else found
 
 
 def reference_fault(text: str, kind: str) -> str:
