@@ -21,6 +21,8 @@ PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 GROUPED_NUMBER = re.compile(r"[^\d,(\[{]*\d{1,3}(?:,\d{3})+(?:\.\d+)?[^\d,]*")
 """One number with separators of thousands; (1,234) may be a point and 3,5 two numbers."""
 
+PYTHON_TABLE = re.compile(r"\{\s*'[^']*'\s*:")
+
 
 class Reference(NamedTuple):
     """A reference answer, or why there is none."""
@@ -32,6 +34,10 @@ class Reference(NamedTuple):
 def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Reference:
     """The reference answer of a row. With `majority` it is that of the row's own traces, empty where there is none:
     other rows may have more."""
+    if columns.reference_from and columns.correct:
+        traces = completions_of(get(row, columns.reference), None, turns=None, end=REASONING_END)
+        if is_uneven(get(row, columns.correct), len(traces)):
+            return Reference("", uneven(columns.correct, "traces"))
     if columns.reference_from == "majority":
         return Reference(majority(votes_of(row, columns)))
     if columns.reference_from == "box":
@@ -61,6 +67,8 @@ def reference_fault(text: str, kind: str) -> str:
         return "no answer"
     if kind != AnswerKind.TEXT and kind != AnswerKind.REASONING_GYM and text.strip().lower() in NO_VALUES:
         return "answer says that there is none"
+    if kind != AnswerKind.REASONING_GYM and PYTHON_TABLE.match(text.strip()):
+        return "answer is a table in Python's writing, which no path leads into: write it as JSON"
     is_object = kind != AnswerKind.REASONING_GYM and is_json_object(text.strip())
     return "answer is a JSON object: name the field in it, as in `answer.value`" if is_object else ""
 
@@ -87,8 +95,18 @@ def votes_of(row: Mapping[str, Any], columns: Columns) -> list[str]:
 
 def parallel(value: Any, length: int) -> list[Any]:
     """A column's values for the traces of a row: one for all of them, or a list with one for each."""
-    listed = list(value) if isinstance(value, list) else [value] * length
-    return [*listed, *[None] * length][:length]
+    assert not is_uneven(value, length)
+    return list(value) if isinstance(value, list) else [value] * length
+
+
+def is_uneven(value: Any, length: int) -> bool:
+    """Whether a column holds a list that does not say which value is whose."""
+    return isinstance(value, list) and len(value) != length
+
+
+def uneven(column: str, what: str) -> str:
+    """The drop reason of a row with such a list."""
+    return f"its list of {column} is not as long as its list of {what}"
 
 
 def boxed(trace: str) -> str:

@@ -245,6 +245,14 @@ def test_traces_that_are_called_wrong_give_no_reference() -> None:
     row = {"traces": ["\\boxed{1}", "\\boxed{2}"], "ok": [False, None]}
     assert reference_of(row, columns, "math").text == "2"
     assert reference_of({"traces": "\\boxed{1}", "ok": 0}, columns, "math").fault == "no trace boxes an answer"
+    uneven = reference_of({"traces": ["\\boxed{1}", "\\boxed{2}"], "ok": [True]}, columns, "math")
+    assert uneven == ("", "its list of ok is not as long as its list of traces")
+
+
+def test_a_table_in_pythons_writing_is_no_answer() -> None:
+    assert "Python's writing" in reference_of({"answer": "{'ground_truth': '34'}"}, Columns(), "math").fault
+    assert reference_of({"answer": "{'a', 'b'}"}, Columns(), "text").text == "{'a', 'b'}"
+    assert reference_of({"answer": "{'a': 1}"}, Columns(), "reasoning_gym").text == "{'a': 1}"
 
 
 @pytest.mark.parametrize(
