@@ -16,7 +16,7 @@ from distill.generate.trace_shards import keep_rows
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool, grade_request
 from distill.models.resolve import load_tokenizer
 from distill.prompts.load import source_name
-from distill.prompts.references import parallel
+from distill.prompts.references import is_uneven, parallel, uneven
 from distill.prompts.rows.completions import Completion, completions_of
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.problems import Found, problem_of
@@ -204,10 +204,15 @@ def to_imported(raw: RawRow, teacher: DatasetTeacher) -> Iterator[Imported | str
         return
     columns = teacher.columns
     completions = row_completions(raw.row, teacher)
-    reasons = parallel(get(raw.row, columns.finish_reason), len(completions))
-    marks = parallel(get(raw.row, columns.correct), len(completions))
     if not completions:
         yield "no completion"
+        return
+    for column in filter(None, (columns.finish_reason, columns.correct)):
+        if is_uneven(get(raw.row, column), len(completions)):
+            yield from [uneven(column, "completions")] * len(completions)
+            return
+    reasons = parallel(get(raw.row, columns.finish_reason), len(completions))
+    marks = parallel(get(raw.row, columns.correct), len(completions))
     for completion, reason, mark in zip(completions, reasons, marks, strict=True):
         problem = _problem(raw.row, completion, teacher)
         fault = problem.fault or completion.fault or ("the data set calls it wrong" if is_false(mark) else "")

@@ -65,16 +65,21 @@ def _options(row: Mapping[str, Any], columns: Columns) -> list[Option]:
         return [Option(as_text(label) or "", as_text(text)) for label, text in zip(named, texts, strict=True)]
     if isinstance(found, Mapping):  # a shorter label first: 2 before 10
         ordered = sorted(found, key=lambda label: (len(str(label)), str(label)))
-        return [Option(str(label).strip(), as_text(found[label])) for label in ordered]
+        return [Option(str(label).strip(), _text(found[label])) for label in ordered]
     return [_option(item) for item in found] if isinstance(found, list) else []
 
 
 def _option(item: Any) -> Option:
     """An item of a list of options: a text, or a table with the text and perhaps a label."""
     if not isinstance(item, Mapping):
-        return Option("", as_text(item))
+        return Option("", _text(item))
     label, text = (next((item[name] for name in names if name in item), None) for names in (LABEL_FIELDS, TEXT_FIELDS))
-    return Option(as_text(label) or "", as_text(text))
+    return Option(as_text(label) or "", _text(text))
+
+
+def _text(value: Any) -> str | None:
+    """One option's text; a list is several and so none."""
+    return None if isinstance(value, list) else as_text(value)
 
 
 def _without_own_letters(options: Sequence[Option]) -> list[Option]:

@@ -12,6 +12,7 @@ from distill.grading.extract import Found, answer_part, find_box
 from distill.grading.normalize import normalize
 from distill.grading.own_gold import NO_VALUES, is_json_object
 from distill.prompts.rows.completions import completions_of
+from distill.prompts.rows.json_text import nested
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.values import as_text, is_false
 
@@ -19,6 +20,8 @@ REASONING_END = "</think>"
 PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 GROUPED_NUMBER = re.compile(r"[^\d,(\[{]*\d{1,3}(?:,\d{3})+(?:\.\d+)?[^\d,]*")
 """One number with separators of thousands; (1,234) may be a point and 3,5 two numbers."""
+
+PYTHON_TABLE = re.compile(r"\{\s*'[^']*'\s*:")
 
 
 class Reference(NamedTuple):
@@ -31,6 +34,10 @@ class Reference(NamedTuple):
 def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Reference:
     """The reference answer of a row. With `majority` it is that of the row's own traces, empty where there is none:
     other rows may have more."""
+    if columns.reference_from and columns.correct:
+        traces = completions_of(get(row, columns.reference), None, turns=None, end=REASONING_END)
+        if is_uneven(get(row, columns.correct), len(traces)):
+            return Reference("", uneven(columns.correct, "traces"))
     if columns.reference_from == "majority":
         return Reference(majority(votes_of(row, columns)))
     if columns.reference_from == "box":
@@ -39,11 +46,19 @@ def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Referen
     found = get(row, columns.reference)
     if found is None and kind == AnswerKind.REASONING_GYM:
         return Reference("")  # the task's own scorer judges without one
-    text = as_text(found)
+    text = as_text(found if kind in (AnswerKind.TEXT, AnswerKind.REASONING_GYM) else _unlisted(found))
     if text is None:
         return Reference("", "answer is not text or number")
     value = final_value(text)
     return Reference(value, reference_fault(value, AnswerKind.TEXT if columns.choices else kind))
+
+
+def _unlisted(found: Any) -> Any:
+    """The texts of a JSON list of texts, such as `["34"]`, which is a list like that of a column of lists. A list of
+    numbers, `[1, 2]`, may be an answer as it stands."""
+    listed = nested(found) if isinstance(found, str) else None
+    is_texts = isinstance(listed, list) and all(isinstance(one, str) for one in listed)
+    return listed if is_texts else found
 
 
 def reference_fault(text: str, kind: str) -> str:
@@ -52,6 +67,8 @@ def reference_fault(text: str, kind: str) -> str:
         return "no answer"
     if kind != AnswerKind.TEXT and kind != AnswerKind.REASONING_GYM and text.strip().lower() in NO_VALUES:
         return "answer says that there is none"
+    if kind != AnswerKind.REASONING_GYM and PYTHON_TABLE.match(text.strip()):
+        return "answer is a table in Python's writing, which no path leads into: write it as JSON"
     is_object = kind != AnswerKind.REASONING_GYM and is_json_object(text.strip())
     return "answer is a JSON object: name the field in it, as in `answer.value`" if is_object else ""
 
@@ -78,8 +95,18 @@ def votes_of(row: Mapping[str, Any], columns: Columns) -> list[str]:
 
 def parallel(value: Any, length: int) -> list[Any]:
     """A column's values for the traces of a row: one for all of them, or a list with one for each."""
-    listed = list(value) if isinstance(value, list) else [value] * length
-    return [*listed, *[None] * length][:length]
+    assert not is_uneven(value, length)
+    return list(value) if isinstance(value, list) else [value] * length
+
+
+def is_uneven(value: Any, length: int) -> bool:
+    """Whether a column holds a list that does not say which value is whose."""
+    return isinstance(value, list) and len(value) != length
+
+
+def uneven(column: str, what: str) -> str:
+    """The drop reason of a row with such a list."""
+    return f"its list of {column} is not as long as its list of {what}"
 
 
 def boxed(trace: str) -> str:

@@ -132,7 +132,7 @@ def read_benchmark(name: str, config: BenchmarkConfig, base: Path, *, max_proble
     chosen = choose(usable.prompts, usable.drops, config.num_prompts, seed)
     loaded = found._replace(prompts=chosen.prompts, drops=chosen.drops)
     if not loaded.prompts:
-        raise InputError(f"benchmarks.{name}: no usable prompt ({count_reasons(loaded.drops)}) -> correct its source")
+        raise InputError(f"benchmarks.{name}: no usable prompt ({left_out(loaded)}) -> correct its source")
     return loaded
 
 
@@ -161,7 +161,8 @@ def load_training(
     )
     loaded = without_ungradable(found)
     cleaned = clean_prompts(loaded.prompts, benchmarks, config, connect=connect)
-    chosen = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, seed)
+    kept = choose(cleaned.prompts, [*loaded.drops, *cleaned.drops], config.num_prompts, seed)
+    chosen = kept._replace(commits=loaded.commits, skipped=loaded.skipped)
     if not chosen.prompts:
-        raise InputError(f"prompts: no usable row ({count_reasons(chosen.drops)}) -> correct prompts.sources")
-    return chosen._replace(commits=loaded.commits, skipped=loaded.skipped)
+        raise InputError(f"prompts: no usable row ({left_out(chosen)}) -> correct prompts.sources")
+    return chosen

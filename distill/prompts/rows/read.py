@@ -13,7 +13,7 @@ from distill.prompts.rows.files import read_files
 from distill.prompts.rows.hub import read_hub
 from distill.prompts.rows.paths import ColumnWatch
 from distill.prompts.rows.raw_row import RawRow
-from distill.prompts.rows.where import is_wanted
+from distill.prompts.rows.where import is_wanted, not_a_number
 
 EXCLUDED = "excluded by where"
 
@@ -51,7 +51,8 @@ def read_rows(
         if is_wanted(raw.row, source.where) and is_wanted(raw.row, where):
             yield raw
         else:
-            skipped[EXCLUDED] += 1
+            wording = not_a_number(raw.row, wanted)
+            skipped[f"{EXCLUDED}: its {wording} is no number" if wording else EXCLUDED] += 1
     if num_rows:
         _validate_seen(name_of(source), watch, wanted)
 

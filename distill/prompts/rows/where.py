@@ -13,6 +13,16 @@ def is_wanted(row: Mapping[str, Any], where: Where) -> bool:
     return all(_matches(find(row, path), condition) for path, condition in where.items())
 
 
+def not_a_number(row: Mapping[str, Any], where: Where) -> str:
+    """The first column in which a row has a text where the recipe has a range; empty where there is none."""
+    ranged = (path for path, condition in where.items() if isinstance(condition, Range))
+    return next((path for path in ranged if _is_wording(find(row, path))), "")
+
+
+def _is_wording(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and as_number(value) is None
+
+
 def _matches(value: Any, condition: Scalar | tuple[Scalar, ...] | Range) -> bool:
     if value is MISSING or value is None:
         return False

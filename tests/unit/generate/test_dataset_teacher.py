@@ -116,6 +116,21 @@ def test_a_row_whose_reasoning_is_lost_is_dropped_and_counted(tmp_path: Path) ->
     assert found.counts == {"its list of reasoning is not as long as its list of completions": 3, "traces": 0}
 
 
+def test_marks_that_do_not_say_whose_they_are_drop_their_row(tmp_path: Path) -> None:
+    rows = [
+        row([LONG, "34"], finish_reason=["length"], ok=[1, 1]),
+        row([LONG, "34"], finish_reason="stop", ok=[0, 1, 1]),
+        row([], finish_reason=["stop"], ok=[1]),
+    ]
+    found, traces = imported(tmp_path, rows, columns={"correct": "ok"})
+    assert not traces and found.counts == {
+        "its list of finish_reason is not as long as its list of completions": 2,
+        "its list of ok is not as long as its list of completions": 2,
+        "no completion": 1,
+        "traces": 0,
+    }
+
+
 def test_a_long_pool_without_reasoning_is_warned_about_with_examples(tmp_path: Path) -> None:
     rows = [row("\\boxed{34}"), row("It is \\boxed{34}."), row(LONG)]
     found, _ = imported(tmp_path, rows)

@@ -120,10 +120,12 @@ def test_a_row_whose_answer_is_no_option_is_dropped_with_its_reason() -> None:
         chosen({"problem": "?", "answer": "A", "options": None}, choices="options"),
         chosen({"problem": "?", "answer": 0, "options": ["", "red", "green"]}, choices="options"),
         chosen({"problem": "?", "answer": "A", "options": {"A": {"x": "red"}, "B": "green"}}, choices="options"),
+        chosen({"problem": "?", "answer": 0, "options": {"names": ["a", "b"], "right": [1, 0]}}, choices="options"),
     ]
     assert [one.reason for one in dropped if isinstance(one, Dropped)] == [
         "answer is no choice",
         "0 choices",
         "answer is no choice",
+        "a choice is not text",
         "a choice is not text",
     ]

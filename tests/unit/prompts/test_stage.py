@@ -6,12 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from distill.cli.evaluate import eval_config, read_benchmarks
+from distill.config.benchmarks import BenchmarkConfig
 from distill.config.load import parse_recipe
+from distill.core.errors import InputError
 from distill.core.run_dir import RunDir
-from distill.prompts.stage import prompts_stage
+from distill.prompts.stage import prompts_stage, read_benchmark
 from distill.run.context import RunContext
 
 EXAM = [{"problem": "What is 2 + 2?", "answer": "4"}, {"problem": "Show it.", "answer": "proof"}, {"answer": "4"}]
@@ -44,6 +47,14 @@ def test_a_runs_console_and_manifest_name_the_dropped_rows_of_each_benchmark(tmp
     assert "1 prompts, dropped: {'no answer': 1}; benchmarks: {'exam': 1, 'clean': 1}\n" in said.getvalue()
     assert f"of benchmark exam dropped: {why}\n" in said.getvalue() and "benchmark clean" not in said.getvalue()
     assert manifest.details["benchmark_drops"] == {"exam": why}
+
+
+def test_an_error_says_what_conditions_left_out(tmp_path: Path) -> None:
+    source = write(tmp_path, "exam.jsonl", [{**EXAM[0], "difficulty": "5/8"}, {**EXAM[0], "difficulty": 0.9}])
+    config = BenchmarkConfig.model_validate({"source": {**source, "where": {"difficulty": {"max": 0.7}}}})
+    why = r"'excluded by where: its difficulty is no number': 1, 'excluded by where': 1"
+    with pytest.raises(InputError, match=why):
+        read_benchmark("exam", config, tmp_path, max_problem_chars=100, seed=0)
 
 
 def test_an_evaluation_without_a_run_says_so_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from distill.prompts.references import boxed, final_value, majority, reference_o
 from distill.prompts.rows.completions import completions_of
 from distill.prompts.rows.paths import MISSING, find
 from distill.prompts.rows.problems import problem_of
-from distill.prompts.rows.where import is_wanted
+from distill.prompts.rows.where import is_wanted, not_a_number
 
 ROW: dict[str, Any] = {
     "a.b": "dotted",
@@ -206,6 +206,13 @@ def test_rows_are_chosen_by_values_lists_and_ranges(where: dict[str, Any], is_in
     assert is_wanted({**row, "nothing": None}, conditions) is is_in
 
 
+def test_a_text_where_a_range_is_asked_for_is_named() -> None:
+    where = {"kind": "x", "difficulty": Range(max=0.7)}
+    assert not_a_number({"kind": "y", "difficulty": "5/8"}, where) == "difficulty"
+    for value in ("0.9", 0.9, None, " "):
+        assert not not_a_number({"kind": "y", "difficulty": value}, where)
+
+
 def test_a_range_without_bounds_is_refused() -> None:
     with pytest.raises(ValidationError, match="needs `min`"):
         Range()
@@ -238,6 +245,33 @@ def test_traces_that_are_called_wrong_give_no_reference() -> None:
     row = {"traces": ["\\boxed{1}", "\\boxed{2}"], "ok": [False, None]}
     assert reference_of(row, columns, "math").text == "2"
     assert reference_of({"traces": "\\boxed{1}", "ok": 0}, columns, "math").fault == "no trace boxes an answer"
+    uneven = reference_of({"traces": ["\\boxed{1}", "\\boxed{2}"], "ok": [True]}, columns, "math")
+    assert uneven == ("", "its list of ok is not as long as its list of traces")
+
+
+def test_a_table_in_pythons_writing_is_no_answer() -> None:
+    assert "Python's writing" in reference_of({"answer": "{'ground_truth': '34'}"}, Columns(), "math").fault
+    assert reference_of({"answer": "{'a', 'b'}"}, Columns(), "text").text == "{'a', 'b'}"
+    assert reference_of({"answer": "{'a': 1}"}, Columns(), "reasoning_gym").text == "{'a': 1}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "reference"),
+    [
+        ('["34"]', "math", "34"),
+        ('["34"]', "number", "34"),
+        ('["1", "2"]', "math", "1, 2"),
+        (["1", "2"], "math", "1, 2"),
+        ("[1, 2]", "math", "[1, 2]"),
+        ('["a"]', "text", '["a"]'),
+    ],
+)
+def test_a_json_list_of_texts_is_a_list_of_answers(answer: Any, kind: str, reference: str) -> None:
+    assert reference_of({"answer": answer}, Columns(), kind) == (reference, "")
+
+
+def test_an_empty_json_list_is_no_answer() -> None:
+    assert reference_of({"answer": "[]"}, Columns(), "math").fault == "no answer"
 
 
 @pytest.mark.parametrize(
