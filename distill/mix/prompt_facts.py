@@ -14,7 +14,8 @@ from distill.config.teachers import ChatFormat
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.mix.scripts import scripts_of
 from distill.mix.seeded_order import contains, keys_of
-from distill.models.chat_template import Asked, chat_messages, options_text, prompt_text, system_text
+from distill.models.chat_template import Asked, chat_messages, prompt_text, system_text
+from distill.models.template_options import options_text
 from distill.models.thinking import PromptEnd, prompt_end
 from distill.models.token_counts import TokenCounter
 

@@ -21,7 +21,8 @@ from distill.mix.seeded_order import contains, identities_of, keys_of
 from distill.mix.text_buckets import TextBuckets
 from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex
-from distill.models.chat_template import options_text, with_mode
+from distill.models.chat_template import with_mode
+from distill.models.template_options import options_text
 
 
 @dataclass(frozen=True)

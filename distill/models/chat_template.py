@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.core.errors import InputError
+from distill.models.template_options import NO_OPTIONS, options_text, read_options
 from distill.models.thinking import KNOWN, TAG_TOKENS, THINKING_CLOSED, PromptEnd, continuation_after, prompt_end
 from serve.api.modes import append_to_system
 
@@ -60,7 +61,6 @@ COMPLETION_MARK = "completionmarkgoeshere"
 NO_COMPLETION = "no_completion"
 TOO_LONG = "too_long"
 ENDS_INSIDE = "end_of_turn_inside"
-NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class Rendered(NamedTuple):
@@ -96,16 +96,6 @@ def with_mode(chat: ChatFormat, mode: Mode | None) -> ChatFormat:
 def _user_turn(problem: str, chat: ChatFormat) -> str:
     # Not str.format: problems and templates contain braces themselves (LaTeX, JSON).
     return chat.template.replace("{problem}", problem)
-
-
-def options_text(options: Mapping[str, Any]) -> str:
-    """Variables of a chat template as a row keeps them: a JSON object, or empty where there are none."""
-    return json.dumps(options, sort_keys=True) if options else ""
-
-
-def read_options(text: str) -> Mapping[str, Any]:
-    """The inverse of `options_text`."""
-    return dict(json.loads(text)) if text else NO_OPTIONS
 
 
 def prompt_text(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distill.models.chat_template import read_options
+from distill.models.template_options import read_options
 
 Row = Mapping[str, Any]
 

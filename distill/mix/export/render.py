@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from distill.models.chat_template import IGNORED, Rendered, prompt_text, read_options, render_example
+from distill.models.chat_template import IGNORED, Rendered, prompt_text, render_example
+from distill.models.template_options import read_options
 
 
 def rendered_rows(

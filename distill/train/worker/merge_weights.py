@@ -18,8 +18,9 @@ from distill.config.mix import MergeConfig
 from distill.core.errors import StageError
 from distill.core.run_dir import RunDir, Training, arm_examples
 from distill.core.schema import Example
-from distill.models.chat_template import read_options, render_example
+from distill.models.chat_template import render_example
 from distill.models.resolve import load_tokenizer
+from distill.models.template_options import read_options
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.checkpoint import reading, writing
 from distill.train.worker.save_student import check_saved, digest, probe_rows

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped
-from distill.models.chat_template import Rendered, read_options, render_example
+from distill.models.chat_template import Rendered, render_example
+from distill.models.template_options import read_options
 from distill.train.worker.batches import TrainRow
 
 if TYPE_CHECKING:

@@ -18,14 +18,13 @@ from distill.models.chat_template import (
     chat_messages,
     has_special_tags,
     line_breaks_before,
-    options_text,
     prompt_text,
-    read_options,
     render_example,
     render_prompt,
     with_fixed_date,
     with_mode,
 )
+from distill.models.template_options import options_text, read_options
 from distill.models.thinking import THINKING_CLOSED, prompt_end
 from tests.fixtures.byte_tokenizer import CHATML, tokenizer
 from tests.fixtures.chat_templates import (
