@@ -31,11 +31,29 @@ PROXY_GRACE_S = 30.0
 
 
 class Progress(NamedTuple):
-    """How many engines of a deployment are ready."""
+    """How far a deployment is: its engines first, then the checks of what they serve."""
 
     ready_engines: int
     num_engines: int
     elapsed_s: float
+    starting: tuple[str, ...] = ()
+    """Models whose engines are not ready."""
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        if self.starting:
+            names = ", ".join(self.starting)
+            ready = f"{self.ready_engines} of {self.num_engines} engines ready"
+            return f"{ready} after {self.elapsed_s:.0f} s; starting: {names}"
+        return f"all {self.num_engines} engines ready after {self.elapsed_s:.0f} s; asking every model once"
+
+
+def is_news(progress: Progress, told: Progress | None, every_s: float) -> bool:
+    """Whether a line about the progress is due: something changed, or nothing was told for so many seconds."""
+    if told is None or progress.elapsed_s - told.elapsed_s >= every_s:
+        return True
+    return (progress.ready_engines, progress.starting) != (told.ready_engines, told.starting)
 
 
 def deploy(
@@ -64,7 +82,7 @@ def deploy(
     specs = group_engines(endpoints)
     eager = {endpoint.name for spec in specs if not spec.is_on_demand for endpoint in spec.endpoints}
     started = time.monotonic()
-    api_key, config = _own_key(config.model_copy(update={"port": _running_port(config) or _free_port(config)}))
+    api_key, config = _own_key(config.model_copy(update={"port": _running_port(config) or free_port(config)}))
     with _quiet_libraries():
         try:
             _start(endpoints, config, checker)
@@ -100,9 +118,11 @@ class _Clock(NamedTuple):
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
-    def report(self, ready: int, total: int) -> None:
+    def report(self, ready: Sequence[EngineSpec], specs: Sequence[EngineSpec]) -> None:
         if self.on_progress is not None:
-            self.on_progress(Progress(ready, total, self.elapsed_s))
+            waiting = [spec for spec in specs if spec not in ready and not spec.is_on_demand]
+            starting = tuple(endpoint.name for spec in waiting for endpoint in spec.endpoints)
+            self.on_progress(Progress(len(ready), len(specs), self.elapsed_s, starting))
 
 
 def _start(endpoints: Sequence[Endpoint], config: ServeConfig, checker: "Checker | None") -> None:
@@ -122,7 +142,7 @@ def _wait_for_engines(specs: Sequence[EngineSpec], config: ServeConfig, clock: _
         app = ray_serve.status().applications[APP]
         states = {spec.name: app.deployments.get(ENGINE_PREFIX + spec.name) for spec in specs}
         ready = _in_state(specs, states, {"HEALTHY"})
-        clock.report(len(ready), len(specs))
+        clock.report(ready, specs)
         if app.status == "RUNNING":
             return
         failed = _in_state(specs, states, {"DEPLOY_FAILED", "UNHEALTHY"})
@@ -228,7 +248,12 @@ def _running_port(config: ServeConfig) -> int | None:
     return port
 
 
-def _free_port(config: ServeConfig) -> int:
+def free_port(config: ServeConfig) -> int:
+    """The config's port, or a free one for 0.
+
+    Raises:
+        ServeError: another program listens on it.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -2,14 +2,15 @@
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from rich.console import Console
 
-from cluster.session import Session
+from cluster.session import Session, is_joined
 from distill.cli.run import sample_problem
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
@@ -27,10 +28,12 @@ from distill.ops.deploy.endpoint import (
 )
 from distill.ops.deploy.kubernetes import kubernetes_config, service_file, validate_mounted, with_overrides
 from distill.run.context import RunContext, load_run_recipe
-from serve.config import Endpoint, group_engines, keys_problem
-from serve.deploy import deploy, undeploy
+from serve.config import Endpoint, ServeConfig, group_engines, keys_problem
+from serve.deploy import Progress, deploy, free_port, is_news, undeploy
 from serve.proxy_settings import prepare_environment
 
+TOLD_EVERY_S = 15.0
+"""Longest silence while engines start, seconds."""
 ALL_INTERFACES = "0.0.0.0"
 """A pod gets its requests from other machines; its API keys are in the Secret."""
 
@@ -41,6 +44,8 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
         raise InputError(problem)
     prepare_environment()
     recipe = load_run_recipe(run_dir)
+    if not is_joined():  # on a joined cluster, Serve may run already and have the port
+        free_port(ServeConfig(host=request.host, port=request.port, keys=request.keys))
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         run = RunContext(recipe, Path.cwd(), run_dir, console, resources)
         models, endpoints = run_endpoints(run, request.names)
@@ -57,6 +62,7 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
             endpoints,
             config,
             log_dir=run.session.log_dir,
+            on_progress=told_on(console),
             checker=BenchmarkChecker.of(recipe, run_dir),
             smoke_checks=smoke_checks(recipe, run_dir, models, endpoints),
         )
@@ -93,6 +99,18 @@ def write_manifest(run_dir: RunDir, request: ServeRequest, target: Path, overrid
         target.write_text(service_file(recipe, run_dir, endpoints, content), encoding="utf-8")
         console.print(f"{target}: `kubectl apply -f {target}` deploys {len(endpoints)} models", markup=False)
     return 0
+
+
+def told_on(console: Console) -> Callable[[Progress], None]:
+    """Tells when an engine is ready, and every few seconds which are not."""
+    told: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        if is_news(progress, told[-1] if told else None, TOLD_EVERY_S):
+            told[:] = [progress]
+            console.print(f"  [dim]{progress.line}[/]", highlight=False)
+
+    return tell
 
 
 def shared_where_needed(

@@ -15,7 +15,7 @@ import pytest
 from serve.client import served_models
 from serve.config import APP, ENGINE_PREFIX, Endpoint, ServeConfig
 from serve.config_file import config_file
-from serve.deploy import _free_port, base_url
+from serve.deploy import base_url, free_port
 from tests.fixtures.tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.long
@@ -64,7 +64,7 @@ def deployment(prepared_ray: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("life")
     for seed, name in enumerate(("first", "second", "rare"), 1):
         make_tiny_model(folder / name, seed=seed)
-    found = Deployment(folder, SETTINGS.model_copy(update={"port": _free_port(SETTINGS)}))
+    found = Deployment(folder, SETTINGS.model_copy(update={"port": free_port(SETTINGS)}))
     ray_serve.start(http_options={"host": found.config.host, "port": found.config.port})
     found.apply("first")
     until(lambda: app_status().status == "RUNNING" and "tiny@mix" in served_models(found.url))

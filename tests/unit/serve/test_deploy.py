@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from serve.config import ServeConfig
-from serve.deploy import _free_port, base_url
+from serve.deploy import Progress, base_url, free_port, is_news
 from serve.errors import ServeError
 from serve.keys import Key
 from serve.proxy_settings import SERVE_ENV, SINGLE_NODE_ENV, prepare_environment
@@ -18,11 +18,11 @@ def test_a_port_that_another_program_uses_is_refused_with_the_remedy() -> None:
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1:{port} .*or 0 for a free one"):
-            _free_port(ServeConfig(port=port))
+            free_port(ServeConfig(port=port))
 
 
 def test_port_0_takes_a_free_one() -> None:
-    assert _free_port(ServeConfig(port=0)) > 0
+    assert free_port(ServeConfig(port=0)) > 0
 
 
 def test_an_endpoint_that_listens_everywhere_is_reached_on_the_loopback_address() -> None:
@@ -43,3 +43,13 @@ def test_engines_are_called_by_grpc_on_one_machine_only(
     prepare_environment()
     assert os.environ.get("RAY_SERVE_USE_GRPC_BY_DEFAULT") == expected
     assert os.environ["RAY_SERVE_PROXY_USE_GRPC"] == "1"
+
+
+def test_progress_is_told_when_an_engine_is_ready_and_after_some_silence() -> None:
+    first = Progress(0, 2, 1.0, ("a", "b"))
+    assert is_news(first, None, 15.0)
+    assert not is_news(first._replace(elapsed_s=9.0), first, 15.0)
+    assert is_news(first._replace(elapsed_s=16.0), first, 15.0)
+    assert is_news(Progress(1, 2, 9.0, ("b",)), first, 15.0)
+    assert first.line == "0 of 2 engines ready after 1 s; starting: a, b"
+    assert Progress(2, 2, 40.0).line == "all 2 engines ready after 40 s; asking every model once"
