@@ -92,7 +92,7 @@ def main() -> None:
     sides: dict[str, dict[str, Any]] = {}
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        base = Path(resolve_model(BASE, recipe.models[BASE], find_recipe("quickstart").parent).path)
+        base = Path(resolve_model(BASE, recipe.models[BASE]).path)
         students = make_students(Path(temporary) / "students", base, arguments.students)
         for name, shares in (("one_engine", True), ("separate_engines", False)):
             section = recipe.serve.model_copy(update={"share_engines": shares})
