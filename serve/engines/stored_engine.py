@@ -43,24 +43,17 @@ class StoredEngine(VLLMEngine):
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
         self._list_models(next(iter(self._sources), ""))
 
-    async def chat(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
+    def chat(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
         """Answer a chat, once the weights of its model are loaded."""
-        async for item in self._in_turn(request.model, super().chat(request, raw_request_info)):
-            yield item
+        return self._in_turn(request.model, super().chat(request, raw_request_info))
 
-    async def completions(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
+    def completions(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
         """Complete a text, once the weights of its model are loaded."""
-        async for item in self._in_turn(request.model, super().completions(request, raw_request_info)):
-            yield item
+        return self._in_turn(request.model, super().completions(request, raw_request_info))
 
-    async def _in_turn(self, model: str, answer: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        if self._turns is None:
-            async for item in answer:
-                yield item
-            return
-        async with self._turns.turn(model), aclosing(answer):
-            async for item in answer:
-                yield item
+    def _in_turn(self, model: str, answer: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        """The answer itself, without a step more for every token, where the engine keeps its weights."""
+        return answer if self._turns is None else _held(self._turns, model, answer)
 
     async def _exchange(self, model: str) -> None:
         """Load the weights of another model of the same shapes. What they computed before is forgotten."""
@@ -78,3 +71,9 @@ class StoredEngine(VLLMEngine):
         if self._sources:
             names = [loaded, *(name for name in self._sources if name != loaded)]
             self._oai_models.base_model_paths[:] = [BaseModelPath(name, self._sources[name]) for name in names]
+
+
+async def _held(turns: Turns, model: str, answer: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    async with turns.turn(model), aclosing(answer):
+        async for item in answer:
+            yield item

@@ -4,15 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 PATIENCE_S = 2.0
 """Seconds that other models wait while the one whose turn it is takes new requests."""
 
 
-class _Waiting(NamedTuple):
+@dataclass(eq=False)
+class _Waiting:
     model: str
-    since: float
+    since: float = field(default_factory=time.monotonic)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Turns:
@@ -31,7 +33,6 @@ class Turns:
         self._is_exchanging = False
         self._began = time.monotonic()
         self._waiting: list[_Waiting] = []
-        self._changed = asyncio.Condition()
 
     @asynccontextmanager
     async def turn(self, model: str) -> AsyncIterator[None]:
@@ -40,46 +41,41 @@ class Turns:
         Raises:
             Exception: whatever `exchange` raised; the next request tries again.
         """
-        await self._enter(model)
+        await self._admit(model)
+        # Nothing is awaited from here to the `try`: a client that leaves could not give its place back in between.
+        self._running += 1
         try:
             yield
         finally:
-            await asyncio.shield(self._leave())
+            self._running -= 1
+            self._wake_all()
 
-    async def _enter(self, model: str) -> None:
-        ticket = _Waiting(model, time.monotonic())
+    async def _admit(self, model: str) -> None:
+        """Wait until the engine has the model's weights and takes its requests."""
+        ticket = _Waiting(model)
         self._waiting.append(ticket)
         try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._may_enter(ticket))
-                if model == self._resident:
-                    self._running += 1
-                    return
-                self._is_exchanging = True
-            await self._load(model)
+            while not self._may_enter(ticket):
+                ticket.woken.clear()
+                await ticket.woken.wait()
+            if model != self._resident:
+                await self._load(model)
         finally:
             self._waiting.remove(ticket)
-            await asyncio.shield(self._announce())
+            self._wake_all()
 
     async def _load(self, model: str) -> None:
-        """Exchange the weights, and hold the engine for the request that asked for it."""
         # After a failure nobody knows what is loaded, so that every model must be loaded again.
-        self._resident = ""
+        self._resident, self._is_exchanging = "", True
         try:
             await self._exchange(model)
-            self._resident = model
-            self._running += 1
-            self._began = time.monotonic()
+            self._resident, self._began = model, time.monotonic()
         finally:
             self._is_exchanging = False
 
-    async def _leave(self) -> None:
-        self._running -= 1
-        await self._announce()
-
-    async def _announce(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+    def _wake_all(self) -> None:
+        for ticket in self._waiting:
+            ticket.woken.set()
 
     def _may_enter(self, ticket: _Waiting) -> bool:
         if self._is_exchanging:

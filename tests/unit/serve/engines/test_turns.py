@@ -106,6 +106,24 @@ def test_a_client_that_leaves_holds_nothing_up() -> None:
     assert _run(scenario) == ["a1", "load c", "c1"]
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_a_client_that_leaves_at_any_moment_of_an_exchange_gives_its_place_back(steps: int) -> None:
+    async def scenario(engine: _Engine) -> None:
+        first, leaving = [asyncio.ensure_future(engine.ask(name)) for name in ("a1", "b1")]
+        await _settle()
+        engine.end("a1")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        leaving.cancel()
+        await first
+        last = asyncio.ensure_future(engine.ask("c1"))
+        await _settle()
+        engine.end("c1")
+        await asyncio.wait_for(last, 10)
+
+    assert _run(scenario)[-2:] == ["load c", "c1"]
+
+
 def test_after_a_failed_exchange_every_model_is_loaded_anew() -> None:
     async def scenario(engine: _Engine) -> None:
         engine.failing.add("b")
