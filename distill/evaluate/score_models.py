@@ -67,7 +67,8 @@ def score_models(
     times: defaultdict[str, float] = defaultdict(float)
     if alone:
         sink = ScoreSink(run_dir, console, recipe.verify)
-        engines = _Engines(recipe, connect(), unhelped)
+        session = connect()
+        engines = _Engines(recipe, session, unhelped, engines_at_once(recipe.serve, session))
         for name, value in _score_in_waves(engines.shared(alone), alone, benchmarks, engines, sink):
             times[name] += value
     for item in todo:
@@ -82,17 +83,18 @@ class _Engines(NamedTuple):
     recipe: Recipe
     session: Session
     unhelped: Sequence[EvaluatedModel]
+    at_once: int
+    """Engines that fit the cluster."""
 
     def shared(self, todo: Sequence[EvaluationItem]) -> list[EvaluatedModel]:
         """The models of the items; those that take turns in one engine have its label."""
         models = list({item.model.name: item.model for item in todo}.values())
-        at_once = engines_at_once(self.recipe.serve, self.session)
-        max_engines = 1 if self.session.device == "cpu" else at_once
+        max_engines = 1 if self.session.device == "cpu" else self.at_once
         return share_engines(models, self.recipe.serve, max_engines, alone=writing_together(models))
 
     def waves(self, models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
         """Models whose engines fit the cluster together."""
-        return with_helped(models, self.unhelped, engines_at_once(self.recipe.serve, self.session))
+        return with_helped(models, self.unhelped, self.at_once)
 
 
 def _score_in_waves(

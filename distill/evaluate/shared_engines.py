@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cluster.storage import is_uri, open_storage
 from distill.config.serve import ServeSection
 from distill.core.schema import content_hash
 from distill.evaluate.models import EvaluatedModel
-from distill.models.folder import CONFIG, TEMPLATE, TOKENIZER_CONFIG, parse_settings, tensor_shapes
+from distill.models.folder import CONFIG, TEMPLATE, TOKENIZER_CONFIG, parse_settings, read_text, tensor_shapes
 
 FIXED_WEIGHTS = ("quantization", "load_format", "speculative_config")
 """Engine arguments with which weights that are loaded once cannot be exchanged, or not alone."""
@@ -48,7 +47,7 @@ def share_engines(
         key_of: folder -> what must be equal in one engine, `exchange_key`; empty for a folder that cannot take turns.
         alone: served names that need an engine of their own: those that write one answer together.
     """
-    if not section.share_engines or fixed_weights(section):
+    if not may_share(section):
         return list(models)
     adapted = {model.source for model in models if model.adapter}
     apart = adapted | {model.source for model in models if model.served_name in alone}
@@ -85,9 +84,9 @@ def engines_per_class(sizes: Sequence[int], max_engines: int) -> list[int]:
     return counts
 
 
-def fixed_weights(section: ServeSection) -> str:
-    """The engine argument that forbids an exchange of weights; empty where there is none."""
-    return next((name for name in FIXED_WEIGHTS if section.engine.kwargs.get(name)), "")
+def may_share(section: ServeSection) -> bool:
+    """Whether the recipe wants it, and no engine argument forbids an exchange of weights."""
+    return section.share_engines and not any(section.engine.kwargs.get(name) for name in FIXED_WEIGHTS)
 
 
 def exchange_key(address: str) -> str:
@@ -102,7 +101,7 @@ def exchange_key(address: str) -> str:
     precision = config.get("dtype") or config.get("torch_dtype")
     shape = {name: value for name, value in config.items() if name not in IRRELEVANT}
     special = {name: _content(settings.get(name)) for name in SPECIAL_TOKENS}
-    template = _text(address, TEMPLATE) or settings.get("chat_template")
+    template = read_text(address, TEMPLATE) or settings.get("chat_template")
     return content_hash(shape, str(precision), sorted(tensor_shapes(address).items()), tokenizer, special, template)
 
 
@@ -111,14 +110,5 @@ def _content(token: Any) -> Any:
 
 
 def _json(address: str, name: str) -> Any:
-    text = _text(address, name)
+    text = read_text(address, name)
     return None if text is None else parse_settings(text) if name == CONFIG else json.loads(text)
-
-
-def _text(address: str, name: str) -> str | None:
-    fs, root = open_storage(address.partition("#")[0] if is_uri(address) else address)
-    path = f"{root}/{name}"
-    if not fs.exists(path):
-        return None
-    with fs.open(path, "rb") as file:
-        return bytes(file.read()).decode()

@@ -115,7 +115,7 @@ def tensor_shapes(address: str) -> dict[str, tuple[int, ...]]:
     Raises:
         OSError: it cannot be read.
     """
-    fs, root = open_storage(address.partition("#")[0] if is_uri(address) else address)
+    fs, root = _open(address)
     found: dict[str, tuple[int, ...]] = {}
     names = sorted(str(path) for path in fs.ls(root, detail=False))
     for path in names:
@@ -123,6 +123,24 @@ def tensor_shapes(address: str) -> dict[str, tuple[int, ...]]:
             with fs.open(path, "rb") as file:
                 found |= _header_shapes(file.read(struct.unpack("<Q", file.read(8))[0]))
     return found
+
+
+def read_text(address: str, name: str) -> str | None:
+    """The text of a file of a folder or URI, as `tensor_shapes` takes it; None where there is none of this name.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fs, root = _open(address)
+    path = f"{root}/{name}"
+    if not fs.exists(path):
+        return None
+    with fs.open(path, "rb") as file:
+        return bytes(file.read()).decode()
+
+
+def _open(address: str) -> tuple[Any, str]:
+    return open_storage(address.partition("#")[0] if is_uri(address) else address)
 
 
 def _header_shapes(header: bytes) -> dict[str, tuple[int, ...]]:

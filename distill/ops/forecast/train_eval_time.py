@@ -11,7 +11,7 @@ from cluster.schedule import best_order, simulate
 from distill.config.recipe import Recipe
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
-from distill.evaluate.shared_engines import engines_per_class, fixed_weights
+from distill.evaluate.shared_engines import engines_per_class, may_share
 from distill.models.shape import ModelShape
 from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
 from distill.ops.forecast.workload import Workload
@@ -145,7 +145,7 @@ def shared_engines(recipe: Recipe, engines: Sequence[ServedEngine], at_once: int
 
     A base with adapters stays apart, as does everything where the recipe forbids an exchange of weights.
     """
-    if not recipe.serve.share_engines or fixed_weights(recipe.serve):
+    if not may_share(recipe.serve):
         return list(engines)
     adapted = {cell.student.model for cell in all_cells(recipe) if cell.student.tune.kind == "lora" and not cell.merge}
     bases = len({student.model for student in recipe.students})

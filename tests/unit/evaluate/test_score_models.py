@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.placement import Resources
 from cluster.session import Session
 from distill.core.run_dir import RunDir
 from distill.evaluate import score_models
@@ -30,7 +29,6 @@ class _Cluster:
         monkeypatch.setattr(score_models, "undeploy", lambda: None)
         monkeypatch.setattr(score_models, "score_items", lambda *arguments: None)
         monkeypatch.setattr(score_models, "asked_endpoints", lambda wave, chat: [model.endpoint for model in wave])
-        monkeypatch.setattr(Session, "nodes", lambda session: (Resources(cpus=2.0),))
 
     def _deploy(self, endpoints: list[Endpoint], config: Any, **more: Any) -> str:
         self.deployed.append([endpoint.shared_engine for endpoint in endpoints])
@@ -43,7 +41,7 @@ def _score(folder: Path) -> tuple[dict[str, float], str]:
     models = [EvaluatedModel(name, f"x/{name}", None, name, shared_engine="x/0") for name in ("first", "second")]
     recipe = make_recipe(serve={"cpus_per_engine": 0.1})
     console = Console(file=io.StringIO(), width=200)
-    engines = score_models._Engines(recipe, Session("cpu", 2.0, 0.0, "", ""), models)
+    engines = score_models._Engines(recipe, Session("cpu", 2.0, 0.0, "", ""), models, at_once=8)
     sink = ScoreSink(RunDir(str(folder)), console, recipe.verify)
     times: dict[str, float] = {}
     for name, value in score_models._score_in_waves(models, [], {}, engines, sink):
