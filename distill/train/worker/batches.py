@@ -140,11 +140,16 @@ def flatten(rows: Sequence[TrainRow]) -> Flat:
     ]
     return Flat(
         input_ids=[token for row in rows for token in row.input_ids],
-        position_ids=[position for length in lengths for position in range(length)],
+        position_ids=positions(lengths),
         kept=[place for place, _ in supervised],
         targets=[target for _, target in supervised],
         row_lengths=lengths,
     )
+
+
+def positions(lengths: Sequence[int]) -> list[int]:
+    """Position of every token within its row."""
+    return [position for length in lengths for position in range(length)]
 
 
 def made_ahead(items: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:

@@ -67,8 +67,13 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-MicroBatch = dict[str, Any]
-"""What the loss takes: tensors on the device, and where the rows are."""
+class MicroBatch(NamedTuple):
+    """One forward pass of this worker."""
+
+    tensors: dict[str, Any]
+    """What the loss takes: tensors on the device, and where the rows are."""
+    is_last: bool
+    """Of its optimiser step."""
 
 
 class BatchLoss(NamedTuple):
@@ -264,7 +269,7 @@ class TrainingCell:
         rate = learning_rate(
             step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio
         )
-        loss = self._accumulate(step, supervised)
+        loss = self._accumulate(supervised)
         self._require_finite(loss.total, step, batch)
         norm = self._update(rate, step, batch)
         seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
@@ -289,33 +294,35 @@ class TrainingCell:
         shape, tune = self.job.shape, self.job.student.tune
         return train_flops(shape, tune, [self.lengths[row] for row in batch], supervised) if shape else None
 
-    def _micro_batches(self, first: int) -> Iterator[list[TrainRow]]:
-        """This worker's micro-batches of all steps from one on, in order."""
+    def _micro_batches(self, first: int) -> Iterator[tuple[list[TrainRow], bool]]:
+        """This worker's micro-batches of all steps from one on, in order, and which of them end a step."""
         for step in range(first, self.num_steps):
-            yield from ([self.rows.kept[row] for row in micro] for micro in self._step_micros(step))
+            micros = micro_batches(
+                self._step_rows(step),
+                self.lengths,
+                rank=rank(),
+                num_workers=dist.get_world_size(),
+                max_tokens=self.micro_batch_tokens,
+            )
+            for position, micro in enumerate(micros, 1):
+                yield [self.rows.kept[row] for row in micro], position == len(micros)
 
-    def _step_micros(self, step: int) -> list[list[int]]:
-        return micro_batches(
-            self._step_rows(step),
-            self.lengths,
-            rank=rank(),
-            num_workers=dist.get_world_size(),
-            max_tokens=self.micro_batch_tokens,
-        )
+    def _made(self, item: tuple[list[TrainRow], bool]) -> MicroBatch:
+        rows, is_last = item
+        return MicroBatch(row_tensors(rows, self.rows.pools, self.padding, self.engine.device), is_last)
 
-    def _made(self, rows: list[TrainRow]) -> MicroBatch:
-        return row_tensors(rows, self.rows.pools, self.padding, self.engine.device)
-
-    def _accumulate(self, step: int, supervised: int) -> BatchLoss:
+    def _accumulate(self, supervised: int) -> BatchLoss:
         """Add up the gradients of a step. Nothing in it waits for the device until all of it is under way."""
-        workers, count = dist.get_world_size(), len(self._step_micros(step))
+        workers = dist.get_world_size()
         table = torch.zeros(len(self.rows.pools), 2, dtype=torch.double, device=self.engine.device)
-        for position in range(1, count + 1):
-            self.engine.set_gradient_accumulation_boundary(position == count)
-            loss, sums = self.engine(**next(self._feed))
+        for micro in self._feed:
+            self.engine.set_gradient_accumulation_boundary(micro.is_last)
+            loss, sums = self.engine(**micro.tensors)
             # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
             self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
             table += sums
+            if micro.is_last:
+                break
         dist.all_reduce(table)
         return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
 

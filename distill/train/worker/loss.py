@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ from torch.nn import functional
 from distill.models.chat_template import IGNORED
 from distill.train.layout import LOGIT_BYTES
 from distill.train.worker.batches import TrainRow, flatten
-from distill.train.worker.kernels.attention import PackedRows, Packing, packed_rows
+from distill.train.worker.kernels.attention import PackedRows, Packing, on_device, packed_rows, to_device
 from distill.train.worker.kernels.compiled import stop_compiling
 from distill.train.worker.kernels.layers import remove_layer_kernels
 
@@ -188,7 +187,7 @@ class ResponseLoss(torch.nn.Module):
 
 
 def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
-    """Packed rows as the loss takes them. To a GPU they are copied from pinned memory, which waits for nothing.
+    """Packed rows as the loss takes them, on its device.
 
     A worker without rows of its own still takes part, with two tokens that do not count in the loss.
     """
@@ -197,10 +196,5 @@ def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, de
     pool_ids = [pools.index(row.pool) for row in rows for _ in range(row.supervised_tokens)]
     of_tokens = {"input_ids": [flat.input_ids], "position_ids": [flat.position_ids]}
     columns = {**of_tokens, "kept": flat.kept, "targets": flat.targets, "pools": pool_ids}
-    made = {name: _to_device(torch.tensor(values, dtype=torch.long), device) for name, values in columns.items()}
-    known = packed_rows(flat.row_lengths)
-    return {**made, "rows": replace(known, starts=_to_device(known.starts, device))}
-
-
-def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    made = {name: to_device(torch.tensor(values, dtype=torch.long), device) for name, values in columns.items()}
+    return {**made, "rows": on_device(packed_rows(flat.row_lengths), device)}

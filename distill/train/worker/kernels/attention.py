@@ -7,8 +7,7 @@ one call per row. Whether a model supports either is found by a probe on the mod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,8 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
 from distill.models.attention import head_width, one_row_reason
+from distill.train.worker.batches import positions
+from distill.train.worker.kernels.probe import probe_logits, probe_row, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,8 +73,13 @@ def packed_rows(lengths: Sequence[int]) -> PackedRows:
 
 
 def on_device(rows: PackedRows, device: torch.device) -> PackedRows:
-    """The same rows for a model on a device; from pinned memory, the copy waits for nothing."""
-    return replace(rows, starts=rows.starts.to(device, non_blocking=True))
+    """The same rows for a model on a device."""
+    return replace(rows, starts=to_device(rows.starts, device))
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device. To a GPU it is copied from pinned memory, which waits for nothing."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def attention_choices(capability: tuple[int, int] | None, dtype: torch.dtype, width: int) -> Choices:
@@ -200,13 +206,13 @@ def use_packed_attention(model: PreTrainedModel) -> Packing:
         return Packing("", reason)
     capability = torch.cuda.get_device_capability(model.device) if model.device.type == "cuda" else None
     choices, reason = attention_choices(capability, model.dtype, head_width(model.config.get_text_config()))
-    own, before = probe_outputs(model), model.config._attn_implementation
+    own, before = probe_logits(model).float(), model.config._attn_implementation
     for name in choices:
         AttentionInterface.register(name, IMPLEMENTATIONS[name])
         AttentionMaskInterface.register(name, _window_mask)
         try:
             model.set_attn_implementation(name)
-            if _distance(probe_outputs(model), own) < PROBE_TOLERANCE and keeps_rows_apart(model):
+            if _distance(probe_logits(model).float(), own) < PROBE_TOLERANCE and keeps_rows_apart(model):
                 return Packing(name, reason, before)
             reason = f"{name}: the model gives other outputs with it"
         except (
@@ -220,34 +226,16 @@ def use_packed_attention(model: PreTrainedModel) -> Packing:
     return Packing("", reason)
 
 
-def positions(lengths: Sequence[int]) -> list[int]:
-    """Position of every token within its row."""
-    return [position for length in lengths for position in range(length)]
-
-
 def keeps_rows_apart(model: PreTrainedModel) -> bool:
     """Whether packed rows give the outputs of each row alone, and no row depends on the one before it."""
-    with _deterministic(model):
-        rows = [_probe_row(model, length, seed) for seed, length in enumerate(PROBE_LENGTHS)]
+    with quiet(model):
+        rows = [probe_row(model, length, seed) for seed, length in enumerate(PROBE_LENGTHS)]
         alone = [_outputs(model, [row]) for row in rows]
         together = _outputs(model, rows).split(PROBE_LENGTHS, dim=1)
-        changed = [_probe_row(model, PROBE_LENGTHS[0], 99), *rows[1:]]
+        changed = [probe_row(model, PROBE_LENGTHS[0], 99), *rows[1:]]
         other = _outputs(model, changed).split(PROBE_LENGTHS, dim=1)
     is_same = all(_distance(row, own) < PROBE_TOLERANCE for row, own in zip(together, alone, strict=True))
     return is_same and all(map(torch.equal, together[1:], other[1:]))
-
-
-def probe_outputs(model: PreTrainedModel) -> torch.Tensor:
-    """Logits of a row by itself, as a user of the model would ask for them: [1, tokens, vocabulary]."""
-    with _deterministic(model):
-        logits: torch.Tensor = model(input_ids=_probe_row(model, PROBE_LENGTHS[0], 0), use_cache=False).logits.float()
-    return logits
-
-
-def _probe_row(model: PreTrainedModel, length: int, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(model.get_input_embeddings().weight.shape[0], (1, length), generator=generator)
-    return ids.to(model.device)
 
 
 def _outputs(model: PreTrainedModel, rows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -264,13 +252,3 @@ def _outputs(model: PreTrainedModel, rows: Sequence[torch.Tensor]) -> torch.Tens
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
-
-
-@contextmanager
-def _deterministic(model: PreTrainedModel) -> Iterator[None]:
-    """Without gradients and dropout."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from distill.train.worker.kernels.attention import keeps_rows_apart
-from distill.train.worker.kernels.layers import PROBE_TOKENS, is_close, probe_logits
+from distill.train.worker.kernels.layers import is_close
+from distill.train.worker.kernels.probe import probe_logits, probe_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,8 +36,7 @@ def compile_layers(model: PreTrainedModel, *, is_packed: bool, backend: Any = "i
 
 
 def _try_backward(model: PreTrainedModel) -> None:
-    ids = torch.arange(PROBE_TOKENS, device=model.device)[None] % model.get_input_embeddings().weight.shape[0]
-    model(input_ids=ids, use_cache=False).logits.float().sum().backward()
+    model(input_ids=probe_row(model), use_cache=False).logits.float().sum().backward()
     model.zero_grad(set_to_none=True)
 
 

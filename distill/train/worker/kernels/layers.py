@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from distill.train.worker.kernels.probe import probe_logits, quiet
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -20,7 +22,6 @@ TOLERANCES = {torch.float32: 1e-4}
 """Largest difference, relative to the largest value: rounding."""
 ROUGH_TOLERANCE = 0.03
 """The same for numbers of 16 bits."""
-PROBE_TOKENS = 12
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 """Linear layers of a gated unit."""
 
@@ -98,15 +99,12 @@ def _is_same(module: torch.nn.Module, forward: Forward, compiler_errors: tuple[t
     width = module.gate_proj.in_features if hasattr(module, "gate_proj") else weight.shape[-1]
     generator = torch.Generator().manual_seed(0)
     x, towards = (torch.randn(1, 3, width, generator=generator).to(weight) for _ in range(2))
-    was_training = module.training
-    module.eval()
     try:
-        known, found = (_with_gradient(one, x, towards) for one in (module, types.MethodType(forward, module)))
-        return all(map(is_close, known, found))
+        with quiet(module):
+            known, found = (_with_gradient(one, x, towards) for one in (module, types.MethodType(forward, module)))
+            return all(map(is_close, known, found))
     except errors:
         return False
-    finally:
-        module.train(was_training)
 
 
 def _with_gradient(
@@ -124,14 +122,3 @@ def is_close(known: torch.Tensor, found: torch.Tensor) -> bool:
     """Whether two results are the same up to rounding."""
     tolerance = TOLERANCES.get(known.dtype, ROUGH_TOLERANCE)
     return known.shape == found.shape and bool((known - found).abs().max() <= tolerance * known.abs().max())
-
-
-def probe_logits(model: PreTrainedModel) -> torch.Tensor:
-    """Logits of a few tokens."""
-    was_training = model.training
-    model.eval()
-    ids = torch.arange(PROBE_TOKENS, device=model.device)[None] % model.get_input_embeddings().weight.shape[0]
-    with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-    model.train(was_training)
-    return logits
