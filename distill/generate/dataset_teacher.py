@@ -16,8 +16,8 @@ from distill.generate.trace_shards import keep_rows
 from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool, grade_request
 from distill.models.resolve import load_tokenizer
 from distill.prompts.load import source_name
-from distill.prompts.references import is_uneven, parallel, uneven
 from distill.prompts.rows.completions import Completion, completions_of
+from distill.prompts.rows.parallel import is_uneven, parallel, uneven
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.problems import Found, problem_of
 from distill.prompts.rows.raw_row import RawRow

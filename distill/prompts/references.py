@@ -13,6 +13,7 @@ from distill.grading.normalize import normalize
 from distill.grading.own_gold import NO_VALUES, is_json_object
 from distill.prompts.rows.completions import completions_of
 from distill.prompts.rows.json_text import nested
+from distill.prompts.rows.parallel import is_uneven, parallel, uneven
 from distill.prompts.rows.paths import get
 from distill.prompts.rows.values import as_text, is_false
 
@@ -91,22 +92,6 @@ def votes_of(row: Mapping[str, Any], columns: Columns) -> list[str]:
     marks = parallel(get(row, columns.correct), len(traces))
     pairs = zip(traces, marks, strict=True)
     return [boxed(trace.text) for trace, mark in pairs if not trace.fault and not is_false(mark)]
-
-
-def parallel(value: Any, length: int) -> list[Any]:
-    """A column's values for the traces of a row: one for all of them, or a list with one for each."""
-    assert not is_uneven(value, length)
-    return list(value) if isinstance(value, list) else [value] * length
-
-
-def is_uneven(value: Any, length: int) -> bool:
-    """Whether a column holds a list that does not say which value is whose."""
-    return isinstance(value, list) and len(value) != length
-
-
-def uneven(column: str, what: str) -> str:
-    """The drop reason of a row with such a list."""
-    return f"its list of {column} is not as long as its list of {what}"
 
 
 def boxed(trace: str) -> str:

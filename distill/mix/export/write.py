@@ -43,9 +43,10 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
     if target.exists():
         raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
     left_out: Counter[str] = Counter()
+    has_options = kind != RENDERED_FORMAT and sets_options(run_dir, mix)
     with atomic_folder(target) as folder:
         if kind in LINE_FORMATS:
-            num_rows = write_lines(folder / "train.jsonl", line_rows(run_dir, mix, kind))
+            num_rows = write_lines(folder / "train.jsonl", line_rows(run_dir, mix, kind, has_options=has_options))
         elif kind == RENDERED_FORMAT:
             tokenizer = load_tokenizer(student_folder(run_dir, recipe, student))
             columns = ["messages", "template_options"]
@@ -54,9 +55,8 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
         else:
             num_rows = write_tables(folder / "data", run_dir, mix, manifest, kind)
         found = list(sources(recipe, model_folders(run_dir)))
-        text = card(recipe, mix, manifest, found, num_rows) + usage(
-            recipe, mix, kind, left_out, sets_options=kind != RENDERED_FORMAT and sets_options(run_dir, mix)
-        )
+        text = card(recipe, mix, manifest, found, num_rows)
+        text += usage(recipe, mix, kind, left_out, sets_options=has_options)
         (folder / "README.md").write_text(text if kind in TABLE_FORMATS else without_shards(text), encoding="utf-8")
     return num_rows
 
@@ -76,11 +76,10 @@ def student_folder(run_dir: RunDir, recipe: Recipe, student: str) -> str:
     return folders[models[name]]
 
 
-def line_rows(run_dir: RunDir, mix: str, kind: str) -> Iterator[dict[str, Any]]:
-    """An arm's examples in one of `LINE_FORMATS`."""
-    batches = arm_batches(run_dir, mix, ["messages", "template_options"])
-    convert, has_options = LINE_FORMATS[kind], sets_options(run_dir, mix)
-    for batch in batches:
+def line_rows(run_dir: RunDir, mix: str, kind: str, *, has_options: bool) -> Iterator[dict[str, Any]]:
+    """An arm's examples in one of `LINE_FORMATS`; `has_options`: any of them sets a variable of the chat template."""
+    convert = LINE_FORMATS[kind]
+    for batch in arm_batches(run_dir, mix, ["messages", "template_options"]):
         yield from (with_options(row, convert(row)) if has_options else convert(row) for row in batch)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
+from distill.prompts.rows.parallel import uneven
 from distill.prompts.rows.turns import Conversation, conversation
 from serve.api.reasoning_parser import join_reasoning
 
@@ -30,7 +31,7 @@ def completions_of(value: Any, reasoning: Any, *, turns: Turns, end: str) -> lis
     items = _items(value)
     reasons = reasoning if isinstance(reasoning, list) else [reasoning] * len(items)
     if len(reasons) != len(items):  # nothing says whose reasoning is missing, so none of them is certain
-        return [Completion("", "its list of reasoning is not as long as its list of completions")] * len(items)
+        return [Completion("", uneven("reasoning", "completions"))] * len(items)
     return [_completion(item, reason, turns, end) for item, reason in zip(items, reasons, strict=True)]
 
 
