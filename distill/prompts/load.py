@@ -238,7 +238,17 @@ def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
         raise InputError(f"prompts: reasoning_gym task {source.task!r} {source.params}: {error} -> {remedy}") from error
     for number, entry in enumerate(entries):
         row = {"problem": entry["question"], "answer": entry["answer"], "entry": pack_entry(source.task, entry)}
-        yield RawRow(f"{source.task}:{number}", row)
+        yield RawRow(f"{source.task}:{number}", row | _gym_level(source, entry["metadata"]))
+
+
+def _gym_level(source: GymSource, told: Mapping[str, Any]) -> dict[str, Any]:
+    if source.level is None:
+        return {}
+    if source.level not in told:
+        names = ", ".join(name for name, value in told.items() if isinstance(value, int | float | str))
+        what = f"reasoning_gym task {source.task!r} tells no {source.level!r} of a problem"
+        raise InputError(f"prompts: {what} -> set level to one of: {names}")
+    return {"level": told[source.level]}
 
 
 def _read_in_fixed_process(source: GymSource) -> Iterator[RawRow]:

@@ -41,8 +41,10 @@ WORKER_NICENESS = 15
 """Ray's for its workers. The direct engine gets the same: what else runs on the machine disturbs both alike."""
 
 
-BEFORE: dict[str, Any] = {"block_size": 128}
-"""Engine arguments of commit eac3b4a5, where they are others than today's."""
+CORES = os.cpu_count() or 1
+
+BEFORE: dict[str, Any] = {"block_size": 128, "dtype": "bfloat16", "threads": max(1, CORES - 1)}
+"""Engine arguments of commit eac3b4a5 on CPU, where they may be others than today's."""
 
 SWEEP: tuple[dict[str, Any], ...] = (
     {},
@@ -52,8 +54,8 @@ SWEEP: tuple[dict[str, Any], ...] = (
     {"max_num_batched_tokens": 4096},
     {"max_num_seqs": 32},
     {"max_num_seqs": 128},
-    {"threads": os.cpu_count() or 1},
-    {"threads": os.cpu_count() or 1, "max_num_batched_tokens": 2048},
+    {"threads": max(1, CORES - 1)},
+    {"dtype": "bfloat16"},
     {"dtype": "float32"},
     {"enforce_eager": False},
     {"malloc": "tcmalloc"},

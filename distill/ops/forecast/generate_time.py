@@ -117,8 +117,8 @@ def _devices(group: Group, machines: Machines) -> int:
 
 
 def _threads(machines: Machines) -> int:
-    """Compute threads of a CPU engine: all cores of its node but one."""
-    return max(1, int(max(node.cpus for node in machines.nodes)) - 1)
+    """Compute threads of a CPU engine: all cores of its node."""
+    return max(1, int(max(node.cpus for node in machines.nodes)))
 
 
 def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe: Recipe) -> Rate:

@@ -197,7 +197,7 @@ def evaluate_time(
 
 def _serve_devices(recipe: Recipe, machines: Machines) -> int:
     if machines.device == "cpu":
-        return max(1, int(max(node.cpus for node in machines.nodes)) - 1)
+        return max(1, int(max(node.cpus for node in machines.nodes)))
     return recipe.serve.engine.num_gpus
 
 

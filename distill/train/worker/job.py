@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from cluster.cpus import has_fast_bf16
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.train.layout import Layout
@@ -50,8 +51,3 @@ class CellJob:
     def precision(self) -> str:
         """In words, for the manifest."""
         return "bf16 products, fp32 weights" if self.is_mixed else str(self.dtype).removeprefix("torch.")
-
-
-def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices faster than fp32 ones (AVX-512 BF16, AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

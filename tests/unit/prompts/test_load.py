@@ -104,6 +104,23 @@ def test_reasoning_gym_prompts_carry_their_entry() -> None:
     assert entry["entry"]["answer"] == loaded.prompts[0].reference
 
 
+def test_what_a_gym_task_tells_of_a_problem_becomes_its_level() -> None:
+    source = GymSource(task="chain_sum", seed=3, size=8, params={"min_terms": 2, "max_terms": 3}, level="num_terms")
+    loaded = load_prompts([source], base=Path(), max_problem_chars=500, num_prompts=None, seed=0)
+    terms = {
+        prompt.level: len(json.loads(prompt.entry)["entry"]["metadata"]["expression"].split()) // 2 + 1
+        for prompt in loaded.prompts
+    }
+    assert terms == {"2": 2, "3": 3}
+
+
+def test_a_level_that_a_gym_task_does_not_tell_is_an_input_error() -> None:
+    with pytest.raises(InputError, match=r"tells no .terms. of a problem -> set level to one of: .*num_terms"):
+        load_prompts(
+            [GymSource(task="chain_sum", level="terms")], base=Path(), max_problem_chars=99, num_prompts=None, seed=0
+        )
+
+
 def test_an_unknown_gym_task_is_an_input_error() -> None:
     with pytest.raises(InputError, match="no_such_task"):
         load_prompts([GymSource(task="no_such_task")], base=Path(), max_problem_chars=9, num_prompts=None, seed=0)
