@@ -24,6 +24,7 @@ from serve.engines.cpu_engine import CpuEngine
 from serve.engines.ray_llm import to_model_metadata
 from serve.engines.ray_serve import HEAD_NODE_RESOURCE
 from serve.engines.stored_engine import WEIGHTS_IN_TURN, StoredEngine
+from serve.engines.weight_exchange import WeightExchange
 from serve.proxy_settings import FAST_PROXY_ENV
 
 INGRESS = "ingress"
@@ -153,6 +154,8 @@ def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
         # A model's own sampling defaults (penalties, top_k) would apply to requests that did not ask for them.
         extra={"generation_config": "vllm", **template, **config.engine_kwargs},
     )
+    if spec.in_turn:
+        kwargs["worker_extension_cls"] = f"{WeightExchange.__module__}.{WeightExchange.__qualname__}"
     if spec.adapters:
         kwargs |= {
             "enable_lora": True,

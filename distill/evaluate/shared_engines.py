@@ -12,8 +12,8 @@ from distill.core.schema import content_hash
 from distill.evaluate.models import EvaluatedModel
 from distill.models.folder import CONFIG, TEMPLATE, TOKENIZER_CONFIG, parse_settings, read_text, tensor_shapes
 
-FIXED_WEIGHTS = ("quantization", "load_format", "speculative_config")
-"""Engine arguments with which weights that are loaded once cannot be exchanged, or not alone."""
+FIXED_WEIGHTS = ("quantization", "load_format", "speculative_config", "worker_extension_cls")
+"""Engine arguments with which weights that are loaded once cannot be exchanged, not alone, or not by us."""
 
 IRRELEVANT = (
     "_name_or_path",

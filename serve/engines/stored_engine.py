@@ -1,9 +1,9 @@
 """The engine class for models in storage: they are fetched to the engine's machine before it starts.
 
 Ray's own download supports neither a bucket endpoint set by an environment variable nor several versions under one
-address. An engine that several models of the same shapes share exchanges its weights (vLLM's `reload_weights`), which
-takes a second where a start takes a minute. `VLLMEngine` and its `_engine_client`, `_engine_config`, `_app_state`,
-`_oai_models` and `_oai_serving_tokenization` are private, as of Ray 2.60.0.
+address. An engine that several models of the same shapes share exchanges its weights, which takes a second where a
+start takes a minute. `VLLMEngine` and its `_engine_client`, `_engine_config`, `_app_state`, `_oai_models` and
+`_oai_serving_tokenization` are private, as of Ray 2.60.0.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class StoredEngine(VLLMEngine):
     async def _exchange(self, model: str) -> None:
         """Load the weights of another model of the same shapes. What they computed before is forgotten."""
         folder = await asyncio.to_thread(local_folder, self._sources[model])
-        await self._engine_client.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        await self._engine_client.collective_rpc("exchange_weights", args=(folder,))
         for _ in range(CACHE_RESETS):
             if await self._engine_client.reset_prefix_cache():
                 self._list_models(model)
