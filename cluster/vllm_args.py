@@ -47,13 +47,22 @@ def engine_arguments(
 
 
 def engine_env(device: Device, model: str, cpu_threads: int | None = None) -> dict[str, str]:
-    """Environment variables of an engine's processes. `cpu_threads`: compute threads on CPU; None: all cores."""
+    """Environment variables of an engine's processes. `cpu_threads`: compute threads on CPU; None: `engine_threads`."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if Path(model).is_dir() or is_uri(model):
         variables["HF_HUB_OFFLINE"] = "1"  # an unreachable hub costs minutes of time-outs
     if device == "cpu":
-        variables["OMP_NUM_THREADS"] = str(cpu_threads or os.cpu_count() or 1)
+        variables["OMP_NUM_THREADS"] = str(cpu_threads or engine_threads(os.cpu_count() or 1))
     return variables
+
+
+def engine_threads(cores: int) -> int:
+    """Compute threads of an engine on CPU: all cores but one for everything else, of two cores both.
+
+    All threads wait for the slowest, so one that shares its core with another process holds all of them up; on two
+    cores a second thread is worth more than that.
+    """
+    return max(min(cores, 2), cores - 1)
 
 
 def single_worker_env(device: Device, num_workers: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.placement import Resources
+from cluster.vllm_args import engine_threads
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
@@ -117,8 +118,8 @@ def _devices(group: Group, machines: Machines) -> int:
 
 
 def _threads(machines: Machines) -> int:
-    """Compute threads of a CPU engine: all cores of its node."""
-    return max(1, int(max(node.cpus for node in machines.nodes)))
+    """Compute threads of a CPU engine on the largest node."""
+    return engine_threads(max(1, int(max(node.cpus for node in machines.nodes))))
 
 
 def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe: Recipe) -> Rate:

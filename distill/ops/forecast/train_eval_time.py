@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.schedule import best_order, simulate
+from cluster.vllm_args import engine_threads
 from distill.config.recipe import Recipe
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
@@ -197,7 +198,7 @@ def evaluate_time(
 
 def _serve_devices(recipe: Recipe, machines: Machines) -> int:
     if machines.device == "cpu":
-        return max(1, int(max(node.cpus for node in machines.nodes)))
+        return engine_threads(max(1, int(max(node.cpus for node in machines.nodes))))
     return recipe.serve.engine.num_gpus
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cluster import vllm_args
 from cluster.cpus import has_fast_bf16
-from cluster.vllm_args import engine_arguments
+from cluster.vllm_args import engine_arguments, engine_env, engine_threads
 
 PLAIN = (
     "processor\t: 0\nmodel name\t: some CPU\nflags\t\t: fpu fma avx2{}\n\nprocessor\t: 1\nflags\t\t: fpu fma avx2{}\n"
@@ -34,3 +34,8 @@ def test_engines_on_cpu_compute_in_what_is_fast(monkeypatch: pytest.MonkeyPatch,
     assert own["dtype"] == "auto" and "dtype" not in engine_arguments(
         "gpu", max_model_len=64, kv_cache_gib=0.1, extra={}
     )
+
+
+def test_an_engine_leaves_a_core_where_there_are_more_than_two() -> None:
+    assert [engine_threads(cores) for cores in (1, 2, 3, 8)] == [1, 2, 2, 7]
+    assert engine_env("cpu", "no/folder", 5)["OMP_NUM_THREADS"] == "5"
