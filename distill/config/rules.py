@@ -25,6 +25,7 @@ from distill.config.mix import (
     merge_problems,
     mix_problems,
     mode_problems,
+    size_problems,
 )
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
@@ -38,6 +39,7 @@ from distill.config.teachers import (
 )
 from distill.config.train import (
     budget_problems,
+    own_steps_problems,
     tracker_problems,
     unequal_arm_problems,
 )
@@ -73,6 +75,8 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *budget_problems(section_of(raw, "train")),
         *tracker_problems(section_of(raw, "train")),
         *unequal_arm_problems(section_of(raw, "train"), mixes),
+        *own_steps_problems(section_of(raw, "train"), mixes),
+        *size_problems(raw, mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
         *search_problems(raw, mixes, names_of(raw.get("students"))),
         *(problem for student in students for problem in layout_problems(student)),
