@@ -1,7 +1,7 @@
 """Config of the mixes: one section per policy, merges, and the filters that traces must pass first."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
@@ -24,6 +24,15 @@ class Mode(Section):
 def _mode(value: Any) -> Any:
     """A mode that is written as its line alone."""
     return {"line": value} if isinstance(value, str) and value else value
+
+
+class ArmBudget(NamedTuple):
+    """What arms must have in common for a comparison of their traces."""
+
+    num_prompts: int | None
+    """Prompts that are taught; None: all common ones."""
+    num_steps: int | None
+    """Optimiser steps of their own; None: those of `[train]`."""
 
 
 class Mix(Section):
@@ -54,6 +63,16 @@ class Mix(Section):
     def shares(self) -> dict[str, float | None]:
         """Pool -> requested share, by rows (by tokens for `weighted_tokens`)."""
         raise NotImplementedError
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The pools that rows are drawn from: a blend has several."""
+        return tuple(pool for pool, share in self.shares.items() if share != 0)
+
+    @property
+    def budget(self) -> ArmBudget:
+        """How much it is trained on."""
+        return ArmBudget(self.num_prompts, self.num_steps)
 
 
 class SingleMix(Mix):
@@ -204,6 +223,18 @@ class MergeConfig(Section):
     def factors(self) -> tuple[float, ...]:
         """The weights, or their default."""
         return self.weights or (1 / len(self.of) if self.method == "linear" else 1.0,) * len(self.of)
+
+
+def arm_budgets(mixes: Sequence["MixConfig"], merges: Sequence[MergeConfig]) -> dict[str, ArmBudget]:
+    """Every mix and merge, also by the names of its modes -> how much it is trained on.
+
+    A merge has what all of its parents have.
+    """
+    found = {name: mix.budget for mix in mixes for name in (mix.name, *mix.arms)}
+    for merge in merges:
+        of_parents = {found[parent] for parent in merge.of if parent in found}
+        found[merge.name] = of_parents.pop() if len(of_parents) == 1 else ArmBudget(None, None)
+    return found
 
 
 def mix_policy(value: Any) -> str | None:

@@ -27,6 +27,7 @@ from distill.config.mix import (
     mode_problems,
     size_problems,
 )
+from distill.config.question import question_problems
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
 from distill.config.teachers import (
@@ -85,6 +86,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *template_problems(raw),
         *leak_problems(raw),
         *evaluate_problems(raw),
+        *question_problems(raw, mixes, _parsed(MERGE, raw.get("merges"))),
         *speculative_problems(section_of(raw, "evaluate"), names_of(raw.get("students")), mixes, _seeds(raw)),
         *forecast_problems(section_of(raw, "forecast"), names_of(raw.get("teachers"))),
     ]

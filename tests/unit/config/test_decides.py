@@ -195,4 +195,4 @@ def test_every_top_level_section_of_a_shipped_recipe_belongs_to_a_stage_or_says_
     recipe = load_recipe(find_recipe(name))
     covered = {key for part in stage_parts(recipe).values() for key in part}
     silent = {key for key, field in Recipe.model_fields.items() if declared(field, "decides", "result") == "nothing"}
-    assert {*Recipe.model_fields} <= covered | silent | {"search", "merges"}
+    assert {*Recipe.model_fields} <= covered | silent | {"search", "merges", "question"}
