@@ -104,7 +104,9 @@ def left_out(run_dir: RunDir, prompt_id: str) -> str:
     """Why no arm teaches the prompt; empty where they do."""
     path, matches = run_dir.path(*dropped_rows(StageName.MIX)), [("where", "=", prompt_id)]
     rows = pq.read_table(path, filesystem=run_dir.fs, filters=matches).to_pylist()
-    return "; ".join(f"{row['reason']} (no usable trace of {row['detail']})" for row in rows)
+    return "; ".join(
+        row["reason"] + (f" (no usable trace of {row['detail']})" if row["detail"] else "") for row in rows
+    )
 
 
 def rows_of_prompt(run_dir: RunDir, parts: Sequence[str], row_type: type, prompt_id: str) -> list[dict[str, Any]]:
@@ -192,7 +194,7 @@ def show_accounting(manifest: Manifest, console: Console) -> None:
         table.add_row(reason, *(f"{counts.get(reason, 0):,}" for counts in traces.values()))
     console.print(table)
     lost = ", ".join(f"{count:,} {reason}" for reason, count in manifest.drops.items())
-    console.print(f"\nprompts: {manifest.rows_in:,}, common {manifest.rows_out:,}; left out: {lost or 'none'}")
+    console.print(f"\nprompts: {manifest.rows_in:,}, taught {manifest.rows_out:,}; left out: {lost or 'none'}")
     console.print(f"{manifest.details['arms']}\n")
     for name in manifest.details["mixes"]:
         console.print(Text(arm_line(manifest, name)))

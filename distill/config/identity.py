@@ -60,7 +60,7 @@ def _trials(recipe: Recipe, search: SearchConfig) -> dict[str, Any]:
     scored = {"evaluate": recipe.evaluate, "serve": recipe.serve}
     found: dict[str, Any] = {name: identity(section) for name, section in {**asked, **scored}.items()}
     return found | {
-        "mixes": [identity(mix) for mix in recipe.mixes],
+        "mixes": [identity(mix.model_copy(update={"num_steps": None})) for mix in recipe.mixes],
         "tuned": [identity(student) for student in recipe.students],
         "template": benchmark_configs(recipe)[search.benchmark].template,
     }

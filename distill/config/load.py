@@ -14,6 +14,7 @@ from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
 from distill.config.rules import cross_problems
 from distill.config.shipped import RECIPES_DIR, shipped_recipes
+from distill.config.sizes import with_sizes
 from distill.core.errors import ConfigError, Problem
 
 
@@ -68,8 +69,9 @@ def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Re
     Raises:
         ConfigError: with every problem, those of single fields and those between sections.
     """
+    raw, unsized = with_sizes(raw)
     raw, unknown = with_presets(raw)
-    found = [*problems, *unknown]
+    found = [*problems, *unsized, *unknown]
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate(raw)

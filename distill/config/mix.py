@@ -1,12 +1,12 @@
 """Config of the mixes: one section per policy, merges, and the filters that traces must pass first."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from distill.config.base import Name, Section, Share, one_of
-from distill.config.decides import EXTENT, IF_SET
+from distill.config.base import Name, Section, Share, one_of, section_of
+from distill.config.decides import EXTENT, IF_SET, from_stage
 from distill.core.errors import Problem
 from distill.core.schema import Style
 from serve.api.request_schema import OptionName, OptionValue
@@ -26,6 +26,15 @@ def _mode(value: Any) -> Any:
     return {"line": value} if isinstance(value, str) and value else value
 
 
+class ArmBudget(NamedTuple):
+    """What arms must have in common for a comparison of their traces."""
+
+    num_prompts: int | None
+    """Prompts that are taught; None: all common ones."""
+    num_steps: int | None
+    """Optimiser steps of their own; None: those of `[train]`."""
+
+
 class Mix(Section):
     """Base of the arms: the pools that one draws from and their requested shares."""
 
@@ -33,6 +42,12 @@ class Mix(Section):
     """Name of the arm."""
     students: tuple[str, ...] = ()
     """Only these students are trained on the arm. Absent: all."""
+    num_prompts: int | None = Field(default=None, ge=1, json_schema_extra=IF_SET)
+    """The arm teaches only so many of the common prompts, drawn by `seed`; those of a smaller number are among those of
+    a larger one. Absent: all."""
+    num_steps: int | None = Field(default=None, ge=1, json_schema_extra=from_stage("train", IF_SET))
+    """Optimiser steps of this arm alone, where a comparison is meant to be unequal: with `train.budget = "steps"` and
+    `train.unmatched = true`. Absent: `train.num_steps`, as for every arm."""
     modes: dict[Style, Annotated[Mode, BeforeValidator(_mode)]] = Field(default={})
     """Style -> how it is asked for in every row of that style: a line below the system line of `student_chat`
     (`short = "Answer briefly."`), or the model's own switch (`short = { template_options = { enable_thinking = false }
@@ -48,6 +63,16 @@ class Mix(Section):
     def shares(self) -> dict[str, float | None]:
         """Pool -> requested share, by rows (by tokens for `weighted_tokens`)."""
         raise NotImplementedError
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """The pools that rows are drawn from: a blend has several."""
+        return tuple(pool for pool, share in self.shares.items() if share != 0)
+
+    @property
+    def budget(self) -> ArmBudget:
+        """How much it is trained on."""
+        return ArmBudget(self.num_prompts, self.num_steps)
 
 
 class SingleMix(Mix):
@@ -200,6 +225,18 @@ class MergeConfig(Section):
         return self.weights or (1 / len(self.of) if self.method == "linear" else 1.0,) * len(self.of)
 
 
+def arm_budgets(mixes: Sequence["MixConfig"], merges: Sequence[MergeConfig]) -> dict[str, ArmBudget]:
+    """Every mix and merge, also by the names of its modes -> how much it is trained on.
+
+    A merge has what all of its parents have.
+    """
+    found = {name: mix.budget for mix in mixes for name in (mix.name, *mix.arms)}
+    for merge in merges:
+        of_parents = {found[parent] for parent in merge.of if parent in found}
+        found[merge.name] = of_parents.pop() if len(of_parents) == 1 else ArmBudget(None, None)
+    return found
+
+
 def mix_policy(value: Any) -> str | None:
     """The policy of a mix, `weighted` where the recipe names none; None for a value that is no mix."""
     if isinstance(value, Mix):
@@ -220,7 +257,8 @@ MixConfig = Annotated[
     | Annotated[AutoMix, Tag("auto")],
     Discriminator(mix_policy),
 ]
-"""An arm of the run. All arms teach the same prompts: those that were solved by every pool that any arm names."""
+"""An arm of the run. All arms teach the same prompts, those that were solved by every pool that any arm names, or
+`num_prompts` of them."""
 
 
 class FiltersConfig(Section):
@@ -278,6 +316,16 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
     if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
         what = f"{', '.join(mix.order)} are not the pools of weights ({', '.join(mix.weights)})"
         yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
+
+
+def size_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
+    """Arms of more prompts than the run can have in common: it reads fewer, or stops asking earlier."""
+    for section, field in (("prompts", "num_prompts"), ("generate", "enough_prompts")):
+        most = section_of(raw, section).get(field)
+        for mix in mixes:
+            if isinstance(most, int) and mix.num_prompts is not None and mix.num_prompts > most:
+                what = f"{mix.num_prompts}, but {section}.{field} is {most}"
+                yield Problem(f"mixes[{mix.name}].num_prompts", what, f"lower it, or raise {section}.{field}")
 
 
 def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | None) -> Iterator[Problem]:

@@ -11,12 +11,13 @@ from pydantic import Field
 from cluster.kuberay.config import KubernetesConfig
 from distill.config.base import Name, Section
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
-from distill.config.decides import NOTHING, from_stage
+from distill.config.decides import IF_SET, NOTHING, from_stage
 from distill.config.evaluate import EvaluateConfig
 from distill.config.forecast import ForecastConfig
 from distill.config.mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config.models import ModelConfig
 from distill.config.prompts import PromptsConfig
+from distill.config.question import QuestionConfig
 from distill.config.search import SearchConfig
 from distill.config.serve import ServeSection
 from distill.config.students import StudentConfig
@@ -65,6 +66,8 @@ class Recipe(Section):
     `olympiadbench`, `svamp`)."""
     evaluate: EvaluateConfig = Field(json_schema_extra=from_stage("evaluate"))
     """Which benchmarks are asked, and how."""
+    question: QuestionConfig | None = Field(default=None, json_schema_extra=from_stage("report", IF_SET))
+    """What the run is to find out; the report answers it first."""
     serve: ServeSection = Field(default=ServeSection(), json_schema_extra=from_stage("evaluate"))
     """The students' endpoint, in the evaluation and in `distill serve`."""
     kubernetes: KubernetesConfig | None = Field(default=None, json_schema_extra=NOTHING)

@@ -22,6 +22,9 @@ those of the other, and a list such as `[[students]]` replaces the other's list.
 its dotted name: `train.num_epochs=3`, `teachers.long.num_samples=8` (items of a list by name or number). A wrong recipe
 is refused with all of its problems at once; `distill plan RECIPE` checks one without running anything.
 
+`sizes = [100, 400]` at the top makes `short-100` and `short-400` of the mix `short`, with that `num_prompts`, and so on
+for every mix and merge; command line and `[question]` name the mixes as they were written.
+
 A source of prompts, a benchmark's source or a teacher of kind `dataset` may name a preset (`preset =
 "nemotron-math-v2-low"`, [data sets](data.md)): it fills in what the recipe does not say.
 

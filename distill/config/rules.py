@@ -25,7 +25,9 @@ from distill.config.mix import (
     merge_problems,
     mix_problems,
     mode_problems,
+    size_problems,
 )
+from distill.config.question import question_problems
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
 from distill.config.teachers import (
@@ -38,6 +40,7 @@ from distill.config.teachers import (
 )
 from distill.config.train import (
     budget_problems,
+    own_steps_problems,
     tracker_problems,
     unequal_arm_problems,
 )
@@ -73,6 +76,8 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *budget_problems(section_of(raw, "train")),
         *tracker_problems(section_of(raw, "train")),
         *unequal_arm_problems(section_of(raw, "train"), mixes),
+        *own_steps_problems(section_of(raw, "train"), mixes),
+        *size_problems(raw, mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
         *search_problems(raw, mixes, names_of(raw.get("students"))),
         *(problem for student in students for problem in layout_problems(student)),
@@ -81,6 +86,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *template_problems(raw),
         *leak_problems(raw),
         *evaluate_problems(raw),
+        *question_problems(raw, mixes, _parsed(MERGE, raw.get("merges"))),
         *speculative_problems(section_of(raw, "evaluate"), names_of(raw.get("students")), mixes, _seeds(raw)),
         *forecast_problems(section_of(raw, "forecast"), names_of(raw.get("teachers"))),
     ]

@@ -11,6 +11,7 @@ def rows_by_pool(mix: MixConfig, num_common: int) -> dict[str, int]:
 
     Empty for policies that depend on the traces: their counts are unknown before all traces are written.
     """
+    num_common = min(num_common, mix.num_prompts or num_common)
     if isinstance(mix, BothMix):
         return dict.fromkeys(mix.pools, num_common)
     if isinstance(mix, AutoMix | StudentFitMix | WeightedTokensMix):

@@ -71,6 +71,10 @@ class TrainConfig(Section):
         """The same without the passes that the budgets `steps` and `tokens` do not look at."""
         return self if self.budget == "epochs" else self._with_defaults("num_epochs")
 
+    def with_steps(self, num_steps: int | None) -> "TrainConfig":
+        """The same with an arm's own number of steps, where it has one."""
+        return self if num_steps is None else self.model_copy(update={"num_steps": num_steps})
+
     def _with_defaults(self, *names: str) -> "TrainConfig":
         return self.model_copy(update={name: type(self).model_fields[name].default for name in names})
 
@@ -112,12 +116,29 @@ def tracker_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def unequal_arm_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
-    """Arms that take different numbers of steps whatever the traces: `both` has a row per pool and prompt."""
+    """Arms that take different numbers of steps whatever the traces: `both` has a row per pool and prompt.
+
+    Arms of other numbers of prompts may take other numbers of steps: only those of one number are to be compared.
+    """
     if train.get("budget", "epochs") != "epochs" or train.get("unmatched"):
         return
-    rows = {mix.name: len(mix.shares) if isinstance(mix, BothMix) else 1 for mix in mixes}
-    if len(set(rows.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-        what = f"the arms take different numbers of optimiser steps; rows per prompt: {listed}"
-        remedy = 'set train.budget = "steps" with train.num_steps, or train.unmatched = true'
-        yield Problem("train.budget", what, remedy)
+    for num_prompts in dict.fromkeys(mix.num_prompts for mix in mixes):
+        equal = [mix for mix in mixes if mix.num_prompts == num_prompts]
+        rows = {mix.name: len(mix.shares) if isinstance(mix, BothMix) else 1 for mix in equal}
+        if len(set(rows.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+            what = f"the arms take different numbers of optimiser steps; rows per prompt: {listed}"
+            remedy = 'set train.budget = "steps" with train.num_steps, or train.unmatched = true'
+            yield Problem("train.budget", what, remedy)
+
+
+def own_steps_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
+    """An arm's own number of steps, where arms must take equally many or steps are not what is given."""
+    for mix in (mix for mix in mixes if mix.num_steps is not None):
+        where, budget = f"mixes[{mix.name}].num_steps", train.get("budget", "epochs")
+        if budget != "steps":
+            what = f"{mix.num_steps} has no effect: train.budget is {budget!r}"
+            yield Problem(where, what, 'remove it, or set train.budget = "steps"')
+        elif not train.get("unmatched"):
+            what = f"{mix.num_steps} steps, and the other arms take {train.get('num_steps')}: no fair comparison"
+            yield Problem(where, what, "remove it, or allow it with train.unmatched = true")

@@ -202,12 +202,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in multipletests(p_values, method="holm")[1]] if len(p_values) else []
 
 
-def minimum_detectable(standard_error: float, degrees: float, *, power: float = 0.8) -> float:
-    """Smallest true difference that a two-sided 5 % t test detects with this power, at most 1."""
+def minimum_detectable(standard_error: float, degrees: float, *, power: float = 0.8, alpha: float = ALPHA) -> float:
+    """Smallest true difference that a two-sided t test of level `alpha` detects with this power, at most 1."""
     num_observations = max(degrees, 1.0) + 1
     if num_observations > 1e5:  # the normal limit, where the solver's t tail underflows
-        return min(1.0, float(stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(power)) * standard_error)
-    effect = TTestPower().solve_power(nobs=num_observations, alpha=ALPHA, power=power)
+        return min(1.0, float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * standard_error)
+    effect = TTestPower().solve_power(nobs=num_observations, alpha=alpha, power=power)
     return min(1.0, float(np.squeeze(effect)) * float(np.sqrt(num_observations)) * standard_error)
 
 

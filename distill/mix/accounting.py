@@ -21,6 +21,8 @@ UNSOLVED = "not solved by every pool"
 FILTERED = "filtered out in a pool"
 RESERVED = "held out"
 """Not taught, to measure the loss on: `train.held_out_prompts`."""
+SURPLUS = "more than any arm teaches"
+"""Common, and beyond the `num_prompts` of every arm."""
 
 
 def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: TraceIndex) -> dict[str, Any]:
@@ -35,12 +37,13 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
     by_rows = _shares(sources, np.ones(len(rows)), candidates.pools)
     by_tokens = _shares(sources, lengths, candidates.pools)
     long = [pool for pool in candidates.pools if index.styles.get(pool) == Style.LONG]
+    num_prompts = len(np.unique(choice.prompts))
     shown = [pool for pool in candidates.pools if pool in mix.shares or by_rows[pool] > 0]
     return {
         "policy": mix.policy,
-        "prompts": len(candidates),
+        "prompts": num_prompts,
         "rows": len(rows),
-        "rows_per_prompt": len(rows) / len(candidates),
+        "rows_per_prompt": len(rows) / num_prompts,
         "tokens": int(lengths.sum()),
         "mean_tokens": float(lengths.mean()),
         "requested": mix.shares,
@@ -87,8 +90,11 @@ def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64]) -> str:
 
 def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:
     """What all arms have in common, in a sentence; it names arms with more rows (`both`)."""
-    first = next(iter(details.values()))
-    same = f"every arm teaches the same {first['prompts']} prompts"
+    sizes = sorted({entry["prompts"] for entry in details.values()})
+    same = f"every arm teaches the same {sizes[0]} prompts"
+    if len(sizes) > 1:
+        listed = ", ".join(map(str, sizes))
+        same = f"arms of one size teach the same prompts, those of a smaller one are among those of a larger ({listed})"
     wide = [f"{name} has {entry['rows']} rows" for name, entry in details.items() if entry["rows"] != entry["prompts"]]
     rows = "one row each" if not wide else f"one row each, but {', '.join(wide)} and as many more steps"
     return f"{same}, {rows}"
@@ -106,24 +112,26 @@ def lost_prompts(
     candidates: Candidates,
     index: TraceIndex,
     reasons: NDArray[np.int8],
+    *,
+    taught: NDArray[np.uint64],
     held_out: NDArray[np.uint64],
 ) -> LostPrompts:
     """The run's prompts that no arm teaches, each with its reason and the pools that lack a usable trace.
 
     Args:
         prompt_keys: all prompts of the run.
-        candidates: the prompts that the arms teach.
+        candidates: the prompts that the arms may teach.
         index: all verified traces.
         reasons: why each trace is left out, or `USABLE`.
+        taught: those that any arm teaches, sorted.
         held_out: the common prompts that are held out, sorted.
     """
-    lost = np.setdiff1d(prompt_keys, candidates.prompt_keys)
+    lost = np.setdiff1d(prompt_keys, taught)
     has_usable = _pools_with(lost, candidates.pools, index, reasons == USABLE)
     has_correct = _pools_with(lost, candidates.pools, index, index.is_correct() & ~index.is_cut)
     is_filtered = (has_usable | has_correct).all(axis=1)
-    is_reserved = contains(held_out, lost)
-    codes = np.where(is_reserved, 2, is_filtered.astype(np.int64))
-    names = np.array([UNSOLVED, FILTERED, RESERVED])
+    codes = np.select([contains(candidates.prompt_keys, lost), contains(held_out, lost), is_filtered], [3, 2, 1], 0)
+    names = np.array([UNSOLVED, FILTERED, RESERVED, SURPLUS])
     lacking, patterns = np.unique(~has_usable, axis=0, return_inverse=True)
     details = [", ".join(pool for pool, lacks in zip(candidates.pools, row, strict=True) if lacks) for row in lacking]
     columns = {

@@ -15,14 +15,16 @@ def auto_arms(recipe: Recipe) -> dict[str, AutoMix]:
 
 
 def weighted_arm(mix: AutoMix, weights: Weights, name: str) -> WeightedMix:
-    """The `weighted` arm that an arm becomes with some weights, under a name."""
-    return WeightedMix(name=name, weights=dict(weights), students=mix.students)
+    """The `weighted` arm that an arm becomes with some weights, under a name; it takes the run's number of steps."""
+    return WeightedMix(name=name, weights=dict(weights), students=mix.students, num_prompts=mix.num_prompts)
 
 
 def with_weights(recipe: Recipe, chosen: Mapping[str, Weights]) -> Recipe:
     """The recipe with "auto" replaced by weights; arms without found weights stay as they are."""
     mixes = [
-        weighted_arm(mix, chosen[mix.name], mix.name) if isinstance(mix, AutoMix) and mix.name in chosen else mix
+        weighted_arm(mix, chosen[mix.name], mix.name).model_copy(update={"num_steps": mix.num_steps})
+        if isinstance(mix, AutoMix) and mix.name in chosen
+        else mix
         for mix in recipe.mixes
     ]
     return recipe.model_copy(update={"mixes": tuple(mixes)})

@@ -68,6 +68,15 @@ class Candidates:
             fits={name: fit[prompts] for name, fit in self.fits.items()},
         )
 
+    def sized(self, num: int | None, seed: int) -> NDArray[np.int64]:
+        """The prompts of an arm of `num` prompts (None: all), ascending: the first of a seeded order.
+
+        Those of a smaller number are among those of a larger one.
+        """
+        if num is None:
+            return np.arange(len(self))
+        return np.sort(np.argsort(order_hash(self.prompt_keys, "size", seed))[:num])
+
     def split_held_out(self, num: int | None, seed: int) -> "tuple[Candidates, Candidates]":
         """(taught, held out): the first `num` prompts of a seeded order are held out."""
         is_held = np.zeros(len(self), dtype=np.bool_)

@@ -79,7 +79,7 @@ def exact_counts(name: str, weights: Mapping[str, float], candidates: Candidates
         if weight > 0 and not counts[pool]:
             raise StageError(
                 f"mix: mixes[{name}] asks for {weight:g} of the rows from {pool}, but that rounds to no row with"
-                f" {len(candidates)} common prompts\n  -> use at least {np.ceil(0.5 / weight):.0f} common prompts or a"
+                f" {len(candidates)} prompts\n  -> use at least {np.ceil(0.5 / weight):.0f} prompts or a"
                 f" larger weight, or leave {pool} out"
             )
     return counts

@@ -80,7 +80,7 @@ def choose_weighted_tokens(mix: WeightedTokensMix, candidates: Candidates, seed:
     if empty:
         raise StageError(
             f"mix: mixes[{mix.name}] asks for {weights[empty[0]]:g} of the tokens from {empty[0]}, but that rounds to"
-            f" no row with {len(candidates)} common prompts -> use more common prompts or a larger weight"
+            f" no row with {len(candidates)} prompts -> use more prompts or a larger weight"
         )
     return cut_order(order, counts, candidates.pools)
 
@@ -225,6 +225,21 @@ def validate_held_out(num: int | None, num_common: int) -> None:
         )
 
 
+def validate_sizes(mixes: Sequence[MixConfig], num_common: int) -> None:
+    """Check that every arm can have as many prompts as it asks for.
+
+    Raises:
+        StageError: an arm asks for more prompts than are left to teach.
+    """
+    for mix in mixes:
+        if mix.num_prompts is not None and mix.num_prompts > num_common:
+            raise StageError(
+                f"mix: mixes[{mix.name}].num_prompts = {mix.num_prompts}, but only {num_common} prompts are solved by"
+                " every pool and not held out\n  -> ask for fewer, or use more prompts or more samples per prompt"
+                " (teachers[].num_samples)"
+            )
+
+
 def pools_of(mixes: Sequence[MixConfig]) -> tuple[str, ...]:
     """Every pool that any arm names, also with weight 0; sorted."""
     return tuple(sorted({pool for mix in mixes for pool in mix.shares}))
@@ -242,13 +257,19 @@ POLICIES: dict[str, Callable[[Any, Candidates, int], Choice]] = {
 
 
 def choose(mixes: Sequence[MixConfig], candidates: Candidates, seed: int) -> dict[str, Choice]:
-    """Arm -> its rows. All arms have the same prompts, and all but `both` have one row for each.
+    """Arm -> its rows. Arms of one `num_prompts` have the same prompts, and all but `both` have one row for each.
 
     Raises:
         StageError: a pool with a positive weight would get no prompt.
     """
-    chosen = {mix.name: POLICIES[mix.policy](mix, candidates, seed) for mix in mixes}
-    for mix in mixes:
-        per_prompt = len(mix.shares) if mix.policy == "both" else 1
-        assert np.array_equal(chosen[mix.name].prompts, np.repeat(np.arange(len(candidates)), per_prompt)), mix.name
-    return chosen
+    return {mix.name: _choose(mix, candidates, seed) for mix in mixes}
+
+
+def _choose(mix: MixConfig, candidates: Candidates, seed: int) -> Choice:
+    """The rows of an arm; its policy sees only the prompts that it teaches."""
+    taught = candidates.sized(mix.num_prompts, seed)
+    choice = POLICIES[mix.policy](mix, candidates if mix.num_prompts is None else candidates.take(taught), seed)
+    choice = choice._replace(prompts=taught[choice.prompts])
+    per_prompt = len(mix.shares) if mix.policy == "both" else 1
+    assert np.array_equal(choice.prompts, np.repeat(taught, per_prompt)), mix.name
+    return choice

@@ -2,7 +2,8 @@
 
     index -> filters -> candidates -> one choice per arm -> mix/NAME.parquet
 
-All arms of a run teach the same prompts: those for which every pool has a correct trace that passes the filters.
+All arms of a run teach the same prompts: those for which every pool has a correct trace that passes the filters, or as
+many of them as an arm asks for.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ from distill.mix.filters import (
     totals,
     with_student_tokens,
 )
-from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out
+from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out, validate_sizes
 from distill.mix.seeded_order import contains, keys_of
 from distill.mix.source import MixSource, longest_chat
 from distill.mix.student_fit import fit_details, with_fits
@@ -58,6 +59,13 @@ class Chosen(NamedTuple):
     filtered: Mapping[str, Mapping[str, int]]
     """Pool -> reason -> correct traces."""
 
+    @property
+    def taught(self) -> NDArray[np.uint64]:
+        """Prompts that any arm teaches, sorted keys."""
+        prompts = np.unique(np.concatenate([choice.prompts for choice in self.arms.chosen.values()]))
+        keys: NDArray[np.uint64] = self.arms.candidates.prompt_keys[prompts]
+        return keys
+
     def details(self, mixes: Sequence[MixConfig]) -> dict[str, dict[str, Any]]:
         """The manifest's entry of every arm."""
         arms = self.arms
@@ -75,13 +83,14 @@ def mix_stage(run: RunContext) -> Manifest:
     candidates, details = chosen.arms.candidates, chosen.details(recipe.mixes)
     _print_arms(console, details, totals(chosen.filtered))
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
-    lost = lost_prompts(prompt_keys, candidates, index, reasons, chosen.held_out.candidates.prompt_keys)
+    held_out = chosen.held_out.candidates.prompt_keys
+    lost = lost_prompts(prompt_keys, candidates, index, reasons, taught=chosen.taught, held_out=held_out)
     run_dir.write_table(lost.table, *dropped_rows(StageName.MIX))
     return Manifest(
         stage=StageName.MIX,
         key="",
         rows_in=len(prompt_keys),
-        rows_out=len(candidates),
+        rows_out=len(chosen.taught),
         drops=lost.counts,
         details={
             "mixes": details,
@@ -121,7 +130,7 @@ def choose_arms(
         console: for progress.
 
     Raises:
-        StageError: no prompt is common to all pools, or an arm cannot meet its weights.
+        StageError: no prompt is common to all pools, or an arm cannot meet its weights or its number of prompts.
     """
     recipe = source.recipe
     pools = pools_of(recipe.mixes)
@@ -133,6 +142,7 @@ def choose_arms(
     candidates = dataclasses.replace(candidates, labels=read_labels(source.run_dir, recipe, candidates))
     filtered = filter_counts(index, reasons, pools)
     validate_common(candidates, filtered)
+    validate_sizes(recipe.mixes, len(candidates))
     candidates = with_fits(source, index, candidates, connect, console)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from distill.config.question import candidates
 from distill.config.recipe import Recipe
 from distill.core.run_dir import REPORT_JSON, REPORT_PAGE, REPORT_SCORES, RunDir, StageName
 from distill.core.schema import seed_for
@@ -25,6 +26,7 @@ from distill.report.paper_metrics import benchmark_rows, costs, group_scores, sw
 from distill.report.paper_numbers import paper_rows
 from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import package_versions, provenance
+from distill.report.question import answer_question
 from distill.report.run_history import cell_rows, funnel, read_manifests, stage_rows
 from distill.report.samples import answer_samples, trace_samples
 from distill.report.score_data import ModelScore
@@ -41,6 +43,8 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         run_dir: a run directory, finished or not.
     """
     rng, manifests = np.random.default_rng(seed_for("report", recipe.seed)), read_manifests(run_dir)
+    # What was asked before the search is answered, whatever weights it has found.
+    asked = candidates(recipe.question, recipe.mixes, recipe.merges) if recipe.question else ()
     recipe = with_found_weights(recipe, manifests.get(StageName.SEARCH))
     traces, scores = read_traces(run_dir), read_scores(recipe, run_dir)
     models = [model_score(one) for one in scores]
@@ -55,6 +59,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     return Report(
         name=recipe.name,
         description=recipe.description,
+        question=answer_question(recipe, asked, comparisons),
         headline=headline(recipe, lines, macros, comparisons),
         findings=tuple(findings(comparisons, changes)),
         caveats=tuple(caveats(recipe, models, limits, cells)),

@@ -9,16 +9,17 @@ planned ones any power.
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distill.config.mix import MixConfig
+from distill.config.mix import MergeConfig, MixConfig, arm_budgets
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
 from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import ALPHA, Difference, holm, macro_difference, minimum_detectable, paired_difference
 from distill.report.arms import Arm, whole_arms
+from distill.report.families import arm_families
 from distill.report.score_data import Comparison, Detectable
 
 MACRO = "mean of all"
@@ -61,34 +62,43 @@ def pure_style(mix: MixConfig, styles: Mapping[str, Style]) -> Style | None:
     return found.pop() if len(found) == 1 else None
 
 
-def blends(recipe: Recipe) -> list[MixConfig]:
+def blends(mixes: Sequence[MixConfig]) -> list[MixConfig]:
     """Mixes that draw from several pools."""
-    return [mix for mix in recipe.mixes if sum(share != 0 for share in mix.shares.values()) > 1]
+    return [mix for mix in mixes if len(mix.drawn) > 1]
 
 
 def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
-    """Every arm against untouched, long against short, large against small, every blend against each of its pools, and
-    merged students against trained blends.
+    """Every arm against untouched; and among arms of as many prompts and steps, long against short, large against
+    small, every blend against each of its pools, and merged students against trained blends.
 
     Args:
         sizes: teacher -> parameters of its model, where they are known.
     """
-    styles = {teacher.name: teacher.style for teacher in recipe.teachers}
-    by_style = {pure_style(mix, styles): mix.name for mix in reversed(recipe.mixes)}
+    budgets = arm_budgets(recipe.mixes, recipe.merges)
     pairs = [Pair("gain", arm, "") for arm in recipe.arms]
-    if Style.LONG in by_style and Style.SHORT in by_style:
-        pairs.append(Pair("gap", by_style[Style.LONG], by_style[Style.SHORT]))
-    alone = {pool: mix.name for mix in reversed(recipe.mixes) for pool, share in mix.shares.items() if share == 1}
-    pairs += _large_gaps(alone, styles, sizes)
-    pairs += [
-        Pair("blend", arm, alone[pool])
-        for mix in blends(recipe)
-        for arm in mix.arms
-        for pool, share in mix.shares.items()
-        if share != 0 and pool in alone
-    ]
-    pairs += [Pair("merge", merge.name, arm) for merge in recipe.merges for mix in blends(recipe) for arm in mix.arms]
+    for budget in dict.fromkeys(budgets.values()):
+        mixes = [mix for mix in recipe.mixes if mix.budget == budget]
+        merges = [merge for merge in recipe.merges if budgets[merge.name] == budget]
+        pairs += _equal_pairs(recipe, mixes, merges, sizes)
     return pairs
+
+
+def _equal_pairs(
+    recipe: Recipe, mixes: Sequence[MixConfig], merges: Sequence[MergeConfig], sizes: Mapping[str, int]
+) -> Iterator[Pair]:
+    """The planned pairs of arms that are trained on equally much."""
+    styles = {teacher.name: teacher.style for teacher in recipe.teachers}
+    by_style = {pure_style(mix, styles): mix.name for mix in reversed(mixes)}
+    if Style.LONG in by_style and Style.SHORT in by_style:
+        yield Pair("gap", by_style[Style.LONG], by_style[Style.SHORT])
+    alone = {pool: mix.name for mix in reversed(mixes) for pool, share in mix.shares.items() if share == 1}
+    yield from _large_gaps(alone, styles, sizes)
+    for mix in blends(mixes):
+        for arm, pool in itertools.product(mix.arms, mix.drawn):
+            if pool in alone:
+                yield Pair("blend", arm, alone[pool])
+    for merge, mix in itertools.product(merges, blends(mixes)):
+        yield from (Pair("merge", merge.name, arm) for arm in mix.arms)
 
 
 def _large_gaps(alone: Mapping[str, str], styles: Mapping[str, Style], sizes: Mapping[str, int]) -> Iterator[Pair]:
@@ -100,14 +110,18 @@ def _large_gaps(alone: Mapping[str, str], styles: Mapping[str, Style], sizes: Ma
 
 
 def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
-    """The planned pairs, then every other two arms in the recipe's order."""
-    planned = planned_pairs(recipe, sizes)
+    """The planned pairs, then every other two arms in the recipe's order.
+
+    Arms that differ both in their traces and in how much they are trained on are not compared: nothing would explain
+    the difference.
+    """
+    planned, family = planned_pairs(recipe, sizes), arm_families(recipe)
+    budgets = arm_budgets(recipe.mixes, recipe.merges)
     made = {frozenset((pair.first, pair.second)) for pair in planned}
-    names = recipe.arms
     rest = [
         Pair("other", second, first)
-        for first, second in itertools.combinations(names, 2)
-        if {first, second} not in made
+        for first, second in itertools.combinations(recipe.arms, 2)
+        if {first, second} not in made and (budgets[first] == budgets[second] or family[first] == family[second])
     ]
     return [*planned, *_helped_pairs(recipe), *rest]
 
@@ -185,9 +199,14 @@ def detectable(comparisons: Sequence[Comparison]) -> list[Detectable]:
     for benchmark in dict.fromkeys(one.benchmark for one in comparisons):
         mine = [one for one in comparisons if one.benchmark == benchmark]
         num_prompts = min(one.num_prompts for one in mine)
-        # At least the error of one discordant prompt in each direction: arms that agree everywhere prove no exactness.
         typical = sorted(mine, key=lambda one: one.standard_error)[len(mine) // 2]
-        error = max(typical.standard_error, float(np.sqrt(2)) / num_prompts)
         degrees = typical.degrees if typical.degrees is not None else float("inf")
+        error = least_error(replace(typical, num_prompts=num_prompts))
         found.append(Detectable(benchmark, num_prompts, minimum_detectable(error, degrees)))
     return found
+
+
+def least_error(one: Comparison) -> float:
+    """Its standard error, but at least that of one discordant prompt in each direction: arms that agree everywhere
+    prove no exactness."""
+    return max(one.standard_error, float(np.sqrt(2)) / one.num_prompts)

@@ -15,6 +15,7 @@ from distill.report.score_data import (
     MacroScore,
     ModelScore,
     PaperRow,
+    QuestionResult,
     Sweep,
 )
 
@@ -279,6 +280,8 @@ class Report:
 
     name: str
     description: str
+    question: QuestionResult | None
+    """None where the recipe asks none."""
     headline: str
     findings: tuple[str, ...]
     caveats: tuple[str, ...]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from distill.config.recipe import Recipe
 from distill.config.teachers import VllmTeacher
 from distill.report.comparisons import MACRO, blends
+from distill.report.families import main_mixes
 from distill.report.score_data import ArmScore, Comparison, MacroScore, PaperRow
 
 TEACHERS = {
@@ -76,13 +77,13 @@ def _student_rows(
     recipe: Recipe, student: str, kinds: tuple[str, str], pools: tuple[str, str], ours: Mapping[str, PaperRow]
 ) -> Iterator[PaperRow]:
     source = _model(recipe, next(one.model for one in recipe.students if one.name == student))
-    pure, mixes = PURE[kinds[0]].get(source), {mix.name: mix.shares for mix in recipe.mixes}
+    pure, mixes = PURE[kinds[0]].get(source), {mix.name: mix.shares for mix in main_mixes(recipe)}
     alone = {pool: name for name, shares in reversed(mixes.items()) for pool, share in shares.items() if share == 1}
     if pure and set(pools) <= alone.keys():
         first, second = (f"{student}@{alone[pool]}" for pool in pools)
         for label, value in ((first, pure[0]), (second, pure[1]), (f"{first} - {second}", pure[0] - pure[1])):
             yield _row(student, label, round(value, 1), ours)
-    for mix in blends(recipe):
+    for mix in blends(main_mixes(recipe)):
         share = mix.shares.get(pools[0])
         is_published = set(mix.shares) == set(pools) and share is not None and abs(share - 0.2) < 1e-9
         if is_published and (kinds[0], source) in MIXED:

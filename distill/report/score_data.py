@@ -94,6 +94,34 @@ class GapChange:
 
 
 @dataclass(frozen=True)
+class CandidateResult:
+    """An arm that was hoped to be better than all of some others, for one student."""
+
+    student: str
+    arm: str
+    comparisons: tuple[Comparison, ...]
+    """The arm minus each of those that it must beat."""
+    p_value: float
+    """Of being better than all of them."""
+    p_adjusted: float
+    """Holm, over every candidate of every student."""
+    verdict: str
+    """`better` than all, `worse` than all, or `not shown`."""
+    detectable: float
+    """True difference from all of them that would have been shown with 80 % power."""
+
+
+@dataclass(frozen=True)
+class QuestionResult:
+    """The run's primary question and its answer."""
+
+    question: str
+    answer: str
+    benchmark: str
+    candidates: tuple[CandidateResult, ...]
+
+
+@dataclass(frozen=True)
 class ArmScore:
     """A student under one mix (all its training seeds together), or untouched, on one benchmark."""
 

@@ -7,14 +7,17 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.report.data import FitRow, MixRow, PoolRow, Report, StageRow
-from distill.report.score_data import ArmScore, GapChange, ModelScore
+from distill.report.score_data import ArmScore, GapChange, ModelScore, QuestionResult
 from distill.report.searches import search_words
-from distill.report.wording import MISSING, bounds, duration, gap_name, number, percent, points, shown
+from distill.report.wording import MISSING, bounds, duration, gap_name, number, p_value, percent, points, shown
 
 
 def render_terminal(report: Report) -> RenderableType:
-    """Headline, accuracies with gains, pools, mixes, wall time and caveats; parts without rows are left out."""
-    tables = [
+    """The question and its answer, the headline, accuracies with gains, pools, mixes, wall time and caveats; parts
+    without rows are left out."""
+    question = [(report.question.candidates, candidate_table(report.question))] if report.question else []
+    tables: list[tuple[Sequence[object], Table]] = [
+        *question,
         (report.arms, arm_table(report)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.pools, pool_table(report.pools)),
@@ -24,9 +27,10 @@ def render_terminal(report: Report) -> RenderableType:
     ]
     notes = [Text(f"- {line}".replace("`", ""), style="dim") for line in report.caveats]
     searched = [Text(search_words(one).replace("`", "")) for one in report.searches]
-    headline = Text(report.headline.replace("`", ""), style="bold")
+    asked = [report.question.question, report.question.answer, ""] if report.question else []
+    head = [Text(line.replace("`", ""), style="bold") for line in (*asked, report.headline)]
     parts = [part for rows, table in tables if rows for part in (Text(), table)]
-    return Group(headline, *searched, *parts, Text(), *notes)
+    return Group(*head, *searched, *parts, Text(), *notes)
 
 
 def arm_table(report: Report) -> Table:
@@ -39,6 +43,20 @@ def arm_table(report: Report) -> Table:
     for student, mix in dict.fromkeys((arm.student, arm.mix) for arm in report.arms):
         line = [_score_and_gain(arms.get((student, mix, benchmark))) for benchmark in report.benchmarks]
         table.add_row(Text(student), Text(mix or "untouched"), *(text for pair in line for text in pair))
+    return table
+
+
+def candidate_table(question: QuestionResult) -> Table:
+    """Every arm of the question against each of those that it must beat."""
+    right = ["minus", "points [95 %]", "p, better than all", "p, Holm"]
+    table = _table(f"The question's arms on {question.benchmark}", ["student", "mix"], right)
+    table.add_column("")
+    for one in question.candidates:
+        made = one.comparisons
+        others = "\n".join(each.second.removeprefix(f"{one.student}@") for each in made)
+        found = "\n".join(f"{points(each.difference, 1)} {bounds(each.interval, 1)}" for each in made)
+        values = [one.student, one.arm, others, found, p_value(one.p_value), p_value(one.p_adjusted), one.verdict]
+        table.add_row(*map(Text, values))
     return table
 
 

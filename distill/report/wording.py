@@ -8,6 +8,7 @@ from distill.evaluate.statistics import Interval
 from distill.report.base_vs_instruct import GAPS
 from distill.report.comparisons import MACRO, blends
 from distill.report.data import CellRow
+from distill.report.families import main_mixes
 from distill.report.score_data import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore
 
 MISSING = "not recorded"
@@ -78,7 +79,8 @@ def headline(
 ) -> str:
     """About the first student trained on the first blend (else on the first mix): its mean over all benchmarks, or the
     first benchmark where there is one only."""
-    mix = next(iter((blends(recipe) or list(recipe.mixes))[0].arms))
+    mixes = main_mixes(recipe)
+    mix = next(iter((blends(mixes) or mixes)[0].arms))
     if macro := next((one for one in macros if one.mix == mix), None):
         what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)
         start = f"`{macro.label}` solves {percent(macro.accuracy)} of {what} {bounds(macro.interval)}"

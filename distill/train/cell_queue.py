@@ -213,7 +213,8 @@ class _CellQueue:
         work = replace(self.works[name], num_workers=placement.job.num_workers)
         save_layout(work, self.run_dir)
         threads = threads_per_worker(work.resolved_workers, self.at_once, self.nodes)
-        return train_cell(work, train=self.train, run_dir=self.run_dir, device=self.device, threads=threads)
+        train = work.cell.budget(self.train)
+        return train_cell(work, train=train, run_dir=self.run_dir, device=self.device, threads=threads)
 
     def wait(self) -> None:
         """Wait until a cell ends, or for one polling interval."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distill.config.mix import MergeConfig
     from distill.config.recipe import Recipe
     from distill.config.students import StudentConfig
+    from distill.config.train import TrainConfig
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
 
@@ -31,6 +32,14 @@ class Cell:
     seed: int
     merge: MergeConfig | None = None
     """How it is merged; absent: it is trained."""
+    num_prompts: int | None = None
+    """Prompts that its arm teaches; absent: all that are common."""
+    num_steps: int | None = None
+    """Its arm's own number of optimiser steps; absent: as for every arm."""
+
+    def budget(self, train: TrainConfig) -> TrainConfig:
+        """The recipe's section as it applies to this cell."""
+        return train.with_steps(self.num_steps)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,14 @@ class CellWork:
 def cells(recipe: Recipe) -> tuple[Cell, ...]:
     """All cells of a recipe that are trained."""
     return tuple(
-        Cell(cell_name(recipe, student.name, mix.name, seed), student, mix.name, seed)
+        Cell(
+            cell_name(recipe, student.name, mix.name, seed),
+            student,
+            mix.name,
+            seed,
+            num_prompts=mix.num_prompts,
+            num_steps=mix.num_steps,
+        )
         for student, mix, seed in product(recipe.students, recipe.mixes, recipe.train.seeds)
         if recipe.takes(student.name, mix.name)
     )

@@ -99,7 +99,7 @@ def plan_cells(
     for cell in cells:
         layout, shape, known = layouts[cell.student.name], shapes[cell.student.model], data.get(cell.mix)
         if layout is not None:
-            load = _load(cell.student, train, shape, known)
+            load = _load(cell.student, cell.budget(train), shape, known)
             job = _job(cell, layout, load.flops or float(shape.num_parameters), machines, at_once)
             planned.append(_planned(cell, layout, load, job, known, shape.one_row_reason))
     problems += list(_unplaceable(planned, machines))
@@ -191,17 +191,17 @@ def _unplaceable(planned: Sequence[PlannedCell], machines: Machines) -> Iterator
 
 
 def unequal_steps(cells: Sequence[Cell], train: TrainConfig, data: Mapping[str, MixData]) -> list[Problem]:
-    """Arms of one student that would take different numbers of optimiser steps."""
+    """Arms of one student and one number of prompts that would take different numbers of optimiser steps."""
     if train.unmatched:
         return []
-    steps: dict[str, dict[str, int]] = defaultdict(dict)
+    steps: dict[tuple[str, int | None], dict[str, int]] = defaultdict(dict)
     for cell in cells:
         if cell.mix in data:
-            steps[cell.student.name][cell.mix] = num_steps(train, data[cell.mix].rows)
+            steps[cell.student.name, cell.num_prompts][cell.mix] = num_steps(train, data[cell.mix].rows)
     unequal = {
-        ", ".join(f"{mix} {count}" for mix, count in of_student.items())
-        for of_student in steps.values()
-        if len(set(of_student.values())) > 1
+        ", ".join(f"{mix} {count}" for mix, count in equal.items())
+        for equal in steps.values()
+        if len(set(equal.values())) > 1
     }
     remedy = (
         'set train.budget = "steps" with train.num_steps, or "tokens" with train.num_tokens as well; '

@@ -62,7 +62,7 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -
     content: list[Any] = [texts, phases] if any(phases) else texts
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
-    settings = [identity(cell.student), cell.seed, identity(recipe.train.used)]
+    settings = [identity(cell.student), cell.seed, identity(cell.budget(recipe.train).used)]
     return content_hash("cell", RENDERING_VERSION, *settings, model_identity, content)
 
 

@@ -75,7 +75,7 @@ def _expected(recipe: Recipe, mix: MixConfig, prompts: int) -> MixData:
         ),
         default=recipe.train.max_length,
     )
-    rows = prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1)
+    rows = min(prompts, mix.num_prompts or prompts) * (len(mix.shares) if isinstance(mix, BothMix) else 1)
     return MixData(rows, rows * min(longest + 1, recipe.train.max_length), is_upper_bound=True)
 
 

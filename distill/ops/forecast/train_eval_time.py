@@ -53,7 +53,7 @@ class TrainTime(NamedTuple):
 def cell_tokens(one: PlannedCell, work: Workload, recipe: Recipe) -> float:
     """Tokens of a cell, prompts included."""
     mix = work.mixes[one.cell.mix]
-    passes = num_passes(recipe.train, mix.rows, mix.supervised_tokens)
+    passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
     return passes * (mix.supervised_tokens + mix.rows * work.row_prompt_tokens)
 
 
@@ -61,7 +61,7 @@ def step_s(one: PlannedCell, work: Workload, recipe: Recipe, shape: ModelShape, 
     """Modelled seconds of a cell's steps."""
     mix = work.mixes[one.cell.mix]
     mean = mix.supervised_tokens / max(1, mix.rows)
-    passes = num_passes(recipe.train, mix.rows, mix.supervised_tokens)
+    passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
     length = min(recipe.train.max_length, round(mean + work.row_prompt_tokens))
     flops = train_flops(shape, one.cell.student.tune, [length], round(mean)) * mix.rows * passes
     factor = RECOMPUTE_FACTOR if one.layout.checkpoint_activations else 1.0

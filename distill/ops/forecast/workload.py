@@ -227,7 +227,8 @@ def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: float) -> dict[str
 
 def _arms(recipe: Recipe, tokens: Mapping[str, float], common: float) -> Iterator[tuple[str, MixData]]:
     for mix in recipe.mixes:
-        rows = round(common * (len(mix.shares) if isinstance(mix, BothMix) else 1))
+        prompts = min(common, mix.num_prompts or common)
+        rows = round(prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1))
         shares = {name: share if share is not None else 1 / len(mix.shares) for name, share in mix.shares.items()}
         mean = sum(share * tokens[name] for name, share in shares.items()) / max(1e-9, sum(shares.values()))
         yield mix.name, MixData(rows, round(rows * mean))

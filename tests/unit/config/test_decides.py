@@ -91,6 +91,7 @@ def test_a_nested_field_can_decide_from_an_earlier_stage_than_its_section() -> N
         ("filters.max_tokens=50", [StageName.MIX]),
         ("train.max_length=300", [StageName.MIX]),
         ("train.num_epochs=3", [StageName.TRAIN]),
+        ("mixes.short.num_prompts=50", [StageName.MIX]),
         ("train.seeds=[1,2]", [StageName.TRAIN]),
         ("train.checkpoint_every_steps=5", []),
         ("students.smol-135m.priority=3", []),
@@ -107,6 +108,13 @@ def test_a_nested_field_can_decide_from_an_earlier_stage_than_its_section() -> N
 )
 def test_an_override_makes_stale_the_stage_that_it_decides_from(override: str, stages: list[StageName]) -> None:
     assert changed(override) == stages
+
+
+def test_an_arms_own_number_of_steps_makes_training_stale_and_not_the_mix_or_a_search() -> None:
+    recipe = load_recipe(find_recipe("small-search"))
+    mixes = (recipe.mixes[0].model_copy(update={"num_steps": 50}), *recipe.mixes[1:])
+    before, after = stage_parts(recipe), stage_parts(recipe.model_copy(update={"mixes": mixes}))
+    assert [stage for stage in StageName if before[stage] != after[stage]] == [StageName.TRAIN]
 
 
 def test_every_stage_behind_a_stale_one_has_another_key() -> None:
@@ -187,4 +195,4 @@ def test_every_top_level_section_of_a_shipped_recipe_belongs_to_a_stage_or_says_
     recipe = load_recipe(find_recipe(name))
     covered = {key for part in stage_parts(recipe).values() for key in part}
     silent = {key for key, field in Recipe.model_fields.items() if declared(field, "decides", "result") == "nothing"}
-    assert {*Recipe.model_fields} <= covered | silent | {"search", "merges"}
+    assert {*Recipe.model_fields} <= covered | silent | {"search", "merges", "question"}

@@ -25,7 +25,7 @@ from distill.mix.accounting import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, build_candidates
 from distill.mix.choice import Choice
 from distill.mix.filters import USABLE, reasons_without_text
-from distill.mix.policies import choose, validate_common
+from distill.mix.policies import choose, validate_common, validate_sizes
 from distill.mix.seeded_order import identities_of, keys_of, order_hash, order_hash_of
 from tests.fixtures.mix_data import POOLS, candidates_of, full_rows, index_of, row, with_levels
 
@@ -167,6 +167,42 @@ def test_all_arms_teach_the_prompts_that_every_pool_solved(solved: list[tuple[bo
     assert "but" not in equal_arms({name: entry for name, entry in details.items() if name != "both"})
 
 
+@FEW
+@given(sizes=st.lists(st.integers(10, 40), min_size=2, max_size=2).map(sorted), seed=st.integers(0, 5))
+def test_arms_of_fewer_prompts_teach_a_part_of_those_of_more_and_keep_their_policy(sizes: list[int], seed: int) -> None:
+    candidates = candidates_of(full_rows(40))
+    taught = []
+    for size in sizes:
+        arms = [mix.model_copy(update={"num_prompts": size}) for mix in ALL_ARMS]
+        choices = choose(arms, candidates, seed)
+        for mix in arms:
+            assert len(set(choices[mix.name].prompts.tolist())) == size
+            assert len(choices[mix.name].prompts) == size * (2 if mix.name == "both" else 1)
+        assert len({tuple(set(one.prompts.tolist())) for one in choices.values()}) == 1, (
+            "every policy, the same prompts"
+        )
+        assert len(long_prompts(choices["m"])) == largest_remainder({"long": 0.2, "short": 0.8}, size)["long"]
+        taught.append(set(choices["long"].prompts.tolist()))
+    assert taught[0] <= taught[1]
+
+
+def test_arms_of_several_sizes_are_told() -> None:
+    rows = full_rows(10)
+    candidates = candidates_of(rows)
+    arms = [weighted(0.2), SingleMix(name="few", pool="long", num_prompts=4)]
+    choices = choose(arms, candidates, 0)
+    details = {mix.name: mix_details(mix, choices[mix.name], candidates, index_of(rows)) for mix in arms}
+    assert (details["few"]["prompts"], details["few"]["rows_per_prompt"], details["few"]["tokens"]) == (4, 1.0, 120)
+    assert equal_arms(details).startswith("arms of one size teach the same prompts, those of a smaller one are among")
+    assert "(4, 10), one row each" in equal_arms(details)
+
+
+def test_an_arm_of_more_prompts_than_are_common_is_refused_with_both_numbers() -> None:
+    validate_sizes([weighted(0.2), SingleMix(name="few", pool="long", num_prompts=10)], 10)
+    with pytest.raises(StageError, match=r"mixes\[few\].num_prompts = 11, but only 10 prompts .*\n.*use more prompts"):
+        validate_sizes([SingleMix(name="few", pool="long", num_prompts=11)], 10)
+
+
 def test_a_trace_cut_by_the_token_limit_is_selected_for_no_pool() -> None:
     assert len(candidates_of([row("a", "long", finish="length"), row("a", "short")])) == 0
 
@@ -269,9 +305,16 @@ def test_prompts_of_no_arm_are_counted_with_the_pools_that_lack_them() -> None:
     keys = np.unique(np.append(index.prompt_keys, np.uint64(int(content_hash("z"), 16))))
     taught, held = candidates.split_held_out(1, 0)
     assert len(held) == 1 and len(taught) == len(candidates) - 1
-    lost = lost_prompts(keys, taught, index, reasons, held.prompt_keys)
+    lost = lost_prompts(keys, taught, index, reasons, taught=taught.prompt_keys, held_out=held.prompt_keys)
     assert lost.counts.pop("held out") == 1
-    lost = lost_prompts(keys, candidates, index, reasons, held.prompt_keys[:0])
+    few = taught.prompt_keys[:1]
+    assert lost_prompts(keys, taught, index, reasons, taught=few, held_out=held.prompt_keys).counts == {
+        **lost.counts,
+        "held out": 1,
+        "more than any arm teaches": len(taught) - 1,
+    }
+    everything = candidates.prompt_keys
+    lost = lost_prompts(keys, candidates, index, reasons, taught=everything, held_out=held.prompt_keys[:0])
     assert lost.counts == {"not solved by every pool": 2, "filtered out in a pool": 1}
     found = {one["where"]: (one["reason"], one["detail"]) for one in lost.table.to_pylist()}
     assert found[content_hash("x")] == ("not solved by every pool", "short")

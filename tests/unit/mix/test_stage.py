@@ -105,6 +105,24 @@ def test_a_prompt_whose_trace_is_too_long_can_be_routed_to_another_pool(tmp_path
     assert {one["prompt_id"] for one in routed} == {content_hash(f"p{number}") for number in (0, 1, 2)}
 
 
+def test_smaller_arms_hold_a_part_of_the_prompts_and_what_no_arm_teaches_is_counted(tmp_path: Path) -> None:
+    sizes = {"long": 6, "short": 15, "mix-long": 15}
+
+    def sized(raw: dict[str, Any]) -> dict[str, Any]:
+        return raw | {"mixes": [mix | {"num_prompts": sizes[mix["name"]]} for mix in raw["mixes"]]}
+
+    run, manifest = mixed(tmp_path, TRACES, change=sized)
+    taught = {name: {one["prompt_id"] for one in rows(run, name)} for name in sizes}
+    assert {name: len(found) for name, found in taught.items()} == sizes
+    assert taught["long"] < taught["short"] == taught["mix-long"]
+    assert sum(one["pool"] == "long" for one in rows(run, "mix-long")) == 3
+    assert (manifest.rows_in, manifest.rows_out) == (20, 15)
+    assert manifest.drops == {"more than any arm teaches": 5}
+    assert manifest.details["common_prompts"] == 20
+    with pytest.raises(StageError, match="num_prompts = 21, but only 20 prompts"):
+        mixed(tmp_path / "more", TRACES, change=lambda raw: raw | {"mixes": [raw["mixes"][0] | {"num_prompts": 21}]})
+
+
 def test_another_weight_reads_no_text_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, manifest = mixed(tmp_path, TRACES)
     monkeypatch.setattr("distill.mix.feature_store.trace_features", None)

@@ -1,6 +1,7 @@
 """Budgets: steps and tokens that every arm shares, whatever its rows are like."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from distill.config.train import TrainConfig
 from distill.core.errors import StageError
 from distill.models.shape import ModelShape
 from distill.train.budget import budget_rows, num_passes, num_steps, train_flops
+from distill.train.cells import Cell
 
 STEPS = TrainConfig(budget="steps", num_steps=10, batch_size=4)
 TOKENS = TrainConfig(budget="tokens", num_steps=10, num_tokens=4000)
@@ -69,6 +71,14 @@ def test_settings_that_change_no_student_are_in_no_cell_key() -> None:
     plain = StudentConfig(name="s", model="m")
     assert identity(plain) == identity(plain.model_copy(update={"priority": 3, "max_workers": 4}))
     assert identity(TrainConfig()) == identity(TrainConfig(unmatched=True, max_failures=9))
+
+
+def test_an_arms_own_number_of_steps_is_another_result_of_its_own_cells_alone() -> None:
+    common = Cell("s@a", StudentConfig(name="s", model="m"), "a", 0)
+    own = replace(common, num_steps=7)
+    assert common.budget(STEPS) is STEPS
+    assert num_steps(own.budget(STEPS), 30) == 7
+    assert identity(own.budget(STEPS).used) == identity(STEPS.model_copy(update={"num_steps": 7}))
 
 
 def test_another_budget_is_another_result() -> None:

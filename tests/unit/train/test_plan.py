@@ -88,6 +88,26 @@ def test_arms_with_unequal_steps_are_refused_unless_the_recipe_allows_them(
         assert len({one.steps for one in planned().cells}) == (2 if "unmatched" in train else 1)
 
 
+def test_only_arms_of_one_number_of_prompts_must_take_equally_many_steps() -> None:
+    few, many = replace(grid(small())[0], num_prompts=100), grid(small())[1]
+    data = DATA | {"long": MixData(100, 40_000)}
+    machines = described_machines("1x4x80")
+    found = plan_cells([few, many], TrainConfig(), shapes=SHAPES, data=data, machines=machines)
+    assert {one.cell.mix: one.steps for one in found.cells} == {"long": 14, "short": 126}
+    with pytest.raises(ConfigError, match="different numbers of optimiser steps: long 14, short 126"):
+        plan_cells([replace(few, num_prompts=None), many], TrainConfig(), shapes=SHAPES, data=data, machines=machines)
+
+
+def test_an_arm_with_its_own_number_of_steps_is_planned_with_it() -> None:
+    own, common = replace(grid(small())[0], num_steps=9), grid(small())[1]
+    found = {
+        one.cell.mix: one
+        for one in plan([own, common], budget="steps", num_steps=90, batch_size=10, unmatched=True).cells
+    }
+    assert (found["long"].steps, found["short"].steps) == (9, 90)
+    assert found["long"].supervised_tokens == 9 * 10 * 400, "of 1000 rows with 400,000 tokens"
+
+
 def test_a_mix_of_unknown_size_is_planned_without_numbers() -> None:
     cells = [replace(cell, mix="other") for cell in grid(small())]
     assert {(one.rows, one.steps, one.flops) for one in plan(cells).cells} == {(None, None, None)}

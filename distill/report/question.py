@@ -1,0 +1,191 @@
+"""The answer to a run's primary question (`[question]`): which arms are better than all of those that they must beat.
+
+An arm is better than several others if it is better than each, so its test is an intersection-union test (Berger,
+Technometrics 24:295, 1982): its p is the largest of its comparisons' two-sided p-values where all differences are
+positive, else 1. No correction is needed for how many arms one must beat; Holm's is made over all candidates and
+students. Estimates, intervals and p-values are those of `distill.report.comparisons`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distill.config.question import Candidate
+from distill.config.recipe import Recipe
+from distill.evaluate.statistics import ALPHA, Interval, holm, minimum_detectable
+from distill.report.comparisons import MACRO, least_error
+from distill.report.score_data import CandidateResult, Comparison, QuestionResult
+from distill.report.wording import bounds, p_value, points
+
+POWER = 0.8
+
+
+def answer_question(
+    recipe: Recipe, asked: Sequence[Candidate], comparisons: Sequence[Comparison]
+) -> QuestionResult | None:
+    """The question in words, its answer, and every candidate; None where the recipe asks nothing.
+
+    Args:
+        recipe: names benchmarks and students.
+        asked: the arms of its question, as it was written.
+        comparisons: all that were made.
+    """
+    if recipe.question is None:
+        return None
+    benchmarks = recipe.evaluate.benchmarks
+    benchmark = recipe.question.benchmark or (MACRO if len(benchmarks) > 1 else benchmarks[0])
+    students = [student.name for student in recipe.students]
+    expected = [(student, one) for student in students for one in asked if _takes(recipe, student, one)]
+    made = {(one.first, one.second): one for one in comparisons if one.benchmark == benchmark}
+    made |= {(second, first): reversed_comparison(one) for (first, second), one in made.items()}
+    found = [
+        (student, one, tuple(made[pair] for pair in _pairs(student, one)))
+        for student, one in expected
+        if all(pair in made for pair in _pairs(student, one))
+    ]
+    results = candidate_results(found)
+    missing = [f"{student}@{one.arm}" for student, one in expected if (student, one) not in [one[:2] for one in found]]
+    students = list(dict.fromkeys(student for student, _ in expected))
+    return QuestionResult(
+        question=_question_words(asked, students, benchmark),
+        answer=_answer_words(results, missing, are_several=len(students) > 1),
+        benchmark=benchmark,
+        candidates=tuple(results),
+    )
+
+
+def _takes(recipe: Recipe, student: str, one: Candidate) -> bool:
+    """Whether a student has the candidate and all arms that it must beat."""
+    return all(recipe.takes(student, arm.partition(":")[0]) for arm in (one.arm, *one.over))
+
+
+def _pairs(student: str, one: Candidate) -> list[tuple[str, str]]:
+    return [(f"{student}@{one.arm}", f"{student}@{other}") for other in one.over]
+
+
+def reversed_comparison(one: Comparison) -> Comparison:
+    """The same comparison, second minus first."""
+    interval = Interval(-one.interval.high, -one.interval.low)
+    return replace(one, first=one.second, second=one.first, difference=-one.difference, interval=interval)
+
+
+def candidate_results(
+    found: Sequence[tuple[str, Candidate, tuple[Comparison, ...]]],
+) -> list[CandidateResult]:
+    """Every candidate's test, corrected over all of them; being worse than all is tested in the same way."""
+    better = [intersection_union_p([(one.difference, one.p_value) for one in made]) for _, _, made in found]
+    worse = [intersection_union_p([(-one.difference, one.p_value) for one in made]) for _, _, made in found]
+    return [
+        CandidateResult(
+            student=student,
+            arm=one.arm,
+            comparisons=made,
+            p_value=p,
+            p_adjusted=p_adjusted,
+            verdict=_verdict(made, p_adjusted, p_worse),
+            detectable=detectable_over_all(made, len(found)),
+        )
+        for (student, one, made), p, p_adjusted, p_worse in zip(found, better, holm(better), holm(worse), strict=True)
+    ]
+
+
+def intersection_union_p(comparisons: Sequence[tuple[float, float]]) -> float:
+    """p of being better than every other arm, from (difference, two-sided p) of each comparison."""
+    return max(p for _, p in comparisons) if all(difference > 0 for difference, _ in comparisons) else 1.0
+
+
+def _verdict(made: Sequence[Comparison], p_better: float, p_worse: float) -> str:
+    if any(one.interval.covers(0.0) for one in made):
+        return "not shown"
+    return "better" if p_better < ALPHA else "worse" if p_worse < ALPHA else "not shown"
+
+
+def detectable_over_all(made: Sequence[Comparison], num_candidates: int) -> float:
+    """True difference from every arm to beat that is shown with 80 % power at least, after correction.
+
+    Each of k comparisons may miss it in a k-th of the 20 %, at the level of the first of Holm's steps.
+    """
+    power = 1 - (1 - POWER) / len(made)
+    degrees = [one.degrees if one.degrees is not None else float("inf") for one in made]
+    return max(
+        minimum_detectable(least_error(one), free, power=power, alpha=ALPHA / num_candidates)
+        for one, free in zip(made, degrees, strict=True)
+    )
+
+
+# Words
+
+
+def _question_words(asked: Sequence[Candidate], students: Sequence[str], benchmark: str) -> str:
+    """`Does any of A, B beat both C and D on the mean of all benchmarks?`"""
+    by_over: dict[tuple[str, ...], list[str]] = {}
+    for one in asked:
+        by_over.setdefault(one.over, []).append(one.arm)
+    parts = [f"{_any_of(arms)} beat {_all_of(over)}" for over, arms in by_over.items()]
+    where = "the mean of all benchmarks" if benchmark == MACRO else f"`{benchmark}`"
+    whom = f", for any of {_listed(students)}" if len(students) > 1 else ""
+    return f"Does {', or '.join(parts)} on {where}{whom}?"
+
+
+def _any_of(arms: Sequence[str]) -> str:
+    return f"`{arms[0]}`" if len(arms) == 1 else f"any of {_listed(arms)}"
+
+
+def _all_of(arms: Sequence[str]) -> str:
+    *others, last = (f"`{arm}`" for arm in arms)
+    if not others:
+        return last
+    return f"{'both' if len(others) == 1 else 'each of'} {', '.join(others)} and {last}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _answer_words(results: Sequence[CandidateResult], missing: Sequence[str], *, are_several: bool) -> str:
+    """Yes with every arm that is shown to be better, or the best candidate and what would have been detected."""
+    left = [f"Not compared yet: {_listed(missing)}."] if missing else []
+    if not results:
+        return " ".join(["Not answered: no candidate was scored beside all arms that it must beat.", *left])
+    better = [one for one in results if one.verdict == "better"]
+    worse = [one for one in results if one.verdict == "worse"]
+    start = f"Yes: {'; '.join(_shown_words(one, are_several) for one in better)}." if better else ""
+    start = start or _not_shown_words(results, are_several)
+    warning = [f"Shown to be worse than all: {'; '.join(_shown_words(one, are_several) for one in worse)}."]
+    return " ".join([start, *(warning if worse else []), *left])
+
+
+def _name(one: CandidateResult, are_several: bool) -> str:
+    return f"`{one.student}@{one.arm}`" if are_several else f"`{one.arm}`"
+
+
+def _shown_words(one: CandidateResult, are_several: bool) -> str:
+    """``x` beats `short` by 6.0 points [2.0, 10.0] and `long` by 7.1 points [3.0, 11.2] (Holm-corrected p = 0.012)`."""
+    is_better = one.verdict == "better"
+    made = one.comparisons if is_better else [reversed_comparison(each) for each in one.comparisons]
+    others = [each.second if is_better else each.first for each in made]
+    parts = [
+        f"`{other.removeprefix(f'{one.student}@')}` by {points(each.difference, 1).removeprefix('+')} points "
+        f"{bounds(each.interval, 1)}"
+        for other, each in zip(others, made, strict=True)
+    ]
+    verb, p = ("beats", f" (Holm-corrected {_p_words(one.p_adjusted)})") if is_better else ("is below", "")
+    return f"{_name(one, are_several)} {verb} {' and '.join(parts)}{p}"
+
+
+def _p_words(value: float) -> str:
+    text = p_value(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _not_shown_words(results: Sequence[CandidateResult], are_several: bool) -> str:
+    best = max(results, key=lambda one: min(each.difference for each in one.comparisons))
+    parts = [
+        f"{points(each.difference, 1)} points {bounds(each.interval, 1)} against "
+        f"`{each.second.removeprefix(f'{best.student}@')}`"
+        for each in best.comparisons
+    ]
+    return (
+        f"Not shown: the best candidate is {_name(best, are_several)}, {' and '.join(parts)} (Holm-corrected "
+        f"{_p_words(best.p_adjusted)}); a true difference of about {best.detectable * 100:.0f} points would have been "
+        f"detected with {POWER * 100:.0f} % power."
+    )
