@@ -16,9 +16,9 @@ INTERVAL_S = 2.0
 class PeakMemory:
     """Samples the memory of the process tree while a block runs; `peak_bytes` holds the result.
 
-    Uses the proportional set size, which counts a shared page once. The kernel walks all pages for it: every 2 s that
-    took a twelfth of a core. So it is asked for only when the resident sets together have reached a new peak. Processes on other nodes, and a Ray cluster that
-    this process joined and did not start, are not in the tree and not counted.
+    Uses the proportional set size, which counts a shared page once. The kernel walks all pages for it, a twelfth of a
+    core every 2 s, so it is asked for only when the resident sets together have reached a new peak. Processes on other
+    nodes, and a Ray cluster that this process joined and did not start, are not in the tree and not counted.
     """
 
     def __init__(self) -> None:
