@@ -39,15 +39,15 @@ def gap_changes(
 def _found(
     recipe: Recipe, arms: Sequence[Arm], comparisons: Sequence[Comparison], rng: np.random.Generator
 ) -> Iterator[_Found]:
-    groups = _by_label(recipe, arms)
+    groups = arms_by_label(recipe, arms)
     for base, instruct in _paired_gaps(recipe, comparisons):
         labels = (base.first, base.second, instruct.first, instruct.second)
         four = [groups[label, base.benchmark] for label in labels]
         if all(share_prompts(*group) for group in zip(*four, strict=True)):
-            yield _Found(base, instruct, _difference(four, rng, is_macro=base.benchmark == MACRO))
+            yield _Found(base, instruct, change_between(four, rng, is_macro=base.benchmark == MACRO))
 
 
-def _by_label(recipe: Recipe, arms: Sequence[Arm]) -> Mapping[tuple[str, str], tuple[Arm, ...]]:
+def arms_by_label(recipe: Recipe, arms: Sequence[Arm]) -> Mapping[tuple[str, str], tuple[Arm, ...]]:
     """(label, benchmark) -> the arm on it; on all benchmarks for their mean."""
     whole = whole_arms(arms, len(recipe.evaluate.benchmarks))
     return {(arm.label, arm.benchmark): (arm,) for arm in arms} | {(group[0].label, MACRO): group for group in whole}
@@ -68,7 +68,8 @@ def _key(one: Comparison, student: str | None = None) -> tuple[str, ...]:
     return (one.purpose, one.benchmark, *mixes, one.student if student is None else student)
 
 
-def _difference(four: Sequence[Sequence[Arm]], rng: np.random.Generator, *, is_macro: bool) -> Difference:
+def change_between(four: Sequence[Sequence[Arm]], rng: np.random.Generator, *, is_macro: bool) -> Difference:
+    """How much larger the first two arms' difference is than that of the last two; each arm's entries by benchmark."""
     shares = [[arm.shares for arm in group] for group in four]
     if is_macro:
         return macro_change(shares)

@@ -18,8 +18,10 @@ from distill.evaluate.read_scores import expected_models, read_scores
 from distill.mix.auto_weights import with_found_weights
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.base_vs_instruct import gap_changes
+from distill.report.budget_curves import budget_curves
 from distill.report.comparisons import compare, detectable
 from distill.report.data import Report
+from distill.report.families import arm_families
 from distill.report.html import render_page
 from distill.report.model_scores import model_score
 from distill.report.paper_metrics import benchmark_rows, costs, group_scores, sweeps
@@ -27,10 +29,11 @@ from distill.report.paper_numbers import paper_rows
 from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import package_versions, provenance
 from distill.report.question import answer_question
-from distill.report.run_history import cell_rows, funnel, read_manifests, stage_rows
+from distill.report.run_history import cell_rows, funnel, num_common, read_manifests, stage_rows
 from distill.report.samples import answer_samples, trace_samples
 from distill.report.score_data import ModelScore
 from distill.report.searches import search_rows
+from distill.report.unequal_steps import steps_changes
 from distill.report.wording import caveats, findings, headline
 from distill.run.context import read_benchmark
 
@@ -51,6 +54,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     arms = build_arms(recipe, scores)
     comparisons = compare(recipe, arms, teacher_sizes(recipe, run_dir), rng)
     changes = gap_changes(recipe, arms, comparisons, rng)
+    unequal = steps_changes(recipe, arms, comparisons, rng)
     lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
     source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
@@ -72,13 +76,16 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         macros=tuple(macros),
         comparisons=tuple(comparisons),
         gap_changes=tuple(changes),
+        steps_changes=tuple(unequal),
         detectable=tuple(limits),
         benchmark_rows=tuple(
             benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()}, source.commits)
         ),
         sweeps=tuple(sweeps(recipe, lines, macros)),
+        budget_curves=tuple(budget_curves(recipe, lines, macros, mixes, cells)),
+        families=arm_families(recipe),
         groups=tuple(group_scores(arms, problems)),
-        costs=tuple(costs(recipe, comparisons, cells, traces)) if lines else (),
+        costs=tuple(costs(recipe, comparisons, cells, traces, num_common(manifests))) if lines else (),
         paper=tuple(paper_rows(recipe, lines, macros, comparisons)),
         pools=tuple(pool_rows(recipe, traces)),
         mix_rows=tuple(mixes),

@@ -2,9 +2,9 @@
 
 Each family is corrected by Holm on its own, over every student and benchmark of the report, since a reader may quote
 any of its lines. `training`: does it help? Every mix against the untouched student. `mix`: does the mix matter? The
-gaps, and every blend against each of its pools alone, which the recipe plans. `help`: speculative thinking against the
-student alone. `other pairs`: all pairs that the recipe does not plan; as a family of their own they do not cost the
-planned ones any power.
+gaps, and every blend against each of its pools alone, which the recipe plans. `unequal steps`: blends against their
+pools where the recipe sets their steps apart. `help`: speculative thinking against the student alone. `other pairs`:
+all pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from distill.core.schema import Style
 from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import ALPHA, Difference, holm, macro_difference, minimum_detectable, paired_difference
 from distill.report.arms import Arm, whole_arms
-from distill.report.families import arm_families
+from distill.report.families import arm_families, unequal_pairs
 from distill.report.score_data import Comparison, Detectable
 
 MACRO = "mean of all"
@@ -30,6 +30,7 @@ FAMILIES = {
     "large_gap": "mix",
     "blend": "mix",
     "merge": "mix",
+    "unequal": "unequal steps",
     "help": "help",
     "other": "other pairs",
 }
@@ -69,7 +70,8 @@ def blends(mixes: Sequence[MixConfig]) -> list[MixConfig]:
 
 def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     """Every arm against untouched; and among arms of as many prompts and steps, long against short, large against
-    small, every blend against each of its pools, and merged students against trained blends.
+    small, every blend against each of its pools, and merged students against trained blends; then blends against their
+    pools with unequal steps.
 
     Args:
         sizes: teacher -> parameters of its model, where they are known.
@@ -80,7 +82,7 @@ def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
         mixes = [mix for mix in recipe.mixes if mix.budget == budget]
         merges = [merge for merge in recipe.merges if budgets[merge.name] == budget]
         pairs += _equal_pairs(recipe, mixes, merges, sizes)
-    return pairs
+    return [*pairs, *(Pair("unequal", one.blend, one.pure) for one in unequal_pairs(recipe))]
 
 
 def _equal_pairs(

@@ -7,6 +7,7 @@ from distill.evaluate.statistics import Interval
 from distill.report.score_data import (
     ArmScore,
     BenchmarkRow,
+    BudgetCurve,
     Comparison,
     Cost,
     Detectable,
@@ -16,6 +17,7 @@ from distill.report.score_data import (
     ModelScore,
     PaperRow,
     QuestionResult,
+    StepsChange,
     Sweep,
 )
 
@@ -295,9 +297,13 @@ class Report:
     macros: tuple[MacroScore, ...]
     comparisons: tuple[Comparison, ...]
     gap_changes: tuple[GapChange, ...]
+    steps_changes: tuple[StepsChange, ...]
     detectable: tuple[Detectable, ...]
     benchmark_rows: tuple[BenchmarkRow, ...]
     sweeps: tuple[Sweep, ...]
+    budget_curves: tuple[BudgetCurve, ...]
+    families: Mapping[str, str]
+    """Arm -> name of those that are equal but for how much they are trained on."""
     groups: tuple[GroupScore, ...]
     costs: tuple[Cost, ...]
     paper: tuple[PaperRow, ...]

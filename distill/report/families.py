@@ -1,8 +1,10 @@
 """Families of arms: those that are equal but for how much they are trained on (`num_prompts`, `num_steps`)."""
 
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from distill.config.mix import ArmBudget, MixConfig, arm_budgets
 from distill.config.recipe import Recipe
@@ -13,10 +15,25 @@ OWN = {"name", "num_prompts", "num_steps"}
 NUMBER = re.compile(r"[-._]\d+$")
 
 
+class UnequalPair(NamedTuple):
+    """A blend and a pure arm with unequal steps, and the same mixes with the steps of `[train]`; names of arms."""
+
+    blend: str
+    pure: str
+    matched_blend: str
+    matched_pure: str
+
+
 def main_mixes(recipe: Recipe) -> list[MixConfig]:
     """The mixes that are trained on most prompts, in the steps of `[train]` where there are such."""
     most = max((mix.budget for mix in recipe.mixes), key=_amount)
     return [mix for mix in recipe.mixes if mix.budget == most]
+
+
+def budget_words(budget: ArmBudget) -> str:
+    """`400 prompts`, `24 steps`, both, or `all prompts`."""
+    prompts = "all prompts" if budget.num_prompts is None else f"{budget.num_prompts:,} prompts"
+    return prompts if budget.num_steps is None else f"{prompts}, {budget.num_steps:,} steps"
 
 
 def _amount(budget: ArmBudget) -> tuple[float, bool]:
@@ -43,6 +60,36 @@ def arm_families(recipe: Recipe) -> dict[str, str]:
         for one in (*recipe.mixes, *recipe.merges)
         for arm, mode in one.arms.items()
     }
+
+
+def unequal_pairs(recipe: Recipe) -> list[UnequalPair]:
+    """Every blend against each of its pools alone where one of the two has a number of steps of its own.
+
+    A mix without one of its own takes part with the steps of `[train]`.
+    """
+    return list(dict.fromkeys(_unequal_pairs(recipe)))
+
+
+def _unequal_pairs(recipe: Recipe) -> Iterator[UnequalPair]:
+    families, common = arm_families(recipe), recipe.train.num_steps
+    versions: dict[tuple[str, int | None], list[MixConfig]] = {}
+    for mix in recipe.mixes:
+        versions.setdefault((families[next(iter(mix.arms))], mix.num_prompts), []).append(mix)
+    matched = {key: mix for key, mixes in versions.items() for mix in mixes if mix.num_steps is None}
+    for blend, pure in itertools.product(matched, matched):
+        mixes = matched[blend], matched[pure]
+        is_pair = blend[1] == pure[1] and len(mixes[0].drawn) > 1 and len(mixes[1].drawn) == 1
+        if not is_pair or not {*mixes[1].drawn} <= {*mixes[0].drawn}:
+            continue
+        for first, second in itertools.product(_own(versions[blend]), _own(versions[pure])):
+            if (first.num_steps or common) != (second.num_steps or common):
+                for arm, matched_arm in zip(first.arms, mixes[0].arms, strict=True):
+                    yield UnequalPair(arm, second.name, matched_arm, mixes[1].name)
+
+
+def _own(versions: Sequence[MixConfig]) -> Sequence[MixConfig]:
+    """Those with steps of their own, or else all."""
+    return [mix for mix in versions if mix.num_steps is not None] or versions
 
 
 def _family_name(members: Sequence[str], budgets: Mapping[str, ArmBudget]) -> str:

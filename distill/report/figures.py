@@ -6,16 +6,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from distill.report.budget_figures import budget_plots, token_ticks, unequal_plot
 from distill.report.data import FitRow, Report
 from distill.report.plots import (
     SERIES,
     accuracy_plot,
     arm_colours,
+    banded_line,
     draw,
     gap_plot,
     legend_above,
     length_plot,
     loss_plot,
+    one_of_each_family,
     pool_colours,
     timeline_plot,
 )
@@ -32,9 +35,9 @@ def all_plots(report: Report) -> Mapping[str, str]:
     plots = {f"accuracy {benchmark}": accuracy_plot(report, benchmark) for benchmark in scored}
     plots |= {"gap": gap_plot(report, "gap", "long", "short")} if report.gaps() else {}
     plots |= {"large gap": gap_plot(report, "large_gap", "large", "small")} if report.gaps("large_gap") else {}
-    plots |= {
-        f"sweep {key[0]} by the weight of {key[1]}": sweep_plot(curves) for key, curves in _by_pools(report).items()
-    }
+    plots |= {f"sweep {name}": sweep_plot(curves) for name, curves in _by_pools(report).items()}
+    plots |= budget_plots(report)
+    plots |= {"unequal steps": unequal_plot(report)} if report.steps_changes else {}
     plots |= {f"pareto {name}": pareto_plot(report, name) for name in scored if _has_lengths(report, name)}
     plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}
     plots |= {"shift": shift_plot(report)} if report.fits else {}
@@ -42,11 +45,12 @@ def all_plots(report: Report) -> Mapping[str, str]:
     return plots | {f"loss {student}": loss_plot(report, student) for student in trained}
 
 
-def _by_pools(report: Report) -> dict[tuple[str, str], list[Sweep]]:
-    """Sweeps of one benchmark and pool go into one plot."""
-    found: dict[tuple[str, str], list[Sweep]] = {}
+def _by_pools(report: Report) -> dict[str, list[Sweep]]:
+    """Sweeps of one benchmark and pool, over mixes that are trained on equally much, go into one plot."""
+    found: dict[str, list[Sweep]] = {}
     for sweep in report.sweeps:
-        found.setdefault((sweep.benchmark, sweep.pool), []).append(sweep)
+        budget = f" ({sweep.budget})" if sweep.budget else ""
+        found.setdefault(f"{sweep.benchmark} by the weight of {sweep.pool}{budget}", []).append(sweep)
     return found
 
 
@@ -56,13 +60,11 @@ def sweep_plot(curves: Sequence[Sweep]) -> str:
 
     def paint(axes: Axes) -> None:
         for number, curve in enumerate(curves):
-            colour = SERIES[number % len(SERIES)]
             at = [point.share * 100 for point in curve.points]
-            low, high = zip(
-                *((point.interval.low * 100, point.interval.high * 100) for point in curve.points), strict=True
-            )
-            axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
-            axes.plot(at, [point.accuracy * 100 for point in curve.points], "o-", color=colour, label=curve.student)
+            values = [
+                (point.accuracy * 100, point.interval.low * 100, point.interval.high * 100) for point in curve.points
+            ]
+            banded_line(axes, at, values, SERIES[number % len(SERIES)], label=curve.student)
         axes.set_xlabel(f"weight of {first.pool}, % (the rest is {first.other})")
         axes.set_ylabel("problems solved, %")
         legend_above(axes)
@@ -89,8 +91,8 @@ def pareto_plot(report: Report, benchmark: str) -> str:
             ends = (arm.interval.low * 100, arm.interval.high * 100)
             axes.plot([arm.mean_tokens] * 2, ends, color=colours[arm.mix], linewidth=2, alpha=0.3)
             axes.plot([arm.mean_tokens], [arm.accuracy * 100], marker, color=colours[arm.mix], markersize=7)
-        for mix in dict.fromkeys(arm.mix for arm in arms):
-            axes.plot([], [], "s", color=colours[mix], label=mix or "untouched")
+        for mix, family in one_of_each_family(report, [arm.mix for arm in arms]).items():
+            axes.plot([], [], "s", color=colours[mix], label=family or "untouched")
         for number, student in enumerate(report.students if len(report.students) > 1 else ()):
             axes.plot([], [], MARKERS[number % len(MARKERS)], color=colours[""], label=student)
         axes.set_xscale("log")
@@ -102,12 +104,6 @@ def pareto_plot(report: Report, benchmark: str) -> str:
         legend_above(axes)
 
     return draw(3.4, f"Accuracy against tokens on {benchmark}", paint)
-
-
-def token_ticks(tokens: Sequence[float]) -> list[float]:
-    """Two to five round numbers that span the tokens on a logarithmic axis."""
-    even = np.geomspace(min(tokens), max(tokens) * 1.01, 4)
-    return sorted({float(f"{value:.1e}") for value in even})
 
 
 def pareto_front(arms: Sequence[ArmScore]) -> list[ArmScore]:

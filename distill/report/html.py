@@ -13,6 +13,7 @@ from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.mathml import with_mathematics
 from distill.report.searches import search_words
+from distill.report.unequal_steps import steps_words
 
 
 def render_page(report: Report) -> str:
@@ -60,6 +61,7 @@ def _environment() -> Environment:
         wording.size,
         wording.p_value,
         wording.gap_name,
+        steps_words,
         search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}

@@ -1,5 +1,6 @@
 """Further quantities: accuracy by weight of a mix, level and subject; costs of gains; how benchmarks were asked."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from distill.prompts.load import source_name, versioned
 from distill.report.arms import Arm
 from distill.report.comparisons import MACRO
 from distill.report.data import CellRow
+from distill.report.families import budget_words
 from distill.report.pools import Traces
 from distill.report.score_data import (
     ArmScore,
@@ -38,35 +40,37 @@ def sweeps(recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore
     }
     scores |= {(MACRO, one.student, one.mix): one for one in macros}
     found = []
-    for pools, mixes in _weighted_mixes(recipe).items():
-        for benchmark in dict.fromkeys(key[0] for key in scores):
-            for student in recipe.students:
+    budgets = dict.fromkeys(mix.budget for mix in recipe.mixes)
+    for budget in budgets:
+        words = budget_words(budget) if len(budgets) > 1 else ""
+        equal = [mix for mix in recipe.mixes if mix.budget == budget]
+        for pools, mixes in _weighted_mixes(recipe, equal).items():
+            for benchmark, student in itertools.product(dict.fromkeys(key[0] for key in scores), recipe.students):
                 points = [
                     SweepPoint(share, mix, one.accuracy, one.interval)
                     for share, mix in mixes
                     if (one := scores.get((benchmark, student.name, mix)))
                 ]
                 if len({point.share for point in points}) > 2:
-                    found.append(Sweep(student.name, benchmark, pools[0], pools[1], tuple(points)))
+                    found.append(Sweep(student.name, benchmark, pools[0], pools[1], words, tuple(points)))
     return found
 
 
-def _weighted_mixes(recipe: Recipe) -> dict[tuple[str, str], list[tuple[float, str]]]:
-    """(pool, other pool) -> the mixes of these two by the first one's weight, pools alone included."""
+def _weighted_mixes(recipe: Recipe, equal: Sequence[MixConfig]) -> dict[tuple[str, str], list[tuple[float, str]]]:
+    """(pool, other pool) -> the mixes of these two by the first one's weight, pools alone included.
+
+    `equal`: mixes that are trained on equally much.
+    """
     styles = {teacher.name: teacher.style for teacher in recipe.teachers}
     found: dict[tuple[str, str], list[tuple[float, str]]] = {}
-    blended = [mix for mix in recipe.mixes if mix.policy in POLICIES and len(_drawn(mix)) == 2]
+    blended = [mix for mix in equal if mix.policy in POLICIES and len(mix.drawn) == 2]
     for policy in POLICIES:
         for blend in (mix for mix in blended if mix.policy == policy):
-            first, second = sorted(_drawn(blend), key=lambda pool: (styles.get(pool) != Style.LONG, pool))
-            mixes = [mix for mix in recipe.mixes if mix.policy == policy or len(_drawn(mix)) == 1]
-            mine = [(float(mix.shares.get(first) or 0.0), mix.name) for mix in mixes if _drawn(mix) <= {first, second}]
+            first, second = sorted(blend.drawn, key=lambda pool: (styles.get(pool) != Style.LONG, pool))
+            mixes = [mix for mix in equal if mix.policy == policy or len(mix.drawn) == 1]
+            mine = [(float(mix.shares.get(first) or 0.0), mix.name) for mix in mixes if {*mix.drawn} <= {first, second}]
             found.setdefault((first, second), sorted(mine))
     return found
-
-
-def _drawn(mix: MixConfig) -> set[str]:
-    return {pool for pool, share in mix.shares.items() if share != 0}
 
 
 def group_scores(arms: Sequence[Arm], prompts: Mapping[str, Mapping[str, Prompt]]) -> list[GroupScore]:
@@ -94,11 +98,18 @@ def _arm_groups(arm: Arm, by: str, prompts: Mapping[str, Prompt]) -> Iterator[Gr
             yield GroupScore(arm.student, arm.mix, arm.benchmark, by, name, rate, interval, num_prompts)
 
 
-def costs(recipe: Recipe, comparisons: Sequence[Comparison], cells: Sequence[CellRow], traces: Traces) -> list[Cost]:
+def costs(
+    recipe: Recipe,
+    comparisons: Sequence[Comparison],
+    cells: Sequence[CellRow],
+    traces: Traces,
+    num_common: int | None,
+) -> list[Cost]:
     """What each arm cost, in total and per point gained over its untouched student.
 
-    Teacher tokens are all tokens in the pools of the mix, wrong traces included; arms share pools, so their tokens do
-    not add up. Training time is the mean wall time of its cells, times the devices of each.
+    Teacher tokens are all tokens in the pools of the mix, wrong traces included (of an arm that teaches a part of the
+    `num_common` prompts, that part of them); arms share pools, so their tokens do not add up. Training time is the mean
+    wall time of its cells, times the devices of each.
     """
     benchmarks = recipe.evaluate.benchmarks
     where = MACRO if len(benchmarks) > 1 else benchmarks[0]
@@ -113,6 +124,7 @@ def costs(recipe: Recipe, comparisons: Sequence[Comparison], cells: Sequence[Cel
             cells,
             written,
             devices[student.name],
+            mix.num_prompts / num_common if mix.num_prompts and num_common else 1.0,
         )
         for student in recipe.students
         for mix in recipe.mixes
@@ -127,10 +139,11 @@ def _cost(
     cells: Sequence[CellRow],
     written: Mapping[str, int],
     num_devices: int,
+    share: float,
 ) -> Cost:
     times = [cell.wall_s for cell in cells if (cell.student, cell.mix) == (student, mix.name)]
     known = [wall_s for wall_s in times if wall_s is not None]
-    tokens = sum(written.get(pool, 0) for pool in _drawn(mix)) or None
+    tokens = round(sum(written.get(pool, 0) for pool in mix.drawn) * share) or None
     seconds = sum(known) / len(known) * num_devices if known and len(known) == len(times) else None
     points = gain.difference * 100 if gain and gain.is_shown and gain.difference > 0 else None
     return Cost(

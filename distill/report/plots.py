@@ -8,7 +8,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -53,10 +53,18 @@ STYLE = {
 
 
 def arm_colours(report: Report) -> dict[str, str]:
-    """One colour per mix and mode."""
-    colours = {arm: SERIES[number % len(SERIES)] for number, arm in enumerate(report.mixes)}
+    """One colour per mix and mode; mixes that differ only in how much they are trained on share it."""
+    family = {arm: report.families.get(arm, arm) for arm in report.mixes}
+    of_family = {name: SERIES[number % len(SERIES)] for number, name in enumerate(dict.fromkeys(family.values()))}
+    colours = {arm: of_family[name] for arm, name in family.items()}
     of_mixes = {arm.partition(":")[0]: colour for arm, colour in reversed(colours.items())}
     return {"": UNTOUCHED, **of_mixes, **colours}
+
+
+def one_of_each_family(report: Report, arms: Sequence[str]) -> dict[str, str]:
+    """Arm -> family, for the first arm of every family: the lines of a legend."""
+    family = {report.families.get(arm, arm): arm for arm in reversed(arms)}
+    return {arm: name for arm in dict.fromkeys(arms) for name, first in family.items() if first == arm}
 
 
 def pool_colours(report: Report) -> dict[str, str]:
@@ -97,10 +105,10 @@ def accuracy_plot(report: Report, benchmark: str) -> str:
 
     def paint(axes: Axes) -> None:
         for arm, y in zip(arms, rows, strict=True):
-            _interval_mark(
+            interval_mark(
                 axes, arm.accuracy * 100, (arm.interval.low * 100, arm.interval.high * 100), y, colours[arm.mix]
             )
-        _row_labels(axes, rows, [arm.mix or "untouched" for arm in arms])
+        row_labels(axes, rows, [arm.mix or "untouched" for arm in arms])
         for student in dict.fromkeys(arm.student for arm in arms):
             top = min(y for arm, y in zip(arms, rows, strict=True) if arm.student == student)
             axes.text(0.0, top - 0.62, student, transform=axes.get_yaxis_transform(), weight="bold", va="center")
@@ -125,12 +133,14 @@ def _grouped_rows(groups: Sequence[str]) -> list[float]:
     return rows
 
 
-def _interval_mark(axes: Axes, value: float, ends: tuple[float, float], y: float, colour: str) -> None:
+def interval_mark(axes: Axes, value: float, ends: tuple[float, float], y: float, colour: str) -> None:
+    """A value in row `y`, with the ends of its interval."""
     axes.plot(ends, (y, y), color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
     axes.plot([value], [y], "o", color=colour, markersize=7)
 
 
-def _row_labels(axes: Axes, rows: Sequence[float], labels: Sequence[str]) -> None:
+def row_labels(axes: Axes, rows: Sequence[float], labels: Sequence[str]) -> None:
+    """Names of the rows of a plot, the first at the top."""
     axes.set_yticks(rows, labels)
     axes.set_ylim(max(rows) + 0.7, min(rows) - 1.1)
     axes.tick_params(axis="y", length=0)
@@ -147,8 +157,8 @@ def gap_plot(report: Report, purpose: str, first: str, second: str) -> str:
     def paint(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=1)
         for one, y in zip(gaps, rows, strict=True):
-            _interval_mark(axes, one.difference * 100, (one.interval.low * 100, one.interval.high * 100), y, SERIES[0])
-        _row_labels(axes, rows, labels)
+            interval_mark(axes, one.difference * 100, (one.interval.low * 100, one.interval.high * 100), y, SERIES[0])
+        row_labels(axes, rows, labels)
         reach = max(5.0, *(100 * max(abs(one.interval.low), abs(one.interval.high)) for one in gaps)) * 1.1
         axes.set_xlim(-reach, reach)
         axes.set_xlabel(f"{second} is better  ←   points   →  {first} is better")
@@ -160,6 +170,15 @@ def _gap_label(report: Report, one: Comparison) -> str:
     weight = size(report.student_sizes[one.student])
     name = f"{one.student} ({weight})" if weight and weight.lower() not in one.student.lower() else one.student
     return f"{name}\n{one.benchmark}" if len(report.benchmarks) > 1 else name
+
+
+def banded_line(
+    axes: Axes, at: Sequence[float], values: Sequence[tuple[float, float, float]], colour: str, **line: str
+) -> None:
+    """A line through (value, low, high) with the band of its intervals."""
+    middle, low, high = zip(*values, strict=True)
+    axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+    axes.plot(at, middle, **{"marker": "o", "linestyle": "-", **line}, color=colour)
 
 
 def length_plot(report: Report) -> str:
@@ -193,12 +212,15 @@ def loss_plot(report: Report, student: str) -> str:
     """Training loss of one student's cells; a colour per mix, a line per seed."""
     colours = arm_colours(report)
     cells = [cell for cell in report.cells if cell.student == student and cell.curve.steps]
+    families = one_of_each_family(report, [cell.mix for cell in cells])
 
     def paint(axes: Axes) -> None:
         for cell in cells:
             axes.plot(cell.curve.steps, cell.curve.losses, color=colours[cell.mix], linewidth=1, alpha=0.3)
             smooth = smoothed(cell.curve)
-            axes.plot(smooth.steps, smooth.losses, color=colours[cell.mix], linewidth=1.8, label=_once(cell, cells))
+            axes.plot(
+                smooth.steps, smooth.losses, color=colours[cell.mix], linewidth=1.8, label=_once(cell, cells, families)
+            )
         axes.set_xlabel("optimiser step")
         axes.set_ylabel("loss per supervised token")
         axes.set_ylim(bottom=0)
@@ -214,9 +236,9 @@ def legend_above(axes: Axes) -> None:
     )
 
 
-def _once(cell: CellRow, cells: Sequence[CellRow]) -> str:
+def _once(cell: CellRow, cells: Sequence[CellRow], families: Mapping[str, str]) -> str:
     first = next(one for one in cells if one.mix == cell.mix)
-    return cell.mix if cell is first else "_nolegend_"
+    return families.get(cell.mix, "_nolegend_") if cell is first else "_nolegend_"
 
 
 def timeline_plot(report: Report) -> str:
@@ -237,7 +259,7 @@ def timeline_plot(report: Report) -> str:
             label = f"{attempt.num_workers} workers" if attempt.num_workers > 1 else ""
             label += f"{', ' if label else ''}from step {attempt.first_step}" if attempt.first_step else ""
             axes.annotate(label, (start, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
-        _row_labels(axes, [float(y) for y in range(len(cells))], cells)
+        row_labels(axes, [float(y) for y in range(len(cells))], cells)
         axes.set_xlim(0, longest / scale * 1.03)
         axes.set_xlabel(f"{unit} since the first worker started")
 

@@ -28,6 +28,12 @@ def read_manifests(run_dir: RunDir) -> dict[str, Manifest]:
     return {stage: manifest for stage, manifest in found.items() if manifest is not None}
 
 
+def num_common(manifests: Manifests) -> int | None:
+    """Prompts that every pool of the mixes solved, without those that are held out."""
+    found = manifests["mix"].details.get("common_prompts") if "mix" in manifests else None
+    return None if found is None else int(found)
+
+
 def stage_rows(manifests: Manifests) -> list[StageRow]:
     """One row per finished stage."""
     return [

@@ -53,10 +53,10 @@ class Comparison:
 
     purpose: str
     """`gain` over the untouched student, `gap` long minus short, `large_gap` large minus small teacher, `blend` against
-    one of its own pools alone, `merge` against a blend that was trained, `help` of a larger model against the student
-    alone, or `other`."""
+    one of its own pools alone, `merge` against a blend that was trained, `unequal`: a blend against one of its pools
+    with other numbers of steps, `help` of a larger model against the student alone, or `other`."""
     family: str
-    """The comparisons it is corrected with: `training`, `mix`, `help` or `other pairs`."""
+    """The comparisons it is corrected with: `training`, `mix`, `unequal steps`, `help` or `other pairs`."""
     student: str
     benchmark: str
     first: str
@@ -176,7 +176,58 @@ class Sweep:
     benchmark: str
     pool: str
     other: str
+    budget: str
+    """What all its mixes are trained on, in words, where the run has several such numbers; else empty."""
     points: tuple[SweepPoint, ...]
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """One arm of a budget curve."""
+
+    mix: str
+    amount: int
+    """Rows, or optimiser steps."""
+    accuracy: float
+    interval: Interval
+    mean_tokens: float | None
+    """Of a completion; of the mean of all benchmarks their mean."""
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """Accuracy of a student against how much the arms of one family are trained on."""
+
+    student: str
+    benchmark: str
+    family: str
+    label: str
+    """The family, with what its arms share where it has several curves."""
+    by: str
+    """`rows` or `steps`."""
+    points: tuple[BudgetPoint, ...]
+    """Ascending."""
+
+
+@dataclass(frozen=True)
+class StepsChange:
+    """A blend minus a pure arm with unequal steps, and the same with the steps that all arms take."""
+
+    student: str
+    benchmark: str
+    unequal: Comparison
+    matched: Comparison
+    steps: tuple[int | None, int | None]
+    """Optimiser steps of the unequal arms, the blend's first."""
+    matched_steps: int | None
+    difference: float
+    """Unequal minus matched: what matched steps remove."""
+    interval: Interval
+    p_value: float
+    p_adjusted: float
+    """Holm, over every change of the report."""
+    is_shown: bool
+    """The interval leaves out 0 and the adjusted p-value is under 0.05."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.report.data import FitRow, MixRow, PoolRow, Report, StageRow
-from distill.report.score_data import ArmScore, GapChange, ModelScore, QuestionResult
+from distill.report.score_data import ArmScore, GapChange, ModelScore, QuestionResult, StepsChange
 from distill.report.searches import search_words
 from distill.report.wording import MISSING, bounds, duration, gap_name, number, p_value, percent, points, shown
 
@@ -20,6 +20,7 @@ def render_terminal(report: Report) -> RenderableType:
         *question,
         (report.arms, arm_table(report)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
+        (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
         (report.mix_rows, mix_table(report.mix_rows)),
         (report.fits, fit_table(report.fits)),
@@ -101,6 +102,18 @@ def gap_change_table(changes: Sequence[GapChange]) -> Table:
         names = (one.base.student, one.instruct.student, gap_name(one), one.base.benchmark)
         gaps = (f"{points(gap.difference)} {bounds(gap.interval)}" for gap in (one.base, one.instruct, one))
         table.add_row(*map(Text, (*names, *gaps, shown(one))))
+    return table
+
+
+def steps_table(changes: Sequence[StepsChange]) -> Table:
+    """A blend minus a pure arm with unequal and with matched steps."""
+    right = ["unequal", "matched", "unequal - matched"]
+    table = _table("Unequal against matched steps, points [95 %]", ["student", "gap", "benchmark"], right)
+    table.add_column("")
+    for one in changes:
+        pair = " - ".join(name.removeprefix(f"{one.student}@") for name in (one.unequal.first, one.unequal.second))
+        values = (f"{points(each.difference)} {bounds(each.interval)}" for each in (one.unequal, one.matched, one))
+        table.add_row(*map(Text, (one.student, pair, one.benchmark, *values, shown(one))))
     return table
 
 

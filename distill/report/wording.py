@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from distill.config.mix import ArmBudget, arm_budgets
 from distill.config.recipe import Recipe
 from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import Interval
@@ -9,7 +10,7 @@ from distill.report.base_vs_instruct import GAPS
 from distill.report.comparisons import MACRO, blends
 from distill.report.data import CellRow
 from distill.report.families import main_mixes
-from distill.report.score_data import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore
+from distill.report.score_data import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore, StepsChange
 
 MISSING = "not recorded"
 MAX_IN_LINE = 4
@@ -151,12 +152,12 @@ def gap_name(one: GapChange) -> str:
     return GAPS[one.base.purpose]
 
 
-def shown(one: Comparison | GapChange) -> str:
+def shown(one: Comparison | GapChange | StepsChange) -> str:
     """`difference shown` or `no difference shown`, with the corrected p where the interval alone would leave out 0."""
     return "difference shown" if one.is_shown else f"no difference shown{_correction(one)}"
 
 
-def _correction(one: Comparison | GapChange) -> str:
+def _correction(one: Comparison | GapChange | StepsChange) -> str:
     """Why a difference is not shown although its interval leaves out 0."""
     is_clear = one.is_shown or one.interval.covers(0.0)
     return "" if is_clear else f" (Holm-corrected p = {p_value(one.p_adjusted)})"
@@ -205,7 +206,7 @@ def caveats(
         *_error_caveats(models),
         *_truncation_caveats(models),
         *_missing_caveats(recipe, models),
-        *_step_caveats(cells),
+        *_step_caveats(recipe, cells),
     ]
 
 
@@ -262,12 +263,14 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join([*names[:MAX_IN_LINE], *more])
 
 
-def _step_caveats(cells: Sequence[CellRow]) -> list[str]:
-    by_student: dict[str, set[int]] = {}
+def _step_caveats(recipe: Recipe, cells: Sequence[CellRow]) -> list[str]:
+    """Only arms of as many prompts, without steps of their own, are to take equally many."""
+    budgets = arm_budgets(recipe.mixes, ())
+    taken: dict[tuple[str, ArmBudget], set[int]] = {}
     for cell in cells:
-        if cell.steps:  # merged students took none
-            by_student.setdefault(cell.student, set()).add(cell.steps)
-    uneven = [student for student, steps in by_student.items() if len(steps) > 1]
+        if cell.steps and cell.mix in budgets:  # merged students took none
+            taken.setdefault((cell.student, budgets[cell.mix]), set()).add(cell.steps)
+    uneven = dict.fromkeys(student for (student, _), steps in taken.items() if len(steps) > 1)
     named = ", ".join(f"`{student}`" for student in uneven)
     words = (
         f"The arms of {named} took different numbers of optimiser steps: the mix alone does not explain a difference."
