@@ -16,7 +16,6 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
-from pyarrow import fs as pyarrow_fs
 
 BUCKETS = ("s3", "gs", "gcs")
 """Protocols of object stores: a file appears whole or not at all, and folders need not be created."""
@@ -102,6 +101,8 @@ def upload(fs: Any, folder: Path, path: str) -> None:
 
 
 def _bucket_storage(protocol: str, path: str) -> Any:
+    from pyarrow import fs as pyarrow_fs  # it loads the clients of all clouds, which a local folder does not need
+
     if protocol != "s3":
         return pyarrow_fs.GcsFileSystem()
     endpoint = os.environ.get("AWS_ENDPOINT_URL")

@@ -39,7 +39,7 @@ RESERVED_ENGINE_KWARGS = frozenset(
 class Endpoint(BaseModel):
     """One model that clients address by name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     """What clients put in `model`: letters, digits and . _ @ + - (Ray reads ':' as an adapter separator)."""
@@ -111,7 +111,7 @@ class Endpoint(BaseModel):
 class ServingSettings(BaseModel):
     """How engines are served, replicated and limited: what a recipe's `[serve]` and `ServeConfig` have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     cpus_per_engine: float = Field(default=1.0, gt=0)
     """Logical CPUs that Ray reserves for an engine; with a fraction, several small engines share a core."""
@@ -131,7 +131,7 @@ class ServingSettings(BaseModel):
     max_surge_percent: int = Field(default=100, ge=0, le=100)
     """How an update proceeds: copies with the new weights that start before old ones stop, percent of the running ones.
     Both need memory meanwhile. 0 stops the old ones first, and requests wait for the start."""
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
     """Bounds of every request: body, prompt, output, choices."""
 
     @model_validator(mode="after")

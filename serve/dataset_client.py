@@ -33,7 +33,7 @@ OUTPUT_FIELDS = (
 class BatchConfig(BaseModel):
     """How rows are sent to an endpoint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     max_in_flight: int = Field(64, ge=1)
     """Most open requests; no fewer than the engines' max_num_seqs keep them busy."""

@@ -26,7 +26,7 @@ KEY_PREFIX = "sk-distill-"
 class Key(BaseModel):
     """One client's key and its permissions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str = Field(min_length=1, max_length=64)
     """The client's name; no other part of a key is ever logged."""
@@ -45,7 +45,7 @@ class Key(BaseModel):
 
 
 class _KeyFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     keys: tuple[Key, ...] = Field(min_length=1)
 
 

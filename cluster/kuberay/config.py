@@ -14,7 +14,7 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class HeadConfig(_Section):
@@ -77,11 +77,11 @@ class KubernetesConfig(_Section):
     """Further variables from the Secret, for every pod."""
     ray_token_secret: OptionalName = ""
     """Secret whose key `auth_token` is the Ray cluster's token. Empty: the operator creates one for each cluster."""
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = Field(default_factory=HeadConfig)
     """The head's pod."""
-    teachers: GroupConfig = GroupConfig()
+    teachers: GroupConfig = Field(default_factory=GroupConfig)
     """Pods of the teachers' engines."""
-    students: GroupConfig = GroupConfig()
+    students: GroupConfig = Field(default_factory=GroupConfig)
     """Pods of training, evaluation and serving."""
     retries: int = Field(default=3, ge=0, le=100)
     """New clusters after a failed one; each continues the run directory."""

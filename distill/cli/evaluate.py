@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cluster.session import Session, connect
 from distill.config.base import one_of
-from distill.config.benchmarks import BUILTIN_BENCHMARKS, benchmark_config
+from distill.config.benchmarks import DEFINITIONS, benchmark_config
 from distill.config.eval_command import EvalConfig
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
@@ -81,7 +81,7 @@ def _set(raw: dict[str, Any], override: str) -> Problem | None:
 
 
 def _problems(config: EvalConfig) -> Iterator[Problem]:
-    known = {*config.benchmarks, *BUILTIN_BENCHMARKS}
+    known = {*config.benchmarks, *DEFINITIONS}
     for name in config.evaluate.benchmarks:
         if name not in known:
             yield Problem("--benchmarks", f"no benchmark is called {name!r}", one_of(name, known))

@@ -5,7 +5,7 @@ from rich.console import Console
 from distill.core.run_dir import REPORT_PAGE, RunDir
 from distill.report.build import build_report
 from distill.report.tables import render_terminal
-from distill.run.context import load_run_recipe
+from distill.run.run_recipe import load_run_recipe
 
 
 def show_report(run_dir: RunDir) -> int:

@@ -27,7 +27,8 @@ from distill.ops.deploy.endpoint import (
     smoke_checks,
 )
 from distill.ops.deploy.kubernetes import kubernetes_config, service_file, validate_mounted, with_overrides
-from distill.run.context import RunContext, load_run_recipe
+from distill.run.context import RunContext
+from distill.run.run_recipe import load_run_recipe
 from serve.config import Endpoint, ServeConfig, group_engines, keys_problem
 from serve.deploy import Progress, deploy, free_port, is_news, undeploy
 from serve.proxy_settings import prepare_environment

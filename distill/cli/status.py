@@ -6,7 +6,6 @@ During generation the counts of traces and solved prompts are at most `generate.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -14,13 +13,13 @@ from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
 from distill.config.shares import describe_rows
 from distill.core.run_dir import RunDir, Training, pool_shards
-from distill.core.schema import IndexRow
-from distill.generate.pool_index import is_usable
-from distill.generate.traces import INDEX_COLUMNS
+from distill.core.schema import is_teachable
 from distill.run.stage_keys import stage_states
 from distill.train.attempts import read_attempts
 from distill.train.cells import all_cells
 from distill.train.worker.metrics import read_metrics
+
+COLUMNS = ("trace_id", "prompt_id", "verdict", "finish_reason")
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,9 @@ def pool_fill(run_dir: RunDir, pool: str) -> PoolFill:
     """Counts of the pool's newest folder (a changed teacher has another one). A trace in two shards counts once."""
     folder = _newest_folder(run_dir, pool)
     verdicts: dict[str, tuple[str, bool]] = {}
-    for shard in run_dir.shards(*pool_shards(folder)) if folder else ():
-        for row in pq.read_table(shard, filesystem=run_dir.fs, columns=list(INDEX_COLUMNS)).to_pylist():
-            trace = IndexRow(**row)
-            verdicts[trace.trace_id] = (trace.prompt_id, is_usable(trace))
+    for table in run_dir.column_tables(COLUMNS, *pool_shards(folder)) if folder else ():
+        for trace, prompt, verdict, finish in zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True):
+            verdicts[trace] = (prompt, is_teachable(verdict, finish))
     usable = [prompt for prompt, is_taught in verdicts.values() if is_taught]
     return PoolFill(len(verdicts), len(usable), frozenset(usable))
 

@@ -1,4 +1,4 @@
-"""The verbs that open a recipe or a run. Each imports the rest of what it needs itself."""
+"""The verbs that open a recipe or a run. Each imports what it needs itself: most need little of it."""
 
 import argparse
 import os
@@ -8,20 +8,18 @@ from tempfile import gettempdir
 
 from rich.console import Console
 
-from distill.config.load import find_recipe, load_recipe
 from distill.core.errors import InputError
-from distill.core.progress_bars import quiet
 from distill.core.run_dir import RECIPE, RunDir, StageName
-from distill.run.context import load_run_recipe
 from serve.key_variables import KEYS_VARIABLE
-from serve.keys import load_keys
 
 
 def run_verb(arguments: argparse.Namespace) -> int:
     """`distill run`."""
+    from distill.config.load import find_recipe, load_recipe  # start time
+
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
-    from distill.cli.run import run_recipe  # start time
+    from distill.cli.run import run_recipe  # start time: a wrong recipe is told first
 
     until, only = (StageName(name) if name else None for name in (arguments.until, arguments.only))
     return run_recipe(recipe, path.parent, arguments.run_dir or f"runs/{recipe.name}", until=until, only=only)
@@ -29,8 +27,11 @@ def run_verb(arguments: argparse.Namespace) -> int:
 
 def plan_verb(arguments: argparse.Namespace) -> int:
     """`distill plan`."""
+    from distill.config.load import find_recipe, load_recipe  # start time
+
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
+    from distill.core.progress_bars import quiet  # start time, as those below
     from distill.ops.doctor.preflight import show_templates  # start time
     from distill.ops.forecast.cell_plan import plan_recipe, show_plan  # start time
     from distill.ops.forecast.tables import show_forecast  # start time
@@ -48,8 +49,11 @@ def plan_verb(arguments: argparse.Namespace) -> int:
 
 def doctor_verb(arguments: argparse.Namespace) -> int:
     """`distill doctor`."""
+    from distill.config.load import find_recipe, load_recipe  # start time
+
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
+    from distill.core.progress_bars import quiet  # start time
     from distill.ops.doctor.preflight import doctor  # start time
 
     with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
@@ -58,6 +62,8 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
 
 def submit_verb(arguments: argparse.Namespace) -> int:
     """`distill submit`."""
+    from distill.config.load import find_recipe, load_recipe  # start time
+
     recipe = load_recipe(find_recipe(arguments.recipe), arguments.overrides)
     from distill.ops.deploy.ray_job import stop, submit  # start time
 
@@ -81,6 +87,7 @@ def report_verb(arguments: argparse.Namespace) -> int:
 def status_verb(arguments: argparse.Namespace) -> int:
     """`distill status`."""
     from distill.cli.status import show_status  # start time
+    from distill.run.run_recipe import load_run_recipe  # start time
 
     run_dir = open_run(arguments.run_dir)
     show_status(run_dir, load_run_recipe(run_dir), Console(highlight=False))
@@ -90,6 +97,7 @@ def status_verb(arguments: argparse.Namespace) -> int:
 def audit_verb(arguments: argparse.Namespace) -> int:
     """`distill audit`."""
     from distill.cli.audit import audit  # start time
+    from distill.run.run_recipe import load_run_recipe  # start time
 
     run_dir = open_run(arguments.run_dir)
     recipe = load_run_recipe(run_dir)
@@ -101,6 +109,7 @@ def export_verb(arguments: argparse.Namespace) -> int:
     """`distill export`."""
     from distill.mix.auto_weights import with_found_weights  # start time
     from distill.mix.export.write import export  # start time
+    from distill.run.run_recipe import load_run_recipe  # start time
 
     run_dir = open_run(arguments.run_dir)
     recipe = load_run_recipe(run_dir)
@@ -124,6 +133,7 @@ def serve_verb(arguments: argparse.Namespace) -> int:
     """`distill serve`."""
     from distill.cli.serve import serve_run, write_config, write_manifest  # start time
     from distill.ops.deploy.endpoint import ServeRequest  # start time
+    from serve.keys import load_keys  # start time
 
     if arguments.overrides and not arguments.write_manifest:
         raise InputError(

@@ -14,7 +14,7 @@ class Section(BaseModel):
     """Base of every section: frozen, unknown keys and numbers that are none refused, docstrings under fields are their
     help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def names_of(items: Any) -> list[str]:

@@ -9,12 +9,14 @@ is a `[benchmarks.NAME]` with a source and its columns.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from pydantic import Field
 
 from distill.config.base import Section
 from distill.config.decides import from_stage
-from distill.config.sources import Columns, HubSource, PromptSource
+from distill.config.sources import PromptSource
 from distill.core.schema import AnswerKind
 
 
@@ -34,106 +36,111 @@ class BenchmarkConfig(Section):
 class Definition:
     """A built-in benchmark."""
 
-    config: BenchmarkConfig
+    source: Mapping[str, Any]
+    """Its source on the hub, as a recipe would write it: a section is made only of one that is asked for."""
     num_problems: int
     """Problems of the split, duplicates included."""
     note: str = ""
 
-
-def _defined(source: HubSource, num_problems: int, note: str = "") -> Definition:
-    return Definition(BenchmarkConfig(source=source), num_problems, note)
+    @cached_property
+    def config(self) -> BenchmarkConfig:
+        """As a section."""
+        return BenchmarkConfig.model_validate({"source": {"kind": "hub", **self.source}})
 
 
 NUMBER, MATH = AnswerKind.NUMBER, AnswerKind.MATH
 
 DEFINITIONS: dict[str, Definition] = {
-    "gsm8k": _defined(
-        HubSource(
-            dataset="openai/gsm8k",
-            subset="main",
-            split="test",
-            revision="740312add88f781978c0658806c59bc2815b9866",
-            columns=Columns(problem="question"),
-            answer_kind=NUMBER,
-        ),
+    "gsm8k": Definition(
+        {
+            "dataset": "openai/gsm8k",
+            "subset": "main",
+            "split": "test",
+            "revision": "740312add88f781978c0658806c59bc2815b9866",
+            "columns": {"problem": "question"},
+            "answer_kind": NUMBER,
+        },
         1319,
     ),
-    "math": _defined(
-        HubSource(
-            dataset="DigitalLearningGmbH/MATH-lighteval",
-            split="test",
-            revision="0530c78699ea5e8eb5530600900e1f328b48acad",
-            columns=Columns(reference="solution", subject="type"),
-            answer_kind=MATH,
-        ),
+    "math": Definition(
+        {
+            "dataset": "DigitalLearningGmbH/MATH-lighteval",
+            "split": "test",
+            "revision": "0530c78699ea5e8eb5530600900e1f328b48acad",
+            "columns": {"reference": "solution", "subject": "type"},
+            "answer_kind": MATH,
+        },
         5000,
         "MATH-500 is part of it",
     ),
-    "math500": _defined(
-        HubSource(
-            dataset="HuggingFaceH4/MATH-500",
-            split="test",
-            revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
-            answer_kind=MATH,
-        ),
+    "math500": Definition(
+        {
+            "dataset": "HuggingFaceH4/MATH-500",
+            "split": "test",
+            "revision": "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be",
+            "answer_kind": MATH,
+        },
         500,
     ),
-    "amc23": _defined(
-        HubSource(
-            dataset="math-ai/amc23",
-            split="test",
-            revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
-            columns=Columns(problem="question"),
-            answer_kind=NUMBER,
-        ),
+    "amc23": Definition(
+        {
+            "dataset": "math-ai/amc23",
+            "split": "test",
+            "revision": "80815d37005feb82cd7f8fbc6901d5d3eff43057",
+            "columns": {"problem": "question"},
+            "answer_kind": NUMBER,
+        },
         40,
     ),
-    "aime24": _defined(
-        HubSource(
-            dataset="math-ai/aime24",
-            split="test",
-            revision="83a7f387baaa524a8bda0022eac0541582297103",
-            columns=Columns(reference="solution"),
-            answer_kind=NUMBER,
-        ),
+    "aime24": Definition(
+        {
+            "dataset": "math-ai/aime24",
+            "split": "test",
+            "revision": "83a7f387baaa524a8bda0022eac0541582297103",
+            "columns": {"reference": "solution"},
+            "answer_kind": NUMBER,
+        },
         30,
     ),
-    "aime25": _defined(
-        HubSource(
-            dataset="math-ai/aime25",
-            split="test",
-            revision="563bb8404243c5f09de6ec262f2db674fe5bce9b",
-            answer_kind=NUMBER,
-        ),
+    "aime25": Definition(
+        {
+            "dataset": "math-ai/aime25",
+            "split": "test",
+            "revision": "563bb8404243c5f09de6ec262f2db674fe5bce9b",
+            "answer_kind": NUMBER,
+        },
         30,
     ),
-    "olympiadbench": _defined(
-        HubSource(
-            dataset="Hothan/OlympiadBench",
-            subset="OE_TO_maths_en_COMP",
-            revision="91184b52131e7fc9455fef848035173aea8cc01a",
-            columns=Columns(problem="question", reference="final_answer", subject="subfield", context="context"),
-            answer_kind=MATH,
-        ),
+    "olympiadbench": Definition(
+        {
+            "dataset": "Hothan/OlympiadBench",
+            "subset": "OE_TO_maths_en_COMP",
+            "revision": "91184b52131e7fc9455fef848035173aea8cc01a",
+            "columns": {
+                "problem": "question",
+                "reference": "final_answer",
+                "subject": "subfield",
+                "context": "context",
+            },
+            "answer_kind": MATH,
+        },
         674,
         "English, text only, competition mathematics; the paper's copy has one more",
     ),
-    "svamp": _defined(
-        HubSource(
-            dataset="ChilleD/SVAMP",
-            split="test",
-            revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
-            columns=Columns(problem="Question", reference="Answer", subject="Type", context="Body"),
-            answer_kind=NUMBER,
-        ),
+    "svamp": Definition(
+        {
+            "dataset": "ChilleD/SVAMP",
+            "split": "test",
+            "revision": "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+            "columns": {"problem": "Question", "reference": "Answer", "subject": "Type", "context": "Body"},
+            "answer_kind": NUMBER,
+        },
         300,
         "the test part of the 1,000",
     ),
 }
 
-BUILTIN_BENCHMARKS: dict[str, BenchmarkConfig] = {name: one.config for name, one in DEFINITIONS.items()}
-
 
 def benchmark_config(own: Mapping[str, BenchmarkConfig], name: str) -> BenchmarkConfig:
     """The benchmark of a name: the recipe's own, or else the built-in one."""
-    return own.get(name) or BUILTIN_BENCHMARKS[name]
+    return own.get(name) or DEFINITIONS[name].config

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from distill.config.base import Section, one_of, section_of
-from distill.config.benchmarks import BUILTIN_BENCHMARKS, BenchmarkConfig
+from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
 from distill.config.decides import EXTENT, NOTHING
 from distill.config.mix import MixConfig
 from distill.config.sources import GymSource
@@ -48,7 +48,7 @@ class EvaluateConfig(Section):
 
     benchmarks: tuple[str, ...] = Field(min_length=1, json_schema_extra=EXTENT)
     """Names in `[benchmarks]`, or built-in ones."""
-    sampling: GreedySampling = GreedySampling()
+    sampling: GreedySampling = Field(default_factory=GreedySampling)
     """How completions are sampled."""
     num_samples: int = Field(default=1, ge=1)
     """Completions per prompt; more than one needs a temperature above 0."""
@@ -64,7 +64,7 @@ class EvaluateConfig(Section):
 
 
 def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    known = {*section_of(raw, "benchmarks"), *BUILTIN_BENCHMARKS}
+    known = {*section_of(raw, "benchmarks"), *DEFINITIONS}
     named = [("evaluate.benchmarks", name) for name in section_of(raw, "evaluate").get("benchmarks", ())]
     named += [("search.benchmark", name) for name in filter(None, [section_of(raw, "search").get("benchmark")])]
     for where, name in named:

@@ -9,7 +9,7 @@ from distill.config.base import Name, Section, Share, one_of, section_of
 from distill.config.decides import EXTENT, IF_SET, from_stage
 from distill.core.errors import Problem
 from distill.core.schema import Style
-from serve.api.request_schema import OptionName, OptionValue
+from serve.api.template_options import OptionName, OptionValue
 
 
 class Mode(Section):

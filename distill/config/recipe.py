@@ -43,11 +43,11 @@ class Recipe(Section):
     """The training prompts."""
     teachers: tuple[TeacherConfig, ...] = Field(min_length=1, json_schema_extra=from_stage("generate"))
     """Who writes the traces; each fills the pool of its name."""
-    generate: GenerateConfig = Field(default=GenerateConfig(), json_schema_extra=from_stage("generate"))
+    generate: GenerateConfig = Field(default_factory=GenerateConfig, json_schema_extra=from_stage("generate"))
     """How teachers are asked."""
-    verify: VerifyConfig = Field(default=VerifyConfig(), json_schema_extra=from_stage("verify"))
+    verify: VerifyConfig = Field(default_factory=VerifyConfig, json_schema_extra=from_stage("verify"))
     """How answers are compared with their references."""
-    filters: FiltersConfig = Field(default=FiltersConfig(), json_schema_extra=from_stage("mix"))
+    filters: FiltersConfig = Field(default_factory=FiltersConfig, json_schema_extra=from_stage("mix"))
     """Which correct traces no mix may use."""
     mixes: tuple[MixConfig, ...] = Field(min_length=1, json_schema_extra=from_stage("mix"))
     """The arms that are trained; `policy` is how an arm chooses its traces, by default `weighted`."""
@@ -57,9 +57,9 @@ class Recipe(Section):
     """Arms that are not trained but merged from trained students."""
     students: tuple[StudentConfig, ...] = Field(min_length=1, json_schema_extra=from_stage("train"))
     """The models that are trained."""
-    student_chat: ChatFormat = Field(default=ChatFormat(), json_schema_extra=from_stage("mix"))
+    student_chat: ChatFormat = Field(default_factory=ChatFormat, json_schema_extra=from_stage("mix"))
     """How students are asked, in training and in evaluation alike."""
-    train: TrainConfig = Field(default=TrainConfig(), json_schema_extra=from_stage("train"))
+    train: TrainConfig = Field(default_factory=TrainConfig, json_schema_extra=from_stage("train"))
     """The optimiser budget and everything else about training."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default={}, json_schema_extra=NOTHING)
     """Name -> benchmark, beside the built-in ones (`gsm8k`, `math`, `math500`, `amc23`, `aime24`, `aime25`,
@@ -68,11 +68,11 @@ class Recipe(Section):
     """Which benchmarks are asked, and how."""
     question: QuestionConfig | None = Field(default=None, json_schema_extra=from_stage("report", IF_SET))
     """What the run is to find out; the report answers it first."""
-    serve: ServeSection = Field(default=ServeSection(), json_schema_extra=from_stage("evaluate"))
+    serve: ServeSection = Field(default_factory=ServeSection, json_schema_extra=from_stage("evaluate"))
     """The students' endpoint, in the evaluation and in `distill serve`."""
     kubernetes: KubernetesConfig | None = Field(default=None, json_schema_extra=NOTHING)
     """Where it runs on Kubernetes; read by `--write-manifest` only."""
-    forecast: ForecastConfig = Field(default=ForecastConfig(), json_schema_extra=NOTHING)
+    forecast: ForecastConfig = Field(default_factory=ForecastConfig, json_schema_extra=NOTHING)
     """What `distill plan` assumes; no part of the run."""
 
     @property

@@ -1,9 +1,13 @@
 """The recipe reference, from the config classes: `python -m distill.config.reference > docs/recipe-reference.md`."""
 
+import ast
+import inspect
 import json
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
@@ -104,6 +108,33 @@ def _page_part(part: Part, paths: dict[type[BaseModel], str]) -> str:
     return "\n".join([*head, *table, *rows, ""])
 
 
+def described(section: type[BaseModel]) -> dict[str, str]:
+    """Field -> the docstring below it, in one line; empty where it has none.
+
+    pydantic's own `use_attribute_docstrings` parses the source of every section whenever a recipe is read.
+    """
+    found = dict.fromkeys(section.model_fields, "")
+    for base in reversed(section.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            found |= _docstrings(base)
+    return found
+
+
+def _docstrings(section: type[BaseModel]) -> dict[str, str]:
+    """The same for the fields that stand in the class itself."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        field.target.id: " ".join(below.value.value.split())
+        for field, below in pairwise(node.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
 def is_variant(name: str, field: FieldInfo) -> bool:
     """Whether a field only says which of several variants its section is."""
     return name in ("kind", "policy") and typing.get_origin(field.annotation) is Literal
@@ -111,7 +142,7 @@ def is_variant(name: str, field: FieldInfo) -> bool:
 
 def _row(part: Part, name: str, paths: dict[type[BaseModel], str]) -> str:
     field, stage = part.section.model_fields[name], _stage(part.section, name, part.stage)
-    text = "Selects this variant." if is_variant(name, field) else " ".join((field.description or "").split())
+    text = "Selects this variant." if is_variant(name, field) else described(part.section)[name]
     means = ", ".join([stage, *{decides(part.section, name)} - {"result", "nothing"}]) if stage else "nothing"
     type_ = ", ".join([_type(field.annotation, paths), *_bounds(field.metadata)])
     escaped = text.replace("|", "\\|")
@@ -144,7 +175,7 @@ def _bounds(metadata: Iterable[Any]) -> list[str]:
 
 
 def _default(field: FieldInfo) -> str:
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "**required**"
     if value is None or isinstance(value, BaseModel):

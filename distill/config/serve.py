@@ -13,7 +13,7 @@ class ServeSection(ServingSettings, Section):
 
     model_config = ConfigDict(json_schema_extra=NOTHING)  # how students are served decides no score; their engine does
 
-    engine: EngineConfig = Field(default=EngineConfig(), json_schema_extra=RESULT)
+    engine: EngineConfig = Field(default_factory=EngineConfig, json_schema_extra=RESULT)
     """The vLLM engine of every model."""
     max_engines: int = Field(default=8, ge=1)
     """Most engines at the same time; evaluation takes the students in groups that fit."""

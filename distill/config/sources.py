@@ -145,7 +145,7 @@ class FileSource(Section):
     path: str
     """File, folder or glob; any fsspec URI. Relative paths are relative to the recipe. Of a folder, all data files
     below it are read; they must be of one format."""
-    columns: Columns = Columns()
+    columns: Columns = Field(default_factory=Columns)
     """Which column means what."""
     where: Where = Field(default={}, json_schema_extra=IF_SET)
     """Only rows with these values: `{ domain = "math", level = [4, 5], solve_rate = { min = 0.1, max = 0.8 } }`. A
@@ -174,7 +174,7 @@ class HubSource(Section):
     Empty: those of the subset and split."""
     streaming: bool = Field(default=False, json_schema_extra=NOTHING)
     """Read rows as they are fetched, and no more than `max_rows`, without keeping the data set on this machine."""
-    columns: Columns = Columns()
+    columns: Columns = Field(default_factory=Columns)
     """Which column means what."""
     where: Where = Field(default={}, json_schema_extra=IF_SET)
     """Only rows with these values, as for files."""

@@ -60,7 +60,7 @@ class StudentConfig(Section):
     base_of: Name | None = Field(default=None, json_schema_extra=from_stage("report", EXTENT))
     """The instruction-tuned student whose base model this one is: the report compares the gaps of the two. Absent: this
     is no base model of another student."""
-    tune: Tune = FullTune()
+    tune: Tune = Field(default_factory=FullTune)
     """Which weights are trained: all (`full`) or low-rank adapters (`lora`)."""
     micro_batch_size: int | None = Field(default=None, ge=1, json_schema_extra=IF_SET)
     """Rows of full length per forward pass and worker. Rows are packed into one sequence without padding, more of them

@@ -14,7 +14,7 @@ from distill.config.decides import EXTENT, IF_SET, NOTHING, hashed_as, identity
 from distill.config.sources import Column, ColumnList, DataSource, Pattern, Where
 from distill.core.errors import Problem
 from distill.core.schema import Style, content_hash
-from serve.api.request_schema import OptionName, OptionValue
+from serve.api.template_options import OptionName, OptionValue
 
 
 class Sampling(Section):
@@ -100,9 +100,9 @@ class AskedTeacher(Section):
     """Name of the teacher and of its pool."""
     style: Style
     """Reasoning style of its traces."""
-    chat: ChatFormat = ChatFormat()
+    chat: ChatFormat = Field(default_factory=ChatFormat)
     """How it is asked."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Field(default_factory=Sampling)
     """How its completions are sampled."""
     num_samples: int = Field(default=1, ge=1, le=1024, json_schema_extra=EXTENT)
     """Most traces per prompt."""
@@ -121,7 +121,7 @@ class VllmTeacher(AskedTeacher):
     kind: Literal["vllm"] = "vllm"
     model: str = Field(json_schema_extra=EXTENT)
     """A key of `[models]`."""
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = Field(default_factory=EngineConfig)
     """Its vLLM engine."""
     replicas: tuple[int, int] = Field(default=(1, 1), json_schema_extra=NOTHING)
     """Fewest and most engines of this model. Teachers with the same model and engine share them."""
@@ -209,7 +209,7 @@ class DatasetTeacher(Section):
     """Reasoning style of its traces."""
     source: DataSource = Field(json_schema_extra=EXTENT)
     """Where the traces are. Its `columns` are ignored: the `columns` below apply."""
-    columns: TraceColumns = TraceColumns()
+    columns: TraceColumns = Field(default_factory=TraceColumns)
     """Which column means what."""
     where: Where = Field(default={})
     """Only rows with these values, for example `{ model = "QwQ-32B" }`; lists and ranges as in a source's `where`."""

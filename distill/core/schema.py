@@ -30,6 +30,11 @@ class Verdict(StrEnum):
     ERROR = "ERROR"
 
 
+def is_teachable(verdict: str, finish_reason: str) -> bool:
+    """Whether a trace is correct and not cut by the token limit: only such a trace may be taught."""
+    return verdict == Verdict.CORRECT and finish_reason != "length"
+
+
 class AnswerKind(StrEnum):
     """How a reference answer is compared."""
 

@@ -21,10 +21,10 @@ from distill.config.teachers import AskedTeacher, GenerateConfig
 from distill.config.verify import VerifyConfig
 from distill.core.events import log_event
 from distill.core.run_dir import PROMPTS, RunDir, StageName
-from distill.core.schema import Dropped, Style, Trace, content_hash, dropped
+from distill.core.schema import Dropped, Style, Trace, content_hash, dropped, is_teachable
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.generate.async_grader import AsyncGrader
-from distill.generate.pool_index import decode_states, encode_states, is_usable, merge_traces, read_rows
+from distill.generate.pool_index import decode_states, encode_states, merge_traces, read_rows
 from distill.generate.pools import Request, build_request, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
 from distill.generate.trace_shards import BatchShards
@@ -226,7 +226,9 @@ class Asker:
             ids = {"prompt_id": prompt.prompt_id, "pool": pool, "sample_index": index}
             self._log("request given up", **ids, reason=answer.failure.reason, detail=answer.failure.detail)
         state = states.get(pool, PoolState())
-        states[pool] = state.add(index, is_correct=answer.trace is not None and is_usable(answer.trace))
+        trace = answer.trace
+        is_correct = trace is not None and is_teachable(trace.verdict, trace.finish_reason)
+        states[pool] = state.add(index, is_correct=is_correct)
         self._count(answer, became_solved=self._became_solved(pool, state, states[pool]))
 
     def _became_solved(self, pool: str, old: PoolState, new: PoolState) -> str:
@@ -237,7 +239,9 @@ class Asker:
         counts: Counter[str] = Counter({"failed": int(answer.trace is None)})
         if answer.trace:
             trace = answer.trace
-            counts.update(traces=1, correct=int(is_usable(trace)), tokens=trace.completion_tokens)
+            counts.update(
+                traces=1, correct=int(is_teachable(trace.verdict, trace.finish_reason)), tokens=trace.completion_tokens
+            )
             counts.update(prompt_tokens=trace.prompt_tokens, cached_tokens=answer.cached_tokens)
         if became_solved:
             counts[f"solved {became_solved}"] += 1

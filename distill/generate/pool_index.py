@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill.core.run_dir import RunDir
-from distill.core.schema import Verdict
+from distill.core.schema import Verdict, is_teachable
 from distill.generate.ask_policy import PoolState
 
 ID_BYTES = 16
@@ -89,13 +89,10 @@ def merge_traces(states: dict[str, PoolState], traces: Iterable[Any]) -> dict[st
     for trace in traces:
         state = merged.get(trace.pool, PoolState())
         if trace.sample_index not in state.done:
-            merged[trace.pool] = state.add(trace.sample_index, is_correct=is_usable(trace))
+            merged[trace.pool] = state.add(
+                trace.sample_index, is_correct=is_teachable(trace.verdict, trace.finish_reason)
+            )
     return merged
-
-
-def is_usable(trace: Any) -> bool:
-    """Whether the trace is correct and not cut by the token limit: only such a trace may be taught."""
-    return bool(trace.verdict == Verdict.CORRECT and trace.finish_reason != "length")
 
 
 def encode_states(states: dict[str, PoolState]) -> str:

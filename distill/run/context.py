@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import ValidationError
 from rich.console import Console
 
 from cluster.session import Session, connect
@@ -18,7 +17,7 @@ from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.core.errors import InputError
-from distill.core.run_dir import PROMPTS, RECIPE, Parts, RunDir, benchmark_problems, model_record
+from distill.core.run_dir import PROMPTS, Parts, RunDir, benchmark_problems, model_record
 from distill.core.schema import Prompt
 from distill.models.resolve import ResolvedModel, model_identity, publish, resolve_model
 from distill.run.pools import Pool
@@ -123,20 +122,3 @@ def read_benchmark(run_dir: RunDir, name: str) -> dict[str, Prompt]:
     """The problems of a benchmark by identity, in their order; empty where the run does not keep them."""
     rows = run_dir.read_table(*benchmark_problems(name), row_type=Prompt).to_pylist()
     return {row["prompt_id"]: Prompt(**row) for row in rows}
-
-
-def load_run_recipe(run_dir: RunDir) -> Recipe:
-    """The resolved recipe of an existing run.
-
-    Raises:
-        InputError: another version wrote it.
-    """
-    path = run_dir.path(*RECIPE)
-    try:
-        return Recipe.model_validate_json(run_dir.fs.cat_file(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path} was written by another version ({where}: {first['msg']}) -> start the run again with distill run"
-        ) from error

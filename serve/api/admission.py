@@ -48,7 +48,7 @@ SECURITY_HEADERS = (
 class AdmissionSettings(BaseModel):
     """What admission decides by."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     engines: dict[str, str]
     """Model name -> the engine that answers for it; adapters of one base share one."""

@@ -15,7 +15,7 @@ from serve.keys import Key
 class Limits(BaseModel):
     """Bounds of every request. The defaults suit models of a few billion weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     max_body_bytes: int = Field(default=4 << 20, ge=1024)
     """Largest request body; a larger one is refused (413) before it is read."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Delimiters(BaseModel):
     """The texts that open and close a model's reasoning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     start: str = Field("<think>", min_length=1)
     """How a completion with reasoning begins; one that begins otherwise is all answer."""

@@ -7,7 +7,6 @@ import json
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,45 +19,14 @@ from pydantic import (
 
 from serve.api.http_errors import APIError
 from serve.api.limits import Limits
+from serve.api.template_options import OptionName, OptionValue
 from serve.api.thinking import Speculation
 
 MAX_MESSAGES = 1000
 
-RESERVED_OPTIONS = frozenset(
-    {
-        "messages",
-        "conversation",
-        "tools",
-        "documents",
-        "chat_template",
-        "tokenize",
-        "tokenizer",
-        "padding",
-        "truncation",
-        "max_length",
-        "return_tensors",
-        "return_dict",
-        "return_assistant_tokens_mask",
-        "tokenizer_kwargs",
-        "add_generation_prompt",
-        "continue_final_message",
-        "add_special_tokens",
-    }
-)
-"""What the engine itself passes to the chat template, or to the tokenizer with it."""
-
-
-def _not_reserved(name: str) -> str:
-    if name in RESERVED_OPTIONS:
-        raise ValueError("is set by the server")
-    return name
-
-
 Number = Annotated[StrictInt | StrictFloat, Field(allow_inf_nan=False)]
 Tokens = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=200)]
-OptionName = Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$"), AfterValidator(_not_reserved)]
-OptionValue = StrictBool | StrictInt | Annotated[StrictStr, Field(max_length=200)] | None
 TokenId = Annotated[StrictInt, Field(ge=0, le=10_000_000)]
 
 

@@ -94,7 +94,7 @@ NextRequest = Callable[[AnswerSoFar], Segment | None]
 class Speculation(BaseModel):
     """The request option `speculative`: which model writes the hard steps, and how much."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     model: StrictStr = Field(min_length=1, max_length=256)
     """The helper: a larger model served at the same address."""

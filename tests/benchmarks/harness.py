@@ -35,7 +35,7 @@ from distill.core.errors import InputError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.statistics import paired_difference, wilson_interval
-from distill.run.context import load_run_recipe
+from distill.run.run_recipe import load_run_recipe
 
 PORT = 18447
 DEADLINE_S = 600.0

@@ -18,7 +18,7 @@ from pyarrow.fs import S3FileSystem
 
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import Trace
-from distill.run.context import load_run_recipe
+from distill.run.run_recipe import load_run_recipe
 from distill.train.attempts import read_attempts
 from distill.train.cells import all_cells
 from tests.fixtures.pipeline_run import NUM_SOLVABLE, Setup

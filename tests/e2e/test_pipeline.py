@@ -17,7 +17,7 @@ import yaml
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import Dropped, Example, Message, Score, Trace
 from distill.ops.deploy.endpoint import BenchmarkChecker
-from distill.run.context import load_run_recipe
+from distill.run.run_recipe import load_run_recipe
 from serve.config_file import read_arguments
 from tests.fixtures.paths import ROOT
 from tests.fixtures.pipeline_run import NUM_SOLVABLE, Setup

@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.core.run_dir import RunDir
 from distill.ops.deploy.endpoint import BenchmarkChecker
-from distill.run.context import load_run_recipe
+from distill.run.run_recipe import load_run_recipe
 from serve.app import build_app
 from serve.config_file import read_arguments
 

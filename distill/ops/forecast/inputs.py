@@ -17,7 +17,7 @@ from distill.ops.forecast.cell_plan import planned_shape
 from distill.ops.forecast.feasibility import unplaceable
 from distill.ops.forecast.stage_times import Calibration, Forecast, Inputs, forecast
 from distill.ops.forecast.workload import MeasuredWork, teacher_order, workload
-from distill.run.context import load_run_recipe
+from distill.run.run_recipe import load_run_recipe
 from distill.train.cells import cells
 from distill.train.machines import Machines
 from distill.train.plan import Plan, plan_cells
