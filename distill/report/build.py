@@ -33,6 +33,7 @@ from distill.report.run_history import cell_rows, funnel, num_common, read_manif
 from distill.report.samples import answer_samples, trace_samples
 from distill.report.score_data import ModelScore
 from distill.report.searches import search_rows
+from distill.report.trace_costs import read_levels, trace_costs
 from distill.report.unequal_steps import steps_changes
 from distill.report.wording import caveats, findings, headline
 from distill.run.context import read_benchmark
@@ -86,6 +87,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         families=arm_families(recipe),
         groups=tuple(group_scores(arms, problems)),
         costs=tuple(costs(recipe, comparisons, cells, traces, num_common(manifests))) if lines else (),
+        trace_costs=tuple(trace_costs(recipe, traces, read_levels(run_dir), manifests.get(StageName.GENERATE))),
         paper=tuple(paper_rows(recipe, lines, macros, comparisons)),
         pools=tuple(pool_rows(recipe, traces)),
         mix_rows=tuple(mixes),

@@ -19,6 +19,7 @@ from distill.report.score_data import (
     QuestionResult,
     StepsChange,
     Sweep,
+    TraceCost,
 )
 
 
@@ -306,6 +307,7 @@ class Report:
     """Arm -> name of those that are equal but for how much they are trained on."""
     groups: tuple[GroupScore, ...]
     costs: tuple[Cost, ...]
+    trace_costs: tuple[TraceCost, ...]
     paper: tuple[PaperRow, ...]
     pools: tuple[PoolRow, ...]
     mix_rows: tuple[MixRow, ...]

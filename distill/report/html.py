@@ -57,6 +57,7 @@ def _environment() -> Environment:
         wording.points,
         wording.number,
         wording.power,
+        wording.usd,
         wording.duration,
         wording.size,
         wording.p_value,

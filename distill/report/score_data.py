@@ -260,6 +260,32 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class TraceCost:
+    """What the traces of one teacher, or of all, cost; of all prompts or of those of one level. None: not recorded, or
+    nothing to divide by."""
+
+    pool: str
+    """Empty: all teachers together."""
+    level: str
+    """Empty: all prompts."""
+    traces: int
+    verified: int
+    """Correct ones."""
+    tokens: int
+    """Of all completions, wrong ones included."""
+    common_prompts: int
+    """Prompts that every pool of the mixes solved by a trace that was not cut off."""
+    tokens_per_verified: float | None
+    engine_s_per_verified: float | None
+    """Seconds in which the engines worked, however many at once."""
+    usd_per_verified: float | None
+    """By `usd_per_million_tokens`; None where it is not set."""
+    tokens_per_common: float | None
+    engine_s_per_common: float | None
+    usd_per_common: float | None
+
+
+@dataclass(frozen=True)
 class PaperRow:
     """A number of the paper beside ours."""
 

@@ -7,9 +7,20 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.report.data import FitRow, MixRow, PoolRow, Report, StageRow
-from distill.report.score_data import ArmScore, GapChange, ModelScore, QuestionResult, StepsChange
+from distill.report.score_data import ArmScore, GapChange, ModelScore, QuestionResult, StepsChange, TraceCost
 from distill.report.searches import search_words
-from distill.report.wording import MISSING, bounds, duration, gap_name, number, p_value, percent, points, shown
+from distill.report.wording import (
+    MISSING,
+    bounds,
+    duration,
+    gap_name,
+    number,
+    p_value,
+    percent,
+    points,
+    shown,
+    usd,
+)
 
 
 def render_terminal(report: Report) -> RenderableType:
@@ -22,6 +33,7 @@ def render_terminal(report: Report) -> RenderableType:
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
+        (report.trace_costs, cost_table(report.trace_costs)),
         (report.mix_rows, mix_table(report.mix_rows)),
         (report.fits, fit_table(report.fits)),
         (report.stages, stage_table(report.stages)),
@@ -125,6 +137,24 @@ def pool_table(pools: Sequence[PoolRow]) -> Table:
         rate = f"{percent(row.solve_rate)} {bounds(row.interval)}"
         values = [number(row.traces), rate, solved, number(row.mean_tokens), number(row.truncated)]
         table.add_row(Text(row.pool), row.style, *map(Text, values))
+    return table
+
+
+def cost_table(costs: Sequence[TraceCost]) -> Table:
+    """What verified traces and common prompts cost, by teacher and level."""
+    right = ["verified", "tokens each", "engine time", "USD", "common prompts", "tokens each", "USD"]
+    table = _table("Cost of verified traces", ["pool", "level"], right)
+    for one in costs:
+        values = [
+            number(one.verified),
+            number(one.tokens_per_verified),
+            duration(one.engine_s_per_verified),
+            usd(one.usd_per_verified),
+            number(one.common_prompts),
+            number(one.tokens_per_common),
+            usd(one.usd_per_common),
+        ]
+        table.add_row(Text(one.pool or "all"), Text(one.level or "all"), *map(Text, values))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from distill.config.mix import ArmBudget, arm_budgets
 from distill.config.recipe import Recipe
 from distill.evaluate.read_scores import expected_models
@@ -43,6 +45,13 @@ def points(value: float, digits: int = 0) -> str:
 def number(value: float | None, digits: int = 0) -> str:
     """`12,345`."""
     return MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def usd(value: float | None) -> str:
+    """`12.35`, or two significant digits below ten dollars: `0.0012`."""
+    if value is None or value >= 10 or value == 0:
+        return number(value, 2)
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def power(value: float | None) -> str:

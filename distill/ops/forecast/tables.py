@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import psutil
 from rich.console import Console
@@ -12,11 +12,13 @@ from cluster.gpus import GPU_KINDS, GpuKind
 from cluster.placement import Resources
 from cluster.units import GIB
 from distill.config.recipe import Recipe
+from distill.config.teachers import AskedTeacher
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
 from distill.ops.forecast.inputs import forecast_recipe
 from distill.ops.forecast.scaling_limits import NEAR_SHARE, ScalingLimit, scaling_limits
 from distill.ops.forecast.stage_times import Forecast
+from distill.ops.forecast.workload import Assumption, PoolWork
 from distill.train.machines import Machines
 
 NOT_KNOWN = "?"
@@ -133,6 +135,8 @@ def notes(found: Forecast) -> Iterator[str]:
         yield NEEDS_KIND.format(nodes=len(nodes), gpus=f"{nodes[0].gpus:g}")
     if found.api_usd:
         yield f"endpoints cost another {found.api_usd:,.2f} USD"
+    if costs := [words for pool in found.work.pools if (words := verified_cost(pool, found.assumptions))]:
+        yield f"per verified trace: {'; '.join(costs)}"
     if found.usd_per_gpu_hour is not None:
         yield f"cost: all {found.num_gpus:g} GPUs for all hours, at {found.usd_per_gpu_hour} USD per GPU hour"
     for source, label in (("recipe", "set in the recipe"), ("measured", "measured"), ("assumed", "assumed")):
@@ -143,6 +147,19 @@ def notes(found: Forecast) -> Iterator[str]:
         yield f"times are calibrated on {found.calibration.source}"
     elif found.seconds is not None:
         yield "times are from data sheets and assumed utilisations; --measured RUN calibrates them"
+
+
+def verified_cost(pool: PoolWork, assumptions: Sequence[Assumption]) -> str:
+    """Tokens, and USD where a price is set, of a teacher's correct trace with the wrong ones that it takes; empty where
+    its solve rate is only assumed, or nothing is asked."""
+    known = {one.name: one.value for one in assumptions if one.source != "assumed"}
+    rate = known.get(f"solve_rate.{pool.teacher.name}")
+    if not rate or not isinstance(pool.teacher, AskedTeacher):
+        return ""
+    tokens = pool.tokens / rate
+    price = pool.teacher.usd_per_million_tokens
+    usd = f", {tokens / 1e6 * price:.2g} USD" if price else ""
+    return f"{pool.teacher.name} {tokens:,.0f} tokens{usd}"
 
 
 def all_limits(found: Forecast, driver_gib: float | None = None) -> list[ScalingLimit]:

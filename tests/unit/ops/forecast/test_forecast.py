@@ -160,3 +160,14 @@ def test_a_kind_of_gpu_that_no_node_has_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"1 GPU L4 at once; the cluster .* holds 0"):
         forecast_on("2x8xh100", "students.qwen2-5-0-5b.gpu=L4")
     assert seconds(forecast_on("2x8xh100", "teachers.long.gpu=H100", "serve.gpu=H100", "teachers.short.gpu=H100")) > 0
+
+
+def test_a_verified_trace_is_priced_where_the_solve_rate_is_known() -> None:
+    def line(*overrides: str) -> list[str]:
+        return [line for line in notes(forecast_on("1x1xh100", *overrides)) if line.startswith("per verified trace")]
+
+    known = ("forecast.solve_rate.long=0.25", "forecast.mean_tokens.long=1000")
+    assert line(*known) == ["per verified trace: long 4,000 tokens"]
+    priced = line(*known, "teachers.long.usd_per_million_tokens=2.0")
+    assert priced == ["per verified trace: long 4,000 tokens, 0.008 USD"]
+    assert line() == [], "an assumed rate is no price"
