@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, NamedTuple
-
-import openai
 
 from serve.api.modes import mode_line
 from serve.chat_reply import read_message
 from serve.errors import ServeError, UnknownModelError
+from serve.http_client import RequestFailedError, get_json, post_events, post_json
 from serve.key_variables import KEY_VARIABLE, NO_KEY
-from serve.loopback import direct_options
-from serve.openai_sampling import OPENAI_SAMPLING
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0
+CHAT = "/v1/chat/completions"
+REFUSED_KEY = (401, 403)
 
 
 class Piece(NamedTuple):
@@ -74,21 +74,17 @@ def stream_chat(
         ServeError: the endpoint refuses the request or fails.
     """
     named = {key: value for key, value in sampling.items() if value is not None}
-    settings: dict[str, Any] = {"temperature": 0.0, "seed": 0, **named}
-    extra = {key: settings.pop(key) for key in sorted(settings.keys() - OPENAI_SAMPLING)}
+    body = {"model": model, "messages": list(turns), "stream": True, "temperature": 0.0, "seed": 0, **named}
     try:
-        with _client(base_url, api_key, timeout_s=ANSWER_TIMEOUT_S) as client:
-            stream = client.chat.completions.create(
-                model=model, messages=list(turns), stream=True, extra_body=extra or None, **settings
-            )
-            for chunk in stream:
-                yield from _pieces(chunk)
-    except openai.APIError as error:
+        for chunk in post_events(f"{base_url}{CHAT}", body, api_key, timeout_s=ANSWER_TIMEOUT_S):
+            yield from _pieces(chunk)
+    except RequestFailedError as error:
         raise ServeError(f"{model} at {base_url} failed: {error.message}") from error
 
 
 def _pieces(chunk: Any) -> Iterator[Piece]:
-    message = read_message(chunk.choices[0].delta if chunk.choices else None)
+    choices = chunk.get("choices")
+    message = read_message(SimpleNamespace(**(choices[0].get("delta") or {})) if choices else None)
     if message.reasoning:
         yield Piece(message.reasoning, is_reasoning=True)
     if message.text:
@@ -122,13 +118,12 @@ def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, A
         ServeError: the API key is refused.
     """
     try:
-        with _client(base_url, api_key, timeout_s=10.0) as client:
-            models = client.models.list().data
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        raise ServeError(f"{base_url} requires a valid API key: set {KEY_VARIABLE}") from error
-    except (openai.APIConnectionError, openai.APIStatusError):
+        models = get_json(f"{base_url}/v1/models", api_key, timeout_s=10.0)["data"]
+    except RequestFailedError as error:
+        if error.status in REFUSED_KEY:
+            raise ServeError(f"{base_url} requires a valid API key: set {KEY_VARIABLE}") from error
         return {}
-    return {model.id: dict(getattr(model, "metadata", None) or {}) for model in models}
+    return {model["id"]: dict(model.get("metadata") or {}) for model in models}
 
 
 def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None:
@@ -137,22 +132,14 @@ def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None
     Raises:
         ServeError: a model does not answer.
     """
+    body = {"messages": [{"role": "user", "content": "1"}], "max_tokens": 1, "temperature": 0.0, "seed": 0}
 
     def answer(model: str) -> None:
         timeout_s = FIRST_ANSWER_TIMEOUT_S * len(models)  # they may take turns in one engine
         try:
-            with _client(base_url, api_key, timeout_s=timeout_s) as client:
-                client.chat.completions.create(
-                    model=model, messages=[{"role": "user", "content": "1"}], max_tokens=1, temperature=0.0, seed=0
-                )
-        except openai.APIError as error:
-            raise ServeError(f"{model} is listed at {base_url} but does not answer: {error}") from error
+            post_json(f"{base_url}{CHAT}", body | {"model": model}, api_key, timeout_s=timeout_s)
+        except RequestFailedError as error:
+            raise ServeError(f"{model} is listed at {base_url} but does not answer: {error.message}") from error
 
     with ThreadPoolExecutor(max_workers=max(1, len(models))) as pool:
         list(pool.map(answer, models))
-
-
-def _client(base_url: str, api_key: str, *, timeout_s: float) -> openai.OpenAI:
-    http = openai.DefaultHttpxClient(**direct_options(base_url))
-    # Callers retry.
-    return openai.OpenAI(base_url=f"{base_url}/v1", api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http)

@@ -34,7 +34,7 @@ from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unsc
 from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
 from distill.prompts.stage import left_out, read_benchmark
-from distill.report.build import scores_json, scores_table
+from distill.report.files import scores_json, scores_table
 from distill.report.model_scores import model_score
 from distill.report.tables import model_table
 from distill.report.wording import bounds, percent

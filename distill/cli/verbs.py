@@ -32,7 +32,7 @@ def plan_verb(arguments: argparse.Namespace) -> int:
     path = find_recipe(arguments.recipe)
     recipe = load_recipe(path, arguments.overrides)
     from distill.core.progress_bars import quiet  # start time, as those below
-    from distill.ops.doctor.preflight import show_templates  # start time
+    from distill.ops.doctor.templates import show_templates  # start time
     from distill.ops.forecast.cell_plan import plan_recipe, show_plan  # start time
     from distill.ops.forecast.tables import show_forecast  # start time
     from distill.train.machines import described_machines, machines_here  # start time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from distill.models.attention import head_width, one_row_reason
 from distill.models.cut import cut_config
 from distill.models.folder import CONFIG, parse_settings
 from distill.models.language_part import language_modules
+from distill.models.remembered import remembered
 from distill.models.resolve import resolve_model, resolved_folder
 
 if TYPE_CHECKING:
@@ -82,6 +83,16 @@ def shape_of(settings: Mapping[str, Any], context_tokens: int | None = None) -> 
 
 @lru_cache(maxsize=32)
 def _shape(settings: str) -> ModelShape:
+    found = remembered("shape", settings, lambda: asdict(measured_shape(settings)))
+    return ModelShape(**{**found, "tied_tables": tuple(found["tied_tables"])})
+
+
+def measured_shape(settings: str) -> ModelShape:
+    """The shape of the model of a config.json, from its modules without memory. Imports torch and transformers.
+
+    Raises:
+        InputError: transformers cannot build such a model.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 

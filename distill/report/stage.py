@@ -2,7 +2,8 @@
 
 from distill.core.manifest import Manifest
 from distill.core.run_dir import StageName
-from distill.report.build import build_report, write_report
+from distill.report.build import build_report
+from distill.report.write import write_report
 from distill.run.context import RunContext
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.train.layout import Device
 
+CUDA_DRIVER = "libcuda.so.1"
 CPUS_PER_GPU = 8
 """CPUs of a described node."""
 
@@ -57,18 +59,29 @@ def machines_here(recipe: Recipe) -> Machines:
     if is_joined():
         with connect(recipe.device) as session:
             return connected_machines(session.device)
-    import torch
-
-    count = torch.cuda.device_count()
+    gpus = _gpus_here()
+    count = len(gpus)
     try:
         device = resolve_device(recipe.device, count)
     except ValueError as error:
         raise InputError(f"{error}, or describe the cluster: distill plan --cluster 1x8x80") from error
-    memory = min((torch.cuda.get_device_properties(number).total_memory for number in range(count)), default=0)
-    kind = gpu_kind(torch.cuda.get_device_name(0)) if device == "gpu" else None
+    memory = min((memory for memory, _ in gpus), default=0)
+    kind = gpu_kind(gpus[0][1]) if device == "gpu" else None
     total = psutil.virtual_memory().total / GIB
     node = Resources(max(2, os.cpu_count() or 2), count, total, kind.ray_name if kind else "")
     return Machines((node,), device, memory / GIB, kind)
+
+
+def _gpus_here() -> list[tuple[int, str]]:
+    """(bytes of memory, name) of every GPU of this machine."""
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:  # without it torch finds none either, and takes seconds to import
+        return []
+    import torch
+
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return [(int(one.total_memory), str(one.name)) for one in found]
 
 
 def connected_machines(device: Device) -> Machines:

@@ -195,8 +195,9 @@ PARSERS = {"sympy", "mpmath", "math_verify"}
 NOT_LOADED = {
     "--help": ENGINES | STATISTICS | FILES | PARSERS | {"pydantic", "rich", "openai", "asyncio"},
     "status none": ENGINES | STATISTICS | PARSERS | {"openai"},
-    "ask someone hello --url http://127.0.0.1:9": ENGINES | STATISTICS | FILES | PARSERS,
-    "report none": ENGINES,
+    "ask someone hello --url http://127.0.0.1:9": ENGINES | STATISTICS | FILES | PARSERS | {"openai"},
+    "report none": ENGINES | {"matplotlib", "jinja2"},
+    "plan none": ENGINES | STATISTICS | PARSERS | {"openai"},
     "run none": ENGINES | STATISTICS | PARSERS | {"openai"},
 }
 """Command -> libraries that it must not import: they take most of the time of a command that answers from files."""

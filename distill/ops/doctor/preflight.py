@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cluster.session import connect, is_joined
@@ -18,6 +17,7 @@ from distill.ops.doctor import probes
 from distill.ops.doctor.conversations import asked_ways, template_findings
 from distill.ops.doctor.data import data_findings
 from distill.ops.doctor.findings import (
+    COLOURS,
     Finding,
     credential_finding,
     disk_finding,
@@ -28,10 +28,9 @@ from distill.ops.doctor.findings import (
     source_finding,
     version_findings,
 )
+from distill.ops.doctor.templates import print_lines
 from distill.ops.forecast.cell_plan import plan_recipe
 from distill.train.machines import machines_here
-
-COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def quick_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
@@ -60,19 +59,8 @@ def refuse_templates(recipe: Recipe, models: Mapping[str, ResolvedModel], consol
     """
     tokenizers = {name: load_tokenizer(str(model.folder)) for name, model in models.items()}
     found = list(template_findings(asked_ways(recipe), tokenizers))
-    _print_lines([one for one in found if one.status != "problem"], console)
+    print_lines([one for one in found if one.status != "problem"], console)
     _refuse(found, "nothing was asked or trained yet")
-
-
-def show_templates(recipe: Recipe, console: Console) -> None:
-    """What the chat templates of the models that are on this machine do, for `distill plan`."""
-    _print_lines(list(template_findings(asked_ways(recipe), probes.tokenizers(recipe.models))), console)
-
-
-def _print_lines(findings: Iterable[Finding], console: Console) -> None:
-    for one in findings:
-        colour, remedy = COLOURS[one.status], f" -> {one.remedy}" if one.remedy else ""
-        console.print(f"  [{'dim' if one.status == 'ok' else colour}]{escape(one.what + remedy)}[/]")
 
 
 def _refuse(findings: Iterable[Finding], note: str) -> None:

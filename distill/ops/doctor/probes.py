@@ -145,14 +145,21 @@ def source_error(source: PromptSource, base: Path) -> str:
 def tokenizers(models: Mapping[str, ModelConfig]) -> dict[str, Any]:
     """Tokenizers of the models that are on this machine already, by name; others are looked at when a run starts."""
     found = {}
-    for name, config in models.items():
-        folder = next(filter(None, (_folder_here(source, config) for source in config.sources)), None)
-        if folder is not None:
-            try:
-                found[name] = load_tokenizer(str(folder))
-            except InputError:  # the model's own finding says what is missing
-                continue
+    for name, folder in folders_here(models).items():
+        try:
+            found[name] = load_tokenizer(str(folder))
+        except InputError:  # the model's own finding says what is missing
+            continue
     return found
+
+
+def folders_here(models: Mapping[str, ModelConfig]) -> dict[str, Path]:
+    """Folders of the models that are on this machine already, by name."""
+    tried = {
+        name: filter(None, (_folder_here(source, config) for source in config.sources))
+        for name, config in models.items()
+    }
+    return {name: folder for name, folders in tried.items() if (folder := next(folders, None))}
 
 
 def _folder_here(source: str, config: ModelConfig) -> Path | None:

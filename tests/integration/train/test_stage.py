@@ -20,7 +20,8 @@ from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
 from distill.models.folder import count_parameters
 from distill.models.shape import read_settings, shape_of
-from distill.report.build import build_report, write_report
+from distill.report.build import build_report
+from distill.report.write import write_report
 from distill.run.context import RunContext
 from distill.train.attempts import read_attempts
 from distill.train.stage import train_stage

@@ -18,11 +18,12 @@ from distill.evaluate.read_scores import read_scores
 from distill.evaluate.statistics import holm
 from distill.report.arms import build_arms
 from distill.report.base_vs_instruct import gap_changes
-from distill.report.build import build_report, write_report
+from distill.report.build import build_report
 from distill.report.comparisons import MACRO, compare
 from distill.report.data import Report
 from distill.report.html import render_page
 from distill.report.tables import render_terminal
+from distill.report.write import write_report
 from distill.run.stage_keys import stage_configs
 from tests.fixtures.report_run import make_prompt, make_recipe
 

@@ -15,11 +15,12 @@ from rich.console import Console
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
-from distill.report.build import build_report, write_report
+from distill.report.build import build_report
 from distill.report.data import Report
 from distill.report.html import render_page, ticks
 from distill.report.run_history import read_curve
 from distill.report.tables import render_terminal
+from distill.report.write import write_report
 from tests.fixtures.report_run import make_recipe, make_run
 
 
