@@ -12,11 +12,12 @@ from rich.console import Console
 from distill.config.question import Candidate, candidates
 from distill.config.recipe import Recipe
 from distill.evaluate.statistics import Interval, holm, minimum_detectable
-from distill.report.build import build_report, write_report
+from distill.report.build import build_report
 from distill.report.html import render_page
 from distill.report.question import answer_question, detectable_over_all, intersection_union_p
 from distill.report.score_data import Comparison, QuestionResult
 from distill.report.tables import render_terminal
+from distill.report.write import write_report
 from tests.fixtures.report_run import make_recipe, make_run
 
 pytestmark = pytest.mark.usefixtures("unrendered_plots")
