@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from distill.evaluate.statistics import (
     Interval,
@@ -48,6 +49,8 @@ def test_holm_steps_down_and_keeps_the_order_given() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+    many = np.random.default_rng(0).random(40).round(2) ** 4
+    assert holm(many.tolist()) == multipletests(many, method="holm")[1].tolist()
 
 
 def test_interval_of_one_completion_per_prompt_is_wilson(rng: np.random.Generator) -> None:

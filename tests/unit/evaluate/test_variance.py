@@ -86,7 +86,7 @@ def test_a_completion_that_was_not_graded_is_neither_wrong_nor_a_lost_problem() 
         estimate([np.array([[1.0, np.nan]])], [np.array([[np.nan, 1.0]])])
 
 
-@pytest.mark.parametrize(("seeds", "problems", "spread"), [(3, 100, 0.04), (2, 60, 0.04), (3, 60, 0.0)])
+@pytest.mark.parametrize(("seeds", "problems", "spread"), [(5, 100, 0.04), (3, 100, 0.04), (2, 60, 0.04), (3, 60, 0.0)])
 def test_no_difference_is_called_one_five_times_in_a_hundred(seeds: int, problems: int, spread: float) -> None:
     """Two arms of one recipe in truth; the same seeds never, the same problems always."""
     rng, wrong = np.random.default_rng(6), 0
@@ -107,13 +107,34 @@ def test_interval_of_the_difference_from_an_untrained_model_covers_the_truth() -
     assert 0.93 <= covered / TRIALS <= 0.98
 
 
-def test_interval_of_an_arm_of_three_seeds_nearly_covers_the_truth() -> None:
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_interval_of_an_arm_of_few_seeds_nearly_covers_the_truth(seeds: int) -> None:
     """Satterthwaite's degrees of freedom are a little too many where two of them carry most of the variance."""
     rng, covered = np.random.default_rng(8), 0
     for _ in range(TRIALS):
-        chances = rng.beta(2, 6, 80) + rng.normal(0, 0.04, 3)[:, None]
+        chances = rng.beta(2, 6, 80) + rng.normal(0, 0.04, seeds)[:, None]
         covered += accuracy_interval(outcomes(rng, chances)).covers(0.25)
     assert 0.91 <= covered / TRIALS <= 0.98
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_sizes_of_one_mix_that_solve_alike_are_told_apart_as_rarely_as_other_arms(seeds: int) -> None:
+    """Arms of two sizes like the same problems, since the prompts of one are among the other's.
+
+    With 500 repetitions, 200 problems, and one seed without luck of its own, three or five with 3 points: equal sizes
+    were called different in 3.8, 4.0 and 4.2 %, and the interval of a difference of 5 points covered it in 94, 96 and
+    95 % (2026-11-29).
+    """
+    rng, wrong, covered = np.random.default_rng(4), 0, 0
+    for _ in range(TRIALS):
+        shared = rng.uniform(-0.25, 0.25, 200) + rng.normal(0, 0.1, 200)
+        small, same, large = (
+            outcomes(rng, mean + shared + rng.normal(0, 0.05, 200) + rng.normal(0, 0.03, seeds)[:, None])
+            for mean in (0.5, 0.5, 0.55)
+        )
+        wrong += paired_difference(small, same, rng).p_value < 0.05
+        covered += paired_difference(large, small, rng).interval.covers(0.05)
+    assert 0.01 <= wrong / TRIALS <= 0.07 and 0.93 <= covered / TRIALS <= 0.98
 
 
 def test_mean_of_benchmarks_shares_its_seeds() -> None:

@@ -171,3 +171,17 @@ def test_a_verified_trace_is_priced_where_the_solve_rate_is_known() -> None:
     priced = line(*known, "teachers.long.usd_per_million_tokens=2.0")
     assert priced == ["per verified trace: long 4,000 tokens, 0.008 USD"]
     assert line() == [], "an assumed rate is no price"
+
+
+def test_smaller_arms_have_fewer_rows_and_take_less_training() -> None:
+    mixes = [mix.name for mix in recipe().mixes]
+    whole, small = forecast_on("1x1xh100"), forecast_on("1x1xh100", f"mixes.{mixes[0]}.num_prompts=50")
+    assert small.work.mixes[mixes[0]].rows == 50 * whole.work.mixes[mixes[0]].rows / whole.work.common
+    assert small.work.mixes[mixes[1]] == whole.work.mixes[mixes[1]]
+    train = {
+        name: stage.device_s
+        for name, one in (("whole", whole), ("small", small))
+        for stage in one.stages
+        if stage.stage == "train"
+    }
+    assert train["small"] < train["whole"]
