@@ -1,13 +1,14 @@
 """Accuracy against how much arms are trained on: arms that are equal but for `num_prompts`, or but for `num_steps`."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from distill.config.mix import arm_budgets
 from distill.config.recipe import Recipe
 from distill.report.comparisons import MACRO
 from distill.report.data import CellRow, MixRow
 from distill.report.families import arm_families
+from distill.report.paper_metrics import scores_by_arm
 from distill.report.score_data import ArmScore, BudgetCurve, BudgetPoint, MacroScore
 
 
@@ -27,12 +28,12 @@ def budget_curves(
         mixes: how many rows each mix has.
         cells: how many steps each took.
     """
-    scores: dict[tuple[str, str, str], ArmScore | MacroScore] = {
-        (arm.benchmark, arm.student, arm.mix): arm for arm in arms
-    }
-    scores |= {(MACRO, one.student, one.mix): one for one in macros}
+    scores = scores_by_arm(arms, macros)
     tokens = mean_tokens(arms)
-    amounts = {"rows": _rows(recipe, mixes), "steps": _steps(recipe, cells)}
+    amounts = {
+        "rows": _of_arms(recipe, {row.mix: row.rows for row in mixes}),
+        "steps": _of_arms(recipe, {cell.mix: cell.steps for cell in cells if cell.steps}),
+    }
     found = []
     for by, family, label, members in _curves(recipe):
         for benchmark in dict.fromkeys(key[0] for key in scores):
@@ -76,17 +77,8 @@ def _point(amount: int, score: ArmScore | MacroScore, tokens: float | None) -> B
     return BudgetPoint(score.mix, amount, score.accuracy, score.interval, tokens)
 
 
-def _rows(recipe: Recipe, mixes: Sequence[MixRow]) -> dict[str, int]:
-    """Arm -> rows that it was trained on; of a merge those of its largest parent."""
-    rows = {row.mix: row.rows for row in mixes}
-    merged = {one.name: [rows[parent] for parent in one.of if parent in rows] for one in recipe.merges}
-    rows |= {name: max(found) for name, found in merged.items() if found}
-    return {arm: rows[one.name] for one in (*recipe.mixes, *recipe.merges) for arm in one.arms if one.name in rows}
-
-
-def _steps(recipe: Recipe, cells: Sequence[CellRow]) -> dict[str, int]:
-    """Arm -> optimiser steps of its cells; of a merge those of its longest parent."""
-    steps = {cell.mix: cell.steps for cell in cells if cell.steps}
-    merged = {one.name: [steps[parent] for parent in one.of if parent in steps] for one in recipe.merges}
-    steps |= {name: max(found) for name, found in merged.items() if found}
-    return {arm: steps[one.name] for one in (*recipe.mixes, *recipe.merges) for arm in one.arms if one.name in steps}
+def _of_arms(recipe: Recipe, amounts: Mapping[str, int]) -> dict[str, int]:
+    """Arm, by the names that its students are scored under -> amount of its mix; of a merge its largest parent's."""
+    merged = {one.name: [amounts[parent] for parent in one.of if parent in amounts] for one in recipe.merges}
+    every = {**amounts, **{name: max(found) for name, found in merged.items() if found}}
+    return {arm: every[one.name] for one in (*recipe.mixes, *recipe.merges) for arm in one.arms if one.name in every}

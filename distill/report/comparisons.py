@@ -17,7 +17,15 @@ from distill.config.mix import MergeConfig, MixConfig, arm_budgets
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
 from distill.evaluate.read_scores import expected_models
-from distill.evaluate.statistics import ALPHA, Difference, holm, macro_difference, minimum_detectable, paired_difference
+from distill.evaluate.statistics import (
+    ALPHA,
+    Difference,
+    Interval,
+    holm,
+    macro_difference,
+    minimum_detectable,
+    paired_difference,
+)
 from distill.report.arms import Arm, whole_arms
 from distill.report.families import arm_families, unequal_pairs
 from distill.report.score_data import Comparison, Detectable
@@ -212,3 +220,16 @@ def least_error(one: Comparison) -> float:
     """Its standard error, but at least that of one discordant prompt in each direction: arms that agree everywhere
     prove no exactness."""
     return max(one.standard_error, float(np.sqrt(2)) / one.num_prompts)
+
+
+def reversed_comparison(one: Comparison) -> Comparison:
+    """The same comparison, second minus first."""
+    interval = Interval(-one.interval.high, -one.interval.low)
+    return replace(one, first=one.second, second=one.first, difference=-one.difference, interval=interval)
+
+
+def both_ways(comparisons: Sequence[Comparison]) -> dict[tuple[str, str, str], Comparison]:
+    """(first, second, benchmark) -> comparison, each also as second minus first."""
+    made = {(one.first, one.second, one.benchmark): one for one in comparisons}
+    turned = {(second, first, where): reversed_comparison(one) for (first, second, where), one in made.items()}
+    return made | turned

@@ -35,10 +35,7 @@ POLICIES = ("weighted", "weighted_tokens")
 
 def sweeps(recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore]) -> list[Sweep]:
     """Accuracy against the weight of one of two pools, where at least three weights were trained."""
-    scores: dict[tuple[str, str, str], ArmScore | MacroScore] = {
-        (arm.benchmark, arm.student, arm.mix): arm for arm in arms
-    }
-    scores |= {(MACRO, one.student, one.mix): one for one in macros}
+    scores = scores_by_arm(arms, macros)
     found = []
     budgets = dict.fromkeys(mix.budget for mix in recipe.mixes)
     for budget in budgets:
@@ -54,6 +51,16 @@ def sweeps(recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore
                 if len({point.share for point in points}) > 2:
                     found.append(Sweep(student.name, benchmark, pools[0], pools[1], words, tuple(points)))
     return found
+
+
+def scores_by_arm(
+    arms: Sequence[ArmScore], macros: Sequence[MacroScore]
+) -> dict[tuple[str, str, str], ArmScore | MacroScore]:
+    """(benchmark, student, mix) -> score; those of the mean of all benchmarks come last."""
+    scores: dict[tuple[str, str, str], ArmScore | MacroScore] = {
+        (arm.benchmark, arm.student, arm.mix): arm for arm in arms
+    }
+    return scores | {(MACRO, one.student, one.mix): one for one in macros}
 
 
 def _weighted_mixes(recipe: Recipe, equal: Sequence[MixConfig]) -> dict[tuple[str, str], list[tuple[float, str]]]:

@@ -7,12 +7,11 @@ students. Estimates, intervals and p-values are those of `distill.report.compari
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from distill.config.question import Candidate
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import ALPHA, Interval, holm, minimum_detectable
-from distill.report.comparisons import MACRO, least_error
+from distill.evaluate.statistics import ALPHA, holm, minimum_detectable
+from distill.report.comparisons import MACRO, both_ways, least_error, reversed_comparison
 from distill.report.score_data import CandidateResult, Comparison, QuestionResult
 from distill.report.wording import bounds, p_value, points
 
@@ -35,12 +34,11 @@ def answer_question(
     benchmark = recipe.question.benchmark or (MACRO if len(benchmarks) > 1 else benchmarks[0])
     students = [student.name for student in recipe.students]
     expected = [(student, one) for student in students for one in asked if _takes(recipe, student, one)]
-    made = {(one.first, one.second): one for one in comparisons if one.benchmark == benchmark}
-    made |= {(second, first): reversed_comparison(one) for (first, second), one in made.items()}
+    made = both_ways(comparisons)
     found = [
-        (student, one, tuple(made[pair] for pair in _pairs(student, one)))
+        (student, one, tuple(made[key] for key in _keys(student, one, benchmark)))
         for student, one in expected
-        if all(pair in made for pair in _pairs(student, one))
+        if all(key in made for key in _keys(student, one, benchmark))
     ]
     results = candidate_results(found)
     missing = [f"{student}@{one.arm}" for student, one in expected if (student, one) not in [one[:2] for one in found]]
@@ -58,14 +56,8 @@ def _takes(recipe: Recipe, student: str, one: Candidate) -> bool:
     return all(recipe.takes(student, arm.partition(":")[0]) for arm in (one.arm, *one.over))
 
 
-def _pairs(student: str, one: Candidate) -> list[tuple[str, str]]:
-    return [(f"{student}@{one.arm}", f"{student}@{other}") for other in one.over]
-
-
-def reversed_comparison(one: Comparison) -> Comparison:
-    """The same comparison, second minus first."""
-    interval = Interval(-one.interval.high, -one.interval.low)
-    return replace(one, first=one.second, second=one.first, difference=-one.difference, interval=interval)
+def _keys(student: str, one: Candidate, benchmark: str) -> list[tuple[str, str, str]]:
+    return [(f"{student}@{one.arm}", f"{student}@{other}", benchmark) for other in one.over]
 
 
 def candidate_results(

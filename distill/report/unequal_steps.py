@@ -14,9 +14,8 @@ from distill.config.recipe import Recipe
 from distill.evaluate.statistics import ALPHA, Interval, holm
 from distill.report.arms import Arm
 from distill.report.base_vs_instruct import arms_by_label, change_between
-from distill.report.comparisons import MACRO, share_prompts
+from distill.report.comparisons import MACRO, both_ways, share_prompts
 from distill.report.families import UnequalPair, unequal_pairs
-from distill.report.question import reversed_comparison
 from distill.report.score_data import Comparison, StepsChange
 from distill.report.wording import bounds, percent, points
 
@@ -41,8 +40,7 @@ def steps_changes(
 
     The p-values are corrected over all of them.
     """
-    made = {(one.first, one.second, one.benchmark): one for one in comparisons}
-    made |= {(second, first, where): reversed_comparison(one) for (first, second, where), one in made.items()}
+    made = both_ways(comparisons)
     groups, found = arms_by_label(recipe, arms), list[tuple[UnequalPair, Comparison, Comparison, _Change]]()
     for student, pair in ((student.name, pair) for student in recipe.students for pair in unequal_pairs(recipe)):
         labels = [f"{student}@{arm}" for arm in pair]

@@ -14,6 +14,7 @@ from cluster.nodes import cluster_nodes
 from cluster.placement import Resources
 from cluster.session import connect, is_joined, resolve_device
 from cluster.units import GIB
+from cluster.vllm_args import engine_threads
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.train.layout import Device
@@ -111,6 +112,11 @@ class Machines:
     """Of one GPU; the smallest where they differ."""
     gpu: GpuKind | None = None
     """Kind of its GPUs; None where it is not known."""
+
+    @property
+    def engine_threads(self) -> int:
+        """Compute threads of a CPU engine on the largest node."""
+        return engine_threads(max(1, int(max(node.cpus for node in self.nodes))))
 
     def worker_memory_gib(self, num_workers: int) -> float:
         """The most memory that a worker can have, when its cell runs alone."""

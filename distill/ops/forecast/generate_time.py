@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.placement import Resources
-from cluster.vllm_args import engine_threads
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
@@ -114,12 +113,7 @@ def _job(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Re
 
 
 def _devices(group: Group, machines: Machines) -> int:
-    return group.num_devices if machines.device == "gpu" else _threads(machines)
-
-
-def _threads(machines: Machines) -> int:
-    """Compute threads of a CPU engine on the largest node."""
-    return engine_threads(max(1, int(max(node.cpus for node in machines.nodes))))
+    return group.num_devices if machines.device == "gpu" else machines.engine_threads
 
 
 def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe: Recipe) -> Rate:

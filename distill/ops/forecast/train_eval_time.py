@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.schedule import best_order, simulate
-from cluster.vllm_args import engine_threads
 from distill.config.recipe import Recipe
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
@@ -198,7 +197,7 @@ def evaluate_time(
 
 def _serve_devices(recipe: Recipe, machines: Machines) -> int:
     if machines.device == "cpu":
-        return engine_threads(max(1, int(max(node.cpus for node in machines.nodes))))
+        return machines.engine_threads
     return recipe.serve.engine.num_gpus
 
 
