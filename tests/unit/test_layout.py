@@ -1,6 +1,7 @@
 """The layout of the source holds: what may import what, which module owns the paths of a run, how stages are called."""
 
 import ast
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,7 +72,13 @@ def sources() -> dict[str, Path]:
 
 @cache
 def tree_of(module: str) -> ast.Module:
-    return ast.parse(sources()[module].read_text(encoding="utf-8"))
+    # Before 3.11.8 a parse fails (SystemError, python/cpython#106905) where a second one runs inside it: the garbage
+    # collector may free an unread asyncio error there, whose traceback is printed with the help of the parser.
+    gc.disable()
+    try:
+        return ast.parse(sources()[module].read_text(encoding="utf-8"))
+    finally:
+        gc.enable()
 
 
 def is_ours(name: str | None) -> bool:

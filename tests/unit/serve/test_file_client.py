@@ -1,6 +1,8 @@
 """Answers to the rows of a JSONL file: order, resumption, failed rows. No server and no Ray."""
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +28,8 @@ class FakeSender:
     async def answer(self, row: dict[str, Any]) -> Answer:
         text = row["messages"][-1]["content"]
         if "stop" in text and FakeSender.stops:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # Control-C, which asyncio turns into the cancellation of its main task
+            await asyncio.sleep(60)
         FakeSender.asked.append(text)
         return Answer(error="too bad") if "bad" in text else Answer(completion=text.upper())
 
