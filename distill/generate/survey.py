@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distill.core.run_dir import PROMPTS, RunDir, pool_shards
+from distill.core.run_dir import PROMPTS, RunDir
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, next_samples, not_asked
 from distill.generate.asker import CHUNK_ROWS, PAGE_ROWS, Chunk
-from distill.generate.pool_index import PoolIndex, chunk_bounds, encode_states, read_pool_index, read_rows, states_of
+from distill.generate.pool_index import PoolIndex, chunk_bounds, encode_states, read_indices, read_rows, states_of
 from distill.run.pools import Pool
 
 Group = list[Pool]
@@ -42,7 +42,7 @@ def is_enough(survey: Survey, enough_prompts: int | None) -> bool:
 
 def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names: set[str]) -> Survey:
     """Compare the traces on disk with the plan, page by page. `names`: the pools that can be asked."""
-    indices = {pool.name: read_pool_index(run_dir, *pool_shards(pool.folder)) for pool in pools}
+    indices = read_indices(run_dir, pools, plan)
     path = run_dir.path(*PROMPTS)
     chunks: list[Chunk] = []
     num_open, num_complete, saved = 0, 0, Counter[str]()
@@ -58,5 +58,6 @@ def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names:
                 saved.update({"solved": stopped.solved, "lost": stopped.lost})
         for first, last in chunk_bounds(len(ids), CHUNK_ROWS):
             if any(is_open[first:last]):
-                chunks.append(Chunk(start + first, start + last, _encoded(states[first:last])))
+                sources = sorted({name for index in indices.values() for name in index.shards(ids[first:last])})
+                chunks.append(Chunk(start + first, start + last, _encoded(states[first:last]), tuple(sources)))
     return Survey(indices, tuple(chunks), num_open, num_complete, saved)

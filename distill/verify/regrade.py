@@ -83,7 +83,7 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
 
 def pool_details(traces: PoolTraces) -> dict[str, Any]:
     """A pool's counts for the manifest: verdicts, solved prompts, lengths in tokens."""
-    is_correct, tokens = traces.is_word("verdict", Verdict.CORRECT), traces.columns["completion_tokens"]
+    is_correct, tokens = traces.is_usable(), traces.columns["completion_tokens"]
     is_solved = np.zeros(len(traces.prompt_ids), dtype=np.bool_)
     is_solved[traces.columns["prompt_id"][is_correct]] = True
     num_correct = int(is_correct.sum())

@@ -5,20 +5,25 @@ could not decide (ERROR). A language model can judge the rejected ones.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
 
+from distill.config.teachers import read_pool
 from distill.config.verify import JudgeConfig
 from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
 from distill.core.run_dir import ROW_GROUP_ROWS, VERDICTS, RunDir, StageName
-from distill.core.schema import Prompt, Verdict
-from distill.generate.traces import INDEX_COLUMNS, SCHEMA, index_rows, read_traces
+from distill.core.schema import IndexRow, Prompt, Verdict
+from distill.generate.edits import KEPT
+from distill.generate.pools import group_by_engine
+from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, SCHEMA, index_rows, read_traces
 from distill.run.context import RunContext, read_prompt_ids, read_prompts
 from distill.run.pools import Pool
+from distill.verify.edit_drops import Marked, marked, outcomes, with_drops
 from distill.verify.judge_traces import judge_pools
 from distill.verify.regrade import pool_details, regrade
 
@@ -27,29 +32,45 @@ def verify_stage(run: RunContext) -> Manifest:
     """Index the traces of the current prompts, after grading stale ones again."""
     recipe, run_dir, console = run.recipe, run.run_dir, run.console
     ids, prompts = read_prompt_ids(run_dir), cache(lambda: read_prompts(run_dir))
-    num_regraded, details, verdicts = 0, {}, Counter[str]()
+    num_regraded, details, read = 0, dict[str, dict[str, Any]](), dict[str, Marked]()
     with run_dir.table_writer(SCHEMA, *VERDICTS) as writer:
-        for pool in run.pools:
+        for pool in chain.from_iterable(group_by_engine(run.pools)):  # what is read comes first
             num_regraded += regrade(run_dir, pool, prompts, recipe.verify)
-            traces = read_traces(run_dir, pool, ids, pool.teacher.num_samples)
+            columns = (*INDEX_COLUMNS, *(EDIT_COLUMNS if read_pool(pool.teacher) else ()))
+            traces = read_traces(run_dir, pool, ids, pool.teacher.num_samples, columns)
+            traces = with_drops(traces, pool.teacher, read)
+            read[pool.name] = marked(traces)
             for table in traces.tables():
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
             found = pool_details(traces)
-            correct = f"{found['correct']} of {found['traces']} traces correct"
+            if edits := outcomes(traces, pool.teacher, read):
+                found["edits"] = edits
+            correct = f"{found['correct']} of {found['traces']} {'edits kept' if edits else 'traces correct'}"
             console.print(f"  {pool.name}: {correct}, {found['prompts_solved']} of {len(ids)} prompts solved")
-            verdicts.update(found["verdicts"])
             details[pool.name] = found
-    rejected = (Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR)
+    details = {pool.name: details[pool.name] for pool in run.pools}
     judge = recipe.verify.judge
     judged = judge_index(judge, run.pools, prompts(), run_dir, console) if judge else {}
     return Manifest(
         stage=StageName.VERIFY,
         key="",
-        rows_in=verdicts.total(),
-        rows_out=verdicts.get(Verdict.CORRECT, 0),
-        drops={verdict.value.lower(): verdicts[verdict] for verdict in rejected if verdict in verdicts},
+        rows_in=sum(found["traces"] for found in details.values()),
+        rows_out=sum(found["correct"] for found in details.values()),
+        drops=rejected(details.values()),
         details={"pools": details, "graded_again": num_regraded, **judged},
     )
+
+
+def rejected(pools: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Reason -> traces that are not correct, or edits that are not used; over all pools."""
+    drops: Counter[str] = Counter()
+    for pool in pools:
+        if "edits" in pool:
+            drops.update({reason: number for reason, number in pool["edits"].items() if reason != KEPT})
+        else:
+            verdicts = pool["verdicts"].items()
+            drops.update({name.lower(): number for name, number in verdicts if name != Verdict.CORRECT})
+    return dict(drops)
 
 
 def judge_index(
@@ -60,7 +81,7 @@ def judge_index(
     console: Console,
 ) -> dict[str, Any]:
     """The judge's counts on the rejected traces, beside the verifier's and never part of them."""
-    index = index_rows(run_dir.column_tables(INDEX_COLUMNS, *VERDICTS))
+    index = index_rows(run_dir.column_tables(INDEX_COLUMNS, *VERDICTS, row_type=IndexRow))
     with bars(console) as shown:
         judged = judge_pools(run_dir, pools, prompts, index, config, progress=shown.update)
     for name, counts in judged["pools"].items():
