@@ -2,7 +2,7 @@
 
 A prompt is taught only if every pool of a mix solved it. Hence the cheapest teacher is asked first, a prompt that it
 fails never reaches an expensive one, and a prompt is asked again only while it is unsolved. A teacher that reads is
-asked for edits of the traces that are there, and for no others.
+asked for edits of the traces that are there; where none of them is of use, its source is asked for another trace.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,9 +88,10 @@ class AskPlan:
         return {plan.name: plan for plan in self.pools}
 
     @cached_property
-    def read(self) -> frozenset[str]:
-        """The pools that another one reads."""
-        return frozenset(plan.reads for plan in self.pools if plan.reads)
+    def readers(self) -> dict[str, tuple[PoolPlan, ...]]:
+        """Pool that is read -> those that read it."""
+        read = dict.fromkeys(plan.reads for plan in self.pools if plan.reads)
+        return {name: tuple(plan for plan in self.pools if plan.reads == name) for name in read}
 
     @cached_property
     def useful(self) -> tuple[frozenset[str], ...]:
@@ -127,16 +128,28 @@ def is_solved(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
 
 
 def is_spent(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
-    """Whether the prompt's budget is used up: nothing is left to be asked, now or when more could be read."""
+    """Whether the prompt's budget is used up: nothing is left to be asked, and nothing more can be read."""
     if missing_sample(pool, states) is not None:
         return False
-    source = plan.plan(pool.reads) if pool.reads else None
-    return source is None or is_solved(source, plan, states) or is_spent(source, plan, states)
+    return not pool.reads or is_spent(plan.plan(pool.reads), plan, states)
 
 
 def is_lost(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
     """Whether the budget is used up without a correct trace."""
     return states.get(pool.name, NOTHING).correct == 0 and is_spent(pool, plan, states)
+
+
+def is_open(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
+    """Whether more traces are of use: the pool has not solved the prompt, or a reader that has read them all has not."""
+    return not is_solved(pool, plan, states) or is_short(pool, plan, states)
+
+
+def is_short(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
+    """Whether a reader of the pool can go on only if the pool writes more."""
+    return any(
+        missing_sample(reader, states) is None and is_open(reader, plan, states)
+        for reader in plan.readers.get(pool.name, ())
+    )
 
 
 def missing_sample(pool: PoolPlan, states: States) -> int | None:
@@ -160,7 +173,7 @@ def next_samples(plan: AskPlan, states: States, mine: Iterable[str]) -> list[tup
             if number not in states.get(pool.name, NOTHING).done
         ]
     for pool in plan.pools:
-        if pool.name not in own or is_solved(pool, plan, states):
+        if pool.name not in own or not is_open(pool, plan, states):
             continue
         number = missing_sample(pool, states)
         if number is not None and is_wanted(pool.name, plan, states):
@@ -205,7 +218,7 @@ def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
             continue
         done = states.get(pool.name, NOTHING).done
         rest = sum(number not in done for number in samples(pool, states))
-        if is_solved(pool, plan, states):
+        if not is_open(pool, plan, states):
             solved += rest
         elif not is_wanted(pool.name, plan, states):
             lost += rest

@@ -17,14 +17,23 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from distill.config.teachers import AskedTeacher, GenerateConfig, Reader, read_pool
+from distill.config.teachers import AskedTeacher, GenerateConfig, Reader
 from distill.config.verify import VerifyConfig
 from distill.core.events import log_event
 from distill.core.run_dir import PROMPTS, RunDir, StageName
-from distill.core.schema import Dropped, Style, Trace, content_hash
+from distill.core.schema import Dropped, Style, Trace
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.generate.async_grader import AsyncGrader
-from distill.generate.edits import PART_MISSING, SOURCE_MISSING, growth_of, keep_if_of, may_be_used, read_of
+from distill.generate.chunks import COLUMNS, PAGE_ROWS, Chunk, PromptRow, batch_key, chunk_table
+from distill.generate.edits import (
+    PART_MISSING,
+    SOURCE_MISSING,
+    graded_text,
+    growth_of,
+    keep_if_of,
+    may_be_used,
+    read_of,
+)
 from distill.generate.pool_index import decode_states, encode_states, merge_traces, read_rows, with_trace
 from distill.generate.pools import FAILED, REFUSED, Request, build_request, failure, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
@@ -32,10 +41,6 @@ from distill.generate.trace_shards import BatchShards, read_texts, whole_shard
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.run.pools import Pool
 
-CHUNK_ROWS = 32
-"""Prompts that an engine takes, and writes to a shard, together."""
-PAGE_ROWS = 32 * CHUNK_ROWS
-"""Prompts that an engine reads from the file at once; no chunk spans two pages."""
 REPORT_S = 1.0
 """Interval of an engine's progress reports. Not one per trace: a single actor receives those of all engines."""
 HEARTBEAT_S = 10.0
@@ -87,37 +92,6 @@ class TeacherJob:
     seed: int
     progress: Any
     """Handle of the `ProgressActor`."""
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A prompt as an engine needs it, with the state of every pool for it (`encode_states`)."""
-
-    prompt_id: str
-    problem: str
-    reference: str
-    answer_kind: str
-    entry: str
-    states: str
-
-
-COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")
-
-
-# Producer: the driver's survey. Consumer: every engine in turn, which passes it on with new states.
-@dataclass(frozen=True)
-class Chunk:
-    """Rows [start, stop) of the prompts, to be asked together; one block of the Ray Data job.
-
-    The prompts themselves are not sent: the engine's actor reads them from disk, so the driver holds none of them.
-    """
-
-    start: int
-    stop: int
-    states: tuple[str, ...] = ()
-    """The pools' states for each prompt (`encode_states`); empty where no pool has any trace of these prompts."""
-    sources: tuple[str, ...] = ()
-    """The shards (`FOLDER/FILE`) that hold traces of these prompts which a teacher may read."""
 
 
 class Answered(NamedTuple):
@@ -177,7 +151,7 @@ class Asker:
                     self._log("batch restarted", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
                     before = await asyncio.to_thread(shards.recover)
                 texts = await asyncio.to_thread(self._read_sources, sources, {prompt.prompt_id for prompt in prompts})
-                texts |= {trace.trace_id: trace.completion for trace in before if trace.pool in self.job.plan.read}
+                texts |= {trace.trace_id: trace.completion for trace in before if trace.pool in self.job.plan.readers}
                 work = Batch(shards, texts)
                 states = [self._recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
@@ -222,7 +196,7 @@ class Asker:
     def _shards_to_read(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """The shards in which a batch's traces are that a teacher may read; one that has no new trace is not there."""
         batch = batch_key([PromptRow(**row) for row in rows], self.job.pools)
-        return [f"{pool.folder}/{whole_shard(batch)}" for pool in self.job.pools if pool.name in self.job.plan.read]
+        return [f"{pool.folder}/{whole_shard(batch)}" for pool in self.job.pools if pool.name in self.job.plan.readers]
 
     def _read_sources(self, shards: Sequence[str], prompt_ids: Set[str]) -> dict[str, str]:
         """Trace id -> text of the traces that this engine's teachers may read."""
@@ -265,7 +239,7 @@ class Asker:
         was_solved = is_solved(plan.plan(name), plan, states)
         if answer.trace:
             work.shards.traces.append(answer.trace)
-            if name in plan.read:
+            if name in plan.readers:
                 work.texts[request.trace_id] = answer.trace.completion
             states[name] = with_trace(states.get(name, PoolState()), answer.trace, pool, plan)
         else:
@@ -310,10 +284,10 @@ class Asker:
         if not request.parent:
             return await self._trace(prompt, pool, request)
         source, teacher = texts.get(request.parent), pool.teacher
-        if source is None:
-            what = f"trace {request.parent} of pool {read_pool(teacher)!r} is in no shard"
-            return Answered(None, failure(request, prompt.problem, SOURCE_MISSING, what))
         assert isinstance(teacher, Reader) and teacher.reads is not None
+        if source is None:
+            what = f"trace {request.parent} of pool {teacher.reads!r} is in no shard"
+            return Answered(None, failure(request, prompt.problem, SOURCE_MISSING, what))
         read = read_of(teacher, source, self.job.read[teacher.reads].teacher.reasoning_end)
         if not read:
             what = f"trace {request.parent} has no {teacher.part or 'text'}"
@@ -331,13 +305,13 @@ class Asker:
                 return Answered(None, failure(request, prompt.problem, REFUSED, f"attempt {attempt}: {error}"))
             except RequestFailed as error:
                 if attempt == self.job.generate.max_attempts:
-                    return Answered(
-                        None, failure(request, prompt.problem, FAILED, f"{attempt} attempts, the last: {error}")
-                    )
+                    what = f"{attempt} attempts, the last: {error}"
+                    return Answered(None, failure(request, prompt.problem, FAILED, what))
                 await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
                 continue
             ended, delimiter = completion.finish_reason, pool.teacher.reasoning_end
-            asked = grade_request(prompt, completion.text, finish_reason=ended, reasoning_end=delimiter)
+            text = graded_text(completion.text, completion.given, delimiter)
+            asked = grade_request(prompt, text, finish_reason=ended, reasoning_end=delimiter)
             grade = await self.grader.grade(asked)
             trace = to_trace(request, pool, completion, grade, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
@@ -354,22 +328,6 @@ class Asker:
                     state = states[position].get(name, PoolState())
                     states[position][name] = state.add(number, is_correct=False)
         return drops
-
-
-def chunk_table(chunks: Sequence[Chunk]) -> pa.Table:
-    """Chunks as a table, one row each."""
-    columns = {
-        "start": pa.array([chunk.start for chunk in chunks], pa.int64()),
-        "stop": pa.array([chunk.stop for chunk in chunks], pa.int64()),
-        "states": pa.array([chunk.states for chunk in chunks], pa.list_(pa.string())),
-        "sources": pa.array([chunk.sources for chunk in chunks], pa.list_(pa.string())),
-    }
-    return pa.table(columns)
-
-
-def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
-    """Identity of a batch: its prompts, their states, and the pools that are asked."""
-    return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
 
 
 def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:

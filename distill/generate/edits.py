@@ -75,6 +75,19 @@ def begun_answer(teacher: AskedTeacher, read: str, *, opens: bool) -> str:
     return f"{opening}{read}{gap}{teacher.continues}"
 
 
+def graded_text(completion: str, given: int, reasoning_end: str) -> str:
+    """What of a trace is graded: the answer of a teacher that continued has to stand in what it wrote itself.
+
+    Args:
+        completion: the whole trace.
+        given: characters at its beginning that its teacher continued.
+        reasoning_end: of its teacher.
+    """
+    opening = opening_line(reasoning_end) if given and reasoning_end else ""
+    is_inside = bool(opening) and completion.startswith(opening.strip())
+    return (opening if is_inside else "") + completion[given:]
+
+
 def keep_if_of(teacher: TeacherConfig) -> str | None:
     """`keep_if` of a teacher that reads; None of any other."""
     return teacher.keep_if if isinstance(teacher, Reader) else None

@@ -11,7 +11,8 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from distill.config.teachers import EndpointTeacher
 from distill.core.errors import InputError
-from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.chunks import CHUNK_ROWS
 from distill.generate.edits import begun_answer
 from distill.generate.pools import Request, endpoint_params
 from distill.models.api_key import endpoint_key

@@ -104,7 +104,7 @@ def read_indices(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan) -> dict[
     by_name, found = {pool.name: pool for pool in pools}, dict[str, PoolIndex]()
     for name in (one.name for one in plan.pools):  # what is read comes first
         pool, reads = by_name[name], plan.plan(name).reads
-        if reads or name in plan.read:
+        if reads or name in plan.readers:
             found[name] = _read_linked_index(run_dir, pool, plan, found.get(reads))
         else:
             found[name] = read_pool_index(run_dir, *pool_shards(pool.folder))
@@ -133,7 +133,7 @@ def _read_linked_index(run_dir: RunDir, pool: Pool, plan: AskPlan, source: PoolI
     return dataclasses.replace(
         index,
         parents=parents[kept] if plan.plan(pool.name).reads else None,
-        sources=Sources(traces[kept], marks[kept], shards[kept], tuple(names)) if pool.name in plan.read else None,
+        sources=Sources(traces[kept], marks[kept], shards[kept], tuple(names)) if pool.name in plan.readers else None,
     )
 
 
@@ -197,7 +197,7 @@ def with_trace(state: PoolState, trace: Trace, pool: Pool, plan: AskPlan) -> Poo
     """The pool's state after one more trace."""
     is_correct = may_be_used(trace, keep_if_of(pool.teacher))
     mark = source_mark(trace.verdict, is_correct=is_correct)
-    source = f"{mark}{trace.trace_id}" if pool.name in plan.read else ""
+    source = f"{mark}{trace.trace_id}" if pool.name in plan.readers else ""
     return state.add(sample_number(trace), is_correct=is_correct, source=source)
 
 

@@ -25,7 +25,8 @@ from cluster.vllm_args import (
     single_worker_env,
 )
 from distill.config.teachers import ChatFormat, EngineConfig, VllmTeacher
-from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.chunks import CHUNK_ROWS
 from distill.generate.edits import begun_answer
 from distill.generate.pools import Request, sampling_params, vllm_version
 from distill.models.chat_template import (

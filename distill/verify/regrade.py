@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from distill.config.verify import VerifyConfig
 from distill.core.run_dir import Parts, RunDir, pool_shards
 from distill.core.schema import Prompt, Trace, Verdict, arrow_schema
+from distill.generate.edits import graded_text
 from distill.generate.traces import INDEX_COLUMNS, PoolTraces
 from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
 from distill.run.pools import Pool
@@ -65,7 +66,10 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
     delimiter = pool.teacher.reasoning_end
     requests = [
         grade_request(
-            prompts[trace.prompt_id], trace.completion, finish_reason=trace.finish_reason, reasoning_end=delimiter
+            prompts[trace.prompt_id],
+            graded_text(trace.completion, trace.given, delimiter),
+            finish_reason=trace.finish_reason,
+            reasoning_end=delimiter,
         )
         for trace in traces
     ]

@@ -1,4 +1,4 @@
-"""Teachers that read, on real engines: a chain of two survives kills, and rules and endpoints read what engines wrote."""
+"""Teachers that read, on real engines: a chain of two survives kills; rules and endpoints read what engines wrote."""
 
 import json
 import time
@@ -38,7 +38,9 @@ takes = "any"
 {how}
 replicas = [{{engines}}, {{engines}}]
 sampling = {{{{ temperature = 0.2, max_tokens = {{max_tokens}} }}}}
-engine = {{{{ max_model_len = {{max_model_len}}, kv_cache_gib = 0.1, kwargs = {{{{ max_num_seqs = {{max_num_seqs}} }}}} }}}}
+engine.max_model_len = {{max_model_len}}
+engine.kv_cache_gib = 0.1
+engine.kwargs.max_num_seqs = {{max_num_seqs}}
 """
 CHAIN = READER.format(name="last", reads="edit", how='continues = "Wait,"') + READER.format(
     name="edit", reads="own", how='chat.template = "{{problem}} {{trace}}"'

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.placement import Resources
+from distill.core.schema import content_hash
 from distill.generate.ask_policy import (
     AskPlan,
     PoolPlan,
@@ -155,8 +156,19 @@ def test_a_prompt_is_lost_to_a_reader_only_once_its_source_writes_no_more() -> N
     assert next_samples(CHAIN, one_wrong, NAMES) == [("base", 1)]
     all_wrong = {"base": read(f"w{ONE}", f"w{TWO}", done=2)}
     assert is_lost(EDIT, CHAIN, all_wrong) and is_lost(LAST, CHAIN, all_wrong)
+
+
+def test_a_solved_source_is_asked_again_only_where_its_reader_made_nothing_of_all_it_has() -> None:
     failed_edit = {"base": read(f"c{ONE}", correct=1), "edit": PoolState(frozenset({edit_number(ONE, 0)}), 0)}
-    assert is_lost(EDIT, CHAIN, failed_edit), "its source is solved and asked no more"
+    assert next_samples(CHAIN, failed_edit, NAMES) == [("base", 1)]
+    assert next_samples(CHAIN, failed_edit, ("edit", "last")) == []
+    edited = PoolState(frozenset({edit_number(ONE, 0)}), 1, frozenset({f"c{TWO}"}))
+    failed_last = {"base": read(f"c{ONE}", correct=1), "edit": edited, "last": failed(edit_number(TWO, 0))}
+    assert next_samples(CHAIN, failed_last, NAMES) == [("base", 1)]
+    spent = failed_last | {"base": read(f"c{ONE}", f"w{TWO}", correct=1, done=2)}
+    assert next_samples(CHAIN, spent, NAMES) == [] and is_lost(LAST, CHAIN, spent)
+    solved_last = failed_last | {"last": solved(edit_number(TWO, 0))}
+    assert next_samples(CHAIN, solved_last, NAMES) == []
 
 
 def test_what_is_only_read_is_asked_only_while_its_reader_can_use_it() -> None:
@@ -170,34 +182,38 @@ def test_what_is_only_read_is_asked_only_while_its_reader_can_use_it() -> None:
 
 
 @given(
-    outcomes=st.lists(st.booleans(), min_size=40, max_size=40),
+    seed=st.integers(0, 10_000),
     takes=st.sampled_from(["correct", "wrong", "any"]),
-    stop_early=st.booleans(),
     sizes=st.tuples(*[st.integers(1, 3)] * 3),
 )
-def test_a_chain_of_readers_always_ends_and_never_repeats(
-    outcomes: list[bool], takes: str, stop_early: bool, sizes: tuple[int, int, int]
+def test_a_chain_of_readers_never_repeats_and_solves_early_what_it_solves_in_full(
+    seed: int, takes: str, sizes: tuple[int, int, int]
 ) -> None:
-    plan = AskPlan(
-        (
-            PoolPlan("base", sizes[0]),
-            PoolPlan("edit", sizes[1], reads="base", takes=takes),
-            PoolPlan("last", sizes[2], reads="edit"),
-        ),
-        (frozenset({"last"}),),
-        stop_early,
+    pools = (
+        PoolPlan("base", sizes[0]),
+        PoolPlan("edit", sizes[1], reads="base", takes=takes),
+        PoolPlan("last", sizes[2], reads="edit"),
     )
+    early, full = (AskPlan(pools, (frozenset({"last"}),), stop_early) for stop_early in (True, False))
+    (early_states, asked), (full_states, everything) = (answered(plan, seed) for plan in (early, full))
+    assert len(asked) == len(set(asked)) and set(asked) <= set(everything)
+    assert is_complete(early, early_states) == is_complete(full, full_states)
+    parents = {edit_of(number)[0] for pool, number in asked if pool == "edit"}
+    assert parents <= {source[1:] for source in early_states["base"].sources}
+
+
+def answered(plan: AskPlan, seed: int) -> tuple[dict[str, PoolState], list[tuple[str, int]]]:
+    """The states once nothing more is wanted, and what was asked; an answer depends on nothing but its request."""
     states: dict[str, PoolState] = {}
     asked: list[tuple[str, int]] = []
     while wanted := next_samples(plan, states, NAMES):
         for pool, number in wanted:
-            is_correct = outcomes[len(asked) % 40]
-            source = f"{'c' if is_correct else 'w'}{len(asked):016x}"
+            name = content_hash(pool, number, seed)
+            is_correct = int(name, 16) % 3 == 0
             asked.append((pool, number))
+            source = f"{'c' if is_correct else 'w'}{name}"
             states[pool] = states.get(pool, PoolState()).add(number, is_correct=is_correct, source=source)
-    assert len(asked) == len(set(asked)) <= sizes[0] * (1 + sizes[1] * (1 + sizes[2]))
-    parents = {edit_of(number)[0] for pool, number in asked if pool == "edit"}
-    assert parents <= {source[1:] for source in states["base"].sources}
+    return states, asked
 
 
 H100 = Resources(1, 1, gpu="H100")

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from distill.config.teachers import RuleTeacher, VllmTeacher
 from distill.core.schema import Verdict
 from distill.generate.ask_policy import edit_number, edit_of
-from distill.generate.edits import begun_answer, edit_outcome, first_part, growth_of, is_kept, read_of, rewritten
+from distill.generate.edits import (
+    begun_answer,
+    edit_outcome,
+    first_part,
+    graded_text,
+    growth_of,
+    is_kept,
+    read_of,
+    rewritten,
+)
 
 THOUGHT = "<think>\nTwo and two. Or is it?\n</think>\n\nIt is \\boxed{4}."
 
@@ -67,6 +76,19 @@ def test_all_of_a_text_is_its_whole() -> None:
 )
 def test_an_answer_begins_with_what_was_read_and_the_cue(fields: dict[str, Any], opens: bool, begun: str) -> None:
     assert begun_answer(reader(**fields), "It is 4.", opens=opens) == begun
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "graded"),
+    [
+        ("", "It is 4.", "It is 4."),
+        ("It is 4.\n\nWait,", " is it?", " is it?"),
+        ("<think>\nIt is 4.\n\nWait,", " 4</think>4", "<think>\n 4</think>4"),
+        ("<think>\nIt is 4.\n\nWait,", " is it 4", "<think>\n is it 4"),
+    ],
+)
+def test_an_answer_counts_only_where_the_teacher_wrote_it(given: str, written: str, graded: str) -> None:
+    assert graded_text(given + written, len(given), "</think>") == graded
 
 
 def test_only_a_shorter_edit_is_kept_where_that_is_asked_for() -> None:

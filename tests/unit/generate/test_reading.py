@@ -11,7 +11,8 @@ import pytest
 from distill.core.run_dir import RunDir
 from distill.core.schema import Dropped, Trace
 from distill.generate.ask_policy import edit_number
-from distill.generate.asker import CHUNK_ROWS, Asker, Completion, chunk_table
+from distill.generate.asker import Asker, Completion
+from distill.generate.chunks import CHUNK_ROWS, chunk_table
 from distill.generate.pool_index import decode_states, encode_states, read_indices
 from distill.generate.pools import Request
 from distill.generate.survey import survey_prompts

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 from distill.core.run_dir import RunDir
-from distill.generate.asker import Asker, PromptRow
+from distill.generate.asker import Asker
+from distill.generate.chunks import PromptRow
 from distill.generate.trace_shards import BatchShards
 from tests.fixtures.teacher_jobs import LocalHandle, answers, job, pool, prompt
 
