@@ -140,7 +140,7 @@ def is_lost(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
 
 
 def is_open(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
-    """Whether more traces are of use: the pool has not solved the prompt, or a reader that has read them all has not."""
+    """Whether more traces are of use: the pool has not solved the prompt, or one that has read all of them has not."""
     return not is_solved(pool, plan, states) or is_short(pool, plan, states)
 
 

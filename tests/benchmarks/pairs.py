@@ -23,7 +23,7 @@ from rich.console import Console
 from distill.config.load import find_recipe, load_recipe
 from distill.config.mix import SingleMix
 from distill.config.recipe import Recipe
-from distill.config.teachers import ChatFormat
+from distill.config.teachers import ChatFormat, VllmTeacher
 from distill.core.run_dir import RunDir
 from distill.generate.ask_policy import AskPlan, PoolPlan, PoolState, edit_of, is_complete, next_samples
 from distill.generate.stage import generate_stage
@@ -118,9 +118,13 @@ def simulated_ratios(*, readers: bool) -> dict[str, float]:
 
 def with_reader(recipe: Recipe) -> Recipe:
     """The recipe with a teacher that shortens what the long one wrote, on the same engine, and an arm of its traces."""
-    long = next(teacher for teacher in recipe.teachers if teacher.name == "long")
-    chat = ChatFormat(template="{problem}\n\nA solution:\n{trace}\n\nRepeat it in as few words as you can.")
-    reader = long.model_copy(update={"name": EDITOR, "style": "short", "reads": "long", "num_samples": 1, "chat": chat})
+    short, long = recipe.teachers
+    assert isinstance(short, VllmTeacher) and isinstance(long, VllmTeacher)
+    pairs = zip(short.chat.examples, long.chat.examples, strict=True)
+    examples = tuple(brief.model_copy(update={"trace": whole.completion}) for brief, whole in pairs)
+    chat = ChatFormat(template="{trace}\n\nThe same in fewer words:", examples=examples)
+    reads = {"name": EDITOR, "reads": "long", "num_samples": 1, "chat": chat}
+    reader = short.model_copy(update=reads)
     arm = SingleMix(name=EDITOR, pool=EDITOR)
     return recipe.model_copy(update={"teachers": (*recipe.teachers, reader), "mixes": (*recipe.mixes, arm)})
 
