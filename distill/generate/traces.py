@@ -130,10 +130,9 @@ def _is_word(column: str) -> bool:
 
 def _numbers(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
     """A column of numbers, or of identities."""
-    if name in IDENTITIES:
-        found: NDArray[Any] = identity_bytes(column)
-        return found
-    return column.to_numpy().astype(np.float32 if name == "growth" else np.int32)
+    kind = np.float32 if name == "growth" else np.int32
+    found: NDArray[Any] = identity_bytes(column) if name in IDENTITIES else column.to_numpy().astype(kind)
+    return found
 
 
 def stored_tokens(run_dir: RunDir, pool: Pool) -> int:

@@ -84,7 +84,7 @@ def _shares(sources: NDArray[np.int16], amounts: NDArray[Any], pools: tuple[str,
 
 
 def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64], given: NDArray[np.int32]) -> str:
-    columns = [trace_keys, phases, *([given] if given.any() else [])]
+    columns: list[NDArray[Any]] = [trace_keys, phases, *([given] if given.any() else [])]
     stacked = np.stack([column.astype("<u8") for column in columns], axis=1)
     return hashlib.sha256(np.ascontiguousarray(stacked).tobytes()).hexdigest()
 

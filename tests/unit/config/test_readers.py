@@ -110,7 +110,7 @@ def test_readers_of_other_pools_or_traces_are_other_teachers() -> None:
 
 def teacher(name: str, model: str = "m", reads: str | None = None, usd: float = 0.0) -> TeacherConfig:
     chat = {"chat": {"template": "{trace}"}} if reads else {}
-    return VllmTeacher(name=name, model=model, style="long", reads=reads, usd_per_million_tokens=usd, **chat)  # type: ignore[arg-type]
+    return VllmTeacher(name=name, model=model, style="long", reads=reads, usd_per_million_tokens=usd, **chat)
 
 
 def order(*teachers: TeacherConfig) -> list[list[str]]:
@@ -175,8 +175,8 @@ def test_a_pools_fingerprint_contains_its_parents_and_not_which_traces_it_takes(
 
 def test_teachers_that_read_nothing_keep_the_pools_that_they_had() -> None:
     """Paid traces: these are the fingerprints of before teachers could read."""
-    ours = VllmTeacher(name="long", model="m", style="long")  # type: ignore[arg-type]
-    far = EndpointTeacher(name="far", style="short", **{k: v for k, v in FAR.items() if k != "kind"})  # type: ignore[arg-type]
+    ours = VllmTeacher(name="long", model="m", style="long")
+    far = EndpointTeacher(name="far", style="short", **{k: v for k, v in FAR.items() if k != "kind"})
     assert fingerprint(ours, "weights") == "213460149b29be67"
     assert fingerprint(far, "there") == "74b951265e98077d"
 

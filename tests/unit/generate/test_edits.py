@@ -124,5 +124,5 @@ def test_the_number_of_an_edit_tells_its_source(source: int, index: int) -> None
 
 def test_rules_are_applied_one_after_the_other() -> None:
     rules = [{"pattern": r"(?s)Wait,.*?\n\n"}, {"pattern": r"(\d+) apples", "by": r"\1"}]
-    teacher = RuleTeacher(name="r", style="short", reads="s", replace=rules)  # type: ignore[arg-type]
+    teacher = RuleTeacher(name="r", style="short", reads="s", replace=rules)
     assert rewritten(teacher, "3 apples.\n\nWait, is it\nso?\n\nYes. ") == "3.\n\nYes."

@@ -100,7 +100,7 @@ def as_edits(run: RunContext, **changes: Any) -> None:
 def test_edits_that_are_dropped_are_used_by_no_arm_and_counted(tmp_path: Path) -> None:
     run = make_run(tmp_path, TRACES, num_prompts=20)
     as_edits(run, drop="not shorter than its source")
-    with pytest.raises(StageError, match="not shorter than its source 40"):
+    with pytest.raises(StageError, match="long 40 not shorter than its source"):
         mix_stage(run)
 
 

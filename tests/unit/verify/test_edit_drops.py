@@ -16,7 +16,7 @@ from distill.verify.regrade import pool_details
 from distill.verify.stage import rejected
 from tests.fixtures.mix_run import prompt, trace
 
-BASE = VllmTeacher(name="long", model="m", style="long")  # type: ignore[arg-type]
+BASE = VllmTeacher(name="long", model="m", style="long")
 CHAT = {"chat": {"template": "{trace}"}}
 SOURCES = [trace(number, "long", 0) for number in range(4)]
 SOURCES[1] = trace(1, "long", 0, verdict="INCORRECT")
