@@ -49,7 +49,7 @@ CHAIN = READER.format(name="last", reads="edit", how='continues = "Wait,"') + RE
 
 def wait_for(driver: psutil.Popen, run: Path, pool: str) -> None:
     """Until a shard of a pool is there that was not."""
-    before, deadline = shards(run, pool), time.monotonic() + 240
+    before, deadline = shards(run, pool), time.monotonic() + 1200
     while not shards(run, pool) - before:
         remember(driver)
         assert driver.poll() is None, "the run ended before it was killed: raise NUM_PROMPTS"
