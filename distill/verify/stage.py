@@ -45,8 +45,7 @@ def verify_stage(run: RunContext) -> Manifest:
             found = pool_details(traces)
             if edits := outcomes(traces, pool.teacher, read):
                 found["edits"] = edits
-            correct = f"{found['correct']} of {found['traces']} {'edits kept' if edits else 'traces correct'}"
-            console.print(f"  {pool.name}: {correct}, {found['prompts_solved']} of {len(ids)} prompts solved")
+            console.print(f"  {pool.name}: {pool_line(found)}", markup=False)
             details[pool.name] = found
     details = {pool.name: details[pool.name] for pool in run.pools}
     judge = recipe.verify.judge
@@ -59,6 +58,15 @@ def verify_stage(run: RunContext) -> Manifest:
         drops=rejected(details.values()),
         details={"pools": details, "graded_again": num_regraded, **judged},
     )
+
+
+def pool_line(found: Mapping[str, Any]) -> str:
+    """What a pool holds, in words; of edits also why they are not used."""
+    solved = f"{found['prompts_solved']} of {found['prompts']} prompts solved"
+    if "edits" not in found:
+        return f"{found['correct']} of {found['traces']} traces correct, {solved}"
+    lost = ", ".join(f"{number} {reason}" for reason, number in sorted(found["edits"].items()) if reason != KEPT)
+    return f"{found['correct']} of {found['traces']} edits kept ({lost or 'none lost'}), {solved}"
 
 
 def rejected(pools: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, PoolTraces, rea
 from distill.run.pools import Pool
 from distill.verify.edit_drops import marked, outcomes, with_drops
 from distill.verify.regrade import pool_details
-from distill.verify.stage import rejected
+from distill.verify.stage import pool_line, rejected
 from tests.fixtures.mix_run import prompt, trace
 
 BASE = VllmTeacher(name="long", model="m", style="long")
@@ -81,6 +81,15 @@ def test_every_edit_is_kept_or_dropped_for_one_reason(
     assert drops == {name: number for name, number in found.items() if name != "kept"} | {"incorrect": 1}
     (table,) = edits.tables()
     assert set(table.column("drop").to_pylist()) <= {"", "not shorter than its source", "source missing"}
+
+
+def test_the_run_says_why_edits_are_lost() -> None:
+    found = {"correct": 1, "traces": 4, "prompts": 9, "prompts_solved": 1}
+    assert pool_line(found) == "1 of 4 traces correct, 1 of 9 prompts solved"
+    edits = {"kept": 1, "source missing": 1, "answer changed": 2}
+    assert pool_line(found | {"edits": edits}) == (
+        "1 of 4 edits kept (2 answer changed, 1 source missing), 1 of 9 prompts solved"
+    )
 
 
 def test_edits_of_dropped_edits_are_dropped_along_the_chain(run_dir: RunDir) -> None:
