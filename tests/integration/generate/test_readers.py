@@ -161,7 +161,7 @@ def recipe_of(folder: Path, url: str) -> dict[str, Any]:
                 "name": "own",
                 "model": "tiny",
                 "style": "long",
-                "num_samples": 3,
+                "num_samples": 1,
                 "sampling": sampling,
                 "engine": {"max_model_len": 256, "kv_cache_gib": 0.1},
             },
@@ -192,15 +192,16 @@ def test_edits_that_are_not_used_are_counted_by_reason(done: Done) -> None:
     assert done.verified.rows_in == done.verified.rows_out + sum(done.verified.drops.values())
 
 
-def test_asked_again_only_the_edits_of_new_sources_are_made(done: Done) -> None:
+def test_asked_again_only_the_edit_that_is_gone_is_made(done: Done) -> None:
     before, asked = {row["trace_id"] for row in done.rows("far")}, len(done.server.requests)
     generate_stage(done.run)
     assert len(done.server.requests) == asked
-    (pool,) = (pool for pool in done.run.pools if pool.name == "rules")
-    rows = [Trace(**row) for row in done.rows("rules")]
-    gone = rows.pop()
+    (pool,) = (pool for pool in done.run.pools if pool.name == "far")
+    *kept, gone = (Trace(**row) for row in done.rows("far"))
     done.run.run_dir.remove("generate", pool.folder)
-    done.run.run_dir.write_rows(rows, Trace, "generate", pool.folder, "kept.parquet")
+    done.run.run_dir.write_rows(kept, Trace, "generate", pool.folder, "kept.parquet")
     generate_stage(done.run)
-    assert gone.trace_id in {row["trace_id"] for row in done.rows("rules")}, "the rule is applied again"
-    assert {row["trace_id"] for row in done.rows("far")} == before and len(done.server.requests) == asked
+    (body,) = done.server.requests[asked:]
+    read = {row["trace_id"]: row["completion"] for row in done.rows("rules")}
+    assert body["messages"][-1]["content"].endswith(read[gone.parent]) and body["seed"] == gone.seed
+    assert {row["trace_id"] for row in done.rows("far")} == before
