@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
+from distill.evaluate.interval import Interval
 from distill.evaluate.variance import Estimate, Shares, estimate
 
 LEVEL = 0.95
@@ -26,18 +27,6 @@ RANDOM_SEEDS = "t test, seeds and problems random"
 SIGN_FLIPS = "sign-flip permutation over prompts"
 Pair = tuple[Shares, Shares]
 """Two arms on the same prompts, the second taken from the first."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % confidence interval."""
-
-    low: float
-    high: float
-
-    def covers(self, value: float) -> bool:
-        """Whether the value lies in it, ends included."""
-        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import numpy as np
 from distill.config.mix import MergeConfig, MixConfig, arm_budgets
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
+from distill.evaluate.interval import Interval
 from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import (
     ALPHA,
     Difference,
-    Interval,
     holm,
     macro_difference,
     minimum_detectable,

@@ -12,8 +12,8 @@ from distill.config.question import Candidate
 from distill.config.recipe import Recipe
 from distill.evaluate.statistics import ALPHA, holm, minimum_detectable
 from distill.report.comparisons import MACRO, both_ways, least_error, reversed_comparison
+from distill.report.formats import bounds, p_value, points
 from distill.report.score_data import CandidateResult, Comparison, QuestionResult
-from distill.report.wording import bounds, p_value, points
 
 POWER = 0.8
 

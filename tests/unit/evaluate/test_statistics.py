@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from distill.evaluate.interval import Interval
 from distill.evaluate.statistics import (
-    Interval,
     accuracy,
     accuracy_interval,
     holm,

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from distill.config.question import Candidate, candidates
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import Interval, holm, minimum_detectable
+from distill.evaluate.interval import Interval
+from distill.evaluate.statistics import holm, minimum_detectable
 from distill.report.build import build_report
 from distill.report.html import render_page
 from distill.report.question import answer_question, detectable_over_all, intersection_union_p
