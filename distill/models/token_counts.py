@@ -29,8 +29,8 @@ HOLDS_CONTROL = 1 << 40
 NO_PIECE = 1 << 50
 """In place of a count: the text is not to be cut here, since white space stands beside the space."""
 _PIECES = pa.list_(pa.string())
-DIGITS = "0123456789"
-_ONE_DIGIT = bytes.maketrans(DIGITS.encode(), b"0" * len(DIGITS))
+DIGITS = frozenset("0123456789")
+_ONE_DIGIT = bytes.maketrans(b"0123456789", b"0" * 10)
 _SPACE_BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 # `\S` of Python excludes all that `\s` of these patterns matches. None of their alternatives matches a space behind
 # anything but white space, and none but the last two, which need white space after it, ends with one.
@@ -43,8 +43,6 @@ PATTERNS = (
     r"|\s+(?!\S)|\s+",
 )
 """Patterns of `Split` that cut before a single space between two words. GPT-2's, within `ByteLevel`, does too."""
-_SINGLE_DIGITS = PATTERNS[1]
-"""The one that cuts around every digit, as `Digits` can."""
 
 
 class TokenCounts(NamedTuple):
@@ -61,7 +59,7 @@ class Cuts(NamedTuple):
     at_spaces: bool
     """Before a single space between two words."""
     at_digits: bool
-    """Before and behind every digit, each of which is one token."""
+    """Around every digit: no token but the ten digits holds one."""
 
 
 class TokenCounter:
@@ -150,22 +148,19 @@ def known_cuts(tokenizer: "PreTrainedTokenizerBase") -> Cuts:
     if backend is None or tokenizer.split_special_tokens:
         return Cuts(at_spaces=False, at_digits=False)
     parts: dict[str, Any] = json.loads(backend.to_str())
-    cutters, added = _flat(parts["pre_tokenizer"], "pretokenizers"), parts["added_tokens"]
+    cutters = _flat(parts["pre_tokenizer"], "pretokenizers")
+    added = [token["content"] for token in parts["added_tokens"]]
     at_spaces = (
         all(one["type"] == "NFC" for one in _flat(parts["normalizer"], "normalizers"))
         and all(map(_keeps_spaces, cutters))
         and any(one["type"] == "Split" or one.get("use_regex") for one in cutters)
         and parts["model"]["type"] == "BPE"
         and not parts["model"].get("dropout")
-        and not any(token["rstrip"] or " " in token["content"] for token in added)
+        and not any(token["rstrip"] for token in parts["added_tokens"])
+        and not any(" " in token for token in added)
     )
-    at_digits = (
-        at_spaces
-        and any(map(_isolates_digits, cutters))
-        and parts["model"]["vocab"].keys() >= {*DIGITS}
-        and not any(digit in token["content"] for token in added for digit in DIGITS)
-    )
-    return Cuts(at_spaces, at_digits)
+    with_digits = {token for token in (*parts["model"]["vocab"], *added) if not DIGITS.isdisjoint(token)}
+    return Cuts(at_spaces, at_digits=at_spaces and with_digits == DIGITS)
 
 
 def _flat(part: dict[str, Any] | None, members: str) -> list[dict[str, Any]]:
@@ -183,7 +178,3 @@ def _keeps_spaces(cutter: dict[str, Any]) -> bool:
         plain = cutter["behavior"] == "Isolated" and not cutter["invert"]
         return plain and cutter["pattern"].get("Regex") in PATTERNS
     return bool(cutter["type"] == "Digits")
-
-
-def _isolates_digits(cutter: dict[str, Any]) -> bool:
-    return bool(cutter.get("individual_digits")) or cutter.get("pattern", {}).get("Regex") == _SINGLE_DIGITS
