@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -55,7 +56,11 @@ def fetch_settings(recipe: Recipe, console: Console) -> None:
     """
     for name in used_models(recipe):
         if any(source.startswith(IN_PACKAGE) or source.endswith(".gguf") for source in recipe.models[name].sources):
-            planned_settings(name, recipe.models[name], lambda text, name=name: console.print(f"{name}: {text}"))
+            planned_settings(name, recipe.models[name], partial(_say, console, name))
+
+
+def _say(console: Console, name: str, text: str) -> None:
+    console.print(f"{name}: {text}", markup=False)
 
 
 def planned_shape(recipe: Recipe, name: str) -> ModelShape:
