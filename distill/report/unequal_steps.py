@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import ALPHA, Interval, holm
+from distill.evaluate.power import ALPHA
+from distill.evaluate.statistics import Interval, holm
 from distill.report.arms import Arm
 from distill.report.base_vs_instruct import arms_by_label, change_between
 from distill.report.comparisons import MACRO, both_ways, share_prompts
