@@ -12,7 +12,8 @@ import numpy as np
 
 from distill.config.recipe import Recipe
 from distill.evaluate.interval import Interval
-from distill.evaluate.statistics import ALPHA, holm
+from distill.evaluate.power import ALPHA
+from distill.evaluate.statistics import holm
 from distill.report.arms import Arm
 from distill.report.base_vs_instruct import arms_by_label, change_between
 from distill.report.comparisons import MACRO, both_ways, share_prompts
