@@ -4,7 +4,6 @@ About 30 bytes a trace and 30 a prompt: a million prompts with two traces each t
 is read, takes 20 more for each.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,10 +92,22 @@ class PoolIndex:
 
 def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
     """The index of a pool's folder. A trace that is in two shards (a crash can leave that) counts once."""
-    traces, prompts, samples, correct = _joined([_columns(table) for table in run_dir.column_tables(COLUMNS, *folder)])
-    _, first = np.unique(traces, return_index=True)
-    del traces
-    return _sorted(prompts[first], samples[first], correct[first])[0]
+    columns = [*zip(*map(_columns, run_dir.column_tables(COLUMNS, *folder)), strict=True)]
+    if not columns:
+        return PoolIndex(np.array([], "S16"), np.zeros(1, np.int64), np.array([], np.int32), np.array([], bool))
+    traces, prompts, samples, correct = (np.concatenate(columns.pop(0)) for _ in range(len(columns)))
+    order = np.lexsort((traces, prompts))
+    order = order[is_new(traces[order])]
+    prompts = prompts[order]
+    starts = np.flatnonzero(is_new(prompts))
+    return PoolIndex(prompts[starts], np.append(starts, len(prompts)), samples[order], correct[order])
+
+
+def is_new(values: Any) -> Any:
+    """Where a sorted array holds another value than before."""
+    found = np.ones(len(values), dtype=np.bool_)
+    found[1:] = values[1:] != values[:-1]
+    return found
 
 
 def read_indices(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan) -> dict[str, PoolIndex]:
@@ -125,13 +136,16 @@ def _read_linked_index(run_dir: RunDir, pool: Pool, plan: AskPlan, source: PoolI
             parents = identity_bytes(table.column("parent"))
             parts.append((*columns, np.array(marks, "S1"), parents, np.full(len(parents), number, np.int32)))
     traces, prompts, samples, correct, marks, parents, shards = _joined(parts)
-    _, kept = np.unique(traces, return_index=True)
+    order = np.lexsort((traces, prompts))
+    kept = order[is_new(traces[order])]
     if source is not None and source.sources is not None:
         kept = kept[np.isin(parents[kept], source.sources.taken(plan.plan(pool.name).takes))]
-    index, order = _sorted(prompts[kept], samples[kept], correct[kept])
-    kept = kept[order]
-    return dataclasses.replace(
-        index,
+    starts = np.flatnonzero(is_new(prompts[kept]))
+    return PoolIndex(
+        prompts[kept][starts],
+        np.append(starts, len(kept)),
+        samples[kept],
+        correct[kept],
         parents=parents[kept] if plan.plan(pool.name).reads else None,
         sources=Sources(traces[kept], marks[kept], shards[kept], tuple(names)) if pool.name in plan.readers else None,
     )
@@ -142,13 +156,6 @@ EMPTY = tuple(np.array([], kind) for kind in ("S16", "S16", np.int32, bool, "S1"
 
 def _joined(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) if parts else EMPTY
-
-
-def _sorted(prompts: Any, samples: Any, correct: Any) -> tuple[PoolIndex, Any]:
-    """The index of some traces, and the order that it has them in."""
-    order = np.argsort(prompts, kind="stable")
-    ids, starts = np.unique(prompts[order], return_index=True)
-    return PoolIndex(ids, np.append(starts, len(prompts)).astype(np.int64), samples[order], correct[order]), order
 
 
 def _columns(table: pa.Table, keep_if: str | None = None) -> tuple[Any, Any, Any, Any]:

@@ -10,6 +10,8 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from distill.config.teachers import read_pool
@@ -20,7 +22,7 @@ from distill.core.run_dir import ROW_GROUP_ROWS, VERDICTS, RunDir, StageName
 from distill.core.schema import IndexRow, Prompt, Verdict
 from distill.generate.edits import KEPT
 from distill.generate.pools import group_by_engine
-from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, SCHEMA, index_rows, read_traces
+from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, SCHEMA, PoolTraces, index_rows, read_traces
 from distill.run.context import RunContext, read_prompt_ids, read_prompts
 from distill.run.pools import Pool
 from distill.verify.edit_drops import Marked, marked, outcomes, with_drops
@@ -33,18 +35,14 @@ def verify_stage(run: RunContext) -> Manifest:
     recipe, run_dir, console = run.recipe, run.run_dir, run.console
     ids, prompts = read_prompt_ids(run_dir), cache(lambda: read_prompts(run_dir))
     num_regraded, details, read = 0, dict[str, dict[str, Any]](), dict[str, Marked]()
+    sources = {read_pool(pool.teacher) for pool in run.pools}
     with run_dir.table_writer(SCHEMA, *VERDICTS) as writer:
         for pool in chain.from_iterable(group_by_engine(run.pools)):  # what is read comes first
             num_regraded += regrade(run_dir, pool, prompts, recipe.verify)
-            columns = (*INDEX_COLUMNS, *(EDIT_COLUMNS if read_pool(pool.teacher) else ()))
-            traces = read_traces(run_dir, pool, ids, pool.teacher.num_samples, columns)
-            traces = with_drops(traces, pool.teacher, read)
-            read[pool.name] = marked(traces)
-            for table in traces.tables():
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-            found = pool_details(traces)
-            if edits := outcomes(traces, pool.teacher, read):
-                found["edits"] = edits
+            found, traces = write_index(run_dir, pool, ids, writer, read)
+            if pool.name in sources:
+                read[pool.name] = marked(traces)
+            del traces  # one pool is in memory at a time
             console.print(f"  {pool.name}: {pool_line(found)}", markup=False)
             details[pool.name] = found
     details = {pool.name: details[pool.name] for pool in run.pools}
@@ -58,6 +56,24 @@ def verify_stage(run: RunContext) -> Manifest:
         drops=rejected(details.values()),
         details={"pools": details, "graded_again": num_regraded, **judged},
     )
+
+
+def write_index(
+    run_dir: RunDir, pool: Pool, prompt_ids: pa.ChunkedArray, writer: pq.ParquetWriter, read: Mapping[str, Marked]
+) -> tuple[dict[str, Any], PoolTraces]:
+    """Write the index of a pool's traces; returns their counts, and the traces.
+
+    `read`: the pools that are read, as far as they were indexed.
+    """
+    columns = (*INDEX_COLUMNS, *(EDIT_COLUMNS if read_pool(pool.teacher) else ()))
+    traces = read_traces(run_dir, pool, prompt_ids, pool.teacher.num_samples, columns)
+    traces = with_drops(traces, pool.teacher, read)
+    for table in traces.tables():
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    found = pool_details(traces)
+    if edits := outcomes(traces, pool.teacher, read):
+        found["edits"] = edits
+    return found, traces
 
 
 def pool_line(found: Mapping[str, Any]) -> str:
