@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from distill.evaluate.statistics import Interval
 from distill.report.score_data import (
+    AnsweringCurve,
     ArmScore,
     BenchmarkRow,
     BudgetCurve,
@@ -303,8 +304,9 @@ class Report:
     benchmark_rows: tuple[BenchmarkRow, ...]
     sweeps: tuple[Sweep, ...]
     budget_curves: tuple[BudgetCurve, ...]
+    answering: tuple[AnsweringCurve, ...]
     families: Mapping[str, str]
-    """Arm -> name of those that are equal but for how much they are trained on."""
+    """Arm -> name of those that are equal but for how much they are trained on, or how they are made to answer."""
     groups: tuple[GroupScore, ...]
     costs: tuple[Cost, ...]
     trace_costs: tuple[TraceCost, ...]
