@@ -195,7 +195,7 @@ def _conflict(request: SamplingFields) -> str:
     if not plans:
         return ""
     plan = plans[-1]
-    others = {"n > 1": (request.n or 1) > 1}
+    others: dict[str, Any] = {"n > 1": (request.n or 1) > 1}
     others |= {"logprobs": request.logprobs} if plan != "thinking_budget" else {}
     others |= {"stop": request.stop} if plan in STOPPING_PLANS else {}
     found = [*plans[:-1], *(name for name, value in others.items() if value)]
