@@ -322,6 +322,11 @@ class Report:
     traces: tuple[Sample, ...]
     provenance: Provenance
 
+    @property
+    def made_to_answer(self) -> frozenset[str]:
+        """The evaluation arms: what has a section of its own."""
+        return frozenset(point.mix for curve in self.answering for point in curve.points if point.change)
+
     def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
         """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""
         return tuple(one for one in self.comparisons if one.purpose == purpose)

@@ -61,8 +61,8 @@ def arm_table(report: Report) -> Table:
     for benchmark in report.benchmarks:
         table.add_column(benchmark, justify="right", no_wrap=True)
         table.add_column("gain", justify="right", no_wrap=True)
-    forced = {point.mix for curve in report.answering for point in curve.points if point.change}
-    arms = {(arm.student, arm.mix, arm.benchmark): arm for arm in report.arms if arm.mix not in forced}
+    by_themselves = [arm for arm in report.arms if arm.mix not in report.made_to_answer]
+    arms = {(arm.student, arm.mix, arm.benchmark): arm for arm in by_themselves}
     for student, mix in dict.fromkeys((student, mix) for student, mix, _ in arms):
         line = [_score_and_gain(arms.get((student, mix, benchmark))) for benchmark in report.benchmarks]
         table.add_row(Text(student), Text(mix or "untouched"), *(text for pair in line for text in pair))
