@@ -302,6 +302,7 @@ def test_a_segment_that_does_not_fit_the_context_ends_the_answer(run: Callable[.
 
 DONE = ["data: [DONE]\n\n"]
 SHARE = {"model": "large", "share": 0.5}
+GERMAN = {"name": "de"}  # as admission passes "de" on
 
 
 def message_of(items: list[Any]) -> tuple[str | None, str]:
@@ -311,12 +312,12 @@ def message_of(items: list[Any]) -> tuple[str | None, str]:
 
 def test_an_opening_of_ours_is_part_of_the_one_answer_whole_or_streamed(run: Callable[..., Any]) -> None:
     german = "Okay, ich denke auf Deutsch darüber nach.\n"
-    items, (asked,) = run(failing(continued("7</think>42", 4)), delimiters=Delimiters(), language="de")
+    items, (asked,) = run(failing(continued("7</think>42", 4)), delimiters=Delimiters(), language=GERMAN)
     assert text_behind_prompt(asked) == f"<think>\n{german}" and message_of(items) == (f"{german}7", "42")
     answer = items[0].model_dump()
     assert (answer["object"], answer["usage"]["completion_tokens"]) == ("chat.completion", 4)
     stream = failing([piece("7</th")], [piece("ink>4")], [piece("2", "stop")], [usage(4)], DONE)
-    items, _ = run(stream, delimiters=Delimiters(), language="de", stream=True)
+    items, _ = run(stream, delimiters=Delimiters(), language=GERMAN, stream=True)
     assert text_of(items) == (f"{german}7", "42")
     first = parse_events(items[0][0])[0]["choices"][0]["delta"]
     assert first["role"] == "assistant"
