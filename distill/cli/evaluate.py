@@ -35,9 +35,9 @@ from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
 from distill.prompts.stage import left_out, read_benchmark
 from distill.report.files import scores_json, scores_table
+from distill.report.formats import bounds, percent
 from distill.report.model_scores import model_score
 from distill.report.tables import model_table
-from distill.report.wording import bounds, percent
 from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
 

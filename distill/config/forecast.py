@@ -48,6 +48,16 @@ class ForecastConfig(Section):
     """Time of a training cell besides its steps, seconds: workers, weights, saving."""
     usd_per_gpu_hour: dict[str, Positive] = Field(default={})
     """Kind of GPU (`h100`) -> your price per hour, USD. Default: the list prices of `cluster/gpus.py`."""
+    accuracy: Share | None = None
+    """Share of the benchmarks' problems that trained students solve. This and the next three decide which difference a
+    run is expected to show. Default 0.5, where results vary most."""
+    arm_correlation: Share | None = None
+    """Correlation of the outcomes of two arms on the same problems. Default 0.3, the least that is published of
+    frontier models (arXiv 2411.00640)."""
+    seed_correlation: Share | None = None
+    """Correlation of the outcomes of two training seeds of one arm. Default 0.6."""
+    seed_spread: Share | None = None
+    """Standard deviation of an arm's accuracy between training seeds, beside what the problems add. Default 0.02."""
 
 
 def forecast_problems(section: Mapping[str, Any], teachers: Sequence[str]) -> Iterator[Problem]:

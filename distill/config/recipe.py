@@ -4,6 +4,7 @@ Nothing in `distill.config` imports ray, torch or vllm, so `--help` and config t
 sections that cannot run are found by `distill.config.rules`, all of them at once.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
@@ -84,6 +85,10 @@ class Recipe(Section):
         """Whether a student is trained on a mix, or can be merged from students that are."""
         parents = {parent for merge in self.merges if merge.name == arm for parent in merge.of} or {arm}
         return all(not mix.students or student in mix.students for mix in self.mixes if mix.name in parents)
+
+    def takes_all(self, student: str, arms: Iterable[str]) -> bool:
+        """Whether a student is scored under every one of these `arms`."""
+        return all(self.takes(student, arm.partition(":")[0]) for arm in arms)
 
 
 def benchmark_configs(recipe: Recipe) -> dict[str, BenchmarkConfig]:

@@ -29,8 +29,8 @@ from distill.core.stage_names import StageName as StageName  # its values are th
 ROW_GROUP_ROWS = 8192
 """Rows that a reader of a few must read at least."""
 
-GATHERED_SHARDS = 512
-"""Shards whose rows are laid together while many are read."""
+GATHERED_ROWS = 1 << 14
+"""Rows that are laid together while many shards are read."""
 
 Parts = tuple[str, ...]
 """A file or folder below a run directory."""
@@ -310,7 +310,7 @@ class RunDir:
             return parquet.read(columns=wanted.names).select(wanted.names).cast(wanted)
 
     def column_tables(self, columns: Sequence[str], *parts: str) -> Iterator[pa.Table]:
-        """Some columns of all shards of a folder, as they were written, `GATHERED_SHARDS` shards at a time.
+        """Some columns of all shards of a folder, as they were written, some `GATHERED_ROWS` rows at a time.
 
         A shard may hold as few rows as a batch, and a table of its own takes more than its rows.
         """
@@ -318,7 +318,7 @@ class RunDir:
         for shard in self.shards(*parts):
             with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
                 fresh.append(parquet.read(columns=list(columns), use_threads=False))
-            if len(fresh) == GATHERED_SHARDS:
+            if sum(table.num_rows for table in fresh) >= GATHERED_ROWS:
                 yield pa.concat_tables(fresh).combine_chunks()
                 fresh = []
         if fresh:

@@ -13,31 +13,19 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
+from distill.evaluate.interval import Interval
+from distill.evaluate.power import ALPHA
 from distill.evaluate.variance import Estimate, Shares, estimate
 
 LEVEL = 0.95
-ALPHA = 0.05
 NUM_RESAMPLES = 4000
 NUM_FLIPS = 200_000
 RANDOM_SEEDS = "t test, seeds and problems random"
 SIGN_FLIPS = "sign-flip permutation over prompts"
 Pair = tuple[Shares, Shares]
 """Two arms on the same prompts, the second taken from the first."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % confidence interval."""
-
-    low: float
-    high: float
-
-    def covers(self, value: float) -> bool:
-        """Whether the value lies in it, ends included."""
-        return self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -200,15 +188,6 @@ def sign_flip_p(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> fl
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values of one family of comparisons, in the order given."""
     return [float(value) for value in multipletests(p_values, method="holm")[1]] if len(p_values) else []
-
-
-def minimum_detectable(standard_error: float, degrees: float, *, power: float = 0.8, alpha: float = ALPHA) -> float:
-    """Smallest true difference that a two-sided t test of level `alpha` detects with this power, at most 1."""
-    num_observations = max(degrees, 1.0) + 1
-    if num_observations > 1e5:  # the normal limit, where the solver's t tail underflows
-        return min(1.0, float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * standard_error)
-    effect = TTestPower().solve_power(nobs=num_observations, alpha=alpha, power=power)
-    return min(1.0, float(np.squeeze(effect)) * float(np.sqrt(num_observations)) * standard_error)
 
 
 def pass_at(k: int, num_completions: NDArray[np.int64], num_correct: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -42,6 +42,20 @@ class Estimate(NamedTuple):
     degrees: float
 
 
+class Term(NamedTuple):
+    """A mean square's part of a variance, with its degrees of freedom; 0: nothing is known of it."""
+
+    variance: float
+    degrees: int
+
+
+class Error(NamedTuple):
+    """A standard error and its degrees of freedom."""
+
+    error: float
+    degrees: float
+
+
 SIGNS = (1.0, -1.0, -1.0, 1.0)
 
 
@@ -62,33 +76,38 @@ def estimate(*arms: Sequence[Shares]) -> Estimate:
         sign * float(shares.mean()) for group in benchmarks for sign, shares in zip(SIGNS, group, strict=False)
     )
     terms = [_run_term([group[arm] for group in benchmarks]) for arm in range(len(arms))]
-    terms += [(weight**2 * variance, degrees) for variance, degrees in map(_prompt_term, benchmarks)]
-    total = sum(variance for variance, _ in terms)
-    if total == 0.0:  # runs whose averages happen to agree are still as noisy as their answers
+    terms += [Term(weight**2 * variance, degrees) for variance, degrees in map(_prompt_term, benchmarks)]
+    if not any(variance for variance, _ in terms):  # runs whose averages happen to agree are as noisy as their answers
         total = weight**2 * sum(_noise(group) / group[0].shape[1] for group in benchmarks)
         return Estimate(value, float(np.sqrt(total)), float(sum(degrees for _, degrees in terms[: len(arms)]) or 1))
+    return Estimate(value, *combined(terms))
+
+
+def combined(terms: Sequence[Term]) -> Error:
+    """The error of a sum of independent terms, with Satterthwaite's degrees of freedom."""
+    total = sum(variance for variance, _ in terms)
     spent = sum(variance**2 / degrees for variance, degrees in terms if degrees)
-    return Estimate(value, float(np.sqrt(total)), float(total**2 / spent) if spent else float("inf"))
+    return Error(float(np.sqrt(total)), float(total**2 / spent) if spent else float("inf"))
 
 
-def _run_term(benchmarks: Sequence[Shares]) -> tuple[float, int]:
+def _run_term(benchmarks: Sequence[Shares]) -> Term:
     """Variance of the runs' macro averages divided by their number; 0 for a single run, of which nothing is known."""
     by_run = np.mean([shares.mean(axis=1) for shares in benchmarks], axis=0)
     if len(by_run) < 2:
-        return 0.0, 0
-    return float(by_run.var(ddof=1) / len(by_run)), len(by_run) - 1
+        return Term(0.0, 0)
+    return Term(float(by_run.var(ddof=1) / len(by_run)), len(by_run) - 1)
 
 
-def _prompt_term(group: Sequence[Shares]) -> tuple[float, int]:
+def _prompt_term(group: Sequence[Shares]) -> Term:
     """Variance of the prompts' means (or their differences), less the part that is due to the runs' own noise.
 
     That noise is in the run term already. For an arm with one run it cannot be separated and stays here.
     """
     num_prompts = group[0].shape[1]
     if num_prompts < 2:
-        return 0.25, 1  # one problem says nothing about others: the largest variance that a share can have
+        return Term(0.25, 1)  # one problem says nothing about others: the largest variance that a share can have
     by_prompt = np.sum([sign * shares.mean(axis=0) for sign, shares in zip(SIGNS, group, strict=False)], axis=0)
-    return max(float(by_prompt.var(ddof=1)) - _noise(group), 0.0) / num_prompts, num_prompts - 1
+    return Term(max(float(by_prompt.var(ddof=1)) - _noise(group), 0.0) / num_prompts, num_prompts - 1)
 
 
 def _noise(group: Sequence[Shares]) -> float:

@@ -46,18 +46,22 @@ class PoolIndex:
 
 def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
     """The index of a pool's folder. A trace that is in two shards (a crash can leave that) counts once."""
-    parts = [_columns(table) for table in run_dir.column_tables(COLUMNS, *folder)]
-    if not parts:
+    columns = [*zip(*map(_columns, run_dir.column_tables(COLUMNS, *folder)), strict=True)]
+    if not columns:
         return PoolIndex(np.array([], "S16"), np.zeros(1, np.int64), np.array([], np.int32), np.array([], bool))
-    traces, prompts, samples, correct = (np.concatenate(column) for column in zip(*parts, strict=True))
-    del parts
-    _, first = np.unique(traces, return_index=True)
-    del traces
-    prompts = prompts[first]
-    order = np.argsort(prompts, kind="stable")
-    ids, starts = np.unique(prompts[order], return_index=True)
-    first = first[order]
-    return PoolIndex(ids, np.append(starts, len(prompts)).astype(np.int64), samples[first], correct[first])
+    traces, prompts, samples, correct = (np.concatenate(columns.pop(0)) for _ in range(len(columns)))
+    order = np.lexsort((traces, prompts))
+    order = order[is_new(traces[order])]
+    prompts = prompts[order]
+    starts = np.flatnonzero(is_new(prompts))
+    return PoolIndex(prompts[starts], np.append(starts, len(prompts)), samples[order], correct[order])
+
+
+def is_new(values: Any) -> Any:
+    """Where a sorted array holds another value than before."""
+    found = np.ones(len(values), dtype=np.bool_)
+    found[1:] = values[1:] != values[:-1]
+    return found
 
 
 def _columns(table: pa.Table) -> tuple[Any, Any, Any, Any]:

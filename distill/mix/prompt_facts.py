@@ -14,7 +14,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.mix.scripts import scripts_of
 from distill.mix.seeded_order import contains, keys_of
-from distill.models.chat_template import Asked, chat_messages, prompt_text, system_text
+from distill.models.chat_template import Asked, chat_messages, prompt_texts, system_text
 from distill.models.template_options import options_text
 from distill.models.thinking import PromptEnd, prompt_end
 from distill.models.token_counts import TokenCounter
@@ -70,10 +70,8 @@ def read_prompt_facts(
             problems = batch.column("problem").filter(pa.array(is_wanted)).to_pylist()
             script_codes[rows] = coded(map(scripts_of, problems), scripts)
             for column, counter in enumerate(counters):
-                texts = [
-                    prompt_text(counter.tokenizer, chat_messages(problem, chat), chat.template_options)
-                    for problem in problems
-                ]
+                asked = [chat_messages(problem, chat) for problem in problems]
+                texts = prompt_texts(counter.tokenizer, asked, chat.template_options)
                 tokens[rows, column] = counter.count(texts).tokens
                 end_codes[rows, column] = coded(map(prompt_end, texts), ends)
     how = Asked(options_text(chat.template_options), system_text(chat_messages("", chat)))

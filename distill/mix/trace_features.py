@@ -1,8 +1,8 @@
 """Features of traces' texts that the filters need: lengths, repetition, foreign scripts. Pure, over columns."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from distill.models.chat_template import ENDS_INSIDE, NO_COMPLETION, end_of_turn
 from distill.models.thinking import THINKING_CLOSED
 from distill.models.token_counts import TokenCounter
 
-FEATURES_VERSION = 4
+FEATURES_VERSION = 5
 """Raised when a feature changes its meaning, so that stored ones are computed again."""
 
 RUN_WORDS = 8
@@ -67,15 +67,16 @@ def trace_features(traces: pa.RecordBatch, facts: PromptFacts, counters: Sequenc
     is_refused, first = (refusals > 0).any(axis=0), (refusals > 0).argmax(axis=0)
     learnt, whole = (np.where(is_refused, 0, columns) for columns in zip(*(one[1:] for one in lengths), strict=True))
     scripts = [facts.scripts[code] for code in facts.script_codes[rows].tolist()]
+    words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(traces.column("completion")))
     columns = {
         "trace_id": traces.column("trace_id"),
         "tokens": learnt[0],
         "most_tokens": learnt.max(axis=0),
         "row_tokens": whole.max(axis=0),
         "refusal": pa.array(REFUSALS).take(pa.array(refusals[first, np.arange(len(rows))])),
-        "repetition": repeated_shares(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(traces.column("completion")))),
+        "repetition": repeated_shares(words),
         "foreign": [foreign_share(*one) for one in zip(completions, scripts, strict=True)],
-        "digest": list(map(_digest, completions)),
+        "digest": [sha256(text).hexdigest()[:16] for text in pc.binary_join(words, " ").cast(pa.binary()).to_pylist()],
     }
     schema = arrow_schema(TraceFeatures)
     return pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema)
@@ -161,12 +162,6 @@ def _distinct_shares(numbers: NDArray[np.uint64], lengths: NDArray[np.int64], le
     return shares
 
 
-def _digest(completion: str) -> str:
-    return hashlib.sha256(" ".join(completion.split()).encode()).hexdigest()[:16]
-
-
 def tokenizer_identity(files: Mapping[str, bytes]) -> str:
     """Identity of a tokenizer: the contents of its files."""
-    return content_hash(
-        "tokenizer", {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    )
+    return content_hash("tokenizer", {name: sha256(content).hexdigest() for name, content in sorted(files.items())})

@@ -108,7 +108,16 @@ def prompt_text(
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
     """
-    return _apply_template(tokenizer, messages, options, add_generation_prompt=True)
+    return prompt_texts(tokenizer, [messages], options)[0]
+
+
+def prompt_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Sequence[Mapping[str, str]]],
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> list[str]:
+    """`prompt_text` of each of these conversations, in one call."""
+    return _apply_template(tokenizer, asked, options, add_generation_prompt=True)
 
 
 def render_prompt(
@@ -197,7 +206,7 @@ def line_breaks_before(tokenizer: PreTrainedTokenizerBase, how: Asked, end: Prom
         turn["reasoning_content"] = COMPLETION_MARK
     try:
         prompt = prompt_text(tokenizer, asked, options)
-        whole = _apply_template(tokenizer, [*asked, turn], options, add_generation_prompt=False)
+        (whole,) = _apply_template(tokenizer, [[*asked, turn]], options, add_generation_prompt=False)
     except InputError:
         return ""  # a template that takes no such turn does not show how it begins
     if end.opened or prompt_end(prompt) != end or not whole.startswith(prompt):
@@ -252,7 +261,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
         InputError: The model has neither, so a student could never learn to stop.
     """
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": COMPLETION_MARK}]
-    text = _apply_template(tokenizer, turns, NO_OPTIONS, add_generation_prompt=False)
+    (text,) = _apply_template(tokenizer, [turns], NO_OPTIONS, add_generation_prompt=False)
     _, mark, tail = text.rpartition(COMPLETION_MARK)
     if not mark:
         raise InputError(f"{_name(tokenizer)}: its chat template omits the assistant's turn -> {_REMEDY}")
@@ -277,24 +286,26 @@ def with_fixed_date(template: str) -> str:
 
 def _apply_template(
     tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Mapping[str, str]],
+    conversations: Sequence[Sequence[Mapping[str, str]]],
     options: Mapping[str, Any],
     *,
     add_generation_prompt: bool,
-) -> str:
+) -> list[str]:
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
         raise InputError(f"{_name(tokenizer)}: no chat template -> set `models.NAME.chat_template` in the recipe")
-    turns = [dict(message) for message in messages]
+    if not conversations:
+        return []
+    turns = [[dict(message) for message in messages] for messages in conversations]
     try:
-        return str(
+        return list(
             tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt, **dict(options)
             )
         )
     except (TemplateError, TypeError, ValueError) as error:
-        roles = ", ".join(turn["role"] for turn in turns)
+        roles = ", ".join(turn["role"] for turn in turns[0])
         raise InputError(f"{_name(tokenizer)}: its chat template rejects the turns {roles}: {error}") from error
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+PROBE_ROWS = 4096
+COPY_LIKENESS = 0.98
+"""Cosine of a token's rows in two quantisations of one matrix, at least; rows that were trained apart have less."""
 PROBE_TOKENS = 24
 PROBE_TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest: what was written and opened again computes the same."""
@@ -27,7 +30,29 @@ def convert_gguf(file: Path, target: Path) -> None:
     # Without it the weights stay quantised and cannot be saved.
     how = {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True)}
     model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **how)
+    tie_copies(model)
     save_folder(model, AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name), target)
+
+
+def tie_copies(model: PreTrainedModel) -> None:
+    """Tie the input embedding to the output layer where both are one matrix that was quantised twice.
+
+    GGUF files of small models carry it in two precisions, the output layer's being the better one. Untied, a fifth of
+    the weights would be there twice, and would drift apart in training.
+    """
+    import torch
+
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    if table is head or table.shape != head.shape:
+        return
+    likeness = torch.nn.functional.cosine_similarity(
+        table.detach()[:PROBE_ROWS].float(), head.detach()[:PROBE_ROWS].float()
+    )
+    if float(likeness.median()) < COPY_LIKENESS:
+        return
+    model.config.tie_word_embeddings = True
+    table.data.copy_(head.data)
+    model.tie_weights()
 
 
 def convert_pickled(folder: Path, target: Path) -> None:

@@ -3,18 +3,15 @@
 Computing them imports torch and transformers; a second `distill plan` needs neither.
 """
 
-import hashlib
 import json
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from cluster.storage import cache_dir
 from distill.core.schema import content_hash
+from distill.core.versions import package_versions, source_digest
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "jinja2")
 
@@ -27,7 +24,7 @@ def remembered(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
         inputs: everything that decides the result, as JSON has it.
         compute: returns what JSON can hold. What it raises is raised again the next time.
     """
-    path = cache_dir().with_name("facts") / content_hash(kind, inputs, _code(), _versions())
+    path = cache_dir().with_name("facts") / content_hash(kind, inputs, source_digest(), package_versions(LIBRARIES))
     with suppress(OSError, ValueError):  # there is none yet, or not a whole one
         return json.loads(path.read_bytes())
     found = compute()
@@ -36,21 +33,4 @@ def remembered(kind: str, inputs: Any, compute: Callable[[], Any]) -> Any:
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         temporary.write_text(json.dumps(found))
         temporary.replace(path)
-    return found
-
-
-@cache
-def _code() -> str:
-    """Hash of our sources: whoever changes how a fact is computed need not think of what was kept."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
     return found

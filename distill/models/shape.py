@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -167,8 +167,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return parse_settings((folder / CONFIG).read_text())
 
 
-def planned_settings(name: str, config: ModelConfig) -> dict[str, Any]:
+def planned_settings(
+    name: str, config: ModelConfig, on_progress: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
     """The config.json of a model by reference, cut as the recipe says. Only that file is fetched from the hub.
+
+    Args:
+        name: name of the model in the recipe.
+        config: its sources and changes.
+        on_progress: called with a message before each long step, where a source has no file of settings of its own.
 
     Raises:
         InputError: none of the model's sources can be reached.
@@ -185,7 +192,7 @@ def planned_settings(name: str, config: ModelConfig) -> dict[str, Any]:
         if settings is not None:
             return cut_settings(settings, config.keep_layers)
     # A GGUF file or a URI has no config.json of its own: convert it (once) or fetch it, as the run would.
-    return read_settings(Path(resolve_model(name, config).path))
+    return read_settings(Path(resolve_model(name, config, on_progress).path))
 
 
 def cut_settings(settings: dict[str, Any], keep: int | None) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A byte-level tokenizer cuts a text before a single space between two words, whatever stands beside them: its count is
 the sum over the pieces, and a piece ("so", " that") recurs in thousands of texts. Each distinct piece goes through the
-tokenizer once. A tokenizer that is not known to cut there counts whole texts, many at once.
+tokenizer once. Where every digit is a token by itself, numbers of one length are one piece. A tokenizer that is not
+known to cut there counts whole texts, many at once.
 """
 
 import json
@@ -28,6 +29,8 @@ HOLDS_CONTROL = 1 << 40
 NO_PIECE = 1 << 50
 """In place of a count: the text is not to be cut here, since white space stands beside the space."""
 _PIECES = pa.list_(pa.string())
+DIGITS = frozenset("0123456789")
+_ONE_DIGIT = bytes.maketrans(b"0123456789", b"0" * 10)
 _SPACE_BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")
 # `\S` of Python excludes all that `\s` of these patterns matches. None of their alternatives matches a space behind
 # anything but white space, and none but the last two, which need white space after it, ends with one.
@@ -50,6 +53,15 @@ class TokenCounts(NamedTuple):
     """Whether a control token is among them (`control_tokens`)."""
 
 
+class Cuts(NamedTuple):
+    """Where a tokenizer is known to cut every text, and to treat both sides alone."""
+
+    at_spaces: bool
+    """Before a single space between two words."""
+    at_digits: bool
+    """Around every digit: no token but the ten digits holds one."""
+
+
 class TokenCounter:
     """Counts tokens as `encode` gives them, and remembers pieces."""
 
@@ -62,13 +74,17 @@ class TokenCounter:
 
     def count(self, texts: Sequence[str]) -> TokenCounts:
         """Tokens of each text, no special tokens added."""
-        if not cuts_at_spaces(self.tokenizer):
+        cuts = known_cuts(self.tokenizer)
+        if not cuts.at_spaces:
             return _counts(self._whole(texts))
-        sums = self._sums(pc.split_pattern(pa.array(texts, pa.string()), " "))
+        column = pa.array(texts, pa.string())
+        if cuts.at_digits:
+            column = _with_one_digit(column)
+        sums = self._sums(pc.split_pattern(column, " "))
         rest = np.flatnonzero(sums >= NO_PIECE)
-        sums[rest] = self._sums(pa.array([_SPACE_BETWEEN_WORDS.split(texts[row]) for row in rest.tolist()], _PIECES))
+        sums[rest] = self._sums(pa.array(map(_SPACE_BETWEEN_WORDS.split, column.take(rest).to_pylist()), _PIECES))
         rest = np.flatnonzero(sums >= NO_PIECE)
-        sums[rest] = self._by_backend([texts[row] for row in rest.tolist()])
+        sums[rest] = self._by_backend(column.take(rest).to_pylist())
         return _counts(sums)
 
     def _sums(self, texts: pa.ListArray) -> NDArray[np.int64]:
@@ -119,22 +135,32 @@ def _counts(sums: NDArray[np.int64]) -> TokenCounts:
     return TokenCounts(sums % HOLDS_CONTROL, sums >= HOLDS_CONTROL)
 
 
+def _with_one_digit(texts: pa.StringArray) -> pa.StringArray:
+    """The texts with 0 in place of every digit."""
+    _, bounds, characters = texts.buffers()
+    return pa.StringArray.from_buffers(len(texts), bounds, pa.py_buffer(characters.to_pybytes().translate(_ONE_DIGIT)))
+
+
 @lru_cache(maxsize=16)
-def cuts_at_spaces(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether it is known to cut every text before a single space between two words, and to treat both sides alone."""
+def known_cuts(tokenizer: "PreTrainedTokenizerBase") -> Cuts:
+    """Where a tokenizer cuts every text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer.split_special_tokens:
-        return False
+        return Cuts(at_spaces=False, at_digits=False)
     parts: dict[str, Any] = json.loads(backend.to_str())
     cutters = _flat(parts["pre_tokenizer"], "pretokenizers")
-    return (
+    added = [token["content"] for token in parts["added_tokens"]]
+    at_spaces = (
         all(one["type"] == "NFC" for one in _flat(parts["normalizer"], "normalizers"))
         and all(map(_keeps_spaces, cutters))
         and any(one["type"] == "Split" or one.get("use_regex") for one in cutters)
         and parts["model"]["type"] == "BPE"
         and not parts["model"].get("dropout")
-        and not any(token["rstrip"] or " " in token["content"] for token in parts["added_tokens"])
+        and not any(token["rstrip"] for token in parts["added_tokens"])
+        and not any(" " in token for token in added)
     )
+    with_digits = {token for token in (*parts["model"]["vocab"], *added) if not DIGITS.isdisjoint(token)}
+    return Cuts(at_spaces, at_digits=at_spaces and with_digits == DIGITS)
 
 
 def _flat(part: dict[str, Any] | None, members: str) -> list[dict[str, Any]]:

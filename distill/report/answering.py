@@ -16,8 +16,8 @@ from distill.evaluate.variance import Shares, estimate
 from distill.report.arms import Arm, arm_score
 from distill.report.comparisons import MACRO
 from distill.report.families import arm_families
+from distill.report.formats import bounds, percent, points
 from distill.report.score_data import AnsweringCurve, AnsweringPoint, Comparison
-from distill.report.wording import bounds, percent, points
 
 BY_ITSELF = "by itself"
 

@@ -10,13 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import ALPHA, Difference, holm, macro_change, paired_change
+from distill.evaluate.power import ALPHA
+from distill.evaluate.statistics import Difference, holm, macro_change, paired_change
 from distill.report.arms import Arm, whole_arms
 from distill.report.comparisons import MACRO, share_prompts
-from distill.report.score_data import Comparison, GapChange
-
-GAPS = {"gap": "long gap", "large_gap": "large gap"}
-"""Purpose of a comparison -> what the report calls it."""
+from distill.report.score_data import GAPS, Comparison, GapChange
 
 
 class _Found(NamedTuple):

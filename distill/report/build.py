@@ -14,8 +14,9 @@ from distill.report.base_vs_instruct import gap_changes
 from distill.report.budget_curves import budget_curves
 from distill.report.comparisons import compare, detectable
 from distill.report.data import Report
+from distill.report.groups import group_scores
 from distill.report.model_scores import model_score
-from distill.report.paper_metrics import benchmark_rows, costs, group_scores, sweeps
+from distill.report.paper_metrics import benchmark_rows, costs, sweeps
 from distill.report.paper_numbers import paper_rows
 from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import provenance

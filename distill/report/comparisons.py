@@ -20,15 +20,10 @@ from distill.config.mix import MergeConfig, MixConfig, arm_budgets
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
 from distill.evaluate.arms import arm_name, bases_of
-from distill.evaluate.statistics import (
-    ALPHA,
-    Difference,
-    Interval,
-    holm,
-    macro_difference,
-    minimum_detectable,
-    paired_difference,
-)
+from distill.evaluate.interval import Interval
+from distill.evaluate.power import ALPHA, minimum_detectable
+from distill.evaluate.statistics import Difference, holm, macro_difference, paired_difference
+from distill.evaluate.variance import Error
 from distill.report.arms import Arm, whole_arms
 from distill.report.families import arm_families, unequal_pairs
 from distill.report.score_data import Comparison, Detectable
@@ -219,16 +214,16 @@ def detectable(comparisons: Sequence[Comparison]) -> list[Detectable]:
         mine = [one for one in comparisons if one.benchmark == benchmark]
         num_prompts = min(one.num_prompts for one in mine)
         typical = sorted(mine, key=lambda one: one.standard_error)[len(mine) // 2]
-        degrees = typical.degrees if typical.degrees is not None else float("inf")
-        error = least_error(replace(typical, num_prompts=num_prompts))
-        found.append(Detectable(benchmark, num_prompts, minimum_detectable(error, degrees)))
+        difference = minimum_detectable(*least_error(replace(typical, num_prompts=num_prompts)))
+        found.append(Detectable(benchmark, num_prompts, difference))
     return found
 
 
-def least_error(one: Comparison) -> float:
-    """Its standard error, but at least that of one discordant prompt in each direction: arms that agree everywhere
-    prove no exactness."""
-    return max(one.standard_error, float(np.sqrt(2)) / one.num_prompts)
+def least_error(one: Comparison) -> Error:
+    """Its error, but at least that of one discordant prompt in each direction: arms that agree everywhere prove no
+    exactness."""
+    degrees = one.degrees if one.degrees is not None else float("inf")
+    return Error(max(one.standard_error, float(np.sqrt(2)) / one.num_prompts), degrees)
 
 
 def reversed_comparison(one: Comparison) -> Comparison:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distill.evaluate.statistics import Interval
+from distill.evaluate.interval import Interval
 from distill.report.score_data import (
     AnsweringCurve,
     ArmScore,

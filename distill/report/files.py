@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from distill.core.verifier_version import VERIFIER_VERSION
+from distill.core.versions import package_versions
 from distill.report.data import Report
-from distill.report.provenance import package_versions
 from distill.report.score_data import ModelScore
+from distill.report.stored import PACKAGES
 
 
 def report_json(report: Report) -> bytes:
@@ -22,7 +23,7 @@ def report_json(report: Report) -> bytes:
 def scores_json(models: tuple[ModelScore, ...], settings: Mapping[str, Any]) -> bytes:
     """Scores without a run: the numbers, what was asked, and what graded it."""
     found = {"scores": [dataclasses.asdict(one) for one in models], "settings": settings, "verifier": VERIFIER_VERSION}
-    return json.dumps(_finite({**found, "packages": package_versions()}), indent=1, ensure_ascii=False).encode()
+    return json.dumps(_finite({**found, "packages": package_versions(PACKAGES)}), indent=1, ensure_ascii=False).encode()
 
 
 def _finite(value: Any) -> Any:

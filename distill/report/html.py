@@ -8,7 +8,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from distill.report import wording
+from distill.report import formats
 from distill.report.answering import answering_words, equal_words
 from distill.report.data import Report
 from distill.report.figures import all_plots
@@ -53,16 +53,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     filters = (
-        wording.percent,
-        wording.bounds,
-        wording.points,
-        wording.number,
-        wording.power,
-        wording.usd,
-        wording.duration,
-        wording.size,
-        wording.p_value,
-        wording.gap_name,
+        formats.percent,
+        formats.bounds,
+        formats.points,
+        formats.number,
+        formats.power,
+        formats.usd,
+        formats.duration,
+        formats.size,
+        formats.p_value,
+        formats.gap_name,
         answering_words,
         equal_words,
         steps_words,

@@ -1,18 +1,14 @@
-"""Further quantities: accuracy by weight of a mix, level and subject; costs of gains; how benchmarks were asked."""
+"""Further quantities: accuracy by weight of a mix; costs of gains; how benchmarks were asked."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from distill.config.benchmarks import DEFINITIONS, benchmark_config
 from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource, HubSource
-from distill.core.schema import AnswerKind, Prompt, Style
-from distill.evaluate.statistics import accuracy, accuracy_interval
+from distill.core.schema import AnswerKind, Style
 from distill.prompts.load import source_name, versioned
-from distill.report.arms import Arm
 from distill.report.comparisons import MACRO
 from distill.report.data import CellRow
 from distill.report.families import budget_words
@@ -22,14 +18,11 @@ from distill.report.score_data import (
     BenchmarkRow,
     Comparison,
     Cost,
-    GroupScore,
     MacroScore,
     Sweep,
     SweepPoint,
 )
 
-MAX_GROUPS = 12
-"""Most levels or subjects of a benchmark that are listed."""
 POLICIES = ("weighted", "weighted_tokens")
 
 
@@ -78,31 +71,6 @@ def _weighted_mixes(recipe: Recipe, equal: Sequence[MixConfig]) -> dict[tuple[st
             mine = [(float(mix.shares.get(first) or 0.0), mix.name) for mix in mixes if {*mix.drawn} <= {first, second}]
             found.setdefault((first, second), sorted(mine))
     return found
-
-
-def group_scores(arms: Sequence[Arm], prompts: Mapping[str, Mapping[str, Prompt]]) -> list[GroupScore]:
-    """Accuracy within every level and subject of a benchmark that has between two and a dozen of them.
-
-    Args:
-        prompts: benchmark -> prompt id -> problem.
-    """
-    return [
-        score
-        for arm in arms
-        for by in ("level", "subject")
-        for score in _arm_groups(arm, by, prompts.get(arm.benchmark, {}))
-    ]
-
-
-def _arm_groups(arm: Arm, by: str, prompts: Mapping[str, Prompt]) -> Iterator[GroupScore]:
-    labels = np.array([str(getattr(prompts.get(name), by, "")) for name in arm.prompt_ids.tolist()], dtype=np.str_)
-    names = sorted(set(labels.tolist()) - {""}, key=lambda name: (len(name), name) if by == "level" else (0, name))
-    for name in names if 1 < len(names) <= MAX_GROUPS else []:
-        shares = arm.shares[:, labels == name]
-        num_prompts = int((~np.isnan(shares).all(axis=0)).sum())
-        if num_prompts:
-            rate, interval = accuracy(shares), accuracy_interval(shares)
-            yield GroupScore(arm.student, arm.mix, arm.benchmark, by, name, rate, interval, num_prompts)
 
 
 def costs(

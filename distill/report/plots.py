@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from distill.report.data import CellRow, Curve, Report
+from distill.report.formats import size
 from distill.report.score_data import ArmScore, Comparison
-from distill.report.wording import size
 
 INK, GRID, UNTOUCHED = "#010203", "#010204", "#010205"
 SERIES = tuple(f"#01030{number}" for number in range(8))

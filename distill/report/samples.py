@@ -15,8 +15,8 @@ from distill.core.schema import IndexRow, Prompt, Score, Verdict
 from distill.grading.references import reference_text
 from distill.report.arms import Arm
 from distill.report.data import Answer, Sample
+from distill.report.formats import MISSING
 from distill.report.pools import read_examples
-from distill.report.wording import MISSING
 
 NUM_PROBLEMS = 3
 MAX_CHARS = 4000

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from distill.evaluate.statistics import Interval
+from distill.evaluate.interval import Interval
+
+GAPS = {"gap": "long gap", "large_gap": "large gap"}
+"""Purpose of a comparison -> what the report calls it."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 from distill.core.manifest import Manifest
 from distill.core.run_dir import StageName
-from distill.evaluate.statistics import Interval
+from distill.evaluate.interval import Interval
 from distill.report.data import Search, Trial
-from distill.report.wording import percent
+from distill.report.formats import percent
 
 
 def search_rows(manifests: Mapping[str, Manifest]) -> list[Search]:

@@ -3,6 +3,7 @@
 from distill.core.manifest import Manifest
 from distill.core.run_dir import StageName
 from distill.report.build import build_report
+from distill.report.stored import made_by
 from distill.report.write import write_report
 from distill.run.context import RunContext
 
@@ -11,4 +12,4 @@ def report_stage(run: RunContext) -> Manifest:
     """Write the report from scores and manifests."""
     path = write_report(build_report(run.recipe, run.run_dir), run.run_dir)
     run.console.print(f"  {path}", markup=False)
-    return Manifest(stage=StageName.REPORT, key="")
+    return Manifest(stage=StageName.REPORT, key="", details=made_by())

@@ -7,17 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.report.data import FitRow, MixRow, PoolRow, Report, StageRow
-from distill.report.score_data import (
-    AnsweringCurve,
-    ArmScore,
-    GapChange,
-    ModelScore,
-    QuestionResult,
-    StepsChange,
-    TraceCost,
-)
-from distill.report.searches import search_words
-from distill.report.wording import (
+from distill.report.formats import (
     MISSING,
     bounds,
     duration,
@@ -29,6 +19,16 @@ from distill.report.wording import (
     shown,
     usd,
 )
+from distill.report.score_data import (
+    AnsweringCurve,
+    ArmScore,
+    GapChange,
+    ModelScore,
+    QuestionResult,
+    StepsChange,
+    TraceCost,
+)
+from distill.report.searches import search_words
 
 
 def render_terminal(report: Report) -> RenderableType:

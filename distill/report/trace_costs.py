@@ -10,24 +10,21 @@ from distill.config.teachers import DatasetTeacher, TeacherConfig
 from distill.core.manifest import Manifest
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.core.schema import Prompt, Verdict
+from distill.report.groups import listed_groups
 from distill.report.pools import Traces
 from distill.report.score_data import TraceCost
 
-MAX_LEVELS = 12
-"""Most levels that are listed."""
-
 
 def read_levels(run_dir: RunDir) -> dict[str, str]:
-    """Training prompt -> level; empty where there are not between two and a dozen of them."""
+    """Training prompt -> level."""
     table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id", "level"))
-    levels = dict(zip(table["prompt_id"].to_pylist(), table["level"].to_pylist(), strict=True))
-    return levels if 1 < len(set(levels.values()) - {""}) <= MAX_LEVELS else {}
+    return dict(zip(table["prompt_id"].to_pylist(), table["level"].to_pylist(), strict=True))
 
 
 def trace_costs(
     recipe: Recipe, traces: Traces, levels: Mapping[str, str], generate: Manifest | None
 ) -> list[TraceCost]:
-    """A line per teacher and one for all, then the same within every level.
+    """A line per teacher and one for all, then the same within every level that is listed.
 
     Tokens are completion tokens, those of wrong traces included: a verified trace costs all that was written for it.
 
@@ -45,7 +42,7 @@ def trace_costs(
     everything = np.ones(len(traces.tokens), dtype=np.bool_)
     found = list(_lines(recipe.teachers, traces, "", everything, len(common), engine_s))
     of_trace = np.asarray([levels.get(prompt, "") for prompt in traces.prompt_ids.tolist()], dtype=np.str_)
-    for level in sorted(set(levels.values()) - {""}, key=lambda name: (len(name), name)):
+    for level in listed_groups(levels.values()):
         num_common = sum(levels.get(prompt) == level for prompt in common)
         found += _lines(recipe.teachers, traces, level, of_trace == level, num_common, None)
     return found

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import ALPHA, Interval, holm
+from distill.evaluate.interval import Interval
+from distill.evaluate.power import ALPHA
+from distill.evaluate.statistics import holm
 from distill.report.arms import Arm
 from distill.report.base_vs_instruct import arms_by_label, change_between
 from distill.report.comparisons import MACRO, both_ways, share_prompts
 from distill.report.families import UnequalPair, unequal_pairs
+from distill.report.formats import bounds, percent, points
 from distill.report.score_data import Comparison, StepsChange
-from distill.report.wording import bounds, percent, points
 
 Made = Mapping[tuple[str, str, str], Comparison]
 """(first, second, benchmark) -> comparison."""

@@ -1,87 +1,21 @@
-"""Sentences and number formats of the report, computed from the numbers; the recipe decides which arm they describe."""
+"""Sentences of the report, computed from the numbers; the recipe decides which arm they describe."""
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from distill.config.mix import ArmBudget, arm_budgets
 from distill.config.recipe import Recipe
+from distill.evaluate.interval import Interval
 from distill.evaluate.read_scores import expected_models
-from distill.evaluate.statistics import Interval
-from distill.report.base_vs_instruct import GAPS
 from distill.report.comparisons import MACRO, blends
 from distill.report.data import CellRow
 from distill.report.families import main_mixes
-from distill.report.score_data import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore, StepsChange
+from distill.report.formats import bounds, correction, gap_name, percent, points, shown
+from distill.report.score_data import ArmScore, Comparison, Detectable, GapChange, MacroScore, ModelScore
 
-MISSING = "not recorded"
 MAX_IN_LINE = 4
 """Most comparisons or names in one sentence."""
 MAX_FINDINGS = 5
 """Most lines about students above the first plot; the tables have the others."""
-
-
-def percent(value: float | None, digits: int = 0) -> str:
-    """`47 %`."""
-    return MISSING if value is None else f"{_plain(value, digits)} %"
-
-
-def bounds(interval: Interval, digits: int = 0) -> str:
-    """`[38, 56]`, in percent or points."""
-    return f"[{_plain(interval.low, digits)}, {_plain(interval.high, digits)}]"
-
-
-def _plain(value: float, digits: int) -> str:
-    text = f"{value * 100:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def points(value: float, digits: int = 0) -> str:
-    """`+21` or `−3`, in percentage points."""
-    text = _plain(value, digits)
-    return text if text.startswith("−") or float(text) == 0 else f"+{text}"
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    """`12,345`."""
-    return MISSING if value is None else f"{value:,.{digits}f}"
-
-
-def usd(value: float | None) -> str:
-    """`12.35`, or two significant digits below ten dollars: `0.0012`."""
-    if value is None or value >= 10 or value == 0:
-        return number(value, 2)
-    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
-
-
-def power(value: float | None) -> str:
-    """`1.2 × 10^15`."""
-    if value is None:
-        return MISSING
-    digits, _, exponent = f"{value:.1e}".partition("e")
-    return f"{digits} × 10^{int(exponent)}"
-
-
-def duration(seconds: float | None) -> str:
-    """`8.2 s`, `3 min 20 s` or `2 h 05 min`."""
-    if seconds is None:
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(num_parameters: int | None) -> str:
-    """`135M`."""
-    if num_parameters is None:
-        return ""
-    return f"{num_parameters / 1e9:.1f}B" if num_parameters >= 1e9 else f"{num_parameters / 1e6:.0f}M"
-
-
-def p_value(value: float) -> str:
-    """`0.031` or `< 0.001`."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def headline(
@@ -156,22 +90,6 @@ def _gap_change_words(changes: Sequence[GapChange]) -> str:
     return f"Base against instruct on `{where}`: {'; '.join(parts)}{more}."
 
 
-def gap_name(one: GapChange) -> str:
-    """`long gap` or `large gap`."""
-    return GAPS[one.base.purpose]
-
-
-def shown(one: Comparison | GapChange | StepsChange) -> str:
-    """`difference shown` or `no difference shown`, with the corrected p where the interval alone would leave out 0."""
-    return "difference shown" if one.is_shown else f"no difference shown{_correction(one)}"
-
-
-def _correction(one: Comparison | GapChange | StepsChange) -> str:
-    """Why a difference is not shown although its interval leaves out 0."""
-    is_clear = one.is_shown or one.interval.covers(0.0)
-    return "" if is_clear else f" (Holm-corrected p = {p_value(one.p_adjusted)})"
-
-
 def _student_words(of_student: Sequence[Comparison]) -> str:
     """`smol` on `sums`: shown: mix minus long +13 points [4, 22]; not shown: long minus short +3 points [-1, 7].
 
@@ -193,7 +111,7 @@ def _student_words(of_student: Sequence[Comparison]) -> str:
 
 def _difference_words(one: Comparison) -> str:
     first, second = (label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
-    return f"{first} minus {second} {_signed(one)}{_correction(one)}"
+    return f"{first} minus {second} {_signed(one)}{correction(one)}"
 
 
 def _gain_count(gains: Sequence[Comparison]) -> str:

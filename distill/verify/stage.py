@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from distill.config.verify import JudgeConfig
@@ -31,10 +33,7 @@ def verify_stage(run: RunContext) -> Manifest:
     with run_dir.table_writer(SCHEMA, *VERDICTS) as writer:
         for pool in run.pools:
             num_regraded += regrade(run_dir, pool, prompts, recipe.verify)
-            traces = read_traces(run_dir, pool, ids, pool.teacher.num_samples)
-            for table in traces.tables():
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-            found = pool_details(traces)
+            found = write_index(run_dir, pool, ids, writer)
             correct = f"{found['correct']} of {found['traces']} traces correct"
             console.print(f"  {pool.name}: {correct}, {found['prompts_solved']} of {len(ids)} prompts solved")
             verdicts.update(found["verdicts"])
@@ -50,6 +49,14 @@ def verify_stage(run: RunContext) -> Manifest:
         drops={verdict.value.lower(): verdicts[verdict] for verdict in rejected if verdict in verdicts},
         details={"pools": details, "graded_again": num_regraded, **judged},
     )
+
+
+def write_index(run_dir: RunDir, pool: Pool, prompt_ids: pa.ChunkedArray, writer: pq.ParquetWriter) -> dict[str, Any]:
+    """Write the index of a pool's traces; returns their counts. One pool is in memory at a time."""
+    traces = read_traces(run_dir, pool, prompt_ids, pool.teacher.num_samples)
+    for table in traces.tables():
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    return pool_details(traces)
 
 
 def judge_index(

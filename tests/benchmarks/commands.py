@@ -3,11 +3,12 @@
     git worktree add ../before COMMIT
     python -m tests.benchmarks.commands --before ../before [--repeats N] [--only NAME ...]
 
-Every command is a process of its own; the two checkouts take turns, and of each the best of N is taken: what else runs
-on the machine only adds. `status` and `report` read a finished run that each checkout writes for itself, from the
-fixture of its report's tests; `ask` asks an endpoint of this script. One round that is not measured goes before, which
-compiles the sources and converts the quickstart's model. `plan-first` is a plan on a machine that has converted the
-model, and has planned nothing with it. The last line is a JSON object; goal <= 0.5 for `cpu_ratio_*`.
+Every command is a process of its own; the two checkouts take turns, and of each the median of N is taken. `status` and
+`report` read a finished run that each checkout writes for itself, from the fixture of its report's tests,
+`report-unfinished` the same run without its last stage; `ask` asks an endpoint of this script. One round that is not
+measured goes before, which compiles the sources and converts the quickstart's model. `plan-first` is a plan where the
+model was converted and nothing was planned with it. The last line is a JSON object; goal <= 0.5 for
+`cpu_ratio_*`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -30,17 +32,19 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "help": ("--help",),
     "status": ("status", "RUN"),
     "report": ("report", "RUN"),
+    "report-unfinished": ("report", "UNFINISHED"),
     "plan": ("plan", "quickstart"),
     "plan-first": ("plan", "quickstart"),
     "ask": ("ask", "student", "98 - 63 =", "--url", "URL"),
 }
-"""Name -> arguments; RUN and URL are filled in."""
+"""Name -> arguments; RUN, UNFINISHED and URL are filled in."""
 
 FABRICATE = """
 import json, sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -56,6 +60,8 @@ for file in folder.glob("train/*/metrics.jsonl"):
 verdicts = pq.read_table(folder / "verify" / "verdicts.parquet")
 for pool in ("long", "short"):
     run_dir.write_table(verdicts.filter(pc.equal(verdicts["pool"], pool)), "generate", f"{pool}-f", "0.parquet")
+if sys.argv[2:] and hasattr(fixture, "finish"):  # older ones make no difference
+    fixture.finish(run_dir, recipe)
 """
 PLACE = "mix-distillation"
 """Folder of ours in the user's cache."""
@@ -148,12 +154,12 @@ def measure(name: str, checkout: Path, filled: Mapping[str, str]) -> Cost:
         return timed(checkout, arguments, fresh_cache(folder))
 
 
-def best_of(
+def median_of(
     checkouts: Mapping[str, Path], filled: Mapping[str, Mapping[str, str]], name: str, repeats: int
 ) -> dict[str, Cost]:
-    """Side -> the least CPU and the least wall time of a command; sides take turns."""
+    """Side -> the median CPU and the median wall time of a command; sides take turns."""
     rounds = [{side: measure(name, path, filled[side]) for side, path in checkouts.items()} for _ in range(repeats + 1)]
-    return {side: Cost(*map(min, zip(*(one[side] for one in rounds[1:]), strict=True))) for side in checkouts}
+    return {side: Cost(*map(median, zip(*(one[side] for one in rounds[1:]), strict=True))) for side in checkouts}
 
 
 def main() -> None:
@@ -166,16 +172,19 @@ def main() -> None:
     checkouts = {"before": arguments.before.resolve(), "now": ROOT}
     result: dict[str, float] = {}
     with TemporaryDirectory() as folder, endpoint() as url:
-        filled = {side: {"RUN": f"{folder}/{side}", "URL": url} for side in checkouts}
+        filled = {
+            side: {"RUN": f"{folder}/{side}", "UNFINISHED": f"{folder}/{side}-unfinished", "URL": url}
+            for side in checkouts
+        }
         for side, path in checkouts.items():
-            command = [sys.executable, "-c", FABRICATE, filled[side]["RUN"]]
-            subprocess.run(command, cwd=path, env=environment(path), check=True)
+            for run in ([filled[side]["RUN"], "finish"], [filled[side]["UNFINISHED"]]):
+                subprocess.run([sys.executable, "-c", FABRICATE, *run], cwd=path, env=environment(path), check=True)
         for name in arguments.only:
-            found = best_of(checkouts, filled, name, arguments.repeats)
+            found = median_of(checkouts, filled, name, arguments.repeats)
             before, now = found["before"], found["now"]
             ratios = {"cpu": now.cpu_s / before.cpu_s, "wall": now.wall_s / before.wall_s}
             print(
-                f"{name:10}  CPU {ratios['cpu']:.2f} of before  wall {ratios['wall']:.2f}   CPU {now.cpu_s:6.2f} s "
+                f"{name:17}  CPU {ratios['cpu']:.2f} of before  wall {ratios['wall']:.2f}   CPU {now.cpu_s:6.2f} s "
                 f"instead of {before.cpu_s:6.2f} s   wall {now.wall_s:6.2f} s instead of {before.wall_s:6.2f} s",
                 flush=True,
             )

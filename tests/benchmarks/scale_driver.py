@@ -161,7 +161,7 @@ def count_now(run_dir: RunDir) -> dict[str, float]:
     from distill.generate.traces import SCHEMA as INDEX
     from distill.generate.traces import read_traces
     from distill.run.context import read_prompt_ids
-    from distill.verify.regrade import pool_details
+    from distill.verify.stage import write_index
 
     states = {pool.name: read_pool_index(run_dir, *pool_shards(pool.folder)) for pool in POOLS}
     found: dict[str, float] = {"states": sum(len(one.samples) for one in states.values())}
@@ -174,10 +174,7 @@ def count_now(run_dir: RunDir) -> dict[str, float]:
     release_freed_memory()
     with run_dir.table_writer(INDEX, *VERDICTS) as writer:
         for pool in POOLS:
-            traces = read_traces(run_dir, pool, ids, 1)
-            for table in traces.tables():
-                writer.write_table(table, row_group_size=8192)
-            found[pool.name] = float(pool_details(traces)["correct"])
+            found[pool.name] = float(write_index(run_dir, pool, ids, writer)["correct"])
     return found
 
 

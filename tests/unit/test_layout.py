@@ -203,7 +203,7 @@ NOT_LOADED = {
     "--help": ENGINES | STATISTICS | FILES | PARSERS | {"pydantic", "rich", "openai", "asyncio"},
     "status none": ENGINES | STATISTICS | PARSERS | {"openai"},
     "ask someone hello --url http://127.0.0.1:9": ENGINES | STATISTICS | FILES | PARSERS | {"openai"},
-    "report none": ENGINES | {"matplotlib", "jinja2"},
+    "report none": ENGINES | STATISTICS | PARSERS | {"openai"},
     "plan none": ENGINES | STATISTICS | PARSERS | {"openai"},
     "run none": ENGINES | STATISTICS | PARSERS | {"openai"},
 }

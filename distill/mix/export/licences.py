@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from distill.config.models import IN_PACKAGE, ModelConfig
 from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource
@@ -43,8 +44,9 @@ def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mappin
         return prompts_source(teacher.source)._replace(role=role)
     if isinstance(teacher, EndpointTeacher):
         return Source(role, name, UNKNOWN, "the terms of the endpoint")
-    references = recipe.models[teacher.model].sources
-    return Source(role, name, model_licence(model_folders.get(teacher.model, ""), references), _hub_page(references[0]))
+    model = recipe.models[teacher.model]
+    licence = model_licence(model_folders.get(teacher.model, ""), model)
+    return Source(role, name, licence, _hub_page(model.sources[0]))
 
 
 def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
@@ -69,15 +71,15 @@ def prompts_source(source: PromptSource) -> Source:
     return Source("prompts", f"{source.dataset} ({source.split})", KNOWN_DATASETS.get(source.dataset, UNKNOWN), page)
 
 
-def model_licence(folder: str, references: tuple[str, ...]) -> str:
-    """The licence in the folder's model card, else that of the package that the model comes from."""
+def model_licence(folder: str, model: ModelConfig) -> str:
+    """The licence in the folder's model card, else as the recipe says, else that of the package it comes from."""
     card = Path(folder) / "README.md"
     if folder and card.is_file():
         found = front_matter_licence(card.read_text(encoding="utf-8", errors="replace"))
         if found:
             return found
-    packages = [reference.removeprefix("package://") for reference in references if reference.startswith("package://")]
-    return package_licence(packages[0]) if packages else UNKNOWN
+    packages = [source.removeprefix(IN_PACKAGE) for source in model.sources if source.startswith(IN_PACKAGE)]
+    return model.licence or (package_licence(packages[0]) if packages else UNKNOWN)
 
 
 def front_matter_licence(card: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -30,8 +31,12 @@ from distill.ops.doctor.findings import (
     version_findings,
 )
 from distill.ops.doctor.templates import print_lines
-from distill.ops.forecast.cell_plan import plan_recipe
+from distill.ops.forecast.cell_plan import fetch_settings, plan_recipe
+from distill.ops.forecast.power import NEEDS_PROBLEMS, Planned, planned_power, power_words
 from distill.train.machines import machines_here
+
+LARGE_DIFFERENCE = 0.15
+"""Published mixes differ from pure arms by less: a run that shows only more than this is likely to show nothing."""
 
 
 def quick_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Finding]:
@@ -87,6 +92,7 @@ def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Findin
     if is_joined():
         yield from _cluster(recipe, run_dir)
     yield _placement(recipe, base, run_dir)
+    yield power_finding(planned_power(recipe, run_dir))
 
 
 def _credentials(recipe: Recipe) -> Iterator[Finding]:
@@ -133,8 +139,22 @@ def _placement(recipe: Recipe, base: Path, run_dir: RunDir) -> Finding:
     return Finding("placement", "ok", f"all {len(plan.cells)} cells fit")
 
 
+def power_finding(planned: Planned | None) -> Finding:
+    """Whether the run is large enough for its report to show a difference that mixes may well make."""
+    if planned is None:
+        return Finding("power", "ok", NEEDS_PROBLEMS)
+    words = power_words(planned)
+    if planned.difference <= LARGE_DIFFERENCE:
+        return Finding("power", "ok", words)
+    return Finding(
+        "power", "warning", words, "more training seeds or benchmark problems, or fewer arms in the question"
+    )
+
+
 def doctor(recipe: Recipe, base: Path, run_dir: RunDir, console: Console) -> int:
     """`distill doctor`: prints all findings; exit code 0, or 1 where something prevents a run."""
+    with suppress(InputError):  # placement will say so
+        fetch_settings(recipe, console)
     findings = list(all_findings(recipe, base, run_dir))
     show(findings, console)
     return 0 if is_ready(findings) else 1

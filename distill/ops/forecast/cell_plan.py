@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from distill.config.mix import BothMix, MixConfig
+from distill.config.models import IN_PACKAGE
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
-from distill.config.teachers import AskedTeacher
+from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.models.engine_check import require_engine
 from distill.models.shape import ModelShape, planned_settings, shape_of
@@ -38,6 +40,27 @@ def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines)
     is_mixed = stage_states(recipe, base, run_dir)[StageName.MIX].status == "done"
     data = read_mix_data(run_dir) if is_mixed else expected_data(recipe, run_dir)
     return plan_cells(cells(recipe), recipe.train, shapes=shapes, data=data, machines=machines)
+
+
+def used_models(recipe: Recipe) -> list[str]:
+    """The models that engines of ours run or that are trained."""
+    asked = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
+    return sorted(asked | {student.model for student in recipe.students})
+
+
+def fetch_settings(recipe: Recipe, console: Console) -> None:
+    """Convert or download, and say so, the models whose sizes are only known after that: a GGUF file has no config.
+
+    Raises:
+        InputError: such a model cannot be found.
+    """
+    for name in used_models(recipe):
+        if any(source.startswith(IN_PACKAGE) or source.endswith(".gguf") for source in recipe.models[name].sources):
+            planned_settings(name, recipe.models[name], partial(_say, console, name))
+
+
+def _say(console: Console, name: str, text: str) -> None:
+    console.print(f"{name}: {text}", markup=False)
 
 
 def planned_shape(recipe: Recipe, name: str) -> ModelShape:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import GymSource, PromptSource
-from distill.config.teachers import VllmTeacher
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RECIPE, RunDir, StageName
 from distill.models.shape import ModelShape
 from distill.ops.forecast.calibration import calibrate, is_same_kind, measured_nodes, measured_work, run_machines
-from distill.ops.forecast.cell_plan import planned_shape
+from distill.ops.forecast.cell_plan import planned_shape, used_models
 from distill.ops.forecast.feasibility import unplaceable
 from distill.ops.forecast.stage_times import Calibration, Forecast, Inputs, forecast
 from distill.ops.forecast.workload import MeasuredWork, teacher_order, workload
@@ -25,9 +24,7 @@ from distill.train.plan import Plan, plan_cells
 
 def model_shapes(recipe: Recipe) -> dict[str, ModelShape]:
     """Shapes of all models that engines run: teachers of ours and students. From the hub only configs are fetched."""
-    used = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
-    used |= {student.model for student in recipe.students}
-    return {name: planned_shape(recipe, name) for name in sorted(used)}
+    return {name: planned_shape(recipe, name) for name in used_models(recipe)}
 
 
 def num_prompts(recipe: Recipe, run_dir: RunDir | None) -> float | None:

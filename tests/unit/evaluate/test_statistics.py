@@ -7,14 +7,13 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from distill.evaluate.interval import Interval
 from distill.evaluate.statistics import (
-    Interval,
     accuracy,
     accuracy_interval,
     holm,
     is_binary,
     mcnemar_p,
-    minimum_detectable,
     paired_difference,
     pass_at,
     sign_flip_p,
@@ -162,14 +161,3 @@ def test_interval_of_avg_at_k_on_a_small_benchmark_covers_the_truth() -> None:
         chances = rng.beta(0.3, 1.7, 30)
         covered += accuracy_interval(rng.binomial(8, chances)[None, :] / 8).covers(0.15)
     assert 0.925 <= covered / trials <= 0.985
-
-
-def test_minimum_detectable_difference_is_seen_four_times_in_five() -> None:
-    prompts, discordant = 300, 0.3
-    gain = minimum_detectable(np.sqrt(discordant / prompts), prompts - 1)
-    rng = np.random.default_rng(5)
-    ups = rng.multinomial(prompts, [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant], size=2000)
-    seen = np.mean([mcnemar_p(int(up), int(down)) < 0.05 for up, down, _ in ups])
-    assert 0.74 <= seen <= 0.86
-    assert minimum_detectable(1.0, 1) == 1.0
-    assert minimum_detectable(0.01, float("inf")) == pytest.approx(0.028, abs=1e-4)

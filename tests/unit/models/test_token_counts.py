@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from transformers import PreTrainedTokenizerFast
 
 from distill.models.chat_template import control_tokens, encode
-from distill.models.token_counts import PATTERNS, TokenCounter, cuts_at_spaces
+from distill.models.token_counts import PATTERNS, Cuts, TokenCounter, known_cuts
 from tests.fixtures.byte_tokenizer import CHATML
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -24,8 +24,8 @@ CORPUS = [
     "数学 é ½ of the\tsum\u00a0of \\frac{1}{2} ",
 ] * 20
 WORDS = st.sampled_from(
-    ["the", " of", "12", "345", "don't", "'s", "\n", "\n\n", " ", "  ", "\t", "\r\n", "\u00a0", "\u2028", "\x1c",
-     "\x0b", "e\u0301", "\u0301", "数学", "½", "😀", "\\frac{1}", ".", "<|im_end|>", "<think>", "<", "|>"]
+    ["the", " of", "12", "345", "1٣2", "7²", "don't", "'s", "\n", "\n\n", " ", "  ", "\t", "\r\n", "\u00a0", "\u2028",
+     "\x1c", "\x0b", "e\u0301", "\u0301", "数学", "½", "😀", "\\frac{1}", ".", "<|im_end|>", "<think>", "<", "|>"]
 )  # fmt: skip
 TEXTS = st.lists(st.lists(st.one_of(WORDS, st.text(max_size=3)), max_size=12).map(" ".join), min_size=1, max_size=8)
 
@@ -48,7 +48,7 @@ TOKENIZERS = {name: tokenizer(cutter) for name, cutter in CUTTERS.items()}
 @settings(max_examples=60, deadline=None)
 def test_the_pieces_of_a_text_have_its_tokens(name: str, texts: list[str]) -> None:
     counter = TokenCounter(TOKENIZERS[name])
-    assert cuts_at_spaces(counter.tokenizer)
+    assert known_cuts(counter.tokenizer).at_spaces
     rows = [encode(counter.tokenizer, text) for text in texts]
     for _ in range(2):  # new pieces, then known ones
         found = counter.count(texts)
@@ -64,6 +64,20 @@ def test_each_piece_goes_through_the_tokenizer_once() -> None:
     assert counter.tails.keys() >= {"the", "answer", "is", "12", "sum"}
 
 
+@pytest.mark.parametrize(("name", "pieces"), [("digits", 1), ("qwen", 1), ("llama3", 3), ("gpt2", 3)])
+def test_numbers_of_one_length_are_one_piece_where_every_digit_is_a_token(name: str, pieces: int) -> None:
+    counter = TokenCounter(TOKENIZERS[name])
+    counter.count(["so 12", "so 34", "so 56"])
+    assert len(counter.tails.keys() - {"so"}) == pieces
+
+
+def test_digits_are_not_folded_where_an_added_token_holds_one() -> None:
+    built = tokenizer(CUTTERS["qwen"])
+    built.add_special_tokens({"additional_special_tokens": ["<|1|>"]})
+    assert known_cuts(built) == Cuts(at_spaces=True, at_digits=False)
+    assert TokenCounter(built).count(["so <|1|>", "so <|2|>"]).holds_control.tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("cutter", "end"),
     [
@@ -75,7 +89,7 @@ def test_each_piece_goes_through_the_tokenizer_once() -> None:
 )
 def test_a_tokenizer_that_may_join_words_counts_whole_texts(cutter: Any, end: dict[str, bool]) -> None:
     counter = TokenCounter(tokenizer(cutter, **end))
-    assert not cuts_at_spaces(counter.tokenizer)
+    assert not known_cuts(counter.tokenizer).at_spaces
     texts = ["so the answer", "the <|im_end|> answer is 12", ""]
     assert counter.count(texts).tokens.tolist() == [len(encode(counter.tokenizer, text)) for text in texts]
     assert counter.count(texts).holds_control.tolist() == [False, True, False]

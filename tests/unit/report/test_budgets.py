@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import Interval, holm
+from distill.evaluate.interval import Interval
+from distill.evaluate.statistics import holm
 from distill.report.build import build_report
 from distill.report.comparisons import MACRO, all_pairs
 from distill.report.data import Report

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from distill.config.question import Candidate, candidates
 from distill.config.recipe import Recipe
-from distill.evaluate.statistics import Interval, holm, minimum_detectable
+from distill.evaluate.interval import Interval
+from distill.evaluate.power import minimum_detectable
+from distill.evaluate.statistics import holm
 from distill.report.build import build_report
 from distill.report.html import render_page
-from distill.report.question import answer_question, detectable_over_all, intersection_union_p
+from distill.report.question import answer_question, intersection_union_p
 from distill.report.score_data import Comparison, QuestionResult
 from distill.report.tables import render_terminal
 from distill.report.write import write_report
@@ -137,15 +139,6 @@ def test_the_question_names_its_arms_as_they_are_few_or_many() -> None:
     assert answered(recipe=recipe).question == "Does `mix` beat `short` on `sums`?"
     recipe = asked(arms=["mix"], over=["short", "long", "half"])
     assert answered(recipe=recipe).question == "Does `mix` beat each of `short`, `long` and `half` on `sums`?"
-
-
-def test_the_power_holds_for_all_comparisons_together() -> None:
-    one = compared("mix", "short", 1, 0.5)
-    single = detectable_over_all([one], 1)
-    assert single == pytest.approx(minimum_detectable(0.02, float("inf")))
-    assert detectable_over_all([one, one], 1) > single < detectable_over_all([one], 2)
-    noisy = replace(one, standard_error=0.05)
-    assert detectable_over_all([one, noisy], 1) == detectable_over_all([noisy, noisy], 1)
 
 
 def test_a_run_is_answered_over_all_its_students_from_the_reports_own_comparisons(tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from distill.config.question import Candidate
 from distill.evaluate import statistics
+from distill.evaluate.power import detectable_over_all
 from distill.evaluate.statistics import Difference, macro_difference, paired_difference
 from distill.evaluate.variance import Shares
 from distill.report import question
-from distill.report.question import candidate_results, detectable_over_all
+from distill.report.comparisons import least_error
+from distill.report.question import candidate_results
 from distill.report.score_data import CandidateResult, Comparison
 
 pytestmark = pytest.mark.long
@@ -38,7 +40,7 @@ SPREAD = {1: 0.0, 3: 0.03, 5: 0.03}
 def _faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what the tests do not look at: fine p-values of sign flips, and the solver of the power."""
     monkeypatch.setattr(statistics, "NUM_FLIPS", 2000)
-    monkeypatch.setattr(question, "detectable_over_all", lambda made, num_candidates: 0.0)
+    monkeypatch.setattr(question, "detectable_over_all", lambda errors, num_candidates: 0.0)
 
 
 def arm(rng: np.random.Generator, hardness: Sequence[NDArray[np.float64]], mean: float, seeds: int) -> list[Shares]:
@@ -109,7 +111,11 @@ def test_the_difference_that_is_called_detectable_is_detected_in_four_of_five_ru
     sizes = []
     for _ in range(15):
         results = answered(rng, seeds, (300,), pure, {"a": 0.55, "b": 0.45})
-        sizes += [detectable_over_all(one.comparisons, len(results)) for one in results if one.arm == "a"]
+        sizes += [
+            detectable_over_all([least_error(each) for each in one.comparisons], len(results))
+            for one in results
+            if one.arm == "a"
+        ]
     better = 0.45 + float(np.mean(sizes))
     found = 0
     for _ in range(TRIALS // 2):

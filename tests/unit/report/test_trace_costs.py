@@ -11,11 +11,12 @@ from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
 from distill.core.schema import Prompt
 from distill.report.build import build_report
+from distill.report.formats import usd
+from distill.report.groups import listed_groups
 from distill.report.html import render_page
 from distill.report.pools import Traces
 from distill.report.score_data import TraceCost
 from distill.report.trace_costs import read_levels, trace_costs
-from distill.report.wording import usd
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run
 
 ROWS = [  # prompt, pool, verdict, tokens, finish
@@ -100,16 +101,17 @@ def test_the_only_teacher_that_was_asked_has_the_engines_time() -> None:
 
 
 def test_levels_are_listed_where_there_are_a_few(tmp_path: Path) -> None:
-    def levels(count: int) -> dict[str, str]:
+    def levels(count: int) -> list[str]:
         run_dir = RunDir(str(tmp_path / str(count)))
         prompts = [
             Prompt(f"p{number}", "q", "1", "number", "s", f"Level {number % count}", "", "") for number in range(30)
         ]
         run_dir.write_rows(prompts, Prompt, "prompts", "prompts.parquet")
-        return read_levels(run_dir)
+        return listed_groups(read_levels(run_dir).values())
 
-    assert levels(1) == {} and levels(13) == {}
-    assert set(levels(12).values()) == {f"Level {number}" for number in range(12)}
+    assert levels(1) == [] and levels(13) == []
+    assert levels(12) == [f"Level {number}" for number in range(12)], "the tenth stands behind the ninth"
+    assert listed_groups(["b", "aa", ""], by="subject") == ["aa", "b"]
 
 
 @pytest.mark.usefixtures("unrendered_plots")

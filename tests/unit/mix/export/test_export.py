@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
+from distill.config.models import ModelConfig
 from distill.config.sources import GymSource
 from distill.config.teachers import WorkedExample
 from distill.core.errors import InputError
@@ -20,7 +21,7 @@ from distill.grading import grade, grade_request
 from distill.mix.export import write
 from distill.mix.export.dataset_card import OWN_PRESETS, usage
 from distill.mix.export.formats import FORMATS
-from distill.mix.export.licences import UNKNOWN, front_matter_licence, package_licence
+from distill.mix.export.licences import UNKNOWN, front_matter_licence, model_licence, package_licence
 from distill.mix.export.rows import GRADED_BY
 from distill.mix.export.write import export
 from distill.mix.stage import mix_stage
@@ -122,6 +123,8 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
 
 def test_licences_come_from_cards_and_packages() -> None:
     assert front_matter_licence("---\nlicense: apache-2.0\nlanguage: en\n---\n# Card") == "apache-2.0"
+    stated = ModelConfig(sources=("org/name",), licence="mit")
+    assert model_licence("", stated) == "mit" and model_licence("", ModelConfig(sources=("org/name",))) == UNKNOWN
     assert front_matter_licence("---\nlicense: other\nlicense_name: qwen-research\n---\n") == "qwen-research"
     assert front_matter_licence("# license: mit") == ""
     assert package_licence("no-such-package-at-all") == UNKNOWN

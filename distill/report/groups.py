@@ -1,0 +1,44 @@
+"""Levels and subjects of prompts: which of them are listed, and the accuracy within each."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from distill.core.schema import Prompt
+from distill.evaluate.statistics import accuracy, accuracy_interval
+from distill.report.arms import Arm
+from distill.report.score_data import GroupScore
+
+MAX_GROUPS = 12
+"""Most levels or subjects that are listed."""
+
+
+def listed_groups(labels: Iterable[str], by: str = "level") -> list[str]:
+    """The distinct labels of prompts in order, the tenth level behind the ninth; none where there are not between two
+    and a dozen of them."""
+    names = sorted(set(labels) - {""}, key=lambda name: (len(name) if by == "level" else 0, name))
+    return names if 1 < len(names) <= MAX_GROUPS else []
+
+
+def group_scores(arms: Sequence[Arm], prompts: Mapping[str, Mapping[str, Prompt]]) -> list[GroupScore]:
+    """Accuracy within every level and subject of a benchmark that are listed.
+
+    Args:
+        prompts: benchmark -> prompt id -> problem.
+    """
+    return [
+        score
+        for arm in arms
+        for by in ("level", "subject")
+        for score in _arm_groups(arm, by, prompts.get(arm.benchmark, {}))
+    ]
+
+
+def _arm_groups(arm: Arm, by: str, prompts: Mapping[str, Prompt]) -> Iterator[GroupScore]:
+    labels = np.array([str(getattr(prompts.get(name), by, "")) for name in arm.prompt_ids.tolist()], dtype=np.str_)
+    for name in listed_groups(labels.tolist(), by):
+        shares = arm.shares[:, labels == name]
+        num_prompts = int((~np.isnan(shares).all(axis=0)).sum())
+        if num_prompts:
+            rate, interval = accuracy(shares), accuracy_interval(shares)
+            yield GroupScore(arm.student, arm.mix, arm.benchmark, by, name, rate, interval, num_prompts)
