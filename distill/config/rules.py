@@ -10,13 +10,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from distill.config.base import names_of, one_of, section_of
-from distill.config.evaluate import (
-    benchmark_problems,
-    evaluate_problems,
-    leak_problems,
-    speculative_problems,
-    template_problems,
-)
+from distill.config.eval_arms import arm_problems
+from distill.config.evaluate import benchmark_problems, evaluate_problems, leak_problems, template_problems
 from distill.config.forecast import forecast_problems
 from distill.config.mix import (
     MergeConfig,
@@ -87,7 +82,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *leak_problems(raw),
         *evaluate_problems(raw),
         *question_problems(raw, mixes, _parsed(MERGE, raw.get("merges"))),
-        *speculative_problems(section_of(raw, "evaluate"), names_of(raw.get("students")), mixes, _seeds(raw)),
+        *arm_problems(raw, mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))),
         *forecast_problems(section_of(raw, "forecast"), names_of(raw.get("teachers"))),
     ]
 
@@ -110,11 +105,6 @@ def _styles(teachers: Iterable[TeacherConfig]) -> dict[str, str]:
 def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
     """Most traces per prompt of a teacher; of one that does not parse nothing is known."""
     return next((teacher.num_samples for teacher in teachers if teacher.name == name), 0)
-
-
-def _seeds(raw: Mapping[str, Any]) -> Sequence[Any]:
-    seeds = section_of(raw, "train").get("seeds", ())
-    return seeds if isinstance(seeds, list | tuple) else ()
 
 
 def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:

@@ -3,8 +3,10 @@
 Each family is corrected by Holm on its own, over every student and benchmark of the report, since a reader may quote
 any of its lines. `training`: does it help? Every mix against the untouched student. `mix`: does the mix matter? The
 gaps, and every blend against each of its pools alone, which the recipe plans. `unequal steps`: blends against their
-pools where the recipe sets their steps apart. `help`: speculative thinking against the student alone. `other pairs`:
-all pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power.
+pools where the recipe sets their steps apart. `answering`: a student that is made to answer in another way against
+itself as it answers by itself. `equal answering`: two arms of a student that are made to answer in the same way.
+`other pairs`: all pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any
+power.
 """
 
 import itertools
@@ -13,12 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from distill.config.eval_arms import AnsweringPlan
 from distill.config.mix import MergeConfig, MixConfig, arm_budgets
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
+from distill.evaluate.arms import arm_name, bases_of
 from distill.evaluate.interval import Interval
 from distill.evaluate.power import ALPHA, minimum_detectable
-from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import Difference, holm, macro_difference, paired_difference
 from distill.evaluate.variance import Error
 from distill.report.arms import Arm, whole_arms
@@ -34,7 +37,8 @@ FAMILIES = {
     "blend": "mix",
     "merge": "mix",
     "unequal": "unequal steps",
-    "help": "help",
+    "answering": "answering",
+    "equal_answering": "equal answering",
     "other": "other pairs",
 }
 """Purpose of a comparison -> the family in which it is corrected."""
@@ -128,14 +132,19 @@ def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
         for first, second in itertools.combinations(recipe.arms, 2)
         if {first, second} not in made and (budgets[first] == budgets[second] or family[first] == family[second])
     ]
-    return [*planned, *_helped_pairs(recipe), *rest]
+    return [*planned, *_answering_pairs(recipe), *rest]
 
 
-def _helped_pairs(recipe: Recipe) -> Iterator[Pair]:
-    """Every helped student against itself alone."""
-    mixes = {model.name: model.mix for model in expected_models(recipe)}
-    for arm in recipe.evaluate.speculative:
-        yield Pair("help", mixes[arm.student + arm.suffix], mixes[arm.student])
+def _answering_pairs(recipe: Recipe) -> Iterator[Pair]:
+    """Every evaluation arm against the same student as it answers by itself; then those of one way with each other."""
+    for arm, bases in bases_of(recipe).items():
+        yield from (Pair("answering", arm, base) for base in bases)
+    ways: dict[AnsweringPlan, dict[str, None]] = {}
+    for one in recipe.evaluate.arms:
+        for plan in one.plans:
+            ways.setdefault(plan, {})[arm_name(one.of.partition("@")[2], plan.suffix)] = None
+    for arms in ways.values():
+        yield from (Pair("equal_answering", second, first) for first, second in itertools.combinations(arms, 2))
 
 
 def compare(

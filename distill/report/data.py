@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from distill.evaluate.interval import Interval
 from distill.report.score_data import (
+    AnsweringCurve,
     ArmScore,
     BenchmarkRow,
     BudgetCurve,
@@ -303,8 +304,9 @@ class Report:
     benchmark_rows: tuple[BenchmarkRow, ...]
     sweeps: tuple[Sweep, ...]
     budget_curves: tuple[BudgetCurve, ...]
+    answering: tuple[AnsweringCurve, ...]
     families: Mapping[str, str]
-    """Arm -> name of those that are equal but for how much they are trained on."""
+    """Arm -> name of those that are equal but for how much they are trained on, or how they are made to answer."""
     groups: tuple[GroupScore, ...]
     costs: tuple[Cost, ...]
     trace_costs: tuple[TraceCost, ...]
@@ -319,6 +321,11 @@ class Report:
     answers: tuple[Sample, ...]
     traces: tuple[Sample, ...]
     provenance: Provenance
+
+    @property
+    def made_to_answer(self) -> frozenset[str]:
+        """The evaluation arms: what has a section of its own."""
+        return frozenset(point.mix for curve in self.answering for point in curve.points if point.change)
 
     def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
         """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""

@@ -175,7 +175,7 @@ def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
 
 def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
     scored = {(one.student, one.mix, one.benchmark) for one in models}
-    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe) if one.cell or not one.mix)
+    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe))
     missing = [
         f"`{student}@{mix}` on `{benchmark}`" if mix else f"`{student}` untouched on `{benchmark}`"
         for benchmark in recipe.evaluate.benchmarks
