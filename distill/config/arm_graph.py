@@ -126,7 +126,7 @@ def _stage_problems(
 
 def _circle(mix: MixConfig, arms: Mapping[str, ArmConfig]) -> str:
     """The way from an arm back to itself, in words; empty where there is none."""
-    ways = [(mix.name, name) for name in mix.comes_after]
+    ways: list[tuple[str, ...]] = [(mix.name, name) for name in mix.comes_after]
     seen = set[str]()
     while ways:
         way = ways.pop()

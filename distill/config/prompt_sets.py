@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distill.config.base import names_of, one_of, section_of
+from distill.config.base import one_of, section_of
 from distill.config.mix import MixConfig
+from distill.config.sources import GymSource
 from distill.core.errors import Problem
 
 
@@ -54,18 +55,23 @@ def size_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterato
 
 def most_rows(raw: Mapping[str, Any], names: Sequence[str]) -> int | None:
     """Most rows that some sources give together, as far as the recipe says; None where it does not."""
-    listed = section_of(raw, "prompts").get("sources", ())
-    sources = [one for one in listed if isinstance(one, dict) and one.get("name") in names] if names else []
-    sizes = [
-        one.get("max_rows", one.get("size", 200 if one.get("kind") == "reasoning_gym" else None)) for one in sources
-    ]
+    sources = [one for one in _named_sources(raw) if one["name"] in names]
+    sizes = [one.get("size") or GYM_SIZE if one.get("kind") == GYM else one.get("max_rows") for one in sources]
     known = [size for size in sizes if isinstance(size, int)]
     return sum(known) if sources and len(known) == len(sizes) else None
 
 
+GYM, GYM_SIZE = (GymSource.model_fields[name].default for name in ("kind", "size"))
+
+
+def _named_sources(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed = section_of(raw, "prompts").get("sources", ())
+    return [one for one in listed if isinstance(one, dict) and one.get("name")]
+
+
 def source_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
     """Sources that no mix can name, and settings that count the prompts of all sources together."""
-    known = names_of(section_of(raw, "prompts").get("sources"))
+    known = [str(one["name"]) for one in _named_sources(raw)]
     for name in sorted({name for name in known if known.count(name) > 1}):
         yield Problem("prompts.sources", f"the name {name!r} is used {known.count(name)} times", "give each its own")
     for mix in mixes:

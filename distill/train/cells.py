@@ -7,7 +7,7 @@ manifest, written last. `distill.train.train_cell` trains one, `distill.train.ce
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING
@@ -123,12 +123,12 @@ def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
             parents=tuple(build(student, arms[name], seed) for name in arm.starts_from),
         )
 
-    return tuple(
-        build(student, arm, seed)
-        for of_kind in (recipe.mixes, recipe.merges)
-        for student, arm, seed in product(recipe.students, of_kind, recipe.train.seeds)
-        if recipe.takes(student.name, arm.name)
-    )
+    def of_kind(made: Sequence[ArmConfig]) -> Iterator[Cell]:
+        for student, arm, seed in product(recipe.students, made, recipe.train.seeds):
+            if recipe.takes(student.name, arm.name):
+                yield build(student, arm, seed)
+
+    return (*of_kind(recipe.mixes), *of_kind(recipe.merges))
 
 
 def cell_name(recipe: Recipe, student: str, arm: str, seed: int) -> str:
