@@ -131,10 +131,10 @@ def test_the_page_shows_both_plots_of_every_benchmark_and_a_sweep_per_size(sized
 
 
 def test_sizes_alone_are_no_reason_to_warn_of_unequal_steps(sized: Report) -> None:
-    cells = [dataclasses.replace(cell, steps=int(cell.mix.rpartition("-")[2])) for cell in sized.cells]
+    cells = [dataclasses.replace(cell, total_steps=int(cell.mix.rpartition("-")[2])) for cell in sized.cells]
     recipe = make_recipe(mixes=mixes(*SIZES, field="num_prompts"))
     assert not [line for line in caveats(recipe, [], [], cells) if "optimiser steps" in line]
-    cells[0] = dataclasses.replace(cells[0], steps=999)
+    cells[0] = dataclasses.replace(cells[0], total_steps=999)
     (line,) = [line for line in caveats(recipe, [], [], cells) if "optimiser steps" in line]
     assert "`smol-135m`" in line and "`smol-8l`" not in line
 
