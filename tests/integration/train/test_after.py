@@ -34,7 +34,7 @@ TUNES = {
 }
 STAGES = [
     {"name": "long", "weights": {"long": 1.0}, "after": "short"},
-    {"name": "mix-long", "weights": {"long": 0.2, "short": 0.8}, "after": "merged"},
+    {"name": "mix-long", "weights": {"long": 0.2, "short": 0.8}, "after": "merged", "students": ["lora"]},
     {"name": "short", "weights": {"short": 1.0}},
 ]
 
@@ -145,15 +145,15 @@ def test_a_stage_after_a_merge_starts_from_merged_weights_and_is_scored_as_a_who
 
 
 def test_a_cell_begins_when_its_parents_are_done(staged: Run) -> None:
-    ends = {cell: read_attempts(staged.run_dir, cell)[-1] for cell in ("full@short", "full@long", "full@mix-long")}
-    assert (ends["full@short"].ended_at or 0) <= ends["full@long"].started_at
-    assert (ends["full@long"].ended_at or 0) <= ends["full@mix-long"].started_at
+    ends = {cell: read_attempts(staged.run_dir, cell)[-1] for cell in ("lora@short", "lora@long", "lora@mix-long")}
+    assert (ends["lora@short"].ended_at or 0) <= ends["lora@long"].started_at
+    assert (ends["lora@long"].ended_at or 0) <= ends["lora@mix-long"].started_at
     assert [one.outcome for one in ends.values()] == ["done"] * 3
 
 
 def test_cards_name_the_way_to_the_weights(staged: Run) -> None:
-    card = staged.run_dir.local_path("train", "full@mix-long", "model", "README.md").read_text()
-    assert "after full@merged (merged), after full@long, after full@short." in card
+    card = staged.run_dir.local_path("train", "lora@mix-long", "model", "README.md").read_text()
+    assert "after lora@merged (merged), after lora@long, after lora@short." in card
     assert "What it was trained on: short" in card and "What it was trained on: mix-long" in card
 
 
@@ -203,5 +203,4 @@ def test_nothing_is_trained_twice_and_a_changed_parent_has_its_children_trained_
     write_mixes(staged.run_dir, num_long_rows=30)
     staged.train()
     changed = {name for name, at in written().items() if at != before[name]}
-    arms = ("long", "merged", "mix-long")
-    assert changed == {f"{student}@{arm}" for student in ("full", "lora") for arm in arms}
+    assert changed == {"full@long", "full@merged", "lora@long", "lora@merged", "lora@mix-long"}
