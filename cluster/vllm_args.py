@@ -47,7 +47,7 @@ def engine_arguments(
 
 
 def engine_env(device: Device, model: str, cpu_threads: int | None = None) -> dict[str, str]:
-    """Environment variables of an engine's processes. `cpu_threads`: compute threads on CPU; None: `engine_threads`."""
+    """Environment variables of an engine's processes. `cpu_threads`: compute threads on CPU; None: a teacher's."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if Path(model).is_dir() or is_uri(model):
         variables["HF_HUB_OFFLINE"] = "1"  # an unreachable hub costs minutes of time-outs
@@ -56,13 +56,14 @@ def engine_env(device: Device, model: str, cpu_threads: int | None = None) -> di
     return variables
 
 
-def engine_threads(cores: int) -> int:
-    """Compute threads of an engine on CPU: all cores but one for everything else, of two cores both.
+def engine_threads(cores: int, *, is_served: bool = False) -> int:
+    """Compute threads of an engine on CPU: all cores but one for everything else; a teacher has both of two cores.
 
-    All threads wait for the slowest, so one that shares its core with another process holds all of them up; on two
-    cores a second thread is worth more than that.
+    All threads wait for the slowest, so one that shares its core with another process holds all of them up. On two
+    cores a teacher's second thread is worth more than that. A served engine's is not: the processes that take the
+    requests and bring them to the engine need a core (docs/benchmarks/quickstart.md).
     """
-    return max(min(cores, 2), cores - 1)
+    return max(1, cores - 1) if is_served or cores > 2 else cores
 
 
 def single_worker_env(device: Device, num_workers: int) -> dict[str, str]:

@@ -15,7 +15,7 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from cluster.vllm_args import engine_arguments, engine_bundles, engine_env
+from cluster.vllm_args import engine_arguments, engine_bundles, engine_env, engine_threads
 from serve.api.admission import AdmissionSettings
 from serve.api.ingress import Checker, build_ingress
 from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeConfig, group_engines
@@ -94,12 +94,11 @@ def admission_settings(specs: Sequence[EngineSpec], config: ServeConfig) -> Admi
 
 def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
     """Ray's config of one engine."""
+    threads = config.cpu_threads or engine_threads(os.cpu_count() or 1, is_served=True)
     return LLMConfig(
         model_loading_config={"model_id": spec.base_model, "model_source": spec.source},
         engine_kwargs=_engine_kwargs(spec, config),
-        runtime_env={
-            "env_vars": _env_vars(FAST_PROXY_ENV | engine_env(config.device, spec.source, config.cpu_threads))
-        },
+        runtime_env={"env_vars": _env_vars(FAST_PROXY_ENV | engine_env(config.device, spec.source, threads))},
         # Tokens are sent as they are generated: the default batches them for 50 ms.
         experimental_configs={"stream_batching_interval_ms": 0, WEIGHTS_IN_TURN: spec.in_turn},
         placement_group_config=_placement_group(config),

@@ -162,13 +162,13 @@ def served(config: EvalConfig, model: EvaluatedModel, console: Console, session:
     """An address that serves the model: the endpoint, or an engine that runs until the block ends."""
     batch = BatchConfig(max_in_flight=config.evaluate.max_in_flight, api_key_env=config.api_key_env)
     if config.url:
-        yield EndpointAddress(config.url, batch, one_by_one=True, served_as=config.served_name, fields=config)
+        yield EndpointAddress(config.url, batch, served_as=config.served_name, fields=config)
         return
     console.print(f"  [dim]starting the engine of {model.name} ...[/]")
     asked = asked_endpoints([model], config.student_chat)
     url = deploy(asked, serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
     try:
-        yield EndpointAddress(url, batch, one_by_one=True)
+        yield EndpointAddress(url, batch)
     finally:
         undeploy()
 

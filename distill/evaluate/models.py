@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cluster.placement import Resources
 from cluster.session import Device, Session
-from cluster.vllm_args import parallel_arguments
+from cluster.vllm_args import engine_threads, parallel_arguments
 from distill.config.decides import identity
 from distill.config.mix import Mode
 from distill.config.recipe import Recipe
@@ -208,6 +209,14 @@ def engines_that_fit(section: ServeSection, device: Device, *, num_cpus: float, 
     per_engine = section.engine.num_gpus
     by_gpu = num_gpus / per_engine if device == "gpu" else by_cpu
     return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
+
+
+def engines_at_work(num_engines: int, device: Device, nodes: Sequence[Resources]) -> int:
+    """How many of the engines that are up compute at the same time: on CPUs as many as take no core from each other."""
+    if device == "gpu":
+        return num_engines
+    cores = [max(1, int(node.cpus)) for node in nodes]
+    return min(num_engines, sum(count // engine_threads(count, is_served=True) for count in cores))
 
 
 def serve_config(section: ServeSection, device: Device, **settings: Any) -> ServeConfig:

@@ -1,8 +1,9 @@
 """What an evaluation asks, and how answers become scores: requests, their keys, and graded rows. Pure functions."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice
 from typing import Any, Protocol
 
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
@@ -173,10 +174,18 @@ def asked_sampling(item: EvaluationItem, recipe: Scoring, fields: RequestFields 
     return {name: value for name, value in found.items() if value not in ({}, []) and name not in unsent}
 
 
-def interleave(groups: Iterable[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Rows of all groups in turn (round robin), so that every engine has work from the start."""
-    for rows in zip_longest(*groups):
-        yield from (row for row in rows if row is not None)
+def interleave(groups: Iterable[Sequence[dict[str, Any]]], at_once: int) -> Iterator[dict[str, Any]]:
+    """The rows of so many groups in turn (round robin); where one ends, the next takes its place."""
+    waiting = map(iter, groups)
+    current = deque(islice(waiting, at_once))
+    while current:
+        row = next(current[0], None)
+        if row is None:
+            current.popleft()
+            current.extendleft(islice(waiting, 1))
+        else:
+            yield row
+            current.rotate(-1)
 
 
 def score_rows(

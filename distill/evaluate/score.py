@@ -1,8 +1,8 @@
 """Scores served models: sends the requests and grades the answers. Shared by a run's evaluation and `distill eval`."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from rich.console import Console
@@ -46,8 +46,8 @@ class EndpointAddress:
     url: str
     """Base URL, without `/v1`."""
     batch: BatchConfig
-    one_by_one: bool
-    """Item after item, which fills one engine's batch; otherwise round robin, which keeps several engines busy."""
+    engines_at_once: int = 1
+    """Engines that are asked at the same time, each for one item after another, which fills its batch."""
     served_as: str = ""
     """Name of the model there; empty: its own."""
     fields: RequestFields | None = None
@@ -72,7 +72,7 @@ def score_items(
     for item in todo:
         if not open_rows[item]:
             _finish(item, answered[item], benchmarks, recipe, sink, logs[item], address.fields)
-    rows = list(chain(*open_rows.values()) if address.one_by_one else interleave(_by_engine(open_rows)))
+    rows = list(interleave(_by_engine(open_rows), address.engines_at_once))
     try:
         with bars(sink.console) as shown:
             for row in complete(rows, address.url, address.batch).iter_rows() if rows else ():
@@ -89,10 +89,10 @@ def score_items(
 
 
 def _by_engine(rows: Mapping[EvaluationItem, Sequence[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-    """The rows of all items; those of models that take turns in one engine are one group, model after model."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """The rows of all items by the engine that answers them (`group_engines`), item after item."""
+    groups = defaultdict[str, list[dict[str, Any]]](list)
     for item, own in rows.items():
-        groups.setdefault(item.model.shared_engine or f"{item.model.name} {item.benchmark}", []).extend(own)
+        groups[item.model.shared_engine or item.model.source] += own
     return list(groups.values())
 
 

@@ -17,6 +17,7 @@ from distill.evaluate.models import (
     asked_endpoints,
     endpoints,
     engines_at_once,
+    engines_at_work,
     same_weights,
     serve_config,
     with_helped,
@@ -141,11 +142,10 @@ def _score_wave(
     began = time.monotonic()
     url = deploy(asked_endpoints(wave, recipe.student_chat), config, log_dir=session.log_dir)
     is_up = time.monotonic()
-    num_engines = 1 if session.device == "cpu" else len(specs)  # those that work at the same time
-    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * num_engines)
+    at_once = engines_at_work(len(specs), session.device, session.nodes())
+    batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * at_once)
     try:
-        # On a CPU the engines share the cores: one benchmark after another fills a batch. GPU engines work in parallel.
-        score_items(todo, benchmarks, recipe, sink, EndpointAddress(url, batch, one_by_one=session.device == "cpu"))
+        score_items(todo, benchmarks, recipe, sink, EndpointAddress(url, batch, at_once))
         is_answered = time.monotonic()
     finally:
         undeploy()

@@ -113,10 +113,9 @@ class Machines:
     gpu: GpuKind | None = None
     """Kind of its GPUs; None where it is not known."""
 
-    @property
-    def engine_threads(self) -> int:
-        """Compute threads of a CPU engine on the largest node."""
-        return engine_threads(max(1, int(max(node.cpus for node in self.nodes))))
+    def engine_threads(self, *, is_served: bool) -> int:
+        """Compute threads of a CPU engine on the largest node, of a served one or a teacher's."""
+        return engine_threads(max(1, int(max(node.cpus for node in self.nodes))), is_served=is_served)
 
     def worker_memory_gib(self, num_workers: int) -> float:
         """The most memory that a worker can have, when its cell runs alone."""

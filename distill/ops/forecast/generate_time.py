@@ -113,7 +113,7 @@ def _job(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Re
 
 
 def _devices(group: Group, machines: Machines) -> int:
-    return group.num_devices if machines.device == "gpu" else machines.engine_threads
+    return group.num_devices if machines.device == "gpu" else machines.engine_threads(is_served=False)
 
 
 def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe: Recipe) -> Rate:

@@ -194,7 +194,7 @@ def evaluate_time(
 
 def _serve_devices(recipe: Recipe, machines: Machines) -> int:
     if machines.device == "cpu":
-        return machines.engine_threads
+        return machines.engine_threads(is_served=True)
     return recipe.serve.engine.num_gpus
 
 

@@ -1,6 +1,10 @@
 """Which models are scored."""
 
-from distill.evaluate.models import EvaluatedModel, helped_models, same_weights, with_helped
+import pytest
+
+from cluster.placement import Resources
+from cluster.session import Device
+from distill.evaluate.models import EvaluatedModel, engines_at_work, helped_models, same_weights, with_helped
 from distill.evaluate.read_scores import expected_models
 from distill.evaluate.requests import items, request_rows
 from distill.report.comparisons import all_pairs
@@ -30,3 +34,13 @@ def test_a_student_with_a_helper_is_an_arm_beside_the_student_without_it() -> No
     assert row["model"] == "smol-135m@short" and row["sampling"]["speculative"]["model"] == "smol-8l@long"
     (pair,) = [pair for pair in all_pairs(recipe, {}) if pair.purpose == "help"]
     assert (pair.first, pair.second) == ("short+smol-8l@long", "short")
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "at_work"),
+    [("cpu", [2], 2), ("cpu", [1], 1), ("cpu", [8], 1), ("cpu", [2, 2], 3), ("gpu", [2], 3)],
+)
+def test_as_many_of_three_engines_are_asked_at_once_as_take_no_core_from_each_other(
+    device: Device, cores: list[float], at_work: int
+) -> None:
+    assert engines_at_work(3, device, [Resources(cpus=count) for count in cores]) == at_work

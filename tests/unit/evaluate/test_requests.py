@@ -9,7 +9,7 @@ from distill.config.eval_command import EvalConfig
 from distill.core.run_dir import RunDir
 from distill.core.schema import Score, Verdict
 from distill.evaluate.read_scores import ScoredModel, read_scored
-from distill.evaluate.requests import EvaluationItem, asked_sampling, items, request_rows, score_rows
+from distill.evaluate.requests import EvaluationItem, asked_sampling, interleave, items, request_rows, score_rows
 from distill.grading import grade
 from distill.report.model_scores import model_score
 from distill.run.stage_keys import stage_configs
@@ -25,6 +25,18 @@ def test_a_repeated_benchmark_is_asked_warm_with_a_seed_for_each_completion() ->
     assert {row["sampling"]["temperature"] for row in rows} == {0.6}
     greedy = list(request_rows(item, make_prompts(), make_recipe()))
     assert len(greedy) == 6 and {row["sampling"]["temperature"] for row in greedy} == {0.0}
+
+
+def test_groups_are_asked_in_turn_and_a_finished_one_makes_room_for_the_next() -> None:
+    groups = [
+        [{"row": f"{name}{number}"} for number in range(count)] for name, count in zip("abc", (3, 1, 2), strict=True)
+    ]
+
+    def order(at_once: int) -> str:
+        return " ".join(row["row"] for row in interleave(groups, at_once))
+
+    assert order(1) == "a0 a1 a2 b0 c0 c1" and order(3) == order(99) == "a0 b0 c0 a1 c1 a2"
+    assert order(2) == "a0 b0 a1 c0 a2 c1" and not list(interleave([], 2))
 
 
 def test_an_endpoint_gets_the_fields_that_it_takes_and_the_record_says_so() -> None:

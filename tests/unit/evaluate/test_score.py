@@ -47,7 +47,7 @@ def test_an_interrupted_benchmark_resumes_and_no_request_is_sent_twice(
     prompts = {"arithmetic": make_prompts(5), "other": make_prompts(5)}
     wanted = items([MODEL], prompts, recipe)
     place = ScoreSink(run_dir, Console(quiet=True), VerifyConfig())
-    address = EndpointAddress("http://nowhere", BatchConfig(), one_by_one=True, served_as="org/remote")
+    address = EndpointAddress("http://nowhere", BatchConfig(), served_as="org/remote")
     monkeypatch.setattr(distill.evaluate.score, "complete", FakeRows(asked, stop_after=7))
     with pytest.raises(KeyboardInterrupt):
         score_items(wanted, prompts, recipe, place, address)
