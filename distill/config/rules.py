@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from distill.config.arm_graph import after_problems
 from distill.config.base import names_of, one_of, section_of
 from distill.config.eval_arms import arm_problems
 from distill.config.evaluate import benchmark_problems, evaluate_problems, leak_problems, template_problems
@@ -20,8 +21,8 @@ from distill.config.mix import (
     merge_problems,
     mix_problems,
     mode_problems,
-    size_problems,
 )
+from distill.config.prompt_sets import size_problems, source_problems
 from distill.config.question import question_problems
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
@@ -73,7 +74,11 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *unequal_arm_problems(section_of(raw, "train"), mixes),
         *own_steps_problems(section_of(raw, "train"), mixes),
         *size_problems(raw, mixes),
+        *source_problems(raw, mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
+        *after_problems(
+            section_of(raw, "train"), mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))
+        ),
         *search_problems(raw, mixes, names_of(raw.get("students"))),
         *(problem for student in students for problem in layout_problems(student)),
         *base_problems(students, names_of(raw.get("students"))),

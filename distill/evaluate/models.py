@@ -90,7 +90,7 @@ def mode_name(name: str, mode: str) -> str:
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> EvaluatedModel:
     manifest = run_dir.read_manifest(*Training(cell.name).folder)
     key, base = manifest.key if manifest else "", models[cell.student.model].address
-    if cell.student.tune.kind == "lora" and cell.merge is None:
+    if cell.has_adapter:
         if is_applied(run_dir, cell, base):
             adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
             return EvaluatedModel(cell.name, base, adapter, key, tokenizer=base)

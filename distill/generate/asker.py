@@ -94,6 +94,7 @@ class PromptRow:
     answer_kind: str
     entry: str
     states: str
+    source: str = ""
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")
@@ -205,12 +206,13 @@ class Asker:
 
     async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
         """Ask one prompt until nothing more is wanted of it."""
-        was_complete = is_complete(self.job.plan, states)
-        while wanted := next_samples(self.job.plan, states, self.pools):
+        plan = self.job.plan.for_source(prompt.source)
+        was_complete = is_complete(plan, states)
+        while wanted := next_samples(plan, states, self.pools):
             if self.job.generate.enough_prompts is not None and await self.job.progress.is_full.remote():
                 break
             await asyncio.gather(*(self._sample(prompt, states, pool, index, shards) for pool, index in wanted))
-        complete = is_complete(self.job.plan, states) and not was_complete
+        complete = is_complete(plan, states) and not was_complete
         self._record({"prompts": 1}, complete=complete)
         return states
 
@@ -288,7 +290,7 @@ class Asker:
         """Drops for all open requests of a batch that keeps killing its engine, so that the run can continue."""
         drops = []
         for position, prompt in enumerate(prompts):
-            while wanted := next_samples(self.job.plan, states[position], self.pools):
+            while wanted := next_samples(self.job.plan.for_source(prompt.source), states[position], self.pools):
                 for name, index in wanted:
                     request = build_request(prompt.prompt_id, self.pools[name], index, self.job.seed)
                     drops.append(failure(request, prompt, "failed", why))

@@ -47,14 +47,15 @@ def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names:
     chunks: list[Chunk] = []
     num_open, num_complete, saved = 0, 0, Counter[str]()
     for start, stop in chunk_bounds(run_dir.num_rows(*PROMPTS), PAGE_ROWS):
-        ids = [row["prompt_id"] for row in read_rows(run_dir, path, start, stop, ("prompt_id",))]
+        rows = read_rows(run_dir, path, start, stop, ("prompt_id", "source"))
+        ids, plans = [row["prompt_id"] for row in rows], [plan.for_source(row["source"]) for row in rows]
         states = [states_of(indices, prompt_id) for prompt_id in ids]
-        is_open = [bool(next_samples(plan, state, names)) for state in states]
+        is_open = [bool(next_samples(own, state, names)) for own, state in zip(plans, states, strict=True)]
         num_open += sum(is_open)
-        num_complete += sum(is_complete(plan, state) for state in states)
-        for state, wanted in zip(states, is_open, strict=True):
+        num_complete += sum(is_complete(own, state) for own, state in zip(plans, states, strict=True))
+        for own, state, wanted in zip(plans, states, is_open, strict=True):
             if not wanted:
-                stopped = not_asked(plan, state, names)
+                stopped = not_asked(own, state, names)
                 saved.update({"solved": stopped.solved, "lost": stopped.lost})
         for first, last in chunk_bounds(len(ids), CHUNK_ROWS):
             if any(is_open[first:last]):

@@ -145,7 +145,7 @@ class HeldOut:
     """Loss on a pool's traces of prompts that no arm teaches, nats per token."""
 
     before: float
-    """Of the untouched student."""
+    """Of the weights that its training starts from."""
     after: float
 
 
@@ -159,6 +159,12 @@ class CellRow:
     seed: int | None
     steps: int | None
     supervised_tokens: int | None
+    after: tuple[str, ...]
+    """The cells that it starts from; empty: the untouched student."""
+    total_steps: int | None
+    """With those of all cells that its weights come from."""
+    total_tokens: int | None
+    """Supervised ones, counted likewise."""
     first_loss: float | None
     last_loss: float | None
     wall_s: float | None

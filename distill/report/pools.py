@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config.mix import MixConfig
+from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
 from distill.core.manifest import Manifest
@@ -42,6 +43,12 @@ class Traces:
         """Prompts that a mix can draw from the pool: solved by a trace that was not cut off."""
         is_usable = (self.verdicts == Verdict.CORRECT.value) & ~self.is_truncated
         return set(self.prompt_ids[(self.pools == pool) & is_usable].tolist())
+
+
+def common_prompts(recipe: Recipe, traces: Traces) -> set[str]:
+    """Prompts that arms can teach: solved by every pool of those that teach the same ones, also at weight 0."""
+    groups = arm_groups(recipe.mixes)
+    return set[str]().union(*(set.intersection(*map(traces.usable, group.pools)) for group in groups))
 
 
 def read_traces(run_dir: RunDir) -> Traces:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cluster.schedule import best_order, simulate
+from cluster.schedule import best_order, simulate, with_chains
 from distill.config.recipe import Recipe
 from distill.evaluate.arms import arms_of
 from distill.evaluate.models import engines_that_fit
@@ -85,12 +85,9 @@ def train_time(
         * pace.factor.get(one.cell.student.name, 1.0)
         for one in plan.cells
     }
-    jobs = [
-        one.job._replace(
-            cost=steps[one.cell.name] + pace.cell_s.get(one.cell.student.name, recipe.forecast.cell_start_s)
-        )
-        for one in plan.cells
-    ]
+    start_s = recipe.forecast.cell_start_s
+    costs = [steps[one.cell.name] + pace.cell_s.get(one.cell.student.name, start_s) for one in plan.cells]
+    jobs = with_chains([one.job._replace(cost=cost) for one, cost in zip(plan.cells, costs, strict=True)])
     order = best_order(jobs, [], machines.nodes, recipe.train.max_parallel_cells)
     schedule = simulate(order, [], machines.nodes, recipe.train.max_parallel_cells)
     device_s = sum(steps[one.cell.name] * _devices(one, machines.device) for one in plan.cells)
@@ -137,7 +134,7 @@ def served_engines(recipe: Recipe) -> list[ServedEngine]:
     full = []
     for cell in all_cells(recipe):
         count = modes.get(cell.mix, 1) + made[cell.name]
-        if cell.student.tune.kind == "lora" and cell.merge is None:
+        if cell.has_adapter:
             bases[cell.student.model] += count
         else:
             full.append(ServedEngine(cell.student.model, count))
@@ -151,7 +148,7 @@ def shared_engines(recipe: Recipe, engines: Sequence[ServedEngine], at_once: int
     """
     if not may_share(recipe.serve):
         return list(engines)
-    adapted = {cell.student.model for cell in all_cells(recipe) if cell.student.tune.kind == "lora" and not cell.merge}
+    adapted = {cell.student.model for cell in all_cells(recipe) if cell.has_adapter}
     bases = len({student.model for student in recipe.students})
     apart = [one for one in engines[:bases] if one.model in adapted]
     classes: dict[str, list[ServedEngine]] = defaultdict(list)
