@@ -74,6 +74,10 @@ class Job(NamedTuple):
     cost: float = 0.0
     priority: int = 0
     """Jobs of higher priority are not delayed by those of lower priority."""
+    waits_for: tuple[str, ...] = ()
+    """Names of the jobs that must have ended before this one starts."""
+    followed_by: float = 0.0
+    """Cost of the longest chain of jobs that wait for this one (`cluster.schedule.with_chains`)."""
 
 
 class Placement(NamedTuple):
@@ -118,10 +122,16 @@ def free_resources(nodes: Sequence[Resources], running: Iterable[Placement]) -> 
     return tuple(left)
 
 
+def ready_jobs(waiting: Sequence[Job], running: Iterable[Placement]) -> list[Job]:
+    """The jobs that wait for no other which is itself waiting or running."""
+    unfinished = {job.name for job in waiting} | {placement.job.name for placement in running}
+    return [job for job in waiting if unfinished.isdisjoint(job.waits_for)]
+
+
 def admit(
     order: Order, running: Sequence[Running], nodes: Sequence[Resources], max_parallel: int | None = None
 ) -> tuple[Placement, ...]:
-    """The jobs to start now.
+    """The jobs to start now, of those that wait for no unfinished one.
 
     Where one does not fit, jobs of lower priority (with a reservation: all later ones) may start before it only if they
     end before it could start, as in EASY backfilling (Mu'alem and Feitelson, 2001).
@@ -130,7 +140,7 @@ def admit(
     free = list(free_resources(nodes, [one.placement for one in running]))
     blocked: Job | None = None
     deadline, refused = 0.0, set[tuple[Resources, int]]()
-    for job in order.jobs:
+    for job in ready_jobs(order.jobs, [one.placement for one in running]):
         if max_parallel is not None and len(busy) >= max_parallel:
             break
         is_held = blocked is not None and (order.is_reserving or job.priority < blocked.priority)

@@ -6,8 +6,10 @@ better. A simulation takes milliseconds, so every rule is tried on the actual jo
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 from cluster.placement import Job, Order, Resources, Running, admit
@@ -47,16 +49,31 @@ def simulate(
         busy = [Running(one.placement, one.remaining - passed) for one in busy if one.remaining > passed]
 
 
+def with_chains(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each with the cost of the longest chain of those that wait for it."""
+    followers: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        for name in job.waits_for:
+            followers[name].append(job)
+
+    @cache
+    def chain(name: str) -> float:
+        return max((job.cost + chain(job.name) for job in followers[name]), default=0.0)
+
+    return [job._replace(followed_by=chain(job.name)) for job in jobs]
+
+
 Rule = Callable[[Job], float]
 
 RULES: tuple[Rule, ...] = (
-    lambda job: job.cost,
+    lambda job: job.cost + job.followed_by,
     lambda job: job.cost * job.num_workers,
     lambda job: job.num_workers + 1e-9 * job.cost,
     lambda job: job.cost * job.num_workers**0.5,
     lambda job: job.cost * (job.worker.cpus + 8 * job.worker.gpus) * job.num_workers,
 )
-"""Sort keys, highest first: long jobs, much work, wide jobs, and mixtures. Priorities come before them."""
+"""Sort keys, highest first: long jobs (with what waits for them), much work, wide jobs, and mixtures. Priorities come
+before them."""
 
 
 def ordered(jobs: Iterable[Job], rule: Rule, *, is_reserving: bool = False) -> Order:
@@ -126,7 +143,7 @@ def lower_bound(
     that jobs of slightly more than half a node do not share one. `_size_bounds` then bounds the time of each view.
     """
     work = [(job, job.cost) for job in jobs] + [(one.placement.job, one.remaining) for one in running]
-    bounds = [cost for _, cost in work]
+    bounds = [cost + job.followed_by for job, cost in work]
     for worker in {job.worker for job, _ in work}:
         slots = sum(node.slots_for(worker) for node in nodes)
         bounds.append(_size_bounds([(job.num_workers, cost) for job, cost in work if job.worker.holds(worker)], slots))

@@ -56,6 +56,9 @@ class Endpoint(BaseModel):
     reasoning: Delimiters | None = None
     """Delimiters of its reasoning. Absent: everything that it writes is the answer."""
 
+    reasoning_in_content: bool = False
+    """The reasoning stays in the text, as an evaluation grades it."""
+
     opens_reasoning: bool = False
     """Its chat template can begin the reasoning, depending on options and turns: every rendered prompt is looked at."""
 

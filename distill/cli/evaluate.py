@@ -165,7 +165,7 @@ def served(config: EvalConfig, model: EvaluatedModel, console: Console, session:
         yield EndpointAddress(config.url, batch, served_as=config.served_name, fields=config)
         return
     console.print(f"  [dim]starting the engine of {model.name} ...[/]")
-    asked = asked_endpoints([model], config.student_chat)
+    asked = asked_endpoints([model], config.student_chat, config.evaluate.reasoning_end)
     url = deploy(asked, serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
     try:
         yield EndpointAddress(url, batch)

@@ -3,20 +3,20 @@
 During generation the counts of traces and solved prompts are at most `generate.flush_s` seconds behind.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from distill.config.mix import MixConfig
+from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.recipe import Recipe
 from distill.config.shares import describe_rows
-from distill.core.run_dir import RunDir, Training, pool_shards
-from distill.core.schema import is_teachable
+from distill.core.run_dir import PROMPTS, RunDir, Training, pool_shards
+from distill.core.schema import Prompt, is_teachable
 from distill.run.stage_keys import stage_states
 from distill.train.attempts import read_attempts
-from distill.train.cells import all_cells
+from distill.train.cells import Cell, all_cells
 from distill.train.worker.metrics import read_metrics
 
 COLUMNS = ("trace_id", "prompt_id", "verdict", "finish_reason")
@@ -56,10 +56,13 @@ def _written_at(run_dir: RunDir, folder: str) -> float:
     return max(times, default=0.0)
 
 
-def common_prompts(mixes: Sequence[MixConfig], fills: Mapping[str, PoolFill]) -> frozenset[str]:
-    """Prompts that every pool of every mix has solved so far: those that the arms could teach now."""
-    pools = {pool for mix in mixes for pool in mix.shares}
-    return frozenset.intersection(*(fills[pool].solved for pool in sorted(pools)))
+def common_prompts(group: ArmGroup, fills: Mapping[str, PoolFill], sources: Mapping[str, str]) -> frozenset[str]:
+    """Prompts that every pool of a group's mixes has solved so far: those that its arms could teach now.
+
+    `sources`: prompt -> its source; read only where the group has sources of its own.
+    """
+    common = frozenset.intersection(*(fills[pool].solved for pool in group.pools))
+    return frozenset(prompt for prompt in common if group.has(sources.get(prompt, ""))) if group.sources else common
 
 
 def show_status(run_dir: RunDir, recipe: Recipe, console: Console) -> None:
@@ -67,12 +70,21 @@ def show_status(run_dir: RunDir, recipe: Recipe, console: Console) -> None:
     console.print(_stage_table(run_dir, recipe))
     fills = {teacher.name: pool_fill(run_dir, teacher.name) for teacher in recipe.teachers}
     console.print(_pool_table(fills))
-    num_common = len(common_prompts(recipe.mixes, fills))
-    wanted = recipe.generate.enough_prompts
-    console.print(f"prompts that all pools solved: {num_common}" + (f" of {wanted} wanted" if wanted else ""))
-    for mix in recipe.mixes:
-        console.print(f"  {mix.name}: {describe_rows(mix, num_common)}", highlight=False)
+    wanted, groups = recipe.generate.enough_prompts, arm_groups(recipe.mixes)
+    sources = _prompt_sources(run_dir) if any(group.sources for group in groups) else {}
+    for group in groups:
+        num_common = len(common_prompts(group, fills, sources))
+        named = f"prompts of {' and '.join(group.sources)}" if group.sources else "prompts"
+        pools = "all pools" if len(groups) == 1 else " and ".join(group.pools)
+        console.print(f"{named} that {pools} solved: {num_common}" + (f" of {wanted} wanted" if wanted else ""))
+        for mix in group.mixes:
+            console.print(f"  {mix.name}: {describe_rows(mix, num_common)}", highlight=False)
     console.print(_cell_table(run_dir, recipe))
+
+
+def _prompt_sources(run_dir: RunDir) -> dict[str, str]:
+    table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id", "source"))
+    return dict(zip(table["prompt_id"].to_pylist(), table["source"].to_pylist(), strict=True))
 
 
 def _stage_table(run_dir: RunDir, recipe: Recipe) -> Table:
@@ -93,17 +105,23 @@ def _pool_table(fills: Mapping[str, PoolFill]) -> Table:
 
 
 def _cell_table(run_dir: RunDir, recipe: Recipe) -> Table:
-    table = Table("student@mix", "", "step", "loss", "tokens/s", box=None)
+    table = Table("student@arm", "", "step", "loss", "tokens/s", box=None)
     for row in _cell_rows(run_dir, recipe):
         table.add_row(*row)
     return table
 
 
 def _cell_rows(run_dir: RunDir, recipe: Recipe) -> Iterator[tuple[str, str, str, str, str]]:
+    done = {cell.name for cell in all_cells(recipe) if run_dir.read_manifest(*Training(cell.name).folder) is not None}
     for cell in all_cells(recipe):
         lines, attempts = read_metrics(run_dir, cell.name), read_attempts(run_dir, cell.name)
-        is_done = run_dir.read_manifest(*Training(cell.name).folder) is not None
-        state = "done" if is_done else attempts[-1].outcome if attempts else "waiting"
+        state = "done" if cell.name in done else attempts[-1].outcome if attempts else _waiting(cell, done)
         last = lines[-1] if lines else None
         numbers = (f"{last.step} of {last.num_steps}", f"{last.loss:.3f}", f"{last.tokens_per_s:.0f}") if last else None
         yield (cell.name, state, *(numbers or ("", "", "")))
+
+
+def _waiting(cell: Cell, done: Set[str]) -> str:
+    """A cell that has not begun, and for which others it waits."""
+    missing = [parent.name for parent in cell.parents if parent.name not in done]
+    return f"waiting for {', '.join(missing)}" if missing else "waiting"

@@ -53,8 +53,8 @@ class EvalConfig(Section):
 
     @model_validator(mode="after")
     def _validate_alone(self) -> "EvalConfig":
-        if self.evaluate.speculative:
-            raise ValueError("evaluate.speculative needs the models of a run: set it in the run's recipe")
+        if self.evaluate.arms:
+            raise ValueError("evaluate.arms needs the models of a run: set it in the run's recipe")
         changed = [name for name in REQUEST_FIELDS if getattr(self, name) != EvalConfig.model_fields[name].default]
         if changed and not self.url:
             raise ValueError(f"{', '.join(changed)}: only for an endpoint -> name its address with --url, or remove it")

@@ -1,6 +1,6 @@
 """Evaluation: how models are scored."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -8,11 +8,10 @@ from pydantic import Field, ValidationError
 from distill.config.base import Section, one_of, section_of
 from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
 from distill.config.decides import EXTENT, NOTHING
-from distill.config.mix import MixConfig
+from distill.config.eval_arms import EvaluationArm
 from distill.config.sources import GymSource
 from distill.config.teachers import GreedySampling
 from distill.core.errors import Problem
-from serve.api.thinking import Speculation
 
 
 class RepeatedConfig(Section):
@@ -24,23 +23,6 @@ class RepeatedConfig(Section):
     """Sampling temperature."""
     top_p: float = Field(default=0.95, gt=0.0, le=1.0)
     """Probability mass of nucleus sampling."""
-
-
-class SpeculativeArm(Section):
-    """An arm of speculative thinking, without training: another model of the run writes a student's hard steps.
-
-    Triggers also act in the answer: an evaluation does not separate the reasoning.
-    """
-
-    student: str
-    """`student@mix`, or `student@mix:mode`, as the report names it."""
-    helper: Speculation
-    """`model`: the helper, `student` or `student@mix`; with how many tokens it helps, and at which trigger words."""
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of the student's name where it is helped."""
-        return f"+{self.helper.model}"
 
 
 class EvaluateConfig(Section):
@@ -59,8 +41,9 @@ class EvaluateConfig(Section):
     """Most requests that are open at once at one engine; on a CPU, whose cores all engines share, at all of them."""
     reasoning_end: str = "</think>"
     """Text that ends the reasoning; the answer is taken after its last occurrence."""
-    speculative: tuple[SpeculativeArm, ...] = Field(default=(), json_schema_extra=EXTENT)
-    """Arms of speculative thinking, scored after the others with both engines running."""
+    arms: tuple[EvaluationArm, ...] = Field(default=(), json_schema_extra=EXTENT)
+    """Students that are made to answer in another way, each scored beside itself as it answers by itself, whose answers
+    are not asked again."""
 
 
 def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
@@ -108,35 +91,3 @@ def evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for name in section_of(evaluate, "repeated"):
         if name not in benchmarks:
             yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, benchmarks))
-
-
-def speculative_problems(
-    evaluate: Mapping[str, Any], students: Sequence[str], mixes: Sequence[MixConfig], seeds: Sequence[Any]
-) -> Iterator[Problem]:
-    """A student or a helper that the recipe does not have, and an arm that is listed twice.
-
-    Args:
-        evaluate: the section as it was written.
-        students: names of the students.
-        mixes: the arms that parse.
-        seeds: training seeds; with several, a trained model carries its own in its name.
-    """
-    tails = [f"@{seed}" for seed in seeds] if len(seeds) > 1 else [""]
-    cells = [(f"{student}@{mix.name}{tail}", mix) for student in students for mix in mixes for tail in tails]
-    served = [*students, *(cell for cell, _ in cells)]
-    scored = [*students, *(f"{cell}:{mode}" if mode else cell for cell, mix in cells for mode in mix.arms.values())]
-    arms = [arm for arm in evaluate.get("speculative", ()) if isinstance(arm, dict)]
-    pairs = [(str(arm.get("student")), _helper(arm)) for arm in arms]
-    for index, (student, helper) in enumerate(pairs):
-        where = f"evaluate.speculative[{index}]"
-        if student not in scored:
-            yield Problem(f"{where}.student", f"no model is scored as {student!r}", one_of(student, scored))
-        if helper not in served:
-            yield Problem(f"{where}.helper.model", f"no model is served as {helper!r}", one_of(helper, served))
-        if (student, helper) in pairs[:index]:
-            yield Problem(where, f"{student}+{helper} is listed twice", "keep one: both would be scored under one name")
-
-
-def _helper(arm: Mapping[str, Any]) -> str:
-    helper = arm.get("helper")
-    return str(helper.get("model")) if isinstance(helper, dict) else ""

@@ -57,13 +57,17 @@ def _models(models: Mapping[str, ModelConfig], used: Iterable[str]) -> dict[str,
     return {name: identity(models[name]) for name in sorted(set(used))}
 
 
+AS_TRIED = {"num_steps": None, "after": None, "total_steps": None}
+"""What the full training of an arm has of its own, and the short runs of a search have not."""
+
+
 def _trials(recipe: Recipe, search: SearchConfig) -> dict[str, Any]:
     """What decides the short runs of a weight search beside the models: mixes, training without its budget, scoring."""
     asked = {"filters": recipe.filters, "student_chat": recipe.student_chat, "train": recipe.train.without_budget}
     scored = {"evaluate": recipe.evaluate, "serve": recipe.serve}
     found: dict[str, Any] = {name: identity(section) for name, section in {**asked, **scored}.items()}
     return found | {
-        "mixes": [identity(mix.model_copy(update={"num_steps": None})) for mix in recipe.mixes],
+        "mixes": [identity(mix.model_copy(update=AS_TRIED)) for mix in recipe.mixes],
         "tuned": [identity(student) for student in recipe.students],
         "template": benchmark_configs(recipe)[search.benchmark].template,
     }

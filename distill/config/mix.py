@@ -1,11 +1,11 @@
 """Config of the mixes: one section per policy, merges, and the filters that traces must pass first."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from distill.config.base import Name, Section, Share, one_of, section_of
+from distill.config.base import Name, Section, Share, one_of
 from distill.config.decides import EXTENT, IF_SET, from_stage
 from distill.core.errors import Problem
 from distill.core.schema import Style
@@ -26,15 +26,6 @@ def _mode(value: Any) -> Any:
     return {"line": value} if isinstance(value, str) and value else value
 
 
-class ArmBudget(NamedTuple):
-    """What arms must have in common for a comparison of their traces."""
-
-    num_prompts: int | None
-    """Prompts that are taught; None: all common ones."""
-    num_steps: int | None
-    """Optimiser steps of their own; None: those of `[train]`."""
-
-
 class Mix(Section):
     """Base of the arms: the pools that one draws from and their requested shares."""
 
@@ -48,6 +39,16 @@ class Mix(Section):
     num_steps: int | None = Field(default=None, ge=1, json_schema_extra=from_stage("train", IF_SET))
     """Optimiser steps of this arm alone, where a comparison is meant to be unequal: with `train.budget = "steps"` and
     `train.unmatched = true`. Absent: `train.num_steps`, as for every arm."""
+    sources: tuple[str, ...] = Field(default=(), json_schema_extra=from_stage("generate", IF_SET))
+    """Names of `prompts.sources`: the arm teaches their prompts only, those that every pool of the arms with the same
+    `sources` solved. Absent: prompts of all sources."""
+    after: str | None = Field(default=None, json_schema_extra=from_stage("train", IF_SET))
+    """Training in stages: the mix or merge whose student, of the same model and training seed, this arm starts from.
+    Absent: the untouched student."""
+    total_steps: Literal["with_parent"] | None = Field(default=None, json_schema_extra=from_stage("train", IF_SET))
+    """`with_parent` makes the arm the control of one that comes `after` the same parent: it starts from the untouched
+    student, and takes in one stage as many steps as the parent (with all before it) and such an arm together; with
+    `train.budget` `steps` or `tokens`. Absent: an arm of its own."""
     modes: dict[Style, Annotated[Mode, BeforeValidator(_mode)]] = Field(default={})
     """Style -> how it is asked for in every row of that style: a line below the system line of `student_chat`
     (`short = "Answer briefly."`), or the model's own switch (`short = { template_options = { enable_thinking = false }
@@ -70,9 +71,14 @@ class Mix(Section):
         return tuple(pool for pool, share in self.shares.items() if share != 0)
 
     @property
-    def budget(self) -> ArmBudget:
-        """How much it is trained on."""
-        return ArmBudget(self.num_prompts, self.num_steps)
+    def comes_after(self) -> tuple[str, ...]:
+        """The arm whose steps are counted with its own."""
+        return () if self.after is None else (self.after,)
+
+    @property
+    def starts_from(self) -> tuple[str, ...]:
+        """The arm whose student it starts from; none for the untouched student's."""
+        return self.comes_after if self.total_steps is None else ()
 
 
 class SingleMix(Mix):
@@ -220,21 +226,19 @@ class MergeConfig(Section):
         return {self.name: ""}
 
     @property
+    def comes_after(self) -> tuple[str, ...]:
+        """Its parents."""
+        return self.of
+
+    @property
+    def starts_from(self) -> tuple[str, ...]:
+        """Its parents."""
+        return self.of
+
+    @property
     def factors(self) -> tuple[float, ...]:
         """The weights, or their default."""
         return self.weights or (1 / len(self.of) if self.method == "linear" else 1.0,) * len(self.of)
-
-
-def arm_budgets(mixes: Sequence["MixConfig"], merges: Sequence[MergeConfig]) -> dict[str, ArmBudget]:
-    """Every mix and merge, also by the names of its modes -> how much it is trained on.
-
-    A merge has what all of its parents have.
-    """
-    found = {name: mix.budget for mix in mixes for name in (mix.name, *mix.arms)}
-    for merge in merges:
-        of_parents = {found[parent] for parent in merge.of if parent in found}
-        found[merge.name] = of_parents.pop() if len(of_parents) == 1 else ArmBudget(None, None)
-    return found
 
 
 def mix_policy(value: Any) -> str | None:
@@ -316,16 +320,6 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
     if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
         what = f"{', '.join(mix.order)} are not the pools of weights ({', '.join(mix.weights)})"
         yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
-
-
-def size_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
-    """Arms of more prompts than the run can have in common: it reads fewer, or stops asking earlier."""
-    for section, field in (("prompts", "num_prompts"), ("generate", "enough_prompts")):
-        most = section_of(raw, section).get(field)
-        for mix in mixes:
-            if isinstance(most, int) and mix.num_prompts is not None and mix.num_prompts > most:
-                what = f"{mix.num_prompts}, but {section}.{field} is {most}"
-                yield Problem(f"mixes[{mix.name}].num_prompts", what, f"lower it, or raise {section}.{field}")
 
 
 def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | None) -> Iterator[Problem]:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from distill.config.arm_graph import arm_budgets
 from distill.config.base import Section, one_of, section_of
-from distill.config.mix import MergeConfig, MixConfig, arm_budgets
+from distill.config.mix import MergeConfig, MixConfig
 from distill.core.errors import Problem
 
 

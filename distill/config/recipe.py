@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from cluster.kuberay.config import KubernetesConfig
+from distill.config.arm_graph import ArmConfig, arms_by_name, students_of
 from distill.config.base import Name, Section
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
 from distill.config.decides import IF_SET, NOTHING, from_stage
@@ -81,10 +82,15 @@ class Recipe(Section):
         """Names a student is scored under beside its untouched self: every mix, once per mode, and every merge."""
         return tuple(arm for one in (*self.mixes, *self.merges) for arm in one.arms)
 
+    @property
+    def arm_configs(self) -> dict[str, ArmConfig]:
+        """Every mix and merge by its name."""
+        return arms_by_name(self.mixes, self.merges)
+
     def takes(self, student: str, arm: str) -> bool:
         """Whether a student is trained on a mix, or can be merged from students that are."""
-        parents = {parent for merge in self.merges if merge.name == arm for parent in merge.of} or {arm}
-        return all(not mix.students or student in mix.students for mix in self.mixes if mix.name in parents)
+        arms = self.arm_configs
+        return bool(students_of(arms[arm], arms, (student,)))
 
     def takes_all(self, student: str, arms: Iterable[str]) -> bool:
         """Whether a student is scored under every one of these `arms`."""

@@ -9,14 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from distill.config.arm_graph import after_problems
 from distill.config.base import names_of, one_of, section_of
-from distill.config.evaluate import (
-    benchmark_problems,
-    evaluate_problems,
-    leak_problems,
-    speculative_problems,
-    template_problems,
-)
+from distill.config.eval_arms import arm_problems
+from distill.config.evaluate import benchmark_problems, evaluate_problems, leak_problems, template_problems
 from distill.config.forecast import forecast_problems
 from distill.config.mix import (
     MergeConfig,
@@ -25,8 +21,8 @@ from distill.config.mix import (
     merge_problems,
     mix_problems,
     mode_problems,
-    size_problems,
 )
+from distill.config.prompt_sets import size_problems, source_problems
 from distill.config.question import question_problems
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
@@ -73,7 +69,11 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *unequal_arm_problems(section_of(raw, "train"), mixes),
         *own_steps_problems(section_of(raw, "train"), mixes),
         *size_problems(raw, mixes),
+        *source_problems(raw, mixes),
         *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
+        *after_problems(
+            section_of(raw, "train"), mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))
+        ),
         *search_problems(raw, mixes, names_of(raw.get("students"))),
         *(problem for student in students for problem in layout_problems(student)),
         *base_problems(students, names_of(raw.get("students"))),
@@ -82,7 +82,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *leak_problems(raw),
         *evaluate_problems(raw),
         *question_problems(raw, mixes, _parsed(MERGE, raw.get("merges"))),
-        *speculative_problems(section_of(raw, "evaluate"), names_of(raw.get("students")), mixes, _seeds(raw)),
+        *arm_problems(raw, mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))),
         *forecast_problems(section_of(raw, "forecast"), names_of(raw.get("teachers"))),
     ]
 
@@ -105,11 +105,6 @@ def _styles(teachers: Iterable[TeacherConfig]) -> dict[str, str]:
 def _samples(teachers: Sequence[TeacherConfig], name: str) -> int:
     """Most traces per prompt of a teacher; of one that does not parse nothing is known."""
     return next((teacher.num_samples for teacher in teachers if teacher.name == name), 0)
-
-
-def _seeds(raw: Mapping[str, Any]) -> Sequence[Any]:
-    seeds = section_of(raw, "train").get("seeds", ())
-    return seeds if isinstance(seeds, list | tuple) else ()
 
 
 def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:

@@ -13,7 +13,8 @@ Expanded = dict[str, list[str]]
 def with_sizes(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """The recipe with `NAME-100`, `NAME-400`, ... in the place of every mix and merge NAME; what stands in the way.
 
-    A merge of one size is made of the mixes of that size. Names in `[question]` stand for all sizes.
+    A merge of one size is made of the mixes of that size, and `after` means the arm of that size. Names in `[question]`
+    stand for all sizes.
     """
     recipe = dict(raw)
     sizes = recipe.pop("sizes", ())
@@ -24,7 +25,7 @@ def with_sizes(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     names: Expanded = {
         str(one.get("name")): [f"{one.get('name')}-{size}" for size in sizes] for one in (*mixes, *merges)
     }
-    recipe["mixes"] = [_sized(mix, size) | {"num_prompts": size} for mix in mixes for size in sizes]
+    recipe["mixes"] = [_mix(mix, size, names) for mix in mixes for size in sizes]
     if merges:
         recipe["merges"] = [_merge(merge, size, names) for merge in merges for size in sizes]
     if question := section_of(recipe, "question"):
@@ -38,6 +39,11 @@ def _tables(items: Any) -> list[Any]:
 
 def _sized(section: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {**section, "name": f"{section.get('name')}-{size}"}
+
+
+def _mix(mix: Mapping[str, Any], size: int, names: Expanded) -> dict[str, Any]:
+    after = {"after": f"{mix['after']}-{size}"} if mix.get("after") in names else {}
+    return _sized(mix, size) | {"num_prompts": size} | after
 
 
 def _merge(merge: Mapping[str, Any], size: int, names: Expanded) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cluster.storage import is_uri
-from distill.config.base import Section
+from distill.config.base import Name, Section
 from distill.config.decides import EXTENT, IF_SET, NOTHING
 from distill.core.schema import AnswerKind
 
@@ -147,6 +147,8 @@ class FileSource(Section):
     below it are read; they must be of one format."""
     columns: Columns = Field(default_factory=Columns)
     """Which column means what."""
+    name: Name | None = Field(default=None, json_schema_extra=IF_SET)
+    """What `mixes[].sources` calls it; stored with its prompts. Absent: it cannot be named there."""
     where: Where = Field(default={}, json_schema_extra=IF_SET)
     """Only rows with these values: `{ domain = "math", level = [4, 5], solve_rate = { min = 0.1, max = 0.8 } }`. A
     column that is a list has a value if one of its items is it. Other rows are counted. A column that no row has is
@@ -176,6 +178,8 @@ class HubSource(Section):
     """Read rows as they are fetched, and no more than `max_rows`, without keeping the data set on this machine."""
     columns: Columns = Field(default_factory=Columns)
     """Which column means what."""
+    name: Name | None = Field(default=None, json_schema_extra=IF_SET)
+    """What `mixes[].sources` calls it; stored with its prompts. Absent: it cannot be named there."""
     where: Where = Field(default={}, json_schema_extra=IF_SET)
     """Only rows with these values, as for files."""
     max_rows: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
@@ -190,6 +194,8 @@ class GymSource(Section):
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     task: str
     """Name of the task, for example `chain_sum`."""
+    name: Name | None = Field(default=None, json_schema_extra=IF_SET)
+    """What `mixes[].sources` calls it; stored with its prompts. Absent: it cannot be named there."""
     params: dict[str, Any] = Field(default={})
     """Options of the task, for example `{ min_terms = 2 }`."""
     seed: int = Field(default=0, ge=0)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from distill.config.arm_graph import arm_budgets
 from distill.config.base import Section, Share
 from distill.config.decides import EXTENT, NOTHING, from_stage
 from distill.config.mix import BothMix, MixConfig
@@ -72,8 +73,12 @@ class TrainConfig(Section):
         return self if self.budget == "epochs" else self._with_defaults("num_epochs")
 
     def with_steps(self, num_steps: int | None) -> "TrainConfig":
-        """The same with an arm's own number of steps, where it has one."""
-        return self if num_steps is None else self.model_copy(update={"num_steps": num_steps})
+        """The same with an arm's own number of steps, where it has one, and as many tokens in each step."""
+        if num_steps is None:
+            return self
+        scale = num_steps / (self.num_steps or num_steps)
+        tokens = None if self.num_tokens is None else round(self.num_tokens * scale)
+        return self.model_copy(update={"num_steps": num_steps, "num_tokens": tokens})
 
     def _with_defaults(self, *names: str) -> "TrainConfig":
         return self.model_copy(update={name: type(self).model_fields[name].default for name in names})
@@ -118,12 +123,14 @@ def tracker_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
 def unequal_arm_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
     """Arms that take different numbers of steps whatever the traces: `both` has a row per pool and prompt.
 
-    Arms of other numbers of prompts may take other numbers of steps: only those of one number are to be compared.
+    Arms of other prompts, of another number of them or with other arms before them may take other numbers of steps:
+    they are not compared.
     """
     if train.get("budget", "epochs") != "epochs" or train.get("unmatched"):
         return
-    for num_prompts in dict.fromkeys(mix.num_prompts for mix in mixes):
-        equal = [mix for mix in mixes if mix.num_prompts == num_prompts]
+    budgets = arm_budgets(mixes, ())
+    for budget in dict.fromkeys(budgets[mix.name] for mix in mixes):
+        equal = [mix for mix in mixes if budgets[mix.name] == budget]
         rows = {mix.name: len(mix.shares) if isinstance(mix, BothMix) else 1 for mix in equal}
         if len(set(rows.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in rows.items())
@@ -133,12 +140,16 @@ def unequal_arm_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -
 
 
 def own_steps_problems(train: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
-    """An arm's own number of steps, where arms must take equally many or steps are not what is given."""
+    """An arm's own number of steps, where arms must take equally many or steps are not what is given.
+
+    A stage of a training in several has its own number without further ado: it is compared with its like only.
+    """
+    parents = {mix.after for mix in mixes}
     for mix in (mix for mix in mixes if mix.num_steps is not None):
         where, budget = f"mixes[{mix.name}].num_steps", train.get("budget", "epochs")
         if budget != "steps":
             what = f"{mix.num_steps} has no effect: train.budget is {budget!r}"
             yield Problem(where, what, 'remove it, or set train.budget = "steps"')
-        elif not train.get("unmatched"):
+        elif not train.get("unmatched") and mix.after is None and mix.name not in parents:
             what = f"{mix.num_steps} steps, and the other arms take {train.get('num_steps')}: no fair comparison"
             yield Problem(where, what, "remove it, or allow it with train.unmatched = true")

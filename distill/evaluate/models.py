@@ -8,7 +8,7 @@ from typing import Any
 from cluster.placement import Resources
 from cluster.session import Device, Session
 from cluster.vllm_args import engine_threads, parallel_arguments
-from distill.config.decides import identity
+from distill.config.eval_arms import AnsweringPlan
 from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
@@ -16,11 +16,11 @@ from distill.config.teachers import ChatFormat
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Style, content_hash
 from distill.models.adapters import unmatched_modules
-from distill.models.conversation import Conversation, conversation
+from distill.models.conversation import Conversation, conversation, prompt_start
 from distill.models.folder import tensor_shapes
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
-from serve.api.thinking import Speculation
+from serve.api.reasoning_parser import Delimiters, opening_delimiter
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
 
@@ -41,14 +41,19 @@ class EvaluatedModel:
     """Folder or address of its tokenizer, that of the untouched model; empty where another's endpoint serves it."""
     shared_engine: str = ""
     """Label of the engine in which it takes turns with others of its shapes; empty: it has one of its own."""
-    helper: Speculation | None = None
-    """The model that writes its hard steps (speculative thinking)."""
+    plan: AnsweringPlan | None = None
+    """The way in which it is made to answer; None: as it answers by itself."""
 
     @property
     def served_name(self) -> str:
-        """The model's name at the endpoint, the same in every mode, with or without a helper."""
-        alone = self.name.removesuffix(f"+{self.helper.model}") if self.helper else self.name
+        """The model's name at the endpoint, the same in every mode and however it is made to answer."""
+        alone = self.name.removesuffix(self.plan.suffix) if self.plan else self.name
         return alone.removesuffix(mode_name("", self.mode))
+
+    @property
+    def partner(self) -> str:
+        """Served name of the other model that writes a part of its answers; empty where there is none."""
+        return self.plan.partner if self.plan else ""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -85,7 +90,7 @@ def mode_name(name: str, mode: str) -> str:
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> EvaluatedModel:
     manifest = run_dir.read_manifest(*Training(cell.name).folder)
     key, base = manifest.key if manifest else "", models[cell.student.model].address
-    if cell.student.tune.kind == "lora" and cell.merge is None:
+    if cell.has_adapter:
         if is_applied(run_dir, cell, base):
             adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
             return EvaluatedModel(cell.name, base, adapter, key, tokenizer=base)
@@ -106,30 +111,11 @@ def is_applied(run_dir: RunDir, cell: Cell, base: str) -> bool:
     return not unmatched_modules(adapter, tensor_shapes(base))
 
 
-def helped_models(recipe: Recipe, models: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
-    """The arms of speculative thinking: a student under the name `student@mix+helper`."""
-    by_name = {model.name: model for model in models}
-    return [
-        replace(
-            by_name[arm.student],
-            name=arm.student + arm.suffix,
-            key=content_hash([by_name[arm.student].key, helper_of(arm.helper, models).key, identity(arm.helper)]),
-            helper=arm.helper,
-        )
-        for arm in recipe.evaluate.speculative
-    ]
-
-
-def helper_of(option: Speculation, models: Sequence[EvaluatedModel]) -> EvaluatedModel:
-    """The model that writes the hard steps."""
-    return next(model for model in models if model.served_name == option.model)
-
-
 def same_weights(models: Iterable[EvaluatedModel]) -> dict[str, str]:
     """model -> the first model with the same weights: one base under two students is loaded and scored once."""
     first: dict[tuple[Any, ...], str] = {}
     return {
-        model.name: first.setdefault((model.source, model.adapter, str(model.asked_as), model.helper), model.name)
+        model.name: first.setdefault((model.source, model.adapter, str(model.asked_as), model.plan), model.name)
         for model in models
     }
 
@@ -151,26 +137,34 @@ def waves(models: Sequence[EvaluatedModel], max_engines: int) -> list[list[Evalu
     ]
 
 
-def with_helped(
-    models: Sequence[EvaluatedModel], unhelped: Sequence[EvaluatedModel], max_engines: int
+def with_partners(
+    models: Sequence[EvaluatedModel], plain: Sequence[EvaluatedModel], max_engines: int
 ) -> list[list[EvaluatedModel]]:
-    """The waves of all models: a helped student joins a wave with both its engines, else it gets one of its own."""
-    found = waves([model for model in models if model.helper is None], max_engines)
+    """The waves of all models: one with a partner joins a wave with both engines, else it gets a wave of its own.
+
+    `plain`: all models that can be a partner.
+    """
+    found = waves([model for model in models if not model.partner], max_engines)
     for model in models:
-        if model.helper is None:
+        if not model.partner:
             continue
-        both = {model.served_name, model.helper.model}
+        both = {model.served_name, model.partner}
         fitting = [wave for wave in found if both <= {one.served_name for one in wave}]
         if fitting:
             fitting[0].append(model)
         else:
-            found.append([model, helper_of(model.helper, unhelped)])
+            found.append([model, partner_of(model, plain)])
     return found
 
 
+def partner_of(model: EvaluatedModel, plain: Sequence[EvaluatedModel]) -> EvaluatedModel:
+    """The other model that writes a part of a model's answers."""
+    return next(one for one in plain if one.served_name == model.partner)
+
+
 def writing_together(models: Iterable[EvaluatedModel]) -> set[str]:
-    """Served names of the students that have a helper, and of the helpers: both write parts of one answer."""
-    return {name for model in models if model.helper for name in (model.served_name, model.helper.model)}
+    """Served names of the models that have a partner, and of the partners: both write parts of one answer."""
+    return {name for model in models if model.partner for name in (model.served_name, model.partner)}
 
 
 def endpoints(models: Iterable[EvaluatedModel]) -> list[Endpoint]:
@@ -178,16 +172,38 @@ def endpoints(models: Iterable[EvaluatedModel]) -> list[Endpoint]:
     return list({model.served_name: model.endpoint for model in models}.values())
 
 
-def asked_endpoints(models: Iterable[EvaluatedModel], chat: ChatFormat) -> list[Endpoint]:
-    """The endpoints with what their chat templates need: end tokens, options, a fixed date. Reads tokenizers."""
+def asked_endpoints(models: Sequence[EvaluatedModel], chat: ChatFormat, reasoning_end: str) -> list[Endpoint]:
+    """The endpoints with what their chat templates need: end tokens, options, a fixed date, delimiters. Reads
+    tokenizers. The reasoning stays in the text, where the verifier looks at it."""
     folders = {model.served_name: model.tokenizer for model in models}
-    return [_asked(endpoint, conversation(folders[endpoint.name]), chat) for endpoint in endpoints(models)]
+    return [
+        _asked(endpoint, conversation(folder), chat).model_copy(
+            update={"reasoning": endpoint_delimiters(folder, chat, reasoning_end), "reasoning_in_content": True}
+        )
+        for endpoint in endpoints(models)
+        for folder in [folders[endpoint.name]]
+    ]
+
+
+def endpoint_delimiters(tokenizer: str, chat: ChatFormat, end: str) -> Delimiters | None:
+    """The delimiters of a model's reasoning in a format; None where nothing ends it.
+
+    Args:
+        tokenizer: its folder or address.
+        chat: how the model is asked.
+        end: what ends the reasoning.
+    """
+    if not end:
+        return None
+    is_open = prompt_start(tokenizer, chat).opened is not None
+    return Delimiters(start=opening_delimiter(end), end=end, is_open=is_open)
 
 
 def _asked(endpoint: Endpoint, found: Conversation, chat: ChatFormat) -> Endpoint:
     return endpoint.model_copy(
         update={
             "stop_token_ids": found.stop_token_ids,
+            "opens_reasoning": found.opens_reasoning,
             "keeps_special_tokens": found.keeps_special_tokens,
             "chat_template": found.chat_template,
             "template_options": chat.template_options,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Score, Verdict
+from distill.evaluate.arms import arm_name, arms_of
 from distill.evaluate.models import mode_name
 from distill.evaluate.variance import Shares
 from distill.train.cells import cell_name
@@ -61,20 +62,16 @@ def expected_models(recipe: Recipe) -> list[ScoredModel]:
             found += [
                 ScoredModel(mode_name(name, mode), student.name, arm, seed, cell=name) for arm, mode in mix.arms.items()
             ]
-    return [*found, *_helped(recipe, found)]
+    return [*found, *_made_to_answer(recipe, found)]
 
 
-def _helped(recipe: Recipe, models: Sequence[ScoredModel]) -> Iterator[ScoredModel]:
-    """The arms of speculative thinking; they have no training cell of their own."""
-    by_name = {model.name: model for model in models}
-    for arm in recipe.evaluate.speculative:
-        model = by_name[arm.student]
-        yield replace(model, name=arm.student + arm.suffix, mix=helped_mix(model.mix, arm.suffix), cell="")
-
-
-def helped_mix(mix: str, suffix: str) -> str:
-    """Name of a helped student's arm in the report."""
-    return f"{mix or 'untouched'}{suffix}"
+def _made_to_answer(recipe: Recipe, models: Sequence[ScoredModel]) -> Iterator[ScoredModel]:
+    """The evaluation arms; they have no training cell of their own."""
+    known = {name: model for model in models for name in (model.cell, model.name)}
+    for arm in arms_of(recipe):
+        model = known[arm.base]
+        mix = model.mix if arm.base == model.name else model.mix.partition(":")[0]
+        yield replace(model, name=arm.name, mix=arm_name(mix, arm.plan.suffix), cell="")
 
 
 def trained_models(recipe: Recipe) -> list[ScoredModel]:

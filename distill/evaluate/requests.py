@@ -119,7 +119,7 @@ class Questions:
 def questions(model: EvaluatedModel, benchmark: str, recipe: Scoring) -> Questions:
     """How a model is asked the problems of a benchmark, for its scores and wherever an answer is compared with them."""
     chat = with_mode(recipe.student_chat, model.asked_as)
-    options = {"speculative": model.helper.model_dump(mode="json")} if model.helper else {}
+    options = model.plan.request if model.plan else {}
     options |= {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
     template = benchmark_config(recipe.benchmarks, benchmark).template or "{problem}"
     return Questions(benchmark_settings(recipe.evaluate, benchmark), template, chat, options, recipe.seed)
@@ -169,6 +169,7 @@ def asked_sampling(item: EvaluationItem, recipe: Scoring, fields: RequestFields 
         "template_options": chat.template_options,
         "engine": engine,
         "extra_body": dict(fields.extra_body) if fields else {},
+        **(item.model.plan.request if item.model.plan else {}),
     }
     unsent = fields.omit_sampling if fields else ()
     return {name: value for name, value in found.items() if value not in ({}, []) and name not in unsent}

@@ -20,7 +20,7 @@ from distill.evaluate.models import (
     engines_at_work,
     same_weights,
     serve_config,
-    with_helped,
+    with_partners,
     writing_together,
 )
 from distill.evaluate.requests import EvaluationItem, asked_sampling, benchmark_settings, items
@@ -47,7 +47,7 @@ def score_models(
     console: Console,
     *,
     evaluated: Sequence[EvaluatedModel],
-    unhelped: Sequence[EvaluatedModel],
+    plain: Sequence[EvaluatedModel],
 ) -> ScoringResult:
     """Score models on the recipe's benchmarks; finished scores are kept.
 
@@ -57,7 +57,7 @@ def score_models(
         connect: joins the cluster; called only if there is something to score.
         console: for progress.
         evaluated: the models.
-        unhelped: all models without a helper: those that can be one.
+        plain: all models as they answer by themselves: those that can be another's partner.
     """
     benchmarks = {name: list(read_benchmark(run_dir, name).values()) for name in recipe.evaluate.benchmarks}
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
@@ -69,7 +69,7 @@ def score_models(
     if alone:
         sink = ScoreSink(run_dir, console, recipe.verify)
         session = connect()
-        engines = _Engines(recipe, session, unhelped, engines_at_once(recipe.serve, session))
+        engines = _Engines(recipe, session, plain, engines_at_once(recipe.serve, session))
         for name, value in _score_in_waves(engines.shared(alone), alone, benchmarks, engines, sink):
             times[name] += value
     for item in todo:
@@ -83,7 +83,7 @@ class _Engines(NamedTuple):
 
     recipe: Recipe
     session: Session
-    unhelped: Sequence[EvaluatedModel]
+    plain: Sequence[EvaluatedModel]
     at_once: int
     """Engines that fit the cluster."""
 
@@ -95,7 +95,7 @@ class _Engines(NamedTuple):
 
     def waves(self, models: Sequence[EvaluatedModel]) -> list[list[EvaluatedModel]]:
         """Models whose engines fit the cluster together."""
-        return with_helped(models, self.unhelped, self.at_once)
+        return with_partners(models, self.plain, self.at_once)
 
 
 def _score_in_waves(
@@ -140,7 +140,9 @@ def _score_wave(
         turns = ", whose weights take turns" if spec.in_turn else ""
         sink.console.print(f"  [dim]starting the engine of {names}{turns} ...[/]", highlight=False)
     began = time.monotonic()
-    url = deploy(asked_endpoints(wave, recipe.student_chat), config, log_dir=session.log_dir)
+    url = deploy(
+        asked_endpoints(wave, recipe.student_chat, recipe.evaluate.reasoning_end), config, log_dir=session.log_dir
+    )
     is_up = time.monotonic()
     at_once = engines_at_work(len(specs), session.device, session.nodes())
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * at_once)

@@ -8,7 +8,8 @@ A score is kept per model and benchmark under a content key, so a finished one i
 
 from distill.core.manifest import Manifest
 from distill.core.run_dir import StageName
-from distill.evaluate.models import evaluated_models, helped_models
+from distill.evaluate.arms import arm_models
+from distill.evaluate.models import evaluated_models
 from distill.evaluate.score_models import score_models
 from distill.run.context import RunContext
 
@@ -16,11 +17,9 @@ from distill.run.context import RunContext
 def evaluate_stage(run: RunContext) -> Manifest:
     """Score every model on every benchmark that has no score yet."""
     recipe, run_dir = run.recipe, run.run_dir
-    unhelped = evaluated_models(recipe, run.models, run_dir)
-    evaluated = [*unhelped, *helped_models(recipe, unhelped)]
-    items, times = score_models(
-        recipe, run_dir, lambda: run.session, run.console, evaluated=evaluated, unhelped=unhelped
-    )
+    plain = evaluated_models(recipe, run.models, run_dir)
+    evaluated = [*plain, *arm_models(recipe, plain)]
+    items, times = score_models(recipe, run_dir, lambda: run.session, run.console, evaluated=evaluated, plain=plain)
     scores = [run_dir.read_manifest(*item.folder) for item in items]
     counted = [manifest for manifest in scores if manifest is not None]
     errors = sum(manifest.drops.get("error", 0) for manifest in counted)

@@ -104,7 +104,7 @@ def show_progress(
     done = min(snapshot.counts.get("prompts", 0), total)
     shown.update(f"prompts past {', '.join(sorted(names))}", done, total, describe(snapshot))
     most = recipe.generate.enough_prompts or survey.num_complete + survey.num_open
-    mixed = [mix for mix in recipe.mixes if len(mix.shares) > 1]
+    mixed = [mix for mix in recipe.mixes if len(mix.shares) > 1 and not mix.sources]
     rows = "; ".join(f"{mix.name}: {describe_rows(mix, snapshot.complete)}" for mix in mixed)
     shown.update("prompts that all pools solved", min(snapshot.complete, most), most, rows)
     publish(recipe.name, generate_values(snapshot, survey.num_open, num_groups))

@@ -6,7 +6,7 @@ asked for edits of the traces that are there; where none of them is of use, its 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -77,6 +77,29 @@ class AskPlan:
     groups: tuple[frozenset[str], ...]
     """A prompt counts for a group once all pools of the group solved it. A pool in no group is wanted for itself."""
     stop_early: bool = True
+    sources: tuple[tuple[str, ...], ...] = ()
+    """Per group the sources whose prompts it is for, empty for all; no tuple at all: every group is for all prompts."""
+
+    def for_source(self, source: str) -> "AskPlan":
+        """The plan for the prompts of a source: without the groups that are not for them, and their pools."""
+        if not any(self.sources):
+            return self
+        if source not in self._by_source:
+            self._by_source[source] = self._restricted(source)
+        return self._by_source[source]
+
+    @cached_property
+    def _by_source(self) -> "dict[str, AskPlan]":
+        return {}
+
+    def _restricted(self, source: str) -> "AskPlan":
+        pairs = zip(self.groups, self.sources, strict=True)
+        groups = tuple(group for group, sources in pairs if not sources or source in sources)
+        here = frozenset(name for group in groups for pool in group for name in self._chain(pool))
+        elsewhere = frozenset().union(*self.useful) - here
+        kept = {name for pool in self.pools if pool.name not in elsewhere for name in self._chain(pool.name)}
+        pools = tuple(pool for pool in self.pools if pool.name in kept)
+        return replace(self, pools=pools, groups=groups, sources=())
 
     def plan(self, pool: str) -> PoolPlan:
         """The plan of a pool by its name."""
@@ -198,7 +221,9 @@ def _is_ready(pool: str, number: int, plan: AskPlan, states: States) -> bool:
 
 def is_complete(plan: AskPlan, states: States) -> bool:
     """Whether all pools of every group solved the prompt: the mixes can use it."""
-    return all(is_solved(pool, plan, states) for group in plan.groups for pool in plan.pools if pool.name in group)
+    return bool(plan.groups) and all(
+        is_solved(pool, plan, states) for group in plan.groups for pool in plan.pools if pool.name in group
+    )
 
 
 class Stopped(NamedTuple):

@@ -220,12 +220,13 @@ class Asker:
 
     async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], work: Batch) -> dict[str, PoolState]:
         """Ask one prompt until nothing more is wanted of it."""
-        was_complete = is_complete(self.job.plan, states)
-        while wanted := next_samples(self.job.plan, states, self.pools):
+        plan = self.job.plan.for_source(prompt.source)
+        was_complete = is_complete(plan, states)
+        while wanted := next_samples(plan, states, self.pools):
             if self.job.generate.enough_prompts is not None and await self.job.progress.is_full.remote():
                 break
             await asyncio.gather(*(self._sample(prompt, states, pool, number, work) for pool, number in wanted))
-        complete = is_complete(self.job.plan, states) and not was_complete
+        complete = is_complete(plan, states) and not was_complete
         self._record({"prompts": 1}, complete=complete)
         return states
 
@@ -321,7 +322,7 @@ class Asker:
         """Drops for all open requests of a batch that keeps killing its engine, so that the run can continue."""
         drops = []
         for position, prompt in enumerate(prompts):
-            while wanted := next_samples(self.job.plan, states[position], self.pools):
+            while wanted := next_samples(self.job.plan.for_source(prompt.source), states[position], self.pools):
                 for name, number in wanted:
                     request = build_request(prompt.prompt_id, self.pools[name], number, self.job.seed)
                     drops.append(failure(request, prompt.problem, FAILED, why))

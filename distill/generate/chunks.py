@@ -25,6 +25,7 @@ class PromptRow:
     answer_kind: str
     entry: str
     states: str
+    source: str = ""
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")

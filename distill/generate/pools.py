@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from distill.config.asking_order import asking_order
 from distill.config.mix import MixConfig
+from distill.config.prompt_sets import arm_groups
 from distill.config.teachers import AskedTeacher, EndpointTeacher, engine_key, read_pool
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, dropped, seed_for, trace_id
@@ -86,10 +87,14 @@ def pool_plan(pool: Pool) -> PoolPlan:
 
 
 def ask_plan(groups: Sequence[Sequence[Pool]], mixes: Sequence[MixConfig], *, stop_early: bool) -> AskPlan:
-    """The plan of a run. All mixes teach the same prompts, so the pools that they name are useful only together."""
-    together = frozenset(pool for mix in mixes for pool in mix.shares)
+    """The plan of a run. Mixes of the same sources teach the same prompts: the pools that they name are useful only
+    together."""
+    taught = arm_groups(mixes)
     return AskPlan(
-        pools=tuple(pool_plan(pool) for group in groups for pool in group), groups=(together,), stop_early=stop_early
+        pools=tuple(pool_plan(pool) for group in groups for pool in group),
+        groups=tuple(frozenset(one.pools) for one in taught),
+        stop_early=stop_early,
+        sources=tuple(one.sources for one in taught),
     )
 
 

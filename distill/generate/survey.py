@@ -49,16 +49,17 @@ def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names:
     chunks: list[Chunk] = []
     num_open, num_complete, num_short, saved = 0, 0, 0, Counter[str]()
     for start, stop in chunk_bounds(run_dir.num_rows(*PROMPTS), PAGE_ROWS):
-        ids = [row["prompt_id"] for row in read_rows(run_dir, path, start, stop, ("prompt_id",))]
+        rows = read_rows(run_dir, path, start, stop, ("prompt_id", "source"))
+        ids, plans = [row["prompt_id"] for row in rows], [plan.for_source(row["source"]) for row in rows]
         states = [states_of(indices, prompt_id) for prompt_id in ids]
-        wanted = [next_samples(plan, state, names) for state in states]
+        wanted = [next_samples(own, state, names) for own, state in zip(plans, states, strict=True)]
         is_open = [bool(samples) for samples in wanted]
         num_open += sum(is_open)
-        num_short += sum(_is_short(plan, *one) for one in zip(states, wanted, strict=True))
-        num_complete += sum(is_complete(plan, state) for state in states)
-        for state, one in zip(states, wanted, strict=True):
+        num_short += sum(map(_is_short, plans, states, wanted))
+        num_complete += sum(map(is_complete, plans, states))
+        for own, state, one in zip(plans, states, wanted, strict=True):
             if not one:
-                stopped = not_asked(plan, state, names)
+                stopped = not_asked(own, state, names)
                 saved.update({"solved": stopped.solved, "lost": stopped.lost})
         for first, last in chunk_bounds(len(ids), CHUNK_ROWS):
             if any(is_open[first:last]):

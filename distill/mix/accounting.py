@@ -1,7 +1,8 @@
 """What the mix stage's manifest records: rows and shares of every arm, and why prompts are in none."""
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ RESERVED = "held out"
 """Not taught, to measure the loss on: `train.held_out_prompts`."""
 SURPLUS = "more than any arm teaches"
 """Common, and beyond the `num_prompts` of every arm."""
+NO_SOURCE = "of a source that no arm teaches"
 
 
 def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: TraceIndex) -> dict[str, Any]:
@@ -117,10 +119,10 @@ def lost_prompts(
     taught: NDArray[np.uint64],
     held_out: NDArray[np.uint64],
 ) -> LostPrompts:
-    """The run's prompts that no arm teaches, each with its reason and the pools that lack a usable trace.
+    """The prompts that no arm teaches, each with its reason and the pools that lack a usable trace.
 
     Args:
-        prompt_keys: all prompts of the run.
+        prompt_keys: all prompts that a group of arms might teach.
         candidates: the prompts that the arms may teach.
         index: all verified traces.
         reasons: why each trace is left out, or `USABLE`.
@@ -136,17 +138,33 @@ def lost_prompts(
     names = np.array([UNSOLVED, FILTERED, RESERVED, SURPLUS])
     lacking, patterns = np.unique(~has_usable, axis=0, return_inverse=True)
     details = [", ".join(pool for pool, lacks in zip(candidates.pools, row, strict=True) if lacks) for row in lacking]
+    return _lost(lost, names[codes].tolist(), pa.array(details, pa.string()).take(pa.array(patterns.ravel())))
+
+
+def unasked_prompts(lost: NDArray[np.uint64]) -> LostPrompts:
+    """Prompts of sources that no arm teaches."""
+    return _lost(lost, [NO_SOURCE] * len(lost), pa.array([""] * len(lost), pa.string()))
+
+
+def _lost(lost: NDArray[np.uint64], reasons: Sequence[str], details: pa.Array) -> LostPrompts:
     columns = {
         "stage": pa.array(["mix"] * len(lost), pa.string()),
         "where": pa.array(identities_of(lost), pa.string()),
-        "reason": pa.array(names[codes].tolist(), pa.string()),
-        "detail": pa.array(details, pa.string()).take(pa.array(patterns.ravel())),
+        "reason": pa.array(reasons, pa.string()),
+        "detail": details,
         "row": pa.array([""] * len(lost), pa.string()),
     }
-    counts = dict(zip(names.tolist(), np.bincount(codes, minlength=len(names)).tolist(), strict=True))
-    return LostPrompts(
-        pa.table(columns, schema=arrow_schema(Dropped)), {name: count for name, count in counts.items() if count}
-    )
+    counts = Counter(reasons)
+    known = {name: counts[name] for name in (UNSOLVED, FILTERED, RESERVED, SURPLUS, NO_SOURCE) if counts[name]}
+    return LostPrompts(pa.table(columns, schema=arrow_schema(Dropped)), known)
+
+
+def joined(parts: Sequence[LostPrompts]) -> LostPrompts:
+    """The lost prompts of several groups of arms."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.counts)
+    return LostPrompts(pa.concat_tables([part.table for part in parts]), dict(counts))
 
 
 def _pools_with(

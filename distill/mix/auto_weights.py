@@ -16,7 +16,9 @@ def auto_arms(recipe: Recipe) -> dict[str, AutoMix]:
 
 def weighted_arm(mix: AutoMix, weights: Weights, name: str) -> WeightedMix:
     """The `weighted` arm that an arm becomes with some weights, under a name; it takes the run's number of steps."""
-    return WeightedMix(name=name, weights=dict(weights), students=mix.students, num_prompts=mix.num_prompts)
+    return WeightedMix(
+        name=name, weights=dict(weights), students=mix.students, num_prompts=mix.num_prompts, sources=mix.sources
+    )
 
 
 def with_weights(recipe: Recipe, chosen: Mapping[str, Weights]) -> Recipe:

@@ -3,7 +3,7 @@
     index -> filters -> candidates -> one choice per arm -> mix/NAME.parquet
 
 All arms of a run teach the same prompts: those for which every pool has a correct trace that passes the filters, or as
-many of them as an arm asks for.
+many of them as an arm asks for. Arms with `sources` of their own form groups, each of which does so by itself.
 """
 
 import dataclasses
@@ -11,18 +11,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.session import Session
 from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
+from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.recipe import Recipe
 from distill.config.teachers import AskedTeacher, ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
 from distill.core.run_dir import HELD_OUT, PROMPTS, VERDICTS, RunDir, StageName, dropped_rows
 from distill.core.schema import Prompt
-from distill.mix.accounting import equal_arms, lost_prompts, mix_details
+from distill.mix.accounting import LostPrompts, equal_arms, joined, lost_prompts, mix_details, unasked_prompts
 from distill.mix.auto_weights import with_found_weights
 from distill.mix.candidates import Candidates, Labels, build_candidates
 from distill.mix.feature_store import compute_features, distinct_tokenizers, features_key, load_features, missing_keys
@@ -50,14 +53,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Chosen(NamedTuple):
-    """Every arm's traces, and the table that they were chosen from."""
+class Table(NamedTuple):
+    """What the arms of one group choose from."""
 
+    source: MixSource
+    """Its recipe has the mixes of the group only."""
+    prompts: NDArray[np.uint64]
+    """All prompts of the group's sources, sorted keys."""
+    candidates: Candidates
+    held: Candidates
+    """The common prompts that are held out."""
+
+
+class Chosen(NamedTuple):
+    """Every arm's traces of one group, and the table that they were chosen from."""
+
+    table: Table
     arms: Arms
     held_out: Arms
     """Every pool's traces of the prompts that are held out, one arm per pool."""
-    filtered: Mapping[str, Mapping[str, int]]
-    """Pool -> reason -> correct traces."""
 
     @property
     def taught(self) -> NDArray[np.uint64]:
@@ -66,10 +80,17 @@ class Chosen(NamedTuple):
         keys: NDArray[np.uint64] = self.arms.candidates.prompt_keys[prompts]
         return keys
 
-    def details(self, mixes: Sequence[MixConfig]) -> dict[str, dict[str, Any]]:
+    @property
+    def mixes(self) -> tuple[MixConfig, ...]:
+        """The arms of the group."""
+        return self.table.source.recipe.mixes
+
+    def details(self) -> dict[str, dict[str, Any]]:
         """The manifest's entry of every arm."""
-        arms = self.arms
-        return {mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) for mix in mixes}
+        arms, own = self.arms, {"common_prompts": len(self.arms.candidates)} if self.mixes[0].sources else {}
+        return {
+            mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) | own for mix in self.mixes
+        }
 
 
 def mix_stage(run: RunContext) -> Manifest:
@@ -78,52 +99,119 @@ def mix_stage(run: RunContext) -> Manifest:
     recipe = with_found_weights(run.recipe, run_dir.read_manifest(StageName.SEARCH))
     source = MixSource(recipe, run_dir, tuple(pool.folder for pool in run.pools), run.models)
     index, reasons = filtered_index(source, console)
-    chosen = choose_arms(source, index, reasons, lambda: run.session, console)
+    tables = group_tables(source, index, reasons)
+    chosen = [choose_arms(table, index, reasons, lambda: run.session, console) for table in tables]
     write_chosen(source, chosen, reasons)
-    candidates, details = chosen.arms.candidates, chosen.details(recipe.mixes)
-    _print_arms(console, details, totals(chosen.filtered))
+    filtered = filter_counts(index, reasons, pools_of(recipe.mixes))
+    details = {name: entry for one in chosen for name, entry in one.details().items()}
+    sentences = [_equal_arms(one, details, len(chosen)) for one in chosen]
+    _print_arms(console, details, totals(filtered), sentences)
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
-    held_out = chosen.held_out.candidates.prompt_keys
-    lost = lost_prompts(prompt_keys, candidates, index, reasons, taught=chosen.taught, held_out=held_out)
+    taught = np.unique(np.concatenate([one.taught for one in chosen]))
+    lost = all_lost(prompt_keys, chosen, reasons, taught)
     run_dir.write_table(lost.table, *dropped_rows(StageName.MIX))
+    fits: dict[str, dict[str, Any]] = {}
+    for one in chosen:
+        for student, pools in fit_details(one.table.source, index, one.arms.candidates).items():
+            fits.setdefault(student, {}).update(pools)
     return Manifest(
         stage=StageName.MIX,
         key="",
         rows_in=len(prompt_keys),
-        rows_out=len(chosen.taught),
+        rows_out=len(taught),
         drops=lost.counts,
         details={
-            "mixes": details,
-            "common_prompts": len(candidates),
-            "traces": chosen.filtered,
-            "arms": equal_arms(details),
+            "mixes": {mix.name: details[mix.name] for mix in recipe.mixes},
+            "common_prompts": len(np.unique(np.concatenate([one.arms.candidates.prompt_keys for one in chosen]))),
+            "traces": filtered,
+            "arms": "; ".join(sentences),
             "tokens_of": recipe.students[0].name,
-            "fit": fit_details(source, index, candidates),
+            "fit": fits,
         },
     )
 
 
-def write_chosen(source: MixSource, chosen: Chosen, reasons: NDArray[np.int8]) -> None:
+def _equal_arms(chosen: Chosen, details: Mapping[str, Mapping[str, Any]], num_groups: int) -> str:
+    """What the arms of a group have in common; the sources are named where there are several groups."""
+    said = equal_arms({mix.name: details[mix.name] for mix in chosen.mixes})
+    return said if num_groups == 1 else f"of {' and '.join(chosen.mixes[0].sources) or 'all sources'}: {said}"
+
+
+def all_lost(
+    prompt_keys: NDArray[np.uint64], chosen: Sequence[Chosen], reasons: NDArray[np.int8], taught: NDArray[np.uint64]
+) -> LostPrompts:
+    """The prompts that no arm teaches; where several groups might, with the reason of the first."""
+    found: list[LostPrompts] = []
+    left = prompt_keys
+    held_out = np.unique(np.concatenate([one.held_out.candidates.prompt_keys for one in chosen]))
+    for one in chosen:
+        mine = np.intersect1d(left, one.table.prompts)
+        left = np.setdiff1d(left, mine)
+        candidates, index = one.arms.candidates, one.arms.index
+        found.append(lost_prompts(mine, candidates, index, reasons, taught=taught, held_out=held_out))
+    return joined([*found, unasked_prompts(left)])
+
+
+def write_chosen(source: MixSource, chosen: Sequence[Chosen], reasons: NDArray[np.int8]) -> None:
     """Write the arms, the held-out traces, and the fate of every trace."""
     run_dir, chat, fates = source.run_dir, source.recipe.student_chat, TraceFates()
-    write_arms(run_dir, source.folders, chosen.arms, chat, fates)
     run_dir.remove(*HELD_OUT)
-    if len(chosen.held_out.candidates):
-        write_arms(run_dir, source.folders, chosen.held_out, longest_chat(source.recipe), TraceFates(), HELD_OUT)
-    fates.write(run_dir, chosen.arms.index, reasons, chosen.arms.candidates)
+    for one in chosen:
+        write_arms(run_dir, source.folders, one.arms, chat, fates)
+        if len(one.held_out.candidates):
+            write_arms(run_dir, source.folders, one.held_out, longest_chat(source.recipe), TraceFates(), HELD_OUT)
+    fates.write(run_dir, chosen[0].arms.index, reasons, [one.arms.candidates for one in chosen])
+
+
+def group_tables(source: MixSource, index: TraceIndex, reasons: NDArray[np.int8]) -> list[Table]:
+    """The common prompts of every group of arms; none of those that any group holds out is taught by another.
+
+    Raises:
+        StageError: no more prompts are common than are to be held out.
+    """
+    found = [_table(source, group, index, reasons) for group in arm_groups(source.recipe.mixes)]
+    held = np.unique(np.concatenate([table.held.prompt_keys for table in found]))
+
+    def taught(candidates: Candidates) -> Candidates:
+        return candidates.take(np.flatnonzero(~contains(held, candidates.prompt_keys)))
+
+    return [table._replace(candidates=taught(table.candidates)) for table in found]
+
+
+def _table(source: MixSource, group: ArmGroup, index: TraceIndex, reasons: NDArray[np.int8]) -> Table:
+    recipe = source.recipe.model_copy(update={"mixes": group.mixes})
+    prompts = _prompts_of(source.run_dir, group)
+    target = recipe.filters.too_long_takes
+    routes = {target: too_long_prompts(index, reasons)} if target and target in group.pools else None
+    is_usable = reasons == USABLE
+    if group.sources:
+        is_usable &= contains(prompts, index.prompt_keys)
+    candidates = build_candidates(index, is_usable, group.pools, recipe.seed, routes)
+    num_held = recipe.train.held_out_prompts
+    validate_held_out(num_held, len(candidates))
+    candidates, held = candidates.split_held_out(num_held, recipe.seed)
+    return Table(dataclasses.replace(source, recipe=recipe), prompts, candidates, held)
+
+
+def _prompts_of(run_dir: RunDir, group: ArmGroup) -> NDArray[np.uint64]:
+    """All prompts of a group's sources, sorted keys."""
+    table = run_dir.read_table(*PROMPTS, row_type=Prompt, columns=("prompt_id", "source"))
+    if group.sources:
+        table = table.filter(pc.is_in(table.column("source"), pa.array(group.sources)))
+    return np.unique(keys_of(table.column("prompt_id"), "prompt id"))
 
 
 def choose_arms(
-    source: MixSource,
+    table: Table,
     index: TraceIndex,
     reasons: NDArray[np.int8],
     connect: Callable[[], Session],
     console: Console,
 ) -> Chosen:
-    """Every arm's traces from the index of verdicts.
+    """Every arm's traces of a group from the index of verdicts.
 
     Args:
-        source: recipe, run directory and models.
+        table: of the group.
         index: all verified traces.
         reasons: why each of them is left out, or `USABLE`.
         connect: joins the cluster; called only if a `student_fit` arm needs scores.
@@ -132,37 +220,34 @@ def choose_arms(
     Raises:
         StageError: no prompt is common to all pools, or an arm cannot meet its weights or its number of prompts.
     """
-    recipe = source.recipe
-    pools = pools_of(recipe.mixes)
-    target = recipe.filters.too_long_takes
-    routes = {target: too_long_prompts(index, reasons)} if target else None
-    candidates = build_candidates(index, reasons == USABLE, pools, recipe.seed, routes)
-    validate_held_out(recipe.train.held_out_prompts, len(candidates))
-    candidates, held = candidates.split_held_out(recipe.train.held_out_prompts, recipe.seed)
+    source, recipe, candidates = table.source, table.source.recipe, table.candidates
     candidates = dataclasses.replace(candidates, labels=read_labels(source.run_dir, recipe, candidates))
-    filtered = filter_counts(index, reasons, pools)
-    validate_common(candidates, filtered)
+    validate_common(candidates, filter_counts(index, reasons, pools_of(recipe.mixes)))
     validate_sizes(recipe.mixes, len(candidates))
     candidates = with_fits(source, index, candidates, connect, console)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})
-    return Chosen(arms, _held_out(index, held, recipe.seed), filtered)
+    return Chosen(table, arms, _held_out(index, table.held, recipe.seed, recipe.mixes[0].sources))
 
 
-def _held_out(index: TraceIndex, held: Candidates, seed: int) -> Arms:
+def _held_out(index: TraceIndex, held: Candidates, seed: int, sources: Sequence[str]) -> Arms:
     """Every pool's traces of the held-out prompts, one arm per pool, without modes: nobody is trained on them."""
-    arms = {pool: SingleMix(name=pool, pool=pool) for pool in held.pools}
+    named = {pool: ".".join([pool, *sources]) for pool in held.pools}  # groups may draw from the same pools
+    arms = {name: SingleMix.model_construct(name=name, pool=pool) for pool, name in named.items()}
     return Arms(index, held, {name: choose_single(mix, held, seed) for name, mix in arms.items()}, arms)
 
 
-def _print_arms(console: Console, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int]) -> None:
+def _print_arms(
+    console: Console, details: Mapping[str, Mapping[str, Any]], traces: Mapping[str, int], sentences: Sequence[str]
+) -> None:
     left_out = {reason: count for reason, count in traces.items() if reason != "usable"}
     console.print(f"  {traces.get('usable', 0)} correct traces pass the filters; left out: {_listed(left_out)}")
     for name, entry in details.items():
         shares = ", ".join(f"{pool} {share:.0%}" for pool, share in entry["realised_tokens"].items())
         routed = f"; {entry['routed']} routed" if entry["routed"] else ""
         console.print(f"  {name}: {entry['rows']} rows, {entry['tokens']} tokens (share of tokens: {shares}){routed}")
-    console.print(f"  {equal_arms(details)}")
+    for sentence in sentences:
+        console.print(f"  {sentence}")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

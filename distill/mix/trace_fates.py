@@ -36,14 +36,16 @@ class TraceFates:
         """Record that a shard holds some traces."""
         self.parts.append((keys, self.shards.setdefault(shard, len(self.shards))))
 
-    def write(self, run_dir: RunDir, index: TraceIndex, reasons: NDArray[np.int8], candidates: Candidates) -> None:
+    def write(
+        self, run_dir: RunDir, index: TraceIndex, reasons: NDArray[np.int8], candidates: Sequence[Candidates]
+    ) -> None:
         """Write shard and fate of every trace of the index.
 
         Args:
             run_dir: of the run.
             index: all verified traces.
             reasons: why each of them is left out, or `USABLE`.
-            candidates: the table that the arms chose from.
+            candidates: the tables that the arms chose from, one per group of arms.
         """
         order = np.argsort(index.trace_keys)
         keys, fates = index.trace_keys[order], trace_fates(index, reasons, candidates)[order]
@@ -60,12 +62,15 @@ class TraceFates:
                 writer.write_table(pa.table([pa.array(keys[part]), fate, names.take(pa.array(shard_of[part]))], SCHEMA))
 
 
-def trace_fates(index: TraceIndex, reasons: NDArray[np.int8], candidates: Candidates) -> NDArray[np.int8]:
+def trace_fates(index: TraceIndex, reasons: NDArray[np.int8], candidates: Sequence[Candidates]) -> NDArray[np.int8]:
     """Index in `FATES` of every trace: why it was left out, or that it was selected."""
-    is_common = contains(candidates.prompt_keys, index.prompt_keys)
+    is_common = np.zeros(len(index.prompt_keys), dtype=np.bool_)
+    for table in candidates:
+        is_common |= contains(table.prompt_keys, index.prompt_keys) & (index.pool_codes(table.pools) >= 0)
     usable = np.where(is_common, FATES.index(OTHER_SAMPLE_SELECTED), FATES.index(NOT_COMMON))
     fates = np.where(reasons == USABLE, usable, reasons - 1).astype(np.int8)
-    fates[candidates.rows.ravel()] = FATES.index(SELECTED)
+    for table in candidates:
+        fates[table.rows.ravel()] = FATES.index(SELECTED)
     return fates
 
 

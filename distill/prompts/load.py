@@ -206,7 +206,9 @@ def _assemble(problem: str, reference: str, row: Mapping[str, Any], columns: Col
 
 
 def source_name(source: PromptSource) -> str:
-    """The name of a source that is stored in rows: without paths of this machine."""
+    """The name of a source that is stored in rows: its own, or one without paths of this machine."""
+    if source.name:
+        return source.name
     return f"reasoning_gym/{source.task}" if isinstance(source, GymSource) else name_of(source)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from distill.config.mix import arm_budgets
+from distill.config.arm_graph import arm_budgets
 from distill.config.recipe import Recipe
 from distill.report.comparisons import MACRO
 from distill.report.data import CellRow, MixRow
@@ -32,7 +32,7 @@ def budget_curves(
     tokens = mean_tokens(arms)
     amounts = {
         "rows": _of_arms(recipe, {row.mix: row.rows for row in mixes}),
-        "steps": _of_arms(recipe, {cell.mix: cell.steps for cell in cells if cell.steps}),
+        "steps": _of_arms(recipe, {cell.mix: cell.total_steps for cell in cells if cell.total_steps}),
     }
     found = []
     for by, family, label, members in _curves(recipe):

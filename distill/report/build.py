@@ -8,12 +8,12 @@ from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import seed_for
 from distill.evaluate.read_scores import expected_models, read_scores
 from distill.mix.auto_weights import with_found_weights
+from distill.report.answering import answering_curves, answering_families
 from distill.report.arms import arm_scores, build_arms, macro_scores
 from distill.report.base_vs_instruct import gap_changes
 from distill.report.budget_curves import budget_curves
 from distill.report.comparisons import compare, detectable
 from distill.report.data import Report
-from distill.report.families import arm_families
 from distill.report.groups import group_scores
 from distill.report.model_scores import model_score
 from distill.report.paper_metrics import benchmark_rows, costs, sweeps
@@ -75,7 +75,8 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         ),
         sweeps=tuple(sweeps(recipe, lines, macros)),
         budget_curves=tuple(budget_curves(recipe, lines, macros, mixes, cells)),
-        families=arm_families(recipe),
+        answering=tuple(answering_curves(recipe, arms, comparisons)),
+        families=answering_families(recipe),
         groups=tuple(group_scores(arms, problems)),
         costs=tuple(costs(recipe, comparisons, cells, traces, num_common(manifests))) if lines else (),
         trace_costs=tuple(trace_costs(recipe, traces, read_levels(run_dir), manifests.get(StageName.GENERATE))),

@@ -3,8 +3,10 @@
 Each family is corrected by Holm on its own, over every student and benchmark of the report, since a reader may quote
 any of its lines. `training`: does it help? Every mix against the untouched student. `mix`: does the mix matter? The
 gaps, and every blend against each of its pools alone, which the recipe plans. `unequal steps`: blends against their
-pools where the recipe sets their steps apart. `help`: speculative thinking against the student alone. `other pairs`:
-all pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power.
+pools where the recipe sets their steps apart. `stages`: an arm that starts from another against that one, and against
+the same traces taught in one stage. `answering`: a student that is made to answer in another way against itself as it
+answers by itself. `equal answering`: two arms of a student that are made to answer in the same way. `other pairs`: all
+pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power.
 """
 
 import itertools
@@ -13,16 +15,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distill.config.mix import MergeConfig, MixConfig, arm_budgets
+from distill.config.arm_graph import ArmConfig, arm_budgets
+from distill.config.eval_arms import AnsweringPlan
+from distill.config.mix import MergeConfig, MixConfig
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
+from distill.evaluate.arms import arm_name, bases_of
 from distill.evaluate.interval import Interval
 from distill.evaluate.power import ALPHA, minimum_detectable
-from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import Difference, holm, macro_difference, paired_difference
 from distill.evaluate.variance import Error
 from distill.report.arms import Arm, whole_arms
-from distill.report.families import arm_families, unequal_pairs
+from distill.report.families import STEPS_OF_STAGES, arm_families, unequal_pairs
 from distill.report.score_data import Comparison, Detectable
 
 MACRO = "mean of all"
@@ -34,7 +38,9 @@ FAMILIES = {
     "blend": "mix",
     "merge": "mix",
     "unequal": "unequal steps",
-    "help": "help",
+    "stage": "stages",
+    "answering": "answering",
+    "equal_answering": "equal answering",
     "other": "other pairs",
 }
 """Purpose of a comparison -> the family in which it is corrected."""
@@ -74,7 +80,7 @@ def blends(mixes: Sequence[MixConfig]) -> list[MixConfig]:
 def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     """Every arm against untouched; and among arms of as many prompts and steps, long against short, large against
     small, every blend against each of its pools, and merged students against trained blends; then blends against their
-    pools with unequal steps.
+    pools with unequal steps, and arms in stages against their parents and against the same in one stage.
 
     Args:
         sizes: teacher -> parameters of its model, where they are known.
@@ -82,10 +88,11 @@ def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     budgets = arm_budgets(recipe.mixes, recipe.merges)
     pairs = [Pair("gain", arm, "") for arm in recipe.arms]
     for budget in dict.fromkeys(budgets.values()):
-        mixes = [mix for mix in recipe.mixes if mix.budget == budget]
+        mixes = [mix for mix in recipe.mixes if budgets[mix.name] == budget]
         merges = [merge for merge in recipe.merges if budgets[merge.name] == budget]
         pairs += _equal_pairs(recipe, mixes, merges, sizes)
-    return [*pairs, *(Pair("unequal", one.blend, one.pure) for one in unequal_pairs(recipe))]
+    unequal = [Pair("unequal", one.blend, one.pure) for one in unequal_pairs(recipe)]
+    return [*pairs, *unequal, *_stage_pairs(recipe)]
 
 
 def _equal_pairs(
@@ -104,6 +111,30 @@ def _equal_pairs(
                 yield Pair("blend", arm, alone[pool])
     for merge, mix in itertools.product(merges, blends(mixes)):
         yield from (Pair("merge", merge.name, arm) for arm in mix.arms)
+
+
+def _stage_pairs(recipe: Recipe) -> Iterator[Pair]:
+    """An arm in stages against the one that it comes after, and against the same traces in one stage: its control of
+    as many steps, and the arm without the earlier stage."""
+    taught = {mix.name: mix.model_dump_json(exclude={"name", *STEPS_OF_STAGES}) for mix in recipe.mixes}
+    by_name = recipe.arm_configs
+    for mix in recipe.mixes:
+        for parent in mix.starts_from:
+            in_one = [
+                one
+                for one in recipe.mixes
+                if taught[one.name] == taught[mix.name] and not one.starts_from and one.after in (None, parent)
+            ]
+            for other in (by_name[parent], *in_one):
+                yield from (Pair("stage", first, second) for first, second in _same_modes(mix, other))
+
+
+def _same_modes(arm: ArmConfig, other: ArmConfig) -> Iterator[tuple[str, str]]:
+    """The names that two arms are scored under, mode by mode; an arm without modes stands beside each of the other."""
+    for first, mode in arm.arms.items():
+        for second, other_mode in other.arms.items():
+            if mode == other_mode or not mode or not other_mode:
+                yield first, second
 
 
 def _large_gaps(alone: Mapping[str, str], styles: Mapping[str, Style], sizes: Mapping[str, int]) -> Iterator[Pair]:
@@ -128,14 +159,19 @@ def all_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
         for first, second in itertools.combinations(recipe.arms, 2)
         if {first, second} not in made and (budgets[first] == budgets[second] or family[first] == family[second])
     ]
-    return [*planned, *_helped_pairs(recipe), *rest]
+    return [*planned, *_answering_pairs(recipe), *rest]
 
 
-def _helped_pairs(recipe: Recipe) -> Iterator[Pair]:
-    """Every helped student against itself alone."""
-    mixes = {model.name: model.mix for model in expected_models(recipe)}
-    for arm in recipe.evaluate.speculative:
-        yield Pair("help", mixes[arm.student + arm.suffix], mixes[arm.student])
+def _answering_pairs(recipe: Recipe) -> Iterator[Pair]:
+    """Every evaluation arm against the same student as it answers by itself; then those of one way with each other."""
+    for arm, bases in bases_of(recipe).items():
+        yield from (Pair("answering", arm, base) for base in bases)
+    ways: dict[AnsweringPlan, dict[str, None]] = {}
+    for one in recipe.evaluate.arms:
+        for plan in one.plans:
+            ways.setdefault(plan, {})[arm_name(one.of.partition("@")[2], plan.suffix)] = None
+    for arms in ways.values():
+        yield from (Pair("equal_answering", second, first) for first, second in itertools.combinations(arms, 2))
 
 
 def compare(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from distill.evaluate.interval import Interval
 from distill.report.score_data import (
+    AnsweringCurve,
     ArmScore,
     BenchmarkRow,
     BudgetCurve,
@@ -144,7 +145,7 @@ class HeldOut:
     """Loss on a pool's traces of prompts that no arm teaches, nats per token."""
 
     before: float
-    """Of the untouched student."""
+    """Of the weights that its training starts from."""
     after: float
 
 
@@ -158,6 +159,12 @@ class CellRow:
     seed: int | None
     steps: int | None
     supervised_tokens: int | None
+    after: tuple[str, ...]
+    """The cells that it starts from; empty: the untouched student."""
+    total_steps: int | None
+    """With those of all cells that its weights come from."""
+    total_tokens: int | None
+    """Supervised ones, counted likewise."""
     first_loss: float | None
     last_loss: float | None
     wall_s: float | None
@@ -303,8 +310,9 @@ class Report:
     benchmark_rows: tuple[BenchmarkRow, ...]
     sweeps: tuple[Sweep, ...]
     budget_curves: tuple[BudgetCurve, ...]
+    answering: tuple[AnsweringCurve, ...]
     families: Mapping[str, str]
-    """Arm -> name of those that are equal but for how much they are trained on."""
+    """Arm -> name of those that are equal but for how much they are trained on, or how they are made to answer."""
     groups: tuple[GroupScore, ...]
     costs: tuple[Cost, ...]
     trace_costs: tuple[TraceCost, ...]
@@ -319,6 +327,11 @@ class Report:
     answers: tuple[Sample, ...]
     traces: tuple[Sample, ...]
     provenance: Provenance
+
+    @property
+    def made_to_answer(self) -> frozenset[str]:
+        """The evaluation arms: what has a section of its own."""
+        return frozenset(point.mix for curve in self.answering for point in curve.points if point.change)
 
     def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
         """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""

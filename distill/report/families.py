@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from distill.config.mix import ArmBudget, MixConfig, arm_budgets
+from distill.config.arm_graph import ArmBudget, arm_budgets
+from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
 
 OWN = {"name", "num_prompts", "num_steps"}
 """Fields of a mix that its family does not share."""
+STEPS_OF_STAGES = {"after", "total_steps"}
+"""Fields of an arm in one stage that only say how many steps it takes."""
 
 NUMBER = re.compile(r"[-._]\d+$")
 
@@ -26,18 +29,22 @@ class UnequalPair(NamedTuple):
 
 def main_mixes(recipe: Recipe) -> list[MixConfig]:
     """The mixes that are trained on most prompts, in the steps of `[train]` where there are such."""
-    most = max((mix.budget for mix in recipe.mixes), key=_amount)
-    return [mix for mix in recipe.mixes if mix.budget == most]
+    budgets = arm_budgets(recipe.mixes, ())
+    most = max((budgets[mix.name] for mix in recipe.mixes), key=_amount)
+    return [mix for mix in recipe.mixes if budgets[mix.name] == most]
 
 
 def budget_words(budget: ArmBudget) -> str:
-    """`400 prompts`, `24 steps`, both, or `all prompts`."""
+    """`400 prompts`, `24 steps`, both, or `all prompts`; then where they are from, and what was trained before."""
     prompts = "all prompts" if budget.num_prompts is None else f"{budget.num_prompts:,} prompts"
-    return prompts if budget.num_steps is None else f"{prompts}, {budget.num_steps:,} steps"
+    prompts += f" of {' and '.join(budget.sources)}" if budget.sources else ""
+    words = prompts if budget.num_steps is None else f"{prompts}, {budget.num_steps:,} steps"
+    return " after ".join([words, *map(budget_words, budget.before)])
 
 
-def _amount(budget: ArmBudget) -> tuple[float, bool]:
-    return math.inf if budget.num_prompts is None else budget.num_prompts, budget.num_steps is None
+def _amount(budget: ArmBudget) -> tuple[bool, bool, float, bool]:
+    prompts = math.inf if budget.num_prompts is None else budget.num_prompts
+    return not budget.before, not budget.sources, prompts, budget.num_steps is None
 
 
 def arm_families(recipe: Recipe) -> dict[str, str]:
@@ -46,7 +53,10 @@ def arm_families(recipe: Recipe) -> dict[str, str]:
     A family is named as its member without numbers of its own, else by its members' names without the number at the
     end.
     """
-    keys = {mix.name: mix.model_dump_json(exclude=OWN) for mix in recipe.mixes}
+    keys = {
+        mix.name: mix.model_dump_json(exclude=OWN | (STEPS_OF_STAGES if mix.total_steps else set()))
+        for mix in recipe.mixes
+    }
     for merge in recipe.merges:
         parents = [keys.get(parent, parent) for parent in merge.of]
         keys[merge.name] = merge.model_dump_json(exclude={"name", "of"}) + "".join(parents)
@@ -93,6 +103,6 @@ def _own(versions: Sequence[MixConfig]) -> Sequence[MixConfig]:
 
 
 def _family_name(members: Sequence[str], budgets: Mapping[str, ArmBudget]) -> str:
-    plain = [name for name in members if budgets[name] == ArmBudget(None, None)]
+    plain = [name for name in members if budgets[name] == ArmBudget()]
     bases = {NUMBER.sub("", name) for name in members}
     return plain[0] if plain else bases.pop() if len(bases) == 1 < len(members) else members[0]

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from distill.report.answering_figures import answering_plots
 from distill.report.budget_figures import budget_plots, token_ticks, unequal_plot
 from distill.report.data import FitRow, Report
 from distill.report.plots import (
@@ -37,6 +38,7 @@ def all_plots(report: Report) -> Mapping[str, str]:
     plots |= {"large gap": gap_plot(report, "large_gap", "large", "small")} if report.gaps("large_gap") else {}
     plots |= {f"sweep {name}": sweep_plot(curves) for name, curves in _by_pools(report).items()}
     plots |= budget_plots(report)
+    plots |= answering_plots(report)
     plots |= {"unequal steps": unequal_plot(report)} if report.steps_changes else {}
     plots |= {f"pareto {name}": pareto_plot(report, name) for name in scored if _has_lengths(report, name)}
     plots |= {"lengths": length_plot(report)} if any(sum(row.lengths.counts) for row in report.pools) else {}

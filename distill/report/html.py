@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from distill.report import formats
+from distill.report.answering import answering_words, equal_words
 from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.mathml import with_mathematics
@@ -62,6 +63,8 @@ def _environment() -> Environment:
         formats.size,
         formats.p_value,
         formats.gap_name,
+        answering_words,
+        equal_words,
         steps_words,
         search_words,
     )

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
+from distill.config.arm_graph import arm_budgets, mixes_trained_before
 from distill.config.benchmarks import DEFINITIONS, benchmark_config
 from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
@@ -30,10 +31,11 @@ def sweeps(recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore
     """Accuracy against the weight of one of two pools, where at least three weights were trained."""
     scores = scores_by_arm(arms, macros)
     found = []
-    budgets = dict.fromkeys(mix.budget for mix in recipe.mixes)
+    of_mix = arm_budgets(recipe.mixes, ())
+    budgets = dict.fromkeys(of_mix[mix.name] for mix in recipe.mixes)
     for budget in budgets:
         words = budget_words(budget) if len(budgets) > 1 else ""
-        equal = [mix for mix in recipe.mixes if mix.budget == budget]
+        equal = [mix for mix in recipe.mixes if of_mix[mix.name] == budget]
         for pools, mixes in _weighted_mixes(recipe, equal).items():
             for benchmark, student in itertools.product(dict.fromkeys(key[0] for key in scores), recipe.students):
                 points = [
@@ -78,28 +80,29 @@ def costs(
     comparisons: Sequence[Comparison],
     cells: Sequence[CellRow],
     traces: Traces,
-    num_common: int | None,
+    num_common: Mapping[str, int],
 ) -> list[Cost]:
     """What each arm cost, in total and per point gained over its untouched student.
 
-    Teacher tokens are all tokens in the pools of the mix, wrong traces included (of an arm that teaches a part of the
+    Teacher tokens are all tokens in the pools of the mix, wrong traces included (of an arm that teaches a part of its
     `num_common` prompts, that part of them); arms share pools, so their tokens do not add up. Training time is the mean
-    wall time of its cells, times the devices of each.
+    wall time of its cells, times the devices of each. Of an arm that starts from another both count with the other's.
     """
     benchmarks = recipe.evaluate.benchmarks
     where = MACRO if len(benchmarks) > 1 else benchmarks[0]
     gains = {one.first: one for one in comparisons if (one.purpose, one.benchmark) == ("gain", where)}
     devices = {student.name: student.num_workers for student in recipe.students}
     written = {teacher.name: int(traces.tokens[traces.pools == teacher.name].sum()) for teacher in recipe.teachers}
+    arms = recipe.arm_configs
     return [
         _cost(
             student.name,
-            mix,
+            (mix, *mixes_trained_before(mix, arms)),
             gains.get(f"{student.name}@{next(iter(mix.arms))}"),
             cells,
             written,
             devices[student.name],
-            mix.num_prompts / num_common if mix.num_prompts and num_common else 1.0,
+            num_common,
         )
         for student in recipe.students
         for mix in recipe.mixes
@@ -109,27 +112,39 @@ def costs(
 
 def _cost(
     student: str,
-    mix: MixConfig,
+    mixes: Sequence[MixConfig],
     gain: Comparison | None,
     cells: Sequence[CellRow],
     written: Mapping[str, int],
     num_devices: int,
-    share: float,
+    num_common: Mapping[str, int],
 ) -> Cost:
-    times = [cell.wall_s for cell in cells if (cell.student, cell.mix) == (student, mix.name)]
-    known = [wall_s for wall_s in times if wall_s is not None]
-    tokens = round(sum(written.get(pool, 0) for pool in mix.drawn) * share) or None
-    seconds = sum(known) / len(known) * num_devices if known and len(known) == len(times) else None
+    """`mixes`: the arm's own, then those of the arms that it starts from."""
+    shares: dict[str, float] = {}
+    for mix in mixes:
+        common = num_common.get(mix.name)
+        share = mix.num_prompts / common if mix.num_prompts and common else 1.0
+        shares |= {pool: max(share, shares.get(pool, 0.0)) for pool in mix.drawn}
+    tokens = round(sum(written.get(pool, 0) * share for pool, share in shares.items())) or None
+    times = [_mean_wall_s(student, mix.name, cells) for mix in mixes]
+    seconds = sum(time for time in times if time is not None) * num_devices if None not in times else None
     points = gain.difference * 100 if gain and gain.is_shown and gain.difference > 0 else None
     return Cost(
         student=student,
-        mix=mix.name,
+        mix=mixes[0].name,
         teacher_tokens=tokens,
         device_s=seconds,
         gain=gain,
         tokens_per_point=tokens / points if tokens and points else None,
         device_s_per_point=seconds / points if seconds and points else None,
     )
+
+
+def _mean_wall_s(student: str, mix: str, cells: Sequence[CellRow]) -> float | None:
+    """Of a student's cells of one mix; None unless it is known of all."""
+    times = [cell.wall_s for cell in cells if (cell.student, cell.mix) == (student, mix)]
+    known = [wall_s for wall_s in times if wall_s is not None]
+    return sum(known) / len(known) if known and len(known) == len(times) else None
 
 
 def benchmark_rows(recipe: Recipe, num_problems: Mapping[str, int], commits: Mapping[str, str]) -> list[BenchmarkRow]:

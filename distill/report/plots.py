@@ -53,9 +53,11 @@ STYLE = {
 
 
 def arm_colours(report: Report) -> dict[str, str]:
-    """One colour per mix and mode; mixes that differ only in how much they are trained on share it."""
+    """One colour per mix and mode; mixes that differ only in how much they are trained on share it, as do the ways in
+    which an arm is made to answer."""
     family = {arm: report.families.get(arm, arm) for arm in report.mixes}
-    of_family = {name: SERIES[number % len(SERIES)] for number, name in enumerate(dict.fromkeys(family.values()))}
+    trained = dict.fromkeys(name for name in family.values() if name)
+    of_family = {name: SERIES[number % len(SERIES)] for number, name in enumerate(trained)} | {"": UNTOUCHED}
     colours = {arm: of_family[name] for arm, name in family.items()}
     of_mixes = {arm.partition(":")[0]: colour for arm, colour in reversed(colours.items())}
     return {"": UNTOUCHED, **of_mixes, **colours}
@@ -98,8 +100,8 @@ def to_svg(figure: Figure, title: str) -> str:
 
 
 def accuracy_plot(report: Report, benchmark: str) -> str:
-    """Accuracy with interval of every arm, grouped by student."""
-    arms = [arm for arm in report.arms if arm.benchmark == benchmark]
+    """Accuracy with interval of every arm that answers by itself, grouped by student."""
+    arms = [arm for arm in report.arms if arm.benchmark == benchmark and arm.mix not in report.made_to_answer]
     colours = arm_colours(report)
     rows = _grouped_rows([arm.student for arm in arms])
 

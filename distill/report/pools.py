@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config.mix import MixConfig
+from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
 from distill.core.manifest import Manifest
@@ -48,6 +49,12 @@ class Traces:
     def usable(self, pool: str) -> set[str]:
         """Prompts that a mix can draw from the pool: solved by a trace that was not cut off."""
         return set(self.prompt_ids[self.is_correct(pool) & ~self.is_truncated].tolist())
+
+
+def common_prompts(recipe: Recipe, traces: Traces) -> set[str]:
+    """Prompts that arms can teach: solved by every pool of those that teach the same ones, also at weight 0."""
+    groups = arm_groups(recipe.mixes)
+    return set[str]().union(*(set.intersection(*map(traces.usable, group.pools)) for group in groups))
 
 
 def read_traces(run_dir: RunDir) -> Traces:

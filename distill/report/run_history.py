@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
@@ -11,8 +12,9 @@ from distill.core.schema import Verdict
 from distill.evaluate.read_scores import ScoredModel, trained_models
 from distill.mix.accounting import FILTERED
 from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, StageRow
-from distill.report.pools import Traces
+from distill.report.pools import Traces, common_prompts
 from distill.train.attempts import Attempt, read_attempts
+from distill.train.cells import Cell, all_cells
 
 Manifests = Mapping[str, Manifest]
 WRONG = {
@@ -28,10 +30,17 @@ def read_manifests(run_dir: RunDir) -> dict[str, Manifest]:
     return {stage: manifest for stage, manifest in found.items() if manifest is not None}
 
 
-def num_common(manifests: Manifests) -> int | None:
-    """Prompts that every pool of the mixes solved, without those that are held out."""
-    found = manifests["mix"].details.get("common_prompts") if "mix" in manifests else None
-    return None if found is None else int(found)
+def num_common(manifests: Manifests) -> dict[str, int]:
+    """Mix -> the prompts that it could teach: solved by every pool, without those that are held out.
+
+    Where all mixes teach the same prompts these are the run's.
+    """
+    details = manifests["mix"].details if "mix" in manifests else {}
+    counts = {
+        name: entry.get("common_prompts", details.get("common_prompts"))
+        for name, entry in details.get("mixes", {}).items()
+    }
+    return {name: int(count) for name, count in counts.items() if count is not None}
 
 
 def stage_rows(manifests: Manifests) -> list[StageRow]:
@@ -62,6 +71,7 @@ def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[Cel
     summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
     cells = [(model, read_curve(run_dir, model.name)) for model in trained_models(recipe)]
     attempts = {model.name: read_attempts(run_dir, model.name) for model, _ in cells}
+    lineages = {cell.name: cell.lineage for cell in all_cells(recipe)}
     first_start = min((one.started_at for of_cell in attempts.values() for one in of_cell), default=0.0)
     return [
         _cell_row(
@@ -70,10 +80,29 @@ def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[Cel
             summary.get(model.name, {}),
             run_dir.read_manifest(*Training(model.name).folder),
             _cell_attempts(attempts[model.name], first_start),
+            _lineage(lineages[model.name], summary),
         )
         for model, curve in cells
         if curve.steps or model.name in summary
     ]
+
+
+class _Lineage(NamedTuple):
+    """What a cell starts from, and what its weights took in all; None: not recorded."""
+
+    parents: tuple[str, ...]
+    steps: int | None
+    tokens: int | None
+
+
+def _lineage(cells: Sequence[Cell], summary: Mapping[str, Mapping[str, Any]]) -> _Lineage:
+    """`cells`: all that the weights of the last one come from."""
+    trained = [summary.get(cell.name, {}) for cell in cells if cell.merge is None]
+    sums = [
+        sum(one[name] for one in trained) if all(name in one for one in trained) else None
+        for name in ("steps", "supervised_tokens")
+    ]
+    return _Lineage(tuple(parent.name for parent in cells[-1].parents), *sums)
 
 
 def _cell_attempts(attempts: Sequence[Attempt], first_start: float) -> tuple[CellAttempt, ...]:
@@ -102,6 +131,7 @@ def _cell_row(
     summary: Mapping[str, Any],
     manifest: Manifest | None,
     attempts: tuple[CellAttempt, ...],
+    lineage: _Lineage,
 ) -> CellRow:
     recorded = {"wall_s": manifest.wall_s, **manifest.details} if manifest else summary
     return CellRow(
@@ -109,8 +139,11 @@ def _cell_row(
         student=model.student,
         mix=model.mix,
         seed=model.seed,
-        steps=recorded.get("steps", curve.steps[-1] if curve.steps else None),
+        steps=(steps := recorded.get("steps", curve.steps[-1] if curve.steps else None)),
         supervised_tokens=recorded.get("supervised_tokens"),
+        after=lineage.parents,
+        total_steps=lineage.steps if lineage.parents else steps,
+        total_tokens=lineage.tokens if lineage.parents else recorded.get("supervised_tokens"),
         first_loss=recorded.get("first_loss", curve.losses[0] if curve.losses else None),
         last_loss=recorded.get("last_loss", curve.losses[-1] if curve.losses else None),
         wall_s=recorded.get("wall_s"),
@@ -177,9 +210,8 @@ def _trace_steps(manifests: Manifests, traces: Traces) -> list[FunnelStep]:
 def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[FunnelStep]:
     if not len(traces.trace_ids):
         return []
-    # Every pool that a mix names counts, also at weight 0: all arms have the same prompts.
-    solved = [traces.usable(pool) for pool in dict.fromkeys(pool for mix in recipe.mixes for pool in mix.shares)]
-    common, some = set.intersection(*solved), set.union(*solved)
+    common = common_prompts(recipe, traces)
+    some = set[str]().union(*(traces.usable(pool) for group in arm_groups(recipe.mixes) for pool in group.pools))
     prompts = manifests["prompts"].rows_out if "prompts" in manifests else len(set(traces.prompt_ids.tolist()))
     lost = {"solved by some pools only": len(some) - len(common), "solved by no pool": prompts - len(some)}
     return [FunnelStep("prompts solved by every pool", len(common), lost), *_filter_step(manifests, len(common))]

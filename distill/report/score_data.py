@@ -57,9 +57,11 @@ class Comparison:
     purpose: str
     """`gain` over the untouched student, `gap` long minus short, `large_gap` large minus small teacher, `blend` against
     one of its own pools alone, `merge` against a blend that was trained, `unequal`: a blend against one of its pools
-    with other numbers of steps, `help` of a larger model against the student alone, or `other`."""
+    with other numbers of steps, `answering`: a student that is made to answer in another way against itself,
+    `equal_answering`: two arms of a student that are made to answer in the same way, or `other`."""
     family: str
-    """The comparisons it is corrected with: `training`, `mix`, `unequal steps`, `help` or `other pairs`."""
+    """The comparisons it is corrected with: `training`, `mix`, `unequal steps`, `answering`, `equal answering` or
+    `other pairs`."""
     student: str
     benchmark: str
     first: str
@@ -210,6 +212,56 @@ class BudgetCurve:
     """`rows` or `steps`."""
     points: tuple[BudgetPoint, ...]
     """Ascending."""
+
+
+@dataclass(frozen=True)
+class AnsweringPoint:
+    """A student of one arm that answers in one way."""
+
+    mix: str
+    """Name of the evaluation arm; where it answers by itself, of its arm."""
+    way: str
+    """In words: `budget-64`, or `by itself`."""
+    budget: int | None
+    """Tokens of reasoning; None: no budget."""
+    accuracy: float
+    interval: Interval
+    mean_tokens: float
+    """Of a completion."""
+    tokens_interval: Interval
+    truncated_share: float | None
+    looping_share: float | None
+    no_answer_share: float | None
+    change: Comparison | None
+    """Against itself; None where it is itself."""
+    tokens_change: float
+    """Tokens more than by itself, mean of a completion."""
+    tokens_change_interval: Interval
+    verdict: str
+    """Whether it dominates itself, or is dominated, as far as the intervals show."""
+
+
+@dataclass(frozen=True)
+class AnsweringCurve:
+    """A student of one arm on one benchmark, in all ways in which it is made to answer."""
+
+    student: str
+    mix: str
+    """Empty for the untouched student."""
+    benchmark: str
+    points: tuple[AnsweringPoint, ...]
+    """By itself last; before that budgets, ascending."""
+
+    @property
+    def label(self) -> str:
+        """`student@arm`, or the student's name where it is untouched."""
+        return f"{self.student}@{self.mix}" if self.mix else self.student
+
+    @property
+    def sweep(self) -> tuple[AnsweringPoint, ...]:
+        """The budgets with the student by itself as their end; empty where there are none."""
+        budgets = tuple(one for one in self.points if one.budget is not None)
+        return (*budgets, self.points[-1]) if budgets else ()
 
 
 @dataclass(frozen=True)

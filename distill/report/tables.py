@@ -19,7 +19,15 @@ from distill.report.formats import (
     shown,
     usd,
 )
-from distill.report.score_data import ArmScore, GapChange, ModelScore, QuestionResult, StepsChange, TraceCost
+from distill.report.score_data import (
+    AnsweringCurve,
+    ArmScore,
+    GapChange,
+    ModelScore,
+    QuestionResult,
+    StepsChange,
+    TraceCost,
+)
 from distill.report.searches import search_words
 
 
@@ -30,6 +38,7 @@ def render_terminal(report: Report) -> RenderableType:
     tables: list[tuple[Sequence[object], Table]] = [
         *question,
         (report.arms, arm_table(report)),
+        (report.answering, answering_table(report.answering)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
@@ -52,10 +61,31 @@ def arm_table(report: Report) -> Table:
     for benchmark in report.benchmarks:
         table.add_column(benchmark, justify="right", no_wrap=True)
         table.add_column("gain", justify="right", no_wrap=True)
-    arms = {(arm.student, arm.mix, arm.benchmark): arm for arm in report.arms}
-    for student, mix in dict.fromkeys((arm.student, arm.mix) for arm in report.arms):
+    by_themselves = [arm for arm in report.arms if arm.mix not in report.made_to_answer]
+    arms = {(arm.student, arm.mix, arm.benchmark): arm for arm in by_themselves}
+    for student, mix in dict.fromkeys((student, mix) for student, mix, _ in arms):
         line = [_score_and_gain(arms.get((student, mix, benchmark))) for benchmark in report.benchmarks]
         table.add_row(Text(student), Text(mix or "untouched"), *(text for pair in line for text in pair))
+    return table
+
+
+def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
+    """Students that are made to answer in other ways: accuracy and tokens, and what is shown against themselves."""
+    right = ["points [95 %]", "against itself", "tokens", "truncated", "looping"]
+    table = _table("Made to answer", ["student", "benchmark", "answers"], right)
+    table.add_column("")
+    for curve in curves:
+        for one in curve.points:
+            change = f"{points(one.change.difference, 1)} {bounds(one.change.interval, 1)}" if one.change else ""
+            values = [
+                f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
+                change,
+                number(one.mean_tokens),
+                percent(one.truncated_share, 1),
+                percent(one.looping_share, 1),
+                one.verdict,
+            ]
+            table.add_row(*map(Text, (curve.label, curve.benchmark, one.way, *values)))
     return table
 
 

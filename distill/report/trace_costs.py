@@ -12,7 +12,7 @@ from distill.core.manifest import Manifest
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.core.schema import Prompt, Verdict
 from distill.report.groups import listed_groups
-from distill.report.pools import Traces
+from distill.report.pools import Traces, common_prompts
 from distill.report.score_data import TraceCost
 
 
@@ -37,8 +37,7 @@ def trace_costs(
     """
     if not len(traces.tokens):
         return []
-    used = dict.fromkeys(pool for mix in recipe.mixes for pool in mix.shares)
-    common = set.intersection(*(traces.usable(pool) for pool in used))
+    common = common_prompts(recipe, traces)
     engine_s = _engine_s(recipe, generate)
     everything = np.ones(len(traces.tokens), dtype=np.bool_)
     found = list(_lines(recipe.teachers, traces, "", everything, len(common), engine_s))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distill.config.mix import ArmBudget, arm_budgets
+from distill.config.arm_graph import ArmBudget, arm_budgets
 from distill.config.recipe import Recipe
 from distill.evaluate.interval import Interval
 from distill.evaluate.read_scores import expected_models
@@ -175,7 +175,7 @@ def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
 
 def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
     scored = {(one.student, one.mix, one.benchmark) for one in models}
-    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe) if one.cell or not one.mix)
+    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe))
     missing = [
         f"`{student}@{mix}` on `{benchmark}`" if mix else f"`{student}` untouched on `{benchmark}`"
         for benchmark in recipe.evaluate.benchmarks
@@ -191,12 +191,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _step_caveats(recipe: Recipe, cells: Sequence[CellRow]) -> list[str]:
-    """Only arms of as many prompts, without steps of their own, are to take equally many."""
+    """Only arms of as many prompts, without steps of their own, are to take equally many; with those before them."""
     budgets = arm_budgets(recipe.mixes, ())
     taken: dict[tuple[str, ArmBudget], set[int]] = {}
     for cell in cells:
-        if cell.steps and cell.mix in budgets:  # merged students took none
-            taken.setdefault((cell.student, budgets[cell.mix]), set()).add(cell.steps)
+        if cell.steps and cell.total_steps and cell.mix in budgets:  # merged students took none
+            taken.setdefault((cell.student, budgets[cell.mix]), set()).add(cell.total_steps)
     uneven = dict.fromkeys(student for (student, _), steps in taken.items() if len(steps) > 1)
     named = ", ".join(f"`{student}`" for student in uneven)
     words = (

@@ -77,7 +77,7 @@ def run_round(inner: RunContext, config: SearchConfig, trials: Trials, number: i
     run_dir.write_manifest(mix_stage(inner), StageName.MIX)
     run_dir.write_manifest(train_stage(inner), StageName.TRAIN)
     trained = evaluated_models(recipe, inner.models, run_dir)[len(recipe.students) :]
-    score_models(recipe, run_dir, lambda: inner.session, inner.console, evaluated=trained, unhelped=trained)
+    score_models(recipe, run_dir, lambda: inner.session, inner.console, evaluated=trained, plain=trained)
     arms = {name: _record(recipe, run_dir, name, tried, number, config.keep) for name, tried in trials.items()}
     run_dir.write_manifest(Manifest(StageName.SEARCH, key, finished_at=now(), details={"arms": arms}))
     return arms
@@ -93,7 +93,7 @@ def round_recipe(recipe: Recipe, config: SearchConfig, trials: Trials, number: i
     ]
     num_steps = steps_of_round(number, config.num_steps, config.keep)
     budget = {"budget": "steps", "num_steps": num_steps, "num_tokens": None}
-    asked = {"benchmarks": (config.benchmark,), "speculative": (), "repeated": {}}
+    asked = {"benchmarks": (config.benchmark,), "arms": (), "repeated": {}}
     update = {
         "mixes": tuple(mixes),
         "merges": (),

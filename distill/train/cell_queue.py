@@ -1,7 +1,8 @@
-"""The queue of training cells: several run at once, each from when its whole placement group fits.
+"""The queue of cells: several are trained or merged at once, each from when its whole placement group fits.
 
-Which cell starts next is scheduled anew whenever one ends (`cluster.schedule`). A cell's failure, retry or lack of
-memory does not affect the others; failures are reported together at the end.
+A cell that starts from another's weights waits until that one is done; the others go on. Which cell starts next is
+scheduled anew whenever one ends (`cluster.schedule`). A cell's failure, retry or lack of memory only affects those that
+start from it; failures are reported together at the end.
 
 A cell that starts while no other waits may borrow free workers. Ray Train's own elastic groups are not used for that:
 they take what is free without this queue, and ZeRO's checkpoints can only be read by as many workers as wrote them.
@@ -21,8 +22,18 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.autoscaling import Demand
 from cluster.nodes import nodes_by_id
-from cluster.placement import Job, Placement, Resources, Running, admit, find_placement, free_resources, infeasible_jobs
-from cluster.schedule import best_order
+from cluster.placement import (
+    Job,
+    Placement,
+    Resources,
+    Running,
+    admit,
+    find_placement,
+    free_resources,
+    infeasible_jobs,
+    ready_jobs,
+)
+from cluster.schedule import best_order, with_chains
 from cluster.session import is_joined
 from cluster.storage import local_folder
 from distill.core.errors import DistillError, StageError
@@ -30,8 +41,9 @@ from distill.core.events import log_event
 from distill.core.manifest import Manifest
 from distill.core.metrics import Value
 from distill.core.run_dir import RunDir, StageName, Training
-from distill.train.cells import CellWork
+from distill.train.cells import CellWork, num_at_once
 from distill.train.layout import Device, Layout, threads_per_worker, worker_resources
+from distill.train.merge_students import merge_cell
 from distill.train.train_cell import train_cell
 from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.metrics import read_metrics
@@ -71,7 +83,7 @@ def train_all(
     report_progress: Callable[[Progress], None] = lambda progress: None,
     nodes: Sequence[Resources] | None = None,
 ) -> list[Manifest]:
-    """Train all cells, as many at once as fit; their manifests.
+    """Train or merge all cells, as many at once as fit, parents first; their manifests.
 
     Args:
         works: the cells.
@@ -100,19 +112,27 @@ def train_all(
     return [queue.finished[work.cell.name] for work in works if work.cell.name in queue.finished]
 
 
+MERGE = Resources(1.0)
+"""What merging students takes: it goes tensor by tensor."""
+
+
 def cell_jobs(
     works: Sequence[CellWork], *, run_dir: RunDir, device: Device, nodes: Sequence[Resources], at_once: int
 ) -> list[Job]:
-    """Resources and cost of each cell. Cells that share CPUs get equally many threads."""
+    """Resources and cost of each cell, and what it waits for. Cells that share CPUs get equally many threads."""
     jobs = []
     for work in works:
+        parents = tuple(parent.name for parent in work.cell.parents)
+        if work.cell.merge:
+            jobs.append(Job(work.cell.name, MERGE, priority=work.cell.student.priority, waits_for=parents))
+            continue
         threads = threads_per_worker(work.resolved_workers, at_once, nodes)
         has_memory = device == "cpu" and all(node.memory_gib for node in nodes)
         memory = work.resolved_layout.memory_gib if has_memory else 0.0
         worker = worker_resources(device, threads, work.cell.student.gpu)._replace(memory_gib=memory)
         cost = (_bytes(work, run_dir) if work.cost is None else work.cost) / work.resolved_workers
-        jobs.append(Job(work.cell.name, worker, work.resolved_workers, cost, work.cell.student.priority))
-    return jobs
+        jobs.append(Job(work.cell.name, worker, work.resolved_workers, cost, work.cell.student.priority, parents))
+    return with_chains(jobs)
 
 
 GONE = Resources(0.0)
@@ -129,7 +149,7 @@ class _CellQueue:
         self.train, self.run_dir, self.device = train, run_dir, device
         self._nodes = dict(nodes)
         self.works = {work.cell.name: with_saved_layout(work, run_dir) for work in works}
-        self.at_once = min(len(works), train.max_parallel_cells or len(works))
+        self.at_once = num_at_once([work.cell for work in works], train.max_parallel_cells)
         jobs = cell_jobs(
             list(self.works.values()), run_dir=run_dir, device=device, nodes=self.nodes, at_once=self.at_once
         )
@@ -147,8 +167,12 @@ class _CellQueue:
 
     @property
     def next_job(self) -> Job | None:
-        """The first waiting cell: what another node would be used for."""
-        return next(iter(self.waiting.values()), None)
+        """The first cell that waits for a node: what another one would be used for."""
+        return next(iter(self._ready()), None)
+
+    def _ready(self) -> list[Job]:
+        """The waiting cells whose parents are done."""
+        return ready_jobs(list(self.waiting.values()), [placement for placement, _ in self.running.values()])
 
     def update_nodes(self, nodes: Mapping[str, Resources]) -> None:
         """Take over the cluster's present nodes. Ray Train itself moves the cells of lost ones."""
@@ -190,7 +214,7 @@ class _CellQueue:
     def _with_borrowed_workers(self, placements: Sequence[Placement]) -> list[Placement]:
         """The same, with more workers where no other cell waits for them and the student may have them."""
         widened = list(placements)
-        if len(placements) < len(self.waiting):
+        if len(placements) < len(self._ready()):
             return widened
         running = [placement for placement, _ in self.running.values()]
         for index, placement in enumerate(placements):
@@ -201,7 +225,7 @@ class _CellQueue:
     def _widened(self, placement: Placement, free: Sequence[Resources]) -> Placement:
         job = placement.job
         max_workers = self.works[job.name].cell.student.max_workers or 0
-        if has_checkpoint(self.works[job.name], self.run_dir):
+        if self.works[job.name].cell.merge or has_checkpoint(self.works[job.name], self.run_dir):
             return placement  # its optimiser's state is partitioned over the workers that wrote it
         for count in range(max_workers, job.num_workers, -1):
             wider = find_placement(job._replace(num_workers=count), free)
@@ -210,6 +234,8 @@ class _CellQueue:
         return placement
 
     def _run(self, name: str, placement: Placement) -> Manifest:
+        if self.works[name].cell.merge:
+            return merge_cell(self.works[name], train=self.train, run_dir=self.run_dir)
         work = replace(self.works[name], num_workers=placement.job.num_workers)
         save_layout(work, self.run_dir)
         threads = threads_per_worker(work.resolved_workers, self.at_once, self.nodes)
@@ -244,11 +270,18 @@ class _CellQueue:
         try:
             self.finished[name] = future.result()
         except (DistillError, OSError) as error:
-            self.failed[name] = error
-            self._log("cell fails", name, error=str(error))
+            self._fail(name, error)
             return "failed"
         self._log("cell ends", name, wall_s=self.finished[name].wall_s)
         return "done"
+
+    def _fail(self, name: str, error: DistillError | OSError) -> None:
+        """Record a failed cell; those that wait for it can never start."""
+        self.failed[name] = error
+        self._log("cell fails", name, error=str(error))
+        for job in [job for job in self.waiting.values() if name in job.waits_for]:
+            if self.waiting.pop(job.name, None):
+                self._fail(job.name, StageError(f"{job.name}: starts from {name}, which failed"))
 
     def _log(self, event: str, cell: str, **about: Any) -> None:
         log_event(event, run=self.run_dir.address, stage=StageName.TRAIN, cell=cell, **about)

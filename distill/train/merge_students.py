@@ -1,70 +1,64 @@
 """Arms that are merged, not trained: each is the students of other arms, merged in weight space by a Ray task."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from cluster.session import Session
 from distill.config.decides import identity
 from distill.config.mix import MergeConfig
-from distill.config.recipe import Recipe
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest, now
 from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import content_hash
-from distill.train.cells import Cell, cell_name
 from distill.train.worker.merge_weights import MergeJob, merge_students
 
+if TYPE_CHECKING:
+    from distill.config.train import TrainConfig
+    from distill.train.cells import Cell, CellWork
 
-def merge_cell(
-    cell: Cell, recipe: Recipe, run_dir: RunDir, base_path: str, connect: Callable[[], Session], console: Console
-) -> None:
-    """Merge a cell, unless it was already merged from these parents.
 
-    Args:
-        cell: with the arms that it is merged from.
-        recipe: names the parents.
-        run_dir: with the trained parents.
-        base_path: folder of the untouched student.
-        connect: joins the cluster; called only if there is something to merge.
-        console: for progress.
+def merge_key(merge: MergeConfig, parents: Sequence[str]) -> str:
+    """Hash of everything that decides merged weights. `parents`: the keys of the cells that are merged, in order."""
+    return content_hash("merge", identity(merge), list(parents))
+
+
+def merge_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir) -> Manifest:
+    """Merge a cell from its trained parents. Ray must be connected.
 
     Raises:
         StageError: the parents do not fit together, or what was saved is not what was merged.
     """
+    cell = work.cell
     assert cell.merge is not None
     started = time.monotonic()
-    parents = tuple(cell_name(recipe, cell.student.name, arm, cell.seed) for arm in cell.merge.of)
-    keys = [manifest.key for parent in parents if (manifest := run_dir.read_manifest(*Training(parent).folder))]
-    key = content_hash("merge", identity(cell.merge), keys)
-    if run_dir.is_complete(key, *Training(cell.name).folder):
-        return
+    parents = tuple(parent.name for parent in cell.parents)
     job = MergeJob(
         run_uri=run_dir.address,
         cell=cell.name,
         parents=parents,
-        base_path=base_path,
+        base_path=work.model_path,
         merge=cell.merge,
-        max_length=recipe.train.max_length,
+        max_length=train.max_length,
     )
-    connect()
     run_dir.remove(*Training(cell.name).folder)
     details = _details(cell, cell.merge, parents) | {"probe_loss": _run_task(job)}
-    manifest = Manifest(StageName.TRAIN, key, wall_s=time.monotonic() - started, finished_at=now(), details=details)
+    wall_s = time.monotonic() - started
+    manifest = Manifest(StageName.TRAIN, work.key, wall_s=wall_s, finished_at=now(), details=details)
     run_dir.write_manifest(manifest, *Training(cell.name).folder)
-    console.print(f"  {cell.name}: merged from {', '.join(parents)} ({cell.merge.method})")
+    return manifest
 
 
 def _run_task(job: MergeJob) -> float:
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError
 
     try:
         return float(ray.get(ray.remote(num_cpus=1)(merge_students).remote(job)))
-    except RayTaskError as error:
-        raise StageError(f"{job.cell}: merging {', '.join(job.parents)} failed: {error.cause}") from error
+    except RayError as error:  # of the task itself, or of a worker that died
+        cause = getattr(error, "cause", error)
+        raise StageError(f"{job.cell}: merging {', '.join(job.parents)} failed: {cause}") from error
 
 
 def _details(cell: Cell, merge: MergeConfig, parents: tuple[str, ...]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The model card of a student: what it is, what it was trained on, by which run; with `mix.json` beside it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.config.recipe import Recipe
@@ -24,7 +24,7 @@ def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: 
         manifest = run_dir.read_manifest(*Training(cell.name).folder)
         if manifest is None:
             continue
-        arms = {arm: entries[arm] for arm in (cell.merge.of if cell.merge else (cell.mix,)) if arm in entries}
+        arms = {one.mix: entries[one.mix] for one in cell.lineage if one.mix in entries}
         card = student_card(recipe, cell, models[cell.student.model], manifest, arms)
         for folder in (Training(cell.name).model, Training(cell.name).adapter):
             if run_dir.exists(*folder):
@@ -49,6 +49,7 @@ def student_card(
         f"A student of mix distillation ([arXiv 2502.12143](https://arxiv.org/abs/2502.12143)), from `{model.source}`"
         f" ({model.identity}), by the recipe `{recipe.name}`.",
         "## How it was made\n\n" + describe_training(manifest.details),
+        *describe_lineage(cell),
         *(f"## What it was trained on: {arm}\n\n{_describe_arm(entry)}" for arm, entry in arms.items()),
         "## How to prompt it\n\n" + describe_prompt(recipe),
         "Its scores, with their uncertainty and beside those of the other arms, are in the run's report.",
@@ -64,6 +65,13 @@ def describe_training(details: Mapping[str, Any]) -> str:
         f"{details['steps']} optimiser steps, {details['supervised_tokens']} supervised tokens, seed {details['seed']};"
         f" loss {details['first_loss']:.3f} at the first step, {details['last_loss']:.3f} at the last."
     )
+
+
+def describe_lineage(cell: Cell) -> Iterator[str]:
+    """The cells that its training started from, the last one first; nothing where that is the untouched student."""
+    if cell.parents and cell.merge is None:
+        steps = [one.name if one.merge is None else f"{one.name} (merged)" for one in reversed(cell.lineage[:-1])]
+        yield f"It was not trained from the untouched student but after {', after '.join(steps)}."
 
 
 def _describe_arm(entry: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.placement import Job, find_placement
-from cluster.schedule import best_order, lower_bound, simulate
+from cluster.schedule import best_order, lower_bound, simulate, with_chains
+from distill.config.arm_graph import ArmBudget
 from distill.config.recipe import Recipe
 from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
@@ -20,7 +21,7 @@ from distill.core.run_dir import RunDir
 from distill.models.resolve import ResolvedModel
 from distill.models.shape import ModelShape, read_settings, shape_of
 from distill.train.budget import num_passes, num_steps, train_flops
-from distill.train.cells import Cell
+from distill.train.cells import Cell, num_at_once, trained_before
 from distill.train.layout import Layout, choose_layout, suggest_changes, threads_per_worker, worker_resources
 from distill.train.machines import Machines
 
@@ -94,7 +95,7 @@ def plan_cells(
         problem for student in students.values() for problem in model_problems(student, train, shapes[student.model])
     ]
     problems += unequal_steps(cells, train, data)
-    at_once = min(len(cells), train.max_parallel_cells or len(cells))
+    at_once = num_at_once(cells, train.max_parallel_cells)
     planned = []
     for cell in cells:
         layout, shape, known = layouts[cell.student.name], shapes[cell.student.model], data.get(cell.mix)
@@ -150,7 +151,8 @@ def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: i
     threads = threads_per_worker(student.num_workers, at_once, machines.nodes)
     memory = layout.memory_gib if machines.device == "cpu" else 0.0
     worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gib=memory)
-    return Job(cell.name, worker, student.num_workers, cost / student.num_workers / threads, student.priority)
+    cost = cost / student.num_workers / threads
+    return Job(cell.name, worker, student.num_workers, cost, student.priority, trained_before(cell))
 
 
 def model_problems(student: StudentConfig, train: TrainConfig, shape: ModelShape) -> Iterator[Problem]:
@@ -191,13 +193,16 @@ def _unplaceable(planned: Sequence[PlannedCell], machines: Machines) -> Iterator
 
 
 def unequal_steps(cells: Sequence[Cell], train: TrainConfig, data: Mapping[str, MixData]) -> list[Problem]:
-    """Arms of one student and one number of prompts that would take different numbers of optimiser steps."""
+    """Arms of one student, on as many prompts and after as much other training, that would take different numbers of
+    optimiser steps, those of the arms before them included."""
     if train.unmatched:
         return []
-    steps: dict[tuple[str, int | None], dict[str, int]] = defaultdict(dict)
+    steps: dict[tuple[str, ArmBudget], dict[str, int]] = defaultdict(dict)
     for cell in cells:
-        if cell.mix in data:
-            steps[cell.student.name, cell.num_prompts][cell.mix] = num_steps(train, data[cell.mix].rows)
+        trained = [one for one in cell.lineage if one.merge is None]
+        if all(one.mix in data for one in trained):
+            total = sum(num_steps(one.budget(train), data[one.mix].rows) for one in trained)
+            steps[cell.student.name, cell.amount][cell.mix] = total
     unequal = {
         ", ".join(f"{mix} {count}" for mix, count in equal.items())
         for equal in steps.values()
@@ -213,7 +218,7 @@ def unequal_steps(cells: Sequence[Cell], train: TrainConfig, data: Mapping[str, 
 
 
 def _scheduled(planned: Sequence[PlannedCell], train: TrainConfig, machines: Machines) -> Plan:
-    jobs = [one.job for one in planned]
+    jobs = with_chains([one.job for one in planned])
     if not jobs:
         return Plan((), {}, 1.0)
     order = best_order(jobs, [], machines.nodes, train.max_parallel_cells)

@@ -1,12 +1,12 @@
-"""Stage 6, train: every cell whose examples, student or settings have changed is trained; the others are kept.
+"""Stage 6, train: every cell whose examples, student, settings or parents have changed is trained; the others are kept.
 
-mix/ARM.parquet -> layout of every cell -> queue -> Ray Train + DeepSpeed -> train/CELL
+mix/ARM.parquet -> layout of every cell -> queue -> Ray Train + DeepSpeed, or a merge -> train/CELL
 """
 
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -24,38 +24,86 @@ from distill.models.chat_template import RENDERING_VERSION
 from distill.models.resolve import ResolvedModel, adapter_base
 from distill.run.context import RunContext
 from distill.train.cell_queue import Progress, train_all, train_values
-from distill.train.cells import Cell, CellWork, all_cells, cells, merged_cells
+from distill.train.cells import Cell, CellWork, all_cells, cells
 from distill.train.layout import Device, worker_resources
 from distill.train.machines import connected_machines
-from distill.train.merge_students import merge_cell
+from distill.train.merge_students import merge_key
 from distill.train.model_card import write_cards
 from distill.train.plan import describe_resources, plan_cells, read_mix_data, resolved_shapes
 
 
 def train_stage(run: RunContext) -> Manifest:
-    """Train every cell whose examples, student or settings have changed; merge the arms that are merged."""
+    """Train or merge every cell whose examples, student, settings or parents have changed."""
     recipe, run_dir, console, models = run.recipe, run.run_dir, run.console, run.models
-    works = [cell_work(cell, recipe, run_dir, models[cell.student.model]) for cell in cells(recipe)]
+    keys = cell_keys(recipe, run_dir, models)
+    works = [cell_work(cell, recipe, run_dir, models[cell.student.model], keys) for cell in all_cells(recipe)]
     todo = [work for work in works if not run_dir.is_complete(work.key, *Training(work.cell.name).folder)]
     if len(todo) < len(works):
         console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
     if todo:
         train_cells(todo, recipe, run_dir, models, run.session, console)
-    for cell in merged_cells(recipe):
-        merge_cell(cell, recipe, run_dir, models[cell.student.model].address, lambda: run.session, console)
     write_cards(run_dir, recipe, all_cells(recipe), models)
     return train_manifest(recipe, run_dir, models)
 
 
-def cell_work(cell: Cell, recipe: Recipe, run_dir: RunDir, model: ResolvedModel) -> CellWork:
-    """A cell with its model, its rows and its key."""
-    shard, held_out = run_dir.path(*arm_examples(cell.mix)), tuple(run_dir.shards(*HELD_OUT))
-    base = adapter_base(model, recipe.models[cell.student.model])
-    return CellWork(cell, model.address, (shard,), cell_key(cell, recipe, run_dir, model.identity), held_out, base)
+def cell_work(cell: Cell, recipe: Recipe, run_dir: RunDir, model: ResolvedModel, keys: Mapping[str, str]) -> CellWork:
+    """A cell with the weights that it starts from, its rows and its key."""
+    work = CellWork(cell, model.address, (), keys[cell.name])
+    if cell.merge:
+        return work
+    start = starting_weights(cell, run_dir, model.address, keys)
+    return dataclasses.replace(
+        work,
+        model_path=start.model,
+        adapter_path=start.adapter,
+        shards=(run_dir.path(*arm_examples(cell.mix)),),
+        held_out=tuple(run_dir.shards(*HELD_OUT)),
+        base=adapter_base(model, recipe.models[cell.student.model]) if cell.base is None else None,
+    )
 
 
-def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -> str:
-    """Hash of everything that decides a cell's weights: student, seed, settings, and its rows in their order."""
+class StartingWeights(NamedTuple):
+    """Addresses of what a cell starts from."""
+
+    model: str
+    adapter: str
+    """Empty: none, or a new one."""
+
+
+def starting_weights(cell: Cell, run_dir: RunDir, untouched: str, keys: Mapping[str, str]) -> StartingWeights:
+    """The untouched student or the parent's.
+
+    An adapter is trained on, not merged and begun anew: merging would round the first stage's change to the weights'
+    precision, and the student would no longer be its base with one adapter. A merged parent has whole weights only.
+    """
+    if not cell.parents:
+        return StartingWeights(untouched, "")
+    (parent,) = cell.parents
+    model = run_dir.address_of(*Training(parent.name).model, version=keys[parent.name])
+    if cell.student.tune.kind == "full" or parent.merge:
+        return StartingWeights(model, "")
+    base = (
+        untouched
+        if parent.base is None
+        else run_dir.address_of(*Training(parent.base.name).model, version=keys[parent.base.name])
+    )
+    return StartingWeights(base, run_dir.address_of(*Training(parent.name).adapter, version=keys[parent.name]))
+
+
+def cell_keys(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedModel]) -> dict[str, str]:
+    """Cell -> key. That of a cell which starts from others contains theirs: where a parent changes, it is redone."""
+    keys: dict[str, str] = {}
+    for cell in dict.fromkeys(one for last in all_cells(recipe) for one in last.lineage):
+        parents = [keys[parent.name] for parent in cell.parents]
+        keys[cell.name] = cell_key(cell, recipe, run_dir, models[cell.student.model].identity, parents)
+    return keys
+
+
+def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str, parents: Sequence[str] = ()) -> str:
+    """Hash of everything that decides a cell's weights: student, seed, settings, its rows in their order, and the keys
+    of the cells that it starts from; of a merged cell how it is merged, and the parents' keys."""
+    if cell.merge:
+        return merge_key(cell.merge, parents)
     rows = run_dir.read_table(*arm_examples(cell.mix), row_type=Example)
     texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
     phases = rows.column("phase").to_pylist()
@@ -63,7 +111,8 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str) -
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
     settings = [identity(cell.student), cell.seed, identity(cell.budget(recipe.train).used)]
-    return content_hash("cell", RENDERING_VERSION, *settings, model_identity, content)
+    after = [["after", *parents]] if parents else []
+    return content_hash("cell", RENDERING_VERSION, *settings, model_identity, content, *after)
 
 
 def train_cells(
@@ -74,20 +123,22 @@ def train_cells(
     session: Session,
     console: Console,
 ) -> None:
-    """Wait for nodes, lay the cells out on them, and train them all."""
+    """Wait for nodes, lay the cells out on them, and train or merge them all."""
     wait_for_nodes(
-        [smallest_job(work.cell, session.device) for work in todo],
+        [smallest_job(work.cell, session.device) for work in todo if work.cell.merge is None],
         deadline_s=recipe.generate.startup_deadline_s,
         report=lambda text: console.print(f"  [dim]{text}[/]"),
     )
-    planned = with_layouts(todo, recipe, run_dir, models, session.device, console)
+    trained = [work for work in todo if work.cell.merge is None]
+    merged = [work for work in todo if work.cell.merge]
+    planned = with_layouts(trained, recipe, run_dir, models, session.device, console) if trained else []
     with bars(console) as shown:
 
         def show(progress: Progress) -> None:
             shown.update(progress.cell, progress.step, progress.num_steps or 1, progress.message)
             publish(recipe.name, train_values(progress))
 
-        train_all(planned, train=recipe.train, run_dir=run_dir, device=session.device, report_progress=show)
+        train_all([*planned, *merged], train=recipe.train, run_dir=run_dir, device=session.device, report_progress=show)
 
 
 def smallest_job(cell: Cell, device: Device) -> Job:

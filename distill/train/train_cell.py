@@ -79,6 +79,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         num_workers=work.resolved_workers,
         shape=work.shape,
         base=work.base,
+        adapter_path=work.adapter_path,
     )
 
 
@@ -131,6 +132,7 @@ def _manifest(work: CellWork, outcome: Outcome, *, wall_s: float) -> Manifest:
             "student": work.cell.student.name,
             "mix": work.cell.mix,
             "seed": work.cell.seed,
+            **({"after": [parent.name for parent in work.cell.parents]} if work.cell.parents else {}),
             "resources": asdict(work.resolved_layout) | {"num_workers": work.resolved_workers},
             **outcome.details,
             "seconds": seconds,

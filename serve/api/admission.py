@@ -116,7 +116,8 @@ class AdmissionMiddleware:
             self._limiter.acquire((path,), key, time.monotonic())
             return Admitted(body, (path,), key)
         fields = check_request(path, body, self._settings.limits)
-        models = [fields["model"], *filter(None, [(fields.get("speculative") or {}).get("model")])]
+        partners = [(fields.get(name) or {}).get("model") for name in ("speculative", "share")]
+        models = [fields["model"], *filter(None, partners)]
         engines = tuple(dict.fromkeys(self._engine(model, key) for model in models))
         self._limiter.acquire(engines, key, time.monotonic())
         return Admitted(json.dumps(fields).encode(), engines, key)

@@ -5,7 +5,7 @@ Importing this module imports vLLM, which takes seconds.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -18,23 +18,20 @@ from starlette.responses import JSONResponse, Response
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.api.admission import AdmissionMiddleware, AdmissionSettings
-from serve.api.continuation import generate_in_segments
+from serve.api.chat_turn import ChatTurn
+from serve.api.forcing import NEED_REASONING
 from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, upstream_error
 from serve.api.playground import PAGE, PAGE_HEADERS
-from serve.api.prepare import as_asked_of, prepared_chat, with_stop_tokens
+from serve.api.prepare import prepared_chat, with_stop_tokens
 from serve.api.reasoning_parser import Delimiters, StreamSplitter, format_event, parse_events, split
 from serve.api.request_schema import parse_json
-from serve.api.thinking import Segment, Speculation, budget_forcing, continued_fields, speculative_thinking
+from serve.api.thinking import PLAN_FIELDS
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
     DEFAULT_ENDPOINTS,
-    CompletionRequest,
-    DetokenizeRequest,
     ErrorResponse,
     OpenAIHTTPException,
     SetRequestIdMiddleware,
-    TokenizeChatRequest,
-    TokenizeCompletionRequest,
     add_http_metrics_middleware,
     metrics_lifespan,
 )
@@ -51,12 +48,6 @@ ENDPOINTS = {
 }
 
 STREAM_ERROR = 'data: {"error"'
-
-TAIL_TOKENS = 32
-"""Tokens at the end of a prompt that hold all that a chat template writes behind the last turn."""
-
-PROMPT_FIELDS = ("model", "messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
-"""Fields of a chat request that decide its prompt."""
 
 
 class Checker(Protocol):
@@ -138,45 +129,19 @@ class Ingress(OpenAiIngress):
     ) -> AsyncGenerator[Any, None]:
         """A chat's answer, its reasoning in a field of its own."""
         fields = prepared_chat(sent, endpoint)
-        if fields.get("thinking_budget") and endpoint.reasoning is None:
-            raise APIError(422, "thinking_budget: this model has no reasoning delimiters", code="invalid_field")
-        prompts = _Prompts(self._prompt_tokens, raw_request)
-        delimiters = await self._delimiters(endpoint, fields, prompts)
-        if fields.get("thinking_budget") or fields.get("speculative"):
-            stream = self._generate_in_segments(kind, fields, delimiters, prompts)
+        plans = [name for name in PLAN_FIELDS if fields.get(name) is not None]
+        if missing := [name for name in plans if name in NEED_REASONING and endpoint.reasoning is None]:
+            raise APIError(422, f"{missing[0]}: this model has no reasoning delimiters", code="invalid_field")
+        turn = ChatTurn(lambda asked, method: self._answer(asked, method, raw_request), self._endpoints)
+        is_split = not endpoint.reasoning_in_content
+        delimiters = await turn.delimiters(endpoint, fields) if is_split or plans else None
+        if plans:
+            stream = turn.in_segments(kind, fields, delimiters)
         else:
-            asked = {name: value for name, value in fields.items() if name not in ("thinking_budget", "speculative")}
+            asked = {name: value for name, value in fields.items() if name not in PLAN_FIELDS}
             stream = self._answer(kind(**asked), "chat", raw_request)
-        async for item in _split_reasoning(stream, delimiters) if delimiters else stream:
+        async for item in _split_reasoning(stream, delimiters) if delimiters and is_split else stream:
             yield item
-
-    async def _delimiters(
-        self, endpoint: Endpoint, fields: Mapping[str, Any], prompts: "_Prompts"
-    ) -> Delimiters | None:
-        """The delimiters of an answer's reasoning: whether the prompt has opened it is read from the prompt."""
-        found = endpoint.reasoning
-        if found is None or not endpoint.opens_reasoning:
-            return found
-        tokens = await prompts.tokens(fields)
-        tail = DetokenizeRequest(model=endpoint.name, tokens=tokens[-TAIL_TOKENS:])
-        text = (await self._one(tail, "detokenize", prompts.raw_request)).prompt
-        return found.model_copy(update={"is_open": text.rstrip().endswith(found.start)})
-
-    async def _prompt_tokens(self, fields: Mapping[str, Any], raw_request: Request | None) -> list[int]:
-        """The token ids of a chat's prompt, as the engine renders it."""
-        asked = {name: fields[name] for name in PROMPT_FIELDS if fields.get(name) is not None}
-        return list((await self._one(TokenizeChatRequest(**asked), "tokenize", raw_request)).tokens)
-
-    async def _one(self, body: Any, call_method: str, raw_request: Request | None) -> Any:
-        """The one item that the engine answers with.
-
-        Raises:
-            APIError: the engine refuses the request.
-        """
-        item = await anext(self._answer(body, call_method, raw_request))
-        if isinstance(item, ErrorResponse):
-            raise upstream_error(int(item.error.code or 500), item.error.message)
-        return item
 
     async def _answer(self, body: Any, call_method: str, raw_request: Request | None) -> AsyncGenerator[Any, None]:
         """Ray's answer; retries a request whose replica dies before anything was sent."""
@@ -201,75 +166,6 @@ class Ingress(OpenAiIngress):
             except (RayError, RayServeException) as error:
                 raise _ray_error(error) from error
             await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
-
-    async def _generate_in_segments(
-        self, kind: type, fields: Mapping[str, Any], delimiters: Delimiters | None, prompts: "_Prompts"
-    ) -> AsyncGenerator[Any, None]:
-        """The answer in as many segments as its options need, reasoning and content still together."""
-        raw_request = prompts.raw_request
-        if budget := fields.get("thinking_budget"):
-            assert delimiters is not None, "refused above"
-            next_request = budget_forcing(fields, budget, delimiters)
-        else:
-            next_request = speculative_thinking(fields, Speculation(**fields["speculative"]), delimiters)
-
-        async def send(segment: Segment) -> AsyncGenerator[Any, None]:
-            is_helper = segment.fields["model"] != fields["model"]
-            asked = self._as_asked_of(segment.fields) if is_helper else dict(segment.fields)
-            if segment.continues:
-                written = segment.continues
-                if is_helper:
-                    written = await self._behind_own_prompt(written, asked, delimiters, prompts)
-                text = TokenizeCompletionRequest(model=asked["model"], prompt=written, add_special_tokens=False)
-                behind = await self._one(text, "tokenize", raw_request)
-                prompt = [*await prompts.tokens(asked), *behind.tokens]
-                room = {"max_tokens": max(1, behind.max_model_len - len(prompt))}  # the protocol's own default is 16
-                body = CompletionRequest(**{**room, **continued_fields(asked, prompt)})
-                stream = self._answer(body, "completions", raw_request)
-            else:
-                stream = self._answer(kind(**asked), "chat", raw_request)
-            async for item in stream:
-                yield item
-
-        has_usage = bool((fields.get("stream_options") or {}).get("include_usage"))
-        is_stream = bool(fields.get("stream"))
-        async for item in generate_in_segments(next_request, send, is_stream=is_stream, has_usage=has_usage):
-            yield item
-
-    def _as_asked_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """A segment's fields with the options and end tokens of the helper."""
-        endpoint = self._endpoints.get(fields["model"])
-        return dict(fields) if endpoint is None else as_asked_of(fields, endpoint)
-
-    async def _behind_own_prompt(
-        self, written: str, asked: Mapping[str, Any], delimiters: Delimiters | None, prompts: "_Prompts"
-    ) -> str:
-        """Another model's text so far, as this model would have written it behind its own prompt."""
-        endpoint = self._endpoints.get(asked["model"])
-        own = await self._delimiters(endpoint, asked, prompts) if endpoint is not None else None
-        if own is None or delimiters is None or own.is_open == delimiters.is_open:
-            return written
-        if own.is_open:
-            return written.lstrip().removeprefix(own.start).lstrip("\n")
-        return f"{own.start}\n{written}"
-
-
-class _Prompts:
-    """The prompts of one request: the turns are rendered once for each model that writes a part of the answer."""
-
-    def __init__(
-        self, render: Callable[[Mapping[str, Any], Request | None], Awaitable[list[int]]], raw_request: Request | None
-    ) -> None:
-        self.raw_request = raw_request
-        self._render = render
-        self._tokens: dict[str, list[int]] = {}
-
-    async def tokens(self, fields: Mapping[str, Any]) -> list[int]:
-        """The token ids of the prompt of the model that the fields name."""
-        model = fields["model"]
-        if model not in self._tokens:
-            self._tokens[model] = await self._render(fields, self.raw_request)
-        return self._tokens[model]
 
 
 class _CancellingHandle:

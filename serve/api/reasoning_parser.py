@@ -24,6 +24,9 @@ class Delimiters(BaseModel):
     is_open: bool = False
     """The chat template has opened the reasoning already: a completion begins inside it."""
 
+    is_closed: bool = False
+    """The chat template has closed the reasoning already: a completion is all answer."""
+
 
 def opening_delimiter(end: str) -> str:
     """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
@@ -124,14 +127,14 @@ class Splitter:
         if found:
             self._state, self._held = "answer_start", after
             return before
-        return self._take(len(self._held) - _overlap(self._held, end))
+        return self._take(len(self._held) - overlap(self._held, end))
 
     def _take(self, num_chars: int) -> str:
         taken, self._held = self._held[:num_chars], self._held[num_chars:]
         return taken
 
 
-def _overlap(text: str, delimiter: str) -> int:
+def overlap(text: str, delimiter: str) -> int:
     """Length of the longest end of `text` that `delimiter` begins with."""
     longest = min(len(text), len(delimiter) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(delimiter[:size])), 0)

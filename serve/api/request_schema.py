@@ -17,12 +17,16 @@ from pydantic import (
     ValidationError,
 )
 
+from serve.api.forcing import Bias, Extension, ForcedLanguage, HelperShare
 from serve.api.http_errors import APIError
 from serve.api.limits import Limits
 from serve.api.template_options import OptionName, OptionValue
-from serve.api.thinking import Speculation
+from serve.api.thinking import PLAN_FIELDS, Speculation
 
 MAX_MESSAGES = 1000
+
+STOPPING_PLANS = ("speculative", "share", "extend", "end_bias")
+"""Plans that end segments at texts of their own."""
 
 Number = Annotated[StrictInt | StrictFloat, Field(allow_inf_nan=False)]
 Tokens = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
@@ -99,6 +103,16 @@ class ChatBody(SamplingFields):
     """Mode of a student of a mix with modes; `auto` or absent leaves the turns unchanged (an extension)."""
     speculative: Speculation | None = None
     """A larger model that writes the steps at which this one doubts (an extension)."""
+    share: HelperShare | None = None
+    """Another model that writes the first share of the reasoning (an extension)."""
+    extend: Extension | None = None
+    """How often a cue takes the place of the end of the reasoning (an extension)."""
+    end_bias: Bias | None = None
+    """Bias on the token that ends the reasoning, for models that have one (an extension)."""
+    language: ForcedLanguage | None = None
+    """Language that the reasoning begins in (an extension)."""
+    think: Literal[False] | None = None
+    """`false`: an empty block of reasoning stands before the answer (an extension)."""
 
 
 class CompletionBody(SamplingFields):
@@ -177,12 +191,15 @@ def _conflict(request: SamplingFields) -> str:
     """Which options cannot be combined with an answer in several segments; empty where all can."""
     if not isinstance(request, ChatBody):
         return ""
-    is_several = (request.n or 1) > 1
-    if request.thinking_budget and is_several:
-        return "thinking_budget: cannot be combined with n > 1"
-    others = {"thinking_budget": request.thinking_budget, "stop": request.stop, "logprobs": request.logprobs}
-    found = [name for name, value in {**others, "n > 1": is_several}.items() if value]
-    return f"speculative: cannot be combined with {found[0]}" if request.speculative and found else ""
+    plans = [name for name in PLAN_FIELDS if getattr(request, name) is not None]
+    if not plans:
+        return ""
+    plan = plans[-1]
+    others: dict[str, Any] = {"n > 1": (request.n or 1) > 1}
+    others |= {"logprobs": request.logprobs} if plan != "thinking_budget" else {}
+    others |= {"stop": request.stop} if plan in STOPPING_PLANS else {}
+    found = [*plans[:-1], *(name for name, value in others.items() if value)]
+    return f"{plan}: cannot be combined with {found[0]}" if found else ""
 
 
 def prompt_chars(request: SamplingFields) -> int:

@@ -1,5 +1,7 @@
 """Decides the next engine request from the text so far: budget forcing and speculative thinking. Pure functions.
 
+The other ways in which a request can have a model answer are in `serve.api.forcing`.
+
 `budget_forcing`: once the reasoning has used its budget, it is closed and the answer follows. `speculative_thinking`: a
 larger model (the helper) writes the hard steps of a small student ("speculative thinking", arXiv 2504.12329): where the
 student's own text shows doubt, the helper writes that step, and the student continues from it.
@@ -13,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from serve.api.reasoning_parser import Delimiters, Splitter
+from serve.api.reasoning_parser import Delimiters, Splitter, overlap
 
 STEP_END = "\n\n"
 """What ends a step of reasoning."""
@@ -21,7 +23,10 @@ STEP_END = "\n\n"
 MAX_SEGMENTS = 64
 """Segments after which the student is no longer interrupted: each has an engine prefill the text again."""
 
-OWN_FIELDS = frozenset({"max_completion_tokens", "thinking_budget", "speculative"})
+PLAN_FIELDS = ("thinking_budget", "speculative", "share", "extend", "end_bias", "language", "think")
+"""Request fields that have an answer written over several engine requests, or behind a text of ours; one at a time."""
+
+OWN_FIELDS = frozenset({"max_completion_tokens", *PLAN_FIELDS})
 """Request fields that engines do not know, or know under another name."""
 
 
@@ -32,6 +37,8 @@ class Segment(NamedTuple):
     inserted: str = ""
     continues: str = ""
     """The model's text so far, with what is inserted: the engine goes on behind it. Empty: a new turn."""
+    is_draft: bool = False
+    """What the engine writes is no part of the answer: a plan takes from it what it needs."""
 
 
 class AnswerSoFar(NamedTuple):
@@ -45,17 +52,25 @@ class AnswerSoFar(NamedTuple):
     """Finish reason of the last segment."""
     num_segments: int = 0
     first: str = ""
-    """Model of the first segment."""
+    """The model that was asked: that of the first segment, unless another one is set before."""
     last: str = ""
     """Model of the last segment."""
+    draft: str = ""
+    """What was written as a draft."""
+    stopped_at: str = ""
+    """The stop string at which the last segment ended; empty where it ended otherwise."""
 
-    def after(self, segment: Segment, text: str, tokens: int, finish_reason: str) -> "AnswerSoFar":
+    def after(
+        self, segment: Segment, text: str, tokens: int, finish_reason: str, stopped_at: str = ""
+    ) -> "AnswerSoFar":
         """With one more segment; `text` includes the inserted text."""
         model = str(segment.fields.get("model", ""))
         first = self.first or model
         helped = tokens if model != first else 0
         return AnswerSoFar(
-            text=self.text + text,
+            text=self.text + ("" if segment.is_draft else text),
+            draft=self.draft + (text if segment.is_draft else ""),
+            stopped_at=stopped_at,
             used_tokens=self.used_tokens + tokens,
             helper_tokens=self.helper_tokens + helped,
             finish_reason=finish_reason,
@@ -113,24 +128,24 @@ class Speculation(BaseModel):
 
 def budget_forcing(fields: Mapping[str, Any], budget: int, delimiters: Delimiters) -> NextRequest:
     """Reasoning of at most `budget` tokens, then the rest of what `fields` ask for."""
-    requested = _requested_tokens(fields)
+    requested = requested_tokens(fields)
 
     def next_request(answer: AnswerSoFar) -> Segment | None:
         if answer.num_segments == 0:
-            return Segment(_asked(fields, min(budget, requested) if requested else budget))
+            return Segment(asked(fields, min(budget, requested) if requested else budget))
         is_full = requested is not None and answer.used_tokens >= requested
         if answer.num_segments > 1 or answer.finish_reason != "length" or is_full:
             return None
         inserted = closing_text(answer.text, delimiters)
         rest = requested - answer.used_tokens if requested is not None else None
-        return Segment(_asked(fields, rest), inserted, continues=answer.text + inserted)
+        return Segment(asked(fields, rest), inserted, continues=answer.text + inserted)
 
     return next_request
 
 
 def speculative_thinking(fields: Mapping[str, Any], option: Speculation, delimiters: Delimiters | None) -> NextRequest:
     """The student until it doubts, the helper for one step, and so on until the helper's budget is used up."""
-    requested = _requested_tokens(fields)
+    requested = requested_tokens(fields)
 
     def next_request(answer: AnswerSoFar) -> Segment | None:
         rest = requested - answer.used_tokens if requested is not None else None
@@ -138,10 +153,10 @@ def speculative_thinking(fields: Mapping[str, Any], option: Speculation, delimit
             return None
         if answer.last == fields["model"] and is_helpers_turn(answer, option, delimiters):
             tokens = min(option.step_tokens, option.max_tokens - answer.helper_tokens, rest or option.step_tokens)
-            step = _asked(fields, tokens) | _stop_at([STEP_END]) | {"model": option.model}
+            step = asked(fields, tokens) | stop_at([STEP_END]) | {"model": option.model}
             return Segment(step, continues=answer.text)
-        stop = _stop_at(option.triggers) if may_help(answer, option, delimiters) else {}
-        return Segment(_asked(fields, rest) | stop, continues=answer.text)
+        stop = stop_at(option.triggers) if may_help(answer, option, delimiters) else {}
+        return Segment(asked(fields, rest) | stop, continues=answer.text)
 
     return next_request
 
@@ -166,17 +181,32 @@ def is_complete(answer: AnswerSoFar, option: Speculation) -> bool:
 
 
 def closing_text(text: str, delimiters: Delimiters) -> str:
-    """The text that closes the reasoning of a truncated completion; empty where its reasoning is not open."""
+    """The text that closes the reasoning of a truncated completion; empty where its reasoning is not open.
+
+    Delimiters are several tokens for most tokenizers, so that a text may have been cut within one: then the rest of it.
+    """
+    begun = text.lstrip()
+    if begun and not delimiters.is_open and delimiters.start.startswith(begun):
+        return f"{delimiters.start.removeprefix(begun)}\n\n{delimiters.end}\n\n"
+    if not is_reasoning(text, delimiters):
+        return ""
+    written = overlap(text, delimiters.end)
+    return f"{delimiters.end[written:]}\n\n" if written else f"\n{delimiters.end}\n\n"
+
+
+def is_reasoning(text: str, delimiters: Delimiters) -> bool:
+    """Whether a completion is inside its reasoning after this text."""
     splitter = Splitter(delimiters)
     splitter.feed(text)
-    return f"\n{delimiters.end}\n\n" if splitter.is_reasoning else ""
+    return splitter.is_reasoning
 
 
-def _requested_tokens(fields: Mapping[str, Any]) -> int | None:
+def requested_tokens(fields: Mapping[str, Any]) -> int | None:
+    """Most tokens that the request asks for; None: as many as fit."""
     return fields.get("max_completion_tokens") or fields.get("max_tokens")
 
 
-def _asked(fields: Mapping[str, Any], max_tokens: int | None) -> dict[str, Any]:
+def asked(fields: Mapping[str, Any], max_tokens: int | None) -> dict[str, Any]:
     """The fields that an engine knows, for at most `max_tokens`."""
     kept = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
     return kept if max_tokens is None else kept | {"max_tokens": max_tokens}
@@ -188,5 +218,6 @@ def continued_fields(fields: Mapping[str, Any], prompt: Sequence[int]) -> dict[s
     return {**kept, "prompt": list(prompt)}
 
 
-def _stop_at(stop: Sequence[str]) -> dict[str, Any]:
+def stop_at(stop: Sequence[str]) -> dict[str, Any]:
+    """The fields that end a segment behind one of these texts."""
     return {"stop": list(stop), "include_stop_str_in_output": True}

@@ -70,7 +70,7 @@ def scored(
         prompts_stage(run)
         session = run.session
         begun = time.monotonic()
-        result = score_models(recipe, run.run_dir, lambda: session, run.console, evaluated=students, unhelped=students)
+        result = score_models(recipe, run.run_dir, lambda: session, run.console, evaluated=students, plain=students)
         wall_s = time.monotonic() - begun
         answers = {model.name: _completions(run.run_dir, model.name) for model in students}
     return wall_s, result.times, answers

@@ -13,13 +13,13 @@ from cluster.session import Device
 from distill.config.evaluate import EvaluateConfig
 from distill.config.mix import Mode
 from distill.config.recipe import Recipe
-from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Prompt, Score, Style, Verdict
 from distill.evaluate.models import (
     EvaluatedModel,
     asked_endpoints,
+    endpoint_delimiters,
     evaluated_models,
     mode_name,
     same_weights,
@@ -27,10 +27,8 @@ from distill.evaluate.models import (
 )
 from distill.evaluate.requests import benchmark_settings, questions
 from distill.grading import GraderPool, grade_request
-from distill.models.conversation import conversation, prompt_start
 from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
-from serve.api.reasoning_parser import Delimiters, opening_delimiter
 from serve.config import Endpoint, ServingSettings
 from serve.config_file import config_file
 from serve.keys import Key
@@ -89,7 +87,10 @@ def run_endpoints(run: RunContext, names: Sequence[str]) -> tuple[list[Evaluated
     models = choose_models(known, names)
     first = same_weights(models)
     models = [model for model in models if first[model.name] == model.name]
-    asked = {endpoint.name: endpoint for endpoint in asked_endpoints(models, recipe.student_chat)}
+    asked = {
+        endpoint.name: endpoint
+        for endpoint in asked_endpoints(models, recipe.student_chat, recipe.evaluate.reasoning_end)
+    }
     return models, [served_endpoint(recipe, run_dir, model, asked[model.served_name]) for model in models]
 
 
@@ -98,8 +99,7 @@ def served_endpoint(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, aske
     return asked.model_copy(
         update={
             "metadata": model_card(recipe, run_dir, model),
-            "reasoning": run_delimiters(recipe, model, recipe.student_chat),
-            "opens_reasoning": conversation(model.tokenizer).opens_reasoning,
+            "reasoning_in_content": False,
             "mode_options": {
                 str(style): dict(mode.template_options)
                 for style, mode in modes_of(recipe, model.served_name).items()
@@ -108,15 +108,6 @@ def served_endpoint(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, aske
             "on_demand": model.served_name in recipe.serve.on_demand,
         }
     )
-
-
-def run_delimiters(recipe: Recipe, model: EvaluatedModel, chat: ChatFormat) -> Delimiters | None:
-    """The delimiters of the reasoning of a run's model in a format; None where the recipe has none."""
-    end = recipe.evaluate.reasoning_end
-    if not end:
-        return None
-    is_open = prompt_start(model.tokenizer, chat).opened is not None
-    return Delimiters(start=opening_delimiter(end), end=end, is_open=is_open)
 
 
 def modes_of(recipe: Recipe, name: str) -> Mapping[Style, Mode]:
@@ -250,7 +241,7 @@ def _smoke_checks(
     prompts: Mapping[str, Prompt],
 ) -> list[SmokeCheck]:
     asked = questions(model, benchmark, recipe)
-    delimiters = run_delimiters(recipe, model, asked.chat) if endpoint.reasoning else None
+    delimiters = endpoint.reasoning and endpoint_delimiters(model.tokenizer, asked.chat, recipe.evaluate.reasoning_end)
     table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score)
     rows = [Score(**row) for row in table.to_pylist()]
     answered = [row for row in rows if row.completion and row.prompt_id in prompts]

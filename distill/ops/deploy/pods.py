@@ -13,7 +13,7 @@ from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
 from distill.config.teachers import EngineConfig, VllmTeacher, engine_key
 from distill.core.errors import InputError
-from distill.train.cells import all_cells, cells
+from distill.train.cells import all_cells, cells, num_at_once
 from serve.config import Endpoint, group_engines
 
 MAX_POD_GPUS = 8
@@ -95,7 +95,7 @@ def _student_group(recipe: Recipe, group: GroupConfig) -> Group:
     engine = engine_slots(recipe, recipe.serve.engine)
     slots = pod_slots(recipe, group, max(engine, min(workers[0], MAX_POD_GPUS)))
     validate_fits_pod("an engine of serve.engine", engine, slots, "students")
-    at_once = workers[: recipe.train.max_parallel_cells]
+    at_once = workers[: num_at_once(trained, recipe.train.max_parallel_cells)]
     num_engines = min(recipe.serve.max_engines, len(recipe.students) + len(all_cells(recipe)))
     # The queue of cells plans with the nodes that are up when training begins, so the largest cell must fit them.
     fewest = -(-workers[0] // slots)

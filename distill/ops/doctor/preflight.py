@@ -17,6 +17,7 @@ from distill.models.resolve import ResolvedModel, load_tokenizer
 from distill.ops.doctor import probes
 from distill.ops.doctor.conversations import asked_ways, template_findings
 from distill.ops.doctor.data import data_findings
+from distill.ops.doctor.eval_arms import arm_findings
 from distill.ops.doctor.findings import (
     COLOURS,
     Finding,
@@ -60,10 +61,11 @@ def refuse_templates(recipe: Recipe, models: Mapping[str, ResolvedModel], consol
     """Render every student, teacher and mode before anything is asked or trained, and tell what is found.
 
     Raises:
-        InputError: a chat template cannot be used as the recipe asks for it.
+        InputError: a chat template cannot be used as the recipe asks for it, or a student cannot answer as an
+            evaluation arm asks.
     """
     tokenizers = {name: load_tokenizer(str(model.folder)) for name, model in models.items()}
-    found = list(template_findings(asked_ways(recipe), tokenizers))
+    found = [*template_findings(asked_ways(recipe), tokenizers), *arm_findings(recipe, tokenizers)]
     print_lines([one for one in found if one.status != "problem"], console)
     _refuse(found, "nothing was asked or trained yet")
 
@@ -83,7 +85,9 @@ def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Findin
     yield gpu_finding("auto" if is_joined() else recipe.device, found, error)
     yield disk_finding("models", probes.free_gib(probes.models_folder()), 0.0)
     yield from _models(recipe)
-    yield from template_findings(asked_ways(recipe), probes.tokenizers(recipe.models))
+    tokenizers = probes.tokenizers(recipe.models)
+    yield from template_findings(asked_ways(recipe), tokenizers)
+    yield from arm_findings(recipe, tokenizers)
     yield from data_findings(recipe, base)
     if is_joined():
         yield from _cluster(recipe, run_dir)

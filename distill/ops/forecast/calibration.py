@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cluster.gpus import gpu_kind
 from cluster.placement import Resources
+from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
@@ -43,16 +44,16 @@ def measured_work(run_dir: RunDir, recipe: Recipe) -> MeasuredWork:
 
 
 def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, MeasuredTeacher]]:
-    in_mixes = {name for mix in recipe.mixes for name in mix.shares}
-    pools = verify.details["pools"]
-    reached: float | None = None
+    groups, pools = arm_groups(recipe.mixes), verify.details["pools"]
+    reached: dict[tuple[str, ...], float] = {}
     teachers = {teacher.name: teacher for teacher in recipe.teachers}
     for name in teacher_order(recipe):
         teacher, found = teachers[name], pools.get(name)
         if not found or not found["traces"]:
             continue
-        asked = float(found["prompts"]) if reached is None or not recipe.generate.stop_early else reached
-        asked = max(1.0, asked if teacher.name in in_mixes else float(found["prompts"]))
+        mine = [group.sources for group in groups if name in group.pools]
+        is_known = recipe.generate.stop_early and mine and all(sources in reached for sources in mine)
+        asked = max(1.0, sum(reached[sources] for sources in mine) if is_known else float(found["prompts"]))
         yield (
             teacher.name,
             MeasuredTeacher(
@@ -63,7 +64,7 @@ def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, MeasuredT
                 correct_tokens=found["mean_tokens"],
             ),
         )
-        reached = float(found["prompts_solved"]) if teacher.name in in_mixes else reached
+        reached |= {sources: found["prompts_solved"] / len(mine) for sources in mine}
 
 
 def _row_prompt_tokens(train: Manifest) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from rich.table import Table
 
 from distill.config.mix import BothMix, MixConfig
 from distill.config.models import IN_PACKAGE
+from distill.config.prompt_sets import sources_of
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
 from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.models.engine_check import require_engine
 from distill.models.shape import ModelShape, planned_settings, shape_of
+from distill.ops.forecast.workload import source_share
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells
 from distill.train.machines import Machines
@@ -98,6 +101,7 @@ def _expected(recipe: Recipe, mix: MixConfig, prompts: int) -> MixData:
         ),
         default=recipe.train.max_length,
     )
+    prompts = math.ceil(prompts * source_share(recipe, sources_of(mix)))
     rows = min(prompts, mix.num_prompts or prompts) * (len(mix.shares) if isinstance(mix, BothMix) else 1)
     return MixData(rows, rows * min(longest + 1, recipe.train.max_length), is_upper_bound=True)
 
@@ -133,6 +137,9 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
     console.print(table, crop=False)
     if any(one.is_upper_bound for one in plan.cells):
         console.print("≤ is an upper bound: the mix does not exist yet, and every trace counts with its longest length")
+    starts = [(one.cell.mix, parent.mix) for one in plan.cells for parent in one.cell.parents]
+    for arm, parent in dict.fromkeys(starts):
+        console.print(f"{arm}: starts from {parent} and waits for it; steps and tokens are its own", markup=False)
     reasons = {one.cell.student.name: one.one_row_reason for one in plan.cells if one.one_row_reason}
     for student, reason in reasons.items():
         console.print(f"{student}: one row per forward pass: {reason}", markup=False)

@@ -16,6 +16,7 @@ from distill.ops.forecast.train_eval_time import (
     TrainTime,
     answers_per_model,
     evaluate_time,
+    num_requests,
     train_time,
 )
 from distill.ops.forecast.workload import Assumption, Workload
@@ -231,7 +232,7 @@ def _cells_note(found: TrainTime, inputs: Inputs) -> str:
 def _evaluate(inputs: Inputs) -> StageForecast:
     measured, machines = inputs.calibration, inputs.machines
     if not can_forecast(machines, measured.evaluate) or not inputs.problems:
-        return StageForecast("evaluate", None)
+        return StageForecast("evaluate", None, note=_requests_note(inputs) if inputs.problems else "")
     found = evaluate_time(inputs.recipe, inputs.work, inputs.problems, inputs.shapes, machines)
     start_s = measured.evaluate_start_s
     start_s = inputs.recipe.forecast.engine_start_s if start_s is None else start_s
@@ -243,9 +244,15 @@ def _evaluate(inputs: Inputs) -> StageForecast:
 
 
 def _evaluation_note(found: EvaluateTime, inputs: Inputs) -> str:
-    answers = answers_per_model(inputs.recipe, inputs.problems)
-    note = f"{found.num_engines} engines in {found.num_waves} waves, {answers:,.0f} answers per model"
+    note = f"{found.num_engines} engines in {found.num_waves} waves, {_requests_note(inputs)}"
     window = inputs.recipe.evaluate.max_in_flight
     if inputs.machines.device == "gpu" and found.batch <= window:
         note += f"; evaluate.max_in_flight = {window} keeps each engine at {found.batch:,.0f} requests"
     return note
+
+
+def _requests_note(inputs: Inputs) -> str:
+    answers = answers_per_model(inputs.recipe, inputs.problems)
+    requests, made = num_requests(inputs.recipe, inputs.problems)
+    of_arms = f", {made:,.0f} of them of evaluation arms" if made else ""
+    return f"{answers:,.0f} answers per model, {requests:,.0f} requests{of_arms}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cluster.schedule import best_order, simulate
+from cluster.schedule import best_order, simulate, with_chains
 from distill.config.recipe import Recipe
+from distill.evaluate.arms import arms_of
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
 from distill.evaluate.shared_engines import engines_per_class, may_share
@@ -84,12 +85,9 @@ def train_time(
         * pace.factor.get(one.cell.student.name, 1.0)
         for one in plan.cells
     }
-    jobs = [
-        one.job._replace(
-            cost=steps[one.cell.name] + pace.cell_s.get(one.cell.student.name, recipe.forecast.cell_start_s)
-        )
-        for one in plan.cells
-    ]
+    start_s = recipe.forecast.cell_start_s
+    costs = [steps[one.cell.name] + pace.cell_s.get(one.cell.student.name, start_s) for one in plan.cells]
+    jobs = with_chains([one.job._replace(cost=cost) for one, cost in zip(plan.cells, costs, strict=True)])
     order = best_order(jobs, [], machines.nodes, recipe.train.max_parallel_cells)
     schedule = simulate(order, [], machines.nodes, recipe.train.max_parallel_cells)
     device_s = sum(steps[one.cell.name] * _devices(one, machines.device) for one in plan.cells)
@@ -111,7 +109,7 @@ class ServedEngine(NamedTuple):
     model: str
     """A key of `[models]`."""
     num_models: float
-    """Models that it serves, each mode counted."""
+    """Models that it serves, each mode and each way of answering counted."""
 
 
 class EvaluateTime(NamedTuple):
@@ -129,11 +127,14 @@ class EvaluateTime(NamedTuple):
 def served_engines(recipe: Recipe) -> list[ServedEngine]:
     """The engines in the order in which they are started."""
     modes = {mix.name: max(1, len(mix.modes)) for mix in recipe.mixes}
+    made = Counter(arm.base.partition(":")[0] for arm in arms_of(recipe))
     bases: dict[str, float] = {student.model: 1.0 for student in recipe.students}
+    for student in recipe.students:
+        bases[student.model] += made[student.name]
     full = []
     for cell in all_cells(recipe):
-        count = modes.get(cell.mix, 1)
-        if cell.student.tune.kind == "lora" and cell.merge is None:
+        count = modes.get(cell.mix, 1) + made[cell.name]
+        if cell.has_adapter:
             bases[cell.student.model] += count
         else:
             full.append(ServedEngine(cell.student.model, count))
@@ -147,7 +148,7 @@ def shared_engines(recipe: Recipe, engines: Sequence[ServedEngine], at_once: int
     """
     if not may_share(recipe.serve):
         return list(engines)
-    adapted = {cell.student.model for cell in all_cells(recipe) if cell.student.tune.kind == "lora" and not cell.merge}
+    adapted = {cell.student.model for cell in all_cells(recipe) if cell.has_adapter}
     bases = len({student.model for student in recipe.students})
     apart = [one for one in engines[:bases] if one.model in adapted]
     classes: dict[str, list[ServedEngine]] = defaultdict(list)
@@ -166,6 +167,13 @@ def engines_at_once(recipe: Recipe, machines: Machines) -> int:
     """Engines that run together."""
     cpus, gpus = sum(node.cpus for node in machines.nodes), sum(node.gpus for node in machines.nodes)
     return engines_that_fit(recipe.serve, machines.device, num_cpus=cpus, num_gpus=gpus)
+
+
+def num_requests(recipe: Recipe, problems: Mapping[str, float]) -> tuple[float, float]:
+    """Requests of the whole evaluation, and how many of them are of evaluation arms."""
+    per_model = answers_per_model(recipe, problems)
+    models = sum(one.num_models for one in served_engines(recipe))
+    return per_model * models, per_model * sum(1 for _ in arms_of(recipe))
 
 
 def answers_per_model(recipe: Recipe, problems: Mapping[str, float]) -> float:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from distill.config.asking_order import asking_order
 from distill.config.mix import BothMix
+from distill.config.prompt_sets import arm_groups, sources_of
 from distill.config.recipe import Recipe
+from distill.config.sources import GymSource
 from distill.config.teachers import (
     AskedTeacher,
     DatasetTeacher,
@@ -30,6 +32,10 @@ SOLVE_RATE = 0.6
 MEAN_TOKENS = {Style.LONG: 3500.0, Style.SHORT: 400.0}
 PROMPT_TOKENS = 200.0
 STUDENT_PROMPT_TOKENS = 150.0
+
+
+Sources = tuple[str, ...]
+"""Of a group of arms that teach the same prompts: the names of their sources; empty for all."""
 
 
 class Assumption(NamedTuple):
@@ -101,7 +107,7 @@ class Workload:
     prompts: float
     pools: tuple[PoolWork, ...]
     common: float
-    """Prompts that are in every arm."""
+    """Prompts that are in every arm; where arms have sources of their own, the sum over these groups of arms."""
     mixes: Mapping[str, MixData]
     prompt_tokens: float
     """Of a teacher's prompt, without those in the engine's prefix cache."""
@@ -133,7 +139,7 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: Mea
     """
     assumptions: list[Assumption] = []
     pools, solved = _pools(recipe, order, prompts, measured, assumptions)
-    common = solved * measured.usable
+    common = {sources: count * measured.usable for sources, count in solved.items()}
     settings = recipe.forecast
     hits = _pick(assumptions, "prefix_hits", settings.prefix_hits, measured.prefix_hits, 0.0)
     mixes = _mixes(recipe, pools, common)
@@ -143,7 +149,7 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: Mea
     return Workload(
         prompts=prompts,
         pools=tuple(pools),
-        common=common,
+        common=sum(common.values()),
         mixes=mixes,
         prompt_tokens=_pick(assumptions, "prompt_tokens", settings.prompt_tokens, measured.prompt_tokens, PROMPT_TOKENS)
         * (1.0 - hits),
@@ -164,23 +170,38 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: Mea
 
 def _pools(
     recipe: Recipe, order: Sequence[str], prompts: float, measured: MeasuredWork, assumptions: list[Assumption]
-) -> tuple[list[PoolWork], float]:
-    """The work of all teachers, and the prompts that every pool of the mixes solves."""
-    in_mixes = {name for mix in recipe.mixes for name in mix.shares}
+) -> tuple[list[PoolWork], dict[Sources, float]]:
+    """The work of all teachers, and of every group of arms the prompts that all of their pools solve."""
     teachers = {teacher.name: teacher for teacher in recipe.teachers}
-    kept, pools = 1.0, dict[str, Estimate]()
+    groups = arm_groups(recipe.mixes)
+    kept = {group.sources: prompts * source_share(recipe, group.sources) for group in groups}
+    asked = {group.sources: kept[group.sources] for group in groups}
+    pools: dict[str, Estimate] = {}
     for name in order:
-        reached = kept if recipe.generate.stop_early and name in in_mixes else 1.0
         teacher, reads = teachers[name], read_pool(teachers[name])
+        own = [group for group in groups if name in group.pools]
+        reached = kept if recipe.generate.stop_early else asked
+        num_asked = min(prompts, sum(reached[group.sources] for group in own)) if own else prompts
         reading = None
         if reads is not None:
-            is_known = reads in in_mixes and recipe.generate.stop_early and name in in_mixes
-            reading = reading_of(teacher, pools[reads], has_solved=is_known)
-        pools[name] = _pool(recipe, teacher, prompts * reached, measured, assumptions, reading)
-        kept *= pools[name].solved if name in in_mixes else 1.0
-    enough = recipe.generate.enough_prompts
-    share = min(1.0, enough / (prompts * kept)) if enough and prompts * kept > 0 else 1.0
-    return [_scaled(pool.work, share) for pool in pools.values()], prompts * kept * share
+            has_solved = recipe.generate.stop_early and bool(own) and all(reads in group.pools for group in own)
+            reading = reading_of(teacher, pools[reads], has_solved=has_solved)
+        pools[name] = _pool(recipe, teacher, num_asked, measured, assumptions, reading)
+        kept |= {group.sources: kept[group.sources] * pools[name].solved for group in own}
+    enough, common = recipe.generate.enough_prompts, sum(kept.values())
+    share = min(1.0, enough / common) if enough and common > 0 else 1.0
+    scaled = [_scaled(pool.work, share) for pool in pools.values()]
+    return scaled, {sources: count * share for sources, count in kept.items()}
+
+
+def source_share(recipe: Recipe, names: Sequence[str]) -> float:
+    """The share of all prompts that come from some sources, as far as the recipe says how many each has; else 1."""
+    sources = recipe.prompts.sources
+    sizes = [source.size if isinstance(source, GymSource) else source.max_rows for source in sources]
+    known = [size for size in sizes if size is not None]
+    if not names or len(known) < len(sizes):
+        return 1.0
+    return sum(size for size, source in zip(known, sources, strict=True) if source.name in names) / sum(known)
 
 
 class Estimate(NamedTuple):
@@ -290,15 +311,18 @@ def _scaled(pool: PoolWork, share: float) -> PoolWork:
     return replace(pool, prompts=pool.prompts * share, traces=pool.traces * share)
 
 
-def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: float) -> dict[str, MixData]:
+def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: Mapping[Sources, float]) -> dict[str, MixData]:
     """Rows and supervised tokens of every arm; a completion's tokens are counted with the one that ends it."""
     tokens = {pool.teacher.name: min(pool.correct_tokens, float(recipe.train.max_length)) for pool in pools}
     return dict(_arms(recipe, tokens, common))
 
 
-def _arms(recipe: Recipe, tokens: Mapping[str, float], common: float) -> Iterator[tuple[str, MixData]]:
+def _arms(
+    recipe: Recipe, tokens: Mapping[str, float], common: Mapping[Sources, float]
+) -> Iterator[tuple[str, MixData]]:
     for mix in recipe.mixes:
-        prompts = min(common, mix.num_prompts or common)
+        prompts = common[sources_of(mix)]
+        prompts = min(prompts, mix.num_prompts or prompts)
         rows = round(prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1))
         shares = {name: share if share is not None else 1 / len(mix.shares) for name, share in mix.shares.items()}
         mean = sum(share * tokens[name] for name, share in shares.items()) / max(1e-9, sum(shares.values()))

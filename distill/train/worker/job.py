@@ -36,6 +36,8 @@ class CellJob:
     shape: ModelShape | None = None
     held_out: tuple[str, ...] = ()
     base: AdapterBase | None = None
+    adapter_path: str = ""
+    """Address of the adapter that is trained on; empty: a new one, or none."""
 
     @property
     def dtype(self) -> torch.dtype:

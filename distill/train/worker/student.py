@@ -49,13 +49,13 @@ def stored_dtype(path: str) -> torch.dtype:
 
 
 def build_student(job: CellJob) -> PreTrainedModel:
-    """The student to train: all weights of its language part, or frozen with an adapter on it."""
+    """The student to train: all weights of its language part, or frozen with an adapter on it, new or the parent's."""
     torch.manual_seed(seed_for("student", job.seed))
     model = load_model(local_folder(job.model_path), job.dtype)
     if job.layout.checkpoint_activations:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if isinstance(job.student.tune, LoraTune):
-        return add_adapter(model, job.student.tune)
+        return load_adapter(model, job.adapter_path) if job.adapter_path else add_adapter(model, job.student.tune)
     freeze_other_parts(model)
     return model
 
@@ -79,3 +79,10 @@ def add_adapter(model: PreTrainedModel, tune: LoraTune) -> PreTrainedModel:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)  # a PeftModel forwards to the model inside
+
+
+def load_adapter(model: PreTrainedModel, address: str) -> PreTrainedModel:
+    """Freeze the model and put an adapter on it that was trained before, to be trained on."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, local_folder(address), is_trainable=True)

@@ -1,15 +1,18 @@
 """`distill status` tells from a run's files how full its pools and arms are."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from distill.cli.status import common_prompts, pool_fill, show_status
 from distill.config.mix import BothMix, WeightedMix, WeightedTokensMix
+from distill.config.prompt_sets import arm_groups
 from distill.config.shares import rows_by_pool
-from distill.core.schema import Trace
-from tests.fixtures.mix_run import make_run, trace
+from distill.core.schema import Prompt, Trace
+from tests.fixtures.mix_run import make_run, prompt, trace
 
 
 def test_a_pools_fill_counts_each_trace_once_and_no_cut_or_wrong_one_as_solved(tmp_path: Path) -> None:
@@ -25,13 +28,30 @@ def test_arms_fill_with_the_prompts_that_all_pools_solved(tmp_path: Path) -> Non
     traces = [trace(number, "long") for number in range(12)] + [trace(number, "short") for number in range(2, 20)]
     run = make_run(tmp_path, traces, num_prompts=20)
     fills = {name: pool_fill(run.run_dir, name) for name in ("long", "short")}
-    assert len(common_prompts(run.recipe.mixes, fills)) == 10
+    (group,) = arm_groups(run.recipe.mixes)
+    assert len(common_prompts(group, fills, {})) == 10
     console = Console(file=io.StringIO(), width=120)
     show_status(run.run_dir, run.recipe, console)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "prompts that all pools solved: 10" in printed
     assert "mix-long: long 2, short 8" in printed
     assert "s@mix-long" in printed
+
+
+def test_a_cell_says_which_other_it_waits_for_and_arms_of_own_sources_fill_by_themselves(tmp_path: Path) -> None:
+    def in_stages(raw: dict[str, Any]) -> dict[str, Any]:
+        first, second, _ = raw["mixes"]
+        return raw | {"mixes": [first | {"sources": ["puzzles"]}, second | {"after": "long"}]}
+
+    traces = [trace(number, "long") for number in range(12)] + [trace(number, "short") for number in range(2, 20)]
+    run = make_run(tmp_path, traces, num_prompts=20, change=in_stages)
+    prompts = [replace(prompt(number), source="puzzles" if number < 5 else "sums") for number in range(20)]
+    run.run_dir.write_rows(prompts, Prompt, "prompts", "prompts.parquet")
+    console = Console(file=io.StringIO(), width=120)
+    show_status(run.run_dir, run.recipe, console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "prompts of puzzles that long solved: 5" in printed and "prompts that short solved: 18" in printed
+    assert "s@short waiting for s@long" in " ".join(printed.split())
 
 
 def test_an_arms_rows_follow_from_its_policy() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster.placement import Job, Order, Resources, Running, admit, find_placement
-from cluster.schedule import RULES, best_order, lower_bound, ordered, rounded_share, simulate
+from cluster.schedule import RULES, best_order, lower_bound, ordered, rounded_share, simulate, with_chains
 from tests.benchmarks.fleet import random_fleet
 
 GPU = Resources(cpus=1, gpus=1)
@@ -27,6 +27,24 @@ def test_running_jobs_hold_their_workers_for_what_remains_of_them() -> None:
     running = find_placement(job("r", 4, 9), [NODE])
     assert running is not None
     assert simulate(Order((job("a", 1, 1),)), [Running(running, 3.0)], [NODE]).starts == {"a": 3.0}
+
+
+def test_a_job_starts_when_those_that_it_waits_for_have_ended_and_others_go_on() -> None:
+    jobs = (job("child", 1, 3)._replace(waits_for=("parent",)), job("parent", 1, 2), job("other", 4, 4))
+    assert simulate(Order(jobs), [], [NODE]).starts == {"parent": 0, "child": 2, "other": 5}
+    running = find_placement(jobs[1], [NODE])
+    assert running is not None
+    assert admit(Order(jobs[:1]), [Running(running, 1.0)], [NODE]) == (), "the parent is still running"
+    (placement,) = admit(Order(jobs[:1]), [], [NODE])
+    assert placement.job.name == "child", "a parent of an earlier session is no job of this queue"
+
+
+def test_the_first_job_of_a_long_chain_starts_first() -> None:
+    chain = [job("a", 4, 1), job("b", 1, 5)._replace(waits_for=("a",)), job("c", 1, 5)._replace(waits_for=("b",))]
+    jobs = with_chains([*chain, job("long", 3, 6)])
+    assert {one.name: one.followed_by for one in jobs} == {"a": 10, "b": 5, "c": 0, "long": 0}
+    assert lower_bound(jobs, [], [NODE]) >= 11
+    assert simulate(best_order(jobs, [], [NODE]), [], [NODE]).makespan == 11
 
 
 def test_narrow_jobs_do_not_delay_a_wide_one_where_that_costs_time() -> None:

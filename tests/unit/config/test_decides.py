@@ -91,6 +91,7 @@ def test_a_nested_field_can_decide_from_an_earlier_stage_than_its_section() -> N
         ("filters.max_tokens=50", [StageName.MIX]),
         ("train.max_length=300", [StageName.MIX]),
         ("train.num_epochs=3", [StageName.TRAIN]),
+        ("mixes.mix-long.after=short", [StageName.TRAIN]),
         ("mixes.short.num_prompts=50", [StageName.MIX]),
         ("train.seeds=[1,2]", [StageName.TRAIN]),
         ("train.checkpoint_every_steps=5", []),

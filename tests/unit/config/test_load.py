@@ -209,17 +209,6 @@ def test_the_papers_mixes_ship_at_one_fifth_by_prompt_beside_both_pure_arms(name
     assert recipe.student_chat.template == recipe.teachers[0].chat.template
 
 
-def test_a_helped_student_and_its_helper_are_models_of_the_recipe() -> None:
-    def arms(*pairs: tuple[str, str]) -> dict[str, Any]:
-        found = [{"student": student, "helper": {"model": helper}} for student, helper in pairs]
-        return recipe_with({"evaluate": {"benchmarks": ["gsm8k"], "speculative": found}})
-
-    recipe = parse_recipe(arms(("s@mix-long", "s")))
-    assert recipe.evaluate.speculative[0].helper.max_tokens == 256
-    said = problems_of(arms(("s@mix", "s"), ("s", "t"), ("s", "s@mix-long"), ("s", "s@mix-long")))
-    assert [any(word in one for one in said) for word in ("'s@mix'", "'t'", "listed twice")] == [True] * 3
-
-
 @pytest.mark.parametrize(
     ("modes", "said"),
     [

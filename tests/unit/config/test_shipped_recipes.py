@@ -14,8 +14,8 @@ from distill.train.plan import MixData
 from tests.fixtures.model_shapes import SIZES, shape
 
 SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
-ONE_GPU = ("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound")
-TWO_CORES = ("quickstart", "small-evidence", "graded-sums", "small-real")
+ONE_GPU = ("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up")
+TWO_CORES = ("quickstart", "small-evidence", "graded-sums", "budget-curve", "small-real", "warm-up")
 CLUSTERS = dict.fromkeys(ONE_GPU, "1x1x80") | dict.fromkeys(TWO_CORES, "1x2cpu")
 
 
@@ -28,9 +28,9 @@ def test_every_shipped_recipe_can_be_placed(name: str, tmp_path: Path, monkeypat
     machines = described_machines(CLUSTERS.get(name, "8x8x80"))
     plan = planning.plan_recipe(recipe, find_recipe(name).parent, RunDir(str(tmp_path)), machines)
     assert len(plan.cells) == len(recipe.students) * len(recipe.mixes) * len(recipe.train.seeds)
-    budgets = {mix.name: mix.budget for mix in recipe.mixes}
-    steps = {(budgets[one.cell.mix], one.steps) for one in plan.cells}
-    assert len(steps) == len(set(budgets.values())), "arms of equal budgets take equally many steps"
+    own = {one.cell.name: one.steps or 0 for one in plan.cells}
+    steps = {(one.cell.amount, sum(own[cell.name] for cell in one.cell.lineage)) for one in plan.cells}
+    assert len(steps) == len({one.cell.amount for one in plan.cells}), "arms of equal budgets take equally many steps"
 
 
 def test_the_papers_students_and_pairs_are_all_there() -> None:

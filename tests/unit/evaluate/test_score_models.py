@@ -28,7 +28,7 @@ class _Cluster:
         monkeypatch.setattr(score_models, "deploy", self._deploy)
         monkeypatch.setattr(score_models, "undeploy", lambda: None)
         monkeypatch.setattr(score_models, "score_items", lambda *arguments: None)
-        monkeypatch.setattr(score_models, "asked_endpoints", lambda wave, chat: [model.endpoint for model in wave])
+        monkeypatch.setattr(score_models, "asked_endpoints", lambda wave, *chat: [model.endpoint for model in wave])
 
     def _deploy(self, endpoints: list[Endpoint], config: Any, **more: Any) -> str:
         self.deployed.append([endpoint.shared_engine for endpoint in endpoints])

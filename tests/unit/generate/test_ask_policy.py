@@ -58,6 +58,18 @@ def test_another_group_may_still_need_a_prompt_that_one_group_lost() -> None:
     assert next_samples(plan, {"cheap": failed(0, 1)}, BOTH) == [("dear", 0)]
 
 
+def test_a_pool_is_not_asked_the_prompts_of_sources_that_none_of_its_mixes_teaches() -> None:
+    other = PoolPlan("other", 1)
+    groups = (frozenset({"cheap", "dear"}), frozenset({"cheap"}))
+    plan = AskPlan((CHEAP, DEAR, other), groups, sources=(("sums",), ("puzzles",)))
+    pools = {name: [pool.name for pool in plan.for_source(name).pools] for name in ("sums", "puzzles", "rest")}
+    assert pools == {"sums": ["cheap", "dear", "other"], "puzzles": ["cheap", "other"], "rest": ["other"]}
+    assert is_complete(plan.for_source("puzzles"), {"cheap": solved(0)})
+    assert not is_complete(plan.for_source("sums"), {"cheap": solved(0)})
+    assert not is_complete(plan.for_source("rest"), {"cheap": solved(0)}), "no mix teaches it"
+    assert PLAN.for_source("sums") is PLAN
+
+
 def test_a_pool_of_no_mix_is_asked_for_itself() -> None:
     plan = AskPlan((CHEAP, DEAR), (frozenset({"cheap"}),))
     assert next_samples(plan, {"cheap": failed(0, 1)}, BOTH) == [("dear", 0)]
@@ -235,3 +247,13 @@ def test_engines_that_are_up_together_always_fit_together(
     needs: list[Resources], nodes: list[Resources], jobs: list[list[int]]
 ) -> None:
     assert plan_jobs(needs, nodes) == jobs
+
+
+def test_prompts_of_a_source_need_what_the_pools_of_its_arms_read_and_no_other_pool() -> None:
+    other, of_other = PoolPlan("other", 1), PoolPlan("of-other", 1, reads="other")
+    loose = PoolPlan("loose", 1, reads="base")
+    groups = (frozenset({"last"}), frozenset({"of-other"}))
+    plan = AskPlan((BASE, EDIT, LAST, other, of_other, loose), groups, sources=(("a",), ("b",)))
+    names = {source: {pool.name for pool in plan.for_source(source).pools} for source in ("a", "b")}
+    assert names == {"a": {"base", "edit", "last", "loose"}, "b": {"other", "of-other", "base", "loose"}}
+    assert not is_complete(plan.for_source("c"), {}), "a prompt that no arm teaches"

@@ -14,8 +14,12 @@ def test_found_weights_make_an_ordinary_arm() -> None:
 
 def test_a_found_arm_keeps_how_much_it_is_trained_on_and_its_trials_take_the_steps_of_the_round() -> None:
     recipe = parse_recipe(search_recipe())
-    sized = recipe.mixes[-1].model_copy(update={"num_prompts": 9, "num_steps": 30})
+    sized = recipe.mixes[-1].model_copy(update={"num_prompts": 9, "num_steps": 30, "sources": ("sums",)})
     recipe = recipe.model_copy(update={"mixes": (*recipe.mixes[:-1], sized)})
     weights = {"long": 0.25, "short": 0.75}
-    assert with_weights(recipe, {"auto": weights}).mixes[-1].budget == (9, 30)
-    assert weighted_arm(auto_arms(recipe)["auto"], weights, "trial").budget == (9, None)
+    arms = (
+        with_weights(recipe, {"auto": weights}).mixes[-1],
+        weighted_arm(auto_arms(recipe)["auto"], weights, "trial"),
+    )
+    found, trial = [(arm.num_prompts, arm.num_steps, arm.sources) for arm in arms]
+    assert (found, trial) == ((9, 30, ("sums",)), (9, None, ("sums",)))

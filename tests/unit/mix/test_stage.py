@@ -1,5 +1,6 @@
 """The mix stage on a run directory: files that do not depend on shards, filters that count, errors with numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest
-from distill.core.schema import Example, IndexRow, content_hash
+from distill.core.schema import Example, IndexRow, Prompt, content_hash
+from distill.mix.accounting import NO_SOURCE, RESERVED
 from distill.mix.stage import mix_stage
 from distill.run.context import RunContext
 from tests.fixtures.mix_run import make_run, prompt, trace
@@ -200,3 +202,47 @@ def test_a_missing_column_or_text_is_named(tmp_path: Path) -> None:
     run.run_dir.write_table(pa.table({"trace_id": ["x"], "pool": ["long"]}), "verify", "verdicts.parquet")
     with pytest.raises(StageError, match="lacks the columns prompt_id, style"):
         mix_stage(run)
+
+
+def with_sources(raw: dict[str, Any]) -> dict[str, Any]:
+    """The arms `long` and `mix-long` on sums, `short` on puzzles."""
+    sources = {"long": ["sums"], "short": ["puzzles"], "mix-long": ["sums"]}
+    return raw | {"mixes": [mix | {"sources": sources[mix["name"]]} for mix in raw["mixes"]]}
+
+
+def sourced(folder: Path, traces: list[Any], **options: Any) -> tuple[RunContext, Manifest]:
+    """Prompts 0 to 7 are puzzles, 8 to 17 sums, and two are of a source that no arm teaches."""
+    run = make_run(folder, traces, num_prompts=20, change=with_sources, **options)
+    names = ["puzzles"] * 8 + ["sums"] * 10 + ["rest"] * 2
+    prompts = [replace(prompt(number), source=name) for number, name in enumerate(names)]
+    run.run_dir.write_rows(prompts, Prompt, "prompts", "prompts.parquet")
+    return run, mix_stage(run)
+
+
+def test_arms_of_own_sources_teach_what_their_own_pools_solved(tmp_path: Path) -> None:
+    traces = [one for one in TRACES if not (one.pool == "long" and one.prompt_id == content_hash("p0"))]
+    run, manifest = sourced(tmp_path, traces)
+    taught = {mix: {row["prompt_id"] for row in rows(run, mix)} for mix in ("long", "short", "mix-long")}
+    sums, puzzles = ({content_hash(f"p{number}") for number in some} for some in (range(8, 18), range(8)))
+    assert taught == {"long": sums, "mix-long": sums, "short": puzzles}, "the long pool need not solve the puzzles"
+    assert (manifest.rows_in, manifest.rows_out, dict(manifest.drops)) == (20, 18, {NO_SOURCE: 2})
+    assert manifest.details["common_prompts"] == 18
+    assert [manifest.details["mixes"][mix]["common_prompts"] for mix in ("long", "short")] == [10, 8]
+    assert "of sums: every arm teaches the same 10 prompts" in manifest.details["arms"]
+
+
+def test_prompts_that_one_group_of_arms_holds_out_are_taught_by_none(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path, TRACES, num_prompts=20,
+        change=lambda raw: raw | {
+            "mixes": [raw["mixes"][0], raw["mixes"][1] | {"sources": ["s"]}],
+            "train": {"max_length": 400, "held_out_prompts": 4},
+        },
+    )  # fmt: skip
+    manifest = mix_stage(run)
+    held = run.run_dir.read_table("mix", "held-out", row_type=Example).to_pylist()
+    taught = {row["prompt_id"] for mix in ("long", "short") for row in rows(run, mix)}
+    assert {row["pool"] for row in held} == {"long", "short"}
+    assert not taught & {row["prompt_id"] for row in held}
+    assert manifest.rows_out == 20 - len({row["prompt_id"] for row in held})
+    assert manifest.drops == {RESERVED: 20 - manifest.rows_out}

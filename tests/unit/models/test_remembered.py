@@ -42,10 +42,10 @@ def test_a_fact_is_computed_once_for_each_kind_and_input() -> None:
     assert computed == ["x", "y", "x"]
 
 
-@pytest.mark.parametrize("name", ["_code", "_versions"])
+@pytest.mark.parametrize("name", ["source_digest", "package_versions"])
 def test_other_code_and_other_libraries_compute_it_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert remembered("a", "x", lambda: 1) == 1
-    monkeypatch.setattr(module, name, lambda: "another")
+    monkeypatch.setattr(module, name, lambda *libraries: "another")
     assert remembered("a", "x", lambda: 2) == 2
 
 

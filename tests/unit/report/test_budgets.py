@@ -132,10 +132,10 @@ def test_the_page_shows_both_plots_of_every_benchmark_and_a_sweep_per_size(sized
 
 
 def test_sizes_alone_are_no_reason_to_warn_of_unequal_steps(sized: Report) -> None:
-    cells = [dataclasses.replace(cell, steps=int(cell.mix.rpartition("-")[2])) for cell in sized.cells]
+    cells = [dataclasses.replace(cell, total_steps=int(cell.mix.rpartition("-")[2])) for cell in sized.cells]
     recipe = make_recipe(mixes=mixes(*SIZES, field="num_prompts"))
     assert not [line for line in caveats(recipe, [], [], cells) if "optimiser steps" in line]
-    cells[0] = dataclasses.replace(cells[0], steps=999)
+    cells[0] = dataclasses.replace(cells[0], total_steps=999)
     (line,) = [line for line in caveats(recipe, [], [], cells) if "optimiser steps" in line]
     assert "`smol-135m`" in line and "`smol-8l`" not in line
 
@@ -243,3 +243,23 @@ def test_the_sentence_says_how_much_of_the_gap_matched_steps_remove(
     (line,) = steps_words([change])
     assert words in line
     assert "(24 steps) minus `short` (60 steps) is" in line and "with 60 steps for both it is" in line
+
+
+def test_a_stage_counts_with_the_steps_tokens_and_costs_of_what_it_starts_from(tmp_path: Path) -> None:
+    staged = [
+        {"name": "short", "weights": WEIGHTS["short"]},
+        {"name": "mix-long", "weights": WEIGHTS["mix-long"], "after": "short"},
+        {"name": "long", "weights": WEIGHTS["short"], "after": "short", "total_steps": "with_parent"},
+    ]
+    recipe = make_recipe(mixes=staged, train={"budget": "steps", "num_steps": 60})
+    report = build_report(recipe, make_run(tmp_path, recipe, num_prompts=40, num_scored=20))
+    cells = {cell.cell: cell for cell in report.cells}
+    one = cells["smol-8l@mix-long"]
+    assert (one.after, one.steps, one.total_steps) == (("smol-8l@short",), 60, 120)
+    assert one.total_tokens == 2 * (one.supervised_tokens or 0) > 0
+    assert (cells["smol-8l@long"].after, cells["smol-8l@short"].total_steps) == ((), 60)
+    costs = {cost.mix: cost for cost in report.costs if cost.student == "smol-8l"}
+    assert costs["mix-long"].device_s == 2 * (costs["short"].device_s or 0) > 0
+    page = render_page(report)
+    assert "<td>smol-8l@short</td>" in page and "steps in all" in page
+    assert "<em>stages</em>" in page

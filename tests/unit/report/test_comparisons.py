@@ -15,7 +15,7 @@ from distill.core.schema import Prompt
 from distill.evaluate.statistics import holm
 from distill.prompts.load import versioned
 from distill.report.build import build_report
-from distill.report.comparisons import MACRO, all_pairs, planned_pairs
+from distill.report.comparisons import FAMILIES, MACRO, all_pairs, planned_pairs
 from distill.report.data import Report
 from distill.report.figures import pareto_front, token_ticks
 from distill.report.html import render_page
@@ -59,6 +59,26 @@ def test_every_pair_of_arms_is_compared_once_and_only_the_recipe_plans() -> None
     assert len({frozenset((pair.first, pair.second)) for pair in pairs}) == len(pairs) == 4 + 6
     assert [(pair.first, pair.second) for pair in pairs if pair.purpose == "gap"] == [("long", "short")]
     assert [(pair.first, pair.second) for pair in pairs if pair.purpose == "other"] == [("half", "mix-long")]
+
+
+def test_an_arm_in_stages_is_compared_with_its_parent_and_with_one_stage_of_its_own_traces() -> None:
+    weights = {"long": 0.2, "short": 0.8}
+    mixes = [
+        {"name": "warm", "weights": {"long": 1.0}},
+        {"name": "cold", "weights": {"short": 1.0}},
+        {"name": "direct", "weights": weights},
+        {"name": "staged", "weights": weights, "after": "warm"},
+        {"name": "chilled", "weights": weights, "after": "cold"},
+        {"name": "control", "weights": weights, "after": "warm", "total_steps": "with_parent"},
+    ]
+    pairs = all_pairs(make_recipe(mixes=mixes, train={"budget": "steps", "num_steps": 20}), {})
+    found = {purpose: {(one.first, one.second) for one in pairs if one.purpose == purpose} for purpose in FAMILIES}
+    assert found["stage"] == {
+        ("staged", "warm"), ("staged", "direct"), ("staged", "control"),
+        ("chilled", "cold"), ("chilled", "direct"),
+    }  # fmt: skip
+    assert ("chilled", "staged") in found["other"] and ("control", "chilled") in found["other"]
+    assert ("staged", "long") not in found["blend"] and ("direct", "warm") in found["blend"]
 
 
 def test_large_against_small_teacher_is_recognised_by_their_sizes() -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -240,16 +239,3 @@ def test_the_fit_of_traces_to_untrained_students_is_shown_with_the_tokens_that_s
     page = render_page(report)
     assert "<code>&lt;b&gt;Wait</code> (17, 44)" in page
     assert "Fit of the traces to the untouched students" in page
-
-
-def test_a_student_with_a_helper_has_its_own_line_and_is_compared_with_itself_without_it(tmp_path: Path) -> None:
-    arm = {"student": "smol-135m@short", "helper": {"model": "smol-8l@long"}}
-    recipe = make_recipe(evaluate={"benchmarks": ["arithmetic"], "speculative": [arm]})
-    run_dir = make_run(tmp_path, recipe, num_prompts=40, num_scored=40)
-    folder, helped = tmp_path / "evaluate", "short+smol-8l@long"
-    shutil.copytree(folder / "smol-135m@long", folder / f"smol-135m@{helped}")
-    report = build_report(recipe, run_dir)
-    (found,) = [one for one in report.comparisons if one.purpose == "help"]
-    assert (found.family, found.first, found.second) == ("help", f"smol-135m@{helped}", "smol-135m@short")
-    write_report(report, run_dir)
-    assert helped in (tmp_path / "report" / "report.html").read_text()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.placement import Resources
+from distill.config.mix import MergeConfig
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import StageError
@@ -61,6 +62,50 @@ def test_failed_cells_are_named_together_after_the_others_have_finished(run_dir:
     assert {progress.cell: progress.phase for progress in seen} == {
         "bad1": "failed", "bad2": "failed", "x": "done", "y": "done",
     }  # fmt: skip
+
+
+def after(work: CellWork, *parents: CellWork, **changes: Any) -> CellWork:
+    return replace(work, cell=replace(work.cell, parents=tuple(parent.cell for parent in parents), **changes))
+
+
+def test_a_cell_waits_for_its_parent_while_others_go_on(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, other_began, merged = list[str](), threading.Event(), list[str]()
+
+    def train_cell(work: CellWork, **_: Any) -> Manifest:
+        begun.append(work.cell.name)
+        if work.cell.name == "other":
+            other_began.set()
+        if work.cell.name == "parent":
+            assert other_began.wait(10), "the other cell does not wait for this one"
+        return Manifest("train", work.key)
+
+    def merge_cell(work: CellWork, **_: Any) -> Manifest:
+        merged.extend([*begun, work.cell.name])
+        return Manifest("train", work.key)
+
+    monkeypatch.setattr(cell_queue, "train_cell", train_cell)
+    monkeypatch.setattr(cell_queue, "merge_cell", merge_cell)
+    child, parent, other, merge = works(run_dir, "child", "parent", "other", "merge")
+    merge = after(merge, parent, other, merge=MergeConfig(name="merge", of=("a", "b")))
+    done = train_on_cpus(run_dir, [after(child, merge), parent, other, merge])
+    assert [one.key for one in done] == ["child", "parent", "other", "merge"]
+    assert sorted(begun[:2]) == ["other", "parent"] and begun[2:] == ["child"]
+    assert merged == [*begun[:2], "merge"], "when both of its parents were done, and before its child began"
+
+
+def test_what_waits_for_a_failed_cell_fails_with_it_and_says_why(run_dir: RunDir, trained: list[str]) -> None:
+    bad, child, grandchild, other = works(run_dir, "bad", "child", "grandchild", "other")
+    child = after(child, bad)
+    with pytest.raises(StageError, match=r"3 of 4 cells failed.*\n  bad: no luck.*\n  child: starts from bad, which"):
+        train_on_cpus(run_dir, [bad, child, after(grandchild, child), other])
+    assert sorted(trained) == ["bad", "other"]
+
+
+def test_a_parent_borrows_workers_while_only_its_child_waits(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = WorkerCounts(monkeypatch)
+    parent, child = works(run_dir, "parent", "child", max_workers=2)
+    train_on_gpus(run_dir, [parent, after(child, parent)])
+    assert counts.workers == {"parent": 2, "child": 2}
 
 
 def test_a_cell_that_could_never_be_placed_is_refused_with_the_resources_of_the_cluster(

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from cluster.placement import Resources
+from distill.config.arm_graph import ArmBudget
 from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import ConfigError, InputError
@@ -89,13 +90,28 @@ def test_arms_with_unequal_steps_are_refused_unless_the_recipe_allows_them(
 
 
 def test_only_arms_of_one_number_of_prompts_must_take_equally_many_steps() -> None:
-    few, many = replace(grid(small())[0], num_prompts=100), grid(small())[1]
+    few, many = replace(grid(small())[0], amount=ArmBudget(num_prompts=100)), grid(small())[1]
     data = DATA | {"long": MixData(100, 40_000)}
     machines = described_machines("1x4x80")
     found = plan_cells([few, many], TrainConfig(), shapes=SHAPES, data=data, machines=machines)
     assert {one.cell.mix: one.steps for one in found.cells} == {"long": 14, "short": 126}
     with pytest.raises(ConfigError, match="different numbers of optimiser steps: long 14, short 126"):
-        plan_cells([replace(few, num_prompts=None), many], TrainConfig(), shapes=SHAPES, data=data, machines=machines)
+        plan_cells([replace(few, amount=ArmBudget()), many], TrainConfig(), shapes=SHAPES, data=data, machines=machines)
+
+
+def test_a_stage_is_planned_after_its_parent_and_compared_with_those_of_as_many_steps_in_all() -> None:
+    first, other = grid(small())
+    before = ArmBudget(before=(ArmBudget(),))
+    second = Cell("small@second", small(), "long", 0, amount=before, parents=(first,))
+    train = {"budget": "steps", "num_steps": 90, "batch_size": 10}
+    found = plan([other, second, first], **train)
+    assert found.starts[first.name] < found.starts[second.name]
+    starts = {one.cell.name: one.job.waits_for for one in found.cells}
+    assert starts == {first.name: (), other.name: (), second.name: (first.name,)}
+    control = replace(other, amount=before, num_steps=180)
+    plan([first, second, control], **train)
+    with pytest.raises(ConfigError, match=r"different numbers of optimiser steps: long 180, short 90"):
+        plan([first, second, replace(control, num_steps=None)], **train)
 
 
 def test_an_arm_with_its_own_number_of_steps_is_planned_with_it() -> None:

@@ -106,13 +106,26 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return None
 
     def start(
-        *turns: Any, delimiters: Delimiters | None = None, prompt_end: str | None = None, **fields: Any
+        *turns: Any,
+        delimiters: Delimiters | None = None,
+        prompt_end: str | None = None,
+        others: tuple[str, ...] = (),
+        is_evaluation: bool = False,
+        **fields: Any,
     ) -> tuple[list[Any], list[Any]]:
         asked: list[Any] = []
         answers = iter(turns)
-        endpoint = Endpoint(
-            name="m", source="s", metadata=MODES, reasoning=delimiters, opens_reasoning=prompt_end is not None
-        )
+        endpoints = [
+            Endpoint(
+                name=name,
+                source=name,
+                metadata=MODES,
+                reasoning=delimiters,
+                opens_reasoning=prompt_end is not None,
+                reasoning_in_content=is_evaluation,
+            )
+            for name in ("m", *others)
+        ]
 
         async def scripted(self: Any, *, body: Any, call_method: str, raw_request: Any = None) -> Any:
             if call_method in ("tokenize", "detokenize"):
@@ -124,7 +137,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
         monkeypatch.setattr(OpenAiIngress, "_get_response", scripted)
         monkeypatch.setattr(ingress.asyncio, "sleep", no_wait)
-        router = Ingress({}, {}, endpoints=[endpoint], max_retries=2)
+        router = Ingress({}, {}, endpoints=endpoints, max_retries=2)
         sent = FIELDS | fields
 
         class Request:
@@ -285,6 +298,98 @@ def test_a_segment_that_does_not_fit_the_context_ends_the_answer(run: Callable[.
     assert (choice["message"]["content"], choice["finish_reason"]) == ("a Wait", "length")
     with pytest.raises(APIError, match="context length"):
         run(failing(full), delimiters=Delimiters(), speculative=HELP)
+
+
+DONE = ["data: [DONE]\n\n"]
+SHARE = {"model": "large", "share": 0.5}
+GERMAN = {"name": "de"}  # as admission passes "de" on
+
+
+def message_of(items: list[Any]) -> tuple[str | None, str]:
+    message = items[0].model_dump()["choices"][0]["message"]
+    return message.get("reasoning_content"), message["content"]
+
+
+def test_an_opening_of_ours_is_part_of_the_one_answer_whole_or_streamed(run: Callable[..., Any]) -> None:
+    german = "Okay, ich denke auf Deutsch darüber nach.\n"
+    items, (asked,) = run(failing(continued("7</think>42", 4)), delimiters=Delimiters(), language=GERMAN)
+    assert text_behind_prompt(asked) == f"<think>\n{german}" and message_of(items) == (f"{german}7", "42")
+    answer = items[0].model_dump()
+    assert (answer["object"], answer["usage"]["completion_tokens"]) == ("chat.completion", 4)
+    stream = failing([piece("7</th")], [piece("ink>4")], [piece("2", "stop")], [usage(4)], DONE)
+    items, _ = run(stream, delimiters=Delimiters(), language=GERMAN, stream=True)
+    assert text_of(items) == (f"{german}7", "42")
+    first = parse_events(items[0][0])[0]["choices"][0]["delta"]
+    assert first["role"] == "assistant"
+    items, (asked,) = run(failing(continued("42", 2)), delimiters=Delimiters(), think=False)
+    assert text_behind_prompt(asked) == "<think>\n\n</think>\n\n" and message_of(items) == (None, "42")
+
+
+def test_a_model_without_delimiters_can_be_given_a_language_but_no_empty_block(run: Callable[..., Any]) -> None:
+    items, (asked,) = run(failing(continued("42", 2)), language={"name": "x", "opening": "Jo."})
+    assert text_behind_prompt(asked) == "Jo.\n" and message_of(items) == (None, "Jo.\n42")
+    for field in ({"think": False}, {"extend": {"times": 1}}, {"end_bias": 1}, {"share": SHARE}):
+        with pytest.raises(APIError, match="no reasoning"):
+            run(failing(whole("4", 1)), **field)
+
+
+@pytest.mark.parametrize(
+    ("prompt_end", "inserted"),
+    [("a\n<think>\n", "\n</think>\n\n"), ("a\n<think>\n\n</think>\n\n", ""), ("a\n", "<think>\n\n</think>\n\n")],
+)
+def test_an_empty_block_is_written_as_far_as_the_prompt_has_not(
+    run: Callable[..., Any], prompt_end: str, inserted: str
+) -> None:
+    turn = continued("42", 2) if inserted else whole("42", 2)
+    items, (asked,) = run(failing(turn), delimiters=Delimiters(), prompt_end=prompt_end, think=False)
+    assert message_of(items) == (None, "42")
+    assert not inserted or text_behind_prompt(asked) == inserted
+
+
+def stopped_at(response: Any, text: str) -> Any:
+    response.choices[0].stop_reason = text
+    return response
+
+
+def test_a_cue_takes_the_place_of_the_end_whole_or_streamed(run: Callable[..., Any]) -> None:
+    end, extend = "</think>", {"times": 1, "cue": "Hm"}
+    turns = failing(stopped_at(whole("<think>a", 5), end)), failing(continued(" b</think>42", 4))
+    items, asked = run(*turns, delimiters=Delimiters(), extend=extend)
+    assert message_of(items) == ("a\nHm b", "42") and items[0].usage.completion_tokens == 9
+    assert asked[0].stop == [end] and not asked[1].stop and text_behind_prompt(asked[1]) == "<think>a\nHm"
+    last = event("", "stop").replace('"finish_reason"', f'"stop_reason": "{end}", "finish_reason"')
+    streams = failing([event("<think>a")], [last], [usage(5)], DONE), failing([piece(" b</think>42", "stop")], DONE)
+    items, _ = run(*streams, delimiters=Delimiters(), extend=extend, stream=True)
+    assert text_of(items) == ("a\nHm b", "42")
+
+
+def test_a_helpers_draft_is_not_sent_but_its_share_is(run: Callable[..., Any]) -> None:
+    draft = failing(whole("<think>\none two three four", 8)), failing(continued("five</think>42", 4))
+    items, asked = run(*draft, delimiters=Delimiters(), share=SHARE, others=("large",))
+    assert [body.model for body in asked] == ["large", "m"] and items[0].model == "m"
+    assert text_behind_prompt(asked[1]) == "<think>\none two" and message_of(items) == ("one twofive", "42")
+    assert (items[0].usage.completion_tokens, items[0].usage.model_extra["helper_tokens"]) == (12, 8)
+    streams = (
+        failing([event("<think>\none two")], [event(" three four", "stop")], [usage(8)], DONE),
+        failing([piece("five</think>4")], [piece("2", "stop")], [usage(4)], DONE),
+    )
+    items, _ = run(*streams, delimiters=Delimiters(), share=SHARE, others=("large",), stream=True)
+    assert text_of(items) == ("one twofive", "42")
+
+
+def test_a_bias_needs_an_end_of_one_token(run: Callable[..., Any]) -> None:
+    one = Delimiters(start="(", end=")")
+    turns = failing(stopped_at(whole("(a)", 3), ")")), failing(continued("42", 2))
+    items, asked = run(*turns, delimiters=one, end_bias=5)
+    assert asked[0].logit_bias == {str(ord(")")): 5.0} and not asked[1].logit_bias and message_of(items) == ("a", "42")
+    with pytest.raises(APIError, match="</think> is 8 tokens of this model"):
+        run(failing(whole("4", 1)), delimiters=Delimiters(), end_bias=5)
+
+
+def test_an_evaluation_gets_the_reasoning_within_the_text(run: Callable[..., Any]) -> None:
+    turns = failing(whole("<think>a b", 5, "length")), failing(continued("42", 2))
+    items, _ = run(*turns, delimiters=Delimiters(), thinking_budget=5, is_evaluation=True)
+    assert message_of(items) == (None, "<think>a b\n</think>\n\n42")
 
 
 @pytest.mark.parametrize(

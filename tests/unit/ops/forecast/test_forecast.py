@@ -185,3 +185,17 @@ def test_smaller_arms_have_fewer_rows_and_take_less_training() -> None:
         if stage.stage == "train"
     }
     assert train["small"] < train["whole"]
+
+
+def test_evaluation_arms_are_requests_of_the_forecast_also_where_the_time_is_not_known() -> None:
+    arms = 'evaluate.arms=[{of="smol-135m@short",budget=[8,16]},{of="smol-135m",think=false}]'
+    plain, made = (evaluation_note(*overrides) for overrides in ((), (arms,)))
+    per_model, seeds = 300, 3
+    assert f"{(1 + 4 * seeds) * per_model:,} requests" in plain and "evaluation arms" not in plain
+    asked = (2 * seeds + 1) * per_model
+    assert f"{(1 + 4 * seeds) * per_model + asked:,} requests, {asked:,} of them of evaluation arms" in made
+
+
+def evaluation_note(*overrides: str) -> str:
+    stages = forecast_on("1x2cpu", *overrides, name="small-evidence").stages
+    return next(stage.note for stage in stages if stage.stage == "evaluate")

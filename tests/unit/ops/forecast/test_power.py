@@ -24,13 +24,12 @@ def shipped(name: str, *overrides: str) -> Recipe:
 
 def test_a_question_is_corrected_as_the_report_does_it(tmp_path: Path) -> None:
     found = planned_power(shipped("graded-sums"), RunDir(str(tmp_path)))
-    assert (
-        found is not None and len(found.candidates) == 3 and found.benchmarks == {"two-terms": 100, "three-terms": 100}
-    )
-    assert found.difference == planned_difference(planned_terms((100, 100), 3, CAUTIOUS), 2, 3)
+    assert found is not None and len(found.candidates) == 7
+    assert found.benchmarks == {"two-terms": 120, "three-terms": 120}
+    assert found.difference == planned_difference(planned_terms((120, 120), 3, CAUTIOUS), 2, 7)
     words = power_words(found)
-    assert words.startswith("that an arm of the question is truly 16 points better than both arms it must beat")
-    assert "Holm-corrected over 3 tests; 3 seeds; 100 + 100 problems" in words
+    assert words.startswith("that an arm of the question is truly 17 points better than both arms it must beat")
+    assert "Holm-corrected over 7 tests; 3 seeds; 120 + 120 problems" in words
     assert spread_words(found).endswith(
         "assumed: accuracy 0.5, arm_correlation 0.3, seed_correlation 0.6, seed_spread 0.02"
     )
@@ -53,7 +52,7 @@ def test_without_a_question_it_is_about_two_arms_and_uncorrected(tmp_path: Path)
 
 def test_a_question_about_one_benchmark_counts_only_its_problems(tmp_path: Path) -> None:
     found = planned_power(shipped("graded-sums", 'question.benchmark="two-terms"'), RunDir(str(tmp_path)))
-    assert found is not None and found.benchmarks == {"two-terms": 100}
+    assert found is not None and found.benchmarks == {"two-terms": 120}
 
 
 def test_the_recipe_then_a_run_then_caution_say_how_outcomes_vary() -> None:

@@ -64,6 +64,22 @@ def test_no_second_segment_where_the_answer_is_complete_or_all_tokens_are_used(f
     assert next_request(answer) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "delimiters", "inserted"),
+    [
+        ("<think>so</th", THINK, "ink>\n\n"),
+        ("so</think", OPEN, ">\n\n"),
+        ("<th", THINK, "ink>\n\n</think>\n\n"),
+        ("<b>4</b>", THINK, ""),
+    ],
+)
+def test_a_budget_that_ends_within_a_delimiter_has_the_rest_of_it_written(
+    text: str, delimiters: Delimiters, inserted: str
+) -> None:
+    _, asked = write(budget_forcing(FIELDS, 20, delimiters), (text, 20, "length"), ("4", 1, "stop"))
+    assert asked[1]["continues"] == text + inserted
+
+
 def test_an_answer_without_reasoning_is_not_closed() -> None:
     assert closing_text("4 is", THINK) == ""
     assert closing_text("hm", OPEN) == "\n</think>\n\n"
