@@ -93,12 +93,13 @@ class AskPlan:
         return {}
 
     def _restricted(self, source: str) -> "AskPlan":
-        pairs = zip(self.groups, self.sources, strict=True)
-        groups = tuple(group for group, sources in pairs if not sources or source in sources)
-        here = frozenset(name for group in groups for pool in group for name in self._chain(pool))
-        elsewhere = frozenset().union(*self.useful) - here
-        kept = {name for pool in self.pools if pool.name not in elsewhere for name in self._chain(pool.name)}
-        pools = tuple(pool for pool in self.pools if pool.name in kept)
+        pairs = zip(self.groups, self.useful, self.sources, strict=True)
+        kept = [(group, useful) for group, useful, sources in pairs if not sources or source in sources]
+        grouped = frozenset().union(*self.useful)
+        alone = frozenset(name for pool in self.pools if pool.name not in grouped for name in self._chain(pool.name))
+        wanted = alone.union(*(useful for _, useful in kept))
+        pools = tuple(pool for pool in self.pools if pool.name in wanted)
+        groups = tuple(group for group, _ in kept)
         return replace(self, pools=pools, groups=groups, sources=())
 
     def plan(self, pool: str) -> PoolPlan:

@@ -55,8 +55,8 @@ def survey_prompts(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan, names:
         wanted = [next_samples(own, state, names) for own, state in zip(plans, states, strict=True)]
         is_open = [bool(samples) for samples in wanted]
         num_open += sum(is_open)
-        num_short += sum(map(_is_short, plans, states, wanted))
-        num_complete += sum(map(is_complete, plans, states))
+        num_short += sum(_is_short(*one) for one in zip(plans, states, wanted, strict=True))
+        num_complete += sum(is_complete(own, state) for own, state in zip(plans, states, strict=True))
         for own, state, one in zip(plans, states, wanted, strict=True):
             if not one:
                 stopped = not_asked(own, state, names)

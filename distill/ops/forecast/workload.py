@@ -178,20 +178,21 @@ def _pools(
     asked = {group.sources: kept[group.sources] for group in groups}
     pools: dict[str, Estimate] = {}
     for name in order:
-        teacher, reads = teachers[name], read_pool(teachers[name])
-        own = [group for group in groups if name in group.pools]
+        mine = [group.sources for group in groups if name in group.pools]
         reached = kept if recipe.generate.stop_early else asked
-        num_asked = min(prompts, sum(reached[group.sources] for group in own)) if own else prompts
+        num_asked = min(prompts, sum(reached[sources] for sources in mine)) if mine else prompts
+        teacher, reads = teachers[name], read_pool(teachers[name])
         reading = None
         if reads is not None:
-            has_solved = recipe.generate.stop_early and bool(own) and all(reads in group.pools for group in own)
-            reading = reading_of(teacher, pools[reads], has_solved=has_solved)
+            together = any({name, reads} <= set(group.pools) for group in groups)
+            reading = reading_of(teacher, pools[reads], has_solved=together and recipe.generate.stop_early)
         pools[name] = _pool(recipe, teacher, num_asked, measured, assumptions, reading)
-        kept |= {group.sources: kept[group.sources] * pools[name].solved for group in own}
+        kept |= {sources: kept[sources] * pools[name].solved for sources in mine}
     enough, common = recipe.generate.enough_prompts, sum(kept.values())
     share = min(1.0, enough / common) if enough and common > 0 else 1.0
-    scaled = [_scaled(pool.work, share) for pool in pools.values()]
-    return scaled, {sources: count * share for sources, count in kept.items()}
+    return [_scaled(pool.work, share) for pool in pools.values()], {
+        sources: count * share for sources, count in kept.items()
+    }
 
 
 def source_share(recipe: Recipe, names: Sequence[str]) -> float:

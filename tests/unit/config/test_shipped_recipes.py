@@ -15,7 +15,10 @@ from tests.fixtures.model_shapes import SIZES, shape
 
 SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
 ONE_GPU = ("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up")
-TWO_CORES = ("quickstart", "small-evidence", "graded-sums", "budget-curve", "small-real", "warm-up")
+TWO_CORES = (
+    *("quickstart", "small-evidence", "graded-sums", "tagged-sums", "sums-confound"),
+    *("budget-curve", "small-real", "warm-up"),
+)
 CLUSTERS = dict.fromkeys(ONE_GPU, "1x1x80") | dict.fromkeys(TWO_CORES, "1x2cpu")
 
 
