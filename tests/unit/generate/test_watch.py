@@ -2,11 +2,13 @@
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distill.core.errors import StageError
+from distill.generate import progress_actor
 from distill.generate import watch as generate
 from distill.generate.progress_actor import LOST_S, ProgressActor, Snapshot
 from distill.generate.watch import watch
@@ -37,16 +39,20 @@ def test_an_engine_that_does_not_come_up_ends_the_wait_at_its_deadline(progress:
     release.set()
 
 
-def test_while_an_engine_reports_nothing_is_given_up(progress: Handle) -> None:
+def test_while_an_engine_reports_nothing_is_given_up(progress: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shown, done = [0.0], list[Any](), threading.Event()
+    monkeypatch.setattr(progress_actor, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     progress.progress.engine_ready()
-    shown: list[Any] = []
 
     def heartbeat(snapshot: Snapshot) -> None:
         progress.progress.heartbeat("a", 1)
         shown.append(snapshot)
+        clock[0] += 0.15
+        if len(shown) == 4:
+            done.set()
 
-    counts = watch(lambda: time.sleep(0.5), progress, deadline_s=0.2, show=heartbeat)
-    assert counts["busy_ms"] == 0 and len(shown) > 1
+    counts = watch(lambda: _wait(done), progress, deadline_s=0.2, show=heartbeat)
+    assert counts["busy_ms"] == 0 and clock[0] > 0.5, "far beyond the deadline in all"
 
 
 def test_when_all_engines_have_died_the_wait_ends_and_the_kept_traces_are_counted(progress: Handle) -> None:
