@@ -21,7 +21,7 @@ from distill.config.benchmarks import DEFINITIONS, benchmark_config
 from distill.config.eval_command import EvalConfig
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
-from distill.config.teachers import OWN_FIELDS
+from distill.config.teacher_problems import OWN_FIELDS
 from distill.core.errors import ConfigError, InputError, Problem
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path

@@ -11,7 +11,7 @@ from distill.config.base import one_of
 from distill.config.sources import CONDITION_TAGS
 from distill.core.errors import Problem
 
-KINDS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset")
+KINDS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset", "rule")
 """Kinds of sections. pydantic puts the kind of a section into a location, behind what holds the section."""
 HOLDERS = ("source", "tune")
 """Fields that hold a section of some kind; items of lists may be one too."""

@@ -8,25 +8,28 @@ from distill.config.decides import identity, stage_part
 from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.search import SearchConfig
-from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
 from distill.core.run_dir import StageName
 from distill.core.schema import content_hash
 
 
-def fingerprint(teacher: TeacherConfig, source: str) -> str:
+def fingerprint(teacher: TeacherConfig, source: str, parent: str | None = None) -> str:
     """Everything that decides what a teacher writes: a changed teacher is a new pool, never merged with the old one.
 
     Args:
         teacher: the teacher.
         source: identity of what is behind it: content hash of the weights, or `source_identity`.
+        parent: fingerprint of the pool that it reads; None where it reads none.
     """
-    return content_hash("teacher", source, identity(teacher))
+    return content_hash("teacher", source, identity(teacher), *([parent] if parent else []))
 
 
-def source_identity(teacher: EndpointTeacher | DatasetTeacher) -> str:
+def source_identity(teacher: EndpointTeacher | DatasetTeacher | RuleTeacher) -> str:
     """What stands for the weights of a teacher that is not ours: its address and name, or its data set."""
     if isinstance(teacher, EndpointTeacher):
         return f"{teacher.base_url} {teacher.remote_model}"
+    if isinstance(teacher, RuleTeacher):
+        return "rule"
     return json.dumps(identity(teacher.source), separators=(",", ":"), ensure_ascii=False)
 
 

@@ -26,14 +26,8 @@ from distill.config.prompt_sets import size_problems, source_problems
 from distill.config.question import question_problems
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
-from distill.config.teachers import (
-    AskedTeacher,
-    TeacherConfig,
-    VllmTeacher,
-    _engine_problems,
-    _same_teachers,
-    _teacher_problems,
-)
+from distill.config.teacher_problems import engine_problems, reader_problems, same_teachers, teacher_problems
+from distill.config.teachers import AskedTeacher, TeacherConfig, VllmTeacher
 from distill.config.train import (
     budget_problems,
     own_steps_problems,
@@ -64,9 +58,10 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
             for problem in mode_problems(mix, _styles(teachers), section_of(raw, "filters").get("too_long_takes"))
         ),
         *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
-        *(problem for teacher in asked for problem in _teacher_problems(teacher)),
-        *(problem for teacher in ours for problem in _engine_problems(teacher)),
-        *_same_teachers(teachers),
+        *(problem for teacher in asked for problem in teacher_problems(teacher)),
+        *(problem for teacher in ours for problem in engine_problems(teacher)),
+        *same_teachers(teachers),
+        *reader_problems(teachers, names_of(raw.get("teachers"))),
         *length_problems(raw, students),
         *(problem for student in students for problem in batch_problems(raw, student)),
         *budget_problems(section_of(raw, "train")),

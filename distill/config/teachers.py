@@ -3,18 +3,25 @@
 Whatever its kind, a teacher fills the pool of its name, and all traces are graded by the same verifier.
 """
 
-from collections.abc import Iterator, Sequence
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from cluster.gpus import GpuName
 from distill.config.base import Name, Section
-from distill.config.decides import EXTENT, IF_SET, NOTHING, hashed_as, identity
+from distill.config.decides import EXTENT, IF_SET, NOTHING, from_stage, hashed_as
 from distill.config.sources import Column, ColumnList, DataSource, Pattern, Where
-from distill.core.errors import Problem
 from distill.core.schema import Style, content_hash
 from serve.api.template_options import OptionName, OptionValue
+
+
+def _check_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
 
 
 class Sampling(Section):
@@ -44,6 +51,8 @@ class WorkedExample(Section):
     """The problem, as a user turn."""
     completion: str
     """Its solution, as the turn of the assistant."""
+    trace: str | None = Field(default=None, json_schema_extra=IF_SET)
+    """What is read, where the teacher reads (`{trace}`)."""
 
 
 class ChatFormat(Section):
@@ -55,7 +64,7 @@ class ChatFormat(Section):
     """`user`: the system text stands above the first user turn, for templates that refuse a system turn (Gemma 2).
     Absent: it is a turn of its own."""
     template: str = "{problem}"
-    """User turn; `{problem}` is replaced."""
+    """User turn; `{problem}` is replaced, and `{trace}` where the teacher reads."""
     examples: tuple[WorkedExample, ...] = ()
     """Worked examples, shown as earlier turns."""
     template_options: dict[OptionName, OptionValue] = Field(default={}, json_schema_extra=IF_SET)
@@ -93,19 +102,40 @@ class EngineConfig(Section):
         return self.tensor_parallel * self.pipeline_parallel
 
 
-class AskedTeacher(Section):
-    """Base of the teachers that are asked for traces."""
+class Reader(Section):
+    """Base of the teachers that can read another pool: each of its verified traces becomes a new one, an edit."""
 
     name: Name = Field(json_schema_extra=EXTENT)
     """Name of the teacher and of its pool."""
     style: Style
     """Reasoning style of its traces."""
+    reads: Name | None = Field(default=None, json_schema_extra=EXTENT)
+    """Name of another teacher, whose traces it edits. Absent: it reads nothing."""
+    part: Literal["reasoning", "answer"] | None = Field(default=None, json_schema_extra=IF_SET)
+    """Only what stands before, or after, the end of the thinking of what is read. Absent: all of it."""
+    keep: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(default=None, json_schema_extra=IF_SET)
+    """Only this share of what is read, from its beginning on, up to the end of a word. Absent: all of it."""
+    keep_if: Literal["shorter"] | None = Field(default=None, json_schema_extra=EXTENT)
+    """`shorter`: an edit that has as many characters as its source, or more, is not used. Absent: it is."""
+
+
+class AskedTeacher(Reader):
+    """Base of the teachers that are asked for traces."""
+
+    takes: Literal["correct", "wrong", "any"] = Field(default="correct", json_schema_extra=EXTENT)
+    """Which traces it reads: those that a mix could use, those with a wrong answer or none, or all."""
+    continues: Annotated[str, Field(min_length=1)] | None = Field(default=None, json_schema_extra=IF_SET)
+    """What is read opens its answer, followed by this cue (`"Wait,"`), and it writes on from there; of a trace with
+    thinking only the thinking is continued. A cue that begins with white space follows at once, any other after an
+    empty line. Absent: what is read stands in its prompt, at `{trace}`."""
+    teach: Literal["suffix"] | None = Field(default=None, json_schema_extra=from_stage("mix", EXTENT))
+    """`suffix`: students are not trained on what was read, only on what it wrote. Absent: on the whole trace."""
     chat: ChatFormat = Field(default_factory=ChatFormat)
     """How it is asked."""
     sampling: Sampling = Field(default_factory=Sampling)
     """How its completions are sampled."""
     num_samples: int = Field(default=1, ge=1, le=1024, json_schema_extra=EXTENT)
-    """Most traces per prompt."""
+    """Most traces per prompt; of a teacher that reads, per trace that it reads."""
     num_correct: int = Field(default=1, ge=1, le=1024, json_schema_extra=EXTENT)
     """A prompt with this many correct traces is not asked again. Applies only with `generate.stop_early`."""
     usd_per_million_tokens: float = Field(default=0.0, ge=0.0, json_schema_extra=EXTENT)
@@ -221,6 +251,32 @@ class DatasetTeacher(Section):
     """Most traces per prompt that are imported."""
 
 
+class Replacement(Section):
+    """Text that is replaced wherever it occurs."""
+
+    pattern: Annotated[str, AfterValidator(_check_regex)]
+    """Regular expression (of Python's `re`)."""
+    by: str = ""
+    """What stands there instead; `\\1` is the first group. Absent: nothing."""
+
+
+class RuleTeacher(Reader):
+    """No model: what it reads is cut and rewritten by rules, and verified like any trace."""
+
+    kind: Literal["rule"] = "rule"
+    reads: Name = Field(json_schema_extra=EXTENT)
+    """Name of another teacher, whose correct traces it edits."""
+    replace: tuple[Replacement, ...] = Field(default=(), json_schema_extra=IF_SET)
+    """Replacements, one after the other."""
+    reasoning_end: str = "</think>"
+    """The delimiter that ends the reasoning; the answer is what follows its last occurrence."""
+
+    @property
+    def num_samples(self) -> int:
+        """A rule makes one edit of a trace."""
+        return 1
+
+
 def _kind(value: Any) -> str:
     """The kind of a teacher; `vllm` where the recipe names none."""
     kind = value.get("kind", "vllm") if isinstance(value, dict) else getattr(value, "kind", "vllm")
@@ -230,9 +286,15 @@ def _kind(value: Any) -> str:
 TeacherConfig = Annotated[
     Annotated[VllmTeacher, Tag("vllm")]
     | Annotated[EndpointTeacher, Tag("endpoint")]
-    | Annotated[DatasetTeacher, Tag("dataset")],
+    | Annotated[DatasetTeacher, Tag("dataset")]
+    | Annotated[RuleTeacher, Tag("rule")],
     Discriminator(_kind),
 ]
+
+
+def read_pool(teacher: TeacherConfig) -> str | None:
+    """Name of the teacher whose traces it reads; None where it reads nothing."""
+    return teacher.reads if isinstance(teacher, Reader) else None
 
 
 def engine_key(teacher: TeacherConfig, model: str = "") -> str:
@@ -262,75 +324,3 @@ class GenerateConfig(Section):
     startup_deadline_s: float = Field(default=1800.0, gt=0, json_schema_extra=NOTHING)
     """Longest wait for a teacher's first engine, seconds: it may download weights and compile kernels. The same limit
     applies to a later silence of all engines, and to nodes that an autoscaler must add before cells can be trained."""
-
-
-def _same_teachers(teachers: Sequence[TeacherConfig]) -> Iterator[Problem]:
-    """Two teachers that write the same traces would be one pool under two names."""
-    first: dict[str, str] = {}
-    for teacher in teachers:
-        other = first.setdefault(content_hash(identity(teacher), _behind(teacher)), teacher.name)
-        if other != teacher.name:
-            what = f"is the same teacher as {other!r}: both would write the same traces"
-            yield Problem(f"teachers[{teacher.name}]", what, "remove one, or change its chat or sampling")
-
-
-def _behind(teacher: TeacherConfig) -> list[Any]:
-    """The model, endpoint or data set of a teacher: `identity` leaves these out."""
-    if isinstance(teacher, VllmTeacher):
-        return [teacher.model]
-    if isinstance(teacher, EndpointTeacher):
-        return [teacher.base_url, teacher.remote_model]
-    return [identity(teacher.source)]
-
-
-def _engine_problems(teacher: VllmTeacher) -> Iterator[Problem]:
-    where, engine, sampling = f"teachers[{teacher.name}]", teacher.engine, teacher.sampling
-    if sampling.max_tokens >= engine.max_model_len:
-        room = f"engine.max_model_len {engine.max_model_len}"
-        what = f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in {room}"
-        yield Problem(where, what, "lower max_tokens or raise engine.max_model_len")
-    if teacher.replicas[0] < 1 or teacher.replicas[0] > teacher.replicas[1]:
-        what = f"{list(teacher.replicas)} is not a range"
-        yield Problem(f"{where}.replicas", what, "use [fewest, most] with 1 <= fewest <= most")
-
-
-OWN_FIELDS = {
-    "model": "remote_model",
-    "messages": "chat",
-    "temperature": "sampling.temperature",
-    "top_p": "sampling.top_p",
-    "max_tokens": "sampling.max_tokens",
-    "max_completion_tokens": 'sampling.max_tokens and token_limit_field = "max_completion_tokens"',
-    "stop": "sampling.stop",
-    "seed": "seed (of the recipe)",
-    "n": "num_samples",
-    "stream": "",
-    "stream_options": "",
-}
-"""Field of a request -> what of the recipe decides it; empty: nothing does. Not for `extra_body`."""
-
-
-def _endpoint_problems(teacher: EndpointTeacher) -> Iterator[Problem]:
-    where = f"teachers[{teacher.name}]"
-    for name in sorted(teacher.extra_body.keys() & OWN_FIELDS.keys()):
-        own = OWN_FIELDS[name]
-        remedy = f"remove it, and set {own}" if own else "remove it: replies are read whole"
-        yield Problem(f"{where}.extra_body", f"holds {name!r}, which requests have already", remedy)
-    if teacher.max_usd_total and not teacher.usd_per_million_tokens:
-        what = f"max_usd_total {teacher.max_usd_total:g} cannot be kept without a price"
-        yield Problem(where, what, "set usd_per_million_tokens")
-
-
-def _teacher_problems(teacher: AskedTeacher) -> Iterator[Problem]:
-    where, sampling = f"teachers[{teacher.name}]", teacher.sampling
-    is_greedy = sampling.temperature == 0 and "temperature" not in getattr(teacher, "omit_sampling", ())
-    if teacher.num_samples > 1 and is_greedy:
-        what = f"num_samples {teacher.num_samples} at temperature 0 writes the same trace {teacher.num_samples} times"
-        yield Problem(where, what, "raise sampling.temperature or set num_samples = 1")
-    if teacher.num_correct > teacher.num_samples:
-        what = f"num_correct {teacher.num_correct} cannot be reached with num_samples {teacher.num_samples}"
-        yield Problem(where, what, "raise num_samples or lower num_correct")
-    if isinstance(teacher, EndpointTeacher):
-        yield from _endpoint_problems(teacher)
-    if "{problem}" not in teacher.chat.template:
-        yield Problem(f"{where}.chat.template", "does not contain {problem}", "add {problem} where the problem belongs")

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 from cluster.storage import canonical_address, open_storage
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.schema import Dropped, arrow_schema
+from distill.core.schema import Dropped, Trace, arrow_schema, with_defaults
 from distill.core.stage_names import StageName as StageName  # its values are this module's folder names
 
 ROW_GROUP_ROWS = 8192
@@ -299,17 +299,18 @@ class RunDir:
         """All shards of a folder (or the one file named) as one table of the type's schema; empty where none."""
         schema = arrow_schema(row_type)
         wanted = pa.schema([schema.field(name) for name in columns or schema.names])
-        tables = [self._read_shard(shard, wanted) for shard in self.shards(*parts)]
+        tables = [self._read_shard(shard, wanted, row_type) for shard in self.shards(*parts)]
         return pa.concat_tables(tables) if tables else wanted.empty_table()
 
-    def _read_shard(self, shard: str, wanted: pa.Schema) -> pa.Table:
+    def _read_shard(self, shard: str, wanted: pa.Schema, row_type: type) -> pa.Table:
         with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
-            if missing := set(wanted.names) - set(parquet.schema_arrow.names):
-                names = ", ".join(sorted(missing))
-                raise InputError(f"{shard} has no column {names} -> delete it to have its rows written again")
-            return parquet.read(columns=wanted.names).select(wanted.names).cast(wanted)
+            table = with_defaults(parquet.read(columns=wanted.names), row_type, wanted.names)
+        if missing := set(wanted.names) - set(table.schema.names):
+            names = ", ".join(sorted(missing))
+            raise InputError(f"{shard} has no column {names} -> delete it to have its rows written again")
+        return table.select(wanted.names).cast(wanted)
 
-    def column_tables(self, columns: Sequence[str], *parts: str) -> Iterator[pa.Table]:
+    def column_tables(self, columns: Sequence[str], *parts: str, row_type: type = Trace) -> Iterator[pa.Table]:
         """Some columns of all shards of a folder, as they were written, some `GATHERED_ROWS` rows at a time.
 
         A shard may hold as few rows as a batch, and a table of its own takes more than its rows.
@@ -317,7 +318,7 @@ class RunDir:
         fresh = list[pa.Table]()
         for shard in self.shards(*parts):
             with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
-                fresh.append(parquet.read(columns=list(columns), use_threads=False))
+                fresh.append(with_defaults(parquet.read(columns=list(columns), use_threads=False), row_type, columns))
             if sum(table.num_rows for table in fresh) >= GATHERED_ROWS:
                 yield pa.concat_tables(fresh).combine_chunks()
                 fresh = []

@@ -11,7 +11,7 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -113,6 +113,12 @@ class Trace:
     """Model and instructions that judged."""
     judge_detail: str = ""
     """The judge's words, or why there is no judgement."""
+    parent: str = ""
+    """The trace that its teacher read; empty where it read none."""
+    given: int = 0
+    """Characters at its beginning that its teacher did not write but continued."""
+    growth: float = 0.0
+    """Its characters over those of its parent; 0 where it has none."""
 
 
 # Producer: verify. Consumers: mix, report. The traces without their texts: policies choose from this index.
@@ -131,6 +137,10 @@ class IndexRow:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
+    given: int = 0
+    """Characters at its beginning that its teacher did not write but continued."""
+    drop: str = ""
+    """Why no mix may use an edit, whatever its verdict; empty where one may."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,8 @@ class Example:
     """Rows of phase 0 are taught first; all 0 where the order does not matter."""
     place: int = 0
     """The prompt's rank in the order that the policy cut into pools: why it took this one."""
+    given: int = 0
+    """Characters at the beginning of the last turn that the student does not learn."""
 
 
 # Producer: evaluate. Consumer: report.
@@ -215,6 +227,18 @@ def arrow_schema(row_type: type) -> pa.Schema:
     return pa.schema([(field.name, _arrow_type(field.type)) for field in dataclasses.fields(row_type)])
 
 
+def with_defaults(table: pa.Table, row_type: type, columns: Sequence[str]) -> pa.Table:
+    """The columns of a table that was written before some of them came: those have the row type's default."""
+    if set(columns) <= set(table.schema.names):
+        return table
+    schema = arrow_schema(row_type)
+    for field in dataclasses.fields(row_type):
+        if field.name in set(columns) - set(table.schema.names) and field.default is not dataclasses.MISSING:
+            value = pa.scalar(field.default, schema.field(field.name).type)
+            table = table.append_column(schema.field(field.name), pa.repeat(value, len(table)))
+    return table
+
+
 def content_hash(*parts: object) -> str:
     """16 hex digits that identify the parts; JSON with sorted keys, so equal values give equal hashes."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
@@ -258,9 +282,9 @@ def prompt_id(problem: str) -> str:
     return content_hash("prompt", normalise_problem(problem))
 
 
-def trace_id(prompt: str, fingerprint: str, sample_index: int) -> str:
-    """Identity of a trace, known before it is generated."""
-    return content_hash("trace", prompt, fingerprint, sample_index)
+def trace_id(source: str, fingerprint: str, sample_index: int) -> str:
+    """Identity of a trace, known before it is generated. `source`: its prompt, or the trace that it is an edit of."""
+    return content_hash("trace", source, fingerprint, sample_index)
 
 
 def seed_for(*parts: object) -> int:

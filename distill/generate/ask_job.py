@@ -11,7 +11,7 @@ from cluster.placement import Resources
 from cluster.session import Device
 from distill.config.recipe import Recipe
 from distill.config.shares import describe_rows
-from distill.config.teachers import EndpointTeacher, VllmTeacher
+from distill.config.teachers import EndpointTeacher, RuleTeacher, VllmTeacher, read_pool
 from distill.core.memory import release_freed_memory
 from distill.core.metrics import publish
 from distill.core.progress_bars import Bars, bars
@@ -20,6 +20,7 @@ from distill.generate.ask_policy import AskPlan
 from distill.generate.asker import TeacherJob
 from distill.generate.endpoint_teacher import ask_endpoint
 from distill.generate.progress_actor import Snapshot, generate_values, start_progress_actor
+from distill.generate.rule_teacher import ask_rule
 from distill.generate.survey import Group, Survey, is_enough, survey_prompts
 from distill.generate.traces import stored_tokens
 from distill.generate.vllm_teacher import ask_vllm, engine_need
@@ -27,14 +28,14 @@ from distill.generate.watch import describe, watch
 from distill.run.pools import Pool
 
 ENDPOINT_NEED = Resources(cpus=0.1)
-"""Resources of the actor that asks an endpoint."""
+"""Resources of the actor that asks an endpoint, or applies rules."""
 TRIM_CHUNKS = 256
 """Chunks after which the driver returns freed memory to the system."""
 
 
 def first_engine_need(pool: Pool, device: Device) -> Resources:
-    """Resources of a teacher's first engines; an endpoint takes next to none."""
-    return ENDPOINT_NEED if isinstance(pool.teacher, EndpointTeacher) else engine_need(pool, device)
+    """Resources of a teacher's first engines; an endpoint or a rule takes next to none."""
+    return engine_need(pool, device) if isinstance(pool.teacher, VllmTeacher) else ENDPOINT_NEED
 
 
 def ask_teachers(
@@ -68,7 +69,7 @@ def ask_teachers(
         enough_prompts=recipe.generate.enough_prompts,
         spent_tokens=spent_tokens(run_dir, pools),
     )
-    jobs = [teacher_job(group, plan, recipe, run_dir, progress) for group in groups]
+    jobs = [teacher_job(group, plan, pools, recipe, run_dir, progress) for group in groups]
     with bars(console) as shown:
 
         def show(snapshot: Snapshot) -> None:
@@ -78,12 +79,16 @@ def ask_teachers(
         return watch(lambda: consume(jobs, survey, device), progress, deadline_s=deadline_s, show=show)
 
 
-def teacher_job(group: Group, plan: AskPlan, recipe: Recipe, run_dir: RunDir, progress: Any) -> TeacherJob:
-    """The job of a group's engines. `progress`: handle of the `ProgressActor`."""
+def teacher_job(
+    group: Group, plan: AskPlan, pools: Sequence[Pool], recipe: Recipe, run_dir: RunDir, progress: Any
+) -> TeacherJob:
+    """The job of a group's engines. `pools`: all of the run; `progress`: handle of the `ProgressActor`."""
+    reads = {read_pool(pool.teacher) for pool in group}
     return TeacherJob(
         run_uri=run_dir.address,
         pools=tuple(group),
         plan=plan,
+        read={pool.name: pool for pool in pools if pool.name in reads},
         generate=recipe.generate,
         verify=recipe.verify,
         seed=recipe.seed,
@@ -134,7 +139,12 @@ def build_job(jobs: Sequence[TeacherJob], survey: Survey, device: Device) -> Any
     chunks = [asdict(chunk) for chunk in survey.open_chunks]
     data = ray.data.from_items(chunks, override_num_blocks=len(chunks))
     for job in jobs:
-        is_ours = isinstance(job.pools[0].teacher, VllmTeacher)
-        data = ask_vllm(data, job, device) if is_ours else ask_endpoint(data, job)
+        match job.pools[0].teacher:
+            case VllmTeacher():
+                data = ask_vllm(data, job, device)
+            case EndpointTeacher():
+                data = ask_endpoint(data, job)
+            case RuleTeacher():
+                data = ask_rule(data, job)
     data.set_name("-".join([StageName.GENERATE, *(pool.name for job in jobs for pool in job.pools)]))
     return data

@@ -1,7 +1,8 @@
 """Decides which trace to request next, so that no token is spent on a prompt that no mix can use. Pure functions.
 
 A prompt is taught only if every pool of a mix solved it. Hence the cheapest teacher is asked first, a prompt that it
-fails never reaches an expensive one, and a prompt is asked again only while it is unsolved.
+fails never reaches an expensive one, and a prompt is asked again only while it is unsolved. A teacher that reads is
+asked for edits of the traces that are there; where none of them is of use, its source is asked for another trace.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,29 +11,62 @@ from functools import cached_property
 from typing import NamedTuple
 
 from cluster.placement import Resources
+from distill.core.schema import Verdict
+
+MAX_SAMPLES = 1024
+"""Most traces per prompt, or per trace that is read (`num_samples`)."""
+TAKEN = {"correct": "c", "wrong": "w", "any": "cwo"}
+"""What a reader takes -> the marks of such traces."""
 
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """How many traces a pool wants for every prompt."""
+    """How many traces a pool wants for every prompt, or for every trace that it reads."""
 
     name: str
     max_samples: int
-    """Most traces per prompt."""
+    """Most traces per prompt, or per trace that it reads."""
     num_correct: int = 1
-    """Correct traces that are enough."""
+    """Correct traces of a prompt that are enough."""
+    reads: str = ""
+    """The pool that it reads; empty: none."""
+    takes: str = "correct"
+    """Which of its traces."""
 
 
 class PoolState(NamedTuple):
     """What a pool holds for one prompt."""
 
     done: frozenset[int] = frozenset()
-    """Sample indices that were answered or given up."""
+    """Samples that were answered or given up: their numbers, of an edit `edit_number`."""
     correct: int = 0
+    sources: frozenset[str] = frozenset()
+    """Its traces, where another pool reads it: the mark of each and its identity."""
 
-    def add(self, sample_index: int, *, is_correct: bool) -> "PoolState":
-        """The state after one more answer."""
-        return PoolState(self.done | {sample_index}, self.correct + is_correct)
+    def add(self, sample: int, *, is_correct: bool, source: str = "") -> "PoolState":
+        """The state after one more answer. `source`: of `source_mark` and the identity, where the pool is read."""
+        sources = self.sources | {source} if source else self.sources
+        return PoolState(self.done | {sample}, self.correct + is_correct, sources)
+
+
+def source_mark(verdict: str, *, is_correct: bool) -> str:
+    """What a reader takes a trace for: `c`, which a mix may use, `w`, wrong or without an answer, or `o`, neither."""
+    return "c" if is_correct else "w" if verdict in (Verdict.INCORRECT, Verdict.NO_ANSWER) else "o"
+
+
+def edit_number(source: str, index: int) -> int:
+    """The number of an edit among all that a pool may hold for a prompt.
+
+    Args:
+        source: identity of the trace that is read.
+        index: of the edit among those of this trace.
+    """
+    return int(source, 16) * MAX_SAMPLES + index
+
+
+def edit_of(number: int) -> tuple[str, int]:
+    """The inverse of `edit_number`."""
+    return f"{number // MAX_SAMPLES:016x}", number % MAX_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -59,15 +93,41 @@ class AskPlan:
         return {}
 
     def _restricted(self, source: str) -> "AskPlan":
-        pairs = zip(self.groups, self.sources, strict=True)
-        groups = tuple(group for group, sources in pairs if not sources or source in sources)
-        elsewhere = frozenset().union(*self.groups) - frozenset().union(*groups)
-        pools = tuple(pool for pool in self.pools if pool.name not in elsewhere)
+        pairs = zip(self.groups, self.useful, self.sources, strict=True)
+        kept = [(group, useful) for group, useful, sources in pairs if not sources or source in sources]
+        grouped = frozenset().union(*self.useful)
+        alone = frozenset(name for pool in self.pools if pool.name not in grouped for name in self._chain(pool.name))
+        wanted = alone.union(*(useful for _, useful in kept))
+        pools = tuple(pool for pool in self.pools if pool.name in wanted)
+        groups = tuple(group for group, _ in kept)
         return replace(self, pools=pools, groups=groups, sources=())
 
     def plan(self, pool: str) -> PoolPlan:
         """The plan of a pool by its name."""
-        return next(plan for plan in self.pools if plan.name == pool)
+        return self.by_name[pool]
+
+    @cached_property
+    def by_name(self) -> dict[str, PoolPlan]:
+        """The plans by the pools' names."""
+        return {plan.name: plan for plan in self.pools}
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[PoolPlan, ...]]:
+        """Pool that is read -> those that read it."""
+        read = dict.fromkeys(plan.reads for plan in self.pools if plan.reads)
+        return {name: tuple(plan for plan in self.pools if plan.reads == name) for name in read}
+
+    @cached_property
+    def useful(self) -> tuple[frozenset[str], ...]:
+        """Of every group the pools that serve it: its own, and what they read, directly or not."""
+        return tuple(frozenset(name for pool in group for name in self._chain(pool)) for group in self.groups)
+
+    def _chain(self, pool: str) -> list[str]:
+        """A pool, what it reads, what that reads, and so on."""
+        chain = [pool]
+        while chain[-1] in self.by_name and (source := self.by_name[chain[-1]].reads):
+            chain.append(source)
+        return chain
 
 
 States = Mapping[str, PoolState]
@@ -76,69 +136,94 @@ States = Mapping[str, PoolState]
 NOTHING = PoolState()
 
 
-def is_solved(state: PoolState, plan: PoolPlan) -> bool:
+def samples(pool: PoolPlan, states: States) -> Iterable[int]:
+    """The numbers of all samples that can be asked for now; of a reader only edits of traces that are there."""
+    if not pool.reads:
+        return range(pool.max_samples)
+    marks, sources = TAKEN[pool.takes], states.get(pool.reads, NOTHING).sources
+    taken = sorted(source[1:] for source in sources if source[0] in marks)
+    return [edit_number(source, index) for source in taken for index in range(pool.max_samples)]
+
+
+def is_solved(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
     """Whether the pool has enough correct traces for the prompt, or has used up its budget with at least one."""
-    return state.correct >= plan.num_correct or (is_spent(state, plan) and state.correct > 0)
+    correct = states.get(pool.name, NOTHING).correct
+    return correct >= pool.num_correct or (correct > 0 and is_spent(pool, plan, states))
 
 
-def is_spent(state: PoolState, plan: PoolPlan) -> bool:
-    """Whether the prompt's budget is used up."""
-    return missing_sample(state, plan) is None
+def is_spent(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
+    """Whether the prompt's budget is used up: nothing is left to be asked, and nothing more can be read."""
+    if missing_sample(pool, states) is not None:
+        return False
+    return not pool.reads or is_spent(plan.plan(pool.reads), plan, states)
 
 
-def is_lost(state: PoolState, plan: PoolPlan) -> bool:
+def is_lost(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
     """Whether the budget is used up without a correct trace."""
-    return state.correct == 0 and is_spent(state, plan)
+    return states.get(pool.name, NOTHING).correct == 0 and is_spent(pool, plan, states)
 
 
-def missing_sample(state: PoolState, plan: PoolPlan) -> int | None:
-    """The first sample index that is not done; None where the budget is used up."""
-    return next((index for index in range(plan.max_samples) if index not in state.done), None)
+def is_open(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
+    """Whether more traces are of use: the pool has not solved the prompt, or one that has read all of them has not."""
+    return not is_solved(pool, plan, states) or is_short(pool, plan, states)
+
+
+def is_short(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
+    """Whether a reader of the pool can go on only if the pool writes more."""
+    return any(
+        missing_sample(reader, states) is None and is_open(reader, plan, states)
+        for reader in plan.readers.get(pool.name, ())
+    )
+
+
+def missing_sample(pool: PoolPlan, states: States) -> int | None:
+    """The first sample that can be asked for and is not done; None where there is none."""
+    done = states.get(pool.name, NOTHING).done
+    return next((number for number in samples(pool, states) if number not in done), None)
 
 
 def next_samples(plan: AskPlan, states: States, mine: Iterable[str]) -> list[tuple[str, int]]:
-    """(pool, sample index) of the traces to request now, among the pools `mine` that the caller can ask.
+    """(pool, number of the sample) of the traces to request now, among the pools `mine` that the caller can ask.
 
     With early stopping, one trace at a time; without it, all that are missing at once. Empty: nothing for now.
     """
     own = set(mine)
     if not plan.stop_early:
         return [
-            (pool.name, index)
+            (pool.name, number)
             for pool in plan.pools
             if pool.name in own
-            for index in range(pool.max_samples)
-            if index not in states.get(pool.name, NOTHING).done
+            for number in samples(pool, states)
+            if number not in states.get(pool.name, NOTHING).done
         ]
     for pool in plan.pools:
-        state = states.get(pool.name, NOTHING)
-        index = missing_sample(state, pool)
-        is_open = pool.name in own and not is_solved(state, pool)
-        if index is not None and is_open and is_wanted(pool.name, plan, states):
-            return [(pool.name, index)]
+        if pool.name not in own or not is_open(pool, plan, states):
+            continue
+        number = missing_sample(pool, states)
+        if number is not None and is_wanted(pool.name, plan, states):
+            return [(pool.name, number)]
     return []
 
 
 def is_wanted(pool: str, plan: AskPlan, states: States) -> bool:
     """Whether some group can still be completed and every cheaper pool of that group has solved the prompt."""
-    mine = [group for group in plan.groups if pool in group]
-    return not mine or any(_is_ready(pool, group, plan, states) for group in mine)
+    mine = [number for number, useful in enumerate(plan.useful) if pool in useful]
+    return not mine or any(_is_ready(pool, number, plan, states) for number in mine)
 
 
-def _is_ready(pool: str, group: frozenset[str], plan: AskPlan, states: States) -> bool:
-    order = [other for other in plan.pools if other.name in group]
+def _is_ready(pool: str, number: int, plan: AskPlan, states: States) -> bool:
+    group, useful = plan.groups[number], plan.useful[number]
+    order = [other for other in plan.pools if other.name in useful]
     cheaper = order[: [other.name for other in order].index(pool)]
-    all_solved = all(is_solved(states.get(other.name, NOTHING), other) for other in cheaper)
-    return all_solved and not any(is_lost(states.get(other.name, NOTHING), other) for other in order)
+    # What is only read need not solve the prompt: a reader may take wrong traces.
+    all_solved = all(is_solved(other, plan, states) for other in cheaper if other.name in group)
+    return all_solved and not any(is_lost(other, plan, states) for other in order if other.name in group)
 
 
 def is_complete(plan: AskPlan, states: States) -> bool:
     """Whether all pools of every group solved the prompt: the mixes can use it."""
     return bool(plan.groups) and all(
-        is_solved(states.get(pool.name, NOTHING), pool)
-        for group in plan.groups
-        for pool in plan.pools
-        if pool.name in group
+        is_solved(pool, plan, states) for group in plan.groups for pool in plan.pools if pool.name in group
     )
 
 
@@ -150,15 +235,16 @@ class Stopped(NamedTuple):
 
 
 def not_asked(plan: AskPlan, states: States, mine: Iterable[str]) -> Stopped:
-    """What early stopping saved on one prompt, among the pools `mine` that the caller can ask."""
+    """What early stopping saved on one prompt, among the pools `mine` that the caller can ask. Of a reader only edits
+    of traces that exist count."""
     solved = lost = 0
     own = set(mine)
     for pool in plan.pools:
         if pool.name not in own:
             continue
-        state = states.get(pool.name, NOTHING)
-        rest = sum(index not in state.done for index in range(pool.max_samples))
-        if is_solved(state, pool):
+        done = states.get(pool.name, NOTHING).done
+        rest = sum(number not in done for number in samples(pool, states))
+        if not is_open(pool, plan, states):
             solved += rest
         elif not is_wanted(pool.name, plan, states):
             lost += rest

@@ -11,30 +11,36 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from distill.config.teachers import AskedTeacher, GenerateConfig
+from distill.config.teachers import AskedTeacher, GenerateConfig, Reader
 from distill.config.verify import VerifyConfig
 from distill.core.events import log_event
 from distill.core.run_dir import PROMPTS, RunDir, StageName
-from distill.core.schema import Dropped, Style, Trace, content_hash, dropped, is_teachable
+from distill.core.schema import Dropped, Style, Trace
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.generate.async_grader import AsyncGrader
-from distill.generate.pool_index import decode_states, encode_states, merge_traces, read_rows
-from distill.generate.pools import Request, build_request, sent_sampling, split_reasoning
+from distill.generate.chunks import COLUMNS, PAGE_ROWS, Chunk, PromptRow, batch_key, chunk_table
+from distill.generate.edits import (
+    PART_MISSING,
+    SOURCE_MISSING,
+    graded_text,
+    growth_of,
+    keep_if_of,
+    may_be_used,
+    read_of,
+)
+from distill.generate.pool_index import decode_states, encode_states, merge_traces, read_rows, with_trace
+from distill.generate.pools import FAILED, REFUSED, Request, build_request, failure, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
-from distill.generate.trace_shards import BatchShards
+from distill.generate.trace_shards import BatchShards, read_texts, whole_shard
 from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
 from distill.run.pools import Pool
 
-CHUNK_ROWS = 32
-"""Prompts that an engine takes, and writes to a shard, together."""
-PAGE_ROWS = 32 * CHUNK_ROWS
-"""Prompts that an engine reads from the file at once; no chunk spans two pages."""
 REPORT_S = 1.0
 """Interval of an engine's progress reports. Not one per trace: a single actor receives those of all engines."""
 HEARTBEAT_S = 10.0
@@ -53,6 +59,8 @@ class Completion(NamedTuple):
     engine: str
     cached_tokens: int = 0
     """Prompt tokens served from the prefix cache."""
+    given: int = 0
+    """Characters at the beginning of the text that the teacher continued and did not write."""
 
 
 class RequestRefused(Exception):
@@ -77,41 +85,13 @@ class TeacherJob:
     """Pools that this engine can fill."""
     plan: AskPlan
     """Covers all pools of the run."""
+    read: Mapping[str, Pool]
+    """The pools that these read, by name."""
     generate: GenerateConfig
     verify: VerifyConfig
     seed: int
     progress: Any
     """Handle of the `ProgressActor`."""
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """A prompt as an engine needs it, with the state of every pool for it (`encode_states`)."""
-
-    prompt_id: str
-    problem: str
-    reference: str
-    answer_kind: str
-    entry: str
-    states: str
-    source: str = ""
-
-
-COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")
-
-
-# Producer: the driver's survey. Consumer: every engine in turn, which passes it on with new states.
-@dataclass(frozen=True)
-class Chunk:
-    """Rows [start, stop) of the prompts, to be asked together; one block of the Ray Data job.
-
-    The prompts themselves are not sent: the engine's actor reads them from disk, so the driver holds none of them.
-    """
-
-    start: int
-    stop: int
-    states: tuple[str, ...] = ()
-    """The pools' states for each prompt (`encode_states`); empty where no pool has any trace of these prompts."""
 
 
 class Answered(NamedTuple):
@@ -120,6 +100,14 @@ class Answered(NamedTuple):
     trace: Trace | None
     failure: Dropped | None = None
     cached_tokens: int = 0
+
+
+class Batch(NamedTuple):
+    """A batch at work."""
+
+    shards: BatchShards
+    texts: dict[str, str]
+    """Trace id -> text of the traces that can be read."""
 
 
 class Asker:
@@ -141,8 +129,11 @@ class Asker:
         self._page = functools.lru_cache(maxsize=2)(self._read_page)
         self._log("engine begins", pools=sorted(self.pools))
 
-    async def answer(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Ask a batch of `PromptRow`s; returns their new states, in order. All traces are on disk when it returns."""
+    async def answer(self, rows: Sequence[Mapping[str, Any]], sources: Sequence[str] = ()) -> list[str]:
+        """Ask a batch of `PromptRow`s; returns their new states, in order. All traces are on disk when it returns.
+
+        `sources`: the shards with traces that may be read.
+        """
         prompts = [PromptRow(**{name: row[name] for name in PromptRow.__dataclass_fields__}) for row in rows]
         batch = batch_key(prompts, self.job.pools)
         starts, deaths = await self.job.progress.start_batch.remote(batch)
@@ -159,13 +150,16 @@ class Asker:
                 if starts > 1:
                     self._log("batch restarted", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
                     before = await asyncio.to_thread(shards.recover)
-                states = [_recovered(prompt, before) for prompt in prompts]
+                texts = await asyncio.to_thread(self._read_sources, sources, {prompt.prompt_id for prompt in prompts})
+                texts |= {trace.trace_id: trace.completion for trace in before if trace.pool in self.job.plan.readers}
+                work = Batch(shards, texts)
+                states = [self._recovered(prompt, before) for prompt in prompts]
                 if deaths >= self.job.generate.max_attempts or starts > MAX_STARTS:
                     why = f"its engine died or was lost {max(deaths, starts - 1)} times"
                     shards.failures += self._given_up(prompts, states, why)
                 else:
                     pairs = zip(prompts, states, strict=True)
-                    states = list(await asyncio.gather(*(self._ask(prompt, state, shards) for prompt, state in pairs)))
+                    states = list(await asyncio.gather(*(self._ask(prompt, state, work) for prompt, state in pairs)))
         finally:
             heartbeats.cancel()
             self.batches.discard(batch)
@@ -195,7 +189,23 @@ class Asker:
             prompts = await asyncio.to_thread(self._prompts, chunk.start, chunk.stop)
         states = chunk.states or [""] * len(prompts)
         rows = [{**prompt, "states": state} for prompt, state in zip(prompts, states, strict=True)]
-        return dataclasses.replace(chunk, states=tuple(await self.answer(rows)))
+        answered = tuple(await self.answer(rows, chunk.sources))
+        written = [shard for shard in self._shards_to_read(rows) if shard not in chunk.sources]
+        return dataclasses.replace(chunk, states=answered, sources=(*chunk.sources, *written))
+
+    def _shards_to_read(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The shards in which a batch's traces are that a teacher may read; one that has no new trace is not there."""
+        batch = batch_key([PromptRow(**row) for row in rows], self.job.pools)
+        return [f"{pool.folder}/{whole_shard(batch)}" for pool in self.job.pools if pool.name in self.job.plan.readers]
+
+    def _read_sources(self, shards: Sequence[str], prompt_ids: Set[str]) -> dict[str, str]:
+        """Trace id -> text of the traces that this engine's teachers may read."""
+        wanted = {self.job.read[reads].folder for name in self.pools if (reads := self.job.plan.plan(name).reads)}
+        texts: dict[str, str] = {}
+        for folder, name in (shard.split("/") for shard in shards):
+            if folder in wanted:
+                texts |= read_texts(self.run_dir, folder, name, prompt_ids)
+        return texts
 
     def _read_page(self, start: int) -> list[dict[str, Any]]:
         return read_rows(self.run_dir, self.run_dir.path(*PROMPTS), start, start + PAGE_ROWS, COLUMNS)
@@ -204,46 +214,51 @@ class Asker:
         page = start - start % PAGE_ROWS
         return self._page(page)[start - page : stop - page]
 
-    async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], shards: BatchShards) -> dict[str, PoolState]:
+    def _recovered(self, prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolState]:
+        mine = [trace for trace in traces if trace.prompt_id == prompt.prompt_id]
+        return merge_traces(decode_states(prompt.states), mine, self.pools, self.job.plan)
+
+    async def _ask(self, prompt: PromptRow, states: dict[str, PoolState], work: Batch) -> dict[str, PoolState]:
         """Ask one prompt until nothing more is wanted of it."""
         plan = self.job.plan.for_source(prompt.source)
         was_complete = is_complete(plan, states)
         while wanted := next_samples(plan, states, self.pools):
             if self.job.generate.enough_prompts is not None and await self.job.progress.is_full.remote():
                 break
-            await asyncio.gather(*(self._sample(prompt, states, pool, index, shards) for pool, index in wanted))
+            await asyncio.gather(*(self._sample(prompt, states, pool, number, work) for pool, number in wanted))
         complete = is_complete(plan, states) and not was_complete
         self._record({"prompts": 1}, complete=complete)
         return states
 
     async def _sample(
-        self, prompt: PromptRow, states: dict[str, PoolState], pool: str, index: int, shards: BatchShards
+        self, prompt: PromptRow, states: dict[str, PoolState], name: str, number: int, work: Batch
     ) -> None:
         """Request one trace and add it to the shards at once: the next flush writes it."""
-        answer = await self._trace(prompt, pool, index)
+        pool, plan = self.pools[name], self.job.plan
+        request = build_request(prompt.prompt_id, pool, number, self.job.seed)
+        answer = await self._answered(prompt, pool, request, work.texts)
+        was_solved = is_solved(plan.plan(name), plan, states)
         if answer.trace:
-            shards.traces.append(answer.trace)
+            work.shards.traces.append(answer.trace)
+            if name in plan.readers:
+                work.texts[request.trace_id] = answer.trace.completion
+            states[name] = with_trace(states.get(name, PoolState()), answer.trace, pool, plan)
+        else:
+            states[name] = states.get(name, PoolState()).add(number, is_correct=False)
         if answer.failure:
-            shards.failures.append(answer.failure)
-            ids = {"prompt_id": prompt.prompt_id, "pool": pool, "sample_index": index}
+            work.shards.failures.append(answer.failure)
+            ids = {"prompt_id": prompt.prompt_id, "pool": name, "sample_index": request.sample_index}
             self._log("request given up", **ids, reason=answer.failure.reason, detail=answer.failure.detail)
-        state = states.get(pool, PoolState())
-        trace = answer.trace
-        is_correct = trace is not None and is_teachable(trace.verdict, trace.finish_reason)
-        states[pool] = state.add(index, is_correct=is_correct)
-        self._count(answer, became_solved=self._became_solved(pool, state, states[pool]))
+        is_new = not was_solved and is_solved(plan.plan(name), plan, states)
+        self._count(answer, pool, became_solved=name if is_new else "")
 
-    def _became_solved(self, pool: str, old: PoolState, new: PoolState) -> str:
-        plan = self.job.plan.plan(pool)
-        return pool if is_solved(new, plan) and not is_solved(old, plan) else ""
-
-    def _count(self, answer: Answered, *, became_solved: str) -> None:
+    def _count(self, answer: Answered, pool: Pool, *, became_solved: str) -> None:
         counts: Counter[str] = Counter({"failed": int(answer.trace is None)})
         if answer.trace:
             trace = answer.trace
-            counts.update(
-                traces=1, correct=int(is_teachable(trace.verdict, trace.finish_reason)), tokens=trace.completion_tokens
-            )
+            is_correct = may_be_used(trace, keep_if_of(pool.teacher))
+            tokens = trace.completion_tokens if isinstance(pool.teacher, AskedTeacher) else 0  # a rule writes none
+            counts.update(traces=1, correct=int(is_correct), tokens=tokens)
             counts.update(prompt_tokens=trace.prompt_tokens, cached_tokens=answer.cached_tokens)
         if became_solved:
             counts[f"solved {became_solved}"] += 1
@@ -265,22 +280,39 @@ class Asker:
             self._unsent, self._unsent_complete = Counter(), 0
         self._next_report_s = time.monotonic() + REPORT_S
 
-    async def _trace(self, prompt: PromptRow, name: str, index: int) -> Answered:
+    async def _answered(self, prompt: PromptRow, pool: Pool, request: Request, texts: Mapping[str, str]) -> Answered:
+        """One graded trace, or why there is none; an edit is one of a trace that is in `texts`."""
+        if not request.parent:
+            return await self._trace(prompt, pool, request)
+        source, teacher = texts.get(request.parent), pool.teacher
+        assert isinstance(teacher, Reader) and teacher.reads is not None
+        if source is None:
+            what = f"trace {request.parent} of pool {teacher.reads!r} is in no shard"
+            return Answered(None, failure(request, prompt.problem, SOURCE_MISSING, what))
+        read = read_of(teacher, source, self.job.read[teacher.reads].teacher.reasoning_end)
+        if not read:
+            what = f"trace {request.parent} has no {teacher.part or 'text'}"
+            return Answered(None, failure(request, prompt.problem, PART_MISSING, what))
+        answer = await self._trace(prompt, pool, dataclasses.replace(request, read=read))
+        trace = answer.trace and dataclasses.replace(answer.trace, growth=growth_of(answer.trace.completion, source))
+        return answer._replace(trace=trace)
+
+    async def _trace(self, prompt: PromptRow, pool: Pool, request: Request) -> Answered:
         """One graded trace. A failed request is retried up to `max_attempts` times, then recorded with its reason."""
-        pool = self.pools[name]
-        request = build_request(prompt.prompt_id, pool, index, self.job.seed)
         for attempt in range(1, self.job.generate.max_attempts + 1):
             try:
                 completion = await self.write(request, pool, prompt.problem)
             except RequestRefused as error:
-                return Answered(None, failure(request, prompt, "refused", f"attempt {attempt}: {error}"))
+                return Answered(None, failure(request, prompt.problem, REFUSED, f"attempt {attempt}: {error}"))
             except RequestFailed as error:
                 if attempt == self.job.generate.max_attempts:
-                    return Answered(None, failure(request, prompt, "failed", f"{attempt} attempts, the last: {error}"))
+                    what = f"{attempt} attempts, the last: {error}"
+                    return Answered(None, failure(request, prompt.problem, FAILED, what))
                 await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
                 continue
             ended, delimiter = completion.finish_reason, pool.teacher.reasoning_end
-            asked = grade_request(prompt, completion.text, finish_reason=ended, reasoning_end=delimiter)
+            text = graded_text(completion.text, completion.given, delimiter)
+            asked = grade_request(prompt, text, finish_reason=ended, reasoning_end=delimiter)
             grade = await self.grader.grade(asked)
             trace = to_trace(request, pool, completion, grade, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
@@ -291,32 +323,12 @@ class Asker:
         drops = []
         for position, prompt in enumerate(prompts):
             while wanted := next_samples(self.job.plan.for_source(prompt.source), states[position], self.pools):
-                for name, index in wanted:
-                    request = build_request(prompt.prompt_id, self.pools[name], index, self.job.seed)
-                    drops.append(failure(request, prompt, "failed", why))
+                for name, number in wanted:
+                    request = build_request(prompt.prompt_id, self.pools[name], number, self.job.seed)
+                    drops.append(failure(request, prompt.problem, FAILED, why))
                     state = states[position].get(name, PoolState())
-                    states[position][name] = state.add(index, is_correct=False)
+                    states[position][name] = state.add(number, is_correct=False)
         return drops
-
-
-def chunk_table(chunks: Sequence[Chunk]) -> pa.Table:
-    """Chunks as a table, one row each."""
-    columns = {
-        "start": pa.array([chunk.start for chunk in chunks], pa.int64()),
-        "stop": pa.array([chunk.stop for chunk in chunks], pa.int64()),
-        "states": pa.array([chunk.states for chunk in chunks], pa.list_(pa.string())),
-    }
-    return pa.table(columns)
-
-
-def _recovered(prompt: PromptRow, traces: Sequence[Trace]) -> dict[str, PoolState]:
-    mine = [trace for trace in traces if trace.prompt_id == prompt.prompt_id]
-    return merge_traces(decode_states(prompt.states), mine)
-
-
-def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
-    """Identity of a batch: its prompts, their states, and the pools that are asked."""
-    return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
 
 
 def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:
@@ -346,15 +358,6 @@ def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade,
         rule=grade.rule,
         verifier=VERIFIER_VERSION,
         detail=grade.detail,
+        parent=request.parent,
+        given=completion.given,
     )
-
-
-def failure(request: Request, prompt: PromptRow, reason: str, detail: str) -> Dropped:
-    """The drop that records a request without a trace."""
-    row = {
-        "trace_id": request.trace_id,
-        "prompt_id": request.prompt_id,
-        "sample_index": request.sample_index,
-        "problem": prompt.problem[:500],  # the row must stay valid JSON within a dropped row's size limit
-    }
-    return dropped(StageName.GENERATE, request.pool, f"request {reason}", detail=detail, row=row)

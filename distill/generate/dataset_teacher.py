@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -273,6 +274,7 @@ def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:
     )
 
 
+@lru_cache(maxsize=4)
 def token_counter(model_path: str) -> Callable[[str], int]:
     """Counts tokens with a model's tokenizer: the first student's, since a data set does not name its teacher's."""
     tokenizer = load_tokenizer(model_path)

@@ -11,11 +11,14 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from distill.config.teachers import EndpointTeacher
 from distill.core.errors import InputError
-from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.chunks import CHUNK_ROWS
+from distill.generate.edits import begun_answer
 from distill.generate.pools import Request, endpoint_params
 from distill.models.api_key import endpoint_key
 from distill.models.chat_template import chat_messages
 from distill.run.pools import Pool
+from serve.api.reasoning_parser import opening_line
 from serve.chat_reply import DEFAULT_END, LENGTH, REFUSED, end_of, read_message, whole_text
 from serve.errors import fault_label
 from serve.loopback import direct_options
@@ -84,13 +87,16 @@ class EndpointActor:
             await asyncio.sleep(self.rate_limiter.wait_s(time.monotonic()))
             response = await self._send(request, problem)
         await self.progress.spend.remote(pool.name, _count(response, "completion_tokens"))
-        return to_completion(response, self.teacher.reasoning_end)
+        completion = to_completion(response, self.teacher.reasoning_end)
+        if self.teacher.continues is None:
+            return completion
+        return continued(completion, begun_answer(self.teacher, request.read, opens=True), self.teacher.reasoning_end)
 
     async def _send(self, request: Request, problem: str) -> Any:
         try:
             return await self.client.chat.completions.create(
                 model=self.teacher.remote_model,
-                messages=chat_messages(problem, self.teacher.chat),
+                messages=sent_messages(self.teacher, problem, request.read),
                 **endpoint_params(self.teacher, request.seed),
             )
         except RETRIED as error:
@@ -107,6 +113,24 @@ class EndpointActor:
         spent = await self.progress.spent.remote(self.teacher.name)
         if problem := over_budget(self.teacher, spent):
             raise RequestRefused(problem)
+
+
+def sent_messages(teacher: EndpointTeacher, problem: str, read: str) -> Any:
+    """The turns of a request; a teacher that continues gets the beginning of its answer as the last one."""
+    turns = chat_messages(problem, teacher.chat, read or None)
+    if teacher.continues is None:
+        return turns
+    return [*turns, {"role": "assistant", "content": begun_answer(teacher, read, opens=True)}]
+
+
+def continued(completion: Completion, begun: str, reasoning_end: str) -> Completion:
+    """The whole answer of a teacher that continued: what it was given, then what it wrote.
+
+    A server that separates the reasoning sends it without its opening, which `to_completion` puts back: here it is in
+    `begun` already.
+    """
+    text = completion.text.removeprefix(opening_line(reasoning_end)) if reasoning_end else completion.text
+    return completion._replace(text=begun + text, given=len(begun))
 
 
 def over_budget(teacher: EndpointTeacher, spent_tokens: int) -> str:

@@ -1,9 +1,10 @@
 """Index of the traces on disk, per pool and prompt, in compact columns: nothing else grows in the driver's memory.
 
-About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB.
+About 30 bytes a trace and 30 a prompt: a million prompts with two traces each take 90 MB. A trace that reads, or that
+is read, takes 20 more for each.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distill.core.run_dir import RunDir
-from distill.core.schema import Verdict, is_teachable
-from distill.generate.ask_policy import PoolState
+from distill.core.run_dir import RunDir, pool_shards
+from distill.core.schema import Trace, Verdict
+from distill.generate.ask_policy import TAKEN, AskPlan, PoolState, edit_number, source_mark
+from distill.generate.edits import is_kept, keep_if_of, may_be_used
+from distill.run.pools import Pool
 
 ID_BYTES = 16
 """Length of an identity: a content hash in hex digits."""
 COLUMNS = ["trace_id", "prompt_id", "sample_index", "verdict", "finish_reason"]
+EDIT_COLUMNS = ["parent", "growth"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The traces of a pool that another one reads, one entry per trace of its index."""
+
+    traces: Any
+    """[T] bytes: identities."""
+    marks: Any
+    """[T] one byte each: `source_mark`."""
+    shards: Any
+    """[T] int32: index in `names`."""
+    names: tuple[str, ...]
+    """The pool's shards, as `FOLDER/FILE`."""
+
+    def taken(self, takes: str) -> Any:
+        """Identities of those that a reader takes."""
+        return self.traces[np.isin(self.marks, [mark.encode() for mark in TAKEN[takes]])]
 
 
 @dataclass(frozen=True)
@@ -32,16 +54,40 @@ class PoolIndex:
     samples: Any
     """[T] int32: sample indices."""
     correct: Any
-    """[T] bool: correct and not cut by the token limit."""
+    """[T] bool: a mix may use it."""
+    parents: Any = None
+    """[T] bytes: what each is an edit of; None where the pool reads nothing."""
+    sources: Sources | None = None
+    """What readers may take; None where nobody reads the pool."""
 
     def state(self, prompt_id: str) -> PoolState:
         """The pool's state for one prompt."""
+        part = self._part(prompt_id)
+        if part is None:
+            return PoolState()
+        numbers = self.samples[part].tolist()
+        if self.parents is not None:
+            parents = self.parents[part].tolist()
+            numbers = [edit_number(parent.decode(), number) for parent, number in zip(parents, numbers, strict=True)]
+        found = self.sources
+        pairs = zip(found.marks[part].tolist(), found.traces[part].tolist(), strict=True) if found else ()
+        sources = frozenset((mark + trace).decode() for mark, trace in pairs)
+        return PoolState(frozenset(numbers), int(self.correct[part].sum()), sources)
+
+    def shards(self, prompt_ids: Iterable[str]) -> set[str]:
+        """The shards that hold traces of some prompts which a reader may take."""
+        if self.sources is None:
+            return set()
+        parts = [part for prompt_id in prompt_ids if (part := self._part(prompt_id)) is not None]
+        return {self.sources.names[code] for part in parts for code in self.sources.shards[part].tolist()}
+
+    def _part(self, prompt_id: str) -> slice | None:
+        """Where the traces of a prompt are."""
         key = prompt_id.encode()
         position = int(np.searchsorted(self.prompt_ids, key))
         if position == len(self.prompt_ids) or self.prompt_ids[position] != key:
-            return PoolState()
-        part = slice(int(self.starts[position]), int(self.starts[position + 1]))
-        return PoolState(frozenset(self.samples[part].tolist()), int(self.correct[part].sum()))
+            return None
+        return slice(int(self.starts[position]), int(self.starts[position + 1]))
 
 
 def read_pool_index(run_dir: RunDir, *folder: str) -> PoolIndex:
@@ -64,14 +110,64 @@ def is_new(values: Any) -> Any:
     return found
 
 
-def _columns(table: pa.Table) -> tuple[Any, Any, Any, Any]:
-    """A table with `COLUMNS` as identities of traces and prompts, sample indices, and which traces may be taught."""
+def read_indices(run_dir: RunDir, pools: Sequence[Pool], plan: AskPlan) -> dict[str, PoolIndex]:
+    """The indices of all pools. Edits of traces that their reader does not take, or that are gone, are in none."""
+    by_name, found = {pool.name: pool for pool in pools}, dict[str, PoolIndex]()
+    for name in (one.name for one in plan.pools):  # what is read comes first
+        pool, reads = by_name[name], plan.plan(name).reads
+        if reads or name in plan.readers:
+            found[name] = _read_linked_index(run_dir, pool, plan, found.get(reads))
+        else:
+            found[name] = read_pool_index(run_dir, *pool_shards(pool.folder))
+    return {pool.name: found[pool.name] for pool in pools}
+
+
+def _read_linked_index(run_dir: RunDir, pool: Pool, plan: AskPlan, source: PoolIndex | None) -> PoolIndex:
+    """The index of a pool that reads, or that is read: with what each trace is an edit of, and where it is."""
+    names, parts = [], []
+    for number, shard in enumerate(run_dir.shards(*pool_shards(pool.folder))):
+        names.append(f"{pool.folder}/{shard.rsplit('/', 1)[1]}")
+        for table in run_dir.column_tables([*COLUMNS, *EDIT_COLUMNS], *pool_shards(*names[-1].split("/"))):
+            columns = _columns(table, keep_if_of(pool.teacher))
+            marks = [
+                source_mark(verdict, is_correct=is_correct).encode()
+                for verdict, is_correct in zip(table.column("verdict").to_pylist(), columns[3].tolist(), strict=True)
+            ]
+            parents = identity_bytes(table.column("parent"))
+            parts.append((*columns, np.array(marks, "S1"), parents, np.full(len(parents), number, np.int32)))
+    traces, prompts, samples, correct, marks, parents, shards = _joined(parts)
+    order = np.lexsort((traces, prompts))
+    kept = order[is_new(traces[order])]
+    if source is not None and source.sources is not None:
+        kept = kept[np.isin(parents[kept], source.sources.taken(plan.plan(pool.name).takes))]
+    starts = np.flatnonzero(is_new(prompts[kept]))
+    return PoolIndex(
+        prompts[kept][starts],
+        np.append(starts, len(kept)),
+        samples[kept],
+        correct[kept],
+        parents=parents[kept] if plan.plan(pool.name).reads else None,
+        sources=Sources(traces[kept], marks[kept], shards[kept], tuple(names)) if pool.name in plan.readers else None,
+    )
+
+
+EMPTY = tuple(np.array([], kind) for kind in ("S16", "S16", np.int32, bool, "S1", "S16", np.int32))
+
+
+def _joined(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True)) if parts else EMPTY
+
+
+def _columns(table: pa.Table, keep_if: str | None = None) -> tuple[Any, Any, Any, Any]:
+    """A table with `COLUMNS` as identities of traces and prompts, sample indices, and which traces a mix may use."""
     is_correct = pc.and_(
         pc.equal(table.column("verdict"), Verdict.CORRECT.value), pc.not_equal(table.column("finish_reason"), "length")
-    )
+    ).to_numpy()
+    if keep_if is not None:
+        is_correct = is_correct & [is_kept(growth, keep_if) for growth in table.column("growth").to_pylist()]
     samples = table.column("sample_index").to_numpy().astype(np.int32)
     ids = (identity_bytes(table.column(name)) for name in ("trace_id", "prompt_id"))
-    return *ids, samples, is_correct.to_numpy()
+    return *ids, samples, is_correct
 
 
 def identity_bytes(column: pa.Array | pa.ChunkedArray) -> Any:
@@ -87,21 +183,37 @@ def states_of(indices: dict[str, PoolIndex], prompt_id: str) -> dict[str, PoolSt
     return {pool: index.state(prompt_id) for pool, index in indices.items()}
 
 
-def merge_traces(states: dict[str, PoolState], traces: Iterable[Any]) -> dict[str, PoolState]:
+def merge_traces(
+    states: dict[str, PoolState], traces: Iterable[Trace], pools: Mapping[str, Pool], plan: AskPlan
+) -> dict[str, PoolState]:
     """States with further traces added, e.g. those that a batch wrote before its engine died."""
     merged = dict(states)
     for trace in traces:
         state = merged.get(trace.pool, PoolState())
-        if trace.sample_index not in state.done:
-            merged[trace.pool] = state.add(
-                trace.sample_index, is_correct=is_teachable(trace.verdict, trace.finish_reason)
-            )
+        if sample_number(trace) not in state.done:
+            merged[trace.pool] = with_trace(state, trace, pools[trace.pool], plan)
     return merged
 
 
+def sample_number(trace: Trace) -> int:
+    """The number of a trace among all that its pool may hold for the prompt."""
+    return edit_number(trace.parent, trace.sample_index) if trace.parent else trace.sample_index
+
+
+def with_trace(state: PoolState, trace: Trace, pool: Pool, plan: AskPlan) -> PoolState:
+    """The pool's state after one more trace."""
+    is_correct = may_be_used(trace, keep_if_of(pool.teacher))
+    mark = source_mark(trace.verdict, is_correct=is_correct)
+    source = f"{mark}{trace.trace_id}" if pool.name in plan.readers else ""
+    return state.add(sample_number(trace), is_correct=is_correct, source=source)
+
+
 def encode_states(states: dict[str, PoolState]) -> str:
-    """States as text: `POOL:CORRECT:INDEX,INDEX;POOL:...`."""
-    parts = [f"{pool}:{state.correct}:{','.join(map(str, sorted(state.done)))}" for pool, state in states.items()]
+    """States as text: `POOL:CORRECT:SAMPLE,SAMPLE:SOURCE,SOURCE;POOL:...`."""
+    parts = [
+        f"{pool}:{state.correct}:{','.join(map(str, sorted(state.done)))}:{','.join(sorted(state.sources))}"
+        for pool, state in states.items()
+    ]
     return ";".join(parts)
 
 
@@ -109,8 +221,9 @@ def decode_states(text: str) -> dict[str, PoolState]:
     """The inverse of `encode_states`."""
     states = {}
     for part in filter(None, text.split(";")):
-        pool, correct, done = part.split(":")
-        states[pool] = PoolState(frozenset(int(index) for index in done.split(",") if index), int(correct))
+        pool, correct, done, sources = part.split(":")
+        numbers = frozenset(map(int, filter(None, done.split(","))))
+        states[pool] = PoolState(numbers, int(correct), frozenset(filter(None, sources.split(","))))
     return states
 
 

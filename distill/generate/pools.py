@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from distill.config.asking_order import asking_order
 from distill.config.mix import MixConfig
 from distill.config.prompt_sets import arm_groups
-from distill.config.teachers import AskedTeacher, DatasetTeacher, EndpointTeacher, engine_key
-from distill.core.schema import seed_for, trace_id
-from distill.generate.ask_policy import AskPlan, PoolPlan
+from distill.config.teachers import AskedTeacher, EndpointTeacher, engine_key, read_pool
+from distill.core.run_dir import StageName
+from distill.core.schema import Dropped, dropped, seed_for, trace_id
+from distill.generate.ask_policy import AskPlan, PoolPlan, edit_of
 from distill.run.pools import Pool
 
 
@@ -24,6 +26,10 @@ class RequestFields(Protocol):
     def extra_body(self) -> Mapping[str, Any]: ...
 
 
+REFUSED, FAILED = "request refused", "request failed"
+"""Why a request has no trace; of an edit also what `distill.generate.edits` names."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A trace to be requested."""
@@ -33,39 +39,51 @@ class Request:
     pool: str
     sample_index: int
     seed: int
+    parent: str = ""
+    """Identity of the trace that it is to be an edit of; empty: of none."""
+    read: str = ""
+    """What of that trace the teacher reads (`distill.generate.edits`)."""
 
 
-def build_request(prompt_id: str, pool: Pool, sample_index: int, seed: int) -> Request:
-    """A request with the identity of its future trace, and a seed of its own."""
+def build_request(prompt_id: str, pool: Pool, number: int, seed: int) -> Request:
+    """A request with the identity of its future trace, and a seed of its own. `number`: of the sample."""
+    parent, index = edit_of(number) if read_pool(pool.teacher) else ("", number)
     return Request(
-        trace_id=trace_id(prompt_id, pool.fingerprint, sample_index),
+        trace_id=trace_id(parent or prompt_id, pool.fingerprint, index),
         prompt_id=prompt_id,
         pool=pool.name,
-        sample_index=sample_index,
-        seed=seed_for(seed, prompt_id, pool.fingerprint, sample_index),
+        sample_index=index,
+        seed=seed_for(seed, parent or prompt_id, pool.fingerprint, index),
+        parent=parent,
     )
 
 
+def failure(request: Request, problem: str, reason: str, detail: str) -> Dropped:
+    """The drop that records a request without a trace."""
+    row = {
+        "trace_id": request.trace_id,
+        "prompt_id": request.prompt_id,
+        "sample_index": request.sample_index,
+        "problem": problem[:500],  # the row must stay valid JSON within a dropped row's size limit
+    }
+    return dropped(StageName.GENERATE, request.pool, reason, detail=detail, row=row)
+
+
 def group_by_engine(pools: Sequence[Pool]) -> list[list[Pool]]:
-    """Group the pools that one engine or endpoint fills: two styles of one model need one engine, not two.
-
-    Groups are in the order of their cheapest pool; within a group, cheaper pools come first.
-    """
-    groups: dict[str, list[Pool]] = {}
-    for pool in sorted(pools, key=_price):
-        groups.setdefault(engine_key(pool.teacher, pool.source), []).append(pool)
-    return list(groups.values())
-
-
-def _price(pool: Pool) -> float:
-    return 0.0 if isinstance(pool.teacher, DatasetTeacher) else pool.teacher.usd_per_million_tokens
+    """The pools as they are asked (`asking_order`), each group by one engine or endpoint."""
+    by_name = {pool.name: pool for pool in pools}
+    engines = {pool.name: engine_key(pool.teacher, pool.source) for pool in pools}
+    order = asking_order([pool.teacher for pool in pools], engines)
+    return [[by_name[name] for name in group] for group in order]
 
 
 def pool_plan(pool: Pool) -> PoolPlan:
     """How many traces a pool wants for every prompt."""
     teacher = pool.teacher
-    wanted = 1 if isinstance(teacher, DatasetTeacher) else min(teacher.num_correct, teacher.num_samples)
-    return PoolPlan(teacher.name, teacher.num_samples, wanted)
+    if isinstance(teacher, AskedTeacher):
+        wanted = teacher.num_correct if teacher.reads else min(teacher.num_correct, teacher.num_samples)
+        return PoolPlan(teacher.name, teacher.num_samples, wanted, teacher.reads or "", teacher.takes)
+    return PoolPlan(teacher.name, teacher.num_samples, 1, read_pool(teacher) or "")
 
 
 def ask_plan(groups: Sequence[Sequence[Pool]], mixes: Sequence[MixConfig], *, stop_early: bool) -> AskPlan:

@@ -60,10 +60,16 @@ def generate_stage(run: RunContext) -> Manifest:
 
         session = run.session
         needs = [first_engine_need(group[0], session.device) for group in asked]
-        for job in plan_jobs(needs, session.nodes()):
-            together = [asked[position] for position in job]
-            counts += ask_teachers(together, plan, pools, recipe, run_dir, device=session.device, console=run.console)
-        survey = survey_prompts(run_dir, pools, plan, names)
+        jobs = [[asked[position] for position in job] for job in plan_jobs(needs, session.nodes())]
+        while True:
+            new = Counter[str]()
+            for job in jobs:
+                new += ask_teachers(job, plan, pools, recipe, run_dir, device=session.device, console=run.console)
+            counts += new
+            survey = survey_prompts(run_dir, pools, plan, names)
+            # A reader on a later engine may need more of an earlier one; each round writes it, or is the last.
+            if not (survey.num_short and new["traces"]) or is_enough(survey, recipe.generate.enough_prompts):
+                break
     for pool in pools:
         drop_duplicates(run_dir, pool.folder)
     release_freed_memory()

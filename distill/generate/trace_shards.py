@@ -6,12 +6,14 @@ and a crash costs at most those of the last `flush_s` seconds.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distill.core.run_dir import FAILED_REQUESTS, Parts, RunDir, pool_shards
@@ -20,6 +22,11 @@ from distill.generate.pool_index import identity_bytes
 from distill.run.pools import Pool
 
 IsOurs = Callable[[], Awaitable[bool]]
+
+
+def whole_shard(batch: str) -> str:
+    """The file with all traces of a batch that is complete."""
+    return f"{batch}.parquet"
 
 
 class BatchShards:
@@ -91,11 +98,11 @@ class BatchShards:
     def finish(self) -> None:
         """Write the whole batch as one shard per pool, then remove the partial ones; readers count a trace once."""
         for folder, traces in self._by_folder(self.traces).items():
-            self.run_dir.write_rows(traces, Trace, *pool_shards(folder, f"{self.batch}.parquet"))
+            self.run_dir.write_rows(traces, Trace, *pool_shards(folder, whole_shard(self.batch)))
         if self.failures:
             self.run_dir.write_rows(self.failures, Dropped, *FAILED_REQUESTS, f"{self.batch}.parquet")
         for folder, part in self._parts:
-            if part != f"{self.batch}.parquet":
+            if part != whole_shard(self.batch):
                 self.run_dir.remove(*pool_shards(folder, part))
 
     def _by_folder(self, traces: Sequence[Trace]) -> dict[str, list[Trace]]:
@@ -103,6 +110,18 @@ class BatchShards:
         for trace in traces:
             folders.setdefault(self.pools[trace.pool].folder, []).append(trace)
         return folders
+
+
+def read_texts(run_dir: RunDir, folder: str, shard: str, prompt_ids: Set[str]) -> dict[str, str]:
+    """Trace id -> text of the traces of some prompts; none where the shard is gone."""
+    columns = ["trace_id", "prompt_id", "completion"]
+    try:
+        with run_dir.fs.open(run_dir.path(*pool_shards(folder, shard)), "rb") as file:
+            table = pq.read_table(file, columns=columns, use_threads=False)
+    except FileNotFoundError:
+        return {}
+    mine = table.filter(pc.is_in(table.column("prompt_id"), pa.array(sorted(prompt_ids), pa.string())))
+    return dict(zip(mine.column("trace_id").to_pylist(), mine.column("completion").to_pylist(), strict=True))
 
 
 def drop_duplicates(run_dir: RunDir, folder: str) -> int:

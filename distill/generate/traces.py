@@ -13,12 +13,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.core.run_dir import RunDir, pool_shards
-from distill.core.schema import IndexRow, arrow_schema
+from distill.core.schema import IndexRow, Trace, Verdict, arrow_schema
 from distill.generate.pool_index import identity_bytes
 from distill.run.pools import Pool
 
 SCHEMA = arrow_schema(IndexRow)
-INDEX_COLUMNS = tuple(field.name for field in dataclasses.fields(IndexRow))
+TRACE_SCHEMA = arrow_schema(Trace)
+DROP = "drop"
+"""The column of the index that no trace has: it follows from another pool's traces."""
+INDEX_COLUMNS = tuple(field.name for field in dataclasses.fields(IndexRow) if field.name != DROP)
+EDIT_COLUMNS = ("parent", "growth")
+"""What the drops of a teacher that reads follow from."""
+IDENTITIES = ("trace_id", "prompt_id", "parent")
+"""Columns with a word of its own for almost every trace."""
 WRITTEN_ROWS = 8 * 8192
 """Rows that are turned into text at once, a multiple of a row group."""
 
@@ -30,7 +37,7 @@ class PoolTraces:
     prompt_ids: NDArray[np.bytes_]
     """The prompts, sorted."""
     columns: Mapping[str, NDArray[Any]]
-    """`trace_id` as bytes, `prompt_id` as a number in `prompt_ids`, numbers, and words as codes."""
+    """`trace_id` and `parent` as bytes, `prompt_id` as a number in `prompt_ids`, numbers, and words as codes."""
     words: Mapping[str, tuple[str, ...]]
     """Column -> what its codes mean."""
 
@@ -53,6 +60,17 @@ class PoolTraces:
         """Whether each of these traces is here."""
         return positions(self.columns["trace_id"], identity_bytes(pa.array(trace_ids, pa.string()))) >= 0
 
+    def with_drops(self, drops: NDArray[np.int16], words: tuple[str, ...]) -> "PoolTraces":
+        """The same traces with a reason for each why no mix may use it: a code in `words`, of which the first is
+        empty."""
+        columns, meanings = {**self.columns, DROP: drops}, {**self.words, DROP: words}
+        return dataclasses.replace(self, columns=columns, words=meanings)
+
+    def is_usable(self) -> NDArray[np.bool_]:
+        """Where a trace is correct and not dropped."""
+        is_correct = self.is_word("verdict", Verdict.CORRECT)
+        return is_correct & self.is_word(DROP, "") if DROP in self.columns else is_correct
+
     def tables(self) -> Iterator[pa.Table]:
         """The rows as tables of `IndexRow`, where all of its columns were read."""
         for start in range(0, len(self), WRITTEN_ROWS):
@@ -60,6 +78,8 @@ class PoolTraces:
             yield pa.table([self._values(field, part) for field in SCHEMA], schema=SCHEMA)
 
     def _values(self, field: pa.Field, part: slice) -> pa.Array:
+        if field.name == DROP and DROP not in self.columns:
+            return pa.repeat("", len(self.columns["trace_id"][part]))
         values = self.columns[field.name][part]
         if field.name in self.words:
             return pa.array(self.words[field.name], pa.string()).take(pa.array(values))
@@ -86,8 +106,7 @@ def read_traces(
     """
     known = np.sort(identity_bytes(prompt_ids))
     names = tuple(dict.fromkeys(["trace_id", "prompt_id", *columns, *(["sample_index"] if num_samples else [])]))
-    words: dict[str, dict[str, int]] = {name: {} for name in names if pa.types.is_string(SCHEMA.field(name).type)}
-    del words["trace_id"], words["prompt_id"]
+    words: dict[str, dict[str, int]] = {name: {} for name in names if _is_word(name)}
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for table in run_dir.column_tables(names, *pool_shards(pool.folder)):
         prompts = positions(known, identity_bytes(table.column("prompt_id")))
@@ -98,11 +117,22 @@ def read_traces(
         parts["prompt_id"].append(prompts[is_wanted].astype(np.int32))
         for name in names[2:]:
             column = table.column(name)
-            values = word_codes(column, words[name]) if name in words else column.to_numpy().astype(np.int32)
+            values = word_codes(column, words[name]) if name in words else _numbers(name, column)
             parts[name].append(values[is_wanted])
     joined = {name: _joined(name, parts.pop(name)) for name in names}
     meanings = {name: tuple(codes) for name, codes in words.items()}
     return PoolTraces(known, _sorted_once(joined), meanings)
+
+
+def _is_word(column: str) -> bool:
+    return pa.types.is_string(TRACE_SCHEMA.field(column).type) and column not in IDENTITIES
+
+
+def _numbers(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of numbers, or of identities."""
+    kind = np.float32 if name == "growth" else np.int32
+    found: NDArray[Any] = identity_bytes(column) if name in IDENTITIES else column.to_numpy().astype(kind)
+    return found
 
 
 def stored_tokens(run_dir: RunDir, pool: Pool) -> int:
@@ -121,7 +151,8 @@ def index_rows(tables: Iterable[pa.Table]) -> Iterator[IndexRow]:
 
 
 def _joined(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, "S16" if name == "trace_id" else np.int32)
+    is_identity = name in ("trace_id", "parent")
+    return np.concatenate(parts) if parts else np.empty(0, "S16" if is_identity else np.int32)
 
 
 def _sorted_once(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

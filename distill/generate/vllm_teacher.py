@@ -25,7 +25,9 @@ from cluster.vllm_args import (
     single_worker_env,
 )
 from distill.config.teachers import ChatFormat, EngineConfig, VllmTeacher
-from distill.generate.asker import CHUNK_ROWS, Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused, TeacherJob
+from distill.generate.chunks import CHUNK_ROWS
+from distill.generate.edits import begun_answer
 from distill.generate.pools import Request, sampling_params, vllm_version
 from distill.models.chat_template import (
     chat_messages,
@@ -37,8 +39,9 @@ from distill.models.chat_template import (
     without_trailing_ends,
 )
 from distill.models.resolve import load_tokenizer
-from distill.models.thinking import with_prompt_opening
+from distill.models.thinking import prompt_end, with_prompt_opening
 from distill.run.pools import Pool
+from serve.api.reasoning_parser import opening_delimiter
 from serve.engines.ray_data_llm import VLLM_CLIENT_ERRORS, VLLM_FATAL_ERRORS, vLLMEngineStageUDF
 
 CHUNKS_IN_FLIGHT = 32
@@ -71,7 +74,7 @@ class TeacherEngine(vLLMEngineStageUDF):
 
         teacher = pool.teacher
         assert isinstance(teacher, VllmTeacher)
-        prompt = prompt_of(pool, problem)
+        prompt = prompt_of(pool, problem, request.read)
         tokens = prompt.tokens
         if len(tokens) >= teacher.engine.max_model_len:
             limit = teacher.engine.max_model_len
@@ -86,13 +89,15 @@ class TeacherEngine(vLLMEngineStageUDF):
         answer = output.outputs[0]
         if answer.finish_reason not in ("stop", "length"):
             raise RequestFailed(f"the engine ended the request with {answer.finish_reason!r}")
+        given = len(with_prompt_opening(prompt.text, prompt.begun)) if prompt.begun else 0
         return Completion(
-            text=trace_text(pool, prompt, answer.text),
+            text=trace_text(pool, prompt, prompt.begun + answer.text),
             finish_reason=answer.finish_reason,
             prompt_tokens=len(tokens),
             completion_tokens=len(answer.token_ids),
             engine=self.engine_name,
             cached_tokens=output.num_cached_tokens or 0,
+            given=given,
         )
 
     async def _finished(self, prompt: Any, params: Any) -> Any:
@@ -122,7 +127,10 @@ class RenderedPrompt(NamedTuple):
     """A prompt as the engine gets it."""
 
     text: str
+    """Without what begins the answer."""
     tokens: list[int]
+    begun: str = ""
+    """The beginning of the answer, which the engine gets as well: what it is to continue."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -132,10 +140,24 @@ def _rendered(path: str, chat_json: str, problem: str) -> RenderedPrompt:
     return RenderedPrompt(text, encode(tokenizer, text))
 
 
-def prompt_of(pool: Pool, problem: str) -> RenderedPrompt:
-    """The prompt that the pool's engine gets, cached for its further samples."""
-    assert isinstance(pool.teacher, VllmTeacher)
-    return _rendered(pool.source, pool.teacher.chat.model_dump_json(), problem)
+def prompt_of(pool: Pool, problem: str, read: str = "") -> RenderedPrompt:
+    """The prompt that the pool's engine gets; one without a trace is cached for its further samples.
+
+    `read`: what the teacher reads; empty: it reads nothing.
+    """
+    teacher = pool.teacher
+    assert isinstance(teacher, VllmTeacher)
+    if not read:
+        return _rendered(pool.source, teacher.chat.model_dump_json(), problem)
+    tokenizer, chat = _tokenizer(pool.source), teacher.chat
+    text = prompt_text(tokenizer, chat_messages(problem, chat, read), chat.template_options)
+    if teacher.continues is None:
+        return RenderedPrompt(text, encode(tokenizer, text))
+    end = prompt_end(text)
+    is_free = not (end.opened or end.closed or end.is_answer)
+    opens = is_free and opening_delimiter(teacher.reasoning_end) in tokenizer.get_added_vocab()
+    begun = begun_answer(teacher, read, opens=opens)
+    return RenderedPrompt(text, encode(tokenizer, text + begun), begun)
 
 
 def end_params(pool: Pool) -> dict[str, Any]:

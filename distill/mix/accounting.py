@@ -56,7 +56,7 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
         "long_tokens": sum(by_tokens[pool] for pool in long),
         "routed": int((sources != choice.pools).sum()),
         "counts": {pool: int((sources == code).sum()) for code, pool in enumerate(candidates.pools) if pool in shown},
-        "digest": _digest(index.trace_keys[rows], choice.phases),
+        "digest": _digest(index.trace_keys[rows], choice.phases, index.given[rows]),
         **({"modes": _by_mode(mix, candidates, index, sources, lengths)} if mix.modes else {}),
     }
 
@@ -85,9 +85,10 @@ def _shares(sources: NDArray[np.int16], amounts: NDArray[Any], pools: tuple[str,
     return dict(zip(pools, (sums / sums.sum()).tolist(), strict=True))
 
 
-def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64]) -> str:
-    both = np.ascontiguousarray(np.stack([trace_keys, phases.astype(np.uint64)], axis=1).astype("<u8"))
-    return hashlib.sha256(both.tobytes()).hexdigest()
+def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64], given: NDArray[np.int32]) -> str:
+    columns: list[NDArray[Any]] = [trace_keys, phases, *([given] if given.any() else [])]
+    stacked = np.stack([column.astype("<u8") for column in columns], axis=1)
+    return hashlib.sha256(np.ascontiguousarray(stacked).tobytes()).hexdigest()
 
 
 def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:
@@ -130,7 +131,8 @@ def lost_prompts(
     """
     lost = np.setdiff1d(prompt_keys, taught)
     has_usable = _pools_with(lost, candidates.pools, index, reasons == USABLE)
-    has_correct = _pools_with(lost, candidates.pools, index, index.is_correct() & ~index.is_cut)
+    is_right = index.is_correct() & ~index.is_cut & (index.drops == 0)
+    has_correct = _pools_with(lost, candidates.pools, index, is_right)
     is_filtered = (has_usable | has_correct).all(axis=1)
     codes = np.select([contains(candidates.prompt_keys, lost), contains(held_out, lost), is_filtered], [3, 2, 1], 0)
     names = np.array([UNSOLVED, FILTERED, RESERVED, SURPLUS])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from distill.config.mix import FiltersConfig
 from distill.mix.seeded_order import contains, keys_of, order_hash
 from distill.mix.trace_index import TraceIndex
+from distill.verify.edit_drops import DROPS
 
 USABLE = 0
 REASONS = (
@@ -18,6 +19,7 @@ REASONS = (
     "not correct",
     "of no mixed pool",
     "cut by the token limit",
+    *DROPS[1:],
     "no_completion",
     "end_of_turn_inside",
     "thinking_closed",
@@ -73,8 +75,9 @@ def features_columns(table: pa.Table) -> Features:
 def reasons_without_text(index: TraceIndex, pools: tuple[str, ...]) -> NDArray[np.int8]:
     """A reason code per trace, from the index alone."""
     is_ours = index.pool_codes(pools) >= 0
-    states = [~is_ours, ~index.is_correct(), index.is_cut]
-    names = ("of no mixed pool", "not correct", "cut by the token limit")
+    dropped = [index.drops == code for code in range(1, len(DROPS))]
+    states = [~is_ours, ~index.is_correct(), index.is_cut, *dropped]
+    names = ("of no mixed pool", "not correct", "cut by the token limit", *DROPS[1:])
     codes: list[Any] = [np.int8(CODES[name]) for name in names]
     return np.select(states, codes, default=np.int8(USABLE))
 

@@ -20,7 +20,7 @@ from cluster.session import Session
 from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
 from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.recipe import Recipe
-from distill.config.teachers import ChatFormat
+from distill.config.teachers import AskedTeacher, ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.progress_bars import bars
 from distill.core.run_dir import HELD_OUT, PROMPTS, VERDICTS, RunDir, StageName, dropped_rows
@@ -257,7 +257,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDArray[np.int8]]:
     """The index with lengths in the first student's tokens, and a reason code per trace. Reads texts of new traces."""
     recipe, run_dir = source.recipe, source.run_dir
-    index = read_index(run_dir, *VERDICTS)
+    index = with_teaching(read_index(run_dir, *VERDICTS), recipe)
     reasons = reasons_without_text(index, pools_of(recipe.mixes))
     wanted = index.trace_keys[reasons == USABLE]
     if not len(wanted):
@@ -278,6 +278,12 @@ def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDA
         seed=recipe.seed,
     )
     return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
+
+
+def with_teaching(index: TraceIndex, recipe: Recipe) -> TraceIndex:
+    """The index where only traces of teachers with `teach = "suffix"` have a beginning that is not learnt."""
+    suffix = tuple(one.name for one in recipe.teachers if isinstance(one, AskedTeacher) and one.teach == "suffix")
+    return dataclasses.replace(index, given=np.where(index.pool_codes(suffix) >= 0, index.given, 0).astype(np.int32))
 
 
 def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"]) -> int:

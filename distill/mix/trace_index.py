@@ -1,6 +1,6 @@
 """The verified traces as columns of numbers, for filters and policies. No texts, no row objects.
 
-A trace takes 24 bytes, so ten million take 240 MB, however long their texts are.
+A trace takes 29 bytes, so ten million take 290 MB, however long their texts are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,11 @@ from distill.core.errors import StageError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Verdict
 from distill.mix.seeded_order import keys_of
+from distill.verify.edit_drops import DROPS
 
 COLUMNS = ("trace_id", "prompt_id", "pool", "style", "verdict", "completion_tokens", "finish_reason")
+EDIT_COLUMNS = ("drop", "given")
+"""Absent in an index of before teachers could read."""
 VERDICTS = tuple(Verdict)
 BATCH_ROWS = 1 << 18
 """Rows decoded at once while reading."""
@@ -37,6 +40,10 @@ class TraceIndex:
     """Index in `VERDICTS`."""
     is_cut: NDArray[np.bool_]
     """Whether the token limit ended it, not the teacher."""
+    drops: NDArray[np.int8]
+    """Index in `DROPS`: why an edit is not used, whatever its verdict."""
+    given: NDArray[np.int32]
+    """Characters at the beginning of the completion that its teacher continued and students do not learn."""
     pool_names: tuple[str, ...] = ()
     styles: Mapping[str, str] = field(default_factory=dict)
     """Pool -> style."""
@@ -77,7 +84,8 @@ def _batches(run_dir: RunDir, shard: str) -> Iterator[pa.RecordBatch]:
                 f"mix: {shard} lacks the columns {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}\n"
                 "  -> delete RUN/verify and run the same command to write it again"
             )
-        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS))
+        present = [name for name in (*COLUMNS, *EDIT_COLUMNS) if name in file.schema_arrow.names]
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=present)
 
 
 def fill_index(num_rows: int, batches: Iterator[pa.RecordBatch]) -> TraceIndex:
@@ -85,6 +93,7 @@ def fill_index(num_rows: int, batches: Iterator[pa.RecordBatch]) -> TraceIndex:
     trace_keys, prompt_keys = np.empty(num_rows, np.uint64), np.empty(num_rows, np.uint64)
     pools, tokens = np.empty(num_rows, np.int16), np.empty(num_rows, np.int32)
     verdicts, is_cut = np.empty(num_rows, np.int8), np.empty(num_rows, np.bool_)
+    drops, given = np.zeros(num_rows, np.int8), np.zeros(num_rows, np.int32)
     names: dict[str, int] = {}
     styles: dict[str, str] = {}
     start = 0
@@ -96,9 +105,12 @@ def fill_index(num_rows: int, batches: Iterator[pa.RecordBatch]) -> TraceIndex:
         tokens[part] = batch.column("completion_tokens").to_numpy()
         verdicts[part] = _codes(batch.column("verdict"), {verdict.value: code for code, verdict in enumerate(VERDICTS)})
         is_cut[part] = pc.equal(batch.column("finish_reason"), "length").to_numpy(zero_copy_only=False)
+        if set(EDIT_COLUMNS) <= set(batch.schema.names):
+            drops[part] = _codes(batch.column("drop"), {drop: code for code, drop in enumerate(DROPS)})
+            given[part] = batch.column("given").to_numpy()
         styles |= _styles(batch)
         start += batch.num_rows
-    return TraceIndex(trace_keys, prompt_keys, pools, tokens, verdicts, is_cut, tuple(names), styles)
+    return TraceIndex(trace_keys, prompt_keys, pools, tokens, verdicts, is_cut, drops, given, tuple(names), styles)
 
 
 def _codes(column: pa.Array, names: dict[str, int]) -> NDArray[np.int64]:

@@ -134,6 +134,7 @@ def _arm_part(
         "template_options": decode_names(sources, [options_text(chat.template_options) for chat in chats]),
         "phase": pa.array(choice.phases[part]),
         "place": pa.array(choice.ranks[part]),
+        "given": pa.array(arms.index.given[rows].astype(np.int64)),
     }
     return pa.table(columns, schema=SCHEMA)
 

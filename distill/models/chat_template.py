@@ -70,13 +70,16 @@ class Rendered(NamedTuple):
     labels: list[int]
 
 
-def chat_messages(problem: str, chat: ChatFormat) -> list[dict[str, str]]:
-    """The messages of a prompt: the system text, worked examples as earlier turns, the problem in its template."""
+def chat_messages(problem: str, chat: ChatFormat, trace: str | None = None) -> list[dict[str, str]]:
+    """The messages of a prompt: the system text, worked examples as earlier turns, the problem in its template.
+
+    `trace`: what a teacher that reads is shown.
+    """
     turns = []
     for example in chat.examples:
-        turns.append({"role": "user", "content": _user_turn(example.problem, chat)})
+        turns.append({"role": "user", "content": _user_turn(chat, example.problem, example.trace)})
         turns.append({"role": "assistant", "content": example.completion})
-    turns.append({"role": "user", "content": _user_turn(problem, chat)})
+    turns.append({"role": "user", "content": _user_turn(chat, problem, trace)})
     if chat.system is None:
         return turns
     if chat.system_as == "user":
@@ -93,9 +96,11 @@ def with_mode(chat: ChatFormat, mode: Mode | None) -> ChatFormat:
     return chat.model_copy(update={"system": system, "template_options": options})
 
 
-def _user_turn(problem: str, chat: ChatFormat) -> str:
-    # Not str.format: problems and templates contain braces themselves (LaTeX, JSON).
-    return chat.template.replace("{problem}", problem)
+def _user_turn(chat: ChatFormat, problem: str, trace: str | None) -> str:
+    # Not str.format: problems and templates contain braces themselves (LaTeX, JSON). In one pass: a problem may hold
+    # the other's name.
+    texts = {"{problem}": problem} | ({} if trace is None else {"{trace}": trace})
+    return re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], chat.template)
 
 
 def prompt_text(
@@ -138,8 +143,12 @@ def render_example(
     messages: Sequence[Mapping[str, str]],
     max_length: int,
     options: Mapping[str, Any] = NO_OPTIONS,
+    *,
+    given: int = 0,
 ) -> Rendered | str:
     """A training row whose last message has the loss, or the reason why it is dropped. Rows are never truncated.
+
+    `given`: characters at the beginning of the last message that are not learnt.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
@@ -157,7 +166,9 @@ def render_example(
     prompt, target = encode(tokenizer, text), [*completion, *ending]
     if len(prompt) + len(target) > max_length:
         return TOO_LONG
-    return Rendered(input_ids=[*prompt, *target], labels=[IGNORED] * len(prompt) + target)
+    num_given = given_tokens(tokenizer, taught, messages[-1]["content"].strip()[:given]) if given else 0
+    labels = [IGNORED] * (len(prompt) + num_given) + target[num_given:]
+    return Rendered(input_ids=[*prompt, *target], labels=labels)
 
 
 class Asked(NamedTuple):
@@ -178,6 +189,22 @@ def taught_text(tokenizer: PreTrainedTokenizerBase, end: PromptEnd, completion: 
     """What a student learns of a completion without white space around it; None where the prompt rules it out."""
     taught = continuation_after(end, without_trailing_ends(completion, ending_marks(tokenizer)))
     return None if taught is None else line_breaks_before(tokenizer, how, end) + taught
+
+
+def given_tokens(tokenizer: PreTrainedTokenizerBase, taught: str, given: str) -> int:
+    """How many tokens of a text lie within what its teacher was given; one that goes beyond it is learnt.
+
+    Args:
+        tokenizer: of the student.
+        taught: what the student is shown of the completion.
+        given: how the completion begins, as its teacher was given it. Its opening delimiter may be missing in `taught`,
+            where the student's prompt has written it, or be there in the student's own spelling.
+    """
+    own = next((one.start for one in KNOWN if given.startswith(one.start)), "")
+    text = given.removeprefix(own).strip()
+    end = taught.index(text) + len(text)
+    offsets = tokenizer(taught, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return sum(stop <= end for _, stop in offsets)
 
 
 def holds_published_mark(text: str) -> bool:

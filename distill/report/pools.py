@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from distill.config.mix import MixConfig
 from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
-from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
 from distill.core.manifest import Manifest
 from distill.core.run_dir import VERDICTS, RunDir, StageName, arm_examples, model_record
 from distill.core.schema import Example, IndexRow, Verdict
@@ -21,7 +21,7 @@ from distill.prompts.load import source_name
 from distill.report.data import FitRow, Histogram, MixRow, MixShare, PoolRow, ShiftedToken, Spread
 
 NUM_BINS = 28
-COLUMNS = ("trace_id", "prompt_id", "pool", "verdict", "completion_tokens", "finish_reason")
+COLUMNS = ("trace_id", "prompt_id", "pool", "verdict", "completion_tokens", "finish_reason", "drop")
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,21 @@ class Traces:
     verdicts: NDArray[np.str_]
     tokens: NDArray[np.int64]
     is_truncated: NDArray[np.bool_]
+    is_dropped: NDArray[np.bool_]
+    """Edits that are not used, whatever their verdict."""
+
+    def is_correct(self, pool: str) -> NDArray[np.bool_]:
+        """The pool's correct traces, without edits that are not used."""
+        found: NDArray[np.bool_] = (self.pools == pool) & (self.verdicts == Verdict.CORRECT.value) & ~self.is_dropped
+        return found
 
     def solved(self, pool: str) -> set[str]:
         """Prompts with at least one correct trace in the pool."""
-        return set(self.prompt_ids[(self.pools == pool) & (self.verdicts == Verdict.CORRECT.value)].tolist())
+        return set(self.prompt_ids[self.is_correct(pool)].tolist())
 
     def usable(self, pool: str) -> set[str]:
         """Prompts that a mix can draw from the pool: solved by a trace that was not cut off."""
-        is_usable = (self.verdicts == Verdict.CORRECT.value) & ~self.is_truncated
-        return set(self.prompt_ids[(self.pools == pool) & is_usable].tolist())
+        return set(self.prompt_ids[self.is_correct(pool) & ~self.is_truncated].tolist())
 
 
 def common_prompts(recipe: Recipe, traces: Traces) -> set[str]:
@@ -61,6 +67,7 @@ def read_traces(run_dir: RunDir) -> Traces:
         verdicts=_strings(table, "verdict"),
         tokens=table["completion_tokens"].to_numpy(),
         is_truncated=_strings(table, "finish_reason") == "length",
+        is_dropped=_strings(table, "drop") != "",
     )
 
 
@@ -79,6 +86,8 @@ def teacher_source(teacher: TeacherConfig) -> str:
             return teacher.remote_model
         case DatasetTeacher():
             return source_name(teacher.source)
+        case RuleTeacher():
+            return "rules"
 
 
 def teacher_sizes(recipe: Recipe, run_dir: RunDir) -> dict[str, int]:

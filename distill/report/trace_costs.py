@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.config.asking_order import price as price_of
 from distill.config.recipe import Recipe
-from distill.config.teachers import DatasetTeacher, TeacherConfig
+from distill.config.teachers import AskedTeacher, TeacherConfig
 from distill.core.manifest import Manifest
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.core.schema import Prompt, Verdict
@@ -50,7 +51,7 @@ def trace_costs(
 def _engine_s(recipe: Recipe, generate: Manifest | None) -> float | None:
     """Seconds in which engines wrote the traces; None unless one session wrote all of them, which is what is timed."""
     details = generate.details if generate else {}
-    asked = [teacher.name for teacher in recipe.teachers if not isinstance(teacher, DatasetTeacher)]
+    asked = [teacher.name for teacher in recipe.teachers if isinstance(teacher, AskedTeacher)]
     pools = details.get("pools", {})
     on_disk = sum(pools.get(name, {}).get("completion_tokens", 0) for name in asked)
     is_whole = bool(on_disk) and details.get("this_session", {}).get("tokens") == on_disk
@@ -67,7 +68,7 @@ def _lines(
 ) -> Iterator[TraceCost]:
     """A line per teacher with traces, and one for all of them together."""
     present = [teacher for teacher in teachers if (is_inside & (traces.pools == teacher.name)).any()]
-    asked = [teacher for teacher in present if not isinstance(teacher, DatasetTeacher)]
+    asked = [teacher for teacher in present if isinstance(teacher, AskedTeacher)]
     for teacher in present:
         # Engines may work at once: their time belongs to one teacher only where no other was asked.
         own_s = engine_s if asked == [teacher] else None
@@ -82,7 +83,7 @@ def _lines(
 
 def _usd(teacher: TeacherConfig, traces: Traces, mine: NDArray[np.bool_]) -> float | None:
     """None where no price is set."""
-    price = 0.0 if isinstance(teacher, DatasetTeacher) else teacher.usd_per_million_tokens
+    price = price_of(teacher)
     return int(traces.tokens[mine].sum()) / 1e6 * price if price else None
 
 
@@ -95,7 +96,7 @@ def _line(
     engine_s: float | None,
     usd: float | None,
 ) -> TraceCost:
-    verified = int((traces.verdicts[mine] == Verdict.CORRECT.value).sum())
+    verified = int(((traces.verdicts == Verdict.CORRECT.value) & ~traces.is_dropped)[mine].sum())
     tokens = int(traces.tokens[mine].sum())
     return TraceCost(
         pool=pool,

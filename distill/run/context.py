@@ -1,6 +1,7 @@
 """The context of one execution: recipe, run directory, cluster, models and pools, each opened at first use."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,10 +13,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from cluster.session import Session, connect
+from distill.config.asking_order import asking_order
 from distill.config.identity import fingerprint, source_identity
 from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe
-from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher, engine_key, read_pool
 from distill.core.errors import InputError
 from distill.core.run_dir import PROMPTS, Parts, RunDir, benchmark_problems, model_record
 from distill.core.schema import Prompt
@@ -86,17 +88,24 @@ class RunContext:
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:
-        """The teachers' pools."""
-        return tuple(self._pool(teacher) for teacher in self.recipe.teachers)
+        """The teachers' pools, in the recipe's order."""
+        teachers = {teacher.name: teacher for teacher in self.recipe.teachers}
+        order = asking_order(self.recipe.teachers, {name: engine_key(one) for name, one in teachers.items()})
+        made: dict[str, Pool] = {}
+        for name in itertools.chain.from_iterable(order):  # what is read comes first
+            made[name] = self._pool(teachers[name], made)
+        return tuple(made[name] for name in teachers)
 
-    def _pool(self, teacher: TeacherConfig) -> Pool:
+    def _pool(self, teacher: TeacherConfig, before: Mapping[str, Pool]) -> Pool:
+        reads = read_pool(teacher)
+        parent = before[reads].fingerprint if reads else None
         if isinstance(teacher, VllmTeacher):
             model = self.models[teacher.model]
-            return Pool(teacher, model.address, fingerprint(teacher, model.identity))
-        # A data set's lengths are counted by the first student's tokenizer.
+            return Pool(teacher, model.address, fingerprint(teacher, model.identity, parent))
+        # Lengths of what no model of ours writes are counted by the first student's tokenizer.
         first_student = self.recipe.students[0].model
         source = teacher.base_url if isinstance(teacher, EndpointTeacher) else self.models[first_student].address
-        return Pool(teacher, source, fingerprint(teacher, source_identity(teacher)))
+        return Pool(teacher, source, fingerprint(teacher, source_identity(teacher), parent))
 
 
 def _is_unchanged(model: ResolvedModel, config: ModelConfig) -> bool:

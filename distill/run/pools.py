@@ -11,7 +11,7 @@ class Pool:
 
     teacher: TeacherConfig
     source: str
-    """The model's address, the endpoint's URL or, for a data set, the model whose tokenizer counts the lengths."""
+    """The model's address, the endpoint's URL or, for a data set or a rule, the model whose tokenizer counts."""
     fingerprint: str
     """Identity of all that decides the traces: a changed teacher is a new pool."""
 

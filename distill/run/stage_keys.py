@@ -23,7 +23,7 @@ LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
 CLEANER_VERSION = 3
 """Raised when the same prompts and benchmarks lead to other drops."""
-MIXER_VERSION = 2
+MIXER_VERSION = 3
 """Raised when the same recipe and traces lead to other arms."""
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from distill.config.verify import VerifyConfig
 from distill.core.run_dir import Parts, RunDir, pool_shards
 from distill.core.schema import Prompt, Trace, Verdict, arrow_schema
+from distill.generate.edits import graded_text
 from distill.generate.traces import INDEX_COLUMNS, PoolTraces
 from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
 from distill.run.pools import Pool
@@ -65,7 +66,10 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
     delimiter = pool.teacher.reasoning_end
     requests = [
         grade_request(
-            prompts[trace.prompt_id], trace.completion, finish_reason=trace.finish_reason, reasoning_end=delimiter
+            prompts[trace.prompt_id],
+            graded_text(trace.completion, trace.given, delimiter),
+            finish_reason=trace.finish_reason,
+            reasoning_end=delimiter,
         )
         for trace in traces
     ]
@@ -83,7 +87,7 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
 
 def pool_details(traces: PoolTraces) -> dict[str, Any]:
     """A pool's counts for the manifest: verdicts, solved prompts, lengths in tokens."""
-    is_correct, tokens = traces.is_word("verdict", Verdict.CORRECT), traces.columns["completion_tokens"]
+    is_correct, tokens = traces.is_usable(), traces.columns["completion_tokens"]
     is_solved = np.zeros(len(traces.prompt_ids), dtype=np.bool_)
     is_solved[traces.columns["prompt_id"][is_correct]] = True
     num_correct = int(is_correct.sum())

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.config.recipe import Recipe
-from distill.config.teachers import DatasetTeacher, TeacherConfig
+from distill.config.teachers import DatasetTeacher, RuleTeacher, TeacherConfig
 from distill.core.manifest import Manifest
 from distill.mix.export.formats import OPTIONS_FIELD, TABLE_FORMATS
 from distill.mix.export.licences import UNKNOWN, Source, teacher_name
@@ -74,9 +74,12 @@ def teacher_line(recipe: Recipe, teacher: TeacherConfig) -> str:
     pool = f"* Pool `{teacher.name}` ({teacher.style.value} reasoning): `{teacher_name(recipe, teacher)}`"
     if isinstance(teacher, DatasetTeacher):
         return f"{pool}, an existing data set"
+    if isinstance(teacher, RuleTeacher):
+        return pool
+    per = f"trace of the pool `{teacher.reads}` that it reads" if teacher.reads else "prompt"
     sampling = teacher.sampling
     drawn = "greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}"
-    return f"{pool}, up to {teacher.num_samples} per prompt, {drawn}, at most {sampling.max_tokens} tokens"
+    return f"{pool}, up to {teacher.num_samples} per {per}, {drawn}, at most {sampling.max_tokens} tokens"
 
 
 def verifier_line(manifest: Manifest) -> str:

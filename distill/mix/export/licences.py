@@ -10,7 +10,7 @@ from distill.config.models import IN_PACKAGE, ModelConfig
 from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource
-from distill.config.teachers import DatasetTeacher, EndpointTeacher, TeacherConfig, VllmTeacher
+from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
 from distill.prompts.load import source_name
 
 UNKNOWN = "not recorded here"
@@ -42,6 +42,9 @@ def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mappin
     role, name = f"teacher {teacher.name}", teacher_name(recipe, teacher)
     if isinstance(teacher, DatasetTeacher):
         return prompts_source(teacher.source)._replace(role=role)
+    if isinstance(teacher, RuleTeacher):  # nothing but what it reads
+        source = next(one for one in recipe.teachers if one.name == teacher.reads)
+        return teacher_source(recipe, source, model_folders)._replace(role=role)
     if isinstance(teacher, EndpointTeacher):
         return Source(role, name, UNKNOWN, "the terms of the endpoint")
     model = recipe.models[teacher.model]
@@ -59,6 +62,8 @@ def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
             return teacher.remote_model
         case DatasetTeacher():
             return source_name(teacher.source)
+        case RuleTeacher():
+            return f"rules over the pool {teacher.reads}"
 
 
 def prompts_source(source: PromptSource) -> Source:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.placement import Resources
+from distill.config.asking_order import asking_order
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
@@ -122,19 +123,22 @@ def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe
     samples = 1 if recipe.generate.stop_early else max(pool.teacher.num_samples for pool in group.pools)
     traces = max(1.0, sum(pool.traces for pool in group.pools))
     tokens = sum(pool.traces * pool.tokens for pool in group.pools) / traces
+    read = sum(pool.traces * pool.read_tokens for pool in group.pools) / traces
     own = group.engine.kwargs.get("max_num_seqs")
     default = CPU_SEQUENCES if machines.device == "cpu" else TEACHER_SEQUENCES
     kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
     assert kind is not None, "only called where the kind is known"
     size = EngineSize(group.shape, _devices(group, machines), int(own) if own else default)
     requests = min(prompts / engines, IN_FLIGHT) * samples
-    return engine_rate(size, kind, recipe.forecast, context_tokens=work.prompt_tokens + tokens / 2, requests=requests)
+    return engine_rate(
+        size, kind, recipe.forecast, context_tokens=work.prompt_tokens + read + tokens / 2, requests=requests
+    )
 
 
 def _engine_s(group: Group, rate: Rate, work: Workload) -> float:
     """Seconds of one engine for all of the group's traces."""
     return sum(
-        pool.traces * (pool.tokens / rate.tokens_per_s + work.prompt_tokens / rate.prefill_per_s)
+        pool.traces * (pool.tokens / rate.tokens_per_s + (work.prompt_tokens + pool.read_tokens) / rate.prefill_per_s)
         for pool in group.pools
     )
 
@@ -173,14 +177,13 @@ def endpoint_s(pool: PoolWork) -> float | None:
 
 
 def engine_groups(recipe: Recipe, pools: Sequence[PoolWork], shapes: Mapping[str, ModelShape]) -> list[Group]:
-    """The vLLM teachers, grouped by engine, in the order in which they are asked."""
-    found: dict[str, list[PoolWork]] = {}
-    for pool in pools:
-        if isinstance(pool.teacher, VllmTeacher):
-            found.setdefault(engine_key(pool.teacher), []).append(pool)
+    """The vLLM teachers, grouped by engine as they are asked."""
+    work = {pool.teacher.name: pool for pool in pools}
+    engines = {name: engine_key(pool.teacher) for name, pool in work.items()}
     groups = []
-    for members in found.values():
-        first = members[0].teacher
-        assert isinstance(first, VllmTeacher)
-        groups.append(Group(tuple(members), first.engine, shapes[first.model], first.replicas, first.gpu))
+    for names in asking_order([pool.teacher for pool in pools], engines):
+        first = work[names[0]].teacher
+        if isinstance(first, VllmTeacher):
+            members = tuple(work[name] for name in names)
+            groups.append(Group(members, first.engine, shapes[first.model], first.replicas, first.gpu))
     return groups

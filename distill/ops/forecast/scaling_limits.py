@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.units import GIB
-from distill.generate.asker import CHUNK_ROWS, REPORT_S
+from distill.generate.asker import REPORT_S
+from distill.generate.chunks import CHUNK_ROWS
 
 NEAR_SHARE = 0.5
 """Share of a limit from which it is reported."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distill.config.recipe import Recipe
-from distill.config.teachers import EndpointTeacher
+from distill.config.teachers import AskedTeacher, EndpointTeacher
 from distill.core.run_dir import StageName
 from distill.models.shape import ModelShape
 from distill.ops.forecast.generate_time import GenerateTime, Group, endpoint_s, engine_groups, generate_time
@@ -173,7 +173,7 @@ def can_forecast(machines: Machines, factor: float | None) -> bool:
 def _generate(inputs: Inputs) -> StageForecast:
     work, machines, measured = inputs.work, inputs.machines, inputs.calibration
     groups = engine_groups(inputs.recipe, work.pools, inputs.shapes)
-    tokens = sum(pool.traces * pool.tokens for pool in work.pools if pool.teacher.kind != "dataset")
+    tokens = sum(pool.traces * pool.tokens for pool in work.pools if isinstance(pool.teacher, AskedTeacher))
     waits = [endpoint_s(pool) for pool in work.pools if isinstance(pool.teacher, EndpointTeacher)]
     if None in waits:
         return StageForecast(

@@ -135,6 +135,8 @@ def notes(found: Forecast) -> Iterator[str]:
         yield NEEDS_KIND.format(nodes=len(nodes), gpus=f"{nodes[0].gpus:g}")
     if found.api_usd:
         yield f"endpoints cost another {found.api_usd:,.2f} USD"
+    if requests := [words for pool in found.work.pools if (words := asked_of(pool))]:
+        yield f"requests: {'; '.join(requests)}"
     if costs := [words for pool in found.work.pools if (words := verified_cost(pool, found.assumptions))]:
         yield f"per verified trace: {'; '.join(costs)}"
     if found.usd_per_gpu_hour is not None:
@@ -147,6 +149,15 @@ def notes(found: Forecast) -> Iterator[str]:
         yield f"times are calibrated on {found.calibration.source}"
     elif found.seconds is not None:
         yield "times are from data sheets and assumed utilisations; --measured RUN calibrates them"
+
+
+def asked_of(pool: PoolWork) -> str:
+    """Requests of a teacher and the tokens that it writes and reads; empty where nothing is asked."""
+    if not isinstance(pool.teacher, AskedTeacher):
+        return ""
+    reads = f", reads {pool.read_tokens:,.0f} tokens of {pool.teacher.reads} in each" if pool.teacher.reads else ""
+    written = pool.traces * pool.tokens
+    return f"{pool.teacher.name} {pool.traces:,.0f} with {written:,.0f} tokens{reads}"
 
 
 def verified_cost(pool: PoolWork, assumptions: Sequence[Assumption]) -> str:

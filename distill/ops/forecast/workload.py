@@ -7,14 +7,23 @@ order in which teachers are asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from distill.config.asking_order import asking_order
 from distill.config.mix import BothMix
 from distill.config.prompt_sets import arm_groups, sources_of
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
-from distill.config.teachers import AskedTeacher, DatasetTeacher, TeacherConfig, engine_key
+from distill.config.teachers import (
+    AskedTeacher,
+    DatasetTeacher,
+    Reader,
+    RuleTeacher,
+    TeacherConfig,
+    engine_key,
+    read_pool,
+)
 from distill.core.schema import Style
 from distill.ops.forecast.expected_samples import ExpectedSamples, expected_samples
 from distill.train.plan import MixData
@@ -78,8 +87,11 @@ class PoolWork:
     """Prompts that it is asked."""
     traces: float
     tokens: float
-    """Mean completion."""
+    """Mean completion, without what a teacher continues."""
     correct_tokens: float
+    """Mean correct completion, all of it."""
+    read_tokens: float = 0.0
+    """Of what it reads, per request: they are part of its prompt."""
 
     @property
     def longest(self) -> float:
@@ -111,12 +123,9 @@ class Workload:
 
 
 def teacher_order(recipe: Recipe) -> list[str]:
-    """Teachers as they are asked (`distill.generate.pools.group_by_engine`): engines by their cheapest teacher, the
-    cheaper teachers of an engine first, else the recipe's order."""
-    groups: dict[str, list[str]] = {}
-    for teacher in sorted(recipe.teachers, key=lambda one: getattr(one, "usd_per_million_tokens", 0.0)):
-        groups.setdefault(engine_key(teacher), []).append(teacher.name)
-    return [name for group in groups.values() for name in group]
+    """Teachers as they are asked (`distill.config.asking_order`)."""
+    order = asking_order(recipe.teachers, {teacher.name: engine_key(teacher) for teacher in recipe.teachers})
+    return [name for group in order for name in group]
 
 
 def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: MeasuredWork) -> Workload:
@@ -167,17 +176,23 @@ def _pools(
     groups = arm_groups(recipe.mixes)
     kept = {group.sources: prompts * source_share(recipe, group.sources) for group in groups}
     asked = {group.sources: kept[group.sources] for group in groups}
-    pools = []
+    pools: dict[str, Estimate] = {}
     for name in order:
         mine = [group.sources for group in groups if name in group.pools]
         reached = kept if recipe.generate.stop_early else asked
         num_asked = min(prompts, sum(reached[sources] for sources in mine)) if mine else prompts
-        pool, solved = _pool(recipe, teachers[name], num_asked, measured, assumptions)
-        pools.append(pool)
-        kept |= {sources: kept[sources] * solved for sources in mine}
+        teacher, reads = teachers[name], read_pool(teachers[name])
+        reading = None
+        if reads is not None:
+            together = any({name, reads} <= set(group.pools) for group in groups)
+            reading = reading_of(teacher, pools[reads], has_solved=together and recipe.generate.stop_early)
+        pools[name] = _pool(recipe, teacher, num_asked, measured, assumptions, reading)
+        kept |= {sources: kept[sources] * pools[name].solved for sources in mine}
     enough, common = recipe.generate.enough_prompts, sum(kept.values())
     share = min(1.0, enough / common) if enough and common > 0 else 1.0
-    return [_scaled(pool, share) for pool in pools], {sources: count * share for sources, count in kept.items()}
+    return [_scaled(pool.work, share) for pool in pools.values()], {
+        sources: count * share for sources, count in kept.items()
+    }
 
 
 def source_share(recipe: Recipe, names: Sequence[str]) -> float:
@@ -188,6 +203,51 @@ def source_share(recipe: Recipe, names: Sequence[str]) -> float:
     if not names or len(known) < len(sizes):
         return 1.0
     return sum(size for size, source in zip(known, sources, strict=True) if source.name in names) / sum(known)
+
+
+class Estimate(NamedTuple):
+    """What a teacher is expected to do with the prompts that reach it."""
+
+    work: PoolWork
+    rate: float
+    """Chance that a trace is correct."""
+    solved: float
+    """Share of these prompts that it solves."""
+
+
+class Reading(NamedTuple):
+    """What a teacher that reads finds of another's traces."""
+
+    available: float
+    """Share of the prompts that reach it with a trace that it takes."""
+    sources: float
+    """Mean number of them, where there is one."""
+    tokens: float
+    """Mean length of what it reads."""
+
+
+NOTHING_READ = Reading(1.0, 1.0, 0.0)
+
+
+def reading_of(teacher: TeacherConfig, source: Estimate, *, has_solved: bool) -> Reading:
+    """What a teacher reads of another's traces.
+
+    Args:
+        teacher: that reads.
+        source: of the teacher whose traces it reads.
+        has_solved: only prompts that the source solved reach the teacher.
+    """
+    assert isinstance(teacher, Reader)
+    takes = teacher.takes if isinstance(teacher, AskedTeacher) else "correct"
+    traces = source.work.traces / max(1e-9, source.work.prompts)
+    share, number = {
+        "correct": (source.solved, traces * source.rate),
+        "wrong": (1.0 - source.rate ** max(1.0, traces), traces * (1.0 - source.rate)),
+        "any": (1.0, traces),
+    }[takes]
+    length = source.work.correct_tokens if takes == "correct" else source.work.tokens
+    available = 1.0 if takes == "correct" and has_solved else share
+    return Reading(available, max(1.0, number / max(1e-9, share)), length * (teacher.keep or 1.0))
 
 
 def _pick(
@@ -202,12 +262,17 @@ def _pick(
 
 
 def _pool(
-    recipe: Recipe, teacher: TeacherConfig, prompts: float, measured: MeasuredWork, assumptions: list[Assumption]
-) -> tuple[PoolWork, float]:
-    """The work of one teacher for the prompts that it is asked, and the share of them that it solves."""
+    recipe: Recipe,
+    teacher: TeacherConfig,
+    prompts: float,
+    measured: MeasuredWork,
+    assumptions: list[Assumption],
+    reading: Reading | None,
+) -> Estimate:
+    """The work of one teacher for the prompts that reach it, and the share of them that it solves."""
     name, settings = teacher.name, recipe.forecast
-    found = measured.teachers.get(name)
-    default = min(MEAN_TOKENS[teacher.style], _limit(teacher))
+    found, read = measured.teachers.get(name), reading or NOTHING_READ
+    default = read.tokens if isinstance(teacher, RuleTeacher) else min(MEAN_TOKENS[teacher.style], _limit(teacher))
     tokens = _pick(
         assumptions, f"mean_tokens.{name}", settings.mean_tokens.get(name), found.tokens if found else None, default
     )
@@ -219,16 +284,24 @@ def _pool(
         SOLVE_RATE,
     )
     correct = found.correct_tokens if found and name not in settings.mean_tokens else tokens
+    if isinstance(teacher, AskedTeacher) and teacher.continues is not None:
+        correct += read.tokens
     if isinstance(teacher, DatasetTeacher):
-        return PoolWork(teacher, prompts, prompts, tokens, correct), found.samples.solved if found else rate
+        work = PoolWork(teacher, prompts, prompts, tokens, correct)
+        return Estimate(work, rate, found.samples.solved if found else rate)
     is_same = found is not None and found.num_samples == teacher.num_samples and name not in settings.solve_rate
     if found is not None and is_same:
-        expected = found.samples
-    else:
-        expected = expected_samples(
-            rate, teacher.num_samples, teacher.num_correct, stop_early=recipe.generate.stop_early
+        return Estimate(
+            PoolWork(teacher, prompts, prompts * found.samples.traces, tokens, correct, read.tokens),
+            rate,
+            found.samples.solved,
         )
-    return PoolWork(teacher, prompts, prompts * expected.traces, tokens, correct), expected.solved
+    wanted = teacher.num_correct if isinstance(teacher, AskedTeacher) else 1
+    num_samples = round(read.sources) * teacher.num_samples
+    expected = expected_samples(rate, num_samples, wanted, stop_early=recipe.generate.stop_early)
+    asked = prompts * read.available
+    work = PoolWork(teacher, asked, asked * expected.traces, tokens, correct, read.tokens)
+    return Estimate(work, rate, expected.solved * read.available)
 
 
 def _limit(teacher: TeacherConfig) -> float:
@@ -236,7 +309,7 @@ def _limit(teacher: TeacherConfig) -> float:
 
 
 def _scaled(pool: PoolWork, share: float) -> PoolWork:
-    return PoolWork(pool.teacher, pool.prompts * share, pool.traces * share, pool.tokens, pool.correct_tokens)
+    return replace(pool, prompts=pool.prompts * share, traces=pool.traces * share)
 
 
 def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: Mapping[Sources, float]) -> dict[str, MixData]:

@@ -55,7 +55,9 @@ def _rendered(
     drops: list[Dropped] = []
     for example in examples:
         options = read_options(example["template_options"])
-        rendered = render_example(tokenizer, example["messages"] or [], job.train.max_length, options)
+        rendered = render_example(
+            tokenizer, example["messages"] or [], job.train.max_length, options, given=example["given"]
+        )
         if isinstance(rendered, str):
             drops.append(dropped(StageName.TRAIN, job.cell, rendered, row=example))
         else:

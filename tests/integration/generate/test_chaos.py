@@ -1,18 +1,15 @@
 """Random kills of anything at random moments: in the end every trace is there, once, and none was written again."""
 
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.fixtures.killed_run import TARGETS, kill_one, remember, session
 from tests.fixtures.teacher_run import rows_on_disk, shards, traces_on_disk, write_recipe
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(5400)]
@@ -20,56 +17,11 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(5400)]
 NUM_KILLS = 20
 NUM_PROMPTS = 3000
 NUM_SAMPLES = 2
-TARGETS = {"engine": "VLLM::EngineCor", "actor": "ray::MapWorker", "raylet": "raylet", "driver": ""}
-"""What is killed -> how the name of its process begins."""
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_recipe(tmp_path_factory.mktemp("chaos"), num_prompts=NUM_PROMPTS, num_samples=NUM_SAMPLES)
-
-
-@contextmanager
-def session(recipe: Path, run: Path) -> Iterator[psutil.Popen]:
-    """One start of the command; whatever it has started is gone when the block ends."""
-    command = [sys.executable, "-m", "tests.fixtures.generate_only", str(recipe), str(run)]
-    driver = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    family: dict[int, psutil.Process] = {}
-    driver.family = family
-    try:
-        yield driver
-    finally:
-        remember(driver)
-        for process in [driver, *family.values()]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs([driver, *family.values()], timeout=30)
-
-
-def remember(driver: psutil.Popen) -> list[psutil.Process]:
-    """The driver's processes; kept, since they lose their parent when it dies."""
-    with suppress(psutil.NoSuchProcess):
-        driver.family |= {child.pid: child for child in driver.children(recursive=True)}
-    return [process for process in driver.family.values() if process.is_running()]
-
-
-def name_of(process: psutil.Process) -> str:
-    with suppress(psutil.NoSuchProcess):
-        return " ".join([process.name(), *process.cmdline()[:1]])
-    return ""
-
-
-def kill_one(driver: psutil.Popen, target: str) -> bool:
-    if target == "driver":
-        driver.kill()
-        return True
-    start = TARGETS[target]
-    victims = [one for one in remember(driver) if name_of(one).startswith(start) or f" {start}" in name_of(one)]
-    for victim in victims[:1]:
-        with suppress(psutil.NoSuchProcess):
-            victim.kill()
-            return True
-    return False
 
 
 def wait_for_new_traces(driver: psutil.Popen, run: Path, *, timeout_s: float) -> bool:

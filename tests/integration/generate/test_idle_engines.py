@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from distill.generate import ask_job
-from distill.generate.asker import CHUNK_ROWS
+from distill.generate.chunks import CHUNK_ROWS
 from distill.generate.progress_actor import Snapshot
 from distill.generate.stage import generate_stage
 from tests.benchmarks.scale_rows import stub_engines, stub_run

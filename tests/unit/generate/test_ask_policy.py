@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.placement import Resources
+from distill.core.schema import content_hash
 from distill.generate.ask_policy import (
     AskPlan,
     PoolPlan,
     PoolState,
+    edit_number,
+    edit_of,
     is_complete,
     is_lost,
     is_solved,
@@ -41,7 +44,7 @@ def test_a_prompt_is_asked_again_only_while_it_is_not_solved() -> None:
 
 def test_a_prompt_that_the_cheap_teacher_fails_never_reaches_the_expensive_one() -> None:
     assert next_samples(PLAN, {"cheap": failed(0, 1)}, BOTH) == []
-    assert is_lost(failed(0, 1), CHEAP)
+    assert is_lost(CHEAP, PLAN, {"cheap": failed(0, 1)})
 
 
 def test_an_engine_asks_only_for_its_own_pools_and_waits_for_cheaper_ones() -> None:
@@ -78,9 +81,10 @@ def test_without_early_stopping_everything_missing_is_asked_at_once() -> None:
 
 
 def test_more_correct_traces_can_be_wanted_and_a_used_up_budget_accepts_fewer() -> None:
-    plan = PoolPlan("cheap", 3, num_correct=2)
-    assert not is_solved(PoolState(frozenset({0}), 1), plan)
-    assert is_solved(PoolState(frozenset({0, 1, 2}), 1), plan)
+    two = PoolPlan("cheap", 3, num_correct=2)
+    plan = AskPlan((two,), ())
+    assert not is_solved(two, plan, {"cheap": PoolState(frozenset({0}), 1)})
+    assert is_solved(two, plan, {"cheap": PoolState(frozenset({0, 1, 2}), 1)})
 
 
 def test_skipped_requests_are_counted_by_reason() -> None:
@@ -124,6 +128,104 @@ def test_a_complete_prompt_is_asked_nothing_and_wanted_means_not_complete(first:
     states = {"cheap": first, "dear": second}
     if is_complete(PLAN, states):
         assert next_samples(PLAN, states, BOTH) == []
+
+
+# Readers
+
+BASE = PoolPlan("base", 2)
+EDIT = PoolPlan("edit", 1, reads="base")
+LAST = PoolPlan("last", 1, reads="edit")
+CHAIN = AskPlan((BASE, EDIT, LAST), (frozenset({"last"}),))
+NAMES = ("base", "edit", "last")
+ONE, TWO = "00000000000000a1", "00000000000000b2"
+
+
+def read(*sources: str, correct: int = 0, done: int = 1) -> PoolState:
+    """A pool with traces that are read: a mark and an identity each."""
+    return PoolState(frozenset(range(done)), correct, frozenset(sources))
+
+
+def test_a_reader_is_asked_for_edits_of_traces_that_are_there_and_that_it_takes() -> None:
+    assert next_samples(CHAIN, {}, NAMES) == [("base", 0)]
+    states = {"base": read(f"c{ONE}", f"w{TWO}", correct=1, done=2)}
+    assert next_samples(CHAIN, states, NAMES) == [("edit", edit_number(ONE, 0))]
+    assert next_samples(CHAIN, states, ("base", "last")) == []
+    edited = states | {"edit": PoolState(frozenset({edit_number(ONE, 0)}), 1, frozenset({f"c{TWO}"}))}
+    assert next_samples(CHAIN, edited, NAMES) == [("last", edit_number(TWO, 0))]
+
+
+@pytest.mark.parametrize(("takes", "sources"), [("correct", [ONE]), ("wrong", [TWO]), ("any", [ONE, TWO])])
+def test_which_traces_are_read_is_the_readers_choice(takes: str, sources: list[str]) -> None:
+    plan = AskPlan((BASE, PoolPlan("edit", 2, reads="base", takes=takes)), (), stop_early=False)
+    states = {"base": read(f"c{ONE}", f"w{TWO}", correct=1, done=2)}
+    wanted = [("edit", edit_number(source, index)) for source in sources for index in range(2)]
+    assert next_samples(plan, states, NAMES) == wanted
+
+
+def test_a_prompt_is_lost_to_a_reader_only_once_its_source_writes_no_more() -> None:
+    one_wrong = {"base": read(f"w{ONE}")}
+    assert not is_lost(EDIT, CHAIN, one_wrong)
+    assert next_samples(CHAIN, one_wrong, NAMES) == [("base", 1)]
+    all_wrong = {"base": read(f"w{ONE}", f"w{TWO}", done=2)}
+    assert is_lost(EDIT, CHAIN, all_wrong) and is_lost(LAST, CHAIN, all_wrong)
+
+
+def test_a_solved_source_is_asked_again_only_where_its_reader_made_nothing_of_all_it_has() -> None:
+    failed_edit = {"base": read(f"c{ONE}", correct=1), "edit": PoolState(frozenset({edit_number(ONE, 0)}), 0)}
+    assert next_samples(CHAIN, failed_edit, NAMES) == [("base", 1)]
+    assert next_samples(CHAIN, failed_edit, ("edit", "last")) == []
+    edited = PoolState(frozenset({edit_number(ONE, 0)}), 1, frozenset({f"c{TWO}"}))
+    failed_last = {"base": read(f"c{ONE}", correct=1), "edit": edited, "last": failed(edit_number(TWO, 0))}
+    assert next_samples(CHAIN, failed_last, NAMES) == [("base", 1)]
+    spent = failed_last | {"base": read(f"c{ONE}", f"w{TWO}", correct=1, done=2)}
+    assert next_samples(CHAIN, spent, NAMES) == [] and is_lost(LAST, CHAIN, spent)
+    solved_last = failed_last | {"last": solved(edit_number(TWO, 0))}
+    assert next_samples(CHAIN, solved_last, NAMES) == []
+
+
+def test_what_is_only_read_is_asked_only_while_its_reader_can_use_it() -> None:
+    cheap, own = PoolPlan("cheap", 1), frozenset({"cheap", "edit"})
+    plan = AskPlan((cheap, BASE, EDIT), (own,))
+    assert next_samples(plan, {}, ("base", "edit")) == [], "the cheaper pool comes first"
+    assert next_samples(plan, {"cheap": failed(0)}, ("base", "edit")) == []
+    assert next_samples(plan, {"cheap": solved(0)}, ("base", "edit")) == [("base", 0)]
+    wrong = AskPlan((BASE, PoolPlan("edit", 1, reads="base", takes="wrong")), (frozenset({"edit"}),))
+    assert next_samples(wrong, {"base": read(f"w{ONE}", f"w{TWO}", done=2)}, NAMES) == [("edit", edit_number(ONE, 0))]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    takes=st.sampled_from(["correct", "wrong", "any"]),
+    sizes=st.tuples(*[st.integers(1, 3)] * 3),
+)
+def test_a_chain_of_readers_never_repeats_and_solves_early_what_it_solves_in_full(
+    seed: int, takes: str, sizes: tuple[int, int, int]
+) -> None:
+    pools = (
+        PoolPlan("base", sizes[0]),
+        PoolPlan("edit", sizes[1], reads="base", takes=takes),
+        PoolPlan("last", sizes[2], reads="edit"),
+    )
+    early, full = (AskPlan(pools, (frozenset({"last"}),), stop_early) for stop_early in (True, False))
+    (early_states, asked), (full_states, everything) = (answered(plan, seed) for plan in (early, full))
+    assert len(asked) == len(set(asked)) and set(asked) <= set(everything)
+    assert is_complete(early, early_states) == is_complete(full, full_states)
+    parents = {edit_of(number)[0] for pool, number in asked if pool == "edit"}
+    assert parents <= {source[1:] for source in early_states["base"].sources}
+
+
+def answered(plan: AskPlan, seed: int) -> tuple[dict[str, PoolState], list[tuple[str, int]]]:
+    """The states once nothing more is wanted, and what was asked; an answer depends on nothing but its request."""
+    states: dict[str, PoolState] = {}
+    asked: list[tuple[str, int]] = []
+    while wanted := next_samples(plan, states, NAMES):
+        for pool, number in wanted:
+            name = content_hash(pool, number, seed)
+            is_correct = int(name, 16) % 3 == 0
+            asked.append((pool, number))
+            source = f"{'c' if is_correct else 'w'}{name}"
+            states[pool] = states.get(pool, PoolState()).add(number, is_correct=is_correct, source=source)
+    return states, asked
 
 
 H100 = Resources(1, 1, gpu="H100")

@@ -10,16 +10,8 @@ from distill.core.events import events_in
 from distill.core.run_dir import RunDir
 from distill.core.schema import Dropped
 from distill.generate.ask_policy import PoolState
-from distill.generate.asker import (
-    CHUNK_ROWS,
-    PAGE_ROWS,
-    Asker,
-    Chunk,
-    Completion,
-    RequestFailed,
-    RequestRefused,
-    chunk_table,
-)
+from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused
+from distill.generate.chunks import CHUNK_ROWS, PAGE_ROWS, Chunk, chunk_table
 from distill.generate.pool_index import decode_states, encode_states
 from distill.generate.pools import Request
 from distill.run.pools import Pool

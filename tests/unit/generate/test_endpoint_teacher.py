@@ -1,6 +1,7 @@
 """Teachers behind other people's endpoints: what is sent, what comes back, and what an error is worth. Without Ray."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from distill.config.identity import fingerprint, source_identity
 from distill.config.teachers import EndpointTeacher
 from distill.core.errors import InputError
+from distill.generate.ask_policy import edit_number
 from distill.generate.asker import Completion, RequestFailed, RequestRefused
 from distill.generate.endpoint_teacher import EndpointActor, refused_field, to_completion
 from distill.generate.pools import build_request, endpoint_params, sent_sampling
 from distill.run.pools import Pool
 from tests.fixtures.chat_server import ChatServer, Reply, chat_server, completion
-from tests.fixtures.teacher_jobs import LocalHandle, job
+from tests.fixtures.teacher_jobs import LocalHandle, job, pool
 
 OPENAI = {"token_limit_field": "max_completion_tokens", "omit_sampling": ("temperature", "top_p")}
 
@@ -111,6 +113,38 @@ def test_other_refusals_are_of_one_request(tmp_path: Path, message: str) -> None
     assert refused_field(teacher(), message) == ""
     with pytest.raises(RequestRefused):
         ask(tmp_path, refusal(message))
+
+
+def asked_to_read(folder: Path, read: str, reply: Reply, **fields: Any) -> tuple[Completion, dict[str, Any]]:
+    """One edit, over HTTP: what came of it, and the body of the request."""
+
+    async def run(server: ChatServer) -> Completion:
+        one, base = teacher(base_url=server.url, reads="base", **fields), pool("base")
+        far = Pool(one, one.base_url, "fingerprint")
+        actor = EndpointActor(job(folder, [base, far], LocalHandle(), mine=[far]))
+        request = build_request("p", far, edit_number("00000000000000a1", 0), 1)
+        return await actor.write(dataclasses.replace(request, read=read), far, "2 + 2 =")
+
+    with chat_server(lambda number, body: reply) as server:
+        return asyncio.run(run(server)), server.requests[0]
+
+
+def test_an_endpoint_reads_the_trace_in_its_template(tmp_path: Path) -> None:
+    chat = {"template": "{problem} Shorten: {trace}"}
+    found, body = asked_to_read(tmp_path, "It is {problem}.", (200, completion("4")), chat=chat)
+    assert body["messages"] == [{"role": "user", "content": "2 + 2 = Shorten: It is {problem}."}]
+    assert (found.text, found.given) == ("4", 0)
+
+
+@pytest.mark.parametrize("text", [" is it?</think>4", "<think>\n is it?</think>4"])
+def test_an_endpoint_that_can_goes_on_from_what_was_read(tmp_path: Path, text: str) -> None:
+    """A server that knows the marks may send the opening that it was given, or not."""
+    extra = {"continue_final_message": True, "add_generation_prompt": False}
+    found, body = asked_to_read(tmp_path, "It is 4.", (200, completion(text)), continues="Wait,", extra_body=extra)
+    begun = "<think>\nIt is 4.\n\nWait,"
+    assert body["messages"][-1] == {"role": "assistant", "content": begun}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    assert (found.text, found.given) == (f"{begun} is it?</think>4", len(begun))
 
 
 def reply(content: Any, finish_reason: Any = "stop", usage: bool = True, **message: Any) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distill.core.run_dir import RunDir
 from distill.generate.ask_policy import PoolState
-from distill.generate.asker import CHUNK_ROWS
+from distill.generate.chunks import CHUNK_ROWS
 from distill.generate.pool_index import decode_states
 from distill.generate.survey import survey_prompts
 from tests.fixtures.teacher_jobs import LocalHandle, answers, ask, job, pool, prompt, write_prompts

@@ -8,7 +8,7 @@ import pytest
 
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest
-from distill.core.schema import Example, Prompt, content_hash
+from distill.core.schema import Example, IndexRow, Prompt, content_hash
 from distill.mix.accounting import NO_SOURCE, RESERVED
 from distill.mix.stage import mix_stage
 from distill.run.context import RunContext
@@ -90,6 +90,36 @@ TOO_LONG = [
     *(trace(number, "long") for number in range(3, 20)),
     *(trace(number, "short") for number in range(20)),
 ]
+
+
+def as_edits(run: RunContext, **changes: Any) -> None:
+    """Changes columns of the verify stage's index, for the traces of `long`."""
+    table = run.run_dir.read_table("verify", "verdicts.parquet", row_type=IndexRow).to_pylist()
+    index = [IndexRow(**(row | (changes if row["pool"] == "long" else {}))) for row in table]
+    run.run_dir.write_rows(index, IndexRow, "verify", "verdicts.parquet")
+
+
+def test_edits_that_are_dropped_are_used_by_no_arm_and_counted(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TRACES, num_prompts=20)
+    as_edits(run, drop="not shorter than its source")
+    with pytest.raises(StageError, match="long 40 not shorter than its source"):
+        mix_stage(run)
+
+
+@pytest.mark.parametrize(("teach", "given"), [(None, 0), ("suffix", 5)])
+def test_a_student_learns_what_was_read_unless_the_teacher_says_otherwise(
+    tmp_path: Path, teach: str | None, given: int
+) -> None:
+    def reading(raw: dict[str, Any]) -> dict[str, Any]:
+        long, short = raw["teachers"]
+        return raw | {"teachers": [long | {"reads": "short", "continues": "Wait,", "teach": teach}, short]}
+
+    run = make_run(tmp_path, TRACES, num_prompts=20, change=reading)
+    as_edits(run, given=5)
+    digest = mix_stage(run).details["mixes"]["mix-long"]["digest"]
+    assert {(row["pool"], row["given"]) for row in rows(run, "mix-long")} == {("long", given), ("short", 0)}
+    plain = mix_stage(make_run(tmp_path / "plain", TRACES, num_prompts=20)).details["mixes"]["mix-long"]["digest"]
+    assert (digest == plain) == (teach is None), "a cell is trained again where it learns something else"
 
 
 def test_a_prompt_whose_trace_is_too_long_leaves_every_arm(tmp_path: Path) -> None:

@@ -125,6 +125,35 @@ def test_braces_in_a_problem_are_left_alone() -> None:
     assert [turn["content"] for turn in messages] == ["Be {brief}.", r"Q: Simplify \frac{1}{2} {x} {}"]
 
 
+def test_a_trace_that_is_read_stands_in_its_place_and_braces_in_it_are_left_alone() -> None:
+    example = WorkedExample(problem="1?", completion="1", trace="one, {problem}")
+    chat = ChatFormat(template="{problem} was answered: {trace}", examples=(example,))
+    assert [turn["content"] for turn in chat_messages("{trace}?", chat, "it is {problem}")] == [
+        "1? was answered: one, {problem}",
+        "1",
+        "{trace}? was answered: it is {problem}",
+    ]
+    assert chat_messages("2?", ChatFormat(template="{problem} {trace}"))[0]["content"] == "2? {trace}"
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "written", "learns"),
+    [
+        (PLAIN, "It is 4.\n\nWait,", " so 4.", " so 4."),
+        (PLAIN, "<think>\nIt is 4. Wait,", " no.</think>4", " no.</think>4"),
+        (OPENS, "<think>\nIt is 4. Wait,", " no.</think>4", " no.</think>4"),
+        (OPENS, "It is 4. Wait,", " so 4.", " so 4."),
+    ],
+)
+def test_what_a_teacher_was_given_is_shown_and_not_learnt(template: str, given: str, written: str, learns: str) -> None:
+    tok = tokenizer(template)
+    whole, suffix = (render_example(tok, row(given + written), 500, given=size) for size in (0, len(given)))
+    assert isinstance(whole, Rendered) and isinstance(suffix, Rendered)
+    assert suffix.input_ids == whole.input_ids
+    end = learnt(tok, whole).rpartition(written)[2]
+    assert learnt(tok, suffix) == learns + end
+
+
 def test_a_model_without_chat_template_is_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match=r"models\.NAME\.chat_template"):
         render_prompt(tokenizer(None), row("4")[:1])

@@ -35,7 +35,8 @@ def traces() -> Traces:
     prompts, pools, verdicts, tokens, finishes = map(list, zip(*ROWS, strict=True))
     names = np.asarray([str(number) for number in range(len(ROWS))], dtype=np.str_)
     columns = [np.asarray(column, dtype=np.str_) for column in (prompts, pools, verdicts)]
-    return Traces(names, *columns, np.asarray(tokens), np.asarray(finishes) == "length")
+    is_cut, is_dropped = np.asarray(finishes) == "length", np.zeros(len(tokens), np.bool_)
+    return Traces(names, *columns, np.asarray(tokens), is_cut, is_dropped)
 
 
 def recipe(**prices: float) -> Recipe:
