@@ -99,7 +99,9 @@ def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) 
 
 def test_students_are_scored_in_each_mode_and_the_untrained_ones_without_one(setup: Setup, finished: str) -> None:
     trained = [f"{student}@mix-long:{mode}" for student in ("lora", "full") for mode in ("long", "short")]
-    for model in ("lora", "full", *trained, "lora@mix-long:short+full@mix-long"):
+    made = ("short+full@mix-long", "long+budget-4", "long+budget-16", "long+think")
+    arms = [f"lora@mix-long:{arm}" for arm in made]
+    for model in ("lora", "full", *trained, *arms, "lora@mix-long+auto"):
         table = RunDir(str(setup.run)).read_table("evaluate", model, "held-out.parquet", row_type=Score)
         assert table.num_rows == 6
         assert "ERROR" not in table.column("verdict").to_pylist()
