@@ -77,7 +77,7 @@ def _trace(number: int, pool: str) -> Trace:
         "prompt_tokens": 24,
         "completion_tokens": 96,
     }
-    return Trace(**{field.name: values.get(field.name, 0 if field.type == pa.int64() else "") for field in SCHEMA})
+    return Trace(**{field.name: values.get(field.name, "" if field.type == pa.string() else 0) for field in SCHEMA})
 
 
 SCHEMA = arrow_schema(Trace)
@@ -174,7 +174,7 @@ def count_now(run_dir: RunDir) -> dict[str, float]:
     release_freed_memory()
     with run_dir.table_writer(INDEX, *VERDICTS) as writer:
         for pool in POOLS:
-            found[pool.name] = float(write_index(run_dir, pool, ids, writer)["correct"])
+            found[pool.name] = float(write_index(run_dir, pool, ids, writer, {})[0]["correct"])
     return found
 
 

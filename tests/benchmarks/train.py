@@ -123,7 +123,7 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
     )  # fmt: skip
     prepare_process(job)
     engine = build_engine(job, build_loss(job, 2))
-    cell = TrainingCell(job, RunDir(str(folder)), engine, Rows(rows, [], ("long", "short")), padding=0)
+    cell = TrainingCell(job, RunDir(str(folder)), engine, Rows(rows, [], ("long", "short"), []), padding=0)
     started, cpu = time.perf_counter(), time.process_time()
     cell.run()
     done = {"seconds": time.perf_counter() - started, "cpu_s": time.process_time() - cpu}

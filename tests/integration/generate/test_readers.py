@@ -57,6 +57,7 @@ def wait_for(driver: psutil.Popen, run: Path, pool: str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_chain_of_readers_needs_one_engine_and_loses_and_repeats_nothing_when_it_is_killed(tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, num_prompts=NUM_PROMPTS, num_samples=1, more=CHAIN), tmp_path / "run"
     seen: dict[str, dict[str, Any]] = {}

@@ -173,6 +173,7 @@ def killed_when(pattern: str, folder: Path, command: list[str]) -> None:
         psutil.wait_procs(victims, timeout=30)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_in_either_stage_ends_with_the_same_weights(
     staged: Run, base: Path, tmp_path: Path
 ) -> None:
