@@ -91,10 +91,17 @@ def _unequal_pairs(recipe: Recipe) -> Iterator[UnequalPair]:
         is_pair = blend[1] == pure[1] and len(mixes[0].drawn) > 1 and len(mixes[1].drawn) == 1
         if not is_pair or not {*mixes[1].drawn} <= {*mixes[0].drawn}:
             continue
-        for first, second in itertools.product(_own(versions[blend]), _own(versions[pure])):
-            if (first.num_steps or common) != (second.num_steps or common):
-                for arm, matched_arm in zip(first.arms, mixes[0].arms, strict=True):
-                    yield UnequalPair(arm, second.name, matched_arm, mixes[1].name)
+        own = _unequal(_own(versions[blend]), _own(versions[pure]), common)
+        for first, second in own or _unequal(versions[blend], versions[pure], common):
+            for arm, matched_arm in zip(first.arms, mixes[0].arms, strict=True):
+                yield UnequalPair(arm, second.name, matched_arm, mixes[1].name)
+
+
+def _unequal(
+    blends: Sequence[MixConfig], pures: Sequence[MixConfig], common: int | None
+) -> list[tuple[MixConfig, MixConfig]]:
+    pairs = itertools.product(blends, pures)
+    return [(first, second) for first, second in pairs if (first.num_steps or common) != (second.num_steps or common)]
 
 
 def _own(versions: Sequence[MixConfig]) -> Sequence[MixConfig]:

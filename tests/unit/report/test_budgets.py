@@ -162,7 +162,9 @@ def test_unequal_pairs_take_each_arm_with_its_own_steps_where_it_has_such() -> N
     assert pairs_of(short) == [UnequalPair("mix-long", "short-200", "mix-long", "short")]
     assert pairs_of() == []
     same = {"name": "short-24", "weights": WEIGHTS["short"], "num_steps": 24}
-    assert [one.pure for one in pairs_of(blend, same)] == ["long"], "24 steps against 24 are not unequal"
+    found = [(one.blend, one.pure) for one in pairs_of(blend, same)]
+    assert found[-1] == ("mix-long-24", "long")
+    assert found[:-1] == [("mix-long", "short-24"), ("mix-long-24", "short")], "24 against 24 are not unequal, 60 are"
 
 
 def test_what_matched_steps_remove_is_the_blends_own_change_where_the_pure_arm_is_the_same(published: Report) -> None:
