@@ -251,9 +251,13 @@ def group_engines(
     _validate_endpoints(endpoints)
     groups: dict[tuple[str, str], list[Endpoint]] = defaultdict(list)
     for endpoint in endpoints:
-        label = endpoint.shared_engine
-        groups[label, "" if label else endpoint.source].append(endpoint)
+        groups[engine_key(endpoint.shared_engine, endpoint.source)].append(endpoint)
     return tuple(_build_spec(group, rank_of or adapter_rank) for group in groups.values())
+
+
+def engine_key(shared_engine: str, source: str) -> tuple[str, str]:
+    """What the endpoints of one engine have in common: its label, or without one the weights that it loads."""
+    return shared_engine, "" if shared_engine else source
 
 
 def adapter_rank(folder: str) -> int:

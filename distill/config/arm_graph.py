@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distill.config.base import one_of
+from distill.config.base import circle, one_of
 from distill.config.mix import AutoMix, MergeConfig, Mix, MixConfig
 from distill.config.prompt_sets import sources_of
 from distill.core.errors import Problem
@@ -100,8 +100,9 @@ def after_problems(
         elif mix.after not in arms:
             what = f"no mix and no merge is called {mix.after!r}"
             yield Problem(f"{where}.after", what, one_of(mix.after, arms.keys() - {mix.name}))
-        elif circle := _circle(mix, arms):
-            yield Problem(f"{where}.after", f"leads back to {mix.name!r}: {circle}", "let one of them start without")
+        elif way := circle(mix.name, lambda name: arms[name].comes_after if name in arms else ()):
+            what = f"leads back to {mix.name!r}: {' after '.join(way)}"
+            yield Problem(f"{where}.after", what, "let one of them start without")
         else:
             yield from _stage_problems(mix, arms, train, students)
 
@@ -122,17 +123,3 @@ def _stage_problems(
     if mix.total_steps is not None and budget == "epochs":
         what = 'is "with_parent", and train.budget is "epochs": passes over the rows decide the steps'
         yield Problem(f"{where}.total_steps", what, 'set train.budget = "steps" with train.num_steps')
-
-
-def _circle(mix: MixConfig, arms: Mapping[str, ArmConfig]) -> str:
-    """The way from an arm back to itself, in words; empty where there is none."""
-    ways: list[tuple[str, ...]] = [(mix.name, name) for name in mix.comes_after]
-    seen = set[str]()
-    while ways:
-        way = ways.pop()
-        if way[-1] == mix.name:
-            return " after ".join(way)
-        if way[-1] in arms and way[-1] not in seen:
-            seen.add(way[-1])
-            ways += [(*way, name) for name in arms[way[-1]].comes_after]
-    return ""

@@ -1,7 +1,7 @@
 """What every section of the config tree is made of."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +35,23 @@ def one_of(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def circle(start: str, following: Callable[[str], Iterable[str]]) -> tuple[str, ...]:
+    """A way from a name back to itself, with it at both ends; empty where there is none.
+
+    `following`: the names that one leads to; none for a name that is unknown.
+    """
+    ways: list[tuple[str, ...]] = [(start, name) for name in following(start)]
+    seen = set[str]()
+    while ways:
+        way = ways.pop()
+        if way[-1] == start:
+            return way
+        if way[-1] not in seen:
+            seen.add(way[-1])
+            ways += [(*way, name) for name in following(way[-1])]
+    return ()
 
 
 def laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

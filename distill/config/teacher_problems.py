@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config.base import one_of
+from distill.config.base import circle, one_of
 from distill.config.decides import identity
 from distill.config.teachers import (
     AskedTeacher,
@@ -127,16 +127,10 @@ def reader_problems(teachers: Sequence[TeacherConfig], names: Sequence[str]) -> 
 
 def _cycle(name: str, known: Mapping[str, TeacherConfig]) -> Iterator[Problem]:
     """The circle of readers that a teacher is in, told once: at the teacher of the circle that is named first."""
-    path = [name]
-    while path[-1] in known and (source := read_pool(known[path[-1]])) is not None:
-        if source == name:
-            if name == min(path, key=list(known).index):
-                circle = " reads ".join([*path, name])
-                yield Problem(f"teachers[{name}].reads", f"{circle}: none of them could begin", "break the circle")
-            return
-        if source in path:
-            return  # a circle further up, told at its own teachers
-        path.append(source)
+    way = circle(name, lambda one: filter(None, [read_pool(known[one])]) if one in known else ())
+    if way and name == min(way, key=list(known).index):
+        what = f"{' reads '.join(way)}: none of them could begin"
+        yield Problem(f"teachers[{name}].reads", what, "break the circle")
 
 
 def _not_reading(teacher: Reader) -> Iterator[Problem]:

@@ -315,13 +315,14 @@ class RunDir:
 
         A shard may hold as few rows as a batch, and a table of its own takes more than its rows.
         """
-        fresh = list[pa.Table]()
+        fresh, num_rows = list[pa.Table](), 0
         for shard in self.shards(*parts):
             with self.fs.open(shard, "rb") as file, pq.ParquetFile(file) as parquet:
                 fresh.append(with_defaults(parquet.read(columns=list(columns), use_threads=False), row_type, columns))
-            if sum(table.num_rows for table in fresh) >= GATHERED_ROWS:
+            num_rows += fresh[-1].num_rows
+            if num_rows >= GATHERED_ROWS:
                 yield pa.concat_tables(fresh).combine_chunks()
-                fresh = []
+                fresh, num_rows = [], 0
         if fresh:
             yield pa.concat_tables(fresh).combine_chunks()
 

@@ -27,6 +27,7 @@ from distill.generate.pools import RequestFields
 from distill.grading import GraderPool
 from distill.models.chat_template import with_mode
 from distill.models.conversation import prompt_start
+from serve.config import engine_key
 from serve.dataset_client import BatchConfig, complete
 
 
@@ -89,10 +90,10 @@ def score_items(
 
 
 def _by_engine(rows: Mapping[EvaluationItem, Sequence[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-    """The rows of all items by the engine that answers them (`group_engines`), item after item."""
-    groups = defaultdict[str, list[dict[str, Any]]](list)
+    """The rows of all items by the engine that answers them, item after item."""
+    groups = defaultdict[tuple[str, str], list[dict[str, Any]]](list)
     for item, own in rows.items():
-        groups[item.model.shared_engine or item.model.source] += own
+        groups[engine_key(item.model.shared_engine, item.model.source)] += own
     return list(groups.values())
 
 

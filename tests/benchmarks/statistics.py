@@ -22,16 +22,12 @@ from distill.config.question import Candidate
 from distill.evaluate import statistics
 from distill.evaluate.power import ALPHA, CAUTIOUS, planned_difference, planned_terms
 from distill.evaluate.statistics import (
-    Difference,
     accuracy_interval,
-    macro_difference,
     macro_interval,
-    paired_difference,
 )
 from distill.evaluate.variance import Shares
 from distill.report.question import candidate_results
-from distill.report.score_data import Comparison
-from tests.fixtures.outcomes import simulated_arms
+from tests.fixtures.outcomes import compared, difference, simulated_arms
 
 TRUE_DIFFERENCE = 0.05
 NUM_CANDIDATES = 3
@@ -62,11 +58,6 @@ class Found(NamedTuple):
     difference_found: float
     question_wrong: float
     question_found: float
-
-
-def difference(first: Sequence[Shares], second: Sequence[Shares], rng: np.random.Generator) -> Difference:
-    """As the report compares two arms."""
-    return paired_difference(first[0], second[0], rng) if len(first) == 1 else macro_difference(first, second)
 
 
 def measure(design: Design, trials: int, seed: int) -> Found:
@@ -102,31 +93,11 @@ def verdicts(arms: Sequence[list[Shares]], rng: np.random.Generator) -> list[str
         (
             "student",
             Candidate(f"arm-{number}", ("short", "long")),
-            tuple(_compared(difference(one, other, rng)) for other in (short, long)),
+            tuple(compared(difference(one, other, rng)) for other in (short, long)),
         )
         for number, one in enumerate(hoped)
     ]
     return [one.verdict for one in candidate_results(found)]
-
-
-def _compared(one: Difference) -> Comparison:
-    return Comparison(
-        purpose="blend",
-        family="mix",
-        student="student",
-        benchmark="simulated",
-        first="",
-        second="",
-        difference=one.estimate,
-        interval=one.interval,
-        standard_error=one.standard_error,
-        degrees=one.degrees if np.isfinite(one.degrees) else None,
-        p_value=one.p_value,
-        p_adjusted=one.p_value,
-        test=one.test,
-        num_prompts=one.num_prompts,
-        is_shown=False,
-    )
 
 
 def main() -> None:

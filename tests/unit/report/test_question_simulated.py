@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from distill.config.question import Candidate
 from distill.evaluate import statistics
 from distill.evaluate.power import detectable_over_all
-from distill.evaluate.statistics import Difference, macro_difference, paired_difference
 from distill.evaluate.variance import Shares
 from distill.report import question
 from distill.report.comparisons import least_error
 from distill.report.question import candidate_results
-from distill.report.score_data import CandidateResult, Comparison
+from distill.report.score_data import CandidateResult
+from tests.fixtures.outcomes import compared, difference
 
 pytestmark = pytest.mark.long
 TRIALS = 1000
@@ -50,26 +50,6 @@ def arm(rng: np.random.Generator, hardness: Sequence[NDArray[np.float64]], mean:
     return [(rng.random(one.shape) < one).astype(np.float64) for one in chances]
 
 
-def compared(student: str, pair: tuple[str, str], one: Difference) -> Comparison:
-    return Comparison(
-        purpose="blend",
-        family="mix",
-        student=student,
-        benchmark="sums",
-        first=f"{student}@{pair[0]}",
-        second=f"{student}@{pair[1]}",
-        difference=one.estimate,
-        interval=one.interval,
-        standard_error=one.standard_error,
-        degrees=one.degrees if np.isfinite(one.degrees) else None,
-        p_value=one.p_value,
-        p_adjusted=one.p_value,
-        test=one.test,
-        num_prompts=one.num_prompts,
-        is_shown=False,
-    )
-
-
 def answered(
     rng: np.random.Generator,
     seeds: int,
@@ -83,12 +63,11 @@ def answered(
         hardness = [rng.uniform(-0.25, 0.25, count) for count in problems]
         arms = {name: arm(rng, hardness, mean, seeds) for name, mean in {**pure, **hoped}.items()}
 
-        def difference(first: list[Shares], second: list[Shares]) -> Difference:
-            is_one = len(problems) == 1
-            return paired_difference(first[0], second[0], rng) if is_one else macro_difference(first, second)
-
         for name in hoped:
-            made = tuple(compared(student, (name, other), difference(arms[name], arms[other])) for other in pure)
+            made = tuple(
+                compared(difference(arms[name], arms[other], rng), student, f"{student}@{name}", f"{student}@{other}")
+                for other in pure
+            )
             found.append((student, Candidate(name, tuple(pure)), made))
     return candidate_results(found)
 
