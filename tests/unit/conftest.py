@@ -1,11 +1,21 @@
 """What unit tests share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distill.core.run_dir import RunDir
+
+
+@pytest.fixture(autouse=True)
+def no_ray() -> Iterator[None]:
+    """Fail a test that starts Ray: many of Ray's functions do so on their own, and later tests would join that one."""
+    yield
+    if (ray := sys.modules.get("ray")) and ray.is_initialized():
+        ray.shutdown()
+        pytest.fail("a unit test started Ray: call nothing of Ray here, or replace what calls it")
 
 
 @pytest.fixture

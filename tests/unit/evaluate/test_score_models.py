@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cluster.placement import Resources
 from cluster.session import Session
 from distill.core.run_dir import RunDir
 from distill.evaluate import score_models
@@ -27,6 +28,7 @@ class _Cluster:
         self.is_broken = is_broken
         monkeypatch.setattr(score_models, "deploy", self._deploy)
         monkeypatch.setattr(score_models, "undeploy", lambda: None)
+        monkeypatch.setattr(Session, "nodes", lambda session: (Resources(2.0, 0.0, 8.0),))
         monkeypatch.setattr(score_models, "score_items", lambda *arguments: None)
         monkeypatch.setattr(score_models, "asked_endpoints", lambda wave, *chat: [model.endpoint for model in wave])
 
