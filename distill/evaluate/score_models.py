@@ -18,11 +18,13 @@ from distill.evaluate.models import (
     endpoints,
     engines_at_once,
     engines_at_work,
+    partner_of,
     same_weights,
     serve_config,
     with_partners,
     writing_together,
 )
+from distill.evaluate.proof import check_weights
 from distill.evaluate.requests import EvaluationItem, asked_sampling, benchmark_settings, items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
 from distill.evaluate.shared_engines import share_engines
@@ -58,6 +60,9 @@ def score_models(
         console: for progress.
         evaluated: the models.
         plain: all models as they answer by themselves: those that can be another's partner.
+
+    Raises:
+        InputError: weights are not those that were saved.
     """
     benchmarks = {name: list(read_benchmark(run_dir, name).values()) for name in recipe.evaluate.benchmarks}
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
@@ -67,6 +72,7 @@ def score_models(
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     times: defaultdict[str, float] = defaultdict(float)
     if alone:
+        check_weights(recipe, run_dir, _loaded(alone, plain), console)
         sink = ScoreSink(run_dir, console, recipe.verify)
         session = connect()
         engines = _Engines(recipe, session, plain, engines_at_once(recipe.serve, session))
@@ -76,6 +82,13 @@ def score_models(
         if item not in alone:
             _copy_score(recipe, run_dir, item, first[item.model.name])
     return ScoringResult(wanted, {name: round(value, 2) for name, value in times.items()})
+
+
+def _loaded(todo: Sequence[EvaluationItem], plain: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
+    """The models of the items, with those that write a part of their answers."""
+    models = {item.model.served_name: item.model for item in todo}
+    partners = [partner_of(model, plain) for model in models.values() if model.partner]
+    return list({model.served_name: model for model in [*models.values(), *partners]}.values())
 
 
 class _Engines(NamedTuple):
