@@ -40,6 +40,7 @@ from distill.report.model_scores import model_score
 from distill.report.tables import model_table
 from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
+from serve.http_client import endpoint_address
 
 
 def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequence[str]) -> EvalConfig:
@@ -52,7 +53,7 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
     raw: dict[str, Any] = {
         "name": name,
         "model": {"sources": [model]},
-        "url": url.removesuffix("/").removesuffix("/v1"),
+        "url": endpoint_address(url) if url else "",
         "served_name": model if url else "",
         "benchmarks": {},
         "student_chat": {},
