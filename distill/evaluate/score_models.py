@@ -12,6 +12,7 @@ from cluster.session import Session
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Prompt, Score
+from distill.evaluate.engine_progress import told_on
 from distill.evaluate.models import (
     EvaluatedModel,
     asked_endpoints,
@@ -153,9 +154,8 @@ def _score_wave(
         turns = ", whose weights take turns" if spec.in_turn else ""
         sink.console.print(f"  [dim]starting the engine of {names}{turns} ...[/]", highlight=False)
     began = time.monotonic()
-    url = deploy(
-        asked_endpoints(wave, recipe.student_chat, recipe.evaluate.reasoning_end), config, log_dir=session.log_dir
-    )
+    asked = asked_endpoints(wave, recipe.student_chat, recipe.evaluate.reasoning_end)
+    url = deploy(asked, config, log_dir=session.log_dir, on_progress=told_on(sink.console))
     is_up = time.monotonic()
     at_once = engines_at_work(len(specs), session.device, session.nodes())
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * at_once)

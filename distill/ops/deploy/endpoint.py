@@ -243,6 +243,19 @@ def smoke_checks(
     ]
 
 
+def limits_note(recipe: Recipe, *, has_checks: bool) -> str:
+    """What a person should know of limits that are below what the evaluation asked; empty where none is.
+
+    `has_checks`: whether any problem of the evaluation can be asked again within them.
+    """
+    most, asked = recipe.serve.limits.max_output_tokens, recipe.evaluate.sampling.max_tokens
+    if not has_checks and greedy_benchmark(recipe.evaluate) is not None:
+        return "no answer of the evaluation can be asked again within serve.limits: answers are not compared with it"
+    if most is None or most >= asked:
+        return ""
+    return f"answers end after {most} tokens (serve.limits.max_output_tokens); those that were scored had up to {asked}"
+
+
 def greedy_benchmark(evaluate: EvaluateConfig) -> str | None:
     """The first benchmark whose answers a model would give again."""
     names = evaluate.benchmarks
