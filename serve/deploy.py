@@ -153,8 +153,14 @@ class _Clock(NamedTuple):
 
 def _start(endpoints: Sequence[Endpoint], config: ServeConfig, checker: "Checker | None") -> None:
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
 
-    ray_serve.start(http_options={"host": config.host, "port": config.port})
+    try:
+        ray_serve.start(http_options={"host": config.host, "port": config.port})
+    except RayError as error:
+        raise ServeError(
+            f"Ray Serve did not start ({_last_line(str(error))}): if the machine is busy, try again when it is not"
+        ) from error
     from serve.app import build_app  # start time: imports vLLM for seconds, while the controller and proxy start
 
     target = ray_serve.RunTarget(target=build_app(endpoints, config, checker), name=APP, route_prefix="/")
