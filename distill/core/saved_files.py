@@ -1,5 +1,6 @@
 """The files of saved weights: their lengths and hashes, kept when saved and compared before they are loaded."""
 
+import contextlib
 import hashlib
 import os
 import uuid
@@ -23,6 +24,11 @@ LOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.bin", "tokenizer*"
 """Files that a library may load from a folder, also where they were not there when it was saved."""
 
 
+WEIGHTS = ".safetensors"
+
+DIGEST_CHARS = 64
+
+
 class SavedFile(TypedDict):
     """A file as it was saved."""
 
@@ -39,6 +45,11 @@ def saved_files(folder: Path) -> dict[str, SavedFile]:
     names = sorted(file.name for file in folder.iterdir() if file.is_file() and file.name not in (CARD, MIX))
     digests = file_digests(folder, names)
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": digests[name]} for name in names}
+
+
+def weight_hashes(saved: SavedFiles | None) -> dict[str, str]:
+    """File of weights -> its SHA-256; empty where nothing was recorded."""
+    return {name: file["sha256"] for name, file in (saved or {}).items() if name.endswith(WEIGHTS)}
 
 
 def changed_files(address: str, saved: SavedFiles) -> list[str]:
@@ -90,12 +101,13 @@ def file_digest(file: Path) -> str:
     state = file.stat()
     stamp = f"{file.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     known = cache_dir().parent / "digests" / hashlib.sha256(stamp.encode()).hexdigest()
-    if known.is_file():
-        return known.read_text()
+    if known.is_file() and len(digest := known.read_text()) == DIGEST_CHARS:
+        return digest
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    known.parent.mkdir(parents=True, exist_ok=True)
-    temporary = known.with_name(f"{known.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(digest)
-    temporary.rename(known)
+    with contextlib.suppress(OSError):  # no room or no right to remember it: it is computed again
+        known.parent.mkdir(parents=True, exist_ok=True)
+        temporary = known.with_name(f"{known.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.write_text(digest)
+        temporary.rename(known)
     return digest

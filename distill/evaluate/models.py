@@ -15,14 +15,14 @@ from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, Training
-from distill.core.saved_files import ADAPTER, MODEL
+from distill.core.saved_files import ADAPTER, MODEL, weight_hashes
 from distill.core.schema import Style, content_hash
 from distill.models.adapters import unmatched_modules
 from distill.models.conversation import Conversation, conversation, prompt_start
 from distill.models.folder import tensor_shapes
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
-from distill.train.saved_weights import saved_of, weight_hashes
+from distill.train.saved_weights import saved_of
 from serve.api.reasoning_parser import Delimiters, opening_delimiter
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 

@@ -21,7 +21,7 @@ from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher, engine_key, read_pool
 from distill.core.errors import InputError
 from distill.core.run_dir import PROMPTS, Parts, RunDir, benchmark_problems, model_record
-from distill.core.saved_files import FILES, saved_files
+from distill.core.saved_files import FILES, SavedFiles, saved_files, weight_hashes
 from distill.core.schema import Prompt
 from distill.models.resolve import ResolvedModel, model_identity, publish, resolve_model
 from distill.run.pools import Pool
@@ -86,9 +86,19 @@ class RunContext:
         model = publish(model, self.run_dir)
         record: dict[str, Any] = {"config": config.model_dump(mode="json"), "model": dataclasses.asdict(model)}
         if any(student.model == name for student in self.recipe.students):
-            record[FILES] = saved_files(model.folder)
+            record[FILES] = self._files_of(model)
         self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), *model_record(name))
         return model
+
+    def _files_of(self, model: ResolvedModel) -> SavedFiles:
+        """The files of a student's base model. Fetched or converted again to other weights, it has those that it had:
+        they are what the run's students were trained from and scored beside."""
+        files = saved_files(model.folder)
+        earlier = json.loads(self.run_dir.read_bytes(*model_record(model.name)) or b"{}")
+        if earlier.get(FILES) and earlier["model"]["identity"] == model.identity:
+            is_same = weight_hashes(earlier[FILES]) == weight_hashes(files)
+            return files if is_same else dict(earlier[FILES])
+        return files
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:

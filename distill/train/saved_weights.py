@@ -19,8 +19,6 @@ from distill.core.run_dir import Parts, RunDir, StageName, Training, model_recor
 from distill.core.saved_files import ADAPTER, FILES, MODEL, SavedFiles, changed_files
 from distill.models.folder import cut_weights
 
-WEIGHTS = ".safetensors"
-
 
 class WeightsFolder(NamedTuple):
     """A folder of weights that is about to be loaded."""
@@ -47,11 +45,6 @@ def saved_of(manifest: Manifest | None, kind: str) -> SavedFiles | None:
     return files.get(kind)
 
 
-def weight_hashes(saved: SavedFiles | None) -> dict[str, str]:
-    """File of weights -> its SHA-256."""
-    return {name: file["sha256"] for name, file in (saved or {}).items() if name.endswith(WEIGHTS)}
-
-
 def cell_folder(run_dir: RunDir, cell: str, kind: str) -> WeightsFolder:
     """The saved `model` or `adapter` of a cell."""
     files: Parts = Training(cell).adapter if kind == ADAPTER else Training(cell).model
@@ -74,7 +67,7 @@ def _base_remedy(model: Mapping[str, Any]) -> str:
     """How a base model gets its own files again. Nobody is told to delete a folder of their own."""
     path = Path(model["path"])
     if path.is_relative_to(cache_dir()):
-        return f"delete {path}: it is fetched or converted again"
+        return f"delete {path}: it is fetched or converted again. If that gives other files too, begin a new run"
     if path.parent.name == "snapshots":  # of the hub's cache, where files are links to what was fetched
         return f"delete {path.parents[1]}: it is fetched again"
     return f"put the files of {model['source']} back as they were, or begin a new run"

@@ -15,6 +15,7 @@ from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName, benchmark_scores, score_item
+from distill.core.saved_files import weight_hashes
 from distill.core.schema import Prompt, Score, Style, Verdict
 from distill.evaluate.models import (
     EvaluatedModel,
@@ -30,7 +31,6 @@ from distill.evaluate.requests import benchmark_settings, questions
 from distill.grading import GraderPool, grade_request
 from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
-from distill.train.saved_weights import weight_hashes
 from serve.config import Endpoint, ServingSettings
 from serve.config_file import config_file
 from serve.keys import Key

@@ -86,3 +86,13 @@ def test_a_file_is_read_once_until_something_is_written_to_it(folder: Path, monk
     os.utime(folder / WEIGHTS)
     file_digest(folder / WEIGHTS)
     assert reads == [1, 1]
+
+
+def test_a_digest_that_cannot_be_remembered_is_computed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = file_digest(folder / WEIGHTS)
+    for remembered in (folder.parent / "cache").rglob("*"):
+        if remembered.is_file():
+            remembered.write_text("")  # as a machine that lost its power may leave it
+    assert file_digest(folder / WEIGHTS) == expected
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "config.json"))
+    assert file_digest(folder / WEIGHTS) == expected
