@@ -45,7 +45,7 @@ def test_the_worked_sums_are_what_the_program_writes_and_are_right() -> None:
     assert len({row["problem"] for row in rows}) == 320
     for row in rows:
         for style in ("short", "long"):
-            assert str(row[style]).endswith(f"\\boxed{{{row['reference']}}}."), row
+            assert str(row[style]).endswith(f"\\boxed{{{row['answer']}}}."), row
 
 
 def test_the_papers_students_and_pairs_are_all_there() -> None:
