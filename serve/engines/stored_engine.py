@@ -50,7 +50,7 @@ class StoredEngine(VLLMEngine):
         await super().start()
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
         self._list_models(next(iter(self._sources), ""))
-        self._watch = asyncio.create_task(_end_with(self._engine_client))
+        self._watch = asyncio.create_task(end_with(self._engine_client))
 
     async def shutdown(self) -> None:
         """Stop the engine's processes. They then remove their sockets, files and semaphores; after this, Serve kills
@@ -89,7 +89,7 @@ class StoredEngine(VLLMEngine):
             self._oai_models.base_model_paths[:] = [BaseModelPath(name, self._sources[name]) for name in names]
 
 
-async def _end_with(engine_client: Any) -> None:
+async def end_with(engine_client: Any) -> None:
     """End this replica when its engine's process has died, for example of too little memory: Serve replaces a replica
     that is gone at once, and requests wait for the new one. One that lives on fails every request in the meantime."""
     while not engine_client.errored:

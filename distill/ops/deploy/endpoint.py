@@ -250,7 +250,7 @@ def limits_note(recipe: Recipe, *, has_checks: bool) -> str:
     """
     most, asked = recipe.serve.limits.max_output_tokens, recipe.evaluate.sampling.max_tokens
     if not has_checks and greedy_benchmark(recipe.evaluate) is not None:
-        return "no answer of the evaluation can be asked again within serve.limits: answers are not compared with it"
+        return "answers are not compared with those of the evaluation: it has none within serve.limits"
     if most is None or most >= asked:
         return ""
     return f"answers end after {most} tokens (serve.limits.max_output_tokens); those that were scored had up to {asked}"
