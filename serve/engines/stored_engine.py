@@ -42,6 +42,7 @@ class StoredEngine(VLLMEngine):
             adapter.path = local_folder(adapter.path)
         llm_config._engine_config = None  # computed from the addresses where the application was built
         self._sources: dict[str, str] = dict(llm_config.experimental_configs.get(WEIGHTS_IN_TURN) or {})
+        self._watch: asyncio.Task[None] | None = None
         self._turns = Turns(loading.model_id, self._exchange) if self._sources else None
         super().__init__(llm_config)
 
@@ -55,8 +56,10 @@ class StoredEngine(VLLMEngine):
     async def shutdown(self) -> None:
         """Stop the engine's processes. They then remove their sockets, files and semaphores; after this, Serve kills
         the replica with all that is left in it."""
-        self._watch.cancel()
         await super().shutdown()
+        if self._watch is None:  # it never started
+            return
+        self._watch.cancel()
         await asyncio.to_thread(self._engine_client.shutdown, timeout=SHUTDOWN_S)
 
     def chat(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
