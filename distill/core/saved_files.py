@@ -20,9 +20,9 @@ CARD, MIX = "README.md", "mix.json"
 FILES, MODEL, ADAPTER = "files", "model", "adapter"
 """Keys of a manifest's details: `files` -> `model`, `adapter` -> the saved files."""
 
-LOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.bin", "tokenizer*")
-"""Files that a library may load from a folder, also where they were not there when it was saved."""
-
+LOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*")
+"""Files that a library may load from a folder, also where they were not there when it was saved. Not `*.bin`, which
+another program may fetch into the same folder of the hub's cache: nothing loads them beside safetensors."""
 
 WEIGHTS = ".safetensors"
 
