@@ -91,7 +91,8 @@ def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
 
 def candidate_table(question: QuestionResult) -> Table:
     """Every arm of the question against each of those that it must beat."""
-    right = ["minus", "points [95 %]", "p, better than all", "p, Holm"]
+    asked = f"less than {question.margin_points:g} points below all" if question.margin_points else "better than all"
+    right = ["minus", "points [95 %]", f"p, {asked}", "p, Holm"]
     table = _table(f"The question's arms on {question.benchmark}", ["student", "mix"], right)
     table.add_column("")
     for one in question.candidates:
