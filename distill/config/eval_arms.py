@@ -210,7 +210,8 @@ def _marks_problems(where: str, arm: EvaluationArm, evaluate: Mapping[str, Any])
     """What acts on the end of the reasoning, where nothing marks it."""
     end = evaluate.get("reasoning_end", "</think>")
     if arm.key in NEED_MARKS and end == "":
-        what = f"evaluate.reasoning_end is empty, so nothing marks where the reasoning of {' and '.join(map(repr, arm.answering))} ends"
+        whose = " and ".join(map(repr, arm.answering))
+        what = f"evaluate.reasoning_end is empty, so nothing marks where the reasoning of {whose} ends"
         yield Problem(f"{where}.{arm.key}", what, "set evaluate.reasoning_end to what the traces end it with")
     if arm.extend and isinstance(end, str) and end and end in arm.extend.cue:
         what = f"the cue {arm.extend.cue!r} holds the end of the reasoning, {end!r}, which it is to put off"

@@ -50,8 +50,8 @@ def test_a_margin_is_taken_off_the_difference_that_is_to_be_shown(tmp_path: Path
     assert held is not None and beaten is not None
     assert held.difference == pytest.approx(beaten.difference - 0.2)
     assert power_words(held).startswith(
-        "that an arm of the question is less than 20 points below both arms it is held against, if it is truly 3 points "
-        "below, on the mean of 2 benchmarks, is shown in 80 %"
+        "that an arm of the question is less than 20 points below both arms it is held against, if it is truly 3 "
+        "points below, on the mean of 2 benchmarks, is shown in 80 %"
     )
 
 
