@@ -18,7 +18,7 @@ from serve.api.forcing import (
     prefilled,
     shared_reasoning,
 )
-from serve.api.http_errors import APIError, upstream_error
+from serve.api.http_errors import APIError
 from serve.api.prepare import as_asked_of
 from serve.api.reasoning_parser import Delimiters
 from serve.api.thinking import (
@@ -33,7 +33,6 @@ from serve.config import Endpoint
 from serve.engines.ray_llm import (
     CompletionRequest,
     DetokenizeRequest,
-    ErrorResponse,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
 )
@@ -76,7 +75,7 @@ class ChatTurn:
         """How the request wants to be answered: the one of `PLAN_FIELDS` that it has.
 
         Raises:
-            APIError: 422, the model cannot be asked in that way.
+            APIError: 400, the model cannot be asked in that way.
         """
         if fields.get("speculative"):
             return speculative_thinking(fields, Speculation(**fields["speculative"]), delimiters)
@@ -138,15 +137,16 @@ class ChatTurn:
         """The token that ends the reasoning.
 
         Raises:
-            APIError: 422, it is more than one.
+            APIError: 400, it is more than one.
         """
         tokens = (await self._tokenized(fields["model"], delimiters.end)).tokens
         if len(tokens) != 1:
             raise APIError(
-                422,
+                400,
                 f"end_bias: {delimiters.end} is {len(tokens)} tokens of this model, and a bias applies to one; "
                 "thinking_budget and extend work with any number",
                 code="invalid_field",
+                param="end_bias",
             )
         return int(tokens[0])
 
@@ -169,10 +169,7 @@ class ChatTurn:
         Raises:
             APIError: the engine refuses the request.
         """
-        item = await anext(self._ask(body, call_method))
-        if isinstance(item, ErrorResponse):
-            raise upstream_error(int(item.error.code or 500), item.error.message)
-        return item
+        return await anext(self._ask(body, call_method))
 
     def _as_asked_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A segment's fields with the options and end tokens of the helper."""

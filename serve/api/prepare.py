@@ -16,7 +16,7 @@ def prepared_chat(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str, An
     none, and the turn ends where the model was taught to end it.
 
     Raises:
-        APIError: 422, the model has no such mode.
+        APIError: 400, the model has no such mode.
     """
     asked = dict(fields)
     mode = asked.pop("mode", None)
@@ -36,7 +36,7 @@ def _line(endpoint: Endpoint, mode: str | None) -> str:
     try:
         return mode_line(endpoint.modes, mode)
     except ServeError as error:
-        raise APIError(422, f"mode: {error}", code="invalid_field") from error
+        raise APIError(400, f"mode: {error}", code="invalid_field", param="mode") from error
 
 
 def with_stop_tokens(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:

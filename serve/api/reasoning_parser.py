@@ -159,8 +159,10 @@ def split_as_streamed(text: str, delimiters: Delimiters, finish_reason: str = "s
 class StreamSplitter:
     """Splits the events of one chat stream with any number of choices."""
 
-    def __init__(self, delimiters: Delimiters) -> None:
+    def __init__(self, delimiters: Delimiters, *, is_shown: bool = True) -> None:
+        """`is_shown`: the reasoning is part of the events."""
         self._delimiters = delimiters
+        self._is_shown = is_shown
         self._splitters: dict[int, Splitter] = {}
 
     def rewrite(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +174,7 @@ class StreamSplitter:
             if choice.get("finish_reason"):
                 rest = splitter.finish(choice["finish_reason"])
                 parts = Split(parts.reasoning + rest.reasoning, parts.content + rest.content)
-            if parts.reasoning:
+            if parts.reasoning and self._is_shown:
                 delta["reasoning_content"] = parts.reasoning
             if "content" in delta or parts.content:
                 delta["content"] = parts.content
