@@ -19,16 +19,19 @@ from serve.api.forcing import (
     shared_reasoning,
 )
 from serve.api.http_errors import APIError
+from serve.api.modes import plain_text
 from serve.api.prepare import as_asked_of
 from serve.api.reasoning_parser import Delimiters
 from serve.api.thinking import (
     NextRequest,
     Segment,
     Speculation,
+    behind_prefix,
     budget_forcing,
     continued_fields,
     speculative_thinking,
 )
+from serve.api.tools import CLOSE, OPEN, asks_in_this_form
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
     CompletionRequest,
@@ -40,7 +43,15 @@ from serve.engines.ray_llm import (
 TAIL_TOKENS = 32
 """Tokens at the end of a prompt that hold all that a chat template writes behind the last turn."""
 
-PROMPT_FIELDS = ("model", "messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+PROMPT_FIELDS = (
+    "model",
+    "messages",
+    "tools",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+)
 """Fields of a chat request that decide its prompt."""
 
 Ask = Callable[[Any, str], AsyncGenerator[Any, None]]
@@ -63,6 +74,8 @@ class ChatTurn:
             fields: the request as that model gets it.
         """
         found = endpoint.reasoning if endpoint else None
+        if found is not None and fields.get("continue_final_message"):
+            return behind_prefix(found, plain_text(fields["messages"][-1].get("content")))
         if endpoint is None or found is None or not endpoint.opens_reasoning:
             return found
         tokens = await self._prompt(fields)
@@ -70,6 +83,21 @@ class ChatTurn:
         tail = (await self._one(body, "detokenize")).prompt.rstrip()
         seen = {"is_open": tail.endswith(found.start), "is_closed": tail.endswith(found.end)}
         return found.model_copy(update=seen)
+
+    async def check_tools(self, fields: Mapping[str, Any]) -> None:
+        """Whether the model is told of the request's tools, and to call them in the form that is read.
+
+        Raises:
+            APIError: 400, it is not.
+        """
+        body = DetokenizeRequest(model=fields["model"], tokens=await self._prompt(fields))
+        if not asks_in_this_form((await self._one(body, "detokenize")).prompt, fields["tools"]):
+            words = f"tools: the chat template of this model does not tell it to call tools between {OPEN} and {CLOSE}"
+            raise APIError(400, words, code="unsupported_field", param="tools")
+
+    async def count(self, model: str, text: str) -> int:
+        """Tokens of a text."""
+        return len((await self._tokenized(model, text)).tokens)
 
     async def plan(self, fields: Mapping[str, Any], delimiters: Delimiters | None) -> NextRequest:
         """How the request wants to be answered: the one of `PLAN_FIELDS` that it has.

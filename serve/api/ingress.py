@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
@@ -20,14 +20,17 @@ from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.api.admission import AdmissionMiddleware, AdmissionSettings
+from serve.api.answer_parts import split_reasoning, split_tool_calls
 from serve.api.chat_turn import ChatTurn
+from serve.api.constrained import constrained, is_constrained
 from serve.api.forcing import NEED_REASONING
 from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, scrub, upstream_error
 from serve.api.playground import PAGE, PAGE_HEADERS
 from serve.api.prepare import prepared_chat, with_stop_tokens
-from serve.api.reasoning_parser import Delimiters, StreamSplitter, format_event, parse_events, split
+from serve.api.reasoning_parser import parse_events
 from serve.api.request_schema import field_address, invalid_field, parse_json
 from serve.api.thinking import PLAN_FIELDS
+from serve.api.tools import with_tools
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
     DEFAULT_ENDPOINTS,
@@ -42,7 +45,9 @@ REPLICA_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, EngineDeadErro
 """Errors of a request whose replica died; another replica, or the restarted one, may answer it."""
 
 ENDPOINTS = {
-    **{name: DEFAULT_ENDPOINTS[name] for name in ("models", "model_data", "completions", "chat")},
+    **{name: DEFAULT_ENDPOINTS[name] for name in ("completions", "chat")},
+    "models": lambda app: app.get("/v1/models"),
+    "model_data": lambda app: app.get("/v1/models/{model:path}"),
     "playground": lambda app: app.get("/"),
     "health": lambda app: app.get("/health"),
     "problems": lambda app: app.get("/v1/problems"),
@@ -50,6 +55,24 @@ ENDPOINTS = {
 }
 
 STREAM_ERROR = 'data: {"error"'
+
+
+class ModelCard(BaseModel):
+    """A model as /v1/models lists it; Ray's own card lacks fields that OpenAI requires."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    object: str
+    created: int
+    """Seconds since 1970 at which it was deployed."""
+    owned_by: str
+    root: str
+    parent: str | None
+    """The model that it is an adapter of."""
+    max_model_len: int
+    """Longest prompt plus completion, tokens."""
+    metadata: dict[str, Any]
 
 
 class Checker(Protocol):
@@ -72,7 +95,7 @@ class Ingress(OpenAiIngress):
     def __init__(
         self,
         llm_deployments: Mapping[str, Any],
-        model_cards: Mapping[str, Any],
+        model_cards: Mapping[str, ModelCard],
         *,
         endpoints: Sequence[Endpoint],
         max_retries: int,
@@ -86,6 +109,21 @@ class Ingress(OpenAiIngress):
     def _get_configured_serve_handle(self, model_id: str) -> Any:
         # Private, as of Ray 2.60.0. Called by the router for every request.
         return _CancellingHandle(super()._get_configured_serve_handle(model_id))
+
+    async def models(self) -> Response:
+        """All models."""
+        cards = [card.model_dump() for card in self._model_cards.values()]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def model_data(self, model: str) -> Response:
+        """One model.
+
+        Raises:
+            APIError: 404, there is none of that name.
+        """
+        if model not in self._model_cards:
+            raise APIError(404, "no model has that name: see /v1/models", code="model_not_found", param="model")
+        return JSONResponse(self._model_cards[model].model_dump())
 
     async def playground(self) -> Response:
         """The web page for trying the models."""
@@ -137,14 +175,26 @@ class Ingress(OpenAiIngress):
             raise APIError(400, words, code="invalid_field", param=missing[0])
         turn = ChatTurn(lambda asked, method: self._answer(asked, method, raw_request), self._endpoints)
         is_split = not endpoint.reasoning_in_content
-        delimiters = await turn.delimiters(endpoint, fields) if is_split or plans else None
+        needs_delimiters = is_split or plans or fields.get("tools") or is_constrained(fields)
+        delimiters = await turn.delimiters(endpoint, fields) if needs_delimiters else None
+        has_tools = bool(fields.get("tools"))
         if plans:
             stream = turn.in_segments(kind, fields, delimiters)
         else:
-            asked = {name: value for name, value in fields.items() if name not in PLAN_FIELDS}
+            if has_tools:
+                await turn.check_tools(fields)
+            asked = with_tools(fields, delimiters) if has_tools else constrained(fields, delimiters)
             stream = self._answer(_engine_request(kind, asked), "chat", raw_request)
-        is_shown = fields.get("include_reasoning") is not False
-        async for item in _split_reasoning(stream, delimiters, is_shown) if delimiters and is_split else stream:
+        if delimiters and is_split:
+            stream = split_reasoning(
+                stream,
+                delimiters,
+                is_shown=fields.get("include_reasoning") is not False,
+                count=lambda text: turn.count(endpoint.name, text),
+            )
+        if has_tools:
+            stream = split_tool_calls(stream, is_named=isinstance(fields.get("tool_choice"), dict))
+        async for item in stream:
             yield item
 
     async def _answer(self, body: Any, call_method: str, raw_request: Request | None) -> AsyncGenerator[Any, None]:
@@ -224,30 +274,6 @@ def _engine_request(kind: type, fields: Mapping[str, Any]) -> Any:
         return kind(**fields)
     except ValidationError as error:
         raise invalid_field(error) from None
-
-
-async def _split_reasoning(
-    stream: AsyncGenerator[Any, None], delimiters: Delimiters, is_shown: bool
-) -> AsyncGenerator[Any, None]:
-    """The stream, or the one whole answer in it, with the reasoning in a field of its own, or without it."""
-    splitter = StreamSplitter(delimiters, is_shown=is_shown)
-    async for item in stream:
-        if isinstance(item, list):
-            yield ["".join(_split_text(text, splitter) for text in item)]
-        elif isinstance(item, str):
-            yield _split_text(item, splitter)
-        else:
-            for choice in getattr(item, "choices", ()):
-                parts = split(choice.message.content or "", delimiters, choice.finish_reason or "stop")
-                choice.message.content = parts.content
-                if parts.reasoning and is_shown:
-                    choice.message.reasoning_content = parts.reasoning
-            yield item
-
-
-def _split_text(text: str, splitter: StreamSplitter) -> str:
-    done = "data: [DONE]\n\n" if "data: [DONE]" in text else ""
-    return "".join(format_event(splitter.rewrite(event)) for event in parse_events(text)) + done
 
 
 def _first_error(item: Any) -> Mapping[str, Any] | None:

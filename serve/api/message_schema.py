@@ -84,7 +84,9 @@ class ChatMessage(_Lenient):
     @model_validator(mode="after")
     def _validate_content(self) -> Self:
         if self.content is None and self.role != "assistant":
-            raise ValueError(f"content is missing; only an assistant turn may be without, not one of role {self.role!r}")
+            raise ValueError(
+                f"content is missing; only an assistant turn may be without, not one of role {self.role!r}"
+            )
         return self
 
     @property

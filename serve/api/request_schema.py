@@ -5,7 +5,7 @@ ask for nothing, are dropped (`serve.api.unused_fields`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from serve.api.constrained import is_constrained
 from serve.api.forcing import Bias, Extension, ForcedLanguage, HelperShare
 from serve.api.http_errors import APIError
 from serve.api.limits import Limits
@@ -37,9 +38,13 @@ STOPPING_PLANS = ("speculative", "share", "extend", "end_bias")
 MAX_LOGPROBS = 20
 """Most tokens that engines return log-probabilities of, per position (vLLM's default)."""
 
-Number = Annotated[StrictInt | StrictFloat, Field(allow_inf_nan=False)]
+Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Tokens = Annotated[StrictInt, Field(ge=1, le=1_000_000)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+Stops = Annotated[
+    Annotated[Stop, Tag("<text>")] | Annotated[list[Stop], Field(max_length=16), Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list) else "<text>"),
+]
 TokenId = Annotated[StrictInt, Field(ge=0, le=10_000_000)]
 Logprobs = Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)]
 
@@ -83,17 +88,13 @@ class _ResponseFormat(_Body):
         return self
 
 
-def _schema_kind(value: Any) -> str:
-    return "<text>" if isinstance(value, str) else "<object>"
-
-
 class _StructuredOutputs(_Body):
     """vLLM's own way to constrain an answer."""
 
     json_: (
         Annotated[
             Annotated[StrictStr, Tag("<text>")] | Annotated[dict[str, Any], Tag("<object>")],
-            Discriminator(_schema_kind),
+            Discriminator(lambda value: "<text>" if isinstance(value, str) else "<object>"),
         ]
         | None
     ) = Field(None, alias="json")
@@ -127,7 +128,7 @@ class SamplingFields(_Body):
     frequency_penalty: Number | None = Field(None, ge=-2, le=2)
     repetition_penalty: Number | None = Field(None, gt=0, le=10)
     seed: StrictInt | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    stop: Stops | None = None
     stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
     min_tokens: StrictInt | None = Field(None, ge=0, le=1_000_000)
     ignore_eos: StrictBool | None = None
@@ -171,6 +172,8 @@ class ChatBody(SamplingFields):
     """Variables of the model's chat template (an extension of vLLM)."""
     thinking_budget: StrictInt | None = Field(None, ge=1, le=1_000_000)
     """Tokens after which the reasoning is closed and the answer begins (an extension)."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """Becomes a mode, a budget or no reasoning, whichever the model has."""
     mode: StrictStr | None = Field(None, max_length=64)
     """Mode of a student of a mix with modes; `auto` or absent leaves the turns unchanged (an extension)."""
     speculative: Speculation | None = None
@@ -285,6 +288,8 @@ def _within_limits(request: SamplingFields, limits: Limits) -> dict[str, Any]:
     fields = request.model_dump(exclude_unset=True, by_alias=True)
     if isinstance(request, ChatBody):
         fields["messages"] = [message.sent() for message in request.messages]
+        if request.continue_final_message:
+            fields["add_generation_prompt"] = False
     name = "max_completion_tokens" if fields.get("max_completion_tokens") else "max_tokens"
     if limits.max_output_tokens is not None:
         requested = fields.get(name, limits.max_output_tokens)
@@ -303,10 +308,11 @@ def _conflict(request: SamplingFields) -> tuple[str, str] | None:
         return "prompt_logprobs", "not available with stream: true"
     if request.logprob_token_ids and not _has_logprobs(request):
         return "logprob_token_ids", "needs logprobs"
-    if is_constrained(request) and request.structured_outputs is not None and request.response_format is not None:
+    fields = request.model_dump(exclude_unset=True, by_alias=True)
+    if request.structured_outputs is not None and is_constrained({**fields, "structured_outputs": None}):
         return "structured_outputs", "cannot be combined with response_format"
     if isinstance(request, ChatBody):
-        return _chat_conflict(request) or _plan_conflict(request)
+        return _chat_conflict(request, is_constrained(fields)) or plan_conflict(fields)
     assert isinstance(request, CompletionBody)
     if request.max_tokens == 0 and not request.echo:
         return "max_tokens", "0 needs echo: true, since nothing would be returned"
@@ -320,13 +326,7 @@ def _has_logprobs(request: SamplingFields) -> bool:
     return bool(wanted) if isinstance(request, ChatBody) else wanted is not None
 
 
-def is_constrained(request: SamplingFields) -> bool:
-    """Whether a grammar constrains the answer."""
-    has_format = request.response_format is not None and request.response_format.type != "text"
-    return has_format or request.structured_outputs is not None
-
-
-def _chat_conflict(request: ChatBody) -> tuple[str, str] | None:
+def _chat_conflict(request: ChatBody, has_grammar: bool) -> tuple[str, str] | None:
     if request.top_logprobs and not request.logprobs:
         return "top_logprobs", "needs logprobs: true"
     if request.continue_final_message and request.add_generation_prompt:
@@ -336,27 +336,24 @@ def _chat_conflict(request: ChatBody) -> tuple[str, str] | None:
         chosen = request.tool_choice.function.name
         if chosen not in names:
             return "tool_choice", f"no tool is named {chosen!r}"
-    if names and is_constrained(request):
+    if names and has_grammar:
         return "tools", "cannot be combined with a constrained answer"
     return None
 
 
-def _plan_conflict(request: ChatBody) -> tuple[str, str] | None:
-    """Which options cannot be combined with an answer in several segments."""
-    plans = [name for name in PLAN_FIELDS if getattr(request, name) is not None]
+def plan_conflict(fields: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The plan that does not go with another option, and which; None where all go together."""
+    plans = [name for name in PLAN_FIELDS if fields.get(name) is not None]
     if not plans:
         return None
     plan = plans[-1]
     others: dict[str, Any] = {
-        "n > 1": (request.n or 1) > 1,
-        "tools": request.tools,
-        "response_format or structured_outputs": is_constrained(request),
-        "prompt_logprobs": request.prompt_logprobs is not None,
-        "logprobs": request.logprobs,
-        "return_token_ids": request.return_token_ids,
-        "echo": request.echo,
+        "n > 1": (fields.get("n") or 1) > 1,
+        "response_format or structured_outputs": is_constrained(fields),
+        "prompt_logprobs": fields.get("prompt_logprobs") is not None,
+        **{name: fields.get(name) for name in ("logprobs", "tools", "return_token_ids", "echo")},
     }
-    others |= {"stop": request.stop} if plan in STOPPING_PLANS else {}
+    others |= {"stop": fields.get("stop")} if plan in STOPPING_PLANS else {}
     found = [*plans[:-1], *(name for name, value in others.items() if value)]
     return (plan, f"cannot be combined with {found[0]}") if found else None
 

@@ -46,6 +46,9 @@ UNUSED: Mapping[str, Unused] = {
     "web_search_options": Unused((), "there is no search"),
 }
 
+TOOL_FIELDS = ("tool_choice", "parallel_tool_calls")
+"""How tools are called; without tools they ask for nothing."""
+
 LABELS = frozenset({"metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"})
 """What clients note about a request for OpenAI's own records: may have any value, and is not passed on."""
 
@@ -76,4 +79,4 @@ def _without_idle_tools(fields: dict[str, Any]) -> dict[str, Any]:
     choice = fields.get("tool_choice", "none")
     if choice not in ("none", "auto"):
         raise APIError(400, "tool_choice: there are no tools", code="invalid_field", param="tool_choice")
-    return {name: value for name, value in fields.items() if name not in ("tools", "tool_choice", "parallel_tool_calls")}
+    return {name: value for name, value in fields.items() if name not in ("tools", *TOOL_FIELDS)}

@@ -12,7 +12,6 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (
     OpenAIHTTPException,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
-    to_model_metadata,
 )
 from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
 from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware
@@ -33,5 +32,4 @@ __all__ = [
     "TokenizeCompletionRequest",
     "add_http_metrics_middleware",
     "metrics_lifespan",
-    "to_model_metadata",
 ]
