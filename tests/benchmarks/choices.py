@@ -3,8 +3,8 @@
     python -m tests.benchmarks.choices FOLDER [--adapter FOLDER] [--items 200] [--dtype float32] [--harness lm_eval]
 
 EleutherAI's harness scores four answers to each of a seeded set of sums twice: by `local-completions` against an
-endpoint of ours (token ids, echo, log-probabilities), and by its own `hf` model. Both compute in `--dtype`; the goal, no
-choice further apart than 1e-3, holds for float32, since two kernels round bfloat16 differently. The harness lives in an
+endpoint of ours (token ids, echo, log-probabilities), and by its own `hf` model. Both compute in `--dtype`. Goal: no
+choice is further apart than 1e-3, in float32, since two kernels round bfloat16 differently. The harness lives in an
 environment of its own (see `tests.benchmarks.harness`, whose `--choices N` runs this on a student of a run); it needs
 torch there too: `uv pip install -p H 'lm-eval[api,hf]'`. The last line is a JSON object.
 """

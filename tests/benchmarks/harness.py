@@ -9,7 +9,8 @@ run's first benchmark; then EleutherAI's harness (`local-chat-completions`, gree
 dependencies that do not go with our locks, so it lives in an environment of its own:
 `uv venv H && uv pip install -p H 'lm-eval[api]'`, then `--harness H/bin/lm_eval`. `--gsm8k`: a file of the test split
 where there is no hub. `--choices N`: instead, log-likelihoods of N multiple-choice items through the endpoint and by
-transformers on the same weights (`tests.benchmarks.choices`, in float32). The last line is a JSON object; goal: the harness's accuracy lies in our interval.
+transformers on the same weights (`tests.benchmarks.choices`, in float32). The last line is a JSON object; goal: the
+harness's accuracy lies in our interval.
 """
 
 import argparse

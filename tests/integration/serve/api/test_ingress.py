@@ -412,6 +412,74 @@ def test_whether_the_reasoning_is_open_is_read_from_the_rendered_prompt(
     assert asked.chat_template_kwargs == {"enable_thinking": True}
 
 
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+KNOWN = "Call add between <tool_call> and </tool_call>.\nassistant\n"
+
+
+def test_calls_are_split_off_behind_the_reasoning_whole_or_streamed(run: Callable[..., Any]) -> None:
+    turn = whole(f"<think>a</think>\n{CALL}", 9)
+    items, (asked,) = run(failing(turn), delimiters=Delimiters(), prompt_end=KNOWN, tools=TOOLS)
+    choice = items[0].model_dump()["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+    assert choice["message"]["content"] is None and choice["message"]["reasoning_content"] == "a"
+    assert choice["finish_reason"] == "tool_calls" and asked.tool_choice == "none" and asked.tools
+    assert asked.response_format.type == "structural_tag"
+    pieces = [[event(letter)] for letter in f"<think>a</think>\n{CALL}"]
+    stream = failing(*pieces, [event("", "stop")], DONE)
+    items, _ = run(stream, delimiters=Delimiters(), prompt_end=KNOWN, tools=TOOLS, stream=True)
+    events = [found for item in items for part in item for found in parse_events(part)]
+    deltas = [found["choices"][0]["delta"] for found in events]
+    (call,) = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert call["function"]["name"] == "add" and text_of(items) == ("a", "")
+    assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_tools_that_the_template_does_not_show_are_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(APIError, match="chat template of this model does not") as refused:
+        run(failing(whole("4", 1)), prompt_end="assistant\n", tools=TOOLS)
+    assert (refused.value.status, refused.value.param) == (400, "tools")
+
+
+def test_a_second_end_of_the_reasoning_never_reaches_the_content(run: Callable[..., Any]) -> None:
+    turns = failing(whole("<think>a b", 5, "length")), failing(continued("c\n</think>\n\n42", 2))
+    items, _ = run(*turns, delimiters=Delimiters(), thinking_budget=5)
+    assert message_of(items) == ("a b\n", "c\n\n\n42")
+    first = failing([event("<think>a")], [event("", "length")], [usage(5)], DONE)
+    second = failing([piece("c</th")], [piece("ink>42", "stop")], [usage(2)], DONE)
+    items, _ = run(first, second, delimiters=Delimiters(), thinking_budget=5, stream=True)
+    assert text_of(items) == ("a\n", "c42")
+
+
+def test_reasoning_is_counted_and_may_be_left_out(run: Callable[..., Any]) -> None:
+    items, _ = run(failing(whole("<think>abc</think>4", 9)), delimiters=Delimiters(), include_reasoning=False)
+    answer = items[0].model_dump()
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
+    assert message_of(items) == (None, "4")
+    stream = failing([event("<think>abc</think>4")], [event("", "stop")], [usage(9)], DONE)
+    items, _ = run(stream, delimiters=Delimiters(), stream=True)
+    (counted,) = [e["usage"] for item in items for part in item for e in parse_events(part) if e.get("usage")]
+    assert counted["completion_tokens_details"] == {"reasoning_tokens": 3}
+
+
+def test_a_prefilled_opening_is_honoured(run: Callable[..., Any]) -> None:
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<think>\nWe add"}]
+    told = {"messages": turns, "continue_final_message": True, "add_generation_prompt": False}
+    items, _ = run(failing(whole(" 3</think>7", 4)), delimiters=Delimiters(), **told)
+    assert message_of(items) == (" 3", "7")
+    cut = failing(whole(" 3 and", 3, "length")), failing(continued("7", 1))
+    items, asked = run(*cut, delimiters=Delimiters(), thinking_budget=3, **told)
+    assert message_of(items) == (" 3 and\n", "7") and text_behind_prompt(asked[1]) == " 3 and\n</think>\n\n"
+
+
+def test_a_constraint_holds_behind_the_reasoning(run: Callable[..., Any]) -> None:
+    wanted = {"response_format": {"type": "json_object"}}
+    _, (asked,) = run(failing(whole("<think>a</think>{}", 4)), delimiters=Delimiters(), **wanted)
+    assert asked.response_format.type == "structural_tag"
+    _, (asked,) = run(failing(whole("{}", 1)), **wanted)
+    assert asked.response_format.type == "json_object"
+
+
 def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:
     with pytest.raises(APIError, match="no reasoning"):
         run(failing(whole("4", 1)), thinking_budget=5)
