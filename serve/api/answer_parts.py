@@ -3,13 +3,14 @@
 Importing this module imports vLLM, which takes seconds.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from vllm.entrypoints.generate.base.protocol import ToolCall
 from vllm.entrypoints.serve.engine.protocol import CompletionTokenUsageInfo
 
 from serve.api.reasoning_parser import Delimiters, StreamSplitter, format_event, parse_events, split
+from serve.api.responses import ResponseBuilder
 from serve.api.tools import StreamCallSplitter, call_fields, split_calls
 
 Stream = AsyncGenerator[Any, None]
@@ -64,6 +65,29 @@ async def split_tool_calls(stream: Stream, *, is_named: bool) -> Stream:
             if calls and choice.finish_reason == "stop" and not is_named:
                 choice.finish_reason = "tool_calls"
         yield item
+
+
+async def response_events(builder: ResponseBuilder, first: str | list[str], stream: Stream) -> AsyncIterator[str]:
+    """A chat's stream as the events of a response.
+
+    Args:
+        builder: of the response.
+        first: what the stream has yielded already.
+        stream: the rest of it.
+    """
+    for text in builder.begin():
+        yield text
+    item: str | list[str] | None = first
+    while item is not None:
+        for event in parse_events("".join(item)):
+            if "error" in event:
+                yield format_event(event)
+                return
+            for text in builder.events(event):
+                yield text
+        item = await anext(stream, None)
+    for text in builder.end():
+        yield text
 
 
 async def _rewritten(

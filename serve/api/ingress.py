@@ -15,12 +15,12 @@ from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashed
 from ray.serve.exceptions import RayServeException
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.api.admission import AdmissionMiddleware, AdmissionSettings
-from serve.api.answer_parts import split_reasoning, split_tool_calls
+from serve.api.answer_parts import response_events, split_reasoning, split_tool_calls
 from serve.api.chat_turn import ChatTurn
 from serve.api.constrained import constrained, is_constrained
 from serve.api.forcing import NEED_REASONING
@@ -28,12 +28,14 @@ from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, scrub, upstream_
 from serve.api.playground import PAGE, PAGE_HEADERS
 from serve.api.prepare import prepared_chat, with_stop_tokens
 from serve.api.reasoning_parser import parse_events
-from serve.api.request_schema import field_address, invalid_field, parse_json
+from serve.api.request_schema import RESPONSES, field_address, invalid_field, parse_json
+from serve.api.responses import ResponseBuilder
 from serve.api.thinking import PLAN_FIELDS
 from serve.api.tools import with_tools
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
     DEFAULT_ENDPOINTS,
+    ChatCompletionRequest,
     ErrorResponse,
     OpenAIHTTPException,
     SetRequestIdMiddleware,
@@ -48,6 +50,7 @@ ENDPOINTS = {
     **{name: DEFAULT_ENDPOINTS[name] for name in ("completions", "chat")},
     "models": lambda app: app.get("/v1/models"),
     "model_data": lambda app: app.get("/v1/models/{model:path}"),
+    "responses": lambda app: app.post(RESPONSES),
     "playground": lambda app: app.get("/"),
     "health": lambda app: app.get("/health"),
     "problems": lambda app: app.get("/v1/problems"),
@@ -149,6 +152,16 @@ class Ingress(OpenAiIngress):
         except KeyError as error:
             raise APIError(404, "no problem has that id", code="problem_not_found") from error
         return JSONResponse(dict(found))
+
+    async def responses(self, request: Request) -> Response:
+        """OpenAI's response for text; admission has made a chat of the request."""
+        fields = await _sent(request)
+        stream = self._chat(ChatCompletionRequest, self._endpoints[fields["model"]], fields, request)
+        first = await anext(stream)
+        builder = ResponseBuilder(fields["model"])
+        if not isinstance(first, str | list):
+            return JSONResponse(builder.whole(first.model_dump()))
+        return StreamingResponse(response_events(builder, first, stream), media_type="text/event-stream")
 
     async def _get_response(
         self, *, body: Any, call_method: str, raw_request: Request | None = None

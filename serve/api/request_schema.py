@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from serve.api import responses
 from serve.api.constrained import is_constrained
 from serve.api.forcing import Bias, Extension, ForcedLanguage, HelperShare
 from serve.api.http_errors import APIError
@@ -31,6 +32,8 @@ from serve.api.message_schema import HIDDEN, MAX_MESSAGES, MAX_TOOLS, ChatMessag
 from serve.api.template_options import OptionName, OptionValue
 from serve.api.thinking import PLAN_FIELDS, Speculation
 from serve.api.unused_fields import without_unused
+
+RESPONSES = "/v1/responses"
 
 STOPPING_PLANS = ("speculative", "share", "extend", "end_bias")
 """Plans that end segments at texts of their own."""
@@ -219,17 +222,24 @@ class CompletionBody(SamplingFields):
     """The prompt stands before what is written, with its log-probabilities where `logprobs` asks for them."""
 
 
-BODIES: dict[str, type[SamplingFields]] = {"/v1/chat/completions": ChatBody, "/v1/completions": CompletionBody}
+BODIES: dict[str, type[SamplingFields]] = {
+    "/v1/chat/completions": ChatBody,
+    "/v1/completions": CompletionBody,
+    RESPONSES: ChatBody,
+}
 
 
 def check_request(path: str, body: bytes, limits: Limits) -> dict[str, Any]:
     """The fields that a request sets, validated and within the limits; `path` is one of `BODIES`.
 
+    A response's request is the fields of the same request to a chat from here on.
+
     Raises:
         APIError: 400 or 413, naming the field.
     """
-    fields = without_unused(parse_json(body))
+    fields = parse_json(body)
     try:
+        fields = without_unused(responses.chat_fields(fields) if path == RESPONSES else fields)
         request = BODIES[path].model_validate(fields)
     except ValidationError as error:
         raise invalid_field(error) from None

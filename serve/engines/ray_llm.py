@@ -5,6 +5,7 @@ seconds.
 """
 
 from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ChatCompletionRequest,
     ChatCompletionResponse,
     CompletionRequest,
     DetokenizeRequest,
@@ -22,6 +23,7 @@ from ray.llm._internal.serve.observability.metrics.fast_api_metrics import (
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
+    "ChatCompletionRequest",
     "ChatCompletionResponse",
     "CompletionRequest",
     "DetokenizeRequest",
