@@ -293,7 +293,7 @@ def _first_error(item: Any) -> Mapping[str, Any] | None:
     """The error that an engine answers with, whole or as the first event of a stream."""
     first = item[0] if isinstance(item, list) and item else item
     if isinstance(first, ErrorResponse):
-        return first.error.model_dump()
+        return dict(first.error.model_dump())
     if isinstance(first, str) and first.startswith(STREAM_ERROR):
         return dict(parse_events(first)[0]["error"])
     return None

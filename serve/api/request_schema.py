@@ -113,7 +113,16 @@ class _StructuredOutputs(_Body):
         kinds = (self.json_, self.json_object, self.regex, self.choice, self.grammar)
         if sum(kind is not None for kind in kinds) != 1:
             raise ValueError("needs one of json, json_object, regex, choice and grammar")
+        if isinstance(self.json_, str) and not _is_object(self.json_):
+            raise ValueError("json is no JSON object")
         return self
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 class SamplingFields(_Body):

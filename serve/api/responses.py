@@ -191,8 +191,7 @@ class ResponseBuilder:
             yield from self._close()
             yield from self._open(kind)
         self._texts.append(text)
-        logprobs = {"logprobs": []} if kind == "message" else {}
-        yield self._event(f"{_PREFIX[kind]}.delta", **self._at(), delta=text, **logprobs)
+        yield self._event(f"{_PREFIX[kind]}.delta", **self._at(), delta=text, **_no_logprobs(kind))
 
     def _open(self, kind: str) -> Iterator[str]:
         self._items.append(_item(kind, "", "in_progress"))
@@ -206,8 +205,7 @@ class ResponseBuilder:
             return
         item, text = self._items[-1], "".join(self._texts)
         self._items[-1] = done = {**_item(item["type"], text, "completed"), "id": item["id"]}
-        logprobs = {"logprobs": []} if item["type"] == "message" else {}
-        yield self._event(f"{_PREFIX[item['type']]}.done", **self._at(), text=text, **logprobs)
+        yield self._event(f"{_PREFIX[item['type']]}.done", **self._at(), text=text, **_no_logprobs(item["type"]))
         yield self._event("response.content_part.done", **self._at(), part=done["content"][0])
         yield self._event("response.output_item.done", output_index=len(self._items) - 1, item=done)
 
@@ -235,6 +233,11 @@ class ResponseBuilder:
 
 
 _PREFIX = {"message": "response.output_text", "reasoning": "response.reasoning_text"}
+
+
+def _no_logprobs(kind: str) -> dict[str, list[Any]]:
+    """What clients require of events about text."""
+    return {"logprobs": []} if kind == "message" else {}
 
 
 def _item(kind: str, text: str, status: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 import random
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -12,6 +13,7 @@ from ray.exceptions import ActorDiedError
 from ray.llm._internal.serve.core.configs.openai_api_models import (
     ChatCompletionRequest,
     ChatCompletionResponse,
+    CompletionRequest,
     CompletionResponse,
     DetokenizeResponse,
     ErrorInfo,
@@ -19,6 +21,7 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (
     TokenizeChatRequest,
     TokenizeResponse,
 )
+from ray.llm._internal.serve.core.ingress.utils import _sanitize_chat_completion_request
 from ray.serve.exceptions import BackPressureError
 from ray.serve.llm.ingress import OpenAiIngress
 
@@ -28,10 +31,12 @@ from serve.api.http_errors import APIError
 from serve.api.ingress import Ingress
 from serve.api.limits import Limits
 from serve.api.reasoning_parser import Delimiters, format_event, parse_events
+from serve.api.request_schema import check_request
 from serve.config import Endpoint
 from serve.keys import Key, hash_key
 from serve.proxy_settings import HeaderFilter
 from tests.fixtures.malformed import malformed_requests
+from tests.fixtures.request_cases import PATHS, case_name, request_cases
 
 FIELDS = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 30}
 MODES: dict[str, Any] = {"modes": {"long": "Think.", "short": "Be brief."}}
@@ -478,6 +483,19 @@ def test_a_constraint_holds_behind_the_reasoning(run: Callable[..., Any]) -> Non
     assert asked.response_format.type == "structural_tag"
     _, (asked,) = run(failing(whole("{}", 1)), **wanted)
     assert asked.response_format.type == "json_object"
+
+
+@pytest.mark.parametrize("case", [case for case in request_cases() if case["status"] == 200], ids=case_name)
+def test_vllm_takes_what_the_request_schema_lets_through(case: dict[str, Any]) -> None:
+    fields = check_request(PATHS[case["path"]], json.dumps(case["body"]).encode(), Limits())
+    kind = CompletionRequest if case["path"] == "completions" else ChatCompletionRequest
+    built = kind(**fields)
+    sent = built if kind is CompletionRequest else _sanitize_chat_completion_request(built)
+    request = pickle.loads(pickle.dumps(sent))  # as Ray sends it to the engine
+    sampling = request.to_sampling_params(16, {})
+    seed = case["body"].get("seed")
+    assert sampling.seed == (None if seed == -1 else seed), "-1 is vLLM's word for no seed"
+    assert sampling.n == (case["body"].get("n") or 1)
 
 
 def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:
