@@ -4,8 +4,6 @@ Both come from the engine that trains, never from one that generates: the same k
 where no single device holds the model. So the margins of a first step are zero but for rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,7 +45,7 @@ class MicroBatch(NamedTuple):
     """Of its optimiser step."""
 
 
-def mean_nll(engine: DeepSpeedEngine, micros: Iterable[MicroBatch], rows: Sequence[int]) -> torch.Tensor:
+def mean_nll(engine: "DeepSpeedEngine", micros: Iterable[MicroBatch], rows: Sequence[int]) -> torch.Tensor:
     """[rows] in fp64: negative log-likelihood per learnt token of each row, nats; the same on every worker.
 
     Changes no weight. A row may be in several micro-batches: a step may hold it twice.
@@ -78,7 +76,7 @@ def of_tokens(of_rows: Sequence[Any], micro: MicroBatch) -> torch.Tensor:
 
 
 def pair_sums(
-    engine: DeepSpeedEngine, micros: Iterable[MicroBatch], batch: Sequence[int], rows: Sequence[TrainRow],
+    engine: "DeepSpeedEngine", micros: Iterable[MicroBatch], batch: Sequence[int], rows: Sequence[TrainRow],
     reference: Sequence[float],
 ) -> PairSums:  # fmt: skip
     """The pairs of a step, by the student as it is now and by the reference.
@@ -99,7 +97,7 @@ def pair_sums(
 
 
 def reference_scores(
-    engine: DeepSpeedEngine, micros: Iterable[MicroBatch], rows: Sequence[TrainRow], run_dir: RunDir, cell: str
+    engine: "DeepSpeedEngine", micros: Iterable[MicroBatch], rows: Sequence[TrainRow], run_dir: RunDir, cell: str
 ) -> list[float]:
     """Negative log-likelihood of every row of a cell, nats, with the weights as they are now; where an earlier attempt
     has stored it, that.
