@@ -5,8 +5,7 @@ rejected, and neither is what the token limit cut: the student would learn from 
 shortest correct trace over the longest. Both sides pass the filters of [filters], each other's text excepted.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +79,7 @@ def _by_length(
     return found
 
 
-def pair_details(mix: PairsMix, pairs: Pairs, index: TraceIndex) -> Mapping[str, object]:
+def pair_details(mix: PairsMix, pairs: Pairs, index: TraceIndex) -> dict[str, Any]:
     """The manifest's entry of an arm's pairs: how many, their mean lengths (tokens), and why prompts have none.
 
     `pairs`: of the prompts that the arm may teach.

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Filtered(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Filtered:
     """The traces of a run with what keeps each of them out."""
 
     index: TraceIndex
@@ -105,7 +106,7 @@ class Chosen(NamedTuple):
             for mix in self.mixes
         }
 
-    def _pairs(self, mix: MixConfig) -> Mapping[str, Any]:
+    def _pairs(self, mix: MixConfig) -> dict[str, Any]:
         """What the entry of an arm with pairs says of them."""
         if not isinstance(mix, PairsMix):
             return {}
