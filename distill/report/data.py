@@ -177,6 +177,22 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class PairsRow:
+    """What a cell learnt of pairs: means over its last steps."""
+
+    pairs: int
+    without_pair: Mapping[str, int]
+    """Prompts that its arm might teach, by the reason why they have no pair."""
+    margin: float
+    """Nats."""
+    positive: float
+    """Share of the pairs with a positive margin."""
+    chosen_nll: float
+    """Loss per token of the chosen traces, nats."""
+    rejected_nll: float
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One training cell."""
 
@@ -202,6 +218,8 @@ class CellRow:
     """Only where the device's peak is known."""
     held_out: Mapping[str, HeldOut]
     """By pool; empty where no prompt was held out."""
+    pairs: PairsRow | None
+    """None where its rows are imitated."""
     curve: Curve
     attempts: tuple[CellAttempt, ...]
 

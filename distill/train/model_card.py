@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from distill.config.objectives import Prefer
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
@@ -49,7 +50,7 @@ def student_card(
         recipe.description,
         f"A student of mix distillation ([arXiv 2502.12143](https://arxiv.org/abs/2502.12143)), from `{model.source}`"
         f" ({model.identity}), by the recipe `{recipe.name}`.",
-        "## How it was made\n\n" + describe_training(manifest.details),
+        "## How it was made\n\n" + describe_training(manifest.details) + describe_preferences(cell, manifest.details),
         *describe_lineage(cell),
         *(f"## What it was trained on: {arm}\n\n{_describe_arm(entry)}" for arm, entry in arms.items()),
         "## How to prompt it\n\n" + describe_prompt(recipe),
@@ -65,6 +66,17 @@ def describe_training(details: Mapping[str, Any]) -> str:
     return (
         f"{details['steps']} optimiser steps, {details['supervised_tokens']} supervised tokens, seed {details['seed']};"
         f" loss {details['first_loss']:.3f} at the first step, {details['last_loss']:.3f} at the last."
+    )
+
+
+def describe_preferences(cell: Cell, details: Mapping[str, Any]) -> str:
+    """How a student learnt from pairs; empty where it imitates."""
+    if not isinstance(cell.objective, Prefer) or "pairs" not in details:
+        return ""
+    how, found = cell.objective, details["pairs"]
+    return (
+        f" It learnt to prefer one trace of a pair (DPO, beta {how.beta:g}, eps {how.eps:g}, alpha {how.alpha:g}): in"
+        f" the last steps the mean margin was {found['margin']:.2f} nats, and {found['positive']:.0%} were positive."
     )
 
 

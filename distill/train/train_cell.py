@@ -74,6 +74,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         shards=work.shards,
         held_out=work.held_out,
         student=work.cell.student,
+        objective=work.cell.objective,
         train=train,
         seed=work.cell.seed,
         device=device,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.schedule import best_order, simulate, with_chains
+from distill.config.objectives import Prefer
 from distill.config.recipe import Recipe
 from distill.evaluate.arms import ArmOf, arms_of
 from distill.evaluate.models import engines_that_fit
@@ -16,11 +17,11 @@ from distill.evaluate.shared_engines import engines_per_class, may_share
 from distill.models.shape import ModelShape
 from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
 from distill.ops.forecast.workload import Workload
-from distill.train.budget import num_passes, train_flops
+from distill.train.budget import num_passes
 from distill.train.cells import all_cells
 from distill.train.layout import Device
 from distill.train.machines import Machines
-from distill.train.plan import Plan, PlannedCell
+from distill.train.plan import Plan, PlannedCell, example_flops
 
 RECOMPUTE_FACTOR = 4 / 3
 """Computation with activation checkpointing over that without."""
@@ -54,7 +55,8 @@ def cell_tokens(one: PlannedCell, work: Workload, recipe: Recipe) -> float:
     """Tokens of a cell, prompts included."""
     mix = work.mixes[one.cell.mix]
     passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
-    return passes * (mix.supervised_tokens + mix.rows * work.row_prompt_tokens)
+    rows = mix.rows * (2 if isinstance(one.cell.objective, Prefer) else 1)
+    return passes * (mix.supervised_tokens + rows * work.row_prompt_tokens)
 
 
 def step_s(one: PlannedCell, work: Workload, recipe: Recipe, shape: ModelShape, machines: Machines) -> float:
@@ -62,8 +64,10 @@ def step_s(one: PlannedCell, work: Workload, recipe: Recipe, shape: ModelShape, 
     mix = work.mixes[one.cell.mix]
     mean = mix.supervised_tokens / max(1, mix.rows)
     passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
-    length = min(recipe.train.max_length, round(mean + work.row_prompt_tokens))
-    flops = train_flops(shape, one.cell.student.tune, [length], round(mean)) * mix.rows * passes
+    each = example_flops(
+        one.cell, shape, mean, max_length=recipe.train.max_length, prompt_tokens=work.row_prompt_tokens
+    )
+    flops = each * mix.rows * passes
     factor = RECOMPUTE_FACTOR if one.layout.checkpoint_activations else 1.0
     return flops * factor / (one.job.num_workers * worker_flops(one, machines) * recipe.forecast.train_flops)
 
