@@ -178,4 +178,5 @@ def _engine_class(config: ServeConfig) -> dict[str, Any]:
 
 def _card_metadata(endpoint: Endpoint) -> dict[str, Any]:
     # Ray's model card names the engine's own model; clients know the endpoint.
-    return {"model_id": endpoint.name, **endpoint.metadata}
+    reasoning = {"reasoning_end": endpoint.reasoning.end} if endpoint.reasoning else {}
+    return {"model_id": endpoint.name, **reasoning, **endpoint.metadata}

@@ -36,6 +36,9 @@ METHODS: Mapping[str, str] = {
     **dict.fromkeys(BODIES, "POST"),
 }
 MODEL_PREFIX = "/v1/models/"
+ALLOWED_MODELS = "allowed_models"
+"""Name in the request's state: the models that its key may use; empty for all."""
+
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 SECURITY_HEADERS = (
@@ -109,6 +112,8 @@ class AdmissionMiddleware:
         check_route(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
         key = self._key(path, headers)
         if scope["method"] == "GET":
+            if path.startswith(MODEL_PREFIX):
+                self._engine(path.removeprefix(MODEL_PREFIX), key)
             return Admitted(b"", (), key)
         _check_length(headers, self._settings.limits)
         body = await read_body(receive, self._settings.limits)
@@ -193,7 +198,8 @@ def _inner_scope(scope: Scope, admitted: Admitted) -> Scope:
     # The key goes no further, so that nothing behind this middleware can log or forward it.
     dropped = (b"authorization", b"content-length", b"transfer-encoding", b"cookie")
     kept = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
-    return {**scope, "headers": [*kept, (b"content-length", str(len(admitted.body)).encode())]}
+    state = {**scope.get("state", {}), ALLOWED_MODELS: admitted.key.models if admitted.key else ()}
+    return {**scope, "state": state, "headers": [*kept, (b"content-length", str(len(admitted.body)).encode())]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

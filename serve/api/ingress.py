@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from serve.api.admission import AdmissionMiddleware, AdmissionSettings
+from serve.api.admission import ALLOWED_MODELS, AdmissionMiddleware, AdmissionSettings
 from serve.api.chat_turn import ChatTurn
 from serve.api.forcing import NEED_REASONING
 from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, upstream_error
@@ -30,6 +30,7 @@ from serve.config import Endpoint
 from serve.engines.ray_llm import (
     DEFAULT_ENDPOINTS,
     ErrorResponse,
+    ModelList,
     OpenAIHTTPException,
     SetRequestIdMiddleware,
     add_http_metrics_middleware,
@@ -84,6 +85,12 @@ class Ingress(OpenAiIngress):
     def _get_configured_serve_handle(self, model_id: str) -> Any:
         # Private, as of Ray 2.60.0. Called by the router for every request.
         return _CancellingHandle(super()._get_configured_serve_handle(model_id))
+
+    async def models(self, raw_request: Request) -> ModelList:
+        """The models that the client's key may use."""
+        found = await super().models()
+        allowed = getattr(raw_request.state, ALLOWED_MODELS) or [card.id for card in found.data]
+        return ModelList(data=[card for card in found.data if card.id in allowed])
 
     async def playground(self) -> Response:
         """The web page for trying the models."""
