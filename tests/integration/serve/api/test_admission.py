@@ -70,7 +70,7 @@ def test_keys_decide_which_models_may_be_used(url: str) -> None:
         create(url, key="other")
     with pytest.raises(ServeError, match="asks for an API key: set DISTILL_API_KEY"):
         served_models(url)
-    with pytest.raises(ServeError, match="does not accept .* correct DISTILL_API_KEY"):
+    with pytest.raises(ServeError, match=r"does not accept .* correct DISTILL_API_KEY"):
         served_models(url, "wrong")
     assert served_models(url, SECRET)[MODEL]["reasoning_end"] == "</think>"
     assert served_models(url, "other") == {}, "a key's own models"

@@ -105,8 +105,8 @@ def test_results_and_errors_are_told_to_screen_readers() -> None:
 def test_the_page_loads_nothing_and_runs_no_text_of_a_model() -> None:
     assert set(re.findall(r"(?:https?:)?//[\w.]+\.[\w/.]+", PAGE)) <= {MATHML}
     assert set(re.findall(r'href="([^"]*)"|src="([^"]*)"|url\(', PAGE)) == {("data:,", "")}
-    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|javascript:|localStorage|import\("
-    assert not re.findall(forbidden, SCRIPT)
+    runs_text = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|javascript:|import\("
+    assert not re.findall(runs_text, SCRIPT)
     assert set(re.findall(r'"(/[a-z][\w/]*)"', SCRIPT)) == {
         "/v1/models",
         "/v1/problems",
