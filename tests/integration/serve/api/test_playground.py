@@ -267,8 +267,12 @@ def test_what_no_chosen_student_knows_is_not_offered(page: Page) -> None:
     ask(page, "1 + 1?")
     page.wait(ANSWERED)
     assert {one["model"]: one.get("thinking_budget") for one in requests} == {"small@short": None, "small@long": 20}
+    page.run("$('budget').value = -1")
     choose(page, "small", "small@short")
     assert page.run(shown) == []
+    ask(page, "2 + 2?")
+    page.wait("!running && turns.length === 2")
+    assert all("thinking_budget" not in one for one in requests[-2:]), "what is not offered is neither sent nor checked"
 
 
 @pytest.mark.long
