@@ -121,15 +121,9 @@ def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, A
         models = get_json(f"{base_url}/v1/models", api_key, timeout_s=10.0)["data"]
     except RequestFailedError as error:
         if error.status in REFUSED_KEY:
-            raise ServeError(_key_problem(base_url, api_key)) from error
+            raise ServeError(f"{base_url} requires a valid API key: set {KEY_VARIABLE}") from error
         return {}
     return {model["id"]: dict(model.get("metadata") or {}) for model in models}
-
-
-def _key_problem(base_url: str, api_key: str) -> str:
-    if api_key == NO_KEY:
-        return f"{base_url} asks for an API key: set {KEY_VARIABLE}"
-    return f"{base_url} does not accept the API key that is set: correct {KEY_VARIABLE}"
 
 
 def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None:

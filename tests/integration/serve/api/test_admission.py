@@ -68,10 +68,8 @@ def test_keys_decide_which_models_may_be_used(url: str) -> None:
         create(url, key="wrong")
     with pytest.raises(openai.PermissionDeniedError, match="may not use"):
         create(url, key="other")
-    with pytest.raises(ServeError, match="asks for an API key: set DISTILL_API_KEY"):
+    with pytest.raises(ServeError, match="DISTILL_API_KEY"):
         served_models(url)
-    with pytest.raises(ServeError, match=r"does not accept .* correct DISTILL_API_KEY"):
-        served_models(url, "wrong")
     assert served_models(url, SECRET)[MODEL]["reasoning_end"] == "</think>"
     assert served_models(url, "other") == {}, "a key's own models"
     with pytest.raises(openai.PermissionDeniedError, match="may not use"):

@@ -39,6 +39,8 @@ ANSWER = (
     r"costs $5 and $6, bad $\unknown{x}$: \boxed{\dfrac{7}{1}} " + EVIL
 )
 
+USAGE = {"prompt_tokens": 5, "completion_tokens": 42, "completion_tokens_details": {"reasoning_tokens": 12}}
+
 READY = "document.querySelectorAll('#list input').length === 4"
 ANSWERED = "!running && turns.length"
 LAST = "turns[turns.length - 1].answers"
@@ -96,7 +98,7 @@ async def stream(send: Any, asked: dict[str, Any], disconnected: asyncio.Future[
         for index in range(0, len(ANSWER), 7):
             await event({"content": ANSWER[index : index + 7]})
     await event({}, "stop")
-    await event({}, usage={"prompt_tokens": 5, "completion_tokens": 42})
+    await event({}, usage=USAGE)
     await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
 
@@ -157,7 +159,7 @@ def test_students_answer_side_by_side_with_tokens_time_verdict_and_mathematics(p
     page.wait(ANSWERED)
     columns = page.run("[...document.querySelectorAll('article')].map((a) => [a.dataset.model, a.innerText])")
     assert [model for model, _ in columns] == ["small", "small@short", "small@long"]
-    assert all("42 tokens in" in text and "the first after" in text for _, text in columns)
+    assert all("42 tokens, 12 of them reasoning, in" in text and "the first after" in text for _, text in columns)
     verdicts = page.run("[...document.querySelectorAll('.verdict')].map((v) => v.textContent)")
     assert verdicts == ["✗ no answer, expected 7", "✓ correct", "✓ correct"]
     answer = "document.querySelectorAll('article')[1].querySelector('.content')"
