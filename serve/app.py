@@ -187,10 +187,12 @@ def build_card(endpoint: Endpoint, spec: EngineSpec, config: ServeConfig, create
     `created`: seconds since 1970 at which it was deployed.
     """
     is_adapter = endpoint.adapter is not None
+    reasoning = {"reasoning_end": endpoint.reasoning.end} if endpoint.reasoning else {}
     metadata = {
         "model_id": endpoint.name,
         "input_modality": "text",
         "max_request_context_length": config.max_model_len,
+        **reasoning,
         **endpoint.metadata,
     }
     return ModelCard(

@@ -46,6 +46,8 @@ NOT_OFFERED: Mapping[str, str] = {
     "/version": "see /v1/models",
 }
 """Paths of other servers -> what to do here instead."""
+ALLOWED_MODELS = "allowed_models"
+"""Name in the request's state: the models that its key may use; empty for all."""
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -120,6 +122,8 @@ class AdmissionMiddleware:
         check_route(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
         key = self._key(path, headers)
         if scope["method"] == "GET":
+            if path.startswith(MODEL_PREFIX):
+                self._engine(path.removeprefix(MODEL_PREFIX), key)
             return Admitted(b"", (), key)
         _check_length(headers, self._settings.limits)
         body = await read_body(receive, self._settings.limits)
@@ -213,7 +217,8 @@ def _inner_scope(scope: Scope, admitted: Admitted, path: str) -> Scope:
     dropped = (b"authorization", b"content-length", b"transfer-encoding", b"cookie")
     kept = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
     headers = [*kept, (b"content-length", str(len(admitted.body)).encode())]
-    return {**scope, "path": path, "raw_path": path.encode(), "headers": headers}
+    state = {**scope.get("state", {}), ALLOWED_MODELS: admitted.key.models if admitted.key else ()}
+    return {**scope, "state": state, "path": path, "raw_path": path.encode(), "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from serve.api.admission import AdmissionMiddleware, AdmissionSettings
+from serve.api.admission import ALLOWED_MODELS, AdmissionMiddleware, AdmissionSettings
 from serve.api.answer_parts import response_events, split_reasoning, split_tool_calls
 from serve.api.chat_turn import ChatTurn
 from serve.api.constrained import constrained, is_constrained
@@ -113,9 +113,10 @@ class Ingress(OpenAiIngress):
         # Private, as of Ray 2.60.0. Called by the router for every request.
         return _CancellingHandle(super()._get_configured_serve_handle(model_id))
 
-    async def models(self) -> Response:
-        """All models."""
-        cards = [card.model_dump() for card in self._model_cards.values()]
+    async def models(self, raw_request: Request) -> Response:
+        """The models that the client's key may use."""
+        allowed = getattr(raw_request.state, ALLOWED_MODELS) or self._model_cards
+        cards = [card.model_dump() for name, card in self._model_cards.items() if name in allowed]
         return JSONResponse({"object": "list", "data": cards})
 
     async def model_data(self, model: str) -> Response:

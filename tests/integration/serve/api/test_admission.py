@@ -70,7 +70,10 @@ def test_keys_decide_which_models_may_be_used(url: str) -> None:
         create(url, key="other")
     with pytest.raises(ServeError, match="DISTILL_API_KEY"):
         served_models(url)
-    assert set(served_models(url, SECRET)) == {MODEL}
+    assert served_models(url, SECRET)[MODEL]["reasoning_end"] == "</think>"
+    assert served_models(url, "other") == {}, "a key's own models"
+    with pytest.raises(openai.PermissionDeniedError, match="may not use"):
+        client(url, "other").models.retrieve(MODEL)
     with pytest.raises(openai.NotFoundError, match="/v1/models"):
         create(url, model="nope")
     assert client(url).models.retrieve(MODEL).id == MODEL

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.api.admission import AdmissionMiddleware, AdmissionSettings
+from serve.api.admission import ALLOWED_MODELS, AdmissionMiddleware, AdmissionSettings
 from serve.api.http_errors import APIError
 from serve.api.limits import Limits
 from serve.keys import Key, hash_key
@@ -28,11 +28,13 @@ class Upstream:
         self.gate.set()
         self.error: Exception | None = None
         self.headers: dict[str, str] = {}
+        self.state: dict[str, Any] = {}
         self.bodies: list[Any] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = (await receive())["body"]
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.state = scope.get("state", {})
         self.bodies.append(json.loads(body) if body else None)
         await self.gate.wait()
         if self.error is not None:
@@ -117,6 +119,18 @@ def test_a_key_for_one_model_gives_no_access_to_another() -> None:
     admission = settings(keys=[alice(models=["m@mix"])])
     assert_refused(ask(admission, headers=bearer()), 403, "may not use")
     assert ask(admission, headers=bearer(), json=CHAT | {"model": "m@mix"}).status_code == 200
+    assert_refused(ask(admission, method="GET", path="/v1/models/m", headers=bearer()), 403, "may not use")
+    assert ask(admission, method="GET", path="/v1/models/m@mix", headers=bearer()).status_code == 200
+    assert_refused(ask(method="GET", path="/v1/models/nope"), 404, "/v1/models")
+
+
+def test_what_lists_the_models_knows_which_the_key_may_use() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> Any:
+        await client.get("/v1/models", headers=bearer())
+        return upstream.state[ALLOWED_MODELS]
+
+    assert with_middleware(test, settings(keys=[alice(models=["m@mix"])])) == ("m@mix",)
+    assert with_middleware(test, settings(keys=[alice()])) == with_middleware(test) == ()
 
 
 def test_an_unknown_model_is_refused_with_the_list_of_models() -> None:
