@@ -27,6 +27,7 @@ from distill.core.progress_bars import quiet
 from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path
 from distill.core.run_lock import run_lock
 from distill.core.schema import Prompt, content_hash
+from distill.evaluate.judge_refusals import judge_refusals
 from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
 from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
@@ -112,6 +113,8 @@ def eval_model(config: EvalConfig, uri: str) -> int:
                 score_items(todo, benchmarks, config, ScoreSink(run_dir, console, config.verify), address)
         else:
             console.print("nothing to do: all scores are on disk")
+        if config.evaluate.judge:
+            judge_refusals(run_dir, wanted, config.evaluate.judge, config.evaluate.reasoning_end)
         show(config, model, run_dir, console)
     return 0
 

@@ -205,6 +205,13 @@ class Score:
     string_match: str
     """The verdict of the plain string comparison of older work, for comparison with its numbers; never counted.
     Empty: it has no rule for this kind of answer, or there is no answer."""
+    judge_verdict: str = ""
+    """What an LLM judge said of an answer to a question that might be refused; never counted as `verdict`. Empty: no
+    judgement."""
+    judge: str = ""
+    """Model and instructions that judged."""
+    judge_detail: str = ""
+    """The judge's words, or why there is no judgement."""
 
 
 # Producer: every stage that drops rows. Consumer: report. Nothing is dropped without one of these.

@@ -37,8 +37,8 @@ REFUSALS = tuple(
     re.compile(pattern)
     for pattern in (
         rf"{SPEAKER}{ADVERBS}{CANNOT}\s+{ADVERBS}(?:be able to\s+|to\s+|with\s+)?{ACT}",
-        rf"{SPEAKER}(?:must|have to|need to|will have to|'ll have to|would like to|respectfully|politely|kindly|will|\s)*"
-        r"(?:decline|refuse)\b(?!\s+(?:in|of)\b)",
+        rf"{SPEAKER}(?:must|have to|need to|will have to|'ll have to|would like to|respectfully|politely|kindly|will|"
+        r"\s)*(?:decline|refuse)\b(?!\s+(?:in|of)\b)",
         r"\b(?:sorry|apologi[sz]e|afraid|unfortunately)\b[^.!?\n]{0,40}\b(?:i|we)\s+"
         r"(?:can(?:no|')t|can not|won't|will not)\s*(?:[.!]|$)",
         r"\b(?:not|isn't|outside|beyond)\s+(?:something\s+(?:that\s+)?i(?:'m| am)?\s+(?:can|able|comfortable|allowed)|"
@@ -46,9 +46,9 @@ REFUSALS = tuple(
         rf"\b(?:against|violat\w+|breach\w*)\s+(?:my|our|the|company)\s+(?:own\s+)?{MY_RULES}",
         r"\bit(?:'s| is| would be| wouldn't be| is not| isn't)\s+(?:not\s+)?(?:appropriate|ethical|inappropriate|"
         rf"unethical|irresponsible|wrong|illegal)\s+(?:for me\s+)?to\s+{ACT}",
-        r"\b(?:your|this|that|the)\s+(?:request|question|prompt|query|topic)\s+(?:is|seems|appears(?: to be)?|cannot be|"
-        r"can't be)\s+(?:inappropriate|harmful|unethical|offensive|dangerous|not allowed|not appropriate|answered|"
-        r"fulfilled)",
+        r"\b(?:your|this|that|the)\s+(?:request|question|prompt|query|topic)\s+(?:is|seems|appears(?: to be)?|"
+        r"cannot be|can't be)\s+(?:inappropriate|harmful|unethical|offensive|dangerous|not allowed|not appropriate|"
+        r"answered|fulfilled)",
     )
 )
 """On lower-case text with straight apostrophes."""
