@@ -46,8 +46,8 @@ class EvaluateConfig(Section):
     """Students that are made to answer in another way, each scored beside itself as it answers by itself, whose answers
     are not asked again."""
     judge: JudgeConfig | None = Field(default=None, json_schema_extra=EXTENT)
-    """LLM judge of the answers to questions that might be refused; its verdicts stand beside those of the rules. Absent:
-    the rules alone."""
+    """LLM judge of the answers to questions that might be refused; its verdicts stand beside those of the rules.
+    Absent: the rules alone."""
 
 
 def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

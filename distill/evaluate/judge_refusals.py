@@ -1,4 +1,4 @@
-"""Has an LLM judge say which answers to harmless questions are refusals, beside the rules, which know English words only.
+"""Has an LLM judge say which answers to harmless questions are refusals, beside the rules, which know English alone.
 
 It reads and completes scores that are on disk: a judge that is named later, or another one, asks no student again. A
 request that failed is no judgement, and is asked again when the stage runs again.
@@ -16,7 +16,7 @@ from distill.evaluate.requests import EvaluationItem
 from distill.grading.extract import answer_part
 from distill.models.api_key import endpoint_key
 from distill.run.context import read_benchmark
-from distill.verify.judge import REFUSAL, Judge, Question
+from distill.verify.judge import REFUSAL, Judge, Judgement, Question
 
 
 def judge_refusals(
@@ -61,7 +61,7 @@ def judged_scores(
     found = dict(zip(sent, judge.judge_batch(questions) if questions else (), strict=True))
     renewed = list(scores)
     for number, one in missing.items():
-        verdict, detail = found[number] if number in found else (Verdict.NO_ANSWER.value, "no answer to judge")
+        verdict, detail = found.get(number, Judgement(Verdict.NO_ANSWER, "no answer to judge"))
         renewed[number] = dataclasses.replace(one, judge_verdict=str(verdict), judge=name, judge_detail=detail)
     return renewed
 

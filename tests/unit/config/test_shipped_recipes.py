@@ -17,7 +17,7 @@ SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b
 ONE_GPU = ("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up")
 TWO_CORES = (
     *("quickstart", "small-evidence", "graded-sums", "tagged-sums", "sums-confound"),
-    *("budget-curve", "small-real", "warm-up"),
+    *("budget-curve", "small-real", "warm-up", "regression"),
 )
 CLUSTERS = dict.fromkeys(ONE_GPU, "1x1x80") | dict.fromkeys(TWO_CORES, "1x2cpu")
 
