@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cluster.session import Session, connect
 from distill.config.base import one_of
-from distill.config.benchmarks import DEFINITIONS, benchmark_config
+from distill.config.benchmarks import DEFINITIONS, benchmark_config, regression_benchmarks
 from distill.config.eval_command import EvalConfig
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
@@ -180,7 +180,9 @@ def show(config: EvalConfig, model: EvaluatedModel, run_dir: RunDir, console: Co
     """Write the scores to files and print them as a table."""
     named = ScoredModel(model.name, model.name, "", None)
     scored = [read_scored(run_dir, named, benchmark) for benchmark in config.evaluate.benchmarks]
-    shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in scored]
+    apart = regression_benchmarks(config.benchmarks, config.evaluate.benchmarks)
+    aims = [one for one in scored if one.benchmark not in apart]
+    shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in aims]
     scores = tuple(model_score(one) for one in scored)
     run_dir.write_table(scores_table(scores), *EVAL_SCORES)
     settings = json.loads(config.model_dump_json())

@@ -53,7 +53,8 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     unequal = steps_changes(recipe, arms, comparisons, rng)
     lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
-    source, limits = provenance(whole, run_dir, manifests), detectable([*comparisons, *(one.change for one in broken)])
+    source = provenance(whole, run_dir, manifests)
+    limits = detectable([*comparisons, *(one.change for one in broken if one.change.purpose == "regression")])
     problems = {name: read_benchmark(run_dir, name) for name in whole.evaluate.benchmarks}
     sizes = {model.name: model.num_parameters for model in source.models}
     return Report(
