@@ -21,7 +21,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 BUCKETS = ("s3", "gs", "gcs")
 """Protocols of object stores: a file appears whole or not at all, and folders need not be created."""
 IN_PACKAGE = "package://"
-"""Begins a location below an installed Python package: `package://distill/data/harmless-40.jsonl`."""
+"""Begins a location below an installed Python package: `package://distill/prompts/shipped/harmless-40.jsonl`."""
 _SAME_BUCKETS = {"gcs": "gs", "s3a": "s3"}
 _LOCAL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?)?", re.IGNORECASE)
 

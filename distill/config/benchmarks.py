@@ -59,7 +59,7 @@ class Definition:
         return BenchmarkConfig.model_validate({"source": {"kind": "hub", **self.source}})
 
 
-OWN_DATA = "package://distill/data"
+OWN_DATA = "package://distill/prompts/shipped"
 NUMBER, MATH = AnswerKind.NUMBER, AnswerKind.MATH
 
 DEFINITIONS: dict[str, Definition] = {
