@@ -7,6 +7,7 @@ come from where the clouds' own tools take them: environment variables, files, t
 import contextlib
 import glob
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 
 BUCKETS = ("s3", "gs", "gcs")
 """Protocols of object stores: a file appears whole or not at all, and folders need not be created."""
+IN_PACKAGE = "package://"
+"""Begins a location below an installed Python package: `package://distill/prompts/shipped/harmless-40.jsonl`."""
 _SAME_BUCKETS = {"gcs": "gs", "s3a": "s3"}
 _LOCAL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?)?", re.IGNORECASE)
 
@@ -51,11 +54,26 @@ def open_storage(uri: str) -> tuple[Any, str]:
         ImportError, ValueError: the package of the protocol is not installed, or the protocol is unknown.
         OSError: the region of a bucket cannot be determined.
     """
+    if uri.startswith(IN_PACKAGE):
+        uri = package_path(uri)
     protocol, _, path = uri.partition("://")
     if path and protocol in BUCKETS:
         return ArrowFSWrapper(_bucket_storage(protocol, path)), path
     fs, root = fsspec.core.url_to_fs(uri)
     return fs, str(root)
+
+
+def package_path(location: str) -> str:
+    """The path of what `package://NAME/...` names, without importing the package.
+
+    Raises:
+        ImportError: there is no package of this name here.
+    """
+    name, _, below = location.removeprefix(IN_PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"no package {name!r} is installed")
+    return str(Path(spec.submodule_search_locations[0]) / below)
 
 
 def matching_files(pattern: str, folder: str = "") -> tuple[Any, list[str]]:

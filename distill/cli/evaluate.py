@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cluster.session import Session, connect
 from distill.config.base import one_of
-from distill.config.benchmarks import DEFINITIONS, benchmark_config
+from distill.config.benchmarks import DEFINITIONS, benchmark_config, regression_benchmarks
 from distill.config.eval_command import EvalConfig
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
@@ -28,6 +28,7 @@ from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, be
 from distill.core.run_lock import run_lock
 from distill.core.schema import Prompt, content_hash
 from distill.evaluate.engine_progress import told_on
+from distill.evaluate.judge_refusals import judge_refusals
 from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
 from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
@@ -114,6 +115,8 @@ def eval_model(config: EvalConfig, uri: str) -> int:
                 score_items(todo, benchmarks, config, ScoreSink(run_dir, console, config.verify), address)
         else:
             console.print("nothing to do: all scores are on disk")
+        if config.evaluate.judge:
+            judge_refusals(run_dir, wanted, config.evaluate.judge, config.evaluate.reasoning_end)
         show(config, model, run_dir, console)
     return 0
 
@@ -180,7 +183,9 @@ def show(config: EvalConfig, model: EvaluatedModel, run_dir: RunDir, console: Co
     """Write the scores to files and print them as a table."""
     named = ScoredModel(model.name, model.name, "", None)
     scored = [read_scored(run_dir, named, benchmark) for benchmark in config.evaluate.benchmarks]
-    shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in scored]
+    apart = regression_benchmarks(config.benchmarks, config.evaluate.benchmarks)
+    aims = [one for one in scored if one.benchmark not in apart]
+    shares = [outcome_shares([one], np.unique(one.prompt_ids)) for one in aims]
     scores = tuple(model_score(one) for one in scored)
     run_dir.write_table(scores_table(scores), *EVAL_SCORES)
     settings = json.loads(config.model_dump_json())

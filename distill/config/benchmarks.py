@@ -7,7 +7,7 @@ of their own: students are prompted as in training (`student_chat`). Any other s
 is a `[benchmarks.NAME]` with a source and its columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import Field
 
 from distill.config.base import Section
-from distill.config.decides import from_stage
-from distill.config.sources import PromptSource
+from distill.config.decides import IF_SET, from_stage
+from distill.config.sources import PromptSource, kind_of
 from distill.core.schema import AnswerKind
 
 
@@ -30,6 +30,16 @@ class BenchmarkConfig(Section):
     template: str | None = Field(default=None, json_schema_extra=from_stage("evaluate"))
     """Template of its prompts, with `{problem}` where the problem goes; `student_chat` is applied to the result.
     Absent: the problem itself."""
+    regression: bool | None = Field(default=None, json_schema_extra=from_stage("report", IF_SET))
+    """Measures what training may break, not what it is for: the report has every arm less its untouched student on it
+    in a table of its own, and leaves it out of the mean. Absent: so are sets of `instructions` and of questions that
+    might be refused."""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether it measures what training may break."""
+        of_kind = kind_of(self.source) in (AnswerKind.INSTRUCTIONS, AnswerKind.REFUSAL)
+        return of_kind if self.regression is None else self.regression
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ class Definition:
     """A built-in benchmark."""
 
     source: Mapping[str, Any]
-    """Its source on the hub, as a recipe would write it: a section is made only of one that is asked for."""
+    """Its source as a recipe would write it, of kind `hub` where it says none: a section is made only of one that is
+    asked for."""
     num_problems: int
     """Problems of the split, duplicates included."""
     note: str = ""
@@ -48,6 +59,7 @@ class Definition:
         return BenchmarkConfig.model_validate({"source": {"kind": "hub", **self.source}})
 
 
+OWN_DATA = "package://distill/prompts/shipped"
 NUMBER, MATH = AnswerKind.NUMBER, AnswerKind.MATH
 
 DEFINITIONS: dict[str, Definition] = {
@@ -138,7 +150,42 @@ DEFINITIONS: dict[str, Definition] = {
         300,
         "the test part of the 1,000",
     ),
+    "ifeval": Definition(
+        {
+            "dataset": "google/IFEval",
+            "revision": "966cd89545d6b6acfd7638bc708b98261ca58e84",
+            "columns": {"problem": "prompt"},
+            "answer_kind": AnswerKind.INSTRUCTIONS,
+        },
+        541,
+        "instructions that rules can check; the accuracy is IFEval's strict one of whole prompts",
+    ),
+    "instructions-60": Definition(
+        {
+            "kind": "file",
+            "path": f"{OWN_DATA}/instructions-60.jsonl",
+            "columns": {"problem": "prompt"},
+            "answer_kind": AnswerKind.INSTRUCTIONS,
+        },
+        60,
+        "our own, of the 25 kinds of instructions that IFEval has",
+    ),
+    "harmless-40": Definition(
+        {
+            "kind": "file",
+            "path": f"{OWN_DATA}/harmless-40.jsonl",
+            "columns": {"problem": "prompt"},
+            "answer_kind": AnswerKind.REFUSAL,
+        },
+        40,
+        "our own harmless questions with words that harmful ones have; correct is what is not refused",
+    ),
 }
+
+
+def regression_benchmarks(own: Mapping[str, BenchmarkConfig], names: Iterable[str]) -> list[str]:
+    """Those of some benchmarks that measure what training may break."""
+    return [name for name in names if benchmark_config(own, name).is_regression]
 
 
 def benchmark_config(own: Mapping[str, BenchmarkConfig], name: str) -> BenchmarkConfig:

@@ -11,6 +11,7 @@ from distill.config.decides import EXTENT, NOTHING
 from distill.config.eval_arms import EvaluationArm
 from distill.config.sources import GymSource
 from distill.config.teachers import GreedySampling
+from distill.config.verify import JudgeConfig
 from distill.core.errors import Problem
 
 
@@ -44,6 +45,9 @@ class EvaluateConfig(Section):
     arms: tuple[EvaluationArm, ...] = Field(default=(), json_schema_extra=EXTENT)
     """Students that are made to answer in another way, each scored beside itself as it answers by itself, whose answers
     are not asked again."""
+    judge: JudgeConfig | None = Field(default=None, json_schema_extra=EXTENT)
+    """LLM judge of the answers to questions that might be refused; its verdicts stand beside those of the rules.
+    Absent: the rules alone."""
 
 
 def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
+from cluster.storage import IN_PACKAGE
 from distill.config.base import Section
 
-IN_PACKAGE = "package://"
 _PARTS = re.compile(
     r"package://(?P<head>[\w.-]+?)(?:\{(?P<first>\d+)\.\.(?P<last>\d+)\})?(?P<tail>[\w.-]*)==(?P<version>[\w.!+-]+)"
     r"#sha256=(?P<digest>[0-9a-f]{64})"

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill.config.benchmarks import OWN_DATA
+
 Fields = Mapping[str, Any]
 
 
@@ -17,21 +19,23 @@ class Preset:
     """A data set, and how its rows are read."""
 
     dataset: str
-    """Hub id; empty for a format that has no data set of its own."""
+    """Hub id; empty for a file that ships with this package, and for a format that has no data set of its own."""
     prompts: Fields | None
     """Fields of a source of prompts; None where its rows give none."""
     traces: Fields | None
     """Fields of a teacher of kind `dataset`; None where its rows hold no traces that can be verified."""
     source: Fields = field(default_factory=dict)
-    """Further fields of the hub source: subset, split, data_files, streaming."""
+    """Further fields of the hub source: subset, split, data_files, streaming; of a file that ships its path."""
     licence: str = ""
     note: str = ""
     """What is lost or has to be known; why there are no prompts or traces where there are none."""
 
     @property
     def location(self) -> dict[str, Any]:
-        """The hub source."""
-        return {"kind": "hub", "dataset": self.dataset, **self.source} if self.dataset else {}
+        """The source; empty for a format without one."""
+        if not self.dataset:
+            return {"kind": "file", **self.source} if self.source else {}
+        return {"kind": "hub", "dataset": self.dataset, **self.source}
 
 
 def _rows(where: Fields | None = None, /, **columns: Any) -> dict[str, Any]:
@@ -257,6 +261,26 @@ PRESETS: dict[str, Preset] = {
         prompts=None,
         traces=None,
         note="is code, and there is no verifier for code",
+    ),
+    "ifeval": Preset(
+        "google/IFEval",
+        prompts={**_rows(problem="prompt"), "answer_kind": "instructions"},
+        traces=None,
+        note="prompts whose instructions rules can check; no traces",
+    ),
+    "instructions-60": Preset(
+        "",
+        prompts={**_rows(problem="prompt"), "answer_kind": "instructions"},
+        traces=None,
+        source={"path": f"{OWN_DATA}/instructions-60.jsonl"},
+        note="our own prompts with instructions that rules can check; no traces",
+    ),
+    "harmless-40": Preset(
+        "",
+        prompts={**_rows(problem="prompt"), "answer_kind": "refusal"},
+        traces=None,
+        source={"path": f"{OWN_DATA}/harmless-40.jsonl"},
+        note="our own harmless questions that might be refused; no traces",
     ),
     "own-dataset": Preset(
         "",

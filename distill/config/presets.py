@@ -67,7 +67,7 @@ def _filled(mapping: Fields | None, own: dict[str, Any], preset: Preset, where: 
 
 def _location(preset: Preset, own: Mapping[str, Any]) -> dict[str, Any]:
     """Where the rows are: the data set, unless the recipe names a copy."""
-    is_copy = "path" in own or own.get("kind") == "file" or not preset.dataset
+    is_copy = "path" in own or own.get("kind") == "file" or not preset.location
     return {"kind": "file"} if is_copy else preset.location
 
 

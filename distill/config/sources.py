@@ -124,7 +124,13 @@ class Columns(Section):
     """Column with the kind of a row's answer, where rows differ, as our own exports have it. Absent, or empty in a
     row: the source's `answer_kind`."""
     entry: Column | None = Field(default=None, json_schema_extra=IF_SET)
-    """Column with the reasoning-gym entry of a row, as our own exports have it: its task's scorer needs it."""
+    """Column with the reasoning-gym entry of a row, or its instructions, as our own exports have it: they are needed to
+    judge an answer."""
+    instructions: Column | None = Field(default=None, json_schema_extra=IF_SET)
+    """With answers of the kind `instructions`: column with the list of a row's instructions, named as IFEval names
+    them (`length_constraints:number_words`). Absent: `instruction_id_list`, IFEval's own."""
+    arguments: Column | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with the list of their arguments, a table for each. Absent: `kwargs`, IFEval's own."""
 
     @model_validator(mode="after")
     def _can_be_voted_on(self) -> Self:
@@ -144,7 +150,7 @@ class FileSource(Section):
     kind: Literal["file"] = "file"
     path: str
     """File, folder or glob; any fsspec URI. Relative paths are relative to the recipe. Of a folder, all data files
-    below it are read; they must be of one format."""
+    below it are read; they must be of one format. `package://NAME/...` is below an installed Python package."""
     columns: Columns = Field(default_factory=Columns)
     """Which column means what."""
     name: Name | None = Field(default=None, json_schema_extra=IF_SET)
@@ -156,7 +162,8 @@ class FileSource(Section):
     max_rows: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
     """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
-    """How answers are compared."""
+    """How answers are compared. Without a reference answer: `instructions` checks by rules whether an answer follows
+    those of its row, `refusal` whether a harmless question is answered."""
 
 
 class HubSource(Section):
@@ -185,7 +192,7 @@ class HubSource(Section):
     max_rows: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
     """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
-    """How answers are compared."""
+    """How answers are compared, as for files."""
 
 
 class GymSource(Section):
@@ -218,3 +225,8 @@ def source_pattern(source: FileSource, base: Path) -> str:
     its files."""
     is_relative = not is_uri(source.path) and not Path(source.path).expanduser().is_absolute()
     return str(base / source.path) if is_relative else source.path
+
+
+def kind_of(source: PromptSource) -> AnswerKind:
+    """How the answers to a source's problems are compared, where its rows do not say something else."""
+    return AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind

@@ -43,6 +43,14 @@ class AnswerKind(StrEnum):
     CHOICE = "choice"
     TEXT = "text"
     REASONING_GYM = "reasoning_gym"
+    INSTRUCTIONS = "instructions"
+    """By rules: whether the answer follows every instruction of the problem that rules can check."""
+    REFUSAL = "refusal"
+    """Whether a harmless question is answered; a refusal is INCORRECT."""
+
+
+WITHOUT_REFERENCE = frozenset({AnswerKind.REASONING_GYM, AnswerKind.INSTRUCTIONS, AnswerKind.REFUSAL})
+"""Kinds whose answers are judged without a reference."""
 
 
 class Style(StrEnum):
@@ -76,7 +84,8 @@ class Prompt:
     level: str
     subject: str
     entry: str
-    """JSON of what the scorer needs beyond the reference (a reasoning-gym entry with its task), or empty."""
+    """JSON of what the scorer needs beyond the reference (a reasoning-gym entry with its task, instructions with their
+    arguments), or empty."""
     reference_origin: str = ReferenceOrigin.COLUMN
     """Where the reference is from: a `box` or a `majority` is as good as the traces that it was taken from."""
 
@@ -198,6 +207,13 @@ class Score:
     string_match: str
     """The verdict of the plain string comparison of older work, for comparison with its numbers; never counted.
     Empty: it has no rule for this kind of answer, or there is no answer."""
+    judge_verdict: str = ""
+    """What an LLM judge said of an answer to a question that might be refused; never counted as `verdict`. Empty: no
+    judgement."""
+    judge: str = ""
+    """Model and instructions that judged."""
+    judge_detail: str = ""
+    """The judge's words, or why there is no judgement."""
 
 
 # Producer: every stage that drops rows. Consumer: report. Nothing is dropped without one of these.

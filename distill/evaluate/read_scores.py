@@ -14,9 +14,19 @@ from distill.core.schema import Score, Verdict
 from distill.evaluate.arms import arm_name, arms_of
 from distill.evaluate.models import mode_name
 from distill.evaluate.variance import Shares
+from distill.grading.instructions import NOT, STRICT, from_words
 from distill.train.cells import cell_name
 
-COLUMNS = ("prompt_id", "verdict", "completion_tokens", "finish_reason", "repetition", "string_match")
+COLUMNS = (
+    "prompt_id",
+    "verdict",
+    "completion_tokens",
+    "finish_reason",
+    "repetition",
+    "string_match",
+    "detail",
+    "judge_verdict",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,11 @@ class Scored:
     """Share of each completion's 8-word runs that occur earlier in it."""
     string_matches: NDArray[np.str_]
     """Verdicts of the plain string comparison; empty where it has no rule for the kind of answer."""
+    second_verdicts: NDArray[np.str_]
+    """Verdicts under another reading: the loose one of instructions, a judge's of refusals; empty where there is
+    none."""
+    instructions: NDArray[np.int64]
+    """[rows, 3]: instructions of the prompt, and how many are followed under the strict and under the loose reading."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,7 @@ def read_scores(recipe: Recipe, run_dir: RunDir) -> list[Scored]:
 def read_scored(run_dir: RunDir, model: ScoredModel, benchmark: str) -> Scored:
     """One file of scores; empty where there is none."""
     table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score, columns=COLUMNS)
+    readings = list(zip(table["detail"].to_pylist(), table["judge_verdict"].to_pylist(), strict=True))
     return Scored(
         model=model.name,
         student=model.student,
@@ -105,7 +121,21 @@ def read_scored(run_dir: RunDir, model: ScoredModel, benchmark: str) -> Scored:
         is_truncated=_strings(table, "finish_reason") == "length",
         repetition=table["repetition"].to_numpy(),
         string_matches=_strings(table, "string_match"),
+        second_verdicts=np.asarray([_second_verdict(*pair) for pair in readings], dtype=np.str_),
+        instructions=np.asarray([_counts(detail) for detail, _ in readings], dtype=np.int64).reshape(-1, 3),
     )
+
+
+def _counts(detail: str) -> tuple[int, int, int]:
+    followed = [one.how for one in from_words(detail)]
+    return len(followed), followed.count(STRICT), len(followed) - followed.count(NOT)
+
+
+def _second_verdict(detail: str, judge_verdict: str) -> str:
+    num, _, loose = _counts(detail)
+    if not num:
+        return judge_verdict
+    return (Verdict.CORRECT if loose == num else Verdict.INCORRECT).value
 
 
 def outcome_shares(runs: list[Scored], prompt_ids: NDArray[np.str_]) -> Shares:

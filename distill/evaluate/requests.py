@@ -1,7 +1,7 @@
 """What an evaluation asks, and how answers become scores: requests, their keys, and graded rows. Pure functions."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -14,9 +14,10 @@ from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.run_dir import Parts, score_item
 from distill.core.schema import Prompt, Score, Verdict, content_hash, seed_for
+from distill.core.verifier_version import verifier_version
 from distill.evaluate.models import EvaluatedModel
 from distill.generate.pools import RequestFields, extra_body, sampling_params, taken_params
-from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, grade_request
+from distill.grading import Grade, GradeRequest, grade_request
 from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
 from distill.models.chat_template import chat_messages, with_mode
@@ -66,21 +67,25 @@ def items(
         EvaluationItem(
             model,
             name,
-            content_hash(model.key, [prompt.prompt_id for prompt in prompts], _settings(recipe, name, model.asked_as)),
+            content_hash(
+                model.key,
+                [prompt.prompt_id for prompt in prompts],
+                _settings(recipe, name, model.asked_as, {prompt.answer_kind for prompt in prompts}),
+            ),
         )
         for model in models
         for name, prompts in benchmarks.items()
     ]
 
 
-def _settings(recipe: Scoring, benchmark: str, mode: Mode | None) -> list[Any]:
+def _settings(recipe: Scoring, benchmark: str, mode: Mode | None, kinds: Set[str]) -> list[Any]:
     """What decides a score, beside the model and the problems; settings of other benchmarks are no part of it."""
     return [
         identity(benchmark_settings(recipe.evaluate, benchmark)),
         ASKING_VERSION,
         identity(with_mode(recipe.student_chat, mode)),
         identity(recipe.serve.engine),
-        VERIFIER_VERSION,
+        verifier_version(kinds),
         benchmark_config(recipe.benchmarks, benchmark).template,
     ]
 

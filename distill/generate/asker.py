@@ -22,6 +22,7 @@ from distill.config.verify import VerifyConfig
 from distill.core.events import log_event
 from distill.core.run_dir import PROMPTS, RunDir, StageName
 from distill.core.schema import Dropped, Style, Trace
+from distill.core.verifier_version import verifier_version
 from distill.generate.ask_policy import AskPlan, PoolState, is_complete, is_solved, next_samples
 from distill.generate.async_grader import AsyncGrader
 from distill.generate.chunks import COLUMNS, PAGE_ROWS, Chunk, PromptRow, batch_key, chunk_table
@@ -38,7 +39,7 @@ from distill.generate.pool_index import decode_states, encode_states, merge_trac
 from distill.generate.pools import FAILED, REFUSED, Request, build_request, failure, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
 from distill.generate.trace_shards import BatchShards, read_texts, whole_shard
-from distill.grading import VERIFIER_VERSION, Grade, GraderPool, grade_request
+from distill.grading import Grade, GraderPool, grade_request
 from distill.run.pools import Pool
 
 REPORT_S = 1.0
@@ -314,7 +315,7 @@ class Asker:
             text = graded_text(completion.text, completion.given, delimiter)
             asked = grade_request(prompt, text, finish_reason=ended, reasoning_end=delimiter)
             grade = await self.grader.grade(asked)
-            trace = to_trace(request, pool, completion, grade, attempts=attempt)
+            trace = to_trace(request, pool, completion, grade, prompt.answer_kind, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
         raise AssertionError("unreachable: the last attempt returns")
 
@@ -331,8 +332,10 @@ class Asker:
         return drops
 
 
-def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade, *, attempts: int) -> Trace:
-    """The `Trace` of a graded completion."""
+def to_trace(
+    request: Request, pool: Pool, completion: Completion, grade: Grade, answer_kind: str, *, attempts: int
+) -> Trace:
+    """The `Trace` of a graded completion. `answer_kind`: of its prompt."""
     teacher = pool.teacher
     reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
     sampling = sent_sampling(teacher) if isinstance(teacher, AskedTeacher) else {}
@@ -356,7 +359,7 @@ def to_trace(request: Request, pool: Pool, completion: Completion, grade: Grade,
         verdict=grade.verdict,
         extracted=grade.extracted,
         rule=grade.rule,
-        verifier=VERIFIER_VERSION,
+        verifier=verifier_version([answer_kind]),
         detail=grade.detail,
         parent=request.parent,
         given=completion.given,

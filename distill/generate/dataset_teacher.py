@@ -12,9 +12,10 @@ from distill.config.teachers import DatasetTeacher, names
 from distill.config.verify import VerifyConfig
 from distill.core.run_dir import FAILED_REQUESTS, RunDir, StageName, pool_shards
 from distill.core.schema import Dropped, Prompt, Style, Trace, content_hash, dropped, prompt_id
+from distill.core.verifier_version import verifier_version
 from distill.generate.pools import split_reasoning
 from distill.generate.trace_shards import keep_rows
-from distill.grading import VERIFIER_VERSION, Grade, GradeRequest, GraderPool, grade_request
+from distill.grading import Grade, GradeRequest, GraderPool, grade_request
 from distill.models.resolve import load_tokenizer
 from distill.prompts.load import source_name
 from distill.prompts.rows.completions import Completion, completions_of
@@ -133,7 +134,10 @@ def import_pool(
         for batch in iter(lambda: list(islice(rows, SHARD_ROWS)), []):
             grades = graders.grade_batch([_request(row, prompts, teacher) for row in batch])
             pairs = zip(batch, grades, strict=True)
-            traces = [to_trace(row, grade, pool, count_tokens(row.completion)) for row, grade in pairs]
+            traces = [
+                to_trace(row, grade, pool, count_tokens(row.completion), prompts[row.prompt_id].answer_kind)
+                for row, grade in pairs
+            ]
             name = content_hash([trace.trace_id for trace in traces])
             run_dir.write_rows(traces, Trace, *pool_shards(pool.folder, f"{name}.parquet"))
     num_removed = remove_absent(run_dir, pool, present, prompts)
@@ -244,8 +248,8 @@ def _problem(row: Mapping[str, Any], completion: Completion, teacher: DatasetTea
     return problem_of(asked, columns.problem_pattern, stands_alone=False)
 
 
-def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:
-    """The `Trace` of a graded import."""
+def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int, answer_kind: str) -> Trace:
+    """The `Trace` of a graded import. `answer_kind`: of its prompt."""
     teacher = pool.teacher
     assert isinstance(teacher, DatasetTeacher)
     reasoning, answer = split_reasoning(row.completion, teacher.reasoning_end)
@@ -269,7 +273,7 @@ def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int) -> Trace:
         verdict=grade.verdict,
         extracted=grade.extracted,
         rule=grade.rule,
-        verifier=VERIFIER_VERSION,
+        verifier=verifier_version([answer_kind]),
         detail=grade.detail,
     )
 

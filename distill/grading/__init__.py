@@ -3,9 +3,9 @@
 It imports no stage and no configuration, only `distill.core.schema`, and works without Ray, torch or vLLM.
 
 * `grade(request)` returns one `Grade` in this process; use it for tests and single answers of a trusted source.
-* `GraderPool` grades batches. Exact, cheap rules run in the caller; what needs computer algebra (Math-Verify) or a
-  reasoning-gym scorer runs in forked workers with a deadline and a memory limit, which cannot write files, start
-  processes or use the network.
+* `GraderPool` grades batches. Exact, cheap rules run in the caller; what needs computer algebra (Math-Verify), a
+  reasoning-gym scorer or the checkers of instructions runs in forked workers with a deadline and a memory limit, which
+  cannot write files, start processes or use the network.
 * `Grade.verdict` is CORRECT, INCORRECT, NO_ANSWER or ERROR. ERROR means "could not tell" and is never "wrong".
 * `VERIFIER_VERSION` names the rules and the parser packages; store it with every verdict.
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from distill.core.schema import AnswerKind, Verdict
 from distill.grading.grade import SymbolicTask, compare_symbolic
+from distill.grading.instructions import load_checkers
 from distill.grading.messages import MAX_MESSAGE_BYTES, grade_to_bytes, task_from_bytes
 from distill.grading.sandbox import ForbiddenError, confine
 from distill.grading.types import Grade
@@ -65,9 +66,11 @@ def _end(control: socket.socket, command: dict[str, Any], descriptors: list[int]
 
 
 def _load(control: socket.socket, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-    """Imports reasoning-gym, which workers forked later inherit."""
-    import reasoning_gym  # noqa: F401
-
+    """Imports what the tasks of a kind need, which workers forked later inherit."""
+    if command["what"] == AnswerKind.INSTRUCTIONS:
+        load_checkers()
+    else:
+        import reasoning_gym  # noqa: F401
     return {"loaded": command["what"]}
 
 

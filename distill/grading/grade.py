@@ -2,7 +2,7 @@
 
 `check_rules` is cheap and bounded in time, so the caller may run it inline. What needs more than rules comes back as a
 `SymbolicTask`, which `compare_symbolic` grades with Math-Verify or a reasoning-gym scorer: run that in a process that
-can be killed.
+can be killed. So do the checkers of instructions.
 """
 
 import re
@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from distill.core.schema import AnswerKind, Verdict
-from distill.grading import math_verify_compare, reasoning_gym_scorer
+from distill.core.schema import WITHOUT_REFERENCE, AnswerKind, Verdict
+from distill.grading import instructions, math_verify_compare, reasoning_gym_scorer
 from distill.grading.compare import (
     Prepared,
     RuleResult,
@@ -48,6 +48,7 @@ from distill.grading.prose import ending, is_hedged_line, is_hedged_value
 from distill.grading.readings import Family, may_be_bound, parse_family, readings, renamed
 from distill.grading.real_sets import ends_in_no_solution, is_empty_set
 from distill.grading.references import prepare_reference, reference_text
+from distill.grading.refusals import find_refusal
 from distill.grading.types import Grade, GradeRequest
 from distill.grading.unicode_math import prose_characters
 
@@ -89,13 +90,13 @@ class SymbolicTask(NamedTuple):
     """A comparison that `check_rules` left open. Strings of bounded length only, so that it fits one message."""
 
     kind: str
-    """Answer kind: `math`, or `reasoning_gym` for its scorers."""
+    """Answer kind: `math`, `reasoning_gym` for its scorers, or `instructions` for their checkers."""
     reference: str
     answer: str
     where: str
     """Where the answer was found; ending in "prose": Math-Verify has to find it in the text."""
     entry: str = ""
-    """JSON of the reasoning-gym task and entry, else empty."""
+    """JSON of the reasoning-gym task and entry, or of the instructions, else empty."""
 
 
 def _error(rule: str, detail: str, extracted: str = "") -> Grade:
@@ -123,7 +124,7 @@ def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
     kind = request.answer_kind
     if kind not in KINDS:
         return _error("unknown_kind", f"answer_kind is {kind!r}; known kinds: {', '.join(AnswerKind)}")
-    if kind != AnswerKind.REASONING_GYM and not request.reference.strip():
+    if kind not in WITHOUT_REFERENCE and not request.reference.strip():
         return _error("no_reference", "the reference answer is empty")
     if len(request.reference) > MAX_REFERENCE_CHARS:
         return _error("reference_too_long", f"{len(request.reference)} characters")
@@ -132,10 +133,30 @@ def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
         return _no_answer("reasoning_not_closed")
     if not part.strip():
         return _no_answer("empty")
+    if kind == AnswerKind.REFUSAL:
+        return _check_refusal(part)
+    if kind == AnswerKind.INSTRUCTIONS:
+        return _instructions_task(request.entry, part)
     found = _find(part, kind, is_cut=request.finish_reason == "length")
     if isinstance(found, Missing):
         return _no_answer(found.rule)
     return _compare(request, kind, found)
+
+
+def _check_refusal(part: str) -> Grade:
+    words = find_refusal(part)
+    return Grade(Verdict.INCORRECT if words else Verdict.CORRECT, words, "opening:refusal", "")
+
+
+def _instructions_task(entry: str, part: str) -> Grade | SymbolicTask:
+    """The whole answer part, also of a completion that the token limit cut: what is there follows or does not."""
+    if len(part) > MAX_TAG_CHARS:
+        return _no_answer("answer_too_long")
+    try:
+        instructions.parse_instructions(entry)
+    except ValueError as error:
+        return _error("bad_entry", str(error))
+    return SymbolicTask(AnswerKind.INSTRUCTIONS, "", part, "whole", entry)
 
 
 def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
@@ -353,7 +374,7 @@ def _stated_value(text: str) -> str:
 def compare_symbolic(task: SymbolicTask) -> Grade:
     """The grade of a task that `check_rules` left open. Unbounded in time and memory: run it where it can be killed."""
     try:
-        return _score_reasoning_gym(task) if task.kind == AnswerKind.REASONING_GYM else _compare_with_math_verify(task)
+        return _COMPARE.get(task.kind, _compare_with_math_verify)(task)
     except MemoryError:
         return _error("memory", "out of memory", task.answer)
     except FAULTS as error:
@@ -364,6 +385,16 @@ def _score_reasoning_gym(task: SymbolicTask) -> Grade:
     score, answer = reasoning_gym_scorer.score(task.entry, task.answer)
     verdict = Verdict.CORRECT if score >= 1.0 else Verdict.INCORRECT
     return Grade(verdict, answer, f"{task.where}:reasoning_gym", f"score {score:.3g}")
+
+
+def _check_instructions(task: SymbolicTask) -> Grade:
+    """CORRECT if every instruction is followed under the strict reading; the detail has the loose one as well."""
+    followed = instructions.check(instructions.parse_instructions(task.entry), task.answer)
+    if not followed:
+        return _no_answer("empty")
+    is_whole = all(one.how == instructions.STRICT for one in followed)
+    verdict = Verdict.CORRECT if is_whole else Verdict.INCORRECT
+    return Grade(verdict, "", f"{task.where}:instructions", instructions.in_words(followed))
 
 
 def _compare_with_math_verify(task: SymbolicTask) -> Grade:
@@ -379,6 +410,10 @@ def _compare_with_math_verify(task: SymbolicTask) -> Grade:
     if not math_verify_compare.is_parseable(reference) and prepare(reference).words is None:
         return _error("gold_unparseable", f"Math-Verify cannot read the reference {reference!r}", extracted)
     return Grade(Verdict.INCORRECT, extracted, f"{task.where}:math_verify", "")
+
+
+_COMPARE = {AnswerKind.REASONING_GYM.value: _score_reasoning_gym, AnswerKind.INSTRUCTIONS.value: _check_instructions}
+"""Kinds whose tasks are for something else than Math-Verify."""
 
 
 def _symbolic_reference(reference: str) -> str:

@@ -24,6 +24,8 @@ RECYCLE_ROWS = 2_000
 MAX_RESTARTS = 3
 """Fork servers that may die in one batch before the batch gives up. No row can reach one, so this is the machine."""
 POLL_S = 0.05
+LOADED = (AnswerKind.REASONING_GYM, AnswerKind.INSTRUCTIONS)
+"""Kinds whose packages take seconds to import: only a pool that grades them has them."""
 
 Job = tuple[int, SymbolicTask, bytes]
 """Index of the request in its batch, the task, and the task as a message."""
@@ -133,19 +135,19 @@ class GraderPool:
     def _dispatch(self, jobs: deque[Job]) -> None:
         """Gives every free worker a row."""
         while jobs and len(self._busy) < self.num_workers:
-            needs_reasoning_gym = jobs[0][1].kind == AnswerKind.REASONING_GYM
-            worker = self._free_worker(needs_reasoning_gym=needs_reasoning_gym)
+            worker = self._free_worker(jobs[0][1].kind)
             job = jobs.popleft()
             self._busy[worker.channel.fileno()] = (worker, job)
             worker.start(job[2])
 
-    def _free_worker(self, *, needs_reasoning_gym: bool) -> Worker:
+    def _free_worker(self, kind: str) -> Worker:
         self._fork_server = self._fork_server or ForkServer()
-        if needs_reasoning_gym and not self._fork_server.has_reasoning_gym:
-            self._fork_server.load_reasoning_gym()
+        needed = {kind}.intersection(LOADED)
+        if not needed <= self._fork_server.loaded:
+            self._fork_server.load(kind)
         while self._idle:
             worker = self._idle.pop()
-            if worker.num_rows < RECYCLE_ROWS and (worker.has_reasoning_gym or not needs_reasoning_gym):
+            if worker.num_rows < RECYCLE_ROWS and needed <= worker.loaded:
                 return worker
             self._end(worker)
         return Worker(self._fork_server, self.memory_bytes)

@@ -6,7 +6,7 @@ A prompt with such a reference costs its teachers answers that are all ERROR or 
 import json
 from collections.abc import Sequence
 
-from distill.core.schema import AnswerKind, Verdict
+from distill.core.schema import WITHOUT_REFERENCE, AnswerKind, Verdict
 from distill.grading.grader_pool import GraderPool
 from distill.grading.references import reference_text
 from distill.grading.types import Grade, GradeRequest, HasReference
@@ -19,8 +19,8 @@ MAX_SHOWN_CHARS = 200
 
 
 def reference_fault(reference: str, answer_kind: str) -> str:
-    """Why a text is no reference answer, or empty. Generated problems may be judged by their task's scorer alone."""
-    if answer_kind == AnswerKind.REASONING_GYM:
+    """Why a text is no reference answer, or empty. Some kinds are judged without one."""
+    if answer_kind in WITHOUT_REFERENCE:
         return ""
     bare = reference_text(reference).strip()
     if not bare:
@@ -43,7 +43,12 @@ def is_json_object(text: str) -> bool:
 
 
 def own_gold_request(row: HasReference) -> GradeRequest | None:
-    """The reference as its own answer; None where the task's scorer judges without one."""
+    """The reference as its own answer; None where answers are judged without one. Instructions have no right answer at
+    hand: any answer shows whether the checkers can use their arguments."""
+    if row.answer_kind == AnswerKind.REFUSAL:
+        return None
+    if row.answer_kind == AnswerKind.INSTRUCTIONS:
+        return GradeRequest("Any answer.", "", row.answer_kind, entry=row.entry)
     if row.answer_kind == AnswerKind.REASONING_GYM:
         if not row.reference.strip():
             return None
@@ -53,7 +58,9 @@ def own_gold_request(row: HasReference) -> GradeRequest | None:
     return GradeRequest(stated, row.reference, row.answer_kind)
 
 
-def _fault_of(grade: Grade) -> str:
+def _fault_of(grade: Grade, answer_kind: str) -> str:
+    if answer_kind == AnswerKind.INSTRUCTIONS:
+        return f"its instructions cannot be checked: {grade.detail}" if grade.verdict == Verdict.ERROR else ""
     if grade.verdict == Verdict.CORRECT:
         return ""
     return f"its own reference is graded {grade.verdict} ({grade.rule}{'; ' if grade.detail else ''}{grade.detail})"
@@ -69,5 +76,5 @@ def own_gold_faults(rows: Sequence[HasReference], pool: GraderPool) -> list[str]
     asked = [index for index, request in enumerate(requests) if request is not None]
     grades = pool.grade_batch([request for request in requests if request is not None])
     for index, grade in zip(asked, grades, strict=True):
-        faults[index] = _fault_of(grade)[:MAX_SHOWN_CHARS]
+        faults[index] = _fault_of(grade, rows[index].answer_kind)[:MAX_SHOWN_CHARS]
     return faults

@@ -25,7 +25,8 @@ class GradeRequest:
     reference: str
     answer_kind: str
     entry: str = ""
-    """JSON `{"task": name, "entry": {...}}` for reasoning_gym, else empty."""
+    """JSON `{"task": name, "entry": {...}}` for reasoning_gym, `[[name, {argument: value}], ...]` for instructions,
+    else empty."""
     finish_reason: str = "stop"
     """The engine's finish reason; "length" means that the token limit cut the completion."""
     reasoning_end: str = "</think>"

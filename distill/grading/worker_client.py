@@ -48,7 +48,8 @@ class ForkServer:
         )
         remote.close()
         self.control.settimeout(START_TIMEOUT_S)
-        self.has_reasoning_gym = False
+        self.loaded = frozenset[str]()
+        """Kinds of answers whose packages are imported."""
         self._reply("start")
 
     def _reply(self, command: str) -> dict[str, Any]:
@@ -78,10 +79,10 @@ class ForkServer:
             self.control.send(message)
         return self._reply(command)
 
-    def load_reasoning_gym(self) -> None:
-        """Imports reasoning-gym for workers that are forked from now on."""
-        self.call("load", what="reasoning_gym")
-        self.has_reasoning_gym = True
+    def load(self, kind: str) -> None:
+        """Imports what the tasks of a kind need, for workers that are forked from now on."""
+        self.call("load", what=kind)
+        self.loaded |= {kind}
 
     def close(self) -> None:
         """Closes the socket, which ends the fork server and every worker of it."""
@@ -101,7 +102,7 @@ class Worker:
         self.channel, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = int(fork_server.call("fork", descriptors=[remote.fileno()], memory_bytes=memory_bytes)["pid"])
         remote.close()
-        self.has_reasoning_gym = fork_server.has_reasoning_gym
+        self.loaded = fork_server.loaded
         self.num_rows = 0
         self.started_s = 0.0
         self.started_cpu_s = 0.0

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster.storage import cache_dir, fetch, is_uri, link_into_cache, local_folder
-from distill.config.models import IN_PACKAGE, ModelConfig, package_parts, text_settings
+from cluster.storage import IN_PACKAGE, cache_dir, fetch, is_uri, link_into_cache, local_folder
+from distill.config.models import ModelConfig, package_parts, text_settings
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, published_model
 from distill.core.schema import content_hash

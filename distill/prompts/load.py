@@ -20,6 +20,7 @@ from distill.core.errors import InputError
 from distill.core.run_dir import StageName
 from distill.core.schema import AnswerKind, Dropped, Prompt, ReferenceOrigin, content_hash, dropped, prompt_id
 from distill.grading.reasoning_gym_scorer import pack_entry
+from distill.prompts.instructions import RowInstructions, instructions_of
 from distill.prompts.multiple_choice import ChoiceProblem, format_choices
 from distill.prompts.references import majority, reference_of, votes_of
 from distill.prompts.rows.paths import get
@@ -67,7 +68,7 @@ def load_prompts(
         exclude: prompt_id -> benchmark that contains it; such prompts are dropped.
 
     Raises:
-        InputError: a source cannot be read at all.
+        InputError: a source cannot be read at all, or names an instruction that no rule checks.
     """
     prompts: list[Prompt] = []
     drops: list[Dropped] = []
@@ -159,11 +160,12 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
     if raw.error:
         return dropped(StageName.PROMPTS, raw.where, raw.error, row=raw.row)
     columns = Columns() if isinstance(source, GymSource) else source.columns
-    kind, entry = _answer_kind(raw.row, source), _entry(raw.row, source)
+    kind = _answer_kind(raw.row, source)
+    entry, unchecked = _entry(raw, source, kind)
     problem, reason = problem_of(get(raw.row, columns.problem), columns.problem_pattern, stands_alone=True)
     reason = reason or ("problem too long" if len(problem) > max_problem_chars else "")
     reference, fault = reference_of(raw.row, columns, kind)
-    reason = reason or fault or _kind_fault(kind, entry)
+    reason = reason or fault or unchecked or _kind_fault(kind, entry)
     if not reason and (columns.context or columns.choices):
         problem, reference, reason = _assemble(problem, reference, raw.row, columns)
     if reason:
@@ -187,8 +189,12 @@ def _answer_kind(row: Mapping[str, Any], source: PromptSource) -> str:
     return as_text(get(row, source.columns.answer_kind)) or source.answer_kind
 
 
-def _entry(row: Mapping[str, Any], source: PromptSource) -> str:
-    return as_text(get(row, "entry" if isinstance(source, GymSource) else source.columns.entry)) or ""
+def _entry(raw: RawRow, source: PromptSource, kind: str) -> RowInstructions:
+    """What judges an answer beyond the reference, or why it cannot be had."""
+    entry = as_text(get(raw.row, "entry" if isinstance(source, GymSource) else source.columns.entry)) or ""
+    if entry or kind != AnswerKind.INSTRUCTIONS or isinstance(source, GymSource):
+        return RowInstructions(entry)
+    return instructions_of(raw, source.columns)
 
 
 def _kind_fault(kind: str, entry: str) -> str:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from distill.config.sources import Columns
-from distill.core.schema import AnswerKind
+from distill.core.schema import WITHOUT_REFERENCE, AnswerKind
 from distill.grading.extract import Found, answer_part, find_box
 from distill.grading.normalize import normalize
 from distill.grading.own_gold import NO_VALUES, is_json_object
@@ -34,7 +34,9 @@ class Reference(NamedTuple):
 
 def reference_of(row: Mapping[str, Any], columns: Columns, kind: str) -> Reference:
     """The reference answer of a row. With `majority` it is that of the row's own traces, empty where there is none:
-    other rows may have more."""
+    other rows may have more. Instructions and questions that might be refused have none."""
+    if kind in WITHOUT_REFERENCE - {AnswerKind.REASONING_GYM}:
+        return Reference("")
     if columns.reference_from and columns.correct:
         traces = completions_of(get(row, columns.reference), None, turns=None, end=REASONING_END)
         if is_uneven(get(row, columns.correct), len(traces)):

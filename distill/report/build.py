@@ -22,6 +22,7 @@ from distill.report.paper_numbers import paper_rows
 from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import provenance
 from distill.report.question import answer_question
+from distill.report.regressions import regression_words, regressions, without_regressions
 from distill.report.run_history import cell_rows, funnel, num_common, read_manifests, stage_rows
 from distill.report.samples import answer_samples, trace_samples
 from distill.report.searches import search_rows
@@ -41,25 +42,29 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
     rng, manifests = np.random.default_rng(seed_for("report", recipe.seed)), read_manifests(run_dir)
     # What was asked before the search is answered, whatever weights it has found.
     asked = candidates(recipe.question, recipe.mixes, recipe.merges) if recipe.question else ()
-    recipe = with_found_weights(recipe, manifests.get(StageName.SEARCH))
-    traces, scores = read_traces(run_dir), read_scores(recipe, run_dir)
-    models = [model_score(one) for one in scores]
+    whole = with_found_weights(recipe, manifests.get(StageName.SEARCH))
+    recipe = without_regressions(whole)
+    traces, all_scores = read_traces(run_dir), read_scores(whole, run_dir)
+    models = [model_score(one) for one in all_scores]
+    scores = [one for one in all_scores if one.benchmark in recipe.evaluate.benchmarks]
+    broken = regressions(whole, all_scores, np.random.default_rng(seed_for("regression", recipe.seed)))
     arms = build_arms(recipe, scores)
     comparisons = compare(recipe, arms, teacher_sizes(recipe, run_dir), rng)
     changes = gap_changes(recipe, arms, comparisons, rng)
     unequal = steps_changes(recipe, arms, comparisons, rng)
     lines, macros = arm_scores(arms, comparisons), macro_scores(arms, len(recipe.evaluate.benchmarks))
     cells, mixes = cell_rows(recipe, run_dir, manifests), mix_rows(recipe, run_dir, traces)
-    source, limits = provenance(recipe, run_dir, manifests), detectable(comparisons)
-    problems = {name: read_benchmark(run_dir, name) for name in recipe.evaluate.benchmarks}
+    source = provenance(whole, run_dir, manifests)
+    limits = detectable([*comparisons, *(one.change for one in broken if one.change.purpose == "regression")])
+    problems = {name: read_benchmark(run_dir, name) for name in whole.evaluate.benchmarks}
     sizes = {model.name: model.num_parameters for model in source.models}
     return Report(
         name=recipe.name,
         description=recipe.description,
         question=answer_question(recipe, asked, comparisons),
         headline=headline(recipe, lines, macros, comparisons),
-        findings=tuple(findings(comparisons, changes)),
-        caveats=tuple(caveats(recipe, models, limits, cells)),
+        findings=(*findings(comparisons, changes), *regression_words(broken)),
+        caveats=tuple(caveats(whole, models, limits, cells)),
         benchmarks=tuple(recipe.evaluate.benchmarks),
         students=tuple(student.name for student in recipe.students),
         student_sizes={student.name: sizes.get(student.model) for student in recipe.students},
@@ -68,11 +73,12 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         arms=tuple(lines),
         macros=tuple(macros),
         comparisons=tuple(comparisons),
+        regressions=tuple(broken),
         gap_changes=tuple(changes),
         steps_changes=tuple(unequal),
         detectable=tuple(limits),
         benchmark_rows=tuple(
-            benchmark_rows(recipe, {name: len(rows) for name, rows in problems.items()}, source.commits)
+            benchmark_rows(whole, {name: len(rows) for name, rows in problems.items()}, source.commits)
         ),
         sweeps=tuple(sweeps(recipe, lines, macros)),
         budget_curves=tuple(budget_curves(recipe, lines, macros, mixes, cells)),

@@ -6,7 +6,8 @@ gaps, and every blend against each of its pools alone, which the recipe plans. `
 pools where the recipe sets their steps apart. `stages`: an arm that starts from another against that one, and against
 the same traces taught in one stage. `answering`: a student that is made to answer in another way against itself as it
 answers by itself. `equal answering`: two arms of a student that are made to answer in the same way. `other pairs`: all
-pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power.
+pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power. The families
+of what training may break are made in `regressions`.
 """
 
 import itertools
@@ -39,6 +40,8 @@ FAMILIES = {
     "merge": "mix",
     "unequal": "unequal steps",
     "stage": "stages",
+    "regression": "regression",
+    "regression_second": "regression, second reading",
     "answering": "answering",
     "equal_answering": "equal answering",
     "other": "other pairs",
@@ -184,7 +187,7 @@ def compare(
     for family in dict.fromkeys(FAMILIES.values()):
         mine = [index for index, one in enumerate(found) if FAMILIES[one.purpose] == family]
         adjusted |= dict(zip(mine, holm([found[index].difference.p_value for index in mine]), strict=True))
-    return [_comparison(one, adjusted[index]) for index, one in enumerate(found)]
+    return [comparison_of(one, adjusted[index]) for index, one in enumerate(found)]
 
 
 def _on_benchmarks(
@@ -213,7 +216,8 @@ def share_prompts(*arms: Arm) -> bool:
     return not np.logical_or.reduce([np.isnan(arm.shares).all(axis=0) for arm in arms]).all()
 
 
-def _comparison(one: Found, p_adjusted: float) -> Comparison:
+def comparison_of(one: Found, p_adjusted: float) -> Comparison:
+    """A comparison with its corrected p-value."""
     difference = one.difference
     return Comparison(
         purpose=one.purpose,

@@ -18,6 +18,7 @@ from distill.report.score_data import (
     ModelScore,
     PaperRow,
     QuestionResult,
+    Regression,
     StepsChange,
     Sweep,
     TraceCost,
@@ -349,6 +350,8 @@ class Report:
     arms: tuple[ArmScore, ...]
     macros: tuple[MacroScore, ...]
     comparisons: tuple[Comparison, ...]
+    regressions: tuple[Regression, ...]
+    """What training broke; these benchmarks are in nothing else but the models' scores."""
     gap_changes: tuple[GapChange, ...]
     steps_changes: tuple[StepsChange, ...]
     detectable: tuple[Detectable, ...]

@@ -7,8 +7,8 @@ from distill.config.arm_graph import arm_budgets, mixes_trained_before
 from distill.config.benchmarks import DEFINITIONS, benchmark_config
 from distill.config.mix import MixConfig
 from distill.config.recipe import Recipe
-from distill.config.sources import GymSource, HubSource
-from distill.core.schema import AnswerKind, Style
+from distill.config.sources import GymSource, HubSource, kind_of
+from distill.core.schema import Style
 from distill.prompts.load import source_name, versioned
 from distill.report.comparisons import MACRO
 from distill.report.data import CellRow
@@ -170,7 +170,7 @@ def _benchmark_row(recipe: Recipe, name: str, num_problems: int | None, commits:
         source=source_name(source),
         revision="main (not pinned)" if revision == "main" else revision,
         commit=commit if commit != revision else None,
-        answer_kind=(AnswerKind.REASONING_GYM if isinstance(source, GymSource) else source.answer_kind).value,
+        answer_kind=kind_of(source).value,
         num_published=DEFINITIONS[name].num_problems if is_published else None,
         num_problems=num_problems,
         num_samples=repeated.num_samples if repeated else evaluate.num_samples,

@@ -57,7 +57,8 @@ class Comparison:
     purpose: str
     """`gain` over the untouched student, `gap` long minus short, `large_gap` large minus small teacher, `blend` against
     one of its own pools alone, `merge` against a blend that was trained, `unequal`: a blend against one of its pools
-    with other numbers of steps, `answering`: a student that is made to answer in another way against itself,
+    with other numbers of steps, `regression` and `regression_second`: as `gain`, on what training may break, under the
+    first and the second reading, `answering`: a student that is made to answer in another way against itself,
     `equal_answering`: two arms of a student that are made to answer in the same way, or `other`."""
     family: str
     """The comparisons it is corrected with: `training`, `mix`, `unequal steps`, `answering`, `equal answering` or
@@ -78,6 +79,30 @@ class Comparison:
     num_prompts: int
     is_shown: bool
     """The interval leaves out 0 and the adjusted p-value is under 0.05."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """An arm less its untouched student on a benchmark that measures what training may break, under one reading."""
+
+    student: str
+    mix: str
+    benchmark: str
+    reading: str
+    """`strict` or `loose` of instructions, `rules` or `judge` of refusals; else empty."""
+    untouched: float
+    """Accuracy of the untouched student: the share of prompts whose instructions are all followed, or that are not
+    refused."""
+    accuracy: float
+    single_untouched: float | None
+    """Share of single instructions that the untouched student follows; None of other benchmarks."""
+    single: float | None
+    change: Comparison
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the interval of the difference lies below 0."""
+        return self.change.interval.high < 0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from distill.report.score_data import (
     GapChange,
     ModelScore,
     QuestionResult,
+    Regression,
     StepsChange,
     TraceCost,
 )
@@ -39,6 +40,7 @@ def render_terminal(report: Report) -> RenderableType:
     tables: list[tuple[Sequence[object], Table]] = [
         *question,
         (report.arms, arm_table(report)),
+        (report.regressions, regression_table(report.regressions)),
         (report.answering, answering_table(report.answering)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
@@ -88,6 +90,23 @@ def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
                 one.verdict,
             ]
             table.add_row(*map(Text, (curve.label, curve.benchmark, one.way, *values)))
+    return table
+
+
+def regression_table(rows: Sequence[Regression]) -> Table:
+    """What training broke: every arm less its untouched student, red where the interval lies below 0."""
+    right = ["untouched", "trained", "difference [95 %]", "p, Holm"]
+    table = _table("What training broke, points", ["student", "mix", "benchmark", "reading"], right)
+    table.add_column("")
+    for one in rows:
+        change = f"{points(one.change.difference, 1)} {bounds(one.change.interval, 1)}"
+        values = [percent(one.untouched, 1), percent(one.accuracy, 1)]
+        table.add_row(
+            *map(Text, (one.student, one.mix, one.benchmark, one.reading, *values)),
+            Text(change, style="red" if one.is_below else ""),
+            Text(p_value(one.change.p_adjusted)),
+            Text(shown(one.change)),
+        )
     return table
 
 

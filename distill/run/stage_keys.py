@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.storage import IN_PACKAGE, package_path
 from distill.config.identity import stage_parts
 from distill.config.models import ModelConfig
 from distill.config.recipe import Recipe, benchmark_configs
-from distill.config.sources import FileSource, PromptSource
+from distill.config.sources import FileSource, PromptSource, kind_of
 from distill.config.teachers import DatasetTeacher, VllmTeacher
 from distill.config.verify import judge_name
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import content_hash
-from distill.core.verifier_version import VERIFIER_VERSION
+from distill.core.verifier_version import verifier_version
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
 from distill.run.source_files import source_files
@@ -45,16 +46,20 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
     """Stage -> everything that decides its result. `base`: folder of relative paths; None leaves input files out."""
     parts, judge = stage_parts(recipe), recipe.verify.judge
     benchmarks = [benchmark.source for benchmark in benchmark_configs(recipe).values()]
+    read, asked = [*recipe.prompts.sources, *benchmarks], recipe.prompts.sources
     own = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
     further: dict[StageName, dict[str, Any]] = {
         StageName.PROMPTS: {
             "cleaner": CLEANER_VERSION,
-            "verifier": VERIFIER_VERSION,  # prompts that it cannot grade are dropped
-            "files": _file_stamps([*recipe.prompts.sources, *benchmarks], base),
+            "verifier": verifier_version(map(kind_of, read)),  # prompts that it cannot grade are dropped
+            "files": _file_stamps(read, base),
         },
         StageName.GENERATE: {"files": _file_stamps(imported, base) | _model_stamps(recipe, own, base)},
-        StageName.VERIFY: {"verifier": VERIFIER_VERSION, "judge": judge_name(judge) if judge else None},
+        StageName.VERIFY: {
+            "verifier": verifier_version(map(kind_of, asked)),
+            "judge": judge_name(judge) if judge else None,
+        },
         StageName.MIX: {"mixer": MIXER_VERSION},
     }
     if students := _model_stamps(recipe, [student.model for student in recipe.students], base):
@@ -87,6 +92,9 @@ def _local_stamps(config: ModelConfig) -> Iterator[tuple[str, str]]:
 
 
 def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
+    if source.path.startswith(IN_PACKAGE):  # it was installed at another time and place on every machine
+        yield source.path, content_digest(Path(package_path(source.path)))
+        return
     fs, paths = source_files(source, base)
     for path in paths:
         info = fs.info(path)

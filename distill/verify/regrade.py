@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from distill.config.verify import VerifyConfig
 from distill.core.run_dir import Parts, RunDir, pool_shards
 from distill.core.schema import Prompt, Trace, Verdict, arrow_schema
+from distill.core.verifier_version import VERIFIER_VERSION, verifier_version
 from distill.generate.edits import graded_text
 from distill.generate.traces import INDEX_COLUMNS, PoolTraces
-from distill.grading import VERIFIER_VERSION, GraderPool, grade_request
+from distill.grading import GraderPool, grade_request
 from distill.run.pools import Pool
 
 
@@ -34,7 +35,7 @@ def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prom
     for shard in filter(partial(_may_be_stale, run_dir), run_dir.shards(*pool_shards(pool.folder))):
         traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
         known = prompts()
-        stale = [trace for trace in traces if needs_grading(trace) and trace.prompt_id in known]
+        stale = [trace for trace in traces if trace.prompt_id in known and needs_grading(trace, known[trace.prompt_id])]
         if stale:
             graded = {trace.trace_id: trace for trace in _grade(stale, pool, known, verify)}
             renewed = [graded.get(trace.trace_id, trace) for trace in traces]
@@ -44,7 +45,8 @@ def regrade(run_dir: RunDir, pool: Pool, prompts: Callable[[], Mapping[str, Prom
 
 
 def _may_be_stale(run_dir: RunDir, shard: str) -> bool:
-    """Whether a shard holds a trace that needs grading, without reading its texts."""
+    """Whether a shard may hold a trace that needs grading, without reading its texts. A kind of answer with a version
+    of its own always may."""
     table = pq.read_table(shard, filesystem=run_dir.fs, columns=["verifier", "verdict"])
     is_stale = pc.or_(
         pc.not_equal(table.column("verifier"), VERIFIER_VERSION), pc.equal(table.column("verdict"), Verdict.ERROR.value)
@@ -57,9 +59,9 @@ def shard_parts(pool: Pool, shard: str) -> Parts:
     return pool_shards(pool.folder, shard.rsplit("/", 1)[1])
 
 
-def needs_grading(trace: Trace) -> bool:
+def needs_grading(trace: Trace, prompt: Prompt) -> bool:
     """Whether a stored verdict is another verifier's, or ERROR."""
-    return trace.verifier != VERIFIER_VERSION or trace.verdict == Verdict.ERROR
+    return trace.verifier != verifier_version([prompt.answer_kind]) or trace.verdict == Verdict.ERROR
 
 
 def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], verify: VerifyConfig) -> Iterator[Trace]:
@@ -81,7 +83,7 @@ def _grade(traces: Sequence[Trace], pool: Pool, prompts: Mapping[str, Prompt], v
                 extracted=grade.extracted,
                 rule=grade.rule,
                 detail=grade.detail,
-                verifier=VERIFIER_VERSION,
+                verifier=verifier_version([prompts[trace.prompt_id].answer_kind]),
             )
 
 

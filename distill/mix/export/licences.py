@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from distill.config.models import IN_PACKAGE, ModelConfig
+from cluster.storage import IN_PACKAGE
+from distill.config.models import ModelConfig
 from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource

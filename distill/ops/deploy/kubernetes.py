@@ -189,7 +189,7 @@ def plain_variables(config: KubernetesConfig) -> dict[str, str]:
 def job_secrets(recipe: Recipe, config: KubernetesConfig, uri: str) -> dict[str, bool]:
     """Variables from the Secret, and whether a run requires them."""
     keys = [teacher.api_key_env for teacher in recipe.teachers if isinstance(teacher, EndpointTeacher)]
-    keys += [recipe.verify.judge.api_key_env] if recipe.verify.judge else []
+    keys += [judge.api_key_env for judge in (recipe.verify.judge, recipe.evaluate.judge) if judge]
     mlflow = MLFLOW_VARIABLES if "mlflow" in recipe.train.trackers else ()
     return (
         {"HF_TOKEN": False}

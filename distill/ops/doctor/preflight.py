@@ -100,10 +100,10 @@ def _credentials(recipe: Recipe) -> Iterator[Finding]:
         if isinstance(teacher, EndpointTeacher) and teacher.api_key_env:
             is_set = bool(os.environ.get(teacher.api_key_env))
             yield credential_finding(teacher.api_key_env, f"teachers[{teacher.name}].api_key_env", is_set=is_set)
-    judge = recipe.verify.judge
-    if judge is not None and judge.api_key_env:
-        is_set = bool(os.environ.get(judge.api_key_env))
-        yield credential_finding(judge.api_key_env, "verify.judge.api_key_env", is_set=is_set)
+    for section, judge in (("verify", recipe.verify.judge), ("evaluate", recipe.evaluate.judge)):
+        if judge is not None and judge.api_key_env:
+            is_set = bool(os.environ.get(judge.api_key_env))
+            yield credential_finding(judge.api_key_env, f"{section}.judge.api_key_env", is_set=is_set)
 
 
 def _storage(run_dir: RunDir) -> Finding:

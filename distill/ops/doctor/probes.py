@@ -14,9 +14,9 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from cluster.storage import cache_dir, is_uri, matching_files
+from cluster.storage import IN_PACKAGE, cache_dir, is_uri, matching_files
 from cluster.units import GIB
-from distill.config.models import IN_PACKAGE, ModelConfig, package_parts
+from distill.config.models import ModelConfig, package_parts
 from distill.config.sources import FileSource, GymSource, PromptSource
 from distill.core.errors import InputError
 from distill.core.run_dir import DOCTOR_PROBE, RunDir

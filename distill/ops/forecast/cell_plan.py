@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cluster.storage import IN_PACKAGE
 from distill.config.mix import BothMix, MixConfig, PairsMix
-from distill.config.models import IN_PACKAGE
 from distill.config.prompt_sets import sources_of
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource

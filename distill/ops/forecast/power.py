@@ -15,6 +15,7 @@ from distill.evaluate.power import CAUTIOUS, POWER, Spread, observed_spread, pla
 from distill.evaluate.read_scores import Scored, outcome_shares, read_scores
 from distill.evaluate.variance import Shares
 from distill.ops.forecast.inputs import num_problems
+from distill.report.regressions import without_regressions
 from distill.run.run_recipe import load_run_recipe
 
 NEEDS_PROBLEMS = "power is unknown until problems are counted: set num_prompts of every benchmark"
@@ -44,7 +45,7 @@ def planned_power(recipe: Recipe, run_dir: RunDir, measured: RunDir | None = Non
         run_dir: of the run, which may not exist yet; its problems are counted.
         measured: a run to take the outcomes' spread from; by default the run itself.
     """
-    problems = num_problems(recipe, run_dir)
+    problems = num_problems(without_regressions(recipe), run_dir)
     if not problems:
         return None
     named = recipe.question.benchmark if recipe.question else None
@@ -83,7 +84,7 @@ def measured_spread(run_dir: RunDir) -> Spread | None:
     if not run_dir.exists(*RECIPE):
         return None
     groups: dict[tuple[str, str], dict[str, list[Scored]]] = {}
-    for one in read_scores(load_run_recipe(run_dir), run_dir):
+    for one in read_scores(without_regressions(load_run_recipe(run_dir)), run_dir):
         if one.mix:
             groups.setdefault((one.student, one.benchmark), {}).setdefault(one.mix, []).append(one)
     return observed_spread([_shares(list(arms.values())) for arms in groups.values()])

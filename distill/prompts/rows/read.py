@@ -9,6 +9,7 @@ from distill.config.base import one_of
 from distill.config.sources import Columns, DataSource, FileSource, Where
 from distill.config.teachers import TraceColumns, names
 from distill.core.errors import InputError
+from distill.core.schema import WITHOUT_REFERENCE
 from distill.prompts.rows.files import read_files
 from distill.prompts.rows.hub import read_hub
 from distill.prompts.rows.paths import ColumnWatch
@@ -39,7 +40,7 @@ def read_rows(
         NoColumnError: no row of it has a column that the recipe names.
     """
     wanted = {**source.where, **where}
-    watch = ColumnWatch([*named_columns(columns), *source.where, *where])
+    watch = ColumnWatch([*named_columns(columns, source.answer_kind), *source.where, *where])
     rows = read_files(source, base) if isinstance(source, FileSource) else read_hub(source)
     num_rows = 0
     for raw in islice(rows, source.max_rows):
@@ -63,15 +64,16 @@ def _validate_seen(source: str, watch: ColumnWatch, where: Where) -> None:
         raise NoColumnError(f"{source}: no row has {path!r}, named in its {section} -> {one_of(path, watch.names)}")
 
 
-def named_columns(columns: Columns | TraceColumns) -> list[str]:
+def named_columns(columns: Columns | TraceColumns, answer_kind: str) -> list[str]:
     """The columns that must be somewhere in a source: those without which a row is nothing, and those that are not
     named by default."""
     if isinstance(columns, TraceColumns):
         needed = [*names(columns.completion), *(names(columns.reasoning) if columns.reasoning else ())]
         optional = {"problem": columns.problem, "finish_reason": columns.finish_reason, "correct": columns.correct}
     else:
-        needed = [columns.problem, columns.reference, *_choices(columns)]
-        fields = ("level", "subject", "context", "correct", "answer_kind", "entry")
+        reference = () if answer_kind in WITHOUT_REFERENCE else (columns.reference,)
+        needed = [columns.problem, *reference, *_choices(columns)]
+        fields = ("level", "subject", "context", "correct", "answer_kind", "entry", "instructions", "arguments")
         optional = {name: getattr(columns, name) for name in fields}
     defaults = {name: field.default for name, field in type(columns).model_fields.items()}
     return [*needed, *(path for name, path in optional.items() if path and path != defaults[name])]
