@@ -19,6 +19,7 @@ from cluster.session import Session, connect
 from distill.config.base import one_of
 from distill.config.benchmarks import DEFINITIONS, benchmark_config
 from distill.config.eval_command import EvalConfig
+from distill.config.evaluate import with_suites
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
 from distill.config.teacher_problems import OWN_FIELDS
@@ -61,6 +62,8 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
         "verify": {},
     }
     problems = [problem for override in overrides if (problem := _set(raw, override))]
+    raw, unnamed = with_suites(raw)
+    problems += unnamed
     try:
         config = EvalConfig.model_validate(raw)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from cluster.storage import is_uri
 from distill.config.base import Name, Section
 from distill.config.decides import EXTENT, IF_SET, NOTHING
+from distill.core.languages import KNOWN_LANGUAGES
 from distill.core.schema import AnswerKind
 
 
@@ -46,6 +48,15 @@ def _check_named(column: Any) -> Any:
     return column
 
 
+def _check_language(code: str) -> str:
+    if code not in KNOWN_LANGUAGES:
+        known = f"{len(KNOWN_LANGUAGES)} codes of ISO 639, as de, en, es, fr, ja, zh (docs/suites.md)"
+        raise ValueError(f"the detector knows no such language; it knows {known}")
+    return code
+
+
+Language = Annotated[str, AfterValidator(_check_language)]
+"""A code of ISO 639, as `de`."""
 Column = Annotated[str, AfterValidator(_check_named)]
 ColumnList = Annotated[tuple[Column, ...], AfterValidator(_check_named)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_check_scalar)]
@@ -117,14 +128,25 @@ class Columns(Section):
     """Column with text that precedes the question, where a row has it (SVAMP's `Body`)."""
     choices: Column | ColumnList | None = Field(default=None, json_schema_extra=IF_SET)
     """Multiple choice: the column with the list of options (or with `{ text, label }` lists, or a table of label to
-    text), or one column per option. They are listed as A), B), ... below the question; options in separate columns are
+    text), or one column per option. They are listed as A), B), ... below the question. Columns whose names end in A,
+    B, C, ... (`opa`, `en_B`) are listed in that order, and rows may lack the last of them; options in other columns are
     listed in an order that the problem's hash decides. The reference may be a letter, a label, an index from 0, or an
     option's text."""
+    language: Column | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with the code of a row's language (`de`), where rows differ. Absent, or empty in a row: the source's
+    `language`."""
     answer_kind: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the kind of a row's answer, where rows differ, as our own exports have it. Absent, or empty in a
     row: the source's `answer_kind`."""
     entry: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the reasoning-gym entry of a row, as our own exports have it: its task's scorer needs it."""
+
+    @property
+    def has_lettered_choices(self) -> bool:
+        """Whether each option has a column whose name ends in the option's letter."""
+        if self.choices is None or isinstance(self.choices, str):
+            return False
+        return all(name.upper().endswith(letter) for name, letter in zip(self.choices, ascii_uppercase, strict=False))
 
     @model_validator(mode="after")
     def _can_be_voted_on(self) -> Self:
@@ -157,6 +179,9 @@ class FileSource(Section):
     """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared."""
+    language: Language | None = Field(default=None, json_schema_extra=IF_SET)
+    """Code of the language that its problems are in (`de`): the verifier reads decimal commas where that language has
+    them, and the report says how much of the reasoning is in it. Absent: not known."""
 
 
 class HubSource(Section):
@@ -186,6 +211,8 @@ class HubSource(Section):
     """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared."""
+    language: Language | None = Field(default=None, json_schema_extra=IF_SET)
+    """Code of the language that its problems are in, as for files."""
 
 
 class GymSource(Section):

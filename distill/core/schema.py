@@ -79,6 +79,8 @@ class Prompt:
     """JSON of what the scorer needs beyond the reference (a reasoning-gym entry with its task), or empty."""
     reference_origin: str = ReferenceOrigin.COLUMN
     """Where the reference is from: a `box` or a `majority` is as good as the traces that it was taken from."""
+    language: str = ""
+    """Code of the language that it is in; empty where none was given."""
 
 
 # Producer: generate (which verifies as it streams); the judge's columns: verify. Consumers: verify, mix, report.
@@ -196,6 +198,14 @@ class Score:
     string_match: str
     """The verdict of the plain string comparison of older work, for comparison with its numbers; never counted.
     Empty: it has no rule for this kind of answer, or there is no answer."""
+    reasoning_language: str = ""
+    """Language of most of the reasoning, looked at where the prompt has a language; empty where too little text tells."""
+    answer_language: str = ""
+    """The same of the answer behind the reasoning."""
+    told_letters: int = 0
+    """Size of the reasoning's text whose language was told: UTF-8 bytes of its letters."""
+    own_letters: int = 0
+    """Of that what is in the prompt's language."""
 
 
 # Producer: every stage that drops rows. Consumer: report. Nothing is dropped without one of these.

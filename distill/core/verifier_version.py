@@ -5,7 +5,7 @@ It stands apart from the verifier itself: whether a stage is stale is told witho
 
 from importlib.metadata import PackageNotFoundError, version
 
-RULES_VERSION = 5
+RULES_VERSION = 6
 """Raised whenever a change to our own rules can change a verdict."""
 
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")

@@ -71,7 +71,7 @@ def named_columns(columns: Columns | TraceColumns) -> list[str]:
         optional = {"problem": columns.problem, "finish_reason": columns.finish_reason, "correct": columns.correct}
     else:
         needed = [columns.problem, columns.reference, *_choices(columns)]
-        fields = ("level", "subject", "context", "correct", "answer_kind", "entry")
+        fields = ("level", "subject", "context", "correct", "answer_kind", "entry", "language")
         optional = {name: getattr(columns, name) for name in fields}
     defaults = {name: field.default for name, field in type(columns).model_fields.items()}
     return [*needed, *(path for name, path in optional.items() if path and path != defaults[name])]
@@ -80,7 +80,8 @@ def named_columns(columns: Columns | TraceColumns) -> list[str]:
 def _choices(columns: Columns) -> Iterable[str]:
     if isinstance(columns.choices, str):
         return [columns.choices]
-    return columns.choices or ()
+    choices = columns.choices or ()
+    return choices[:2] if columns.has_lettered_choices else choices  # a file may have no row of all its options
 
 
 def name_of(source: DataSource) -> str:
