@@ -35,7 +35,7 @@ class BenchmarkConfig(Section):
     """Template of its prompts, with `{problem}` where the problem goes; `student_chat` is applied to the result.
     Absent: the problem itself."""
     suite: tuple[str, ...] = Field(default=(), json_schema_extra=NOTHING)
-    """Suites that it belongs to: `evaluate.suite` then asks it, in the place of the built-in benchmarks of that suite."""
+    """Suites that it belongs to: `evaluate.suite` then asks it in the place of that suite's built-in benchmarks."""
 
 
 @dataclass(frozen=True)

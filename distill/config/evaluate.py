@@ -63,8 +63,9 @@ def with_suites(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         for suite, names in found.items()
         if not names
     ]
-    names = dict.fromkeys([*listed, *(name for names in found.values() for name in names)])
-    return {**raw, "evaluate": {**evaluate, "benchmarks": list(names)}}, problems
+    names = [*dict.fromkeys([*listed, *(name for names in found.values() for name in names)])]
+    # Beside a suite that is unknown, an empty list is no fault of its own.
+    return {**raw, "evaluate": {**evaluate, "benchmarks": names or list(SUITES["maths"])}}, problems
 
 
 def _are_names(value: Any) -> bool:

@@ -199,7 +199,7 @@ class Score:
     """The verdict of the plain string comparison of older work, for comparison with its numbers; never counted.
     Empty: it has no rule for this kind of answer, or there is no answer."""
     reasoning_language: str = ""
-    """Language of most of the reasoning, looked at where the prompt has a language; empty where too little text tells."""
+    """Language of most of the reasoning, looked at where the prompt has a language; empty where too few words tell."""
     answer_language: str = ""
     """The same of the answer behind the reasoning."""
     told_letters: int = 0

@@ -1,8 +1,8 @@
 """The letter of a multiple-choice answer: one that is stated as the answer, or none. Never a guess.
 
-A letter is stated in a box, a tag or behind a marker ("the answer is (C)"), or by a last line that is nothing else ("C",
-"C) blue", "So B.", "option C is correct"). A letter within a sentence ("vitamin B"), a value in the place of the letter,
-and two letters between which the answer does not choose are no answer.
+A letter is stated in a box, a tag or behind a marker ("the answer is (C)"), or by a last line that is nothing else
+("C", "C) blue", "So B.", "option C is correct"). A letter within a sentence ("vitamin B"), a value in the place of the
+letter, and two letters between which the answer does not choose are no answer.
 """
 
 import re
@@ -28,7 +28,8 @@ STATED = re.compile(rf"{LEAD}{LETTER}(?:{CLOSED}|{BEHIND}|(?<=[)\]]))(?P<rest>.*
 LAST_LINE = re.compile(
     rf"{LEAD}{LETTER}(?:\s*[.!。]?\s*$|\s*[).:](?P<rest>.*)"
     r"|(?<=[)\]])(?=\s)(?P<text>(?!\s*(?:is|are|was|or|and)\b).*)"
-    r"|\s+(?i:is|seems|must be)\s+(?i:the\s+)?(?i:correct|right|best|true|answer)(?:\s+(?i:answer|option|choice|one))?\W*$"
+    r"|\s+(?i:is|seems|must be)\s+(?i:the\s+)?(?i:correct|right|best|true|answer)"
+    r"(?:\s+(?i:answer|option|choice|one))?\W*$"
     r"|\s*(?:项|选项)?(?:是?正确的?)?\W*$)",
     re.DOTALL,
 )
