@@ -231,6 +231,8 @@ class GymSource(Section):
     prompts, and counted."""
     size: int = Field(default=200, ge=1)
     """Number of problems that are generated, before duplicates are removed."""
+    language: Language | None = Field(default=None, json_schema_extra=IF_SET)
+    """Code of the language that its problems are in, as for files."""
     level: str | None = Field(default=None, json_schema_extra=IF_SET)
     """What the task tells of every problem that becomes its level, for example `num_terms` of `chain_sum`: arms can
     choose by it, and the report shows scores by it. Absent: no level."""

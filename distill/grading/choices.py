@@ -53,7 +53,7 @@ def chosen_letter(found: Found) -> str:
     match = (LAST_LINE if is_line else STATED).match(text)
     if match is None or SECOND_LETTER.match(match.groupdict()["rest"] or ""):
         return ""
-    return next(filter(None, match.groups()[:3])).upper()
+    return str(next(filter(None, match.groups()[:3]))).upper()
 
 
 def is_label_of_first(found: Found, line: str) -> bool:
