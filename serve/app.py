@@ -29,6 +29,9 @@ from serve.proxy_settings import FAST_PROXY_ENV
 
 INGRESS = "ingress"
 
+HEALTH_CHECK_PERIOD_S = 2.0
+"""Seconds until Serve notices that a replica is gone, and starts another; its default of 10 would be waited for."""
+
 
 def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Checker | None = None) -> Application:
     """The application: one deployment per engine, and an ingress that maps every name to its engine.
@@ -53,6 +56,7 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         # An update starts the new replica first.
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": config.graceful_shutdown_timeout_s,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "ray_actor_options": {
             # The ingress only forwards requests; on a laptop the engines need every whole core.
             "num_cpus": 0,
@@ -107,6 +111,7 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
             **_replicas(spec, config),
             "max_ongoing_requests": config.max_ongoing_requests,
             "graceful_shutdown_timeout_s": config.graceful_shutdown_timeout_s,
+            "health_check_period_s": HEALTH_CHECK_PERIOD_S,
             "max_surge_percent": config.max_surge_percent,
             # An engine that fails to start will fail again: the two retries that Serve makes by default cost minutes.
             "max_constructor_retry_count": 1,
