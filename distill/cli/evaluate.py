@@ -19,6 +19,7 @@ from cluster.session import Session, connect
 from distill.config.base import one_of
 from distill.config.benchmarks import DEFINITIONS, benchmark_config, regression_benchmarks
 from distill.config.eval_command import EvalConfig
+from distill.config.evaluate import with_suites
 from distill.config.field_problems import field_problems
 from distill.config.load import apply_override
 from distill.config.teacher_problems import OWN_FIELDS
@@ -30,16 +31,19 @@ from distill.core.schema import Prompt, content_hash
 from distill.evaluate.engine_progress import told_on
 from distill.evaluate.judge_refusals import judge_refusals
 from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
-from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored
+from distill.evaluate.read_scores import Scored, ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
 from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
 from distill.prompts.stage import left_out, read_benchmark
+from distill.report.arms import Arm
 from distill.report.files import scores_json, scores_table
 from distill.report.formats import bounds, percent
+from distill.report.languages import language_scores, level_scores
 from distill.report.model_scores import model_score
-from distill.report.tables import model_table
+from distill.report.tables import language_table, levels_table, model_table
+from distill.run.context import read_benchmark as read_problems
 from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
 from serve.http_client import endpoint_address
@@ -64,6 +68,8 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
         "verify": {},
     }
     problems = [problem for override in overrides if (problem := _set(raw, override))]
+    raw, unnamed = with_suites(raw)
+    problems += unnamed
     try:
         config = EvalConfig.model_validate(raw)
     except ValidationError as error:
@@ -179,6 +185,20 @@ def served(config: EvalConfig, model: EvaluatedModel, console: Console, session:
         undeploy()
 
 
+def show_languages(scored: Sequence[Scored], run_dir: RunDir, console: Console) -> None:
+    """The tables by language and by level, of benchmarks that have them."""
+    arms = [
+        Arm(one.student, "", one.benchmark, (one,), ids, outcome_shares([one], ids))
+        for one in scored
+        if len(ids := np.unique(one.prompt_ids))
+    ]
+    problems = {one.benchmark: read_problems(run_dir, one.benchmark) for one in scored}
+    if languages := language_scores(run_dir, arms, problems):
+        console.print(language_table(languages))
+    if levels := level_scores(arms, problems):
+        console.print(levels_table(levels))
+
+
 def show(config: EvalConfig, model: EvaluatedModel, run_dir: RunDir, console: Console) -> None:
     """Write the scores to files and print them as a table."""
     named = ScoredModel(model.name, model.name, "", None)
@@ -191,6 +211,7 @@ def show(config: EvalConfig, model: EvaluatedModel, run_dir: RunDir, console: Co
     settings = json.loads(config.model_dump_json())
     run_dir.write_bytes(scores_json(scores, settings), *EVAL_JSON)
     console.print(model_table(scores))
+    show_languages(scored, run_dir, console)
     if len(shares) > 1 and not any(np.isnan(one).all() for one in shares):
         mean = sum(map(accuracy, shares)) / len(shares)
         console.print(f"mean of the {len(shares)} benchmarks: {percent(mean, 1)} {bounds(macro_interval(shares), 1)}")

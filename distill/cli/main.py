@@ -171,7 +171,9 @@ def _add_eval(verbs: Any) -> None:
     score = verbs.add_parser("eval", help="score any model on benchmarks, without a run")
     score.add_argument("model", metavar="MODEL", help="a hub id, folder or URI; with --url, its name there")
     score.add_argument("overrides", nargs="*", metavar="key=value", help=EVAL_SETTINGS)
-    score.add_argument("--benchmarks", metavar="A,B", required=True, help="built-in ones, or set as benchmarks.NAME...")
+    score.add_argument(
+        "--benchmarks", metavar="A,B", default="", help="built-in ones, or set as benchmarks.NAME...; or evaluate.suite"
+    )
     score.add_argument("--url", default="", help="an OpenAI-compatible endpoint (default: an engine is started here)")
     score.add_argument("--run-dir", metavar="DIR", help="folder or URI of the answers (default: evals/MODEL)")
     score.set_defaults(verb="eval")

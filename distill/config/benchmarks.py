@@ -1,13 +1,16 @@
 """Built-in benchmarks, which recipes name without defining them: source, split, columns, answer kind, number of
 problems and revision of each.
 
-Every revision is a commit that several public projects pin for the same set (no hub was reachable to ask here). A set
-without one in a recipe is read at `main`, and the report names the commit that was read. They have no prompt template
-of their own: students are prompted as in training (`student_chat`). Any other set, in any language or multiple choice,
-is a `[benchmarks.NAME]` with a source and its columns.
+Every revision is a commit that several public projects pin for the same set, or (MGSM, AnesBench) whose card was read
+(no hub was reachable to ask here). A set without one in a recipe is read at `main`, and the report names the commit
+that was read. They have no prompt template of their own, but for a sentence under multiple choice: students are
+prompted as in training (`student_chat`). Any other set, in any language or multiple choice, is a `[benchmarks.NAME]`
+with a source and its columns.
+
+A suite is a name for several of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +18,8 @@ from typing import Any
 from pydantic import Field
 
 from distill.config.base import Section
-from distill.config.decides import IF_SET, from_stage
+from distill.config.decides import IF_SET, NOTHING, from_stage
+from distill.config.preset_table import OWN_DATA, PRESETS
 from distill.config.sources import PromptSource, kind_of
 from distill.core.schema import AnswerKind
 
@@ -34,6 +38,8 @@ class BenchmarkConfig(Section):
     """Measures what training may break, not what it is for: the report has every arm less its untouched student on it
     in a table of its own, and leaves it out of the mean. Absent: so are sets of `instructions` and of questions that
     might be refused."""
+    suite: tuple[str, ...] = Field(default=(), json_schema_extra=NOTHING)
+    """Suites that it belongs to: `evaluate.suite` then asks it in the place of that suite's built-in benchmarks."""
 
     @property
     def is_regression(self) -> bool:
@@ -52,15 +58,33 @@ class Definition:
     num_problems: int
     """Problems of the split, duplicates included."""
     note: str = ""
+    template: str | None = None
 
     @cached_property
     def config(self) -> BenchmarkConfig:
         """As a section."""
-        return BenchmarkConfig.model_validate({"source": {"kind": "hub", **self.source}})
+        return BenchmarkConfig.model_validate({"source": {"kind": "hub", **self.source}, "template": self.template})
 
 
-OWN_DATA = "package://distill/prompts/shipped"
 NUMBER, MATH = AnswerKind.NUMBER, AnswerKind.MATH
+MGSM_LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
+BY_LETTER = "{problem}\n\nGive the letter of the one right option at the end, as in: The answer is (X)."
+BY_LETTER_ZH = "{problem}\n\n最后只给出一个正确选项的字母，例如：答案是(X)。"
+
+
+def _mgsm(language: str) -> Definition:
+    """GSM8K's first 250 test problems, translated by people (arXiv 2210.03057)."""
+    preset = PRESETS["mgsm"]
+    pinned = {"subset": language, "revision": "bd4f2be4127dc3d568a7a1ab13a07ceb921afff3", "language": language}
+    return Definition({**preset.location, **preset.prompt_fields, **pinned}, 250, "problems of gsm8k")
+
+
+def _anesbench(language: str, num_problems: int, template: str) -> Definition:
+    """Anesthesiology by cognitive level (arXiv 2504.02404): 1 is retrieval, 3 complex decisions."""
+    preset = PRESETS["anesbench"]
+    pinned = {"subset": language, "revision": "b78f5dbd0709053b3e910f095d87905830d21c81", "language": language}
+    return Definition({**preset.location, **preset.prompt_fields, **pinned}, num_problems, preset.note, template)
+
 
 DEFINITIONS: dict[str, Definition] = {
     "gsm8k": Definition(
@@ -180,7 +204,39 @@ DEFINITIONS: dict[str, Definition] = {
         40,
         "our own harmless questions with words that harmful ones have; correct is what is not refused",
     ),
+    **{f"mgsm-{language}": _mgsm(language) for language in MGSM_LANGUAGES},
+    "anesbench-en": _anesbench("en", 4343, BY_LETTER),
+    "anesbench-zh": _anesbench("zh", 3529, BY_LETTER_ZH),
+    "mmlu-pro": Definition(
+        {
+            **PRESETS["mmlu-pro"].location,
+            **PRESETS["mmlu-pro"].prompt_fields,
+            "revision": "b189ec765aa7ed75c8acfea42df31fdae71f97be",
+            "language": "en",
+        },
+        12_032,
+        PRESETS["mmlu-pro"].note,
+        BY_LETTER,
+    ),
 }
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "maths": ("gsm8k", "math500", "amc23", "aime24", "olympiadbench"),
+    "languages": tuple(f"mgsm-{language}" for language in MGSM_LANGUAGES),
+    "choices": ("anesbench-en", "anesbench-zh", "mmlu-pro"),
+    "regression": ("instructions-60", "harmless-40"),
+}
+"""Suite -> its built-in benchmarks."""
+
+
+def suite_benchmarks(suite: str, own: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The benchmarks of a suite: the recipe's own that belong to it, or else the built-in ones.
+
+    Args:
+        suite: its name.
+        own: benchmark of the recipe -> the suites that it belongs to.
+    """
+    return tuple(name for name, suites in own.items() if suite in suites) or SUITES.get(suite, ())
 
 
 def regression_benchmarks(own: Mapping[str, BenchmarkConfig], names: Iterable[str]) -> list[str]:

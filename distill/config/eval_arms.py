@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distill.config.base import Name, Section, one_of, section_of
+from distill.config.benchmarks import DEFINITIONS
 from distill.config.decides import identity
 from distill.config.mix import MergeConfig, MixConfig
 from distill.config.teachers import GreedySampling
 from distill.core.errors import Problem
-from serve.api.forcing import Bias, Extension, ForcedLanguage, HelperShare
+from distill.core.languages import KNOWN_LANGUAGES
+from serve.api.forcing import Bias, Extension, ForcedLanguage, HelperShare, Language
 from serve.api.modes import AUTO
 from serve.api.thinking import Speculation
 
@@ -62,6 +64,11 @@ class AnsweringPlan:
     def budget(self) -> int | None:
         """The budget of the reasoning, tokens; None where it has none."""
         return int(self.value) if self.key == "budget" else None
+
+    @property
+    def opening(self) -> str:
+        """The sentence of a forced language, which begins the answer; empty without one."""
+        return self.value.text if isinstance(self.value, Language) else ""
 
     @property
     def identity(self) -> list[Any]:
@@ -159,6 +166,7 @@ def arm_problems(
         yield from _name_problems(where, arm, trained, students)
         yield from _marks_problems(where, arm, evaluate)
         yield from _limit_problems(where, arm, section_of(evaluate, "sampling"))
+        yield from _language_problems(where, arm, raw)
     names = Counter((of, suffix) for _, arm in arms for of in arm.answering for suffix in _suffixes(arm))
     for (of, suffix), count in names.items():
         if count > 1:
@@ -216,6 +224,25 @@ def _marks_problems(where: str, arm: EvaluationArm, evaluate: Mapping[str, Any])
     if arm.extend and isinstance(end, str) and end and end in arm.extend.cue:
         what = f"the cue {arm.extend.cue!r} holds the end of the reasoning, {end!r}, which it is to put off"
         yield Problem(f"{where}.extend.cue", what, "take it out")
+
+
+def _language_problems(where: str, arm: EvaluationArm, raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """A forced language that is not told apart, where the report is to say in which language the reasoning is."""
+    if arm.language is None or arm.language.name in KNOWN_LANGUAGES:
+        return
+    for name in section_of(raw, "evaluate").get("benchmarks", ()):
+        if _has_language(str(name), section_of(raw, "benchmarks")):
+            what = f"the detector knows no language {arm.language.name!r}, and benchmark {name!r} asks for languages"
+            yield Problem(f"{where}.language", what, "name it by a code that it knows: docs/suites.md")
+            return
+
+
+def _has_language(name: str, own: Mapping[str, Any]) -> bool:
+    """Whether prompts of a benchmark have languages."""
+    if name not in own:
+        return name in DEFINITIONS and DEFINITIONS[name].config.source.language is not None
+    source = section_of(section_of(own, name), "source")
+    return bool(source.get("language") or section_of(source, "columns").get("language"))
 
 
 def _limit_problems(where: str, arm: EvaluationArm, sampling: Mapping[str, Any]) -> Iterator[Problem]:

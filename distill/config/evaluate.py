@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from distill.config.base import Section, one_of, section_of
-from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
+from distill.config.benchmarks import DEFINITIONS, SUITES, BenchmarkConfig, suite_benchmarks
 from distill.config.decides import EXTENT, NOTHING
 from distill.config.eval_arms import EvaluationArm
 from distill.config.sources import GymSource
@@ -30,7 +30,10 @@ class EvaluateConfig(Section):
     """How models are scored."""
 
     benchmarks: tuple[str, ...] = Field(min_length=1, json_schema_extra=EXTENT)
-    """Names in `[benchmarks]`, or built-in ones."""
+    """Names in `[benchmarks]`, or built-in ones; those of `suite` come behind them, and may be all."""
+    suite: tuple[str, ...] = Field(default=(), json_schema_extra=NOTHING)
+    """Suites whose benchmarks are asked: `maths`, `languages`, `choices`, or one that benchmarks of the recipe name as
+    theirs. Of a suite that the recipe has benchmarks of, only those are asked, else the built-in ones."""
     sampling: GreedySampling = Field(default_factory=GreedySampling)
     """How completions are sampled."""
     num_samples: int = Field(default=1, ge=1)
@@ -48,6 +51,34 @@ class EvaluateConfig(Section):
     judge: JudgeConfig | None = Field(default=None, json_schema_extra=EXTENT)
     """LLM judge of the answers to questions that might be refused; its verdicts stand beside those of the rules.
     Absent: the rules alone."""
+
+
+def with_suites(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The config with the benchmarks of its suites in `evaluate.benchmarks`; which suites there are none of."""
+    evaluate = section_of(raw, "evaluate")
+    suites, listed = evaluate.get("suite", ()), evaluate.get("benchmarks", ())
+    if not suites or not _are_names(suites) or not isinstance(listed, list | tuple):
+        return dict(raw), []
+    own = {name: section.get("suite", ()) for name, section in section_of(raw, "benchmarks").items() if _is_in(section)}
+    found = {suite: suite_benchmarks(suite, own) for suite in suites}
+    known = {*SUITES, *(suite for named in own.values() for suite in named)}
+    problems = [
+        Problem("evaluate.suite", f"no suite is called {suite!r}", one_of(suite, known))
+        for suite, names in found.items()
+        if not names
+    ]
+    names = [*dict.fromkeys([*listed, *(name for names in found.values() for name in names)])]
+    # Beside a suite that is unknown, an empty list is no fault of its own.
+    return {**raw, "evaluate": {**evaluate, "benchmarks": names or list(SUITES["maths"])}}, problems
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+def _is_in(benchmark: Any) -> bool:
+    """Whether a benchmark, as it was written, belongs to suites."""
+    return isinstance(benchmark, dict) and _are_names(benchmark.get("suite", ()))
 
 
 def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distill.config.base import laid_over
+from distill.config.evaluate import with_suites
 from distill.config.field_problems import field_problems
 from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
@@ -71,7 +72,8 @@ def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Re
     """
     raw, unsized = with_sizes(raw)
     raw, unknown = with_presets(raw)
-    found = [*problems, *unsized, *unknown]
+    raw, unnamed = with_suites(raw)
+    found = [*problems, *unsized, *unknown, *unnamed]
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate(raw)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.config.benchmarks import OWN_DATA
-
 Fields = Mapping[str, Any]
+
+OWN_DATA = "package://distill/prompts/shipped"
+"""Where the sets lie that ship with this package."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Preset:
         if not self.dataset:
             return {"kind": "file", **self.source} if self.source else {}
         return {"kind": "hub", "dataset": self.dataset, **self.source}
+
+    @property
+    def prompt_fields(self) -> Fields:
+        """Fields of a source of prompts; none where its rows give none."""
+        return self.prompts or {}
 
 
 def _rows(where: Fields | None = None, /, **columns: Any) -> dict[str, Any]:
@@ -242,6 +248,33 @@ PRESETS: dict[str, Preset] = {
         prompts={**_rows(problem="Question", reference="Answer", level="Year"), "answer_kind": "number"},
         traces=None,
         note="no traces",
+    ),
+    "mgsm": Preset(
+        "jbross-ibm-research/mgsm",
+        prompts={**_rows(problem="question", reference="answer_number"), "answer_kind": "number"},
+        traces=None,
+        source={"split": "test"},
+        licence="cc-by-sa-4.0",
+        note="a benchmark; set `subset` and `language` to one of its languages",
+    ),
+    "anesbench": Preset(
+        "MiliLab/AnesBench",
+        prompts={
+            **_rows(problem="question", reference="target", choices=tuple("ABCDEFGHI"), level="category"),
+            "answer_kind": "choice",
+        },
+        traces=None,
+        source={"split": "test"},
+        licence="c-uda",
+        note="level 1 is factual retrieval, 2 hybrid reasoning, 3 complex decisions",
+    ),
+    "mmlu-pro": Preset(
+        "TIGER-Lab/MMLU-Pro",
+        prompts={**_rows(problem="question", choices="options", subject="category"), "answer_kind": "choice"},
+        traces=None,
+        source={"split": "test"},
+        licence="mit",
+        note="up to ten options",
     ),
     "natural-reasoning": Preset(
         "facebook/natural_reasoning",

@@ -65,7 +65,7 @@ class Recipe(Section):
     """The optimiser budget and everything else about training."""
     benchmarks: dict[str, BenchmarkConfig] = Field(default={}, json_schema_extra=NOTHING)
     """Name -> benchmark, beside the built-in ones (`gsm8k`, `math`, `math500`, `amc23`, `aime24`, `aime25`,
-    `olympiadbench`, `svamp`)."""
+    `olympiadbench`, `svamp`, `mgsm-de` and ten other languages, `anesbench-en`, `anesbench-zh`, `mmlu-pro`)."""
     evaluate: EvaluateConfig = Field(json_schema_extra=from_stage("evaluate"))
     """Which benchmarks are asked, and how."""
     question: QuestionConfig | None = Field(default=None, json_schema_extra=from_stage("report", IF_SET))

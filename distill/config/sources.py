@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from cluster.storage import is_uri
 from distill.config.base import Name, Section
 from distill.config.decides import EXTENT, IF_SET, NOTHING
+from distill.core.languages import KNOWN_LANGUAGES
 from distill.core.schema import AnswerKind
 
 
@@ -46,6 +48,15 @@ def _check_named(column: Any) -> Any:
     return column
 
 
+def _check_language(code: str) -> str:
+    if code not in KNOWN_LANGUAGES:
+        known = f"{len(KNOWN_LANGUAGES)} codes of ISO 639, as de, en, es, fr, ja, zh (docs/suites.md)"
+        raise ValueError(f"the detector knows no such language; it knows {known}")
+    return code
+
+
+Language = Annotated[str, AfterValidator(_check_language)]
+"""A code of ISO 639, as `de`."""
 Column = Annotated[str, AfterValidator(_check_named)]
 ColumnList = Annotated[tuple[Column, ...], AfterValidator(_check_named)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_check_scalar)]
@@ -117,9 +128,13 @@ class Columns(Section):
     """Column with text that precedes the question, where a row has it (SVAMP's `Body`)."""
     choices: Column | ColumnList | None = Field(default=None, json_schema_extra=IF_SET)
     """Multiple choice: the column with the list of options (or with `{ text, label }` lists, or a table of label to
-    text), or one column per option. They are listed as A), B), ... below the question; options in separate columns are
+    text), or one column per option. They are listed as A), B), ... below the question. Columns whose names end in A,
+    B, C, ... (`opa`, `en_B`) are listed in that order, and rows may lack the last of them; options in other columns are
     listed in an order that the problem's hash decides. The reference may be a letter, a label, an index from 0, or an
     option's text."""
+    language: Column | None = Field(default=None, json_schema_extra=IF_SET)
+    """Column with the code of a row's language (`de`), where rows differ. Absent, or empty in a row: the source's
+    `language`."""
     answer_kind: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the kind of a row's answer, where rows differ, as our own exports have it. Absent, or empty in a
     row: the source's `answer_kind`."""
@@ -131,6 +146,13 @@ class Columns(Section):
     them (`length_constraints:number_words`). Absent: `instruction_id_list`, IFEval's own."""
     arguments: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the list of their arguments, a table for each. Absent: `kwargs`, IFEval's own."""
+
+    @property
+    def has_lettered_choices(self) -> bool:
+        """Whether each option has a column whose name ends in the option's letter."""
+        if self.choices is None or isinstance(self.choices, str):
+            return False
+        return all(name.upper().endswith(letter) for name, letter in zip(self.choices, ascii_uppercase, strict=False))
 
     @model_validator(mode="after")
     def _can_be_voted_on(self) -> Self:
@@ -164,6 +186,9 @@ class FileSource(Section):
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared. Without a reference answer: `instructions` checks by rules whether an answer follows
     those of its row, `refusal` whether a harmless question is answered."""
+    language: Language | None = Field(default=None, json_schema_extra=IF_SET)
+    """Code of the language that its problems are in (`de`): the verifier reads decimal commas where that language has
+    them, and the report says how much of the reasoning is in it. Absent: not known."""
 
 
 class HubSource(Section):
@@ -193,6 +218,8 @@ class HubSource(Section):
     """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
     """How answers are compared, as for files."""
+    language: Language | None = Field(default=None, json_schema_extra=IF_SET)
+    """Code of the language that its problems are in, as for files."""
 
 
 class GymSource(Section):
@@ -211,6 +238,8 @@ class GymSource(Section):
     prompts, and counted."""
     size: int = Field(default=200, ge=1)
     """Number of problems that are generated, before duplicates are removed."""
+    language: Language | None = Field(default=None, json_schema_extra=IF_SET)
+    """Code of the language that its problems are in, as for files."""
     level: str | None = Field(default=None, json_schema_extra=IF_SET)
     """What the task tells of every problem that becomes its level, for example `num_terms` of `chain_sum`: arms can
     choose by it, and the report shows scores by it. Absent: no level."""

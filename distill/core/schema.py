@@ -88,6 +88,8 @@ class Prompt:
     arguments), or empty."""
     reference_origin: str = ReferenceOrigin.COLUMN
     """Where the reference is from: a `box` or a `majority` is as good as the traces that it was taken from."""
+    language: str = ""
+    """Code of the language that it is in; empty where none was given."""
 
 
 # Producer: generate (which verifies as it streams); the judge's columns: verify. Consumers: verify, mix, report.
@@ -214,6 +216,14 @@ class Score:
     """Model and instructions that judged."""
     judge_detail: str = ""
     """The judge's words, or why there is no judgement."""
+    reasoning_language: str = ""
+    """Language of most of the reasoning, looked at where the prompt has a language; empty where too few words tell."""
+    answer_language: str = ""
+    """The same of the answer behind the reasoning."""
+    told_letters: int = 0
+    """Size of the reasoning's text whose language was told: UTF-8 bytes of its letters."""
+    own_letters: int = 0
+    """Of that what is in the prompt's language."""
 
 
 # Producer: every stage that drops rows. Consumer: report. Nothing is dropped without one of these.

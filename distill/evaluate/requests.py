@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.run_dir import Parts, score_item
 from distill.core.schema import Prompt, Score, Verdict, content_hash, seed_for
 from distill.core.verifier_version import verifier_version
+from distill.evaluate.language_detector import completion_languages
 from distill.evaluate.models import EvaluatedModel
 from distill.generate.pools import RequestFields, extra_body, sampling_params, taken_params
 from distill.grading import Grade, GradeRequest, grade_request
@@ -24,7 +25,8 @@ from distill.models.chat_template import chat_messages, with_mode
 
 ASKING_VERSION = 2
 """Raised when models are asked differently, so that scores of before are not kept."""
-
+LANGUAGES_VERSION = 1
+"""Raised when languages are told differently."""
 
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """What vLLM samples with where a request says nothing, once the model's own defaults are off."""
@@ -71,11 +73,18 @@ def items(
                 model.key,
                 [prompt.prompt_id for prompt in prompts],
                 _settings(recipe, name, model.asked_as, {prompt.answer_kind for prompt in prompts}),
+                *_languages(prompts),
             ),
         )
         for model in models
         for name, prompts in benchmarks.items()
     ]
+
+
+def _languages(prompts: Sequence[Prompt]) -> list[Any]:
+    """What languages add to the key of a score: nothing where no prompt has one."""
+    found = [prompt.language for prompt in prompts]
+    return [["languages", LANGUAGES_VERSION, found]] if any(found) else []
 
 
 def _settings(recipe: Scoring, benchmark: str, mode: Mode | None, kinds: Set[str]) -> list[Any]:
@@ -201,10 +210,13 @@ def score_rows(
     grade_batch: Callable[[Sequence[GradeRequest]], list[Grade]],
     *,
     must_reason: bool = False,
+    opening: str = "",
 ) -> list[Score]:
-    """Grade answered rows. A failed request is ERROR, never a wrong answer.
+    """Grade answered rows, and tell their languages where prompts have one. A failed request is ERROR, never a wrong
+    answer.
 
-    `must_reason`: the prompts open the reasoning, so that a completion without its end has no answer.
+    `must_reason`: the prompts open the reasoning, so that a completion without its end has no answer; `opening`: the
+    sentence of a forced language, which no model wrote.
     """
     requests = [
         grade_request(
@@ -219,7 +231,21 @@ def score_rows(
     ]
     grades = iter(grade_batch(requests))
     compared = iter([string_match(request) for request in requests])
-    return [_score(row, _failed(row)) if row["error"] else _score(row, next(grades), next(compared)) for row in rows]
+    scores = [_score(row, _failed(row)) if row["error"] else _score(row, next(grades), next(compared)) for row in rows]
+    return [_with_languages(score, prompts[score.prompt_id].language, evaluate, opening) for score in scores]
+
+
+def _with_languages(score: Score, own: str, evaluate: EvaluateConfig, opening: str) -> Score:
+    if not own or not score.completion:
+        return score
+    told = completion_languages(score.completion, own, reasoning_end=evaluate.reasoning_end, given=opening)
+    return replace(
+        score,
+        reasoning_language=told.reasoning,
+        answer_language=told.answer,
+        told_letters=told.told,
+        own_letters=told.own,
+    )
 
 
 def _failed(row: Mapping[str, Any]) -> Grade:

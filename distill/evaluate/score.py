@@ -128,6 +128,7 @@ def _finish(
             benchmark_settings(recipe.evaluate, item.benchmark),
             graders.grade_batch,
             must_reason=is_opened(item, recipe),
+            opening=item.model.plan.opening if item.model.plan else "",
         )
     named = [dataclasses.replace(score, model=item.model.name) for score in scores]
     write_scores(sink.run_dir, item, named, asked_sampling(item, recipe, fields))

@@ -135,7 +135,9 @@ class Asker:
 
         `sources`: the shards with traces that may be read.
         """
-        prompts = [PromptRow(**{name: row[name] for name in PromptRow.__dataclass_fields__}) for row in rows]
+        prompts = [
+            PromptRow(**{name: row[name] for name in PromptRow.__dataclass_fields__ if name in row}) for row in rows
+        ]
         batch = batch_key(prompts, self.job.pools)
         starts, deaths = await self.job.progress.start_batch.remote(batch)
         self.batches.add(batch)

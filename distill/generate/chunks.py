@@ -26,6 +26,7 @@ class PromptRow:
     entry: str
     states: str
     source: str = ""
+    language: str = ""
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(PromptRow) if field.name != "states")

@@ -10,8 +10,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from distill.core.languages import COMMA_LANGUAGES
 from distill.core.schema import WITHOUT_REFERENCE, AnswerKind, Verdict
 from distill.grading import instructions, math_verify_compare, reasoning_gym_scorer
+from distill.grading.choices import chosen_letter, is_label_of_first
 from distill.grading.compare import (
     Prepared,
     RuleResult,
@@ -21,6 +23,7 @@ from distill.grading.compare import (
     prepare,
     ungrouped,
 )
+from distill.grading.decimal_comma import reference_with_point, with_points
 from distill.grading.expression import evaluate
 from distill.grading.extract import (
     MAX_ANSWER_CHARS,
@@ -65,18 +68,6 @@ FAULTS = (
     ImportError,
 )
 """What parsers and scorers raise on bad input. Any other exception ends the worker, which is an ERROR too."""
-CHOICE = re.compile(r"(?<![A-Za-z\\])(?:\(([A-Z])\)|([B-HJ-Z])(?![A-Za-z'’])|([AI])(?![A-Za-z'’])(?!\s+[a-z]))")
-"""A single letter; a bare "A" or "I" before a word is an article or a pronoun."""
-NAMED_CHOICE = re.compile(r"(?i:\b(?:option|choice))\s*\W{0,3}([A-Z])(?![A-Za-z'’])|\(([a-j])\)")
-LETTER = re.compile(r"(?<![A-Za-z\\])[A-H](?![A-Za-z'’])")
-LEADING_CHOICE = re.compile(r"\W{0,4}([A-J])\W{0,2}[).:]")
-NO_CHOICE = re.compile(
-    r"(?i:\b(?:not|neither|never|cannot|can't|isn't|isn’t|can’t|excludes?|eliminates?|rules? out)\s+"
-    r"(?:be\s+)?(?:option\s+)?)\W{0,2}[A-J](?![A-Za-z'’])"
-)
-TWO_CHOICES = re.compile(
-    r"\W{0,3}(?:(?i:either|both|between)\s+)?\W{0,3}[A-Z]\W{0,3}\s*(?:or|and|/|,|&)\s*(?:(?i:possibly|maybe|perhaps|even|also|option)\s+){0,2}\W{0,3}[A-Z](?![A-Za-z'’])"
-)
 WORD_ENDING = re.compile(r"\b(?:is|are|was|were|be)\b:?\s+")
 KINDS = frozenset(AnswerKind)
 DETAIL_CHARS = 500
@@ -140,7 +131,7 @@ def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
     found = _find(part, kind, is_cut=request.finish_reason == "length")
     if isinstance(found, Missing):
         return _no_answer(found.rule)
-    return _compare(request, kind, found)
+    return _compare_as_written(request, kind, found)
 
 
 def _check_refusal(part: str) -> Grade:
@@ -166,6 +157,8 @@ def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
     if found is None and kind != AnswerKind.REASONING_GYM and not part.isascii():
         part = prose_characters(part[-2 * TAIL_CHARS :])
     found = found or (find_marked(part) if kind != AnswerKind.REASONING_GYM else find_marked_block(part))
+    if kind == AnswerKind.CHOICE and isinstance(found, Found) and is_label_of_first(found, last_line(part)):
+        found = None
     if isinstance(found, Missing):
         return found
     if is_cut:
@@ -193,6 +186,22 @@ def _find_unmarked(part: str, kind: str) -> Found | Missing:
             Found(part.strip(), "whole", is_closed=False) if len(part) <= MAX_TAG_CHARS else Missing("answer_too_long")
         )
     return Found(last_line(part), "last_line", is_closed=False)
+
+
+def _compare_as_written(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
+    """Compares; in a language that writes a decimal comma the answer is right in its writing, or else with points."""
+    if request.language not in COMMA_LANGUAGES or kind not in (AnswerKind.NUMBER, AnswerKind.MATH):
+        return _compare(request, kind, found)
+    request, local = replace(request, reference=reference_with_point(request.reference)), with_points(found.text)
+    graded = _compare(request, kind, found._replace(text=local))
+    if local == found.text or _is_correct(graded):
+        return graded
+    other = _compare(request, kind, found)
+    return other if _is_correct(other) else graded
+
+
+def _is_correct(graded: Grade | SymbolicTask) -> bool:
+    return isinstance(graded, Grade) and graded.verdict == Verdict.CORRECT
 
 
 def _compare(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
@@ -239,30 +248,14 @@ def _is_value(reference: Prepared) -> bool:
     return any(map(str.isdigit, reference.normalized)) or evaluate(reference.normalized) is not None
 
 
-def _letters(text: str) -> list[str]:
-    """The letters of choices in a text, in order."""
-    if len(text) == 1:
-        return [text.upper()]
-    leading = LEADING_CHOICE.match(text)
-    if leading:
-        return [leading.group(1)]
-    pattern = NAMED_CHOICE if NAMED_CHOICE.search(text) else CHOICE
-    return ["".join(filter(None, match.groups())).upper() for match in pattern.finditer(text)]
-
-
 def _compare_choice(reference: str, found: Found) -> Grade:
-    gold = _letters(reference_text(reference).strip().upper())
-    if len(gold) != 1:
+    gold = chosen_letter(Found(reference_text(reference), "box", is_closed=True))
+    if not gold:
         return _error("gold_unparseable", f"no single letter in the reference {reference!r}", found.text)
-    text = found.text.strip()
-    letters = _letters(text)
-    if found.where.endswith("marker"):
-        letters = letters[:1]
-    is_vague = found.where == "last_line" and not LEADING_CHOICE.match(text)
-    is_open = TWO_CHOICES.match(text) or (is_vague and len({*letters, *LETTER.findall(text)}) > 1)
-    if is_open or NO_CHOICE.search(text) or len(set(letters)) != 1:
+    letter = chosen_letter(found)
+    if not letter:
         return _no_answer(f"{found.where}:no_single_letter")
-    return _graded(found._replace(text=letters[0]), RuleResult(letters[0] == gold[0], "choice"))
+    return _graded(found._replace(text=letter), RuleResult(letter == gold, "choice"))
 
 
 def _reasoning_gym_task(entry: str, found: Found) -> Grade | SymbolicTask:

@@ -55,7 +55,7 @@ def own_gold_request(row: HasReference) -> GradeRequest | None:
         return GradeRequest(f"<answer>{row.reference}</answer>", "", row.answer_kind, entry=row.entry)
     value = reference_text(row.reference)
     stated = f"<answer>{value}</answer>" if row.answer_kind == AnswerKind.TEXT else f"\\boxed{{{value}}}"
-    return GradeRequest(stated, row.reference, row.answer_kind)
+    return GradeRequest(stated, row.reference, row.answer_kind, language=row.language)
 
 
 def _fault_of(grade: Grade, answer_kind: str) -> str:

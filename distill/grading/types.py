@@ -15,6 +15,8 @@ class HasReference(Protocol):
     def answer_kind(self) -> str: ...
     @property
     def entry(self) -> str: ...
+    @property
+    def language(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class GradeRequest:
     """Delimiter after which the answer part begins; "" for a model that has none."""
     must_reason: bool = False
     """The model always closes its reasoning (its chat template may open it): no delimiter means no answer."""
+    language: str = ""
+    """Code of the prompt's language; where it writes a decimal comma, answers and references may have one."""
 
 
 def grade_request(
@@ -47,6 +51,7 @@ def grade_request(
         finish_reason=finish_reason,
         reasoning_end=reasoning_end,
         must_reason=must_reason,
+        language=prompt.language,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from distill.config.sources import Columns, DataSource, GymSource, HubSource, PromptSource
 from distill.core.errors import InputError
+from distill.core.languages import KNOWN_LANGUAGES
 from distill.core.run_dir import StageName
 from distill.core.schema import AnswerKind, Dropped, Prompt, ReferenceOrigin, content_hash, dropped, prompt_id
 from distill.grading.reasoning_gym_scorer import pack_entry
@@ -165,7 +166,8 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
     problem, reason = problem_of(get(raw.row, columns.problem), columns.problem_pattern, stands_alone=True)
     reason = reason or ("problem too long" if len(problem) > max_problem_chars else "")
     reference, fault = reference_of(raw.row, columns, kind)
-    reason = reason or fault or unchecked or _kind_fault(kind, entry)
+    language = _language(raw.row, source)
+    reason = reason or fault or unchecked or _kind_fault(kind, entry) or _language_fault(language)
     if not reason and (columns.context or columns.choices):
         problem, reference, reason = _assemble(problem, reference, raw.row, columns)
     if reason:
@@ -180,6 +182,7 @@ def to_prompt(raw: RawRow, source: PromptSource, max_problem_chars: int) -> Prom
         subject=as_text(get(raw.row, columns.subject)) or "",
         entry=entry,
         reference_origin=columns.reference_from or ReferenceOrigin.COLUMN,
+        language=language,
     )
 
 
@@ -195,6 +198,16 @@ def _entry(raw: RawRow, source: PromptSource, kind: str) -> RowInstructions:
     if entry or kind != AnswerKind.INSTRUCTIONS or isinstance(source, GymSource):
         return RowInstructions(entry)
     return instructions_of(raw, source.columns)
+
+
+def _language(row: Mapping[str, Any], source: PromptSource) -> str:
+    own = None if isinstance(source, GymSource) else as_text(get(row, source.columns.language))
+    return own or source.language or ""
+
+
+def _language_fault(language: str) -> str:
+    is_known = not language or language in KNOWN_LANGUAGES
+    return "" if is_known else f"unknown language {language[:40]!r}"
 
 
 def _kind_fault(kind: str, entry: str) -> str:

@@ -45,7 +45,7 @@ def format_choices(problem: str, reference: Any, row: Mapping[str, Any], columns
     right = _answer_place(reference, options)
     if right not in places:
         return ChoiceProblem(problem, "", "answer is no choice")
-    if isinstance(columns.choices, tuple):
+    if isinstance(columns.choices, tuple) and not columns.has_lettered_choices:
         # The right option comes first in such rows: shuffle, so that its position gives nothing away.
         places.sort(key=lambda place: content_hash("choice", problem, options[place].text))
     lines = [f"{letter}) {options[place].text}" for letter, place in zip(ascii_uppercase, places, strict=False)]

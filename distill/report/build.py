@@ -16,6 +16,7 @@ from distill.report.comparisons import compare, detectable
 from distill.report.data import Report
 from distill.report.edits import edit_rows
 from distill.report.groups import group_scores
+from distill.report.languages import language_scores, level_scores
 from distill.report.model_scores import model_score
 from distill.report.paper_metrics import benchmark_rows, costs, sweeps
 from distill.report.paper_numbers import paper_rows
@@ -85,6 +86,8 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         answering=tuple(answering_curves(recipe, arms, comparisons)),
         families=answering_families(recipe),
         groups=tuple(group_scores(arms, problems)),
+        languages=tuple(language_scores(run_dir, arms, problems)),
+        levels=tuple(level_scores(arms, problems)),
         costs=tuple(costs(recipe, comparisons, cells, traces, num_common(manifests))) if lines else (),
         trace_costs=tuple(trace_costs(recipe, traces, read_levels(run_dir), manifests.get(StageName.GENERATE))),
         paper=tuple(paper_rows(recipe, lines, macros, comparisons)),

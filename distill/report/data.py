@@ -14,6 +14,8 @@ from distill.report.score_data import (
     Detectable,
     GapChange,
     GroupScore,
+    LanguageScore,
+    LevelScore,
     MacroScore,
     ModelScore,
     PaperRow,
@@ -362,6 +364,8 @@ class Report:
     families: Mapping[str, str]
     """Arm -> name of those that are equal but for how much they are trained on, or how they are made to answer."""
     groups: tuple[GroupScore, ...]
+    languages: tuple[LanguageScore, ...]
+    levels: tuple[LevelScore, ...]
     costs: tuple[Cost, ...]
     trace_costs: tuple[TraceCost, ...]
     paper: tuple[PaperRow, ...]

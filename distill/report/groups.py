@@ -9,15 +9,19 @@ from distill.evaluate.statistics import accuracy, accuracy_interval
 from distill.report.arms import Arm
 from distill.report.score_data import GroupScore
 
-MAX_GROUPS = 12
-"""Most levels or subjects that are listed."""
+MAX_GROUPS = 14
+"""Most levels or subjects that are listed: as many as MMLU-Pro has subjects."""
 
 
 def listed_groups(labels: Iterable[str], by: str = "level") -> list[str]:
-    """The distinct labels of prompts in order, the tenth level behind the ninth; none where there are not between two
-    and a dozen of them."""
-    names = sorted(set(labels) - {""}, key=lambda name: (len(name) if by == "level" else 0, name))
+    """The distinct labels of prompts in order; none where there are not between two and `MAX_GROUPS` of them."""
+    names = level_order(labels) if by == "level" else sorted(set(labels) - {""})
     return names if 1 < len(names) <= MAX_GROUPS else []
+
+
+def level_order(levels: Iterable[str]) -> list[str]:
+    """The distinct levels in order, the tenth behind the ninth."""
+    return sorted(set(levels) - {""}, key=lambda name: (len(name), name))
 
 
 def group_scores(arms: Sequence[Arm], prompts: Mapping[str, Mapping[str, Prompt]]) -> list[GroupScore]:

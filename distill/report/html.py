@@ -12,6 +12,7 @@ from distill.report import formats
 from distill.report.answering import answering_words, equal_words
 from distill.report.data import Report
 from distill.report.figures import all_plots
+from distill.report.languages import language_words, level_table
 from distill.report.mathml import with_mathematics
 from distill.report.searches import search_words
 from distill.report.unequal_steps import steps_words
@@ -66,6 +67,8 @@ def _environment() -> Environment:
         formats.gap_name,
         answering_words,
         equal_words,
+        language_words,
+        level_table,
         steps_words,
         search_words,
     )

@@ -1,5 +1,6 @@
 """The part of a report about scores: models, arms, comparisons and what follows from them. Frozen, no formatting."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distill.evaluate.interval import Interval
@@ -325,6 +326,52 @@ class GroupScore:
     accuracy: float
     interval: Interval
     num_prompts: int
+
+
+@dataclass(frozen=True)
+class LanguageScore:
+    """An arm on the prompts of one language of a benchmark, and the languages that it answered in."""
+
+    student: str
+    mix: str
+    label: str
+    benchmark: str
+    language: str
+    """Code of the prompts' language."""
+    accuracy: float | None
+    interval: Interval
+    num_prompts: int
+    completions: int
+    told: int
+    """Completions whose reasoning has enough words to tell its language."""
+    in_own: float | None
+    """Share of the reasoning that is in the prompts' language, mean over the completions that it was told of."""
+    in_own_interval: Interval
+    answers_told: int
+    answers_in_own: float | None
+    """Share of the answers that are in the prompts' language, of those whose language was told."""
+    reasoning: Mapping[str, float]
+    """Language -> share of the completions whose reasoning is mostly in it; the most frequent ones."""
+
+
+@dataclass(frozen=True)
+class LevelScore:
+    """An arm's accuracy on one level of a benchmark in one language."""
+
+    student: str
+    mix: str
+    benchmark: str
+    language: str
+    """Empty where the prompts have none."""
+    level: str
+    """Empty: all levels."""
+    accuracy: float | None
+    interval: Interval
+    num_prompts: int
+    correct: int
+    """Completions, as are the following."""
+    no_answer: int
+    completions: int
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,13 @@ from distill.report.formats import (
     shown,
     usd,
 )
+from distill.report.languages import level_table
 from distill.report.score_data import (
     AnsweringCurve,
     ArmScore,
     GapChange,
+    LanguageScore,
+    LevelScore,
     ModelScore,
     QuestionResult,
     Regression,
@@ -42,6 +45,8 @@ def render_terminal(report: Report) -> RenderableType:
         (report.arms, arm_table(report)),
         (report.regressions, regression_table(report.regressions)),
         (report.answering, answering_table(report.answering)),
+        (report.languages, language_table(report.languages)),
+        (report.levels, levels_table(report.levels)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
@@ -108,6 +113,38 @@ def regression_table(rows: Sequence[Regression]) -> Table:
             Text(shown(one.change)),
         )
     return table
+
+
+def language_table(scores: Sequence[LanguageScore]) -> Table:
+    """Students by the language of the prompts: accuracy, and which share of the reasoning is in that language."""
+    right = ["accuracy [95 %]", "reasoning in it [95 %]", "told", "answers in it", "reasoning mostly in"]
+    table = _table("By the language of the prompts", ["student", "benchmark", "language"], right)
+    for one in scores:
+        own = "" if one.in_own is None else f"{percent(one.in_own)} {bounds(one.in_own_interval)}"
+        values = [
+            "" if one.accuracy is None else f"{percent(one.accuracy)} {bounds(one.interval)}",
+            own or MISSING,
+            f"{one.told} of {one.completions}",
+            percent(one.answers_in_own),
+            ", ".join(f"{name} {percent(share)}" for name, share in one.reasoning.items()) or MISSING,
+        ]
+        table.add_row(*map(Text, (one.label, one.benchmark, one.language, *values)))
+    return table
+
+
+def levels_table(scores: Sequence[LevelScore]) -> Table:
+    """Level x language: students and levels down, benchmarks with their languages across."""
+    found = level_table(scores)
+    table = _table("Accuracy by level [95 %]; correct of completions", ["student", "mix", "level"], found.columns)
+    for (student, mix, level), cells in found.rows:
+        texts = [_level_cell(one) if one else MISSING for one in cells]
+        table.add_row(*map(Text, (student, mix or "untouched", level or "all", *texts)))
+    return table
+
+
+def _level_cell(one: LevelScore) -> str:
+    unanswered = f", {one.no_answer} without answer" if one.no_answer else ""
+    return f"{percent(one.accuracy)} {bounds(one.interval)}\n{one.correct} of {one.completions}{unanswered}"
 
 
 def candidate_table(question: QuestionResult) -> Table:

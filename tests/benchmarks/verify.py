@@ -103,7 +103,11 @@ def own_cases(data: Path) -> list[Labelled]:
     labelled = []
     for row in rows_of(GRADING_CASES):
         request = GradeRequest(
-            row["completion"], row["reference"], row["answer_kind"], finish_reason=row["finish_reason"]
+            row["completion"],
+            row["reference"],
+            row["answer_kind"],
+            finish_reason=row["finish_reason"],
+            language=row.get("language", ""),
         )
         labelled.append(Labelled(row["answer_kind"], request, f"${row['reference']}$", row["expected"] == "CORRECT"))
     return labelled

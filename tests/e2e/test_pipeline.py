@@ -99,17 +99,20 @@ def test_the_loss_falls_and_no_step_is_taken_twice(setup: Setup, finished: str) 
 
 def test_students_are_scored_in_each_mode_and_the_untrained_ones_without_one(setup: Setup, finished: str) -> None:
     trained = [f"{student}@mix-long:{mode}" for student in ("lora", "full") for mode in ("long", "short")]
-    made = ("short+full@mix-long", "long+budget-4", "long+budget-16", "long+think")
+    made = ("short+full@mix-long", "long+budget-4", "long+budget-16", "long+think", "long+language")
     arms = [f"lora@mix-long:{arm}" for arm in made]
     for model in ("lora", "full", *trained, *arms, "lora@mix-long+auto"):
         table = RunDir(str(setup.run)).read_table("evaluate", model, "held-out.parquet", row_type=Score)
         assert table.num_rows == 6
         assert "ERROR" not in table.column("verdict").to_pylist()
+        told = table.select(["told_letters", "own_letters"]).to_pylist()
+        assert all(0 <= row["own_letters"] <= row["told_letters"] for row in told)
 
 
 def test_the_report_is_one_file_without_outside_resources(setup: Setup, finished: str) -> None:
     page = (setup.run / "report" / "report.html").read_text()
     assert "lora@mix-long:short+full@mix-long" in page
+    assert "By the language of the prompts" in page and "long+language" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
 

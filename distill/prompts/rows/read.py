@@ -73,8 +73,8 @@ def named_columns(columns: Columns | TraceColumns, answer_kind: str) -> list[str
     else:
         reference = () if answer_kind in WITHOUT_REFERENCE else (columns.reference,)
         needed = [columns.problem, *reference, *_choices(columns)]
-        fields = ("level", "subject", "context", "correct", "answer_kind", "entry", "instructions", "arguments")
-        optional = {name: getattr(columns, name) for name in fields}
+        fields = ("level", "subject", "context", "correct", "answer_kind", "language", "entry")
+        optional = {name: getattr(columns, name) for name in (*fields, "instructions", "arguments")}
     defaults = {name: field.default for name, field in type(columns).model_fields.items()}
     return [*needed, *(path for name, path in optional.items() if path and path != defaults[name])]
 
@@ -82,7 +82,8 @@ def named_columns(columns: Columns | TraceColumns, answer_kind: str) -> list[str
 def _choices(columns: Columns) -> Iterable[str]:
     if isinstance(columns.choices, str):
         return [columns.choices]
-    return columns.choices or ()
+    choices = columns.choices or ()
+    return choices[:2] if columns.has_lettered_choices else choices  # a file may have no row of all its options
 
 
 def name_of(source: DataSource) -> str:

@@ -18,6 +18,11 @@ from tests.fixtures.tiny_models import make_tiny_model, teach_one_answer
 NUM_PROBLEMS = 40
 BENCHMARK = 'benchmarks.ones={source={kind="file", path="ones.jsonl", answer_kind="number"}}'
 
+LEVELS = (
+    'benchmarks.levels={suite=["choices"], source={kind="file", path="choices.jsonl", answer_kind="choice", '
+    'language="zh", columns={problem="question", reference="target", choices=["A", "B", "C"], level="category"}}}'
+)
+
 
 def command(model: str, *more: str) -> list[str]:
     return [sys.executable, "-m", "distill", "eval", model, "--benchmarks", "ones", BENCHMARK, *more]
@@ -43,6 +48,8 @@ def run(folder: Path, *arguments: str) -> str:
 def test_a_model_alone_is_scored_and_a_second_run_sends_no_request(tmp_path: Path) -> None:
     write_problems(tmp_path, 6)
     teach_one_answer(make_tiny_model(tmp_path / "tiny"))
+    choices = [{"question": f"Which, {n}?", "A": "x", "B": "y", "target": "B", "category": n % 2 + 1} for n in range(4)]
+    (tmp_path / "choices.jsonl").write_text("\n".join(map(json.dumps, choices)))
     options = [
         *(
             "device=cpu",
@@ -51,9 +58,13 @@ def test_a_model_alone_is_scored_and_a_second_run_sends_no_request(tmp_path: Pat
             "evaluate.sampling.max_tokens=40",
         ),
         *("evaluate.repeated.ones.num_samples=2", "evaluate.repeated.ones.temperature=0.2"),
+        *("evaluate.suite=['choices']", LEVELS, "benchmarks.ones.source.language=en"),
     ]
     said = run(tmp_path, "tiny", *options)
     assert "6 x 2" in said
+    assert "By the language of the prompts" in said and "levels (zh)" in said
+    letters = pq.read_table(tmp_path / "evals/tiny/evaluate/tiny/levels.parquet").to_pylist()
+    assert {row["verdict"] for row in letters} == {"NO_ANSWER"}, "a number is no letter"
     scores = json.loads((tmp_path / "evals/tiny/scores.json").read_text())["scores"]
     assert scores[0]["accuracy"] > 0.5 and [rate["k"] for rate in scores[0]["pass_at"]] == [1, 2]
     rows = pq.read_table(tmp_path / "evals/tiny/evaluate/tiny/ones.parquet").to_pylist()

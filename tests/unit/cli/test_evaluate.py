@@ -1,8 +1,17 @@
 """`distill eval`'s command line becomes a checked config, or all of its problems in one go."""
 
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
 import pytest
 
-from distill.cli.evaluate import endpoint_key, eval_config
+import distill.cli.evaluate
+import distill.evaluate.score
+from distill.cli.evaluate import endpoint_key, eval_config, eval_model
 from distill.core.errors import ConfigError
 
 
@@ -66,3 +75,50 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "'gsm9k'" in said and "gsm8k" in said and "'aime24'" in said and "num_samples 4" in said
     with pytest.raises(ConfigError, match=r"evaluate\.nonsense"):
         eval_config("m", ["gsm8k"], "", ["evaluate.nonsense=1"])
+
+
+ANSWERS = {
+    "en": "<think>\nLet me look at every option in turn.\n</think>\n\nThe answer is (B).",
+    "zh": "<think>\nLet me look at every option in turn.\n</think>\n\n患者需要维生素B的治疗。",
+}
+SUITE = [
+    "evaluate.suite=['choices']",
+    *(
+        f'benchmarks.levels-{code}={{suite=["choices"], source={{kind="file", path="{code}.jsonl", language="{code}", '
+        'answer_kind="choice", columns={problem="question", reference="target", choices=["A", "B", "C"], '
+        'level="category"}}}'
+        for code in ANSWERS
+    ),
+]
+
+
+def test_a_suite_of_choices_is_scored_by_level_and_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for code in ANSWERS:
+        rows = [
+            {"question": f"{code} {n}?", "A": "x", "B": "y", "target": "AB"[n % 2], "category": n % 2 + 1}
+            for n in range(6)
+        ]
+        (tmp_path / f"{code}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def complete(rows: Any, url: str, config: Any) -> Any:
+        done = {"finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 5, "error": ""}
+        answered = [row | done | {"completion": ANSWERS[row["benchmark"][-2:]]} for row in rows]
+        return SimpleNamespace(iter_rows=lambda: iter(answered))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(distill.evaluate.score, "complete", complete)
+    monkeypatch.setattr(distill.cli.evaluate, "connect", lambda device: nullcontext())
+    config = eval_config("m", [], "http://host", SUITE)
+    assert config.evaluate.benchmarks == ("levels-en", "levels-zh")
+    assert eval_model(config, str(tmp_path / "run")) == 0
+    said = capfd.readouterr().out
+    assert "levels-zh (zh)" in said and "3 of 6" in said and "6 without answer" in said
+    english, chinese = (
+        pq.read_table(tmp_path / f"run/evaluate/m/levels-{code}.parquet").to_pylist() for code in ANSWERS
+    )
+    assert sorted(row["verdict"] for row in english) == ["CORRECT"] * 3 + ["INCORRECT"] * 3
+    assert {row["verdict"] for row in chinese} == {"NO_ANSWER"}, "a letter within a sentence is none"
+    assert {(row["reasoning_language"], row["answer_language"]) for row in chinese} == {("en", "zh")}
+    assert all(row["own_letters"] == row["told_letters"] > 0 for row in english)

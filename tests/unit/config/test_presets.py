@@ -83,7 +83,7 @@ def test_what_the_recipe_says_stands() -> None:
     [
         ({"prompts": {"sources": [{"preset": "openr1"}]}}, "prompts.sources[0].preset", "openr1-math-220k"),
         ({"prompts": {"sources": [{"preset": "own-messages", "path": "x"}]}}, "prompts.sources[0].preset", "another"),
-        ({"teachers": [{"name": "a", "preset": "gsm"}]}, "teachers[a].preset", "did you mean 'gsm8k'"),
+        ({"teachers": [{"name": "a", "preset": "gsm8"}]}, "teachers[a].preset", "did you mean 'gsm8k'"),
         ({"teachers": [{"name": "a", "preset": "dapo-math-17k"}]}, "teachers[a].preset", "another data set"),
         ({"teachers": [{"name": "a", "preset": "own-dataset"}]}, "teachers[a].preset", "name the file"),
         ({"benchmarks": {"b": {"source": {"preset": "opencodereasoning"}}}}, "benchmarks.b.source.preset", "another"),

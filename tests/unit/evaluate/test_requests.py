@@ -1,5 +1,6 @@
 """What models are asked and how the answers become scores, without an engine."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,21 @@ import numpy as np
 
 from distill.config.eval_command import EvalConfig
 from distill.core.run_dir import RunDir
-from distill.core.schema import Score, Verdict
+from distill.core.schema import Prompt, Score, Verdict, content_hash
 from distill.evaluate.read_scores import ScoredModel, read_scored
-from distill.evaluate.requests import EvaluationItem, asked_sampling, interleave, items, request_rows, score_rows
+from distill.evaluate.requests import (
+    EvaluationItem,
+    _settings,
+    asked_sampling,
+    interleave,
+    items,
+    request_rows,
+    score_rows,
+)
 from distill.grading import grade
 from distill.report.model_scores import model_score
 from distill.run.stage_keys import stage_configs
+from serve.api.forcing import OPENINGS
 from serve.dataset_client import request_arguments
 from tests.fixtures.benchmark_prompts import MODEL, answered, make_prompts, repeated, two_benchmarks
 from tests.fixtures.report_run import make_recipe
@@ -111,3 +121,43 @@ def test_a_request_that_failed_is_an_error_and_never_a_wrong_answer() -> None:
     )
     assert [score.verdict for score in scores] == [Verdict.ERROR, Verdict.INCORRECT]
     assert scores[0].string_match == "" and np.isclose(scores[0].repetition, 0)
+
+
+def in_language(code: str) -> dict[str, Prompt]:
+    return {one.prompt_id: dataclasses.replace(one, language=code) for one in make_prompts(2)}
+
+
+def test_a_prompt_with_a_language_has_scores_that_say_in_which_it_was_answered() -> None:
+    recipe, item = make_recipe(evaluate=repeated(2)), EvaluationItem(MODEL, "arithmetic", "k")
+    opening = OPENINGS["fr"]
+    written = "<think>\nIch addiere die beiden Zahlen Schritt für Schritt.\n</think>\n\nDie Antwort ist 1,25."
+    texts = [written, f"<think>\n{opening}\nI add the two numbers step by step.\n</think>\n\n7"]
+    for code in ("de", ""):
+        prompts = in_language(code)
+        rows = answered(item, list(prompts.values())[:1], texts, recipe)
+        first, second = score_rows(rows, prompts, recipe.evaluate, lambda all: [*map(grade, all)], opening=opening)
+        if code:
+            assert (first.reasoning_language, first.answer_language) == ("de", "de")
+            assert first.own_letters == first.told_letters > 0
+            assert (second.reasoning_language, second.answer_language, second.own_letters) == ("en", "", 0)
+        else:
+            assert {first.reasoning_language, second.reasoning_language} == {""} and first.told_letters == 0
+
+
+def test_the_language_of_prompts_is_part_of_a_scores_key_and_none_changes_no_key() -> None:
+    recipe, keys = make_recipe(), list[str]()
+    for code in ("", "de", "fr"):
+        ((item),) = items([MODEL], {"arithmetic": list(in_language(code).values())}, recipe)
+        keys.append(item.key)
+    assert len(set(keys)) == 3
+    ids = [one.prompt_id for one in make_prompts(2)]
+    assert keys[0] == content_hash(MODEL.key, ids, _settings(recipe, "arithmetic", None))
+
+
+def test_a_decimal_comma_is_read_in_the_prompts_language() -> None:
+    recipe, item = make_recipe(evaluate=repeated(2)), EvaluationItem(MODEL, "arithmetic", "k")
+    for code, verdict in (("de", Verdict.CORRECT), ("en", Verdict.INCORRECT)):
+        (prompt,) = [dataclasses.replace(one, reference="1.234") for one in [*in_language(code).values()][:1]]
+        rows = answered(item, [prompt], [r"\boxed{1,234}"], recipe)
+        (score, _) = score_rows(rows, {prompt.prompt_id: prompt}, recipe.evaluate, lambda all: [*map(grade, all)])
+        assert score.verdict == verdict

@@ -22,7 +22,11 @@ def cases() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", cases(), ids=lambda case: str(case["name"]))
 def test_case(case: dict[str, Any]) -> None:
     request = GradeRequest(
-        case["completion"], case["reference"], case["answer_kind"], finish_reason=case["finish_reason"]
+        case["completion"],
+        case["reference"],
+        case["answer_kind"],
+        finish_reason=case["finish_reason"],
+        language=case.get("language", ""),
     )
     result = grade(request)
     assert result.verdict == case["expected"], f"{case['why']}: {result}"

@@ -1,5 +1,6 @@
 """The table of benchmarks, other languages and multiple choice by columns, and the real sets where they are at hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,32 @@ def test_options_in_columns_of_their_own_are_shuffled_by_the_problem() -> None:
         assert one == chosen(row, reference="right", choices=("right", "wrong1", "wrong2", "wrong3"))
         places.add(one.reference)
     assert len(places) > 1
+
+
+def test_lettered_columns_keep_their_order_and_rows_may_lack_the_last_of_them(tmp_path: Path) -> None:
+    rows = [
+        {"en_question": "Which gas?", "en_A": "air", "en_B": "argon", "en_C": "oxygen", "answer": "C", "level": 1},
+        {"en_question": "Which one?", "en_A": "x", "en_B": "y", "answer": "B", "level": 3},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = Columns(problem="en_question", choices=tuple(f"en_{letter}" for letter in "ABCDEFGHI"))
+    source = FileSource(path="rows.jsonl", columns=columns, answer_kind="choice", language="en")
+    loaded = load_prompts([source], base=tmp_path, max_problem_chars=99, num_prompts=None, seed=0)
+    found = {one.problem: (one.reference, one.level, one.language) for one in loaded.prompts}
+    assert found == {
+        "Which gas?\nA) air\nB) argon\nC) oxygen": ("C", "1", "en"),
+        "Which one?\nA) x\nB) y": ("B", "3", "en"),
+    }
+
+
+def test_a_column_may_hold_the_language_and_an_unknown_one_drops_its_row() -> None:
+    source = FileSource(path="x", columns=Columns(language="lang"), answer_kind="number", language="en")
+    rows = [{"problem": f"{n}?", "answer": n, "lang": code} for n, code in enumerate(["de", None, "klingon"], 1)]
+    found = [to_prompt(RawRow(f"x:{n}", row), source, 99) for n, row in enumerate(rows)]
+    assert [one.language if isinstance(one, Prompt) else one.reason for one in found] == [
+        *("de", "en"),
+        "unknown language 'klingon'",
+    ]
 
 
 def test_a_row_whose_answer_is_no_option_is_dropped_with_its_reason() -> None:
