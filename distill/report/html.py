@@ -13,6 +13,7 @@ from distill.report.answering import answering_words, equal_words
 from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.mathml import with_mathematics
+from distill.report.quantised_words import quantised_words
 from distill.report.searches import search_words
 from distill.report.unequal_steps import steps_words
 
@@ -66,6 +67,7 @@ def _environment() -> Environment:
         answering_words,
         equal_words,
         steps_words,
+        quantised_words,
         search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}

@@ -24,6 +24,7 @@ from distill.report.score_data import (
     ArmScore,
     GapChange,
     ModelScore,
+    QuantisedScore,
     QuestionResult,
     StepsChange,
     TraceCost,
@@ -39,6 +40,7 @@ def render_terminal(report: Report) -> RenderableType:
         *question,
         (report.arms, arm_table(report)),
         (report.answering, answering_table(report.answering)),
+        (report.quantised, quantised_table(report.quantised)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
@@ -86,6 +88,23 @@ def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
                 one.verdict,
             ]
             table.add_row(*map(Text, (curve.label, curve.benchmark, one.way, *values)))
+    return table
+
+
+def quantised_table(scores: Sequence[QuantisedScore]) -> Table:
+    """Published GGUF files, each against the student's full weights."""
+    right = ["points [95 %]", "full", "against full", "tokens"]
+    table = _table("Quantised", ["model", "benchmark"], right)
+    table.add_column("")
+    for one in scores:
+        values = [
+            f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
+            percent(one.full_accuracy, 1),
+            f"{points(one.difference, 1)} {bounds(one.difference_interval, 1)}",
+            number(one.mean_tokens),
+            ("loss shown" if one.difference < 0 else "gain shown") if one.is_shown else "no loss shown",
+        ]
+        table.add_row(*map(Text, (one.model, one.benchmark, *values)))
     return table
 
 
