@@ -23,8 +23,7 @@ def quantised_words(scores: Sequence[QuantisedScore]) -> Iterator[str]:
 
 def newest_quantised(run_dir: RunDir) -> str:
     """When the newest score of a quantised file was written, as manifests write it; empty where there is none."""
-    folders = [
-        path.rsplit("/", 4)[1:4] for path in run_dir.matching(StageName.EVALUATE, "*", "*", "*", "manifest.json")
-    ]
+    manifests = run_dir.matching(StageName.EVALUATE, "*", "*", "*", "manifest.json")
+    folders = [path.rsplit("/", 4)[1:4] for path in manifests]
     read = [run_dir.read_manifest(*score_item(f"{model}/{kind}", benchmark)) for model, kind, benchmark in folders]
     return max((one.finished_at for one in read if one), default="")

@@ -8,9 +8,9 @@ two differ, the Modelfile says what is lost.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import InputError
@@ -133,7 +133,8 @@ def _parts(text: str, marks: Sequence[str]) -> list[str]:
 
 
 def _common_end(*texts: str) -> str:
-    return os.path.commonprefix([text[::-1] for text in texts])[::-1]
+    columns = zip(*map(reversed, texts), strict=False)
+    return "".join(letters[0] for letters in takewhile(lambda one: len(set(one)) == 1, columns))[::-1]
 
 
 def behind_end(text: str, end: str) -> str:
@@ -230,6 +231,7 @@ def modelfile(
     segments = find_segments(tokenizer, chat.template_options)
     shown = example_turns(chat)
     lost = tuple(losses(tokenizer, segments, chat.template_options, chat))
+    stops = (*stop_texts(tokenizer), *sampling.stop)
     lines = [
         f"# ollama create NAME -f Modelfile{'.' + mode if mode else ''}",
         *([f"# Answers in the mode {mode!r}."] if mode else []),
@@ -238,10 +240,7 @@ def modelfile(
         *([f"TEMPLATE {QUOTES}{segments.go_template}{QUOTES}"] if segments else []),
         *([f"SYSTEM {QUOTES}{chat.system}{QUOTES}"] if chat.system and QUOTES not in chat.system else []),
         *(f"MESSAGE {turn['role']} {QUOTES}{turn['content']}{QUOTES}" for turn in shown if not _is_quoted(shown)),
-        *(
-            f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}"
-            for text in (*stop_texts(tokenizer), *sampling.stop)
-        ),
+        *(f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in stops),
         f"PARAMETER temperature {sampling.temperature:g}",
         f"PARAMETER top_p {sampling.top_p:g}",
         "PARAMETER top_k 0",

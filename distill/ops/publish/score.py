@@ -1,4 +1,4 @@
-"""Scores a student's GGUF file on the run's benchmarks: the requests and the verifier of the run, llama.cpp's server."""
+"""Scores a student's GGUF file on the run's benchmarks: the run's requests and verifier, llama.cpp's server."""
 
 import os
 from collections.abc import Mapping
@@ -50,12 +50,9 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
 
 def quantised_students(student: TrainedStudent, file: GgufFile) -> list[EvaluatedModel]:
     """The file as models to be scored, one per mode. Their key is of the file's content and the runtime's version."""
-    modes: Mapping[str, Mode | None] = {
-        str(style): mode
-        for mix in student.recipe.mixes
-        if mix.name == student.cell.mix
-        for style, mode in mix.modes.items()
-    } or {"": None}
+    mixes = {mix.name: mix.modes for mix in student.recipe.mixes}
+    own = mixes.get(student.cell.mix, {})
+    modes: Mapping[str, Mode | None] = {str(style): mode for style, mode in own.items()} or {"": None}
     key = content_hash("gguf", content_digest(file.path), package_versions(("xllamacpp",)))
     address = student.run_dir.address_of(*Training(student.cell.name).model, version=student.manifest.key)
     return [

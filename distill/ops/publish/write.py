@@ -88,8 +88,8 @@ def write_folder(
             copy_model(student, kept)
             ggufs = _write_ggufs(student, formats, kept, folder, console)
             if is_scored:
-                for one in ggufs:
-                    score_quantised(student, one, console)
+                for file in ggufs:
+                    score_quantised(student, file, console)
             shutil.rmtree(folder / ".model", ignore_errors=True)
             made = modelfiles(student, formats)
             for name, one in made.items():
