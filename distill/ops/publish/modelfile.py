@@ -184,7 +184,9 @@ def losses(
 CONVERSATIONS = {
     "the prompt of a single question": turns(("user", "2+2?")),
     "the prompt with a system line": turns(("system", "Be brief."), ("user", "2+2?")),
-    "earlier turns": turns(("user", "2+2?"), ("assistant", "4"), ("user", "And 3+3?")),
+    "earlier turns": turns(
+        ("user", "2+2?"), ("assistant", "4"), ("user", "And 3+3?"), ("assistant", "6"), ("user", "And 4+4?")
+    ),
     "that reasoning is left out of earlier turns": turns(
         ("user", "2+2?"), ("assistant", "<think>\n2+2 is 4.\n</think>\n\n4"), ("user", "And 3+3?")
     ),
