@@ -13,14 +13,14 @@ import openai
 import pytest
 from rich.console import Console
 
-from distill.core.errors import InputError
+from distill.core.errors import InputError, StageError
 from distill.core.run_dir import Training
 from distill.core.schema import Prompt
 from distill.grading import grade, grade_request
 from distill.models.resolve import load_tokenizer
 from distill.ops.publish import gguf
 from distill.ops.publish.formats import GGUF_TYPES
-from distill.ops.publish.gguf import INSTALL, write_gguf
+from distill.ops.publish.gguf import INSTALL, check_file, write_gguf
 from distill.ops.publish.llama_server import llama_server
 from distill.ops.publish.student import TrainedStudent
 from distill.ops.publish.write import check, write_folder
@@ -104,7 +104,9 @@ def test_the_end_of_a_file_is_the_one_that_was_taught(folder: Path, tmp_path: Pa
     (other / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|endoftext|>"}))
     tokenizer = load_tokenizer(str(other))
     (written,) = write_gguf(other, tokenizer, "other", kinds=[GGUF_TYPES["gguf-q8_0"]], target=tmp_path)
-    gguf.check_end(written.path, tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    check_file(written.path, tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    with pytest.raises(StageError, match="generation would end with token 2, the student was taught 0"):
+        check_file(written.path, tokenizer.convert_tokens_to_ids("<|endoftext|>"))
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".gguf")] == []
 
 
