@@ -50,8 +50,8 @@ def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: in
 
 def shared_licence(found: Sequence[Source]) -> str:
     """The hub's name of the licence that all sources are under; `other` where they are not, or one is not known."""
-    licences = {source.licence for source in found}
-    return next(iter(licences)).lower() if len(licences) == 1 and UNKNOWN not in licences else "other"
+    licences = {source.licence.lower() for source in found}
+    return next(iter(licences)) if len(licences) == 1 and UNKNOWN not in licences else "other"
 
 
 def size_category(num_rows: int) -> str:

@@ -45,7 +45,7 @@ def publish_card(
         "## Scores\n\n" + score_table(scores),
         *(["## What quantisation cost\n\n" + "\n".join(quantised)] if quantised else []),
         "## How to run it\n\n" + "\n\n".join(usage(student, files, ggufs, lost)),
-        "## How to prompt it\n\n" + "\n\n".join([describe_prompt(recipe), *mode_lines(student)]),
+        "## How to prompt it\n\n" + "\n".join([describe_prompt(recipe) + "\n", *mode_lines(student)]),
         "## How it was made\n\n" + describe_training(student.manifest.details),
         *describe_lineage(cell),
         "\n".join(teacher_line(recipe, teacher) for teacher in recipe.teachers),
@@ -128,7 +128,8 @@ def usage(
     if ggufs:
         yield f"llama.cpp: `llama-server -m {ggufs[0].path.name} --jinja`; LM Studio opens the file."
     for name, missing in lost.items():
-        yield f"Ollama: `ollama create {student.name.lower()} -f {name}`." + (
+        own = student.name.lower() + name.removeprefix(MODELFILE).replace(".", "-")
+        yield f"Ollama: `ollama create {own} -f {name}`." + (
             f" The file says nothing of: {'; '.join(missing)}." if missing else ""
         )
 

@@ -235,7 +235,6 @@ def modelfile(
     lost = tuple(losses(tokenizer, segments, chat.template_options, chat))
     stops = (*stop_texts(tokenizer), *sampling.stop)
     lines = [
-        f"# ollama create NAME -f Modelfile{'.' + mode if mode else ''}",
         *([f"# Answers in the mode {mode!r}."] if mode else []),
         *(f"# Not expressed here: {what}." for what in lost),
         f"FROM ./{gguf}",

@@ -99,7 +99,7 @@ def test_the_opening_think_tag_is_part_of_the_prompt_and_ends_are_stops() -> Non
     assert go(text, turns(("user", "Hi"))).endswith("<|im_start|>assistant\n<think>\n")
     assert 'PARAMETER stop "<|im_end|>"' in text and 'PARAMETER stop "###"' in text
     assert "PARAMETER repeat_penalty 1\n" in text and "PARAMETER temperature 0\n" in text
-    assert text.splitlines()[1] == "FROM ./student-q8_0.gguf"
+    assert text.splitlines()[0] == "FROM ./student-q8_0.gguf"
 
 
 def test_a_mode_is_a_system_line_or_the_templates_own_switch() -> None:
@@ -107,7 +107,7 @@ def test_a_mode_is_a_system_line_or_the_templates_own_switch() -> None:
     line = with_mode(chat, Mode(line="Answer briefly."))
     text, lost = written(CHATML, line, "short")
     assert 'SYSTEM """You solve.\nAnswer briefly."""' in text and not lost
-    assert "ollama create NAME -f Modelfile.short" in text
+    assert "# Answers in the mode 'short'." in text
     off = with_mode(chat, Mode(template_options={"enable_thinking": False}))
     text, _ = written(chat_templates.SWITCHED, off, "short")
     assert go(text, turns(("user", "Hi"))).endswith("<think>\n\n</think>\n\n")

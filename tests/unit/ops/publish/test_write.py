@@ -54,7 +54,7 @@ def test_its_card_has_the_scores_in_the_hubs_format_with_intervals(student: Trai
     (own,) = [score for score in student.scores() if score.mix]
     assert result.metric_value == pytest.approx(100 * own.accuracy, abs=0.01)
     assert result.dataset_name == own.benchmark and "95 % interval [" in result.metric_name
-    assert card.data.license == "other" and card.data.license_name == "terms-of-every-source"  # the gym has another one
+    assert card.data.license == "apache-2.0" and card.data.base_model == "hub/smol-135m"
     assert "(untouched)" in card.text and "12 optimiser steps" in card.text
     assert "| base model | hub/smol-135m | apache-2.0 |" in card.text
     assert "the run's own card" not in card.text
@@ -144,6 +144,7 @@ def test_what_licences_ask_is_in_the_card(tmp_path: Path) -> None:
     student = find_student(student.recipe, student.run_dir, MODEL)
     write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
     text = (tmp_path / "out" / "README.md").read_text()
+    assert "license: other\nlicense_name: terms-of-every-source" in text  # the data's is another one
     assert "Name these sources" in text and "under the same licence" in text and "No commercial use" in text
 
 
