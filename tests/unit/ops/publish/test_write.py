@@ -48,6 +48,13 @@ def test_the_folder_alone_answers_as_the_student_does(student: TrainedStudent, f
     assert texts[0] == texts[1]
 
 
+def test_every_file_that_engines_read_is_the_students_own(student: TrainedStudent, folder: Path) -> None:
+    assert "config.json" in student.files and "model.safetensors" in student.files
+    for name, path in student.files.items():
+        if name != "generation_config.json":
+            assert (folder / name).read_bytes() == Path(path).read_bytes(), name
+
+
 def test_its_card_has_the_scores_in_the_hubs_format_with_intervals(student: TrainedStudent, folder: Path) -> None:
     card = ModelCard.load(folder / "README.md")
     (result,) = card.data.eval_results
