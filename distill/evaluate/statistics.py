@@ -2,7 +2,7 @@
 
 The unit of sampling is the prompt: several completions of one prompt are one cluster, never several prompts. Training
 seeds are a random effect (`distill.evaluate.variance`). What was not graded (verdict ERROR) is NaN here and left out;
-it is never a zero. Intervals and tests are scipy's and statsmodels'.
+it is never a zero. Intervals and tests are scipy's and statsmodels', Holm's correction its formula.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from distill.evaluate.interval import Interval
@@ -186,8 +185,15 @@ def sign_flip_p(per_prompt: NDArray[np.float64], rng: np.random.Generator) -> fl
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values of one family of comparisons, in the order given."""
-    return [float(value) for value in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    """Holm's adjusted p-values of one family of comparisons, in the order given.
+
+    Not statsmodels' own, which collects the garbage of the whole process at every call: 0.35 s beside these libraries.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return [float(value) for value in adjusted]
 
 
 def pass_at(k: int, num_completions: NDArray[np.int64], num_correct: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Every recipe that ships is planned on a cluster that it is meant for, from its models' public sizes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from distill.ops.forecast import cell_plan as planning
 from distill.train.machines import described_machines
 from distill.train.plan import MixData
 from tests.fixtures.model_shapes import SIZES, shape
+from tests.fixtures.worked_sums import worked_sums
 
 SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
 ONE_GPU = ("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up")
 TWO_CORES = (
     *("quickstart", "small-evidence", "graded-sums", "tagged-sums", "sums-confound"),
-    *("budget-curve", "small-real", "warm-up"),
+    *("budget-curve", "small-real", "sums-sizes", "warm-up"),
 )
 CLUSTERS = dict.fromkeys(ONE_GPU, "1x1x80") | dict.fromkeys(TWO_CORES, "1x2cpu")
 
@@ -34,6 +36,16 @@ def test_every_shipped_recipe_can_be_placed(name: str, tmp_path: Path, monkeypat
     own = {one.cell.name: one.steps or 0 for one in plan.cells}
     steps = {(one.cell.amount, sum(own[cell.name] for cell in one.cell.lineage)) for one in plan.cells}
     assert len(steps) == len({one.cell.amount for one in plan.cells}), "arms of equal budgets take equally many steps"
+
+
+def test_the_worked_sums_are_what_the_program_writes_and_are_right() -> None:
+    rows = list(worked_sums())
+    shipped = find_recipe("sums-sizes").parent / "worked-sums.jsonl"
+    assert [json.loads(line) for line in shipped.read_text().splitlines()] == rows
+    assert len({row["problem"] for row in rows}) == 320
+    for row in rows:
+        for style in ("short", "long"):
+            assert str(row[style]).endswith(f"\\boxed{{{row['answer']}}}."), row
 
 
 def test_the_papers_students_and_pairs_are_all_there() -> None:
