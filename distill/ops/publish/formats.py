@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from distill.config.base import one_of
 from distill.core.errors import InputError
 
 SAFETENSORS = "safetensors"
@@ -44,7 +43,7 @@ def read_formats(text: str) -> tuple[str, ...]:
         raise InputError(f"--formats: none is named -> {', '.join(FORMATS)}")
     for name in named:
         if name not in FORMATS:
-            raise InputError(f"--formats: there is no format {name!r} -> {one_of(name, FORMATS)}")
+            raise InputError(f"--formats: there is no format {name!r} -> {', '.join(FORMATS)}")
     return tuple(name for name in FORMATS if name in named)
 
 
