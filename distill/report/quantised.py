@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir, StageName, benchmark_scores
+from distill.core.run_dir import RunDir, benchmark_scores, quantised_folders
 from distill.evaluate.power import ALPHA
 from distill.evaluate.read_scores import Scored, ScoredModel, expected_models, outcome_shares, read_scored
 from distill.evaluate.statistics import Difference, holm, paired_difference
@@ -32,7 +32,7 @@ def quantised_models(recipe: Recipe, run_dir: RunDir) -> Iterator[tuple[ScoredMo
         if not model.cell:
             continue
         mode = model.name.removeprefix(model.cell).removeprefix(":")
-        for path in run_dir.matching(StageName.EVALUATE, model.cell, "*"):
+        for path in run_dir.matching(*quantised_folders(model.cell)):
             kind, _, own_mode = path.rsplit("/", 1)[1].partition(":")
             name = quantised_name(model.cell, kind, own_mode)
             is_scored = any(run_dir.exists(*benchmark_scores(name, one)) for one in recipe.evaluate.benchmarks)

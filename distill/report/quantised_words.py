@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from distill.core.run_dir import RunDir, StageName, score_item
+from distill.core.run_dir import QUANTISED_MANIFESTS, RunDir, score_item
 from distill.report.formats import bounds, percent, points
 from distill.report.score_data import QuantisedScore
 
@@ -23,7 +23,7 @@ def quantised_words(scores: Sequence[QuantisedScore]) -> Iterator[str]:
 
 def newest_quantised(run_dir: RunDir) -> str:
     """When the newest score of a quantised file was written, as manifests write it; empty where there is none."""
-    manifests = run_dir.matching(StageName.EVALUATE, "*", "*", "*", "manifest.json")
+    manifests = run_dir.matching(*QUANTISED_MANIFESTS)
     folders = [path.rsplit("/", 4)[1:4] for path in manifests]
     read = [run_dir.read_manifest(*score_item(f"{model}/{kind}", benchmark)) for model, kind, benchmark in folders]
     return max((one.finished_at for one in read if one), default="")

@@ -49,7 +49,7 @@ class TrainedStudent:
     @property
     def files(self) -> Mapping[str, str]:
         """Name -> path of the files of its folder, in the terms of the run's file system; without the run's card."""
-        paths = self.run_dir.matching(*Training(self.cell.name).model, "*")
+        paths = self.run_dir.matching(*Training(self.cell.name).any_model_file)
         return {name: path for path in paths if (name := path.rsplit("/", 1)[1]) not in ("README.md", "mix.json")}
 
     @property
