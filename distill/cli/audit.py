@@ -125,12 +125,8 @@ def rows_of_prompt(run_dir: RunDir, parts: Sequence[str], row_type: type, prompt
 def arm_rows(run_dir: RunDir, arm: str, prompt_id: str) -> list[dict[str, Any]]:
     """The rows of an arm for a prompt, without the texts."""
     columns = [name for name in arrow_schema(Example).names if name != "messages"]
-    shards = run_dir.shards(*arm_examples(arm))
-    tables = [
-        pq.read_table(shard, filesystem=run_dir.fs, columns=columns, filters=[("prompt_id", "=", prompt_id)])
-        for shard in shards
-    ]
-    return [row for table in tables for row in table.to_pylist()]
+    table = run_dir.read_table(*arm_examples(arm), row_type=Example, columns=columns)
+    return list(table.filter(pc.field("prompt_id") == prompt_id).to_pylist())
 
 
 def read_texts(run_dir: RunDir, shard_of: Mapping[str, str]) -> dict[str, str]:
@@ -153,6 +149,9 @@ def why(manifest: Manifest, arm: str, row: Mapping[str, Any]) -> str:
     if policy in ("single", "both"):
         reason = "all prompts take" if policy == "single" else "takes a trace of every pool, so also one of"
         return f"{arm}: {reason} {row['pool']}"
+    if policy == "pairs":
+        of = f"{entry['pairs']} of {entry['pairs'] + sum(entry['without_pair'].values())} prompts have a pair"
+        return f"{arm}: {row['side']} side of the prompt's pair, written by {row['pool']} ({of})"
     if policy == "student_fit":
         return f"{arm}: {row['pool']}'s trace has the best score of this prompt's traces"
     counts = ", ".join(f"{pool} {count}" for pool, count in entry["counts"].items())

@@ -11,9 +11,9 @@ from distill.config.base import one_of
 from distill.config.sources import CONDITION_TAGS
 from distill.core.errors import Problem
 
-KINDS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset", "rule")
+KINDS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "dataset", "rule", "imitate", "prefer")
 """Kinds of sections. pydantic puts the kind of a section into a location, behind what holds the section."""
-HOLDERS = ("source", "tune")
+HOLDERS = ("source", "tune", "objective")
 """Fields that hold a section of some kind; items of lists may be one too."""
 VARIANT_FIELDS = ("kind", "policy")
 

@@ -57,7 +57,7 @@ def _models(models: Mapping[str, ModelConfig], used: Iterable[str]) -> dict[str,
     return {name: identity(models[name]) for name in sorted(set(used))}
 
 
-AS_TRIED = {"num_steps": None, "after": None, "total_steps": None}
+AS_TRIED = {"num_steps": None, "after": None, "total_steps": None, "objective": None}
 """What the full training of an arm has of its own, and the short runs of a search have not."""
 
 

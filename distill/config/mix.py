@@ -1,13 +1,12 @@
 """Config of the mixes: one section per policy, merges, and the filters that traces must pass first."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from distill.config.base import Name, Section, Share, one_of
+from distill.config.base import Name, Section, Share
 from distill.config.decides import EXTENT, IF_SET, from_stage
-from distill.core.errors import Problem
+from distill.config.objectives import Objective
 from distill.core.schema import Style
 from serve.api.template_options import OptionName, OptionValue
 
@@ -49,6 +48,8 @@ class Mix(Section):
     """`with_parent` makes the arm the control of one that comes `after` the same parent: it starts from the untouched
     student, and takes in one stage as many steps as the parent (with all before it) and such an arm together; with
     `train.budget` `steps` or `tokens`. Absent: an arm of its own."""
+    objective: Objective | None = Field(default=None, json_schema_extra=from_stage("train", IF_SET))
+    """What is learnt from the rows. Absent: each is imitated (`{ kind = "imitate" }`)."""
     modes: dict[Style, Annotated[Mode, BeforeValidator(_mode)]] = Field(default={})
     """Style -> how it is asked for in every row of that style: a line below the system line of `student_chat`
     (`short = "Answer briefly."`), or the model's own switch (`short = { template_options = { enable_thinking = false }
@@ -180,6 +181,25 @@ class StudentFitMix(Mix):
         return dict.fromkeys(self.pools, None)
 
 
+class PairsMix(Mix):
+    """A pair of traces for each prompt, one chosen over the other, from all traces of the named pools together.
+
+    Of the prompts that the arms have in common those with a pair are taught; the others are counted with the reason.
+    """
+
+    policy: Literal["pairs"] = "pairs"
+    pools: tuple[str, ...] = Field(min_length=1)
+    """Names of teachers."""
+    by: tuple[Literal["verdict", "length"], ...] = Field(default=("verdict",), min_length=1)
+    """What decides; of several the first that finds a pair. `verdict`: a correct trace over a wrong one that the token
+    limit did not cut; each is the first in a seeded order. `length`: the shortest correct trace over the longest."""
+
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """No shares are requested: the pairs decide."""
+        return dict.fromkeys(self.pools, None)
+
+
 class AutoMix(Mix):
     """A `weighted` arm whose weights are searched for one student, on a development set (`[search]`).
 
@@ -258,6 +278,7 @@ MixConfig = Annotated[
     | Annotated[BothMix, Tag("both")]
     | Annotated[CurriculumMix, Tag("curriculum")]
     | Annotated[StudentFitMix, Tag("student_fit")]
+    | Annotated[PairsMix, Tag("pairs")]
     | Annotated[AutoMix, Tag("auto")],
     Discriminator(mix_policy),
 ]
@@ -287,105 +308,3 @@ class FiltersConfig(Section):
     Greek are always allowed): it finds a teacher that switches to another language."""
     keep_duplicates: bool = False
     """Keep traces of a prompt and pool that are the same text, apart from white space."""
-
-
-def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[str]) -> Iterator[Problem]:
-    """Unknown pools and students, weights that do not add up to 1, an order that does not match the weights.
-
-    Args:
-        mix: an arm.
-        pools: name -> most traces per prompt.
-        students: their names.
-    """
-    field = "weights" if isinstance(mix, PoolWeights | HardGetsLongMix) else "pool"
-    where = f"mixes[{mix.name}].{'pools' if isinstance(mix, AutoMix | BothMix | StudentFitMix) else field}"
-    for pool in mix.shares:
-        if pool not in pools:
-            yield Problem(where, f"no teacher is called {pool!r}", one_of(pool, pools))
-    if isinstance(mix, PoolWeights | HardGetsLongMix):
-        yield from _weight_problems(mix.name, mix.weights)
-    if isinstance(mix, StudentFitMix) and mix.student not in students:
-        what = f"no student is called {mix.student!r}"
-        yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
-    if isinstance(mix, AutoMix | BothMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
-        yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
-    for student in mix.students:
-        if student not in students:
-            yield Problem(f"mixes[{mix.name}].students", f"no student is called {student!r}", one_of(student, students))
-    is_by_rate = isinstance(mix, HardGetsLongMix) and mix.hardness == "pass_rate"
-    if is_by_rate and all(pools.get(pool) == 1 for pool in mix.shares):
-        what = "hardness is pass_rate, but every pool has one trace per prompt: all common prompts have a rate of 100 %"
-        remedy = 'raise teachers[].num_samples, or use hardness = "level" or "length"'
-        yield Problem(f"mixes[{mix.name}].hardness", what, remedy)
-    if isinstance(mix, CurriculumMix | HardGetsLongMix) and sorted(mix.order) != sorted(mix.weights):
-        what = f"{', '.join(mix.order)} are not the pools of weights ({', '.join(mix.weights)})"
-        yield Problem(f"mixes[{mix.name}].order", what, "name every pool of weights once")
-
-
-def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | None) -> Iterator[Problem]:
-    """Modes whose style no pool of the arm has, pools whose style has no mode, and two modes with the same line.
-
-    Args:
-        mix: an arm.
-        styles: pool -> its style.
-        routes_to: `filters.too_long_takes`.
-    """
-    if not mix.modes:
-        return
-    drawn = [pool for pool in [*mix.shares, *filter(None, [routes_to])] if pool in styles]
-    for style in mix.modes:
-        if style not in {styles[pool] for pool in drawn}:
-            what = f"no pool of the arm has the style {style}: {', '.join(drawn)}"
-            yield Problem(
-                f"mixes[{mix.name}].modes.{style}", what, "remove the line, or draw from a pool of that style"
-            )
-    for pool in drawn:
-        if styles[pool] not in mix.modes:
-            what = f"pool {pool!r} has the style {styles[pool]}, and no mode asks for {styles[pool]}"
-            yield Problem(f"mixes[{mix.name}].modes", what, f'add {styles[pool]} = "..."')
-    modes = list(mix.modes.values())
-    for style, mode in mix.modes.items():
-        where = f"mixes[{mix.name}].modes.{style}"
-        if mode == Mode():
-            yield Problem(where, "asks for nothing", "give it a line or template_options")
-        elif modes.count(mode) > 1:
-            yield Problem(where, "asks as another mode does", "give each its own line or template_options")
-
-
-def _weight_problems(name: str, weights: Mapping[str, float]) -> Iterator[Problem]:
-    total = sum(weights.values())
-    if abs(total - 1.0) > 1e-9:
-        terms = " + ".join(f"{weight:g}" for weight in weights.values())
-        yield Problem(f"mixes[{name}].weights", f"{terms} = {total:g}, not 1", "make the weights add up to 1")
-
-
-def merge_problems(merges: Sequence[MergeConfig], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
-    """Unknown parents, weights that do not match them, and a name that a mix has already."""
-    names = [mix.name for mix in mixes]
-    for merge in merges:
-        where = f"merges[{merge.name}]"
-        for parent in merge.of:
-            if parent not in names:
-                yield Problem(f"{where}.of", f"no mix is called {parent!r}", one_of(parent, names))
-        if len(set(merge.of)) < len(merge.of):
-            yield Problem(f"{where}.of", f"{', '.join(merge.of)} names a mix twice", "name each mix once")
-        if merge.name in names:
-            yield Problem(where, f"a mix is also called {merge.name!r}", "give it another name")
-        if merge.weights and len(merge.weights) != len(merge.of):
-            what = f"{len(merge.weights)} weights for {len(merge.of)} mixes"
-            yield Problem(f"{where}.weights", what, "give one per mix of `of`, or none")
-        if merge.method == "linear" and abs(sum(merge.factors) - 1) > 1e-9:
-            what = f"{' + '.join(f'{weight:g}' for weight in merge.weights)} = {sum(merge.weights):g}, not 1"
-            yield Problem(f"{where}.weights", what, 'make them add up to 1, or use method = "task_arithmetic"')
-
-
-def filter_problems(filters: Mapping[str, Any], mixes: Sequence[MixConfig], max_length: Any) -> Iterator[Problem]:
-    """Bounds that no trace can meet, and a pool that no arm draws from."""
-    target, pools = filters.get("too_long_takes"), {pool for mix in mixes for pool in mix.shares}
-    if target is not None and mixes and target not in pools:
-        what = f"no arm draws from a pool {target!r}"
-        yield Problem("filters.too_long_takes", what, one_of(str(target), pools))
-    low, high = filters.get("min_tokens", 1), filters.get("max_tokens") or max_length
-    if isinstance(low, int) and isinstance(high, int) and low > high:
-        what = f"no completion has at least {low} and at most {high} tokens"
-        yield Problem("filters.min_tokens", what, "lower min_tokens, or raise max_tokens or train.max_length")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from fractions import Fraction
 
-from distill.config.mix import AutoMix, BothMix, MixConfig, StudentFitMix, WeightedTokensMix
+from distill.config.mix import AutoMix, BothMix, MixConfig, PairsMix, StudentFitMix, WeightedTokensMix
 
 
 def rows_by_pool(mix: MixConfig, num_common: int) -> dict[str, int]:
@@ -14,7 +14,7 @@ def rows_by_pool(mix: MixConfig, num_common: int) -> dict[str, int]:
     num_common = min(num_common, mix.num_prompts or num_common)
     if isinstance(mix, BothMix):
         return dict.fromkeys(mix.pools, num_common)
-    if isinstance(mix, AutoMix | StudentFitMix | WeightedTokensMix):
+    if isinstance(mix, AutoMix | PairsMix | StudentFitMix | WeightedTokensMix):
         return {}
     return largest_remainder({pool: share or 0.0 for pool, share in sorted(mix.shares.items())}, num_common)
 

@@ -170,6 +170,8 @@ class Example:
     """The prompt's rank in the order that the policy cut into pools: why it took this one."""
     given: int = 0
     """Characters at the beginning of the last turn that the student does not learn."""
+    side: str = ""
+    """`chosen` or `rejected`, of a pair: its two rows follow one another in this order. Empty: the row stands alone."""
 
 
 # Producer: evaluate. Consumer: report.

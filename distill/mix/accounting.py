@@ -22,6 +22,8 @@ UNSOLVED = "not solved by every pool"
 FILTERED = "filtered out in a pool"
 RESERVED = "held out"
 """Not taught, to measure the loss on: `train.held_out_prompts`."""
+WITHOUT_PAIR = "without a pair"
+"""Common, and no arm has a row or a pair for it."""
 SURPLUS = "more than any arm teaches"
 """Common, and beyond the `num_prompts` of every arm."""
 NO_SOURCE = "of a source that no arm teaches"
@@ -33,9 +35,8 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
     Tokens are those of the completions, counted by the first student's tokenizer. `digest` identifies the rows and the
     order in which they are taught: arms with equal digests are the same data.
     """
-    rows = candidates.rows[choice.prompts, choice.pools]
-    sources = candidates.sources[choice.prompts, choice.pools]
-    lengths = candidates.tokens[choice.prompts, choice.pools].astype(np.int64)
+    rows, sources = choice.rows(candidates), choice.sources(candidates)
+    lengths = index.tokens[rows].astype(np.int64)
     by_rows = _shares(sources, np.ones(len(rows)), candidates.pools)
     by_tokens = _shares(sources, lengths, candidates.pools)
     long = [pool for pool in candidates.pools if index.styles.get(pool) == Style.LONG]
@@ -65,7 +66,7 @@ def _by_mode(
     mix: MixConfig,
     candidates: Candidates,
     index: TraceIndex,
-    sources: NDArray[np.int16],
+    sources: NDArray[np.int64],
     lengths: NDArray[np.int64],
 ) -> dict[str, dict[str, Any]]:
     """Style -> rows and tokens of each mode of an arm, and how it is asked for."""
@@ -80,7 +81,7 @@ def _by_mode(
     }
 
 
-def _shares(sources: NDArray[np.int16], amounts: NDArray[Any], pools: tuple[str, ...]) -> dict[str, float]:
+def _shares(sources: NDArray[np.int64], amounts: NDArray[Any], pools: tuple[str, ...]) -> dict[str, float]:
     sums = np.bincount(sources, weights=amounts, minlength=len(pools))
     return dict(zip(pools, (sums / sums.sum()).tolist(), strict=True))
 
@@ -92,15 +93,20 @@ def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64], given: ND
 
 
 def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:
-    """What all arms have in common, in a sentence; it names arms with more rows (`both`)."""
-    sizes = sorted({entry["prompts"] for entry in details.values()})
+    """What all arms have in common, in a sentence; it names arms with more rows (`both`) and those with pairs."""
+    single = {name: entry for name, entry in details.items() if "pairs" not in entry}
+    pairs = [f"{name} has a pair for {entry['pairs']} prompts" for name, entry in details.items() if "pairs" in entry]
+    if not single:
+        return "; ".join(pairs)
+    sizes = sorted({entry["prompts"] for entry in single.values()})
     same = f"every arm teaches the same {sizes[0]} prompts"
     if len(sizes) > 1:
         listed = ", ".join(map(str, sizes))
         same = f"arms of one size teach the same prompts, those of a smaller one are among those of a larger ({listed})"
-    wide = [f"{name} has {entry['rows']} rows" for name, entry in details.items() if entry["rows"] != entry["prompts"]]
+    wide = [f"{name} has {entry['rows']} rows" for name, entry in single.items() if entry["rows"] != entry["prompts"]]
     rows = "one row each" if not wide else f"one row each, but {', '.join(wide)} and as many more steps"
-    return f"{same}, {rows}"
+    of_these = [f"; of these prompts {', '.join(pairs)}"] if pairs else []
+    return "".join([f"{same}, {rows}", *of_these])
 
 
 class LostPrompts(NamedTuple):
@@ -134,8 +140,10 @@ def lost_prompts(
     is_right = index.is_correct() & ~index.is_cut & (index.drops == 0)
     has_correct = _pools_with(lost, candidates.pools, index, is_right)
     is_filtered = (has_usable | has_correct).all(axis=1)
-    codes = np.select([contains(candidates.prompt_keys, lost), contains(held_out, lost), is_filtered], [3, 2, 1], 0)
-    names = np.array([UNSOLVED, FILTERED, RESERVED, SURPLUS])
+    is_common = contains(candidates.prompt_keys, lost)
+    is_unpaired = contains(candidates.prompt_keys[candidates.unpaired], lost)
+    codes = np.select([is_unpaired, is_common, contains(held_out, lost), is_filtered], [4, 3, 2, 1], 0)
+    names = np.array([UNSOLVED, FILTERED, RESERVED, SURPLUS, WITHOUT_PAIR])
     lacking, patterns = np.unique(~has_usable, axis=0, return_inverse=True)
     details = [", ".join(pool for pool, lacks in zip(candidates.pools, row, strict=True) if lacks) for row in lacking]
     return _lost(lost, names[codes].tolist(), pa.array(details, pa.string()).take(pa.array(patterns.ravel())))
@@ -155,7 +163,8 @@ def _lost(lost: NDArray[np.uint64], reasons: Sequence[str], details: pa.Array) -
         "row": pa.array([""] * len(lost), pa.string()),
     }
     counts = Counter(reasons)
-    known = {name: counts[name] for name in (UNSOLVED, FILTERED, RESERVED, SURPLUS, NO_SOURCE) if counts[name]}
+    order = (UNSOLVED, FILTERED, RESERVED, SURPLUS, WITHOUT_PAIR, NO_SOURCE)
+    known = {name: counts[name] for name in order if counts[name]}
     return LostPrompts(pa.table(columns, schema=arrow_schema(Dropped)), known)
 
 

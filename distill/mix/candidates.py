@@ -5,7 +5,7 @@ prompts and differ only in the teacher that each prompt's trace comes from.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,21 @@ class Labels:
     """The distinct labels, sorted."""
 
 
+class Pairs(NamedTuple):
+    """A pair of traces for each of P prompts, one chosen over the other."""
+
+    rows: NDArray[np.int64]
+    """[P, 2]: rows of the index, chosen and rejected; NO_TRACE where the prompt has no pair."""
+    pools: NDArray[np.int64]
+    """[P, 2]: who wrote them, an index in `Candidates.pools`; -1 where there is no pair."""
+
+    @property
+    def has_pair(self) -> NDArray[np.bool_]:
+        """[P]: whether the prompt has one."""
+        found: NDArray[np.bool_] = self.rows[:, 0] != NO_TRACE
+        return found
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """A table of P common prompts (sorted by identity) and K pools (sorted by name)."""
@@ -51,6 +66,8 @@ class Candidates:
     """`level` and `subject` of the prompts, where a policy needs them."""
     fits: Mapping[str, NDArray[np.float64]]
     """`STUDENT/SCORE` -> [P, K], where an arm needs it; lower fits better."""
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
+    """Arm -> the pairs that it may teach."""
 
     def __len__(self) -> int:
         return len(self.prompt_keys)
@@ -66,7 +83,14 @@ class Candidates:
             pass_rates=self.pass_rates[prompts],
             labels={name: Labels(one.codes[prompts], one.names) for name, one in self.labels.items()},
             fits={name: fit[prompts] for name, fit in self.fits.items()},
+            pairs={name: Pairs(one.rows[prompts], one.pools[prompts]) for name, one in self.pairs.items()},
         )
+
+    @property
+    def unpaired(self) -> NDArray[np.bool_]:
+        """[P]: whether an arm looks for a pair of the prompt, and none has one."""
+        without = [~one.has_pair for one in self.pairs.values()]
+        return np.logical_and.reduce(without) if without else np.zeros(len(self), dtype=np.bool_)
 
     def sized(self, num: int | None, seed: int) -> NDArray[np.int64]:
         """The prompts of an arm of `num` prompts (None: all), ascending: the first of a seeded order.
@@ -154,7 +178,7 @@ def _slice(
     prompts, prompt_of = np.unique(index.prompt_keys[rows], return_inverse=True)
     good = np.flatnonzero(is_usable[rows])
     ranks = order_hash(index.trace_keys[rows[good]], "candidate", seed)
-    table = _selected(rows[good], prompt_of[good] * len(names) + codes[good], ranks, len(prompts) * len(names))
+    table = selected(rows[good], prompt_of[good] * len(names) + codes[good], ranks, len(prompts) * len(names))
     table = table.reshape(-1, len(names))
     solved = (table != NO_TRACE).sum(axis=0, keepdims=True)
     sources = np.broadcast_to(np.arange(len(names), dtype=np.int16), table.shape).copy()
@@ -165,7 +189,7 @@ def _slice(
     return _Slice(prompts[is_common], table[is_common], sources[is_common], rates[is_common], solved)
 
 
-def _selected(
+def selected(
     rows: NDArray[np.int64], slots: NDArray[np.int64], ranks: NDArray[np.uint64], num_slots: int
 ) -> NDArray[np.int64]:
     """For every slot (a prompt and a pool) the row with the lowest rank; NO_TRACE where there is none."""

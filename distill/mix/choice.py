@@ -23,6 +23,26 @@ class Choice(NamedTuple):
     """Rows of phase 0 are taught first; all 0 where the order does not matter."""
     ranks: NDArray[np.int64]
     """The prompt's rank in the order that was cut: why it takes this pool. 0 where nothing was cut."""
+    paired: NDArray[np.int64] | None = None
+    """Of pairs, chosen and rejected in turn: the rows of the index. None: those of the candidates' table."""
+
+    def rows(self, candidates: Candidates) -> NDArray[np.int64]:
+        """The rows of the index that are taken."""
+        return candidates.rows[self.prompts, self.pools] if self.paired is None else self.paired
+
+    def sources(self, candidates: Candidates) -> NDArray[np.int64]:
+        """The pools that wrote them: where a prompt was routed, another than the one that it was taken from."""
+        if self.paired is not None:
+            return self.pools
+        return candidates.sources[self.prompts, self.pools].astype(np.int64)
+
+    @property
+    def sides(self) -> NDArray[np.int64]:
+        """Index in `SIDES` of each row."""
+        return np.zeros_like(self.prompts) if self.paired is None else 1 + np.arange(len(self.prompts)) % 2
+
+
+SIDES = ("", "chosen", "rejected")
 
 
 def unordered(prompts: NDArray[np.int64], pools: NDArray[np.int64]) -> Choice:

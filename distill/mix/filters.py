@@ -72,11 +72,17 @@ def features_columns(table: pa.Table) -> Features:
     )
 
 
-def reasons_without_text(index: TraceIndex, pools: tuple[str, ...]) -> NDArray[np.int8]:
-    """A reason code per trace, from the index alone."""
+def reasons_without_text(
+    index: TraceIndex, pools: tuple[str, ...], is_wanted: NDArray[np.bool_] | None = None
+) -> NDArray[np.int8]:
+    """A reason code per trace, from the index alone.
+
+    `is_wanted`: the traces in question, absent the correct ones; all others are "not correct".
+    """
     is_ours = index.pool_codes(pools) >= 0
+    is_wanted = index.is_correct() if is_wanted is None else is_wanted
     dropped = [index.drops == code for code in range(1, len(DROPS))]
-    states = [~is_ours, ~index.is_correct(), index.is_cut, *dropped]
+    states = [~is_ours, ~is_wanted, index.is_cut, *dropped]
     names = ("of no mixed pool", "not correct", "cut by the token limit", *DROPS[1:])
     codes: list[Any] = [np.int8(CODES[name]) for name in names]
     return np.select(states, codes, default=np.int8(USABLE))
@@ -136,12 +142,14 @@ def first_of_equals(
     return is_first
 
 
-def filter_counts(index: TraceIndex, reasons: NDArray[np.int8], pools: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Pool -> reason -> correct traces; the counts add up to the pool's correct traces."""
+def filter_counts(
+    index: TraceIndex, reasons: NDArray[np.int8], pools: tuple[str, ...], is_wanted: NDArray[np.bool_] | None = None
+) -> dict[str, dict[str, int]]:
+    """Pool -> reason -> traces in question, absent the correct ones; the counts add up to those of the pool."""
     counts: dict[str, dict[str, int]] = {}
-    codes, is_correct = index.pool_codes(pools), index.is_correct()
+    codes, is_wanted = index.pool_codes(pools), index.is_correct() if is_wanted is None else is_wanted
     for code, pool in enumerate(pools):
-        found = np.bincount(reasons[(codes == code) & is_correct], minlength=len(REASONS))
+        found = np.bincount(reasons[(codes == code) & is_wanted], minlength=len(REASONS))
         counts[pool] = {reason: int(count) for reason, count in zip(REASONS, found, strict=True) if count}
     return counts
 
@@ -151,9 +159,9 @@ def too_long_prompts(index: TraceIndex, reasons: NDArray[np.int8]) -> NDArray[np
     return np.unique(index.prompt_keys[reasons == CODES["too long for a student"]])
 
 
-def with_student_tokens(index: TraceIndex, reasons: NDArray[np.int8], features: Features) -> NDArray[np.int32]:
-    """Lengths counted by the first student's tokenizer for usable traces; the others keep the teacher's count."""
-    rows = np.flatnonzero(reasons == USABLE)
+def with_student_tokens(index: TraceIndex, is_used: NDArray[np.bool_], features: Features) -> NDArray[np.int32]:
+    """Lengths counted by the first student's tokenizer for traces in use; the others keep the teacher's count."""
+    rows = np.flatnonzero(is_used)
     tokens = index.tokens.copy()
     tokens[rows] = features.tokens[features.rows(index.trace_keys[rows])]
     return tokens

@@ -9,6 +9,7 @@
   arms; there are as many times more rows, and steps, as there are pools.
 * `curriculum`: the rows of `weighted`, taught pool by pool ("Scale or Reason?", arXiv 2509.22193: short, then long). It
   changes the order only: rows, epochs and steps are those of the shuffled arm.
+* `pairs`: two traces for each prompt, one chosen over the other, for preferences (`distill.mix.pairs`).
 * `student_fit`: for each prompt, of the pools' traces the one that fits a student best (GRAPE, arXiv 2502.04194, by
   mean negative log-likelihood; arXiv 2601.14249, by rank-surprisal ratio).
 
@@ -27,6 +28,7 @@ from distill.config.mix import (
     CurriculumMix,
     HardGetsLongMix,
     MixConfig,
+    PairsMix,
     PoolWeights,
     SingleMix,
     StudentFitMix,
@@ -186,6 +188,24 @@ def choose_student_fit(mix: StudentFitMix, candidates: Candidates, seed: int) ->
     return unordered(np.arange(len(candidates)), pools[np.argmin(scores, axis=1)])
 
 
+def choose_pairs(mix: PairsMix, candidates: Candidates, seed: int) -> Choice:
+    """The pair of every prompt that has one, the chosen trace first.
+
+    Raises:
+        StageError: no prompt has a pair.
+    """
+    pairs = candidates.pairs[mix.name]
+    prompts = np.flatnonzero(pairs.has_pair)
+    if not len(prompts):
+        raise StageError(
+            f"mix: none of the {len(candidates)} prompts of mixes[{mix.name}] has a pair by {' or '.join(mix.by)} among"
+            f" the traces of {', '.join(mix.pools)}\n  -> more samples per prompt (teachers[].num_samples, with"
+            " generate.stop_early = false), harder prompts, another `by`, or wider [filters]"
+        )
+    chosen = unordered(np.repeat(prompts, 2), pairs.pools[prompts].ravel())
+    return chosen._replace(paired=pairs.rows[prompts].ravel())
+
+
 def _pool_codes(pools: Sequence[str], candidates: Candidates) -> NDArray[np.int64]:
     """Indices of some pools in `candidates.pools`, ascending."""
     return np.array(sorted(candidates.pools.index(pool) for pool in pools), dtype=np.int64)
@@ -253,14 +273,16 @@ POLICIES: dict[str, Callable[[Any, Candidates, int], Choice]] = {
     "both": choose_both,
     "curriculum": choose_curriculum,
     "student_fit": choose_student_fit,
+    "pairs": choose_pairs,
 }
 
 
 def choose(mixes: Sequence[MixConfig], candidates: Candidates, seed: int) -> dict[str, Choice]:
-    """Arm -> its rows. Arms of one `num_prompts` have the same prompts, and all but `both` have one row for each.
+    """Arm -> its rows. Arms of one `num_prompts` have the same prompts, and all but `both` and `pairs` have one row for
+    each; `pairs` has two for those with a pair.
 
     Raises:
-        StageError: a pool with a positive weight would get no prompt.
+        StageError: a pool with a positive weight would get no prompt, or an arm no pair.
     """
     return {mix.name: _choose(mix, candidates, seed) for mix in mixes}
 
@@ -270,6 +292,7 @@ def _choose(mix: MixConfig, candidates: Candidates, seed: int) -> Choice:
     taught = candidates.sized(mix.num_prompts, seed)
     choice = POLICIES[mix.policy](mix, candidates if mix.num_prompts is None else candidates.take(taught), seed)
     choice = choice._replace(prompts=taught[choice.prompts])
-    per_prompt = len(mix.shares) if mix.policy == "both" else 1
-    assert np.array_equal(choice.prompts, np.repeat(taught, per_prompt)), mix.name
+    per_prompt = {"both": len(mix.shares), "pairs": 2}.get(mix.policy, 1)
+    own = np.intersect1d(taught, choice.prompts) if isinstance(mix, PairsMix) else taught
+    assert np.array_equal(choice.prompts, np.repeat(own, per_prompt)), mix.name
     return choice

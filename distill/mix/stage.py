@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from cluster.session import Session
-from distill.config.mix import HardGetsLongMix, MixConfig, PoolWeights, SingleMix
+from distill.config.mix import HardGetsLongMix, MixConfig, PairsMix, PoolWeights, SingleMix
 from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.recipe import Recipe
 from distill.config.teachers import AskedTeacher, ChatFormat
@@ -38,6 +38,7 @@ from distill.mix.filters import (
     totals,
     with_student_tokens,
 )
+from distill.mix.pairs import Sides, find_pairs, pair_details
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out, validate_sizes
 from distill.mix.seeded_order import contains, keys_of
 from distill.mix.source import MixSource, longest_chat
@@ -51,6 +52,18 @@ from distill.run.context import RunContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Filtered:
+    """The traces of a run with what keeps each of them out."""
+
+    index: TraceIndex
+    """With lengths in the first student's tokens."""
+    reasons: NDArray[np.int8]
+    """Why a trace may not be taught, or `USABLE`."""
+    wrong: NDArray[np.int8]
+    """Why a wrong trace may not be the rejected side of a pair, or `USABLE`."""
 
 
 class Table(NamedTuple):
@@ -89,8 +102,17 @@ class Chosen(NamedTuple):
         """The manifest's entry of every arm."""
         arms, own = self.arms, {"common_prompts": len(self.arms.candidates)} if self.mixes[0].sources else {}
         return {
-            mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) | own for mix in self.mixes
+            mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) | self._pairs(mix) | own
+            for mix in self.mixes
         }
+
+    def _pairs(self, mix: MixConfig) -> dict[str, Any]:
+        """What the entry of an arm with pairs says of them."""
+        if not isinstance(mix, PairsMix):
+            return {}
+        candidates = self.arms.candidates
+        taught = candidates.take(candidates.sized(mix.num_prompts, self.table.source.recipe.seed))
+        return pair_details(mix, taught.pairs[mix.name], self.arms.index)
 
 
 def mix_stage(run: RunContext) -> Manifest:
@@ -98,11 +120,13 @@ def mix_stage(run: RunContext) -> Manifest:
     run_dir, console = run.run_dir, run.console
     recipe = with_found_weights(run.recipe, run_dir.read_manifest(StageName.SEARCH))
     source = MixSource(recipe, run_dir, tuple(pool.folder for pool in run.pools), run.models)
-    index, reasons = filtered_index(source, console)
+    traces = filtered_index(source, console)
+    index, reasons = traces.index, traces.reasons
     tables = group_tables(source, index, reasons)
-    chosen = [choose_arms(table, index, reasons, lambda: run.session, console) for table in tables]
+    chosen = [choose_arms(table, traces, lambda: run.session, console) for table in tables]
     write_chosen(source, chosen, reasons)
     filtered = filter_counts(index, reasons, pools_of(recipe.mixes))
+    paired = pools_of([mix for mix in recipe.mixes if isinstance(mix, PairsMix)])
     details = {name: entry for one in chosen for name, entry in one.details().items()}
     sentences = [_equal_arms(one, details, len(chosen)) for one in chosen]
     _print_arms(console, details, totals(filtered), sentences)
@@ -124,6 +148,7 @@ def mix_stage(run: RunContext) -> Manifest:
             "mixes": {mix.name: details[mix.name] for mix in recipe.mixes},
             "common_prompts": len(np.unique(np.concatenate([one.arms.candidates.prompt_keys for one in chosen]))),
             "traces": filtered,
+            **({"wrong_traces": filter_counts(index, traces.wrong, paired, index.is_wrong())} if paired else {}),
             "arms": "; ".join(sentences),
             "tokens_of": recipe.students[0].name,
             "fit": fits,
@@ -203,8 +228,7 @@ def _prompts_of(run_dir: RunDir, group: ArmGroup) -> NDArray[np.uint64]:
 
 def choose_arms(
     table: Table,
-    index: TraceIndex,
-    reasons: NDArray[np.int8],
+    traces: Filtered,
     connect: Callable[[], Session],
     console: Console,
 ) -> Chosen:
@@ -212,8 +236,7 @@ def choose_arms(
 
     Args:
         table: of the group.
-        index: all verified traces.
-        reasons: why each of them is left out, or `USABLE`.
+        traces: all of the run.
         connect: joins the cluster; called only if a `student_fit` arm needs scores.
         console: for progress.
 
@@ -221,10 +244,15 @@ def choose_arms(
         StageError: no prompt is common to all pools, or an arm cannot meet its weights or its number of prompts.
     """
     source, recipe, candidates = table.source, table.source.recipe, table.candidates
+    index, reasons = traces.index, traces.reasons
     candidates = dataclasses.replace(candidates, labels=read_labels(source.run_dir, recipe, candidates))
     validate_common(candidates, filter_counts(index, reasons, pools_of(recipe.mixes)))
     validate_sizes(recipe.mixes, len(candidates))
     candidates = with_fits(source, index, candidates, connect, console)
+    sides = Sides(traces.reasons == USABLE, traces.wrong == USABLE)
+    paired = [mix for mix in recipe.mixes if isinstance(mix, PairsMix)]
+    pairs = {mix.name: find_pairs(mix, index, sides, candidates, recipe.seed) for mix in paired}
+    candidates = dataclasses.replace(candidates, pairs=pairs)
     chosen = choose(recipe.mixes, candidates, recipe.seed)
     arms = Arms(index, candidates, chosen, {mix.name: mix for mix in recipe.mixes})
     return Chosen(table, arms, _held_out(index, table.held, recipe.seed, recipe.mixes[0].sources))
@@ -254,14 +282,17 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
 
 
-def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDArray[np.int8]]:
-    """The index with lengths in the first student's tokens, and a reason code per trace. Reads texts of new traces."""
+def filtered_index(source: MixSource, console: Console) -> Filtered:
+    """All traces of the run with what keeps each of them out. Reads texts of new ones."""
     recipe, run_dir = source.recipe, source.run_dir
     index = with_teaching(read_index(run_dir, *VERDICTS), recipe)
+    paired = pools_of([mix for mix in recipe.mixes if isinstance(mix, PairsMix)])
     reasons = reasons_without_text(index, pools_of(recipe.mixes))
-    wanted = index.trace_keys[reasons == USABLE]
+    wrong = reasons_without_text(index, paired, index.is_wrong())
+    is_read = (reasons == USABLE) | (wrong == USABLE)
+    wanted = index.trace_keys[is_read]
     if not len(wanted):
-        return index, reasons
+        return Filtered(index, reasons, wrong)
     folders = distinct_tokenizers([str(source.models[student.model].folder) for student in recipe.students])
     key = features_key(folders, longest_chat(recipe))
     missing = missing_keys(run_dir, key, wanted)
@@ -269,15 +300,13 @@ def filtered_index(source: MixSource, console: Console) -> tuple[TraceIndex, NDA
         prompts = np.unique(index.prompt_keys[contains(missing, index.trace_keys)])
         _compute_missing(source, key, missing, prompts, folders, console)
     features = load_features(run_dir, key)
-    reasons = reasons_with_text(
-        index,
-        reasons,
-        features,
-        recipe.filters,
-        max_length=recipe.train.max_length - mode_tokens(recipe, map(load_tokenizer, folders)),
-        seed=recipe.seed,
+    max_length = recipe.train.max_length - mode_tokens(recipe, map(load_tokenizer, folders))
+    reasons, wrong = (
+        reasons_with_text(index, one, features, recipe.filters, max_length=max_length, seed=recipe.seed)
+        for one in (reasons, wrong)
     )
-    return dataclasses.replace(index, tokens=with_student_tokens(index, reasons, features)), reasons
+    is_used = (reasons == USABLE) | (wrong == USABLE)
+    return Filtered(dataclasses.replace(index, tokens=with_student_tokens(index, is_used, features)), reasons, wrong)
 
 
 def with_teaching(index: TraceIndex, recipe: Recipe) -> TraceIndex:

@@ -21,7 +21,8 @@ GROUP_ROWS = 1 << 16
 SELECTED = "selected from its teacher"
 OTHER_SAMPLE_SELECTED = "another sample of this teacher was selected"
 NOT_COMMON = "its prompt is not common to all pools"
-FATES = (*REASONS[1:], SELECTED, OTHER_SAMPLE_SELECTED, NOT_COMMON)
+CHOSEN, REJECTED = "chosen side of a pair", "rejected side of a pair"
+FATES = (*REASONS[1:], SELECTED, OTHER_SAMPLE_SELECTED, NOT_COMMON, CHOSEN, REJECTED)
 SCHEMA = pa.schema([("trace_key", pa.uint64()), ("fate", pa.string()), ("shard", pa.string())])
 
 
@@ -69,6 +70,10 @@ def trace_fates(index: TraceIndex, reasons: NDArray[np.int8], candidates: Sequen
         is_common |= contains(table.prompt_keys, index.prompt_keys) & (index.pool_codes(table.pools) >= 0)
     usable = np.where(is_common, FATES.index(OTHER_SAMPLE_SELECTED), FATES.index(NOT_COMMON))
     fates = np.where(reasons == USABLE, usable, reasons - 1).astype(np.int8)
+    for table in candidates:
+        for pairs in table.pairs.values():
+            for side, fate in enumerate((CHOSEN, REJECTED)):
+                fates[pairs.rows[pairs.has_pair, side]] = FATES.index(fate)
     for table in candidates:
         fates[table.rows.ravel()] = FATES.index(SELECTED)
     return fates

@@ -56,6 +56,10 @@ class TraceIndex:
         found: NDArray[np.bool_] = self.verdicts == VERDICTS.index(Verdict.CORRECT)
         return found
 
+    def is_wrong(self) -> NDArray[np.bool_]:
+        """Whether each trace was graded INCORRECT or NO_ANSWER; what the verifier could not tell is neither."""
+        return np.isin(self.verdicts, [VERDICTS.index(Verdict.INCORRECT), VERDICTS.index(Verdict.NO_ANSWER)])
+
     def pool_codes(self, names: tuple[str, ...]) -> NDArray[np.int16]:
         """Index of each trace's pool in `names`; -1 for a pool that is not among them."""
         codes = [names.index(name) if name in names else -1 for name in self.pool_names]

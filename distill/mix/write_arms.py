@@ -14,7 +14,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.errors import StageError
 from distill.core.run_dir import ARMS, PROMPTS, Parts, RunDir, arm_examples
 from distill.mix.candidates import Candidates
-from distill.mix.choice import Choice
+from distill.mix.choice import SIDES, Choice
 from distill.mix.examples import SCHEMA, decode_names, message_column
 from distill.mix.feature_store import text_batches
 from distill.mix.seeded_order import contains, identities_of, keys_of
@@ -47,7 +47,7 @@ class Arms:
 def write_arms(
     run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, fates: TraceFates, folder: Parts = ARMS
 ) -> None:
-    """Write `NAME.parquet` for every arm, rows by prompt, then pool. The same choice gives the same bytes.
+    """Write `NAME.parquet` for every arm, rows by prompt, then pool or side. The same choice gives the same bytes.
 
     Args:
         run_dir: of the run.
@@ -90,7 +90,7 @@ def _spread_completions(
     run_dir: RunDir, folders: Sequence[str], arms: Arms, texts: TextBuckets, fates: TraceFates
 ) -> None:
     """Store every chosen trace's text once, numbered by its row of the index."""
-    taken = [(choice.prompts, arms.candidates.rows[choice.prompts, choice.pools]) for choice in arms.chosen.values()]
+    taken = [(choice.prompts, choice.rows(arms.candidates)) for choice in arms.chosen.values()]
     rows, first = np.unique(np.concatenate([rows for _, rows in taken]), return_index=True)
     prompts = np.concatenate([prompts for prompts, _ in taken])[first]
     keys = arms.index.trace_keys[rows]
@@ -115,11 +115,10 @@ def _arm_part(
     """An arm's rows of the prompts of one bucket."""
     candidates, choice = arms.candidates, arms.chosen[name]
     part = slice(*np.searchsorted(choice.prompts, span))
-    prompts, pools = choice.prompts[part], choice.pools[part]
-    rows = candidates.rows[prompts, pools]
+    prompts, rows = choice.prompts[part], choice.rows(candidates)[part]
     positions = np.searchsorted(texts.column("row").to_numpy(), rows)
     completions = texts.column("text").combine_chunks().take(pa.array(positions))
-    sources = candidates.sources[prompts, pools].astype(np.int64)
+    sources = choice.sources(candidates)[part]
     styles = [arms.index.styles[pool] for pool in candidates.pools]
     chats = arms.chats(name, chat)
     columns = {
@@ -135,6 +134,7 @@ def _arm_part(
         "phase": pa.array(choice.phases[part]),
         "place": pa.array(choice.ranks[part]),
         "given": pa.array(arms.index.given[rows].astype(np.int64)),
+        "side": decode_names(choice.sides[part], SIDES),
     }
     return pa.table(columns, schema=SCHEMA)
 

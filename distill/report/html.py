@@ -56,6 +56,7 @@ def _environment() -> Environment:
     filters = (
         formats.percent,
         formats.bounds,
+        formats.share_of,
         formats.points,
         formats.number,
         formats.power,

@@ -11,7 +11,7 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import Verdict
 from distill.evaluate.read_scores import ScoredModel, trained_models
 from distill.mix.accounting import FILTERED
-from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, StageRow
+from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, PairsRow, StageRow
 from distill.report.pools import Traces, common_prompts
 from distill.train.attempts import Attempt, read_attempts
 from distill.train.cells import Cell, all_cells
@@ -69,6 +69,7 @@ def peak_memory(details: Mapping[str, Any]) -> str | None:
 def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[CellRow]:
     """One row per training cell of the recipe that left metrics or is in the manifest."""
     summary = manifests["train"].details.get("cells", {}) if "train" in manifests else {}
+    mixes = manifests["mix"].details.get("mixes", {}) if "mix" in manifests else {}
     cells = [(model, read_curve(run_dir, model.name)) for model in trained_models(recipe)]
     attempts = {model.name: read_attempts(run_dir, model.name) for model, _ in cells}
     lineages = {cell.name: cell.lineage for cell in all_cells(recipe)}
@@ -81,6 +82,7 @@ def cell_rows(recipe: Recipe, run_dir: RunDir, manifests: Manifests) -> list[Cel
             run_dir.read_manifest(*Training(model.name).folder),
             _cell_attempts(attempts[model.name], first_start),
             _lineage(lineages[model.name], summary),
+            mixes.get(model.mix, {}),
         )
         for model, curve in cells
         if curve.steps or model.name in summary
@@ -132,6 +134,7 @@ def _cell_row(
     manifest: Manifest | None,
     attempts: tuple[CellAttempt, ...],
     lineage: _Lineage,
+    mix: Mapping[str, Any],
 ) -> CellRow:
     recorded = {"wall_s": manifest.wall_s, **manifest.details} if manifest else summary
     return CellRow(
@@ -152,9 +155,17 @@ def _cell_row(
         tokens_per_s=recorded.get("tokens_per_s"),
         mfu=recorded.get("mfu"),
         held_out=_held_out(recorded.get("held_out_loss") or {}),
+        pairs=_pairs(recorded, mix),
         curve=curve,
         attempts=attempts,
     )
+
+
+def _pairs(recorded: Mapping[str, Any], mix: Mapping[str, Any]) -> PairsRow | None:
+    """`recorded`: of the cell; `mix`: of its arm."""
+    if "pairs" not in recorded or "pairs" not in mix:
+        return None
+    return PairsRow(pairs=mix["pairs"], without_pair=mix["without_pair"], **recorded["pairs"])
 
 
 def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]:

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 from distill.config.students import LoraTune
 from distill.core.errors import StageError
 from distill.core.schema import seed_for
-from distill.train.worker.batches import epoch_order, steps_per_epoch
+from distill.train.worker.batches import (
+    TrainRow,
+    epoch_order,
+    phased_order,
+    phased_step_rows,
+    step_rows,
+    steps_per_epoch,
+)
 
 if TYPE_CHECKING:
     from distill.config.students import Tune
@@ -30,6 +37,35 @@ def num_steps(train: TrainConfig, num_rows: int) -> int:
     if train.budget == "epochs" or train.num_steps is None:
         return train.num_epochs * steps_per_epoch(num_rows, train.batch_size)
     return train.num_steps
+
+
+class StepOrder:
+    """Which rows of a cell each optimiser step takes; rows that belong together are drawn as one example."""
+
+    def __init__(self, train: TrainConfig, rows: Sequence[TrainRow], *, seed: int, together: int = 1) -> None:
+        """`together`: rows in an example, one after another: 2 for pairs."""
+        examples = [rows[start : start + together] for start in range(0, len(rows), together)]
+        phases = [example[0].phase for example in examples]
+        supervised = [sum(row.supervised_tokens for row in example) for example in examples]
+        self.num_steps = num_steps(train, len(examples))
+        self._num_examples, self._together = len(examples), together
+        self._batch_size, self._seed = train.batch_size, seed
+        self._budgeted = budget_rows(train, supervised, phases, seed=seed)
+        is_phased = len(set(phases)) > 1
+        self._phased = phased_order(phases, seed=seed, num_epochs=train.num_epochs) if is_phased else []
+
+    def rows(self, step: int) -> tuple[int, ...]:
+        """The rows of a step (counted from 0) over all workers, by number; those of an example are neighbours."""
+        width = self._together
+        return tuple(row for one in self._examples(step) for row in range(one * width, (one + 1) * width))
+
+    def _examples(self, step: int) -> tuple[int, ...]:
+        num, size = self._num_examples, self._batch_size
+        if self._budgeted is not None:
+            return self._budgeted[step]
+        if self._phased:
+            return phased_step_rows(step, self._phased, num_rows=num, batch_size=size)
+        return step_rows(step, num, batch_size=size, seed=self._seed)
 
 
 def num_passes(train: TrainConfig, num_rows: int, supervised_tokens: int) -> float:
@@ -109,12 +145,28 @@ def _split_by_tokens(drawn: Sequence[int], tokens: Sequence[int], steps: int) ->
 # Cost
 
 
-def train_flops(shape: ModelShape, tune: Tune, lengths: Iterable[int], supervised_tokens: int) -> float:
-    """FLOPs of training once on rows of these lengths (tokens); the formula is in the module's docstring."""
+def score_flops(shape: ModelShape, lengths: Iterable[int], supervised_tokens: int) -> float:
+    """FLOPs of one forward pass over rows of these lengths (tokens), without gradients."""
+    tokens, squares = _sums(lengths)
+    return float(
+        2 * tokens * shape.body_parameters
+        + 4 * shape.layers * shape.query_width * squares
+        + 2 * shape.head_parameters * supervised_tokens
+    )
+
+
+def _sums(lengths: Iterable[int]) -> tuple[int, int]:
+    """The sum of some lengths, and that of their squares."""
     tokens = squares = 0
     for length in lengths:
         tokens += length
         squares += length * length
+    return tokens, squares
+
+
+def train_flops(shape: ModelShape, tune: Tune, lengths: Iterable[int], supervised_tokens: int) -> float:
+    """FLOPs of training once on rows of these lengths (tokens); the formula is in the module's docstring."""
+    tokens, squares = _sums(lengths)
     per_weight, adapter = 6, 0
     if isinstance(tune, LoraTune):
         per_weight, adapter = 4, 6 * shape.lora_parameters(tune)

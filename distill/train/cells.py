@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from distill.config.arm_graph import ArmBudget, arm_budgets, own_steps
 from distill.config.mix import MergeConfig
+from distill.config.objectives import IMITATE
 from distill.train.layout import Layout, resolve_layout
 
 if TYPE_CHECKING:
     from distill.config.arm_graph import ArmConfig
+    from distill.config.objectives import Objective
     from distill.config.recipe import Recipe
     from distill.config.students import StudentConfig
     from distill.config.train import TrainConfig
@@ -40,6 +42,8 @@ class Cell:
     """Its arm's own number of optimiser steps; absent: as for every arm."""
     amount: ArmBudget = field(default_factory=ArmBudget)
     """How much its arm is trained on: only those of the same amount are compared."""
+    objective: Objective = IMITATE
+    """What is learnt from the rows."""
     parents: tuple[Cell, ...] = ()
     """The cells that it starts from: that of the arm which its own comes `after`, or those that it is merged from."""
 
@@ -120,6 +124,7 @@ def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
             merge,
             num_steps=None if isinstance(arm, MergeConfig) else own_steps(arm, arms, recipe.train.num_steps),
             amount=budgets[arm.name],
+            objective=IMITATE if isinstance(arm, MergeConfig) else arm.objective or IMITATE,
             parents=tuple(build(student, arms[name], seed) for name in arm.starts_from),
         )
 

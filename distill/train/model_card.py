@@ -4,16 +4,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from distill.config.objectives import Prefer
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles
 from distill.mix.export.dataset_card import counts_table
 from distill.mix.export.licences import is_hub_id
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell
 from distill.train.merge_students import describe_merge
-
-CARD, MIX = "README.md", "mix.json"
+from distill.train.saved_weights import saved_of
 
 
 def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: Mapping[str, ResolvedModel]) -> None:
@@ -26,9 +27,10 @@ def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: 
             continue
         arms = {one.mix: entries[one.mix] for one in cell.lineage if one.mix in entries}
         card = student_card(recipe, cell, models[cell.student.model], manifest, arms)
-        for folder in (Training(cell.name).model, Training(cell.name).adapter):
+        for kind, folder in ((MODEL, Training(cell.name).model), (ADAPTER, Training(cell.name).adapter)):
             if run_dir.exists(*folder):
-                run_dir.write_bytes(card.encode(), *folder, CARD)
+                text = card + describe_files(saved_of(manifest, kind))
+                run_dir.write_bytes(text.encode(), *folder, CARD)
                 run_dir.write_bytes(json.dumps(arms, indent=1).encode(), *folder, MIX)
 
 
@@ -48,7 +50,7 @@ def student_card(
         recipe.description,
         f"A student of mix distillation ([arXiv 2502.12143](https://arxiv.org/abs/2502.12143)), from `{model.source}`"
         f" ({model.identity}), by the recipe `{recipe.name}`.",
-        "## How it was made\n\n" + describe_training(manifest.details),
+        "## How it was made\n\n" + describe_training(manifest.details) + describe_preferences(cell, manifest.details),
         *describe_lineage(cell),
         *(f"## What it was trained on: {arm}\n\n{describe_arm(entry)}" for arm, entry in arms.items()),
         "## How to prompt it\n\n" + describe_prompt(recipe),
@@ -64,6 +66,17 @@ def describe_training(details: Mapping[str, Any]) -> str:
     return (
         f"{details['steps']} optimiser steps, {details['supervised_tokens']} supervised tokens, seed {details['seed']};"
         f" loss {details['first_loss']:.3f} at the first step, {details['last_loss']:.3f} at the last."
+    )
+
+
+def describe_preferences(cell: Cell, details: Mapping[str, Any]) -> str:
+    """How a student learnt from pairs; empty where it imitates."""
+    if not isinstance(cell.objective, Prefer) or "pairs" not in details:
+        return ""
+    how, found = cell.objective, details["pairs"]
+    return (
+        f" It learnt to prefer one trace of a pair (DPO, beta {how.beta:g}, eps {how.eps:g}, alpha {how.alpha:g}): in"
+        f" the last steps the mean margin was {found['margin']:.2f} nats, and {found['positive']:.0%} were positive."
     )
 
 
@@ -86,3 +99,11 @@ def describe_prompt(recipe: Recipe) -> str:
     chat = recipe.student_chat
     system = f"The system prompt is `{chat.system}`; t" if chat.system else "T"
     return f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+
+
+def describe_files(saved: SavedFiles | None) -> str:
+    """The files that were saved, as `sha256sum -c` reads them; empty where their hashes were not kept."""
+    if not saved:
+        return ""
+    lines = "\n".join(f"{file['sha256']}  {name}" for name, file in sorted(saved.items()))
+    return f"\n## Its files\n\nWhat was scored has these SHA-256 hashes:\n\n```\n{lines}\n```\n"

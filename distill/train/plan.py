@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cluster.placement import Job, find_placement
 from cluster.schedule import best_order, lower_bound, simulate, with_chains
 from distill.config.arm_graph import ArmBudget
+from distill.config.objectives import Prefer
 from distill.config.recipe import Recipe
 from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
@@ -20,7 +21,7 @@ from distill.core.errors import ConfigError, Problem
 from distill.core.run_dir import RunDir
 from distill.models.resolve import ResolvedModel
 from distill.models.shape import ModelShape, read_settings, shape_of
-from distill.train.budget import num_passes, num_steps, train_flops
+from distill.train.budget import num_passes, num_steps, score_flops, train_flops
 from distill.train.cells import Cell, num_at_once, trained_before
 from distill.train.layout import Layout, choose_layout, suggest_changes, threads_per_worker, worker_resources
 from distill.train.machines import Machines
@@ -31,6 +32,7 @@ class MixData:
     """Size of a mix, or an upper bound of it while the mix has not been drawn."""
 
     rows: int
+    """Examples: a pair is one."""
     supervised_tokens: int
     """In one pass."""
     is_upper_bound: bool = False
@@ -100,7 +102,7 @@ def plan_cells(
     for cell in cells:
         layout, shape, known = layouts[cell.student.name], shapes[cell.student.model], data.get(cell.mix)
         if layout is not None:
-            load = _load(cell.student, cell.budget(train), shape, known)
+            load = _load(cell, train, shape, known)
             job = _job(cell, layout, load.flops or float(shape.num_parameters), machines, at_once)
             planned.append(_planned(cell, layout, load, job, known, shape.one_row_reason))
     problems += list(_unplaceable(planned, machines))
@@ -123,18 +125,38 @@ class _Load(NamedTuple):
     flops: float | None
 
 
-def _load(student: StudentConfig, train: TrainConfig, shape: ModelShape, data: MixData | None) -> _Load:
+def _load(cell: Cell, all_train: TrainConfig, shape: ModelShape, data: MixData | None) -> _Load:
+    train = cell.budget(all_train)
     if data is None:
         is_fixed = train.budget != "epochs"
         return _Load(None, train.num_steps if is_fixed else None, train.num_tokens if is_fixed else None, None)
     passes = num_passes(train, data.rows, data.supervised_tokens)
-    mean = min(train.max_length, round(data.supervised_tokens / max(1, data.rows)))
+    mean = data.supervised_tokens / max(1, data.rows)
     return _Load(
         rows=data.rows,
         steps=num_steps(train, data.rows),
         supervised_tokens=round(passes * data.supervised_tokens),
-        flops=train_flops(shape, student.tune, [mean], mean) * data.rows * passes,
+        flops=example_flops(cell, shape, mean, max_length=train.max_length) * data.rows * passes,
     )
+
+
+def example_flops(
+    cell: Cell, shape: ModelShape, supervised_tokens: float, *, max_length: int, prompt_tokens: float = 0.0
+) -> float:
+    """FLOPs of training once on one example: a row, or the two of a pair, which are scored before.
+
+    Args:
+        cell: that is trained.
+        shape: of its model.
+        supervised_tokens: of the example.
+        max_length: of a row, tokens.
+        prompt_tokens: of each row beside the supervised ones.
+    """
+    num_rows = 2 if isinstance(cell.objective, Prefer) else 1
+    taught = min(max_length, round(supervised_tokens / num_rows))
+    lengths = [min(max_length, round(supervised_tokens / num_rows + prompt_tokens))] * num_rows
+    scored = score_flops(shape, lengths, taught * num_rows) if num_rows > 1 else 0.0
+    return train_flops(shape, cell.student.tune, lengths, taught * num_rows) + scored
 
 
 def _planned(
@@ -241,7 +263,7 @@ def read_mix_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
     manifest = run_dir.read_manifest(stage)
     entries = manifest.details.get("mixes", {}) if manifest else {}
     return {
-        name: MixData(entry["rows"], entry["tokens"] + entry["rows"])
+        name: MixData(entry.get("pairs", entry["rows"]), entry["tokens"] + entry["rows"])
         for name, entry in entries.items()
         if "rows" in entry and "tokens" in entry
     }

@@ -14,6 +14,7 @@ from cluster.autoscaling import wait_for_nodes
 from cluster.placement import Job
 from cluster.session import Session
 from distill.config.decides import identity
+from distill.config.objectives import IMITATE
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.metrics import publish
@@ -110,6 +111,8 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str, p
     content: list[Any] = [texts, phases] if any(phases) else texts
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
+    if cell.objective != IMITATE:
+        content = [content, rows.column("side").to_pylist(), identity(cell.objective)]
     settings = [identity(cell.student), cell.seed, identity(cell.budget(recipe.train).used)]
     after = [["after", *parents]] if parents else []
     return content_hash("cell", RENDERING_VERSION, *settings, model_identity, content, *after)

@@ -5,6 +5,7 @@ seconds.
 """
 
 from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ChatCompletionRequest,
     ChatCompletionResponse,
     CompletionRequest,
     DetokenizeRequest,
@@ -12,7 +13,6 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (
     OpenAIHTTPException,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
-    to_model_metadata,
 )
 from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
 from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware
@@ -23,6 +23,7 @@ from ray.llm._internal.serve.observability.metrics.fast_api_metrics import (
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
+    "ChatCompletionRequest",
     "ChatCompletionResponse",
     "CompletionRequest",
     "DetokenizeRequest",
@@ -33,5 +34,4 @@ __all__ = [
     "TokenizeCompletionRequest",
     "add_http_metrics_middleware",
     "metrics_lifespan",
-    "to_model_metadata",
 ]

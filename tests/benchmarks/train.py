@@ -122,7 +122,7 @@ def run_ours(model: str, rows: list[TrainRow], batch_size: int, folder: Path) ->
         seed=0, device="cpu", threads=os.cpu_count() or 1, layout=layout, num_workers=1,
     )  # fmt: skip
     prepare_process(job)
-    engine = build_engine(job, build_loss(job, 2))
+    engine = build_engine(job, build_loss(job))
     cell = TrainingCell(job, RunDir(str(folder)), engine, Rows(rows, [], ("long", "short"), []), padding=0)
     started, cpu = time.perf_counter(), time.process_time()
     cell.run()

@@ -55,7 +55,7 @@ def job_of(model: Path, tune: str, tokens: int, kernels: KernelChoice = "auto") 
 
 def engine_of(job: CellJob) -> DeepSpeedEngine:
     prepare_process(job)
-    return build_engine(job, build_loss(job, 1))
+    return build_engine(job, build_loss(job))
 
 
 def train(engine: DeepSpeedEngine, batches: Sequence[list[TrainRow]]) -> list[float]:
@@ -64,7 +64,7 @@ def train(engine: DeepSpeedEngine, batches: Sequence[list[TrainRow]]) -> list[fl
     for rows, tensors in zip(
         batches, made_ahead(batches, lambda one: row_tensors(one, ["pool"], 0, WHERE)), strict=True
     ):
-        loss, _ = engine(**tensors)
+        loss, _ = engine(**tensors.inputs)
         mean = loss / sum(row.supervised_tokens for row in rows)
         engine.backward(mean, scale_wrt_gas=False)
         engine.step()
@@ -125,11 +125,11 @@ def packing_error(model: Path, rows: list[TrainRow]) -> dict[str, Any]:
 
 
 def _loss_and_gradient(model: Any, packing: Packing, batches: list[list[TrainRow]]) -> tuple[float, torch.Tensor]:
-    loss = ResponseLoss(model, 1, packing=packing, is_fused=False, is_mixed=False)
+    loss = ResponseLoss(model, packing=packing, is_fused=False, is_mixed=False)
     model.zero_grad()
     total = 0.0
     for batch in batches:
-        value, _ = loss(**row_tensors(batch, ["pool"], 0, WHERE))
+        value, _ = loss(**row_tensors(batch, ["pool"], 0, WHERE).inputs)
         value.backward()
         total += float(value.detach())
     loss.release()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, StageName, model_record, pool_shards
+from distill.core.run_dir import RunDir, StageName, arm_examples, model_record, pool_shards
 from distill.mix.export.dataset_card import card, usage
 from distill.mix.export.formats import LINE_FORMATS, RENDERED_FORMAT, TABLE_FORMATS, with_options
 from distill.mix.export.licences import sources
@@ -34,12 +34,15 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
     `student`: whose chat template renders the format `text`; empty: the first student's.
 
     Raises:
-        InputError: the run has no such arm or student, or the target exists.
+        InputError: the run has no such arm or student, the arm is made of pairs, or the target exists.
     """
     manifest = run_dir.read_manifest(StageName.MIX)
     if manifest is None or mix not in manifest.details["mixes"]:
         known = ", ".join(manifest.details["mixes"]) if manifest else "none yet; finish the run with distill run first"
         raise InputError(f"{run_dir.uri} has no mix {mix!r} -> it has: {known}")
+    if "pairs" in manifest.details["mixes"][mix]:
+        what = f"{mix} is made of pairs, and every format here is of traces to imitate"
+        raise InputError(f"{what} -> its rows are in {run_dir.address_of(*arm_examples(mix))} (column side)")
     if target.exists():
         raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
     left_out: Counter[str] = Counter()

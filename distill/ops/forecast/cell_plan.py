@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from distill.config.mix import BothMix, MixConfig
+from distill.config.mix import BothMix, MixConfig, PairsMix
 from distill.config.models import IN_PACKAGE
 from distill.config.prompt_sets import sources_of
 from distill.config.recipe import Recipe
@@ -103,7 +103,8 @@ def _expected(recipe: Recipe, mix: MixConfig, prompts: int) -> MixData:
     )
     prompts = math.ceil(prompts * source_share(recipe, sources_of(mix)))
     rows = min(prompts, mix.num_prompts or prompts) * (len(mix.shares) if isinstance(mix, BothMix) else 1)
-    return MixData(rows, rows * min(longest + 1, recipe.train.max_length), is_upper_bound=True)
+    sides = 2 if isinstance(mix, PairsMix) else 1
+    return MixData(rows, rows * sides * min(longest + 1, recipe.train.max_length), is_upper_bound=True)
 
 
 TABLE_WIDTH = 160

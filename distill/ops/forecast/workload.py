@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from distill.config.asking_order import asking_order
-from distill.config.mix import BothMix
+from distill.config.mix import BothMix, PairsMix
 from distill.config.prompt_sets import arm_groups, sources_of
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
@@ -327,4 +327,5 @@ def _arms(
         rows = round(prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1))
         shares = {name: share if share is not None else 1 / len(mix.shares) for name, share in mix.shares.items()}
         mean = sum(share * tokens[name] for name, share in shares.items()) / max(1e-9, sum(shares.values()))
-        yield mix.name, MixData(rows, round(rows * mean))
+        sides = 2 if isinstance(mix, PairsMix) else 1  # an upper bound: not every prompt has a pair
+        yield mix.name, MixData(rows, round(rows * mean * sides))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
 
 
-def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
+def build_loss(job: CellJob) -> ResponseLoss:
     """The student with its loss, with those optimisations that are found to be exact for its model."""
     model = build_student(job)
     if job.device == "gpu":
@@ -29,7 +29,6 @@ def build_loss(job: CellJob, num_pools: int) -> ResponseLoss:
     computed = use_kernels(model, job.train.kernels, job.device)
     return ResponseLoss(
         model,
-        num_pools,
         packing=computed.packing,
         kernels=computed.kernels,
         is_fused=has_plain_head(model),

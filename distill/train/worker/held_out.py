@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from distill.train.worker.batches import TrainRow, micro_batches
-from distill.train.worker.loss import row_tensors
+from distill.train.worker.loss import row_tensors, sums_by
 from distill.train.worker.process import rank
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def held_out_loss(
     Args:
         engine: with the weights as they are now.
         rows: of all workers.
-        pools: names, in the order of the engine's table.
+        pools: names, of the rows.
         padding: token id for workers without a row.
         max_tokens: of one forward pass.
     """
@@ -38,8 +38,9 @@ def held_out_loss(
     engine.eval()
     with torch.no_grad():
         for micro in batches:
-            _, sums = engine(**row_tensors([rows[row] for row in micro], pools, padding, engine.device))
-            table += sums
+            tensors = row_tensors([rows[row] for row in micro], pools, padding, engine.device)
+            _, losses = engine(**tensors.inputs)
+            table += sums_by(tensors.pools, losses, len(pools))
     engine.train()
     dist.all_reduce(table)
     return {pool: loss / tokens for pool, (loss, tokens) in zip(pools, table.tolist(), strict=True) if tokens}

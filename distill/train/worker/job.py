@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from cluster.cpus import has_fast_bf16
+from distill.config.objectives import IMITATE, Objective, Prefer
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.train.layout import Layout
@@ -36,8 +37,21 @@ class CellJob:
     shape: ModelShape | None = None
     held_out: tuple[str, ...] = ()
     base: AdapterBase | None = None
+    objective: Objective = IMITATE
+    """What is learnt from the rows."""
     adapter_path: str = ""
     """Address of the adapter that is trained on; empty: a new one, or none."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The arm's own, or the student's."""
+        own = self.objective.learning_rate if isinstance(self.objective, Prefer) else None
+        return own or self.student.tune.learning_rate
+
+    @property
+    def rows_per_example(self) -> int:
+        """Rows that are drawn, dropped and counted in a batch together: the two of a pair."""
+        return 2 if isinstance(self.objective, Prefer) else 1
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,13 +10,14 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
+from distill.config.objectives import Prefer
 from distill.config.students import LoraTune
 from distill.core.errors import DistillError, StageError
 from distill.core.run_dir import RunDir, Training
@@ -25,24 +26,18 @@ from distill.models.chat_template import end_of_turn
 from distill.models.resolve import load_tokenizer
 from distill.models.save import try_save
 from distill.train.attempts import Lease, record_begin, record_event
-from distill.train.budget import budget_rows, num_steps, train_flops
+from distill.train.budget import StepOrder, score_flops, train_flops
 from distill.train.worker.async_checkpoint import AsyncCheckpointer
-from distill.train.worker.batches import (
-    TrainRow,
-    learning_rate,
-    made_ahead,
-    micro_batches,
-    phased_order,
-    phased_step_rows,
-    step_rows,
-)
+from distill.train.worker.batches import learning_rate, made_ahead, micro_batches
 from distill.train.worker.checkpoint import STATE, Checkpoints, reading
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.device import memory_gib, mfu, peak_flops
 from distill.train.worker.held_out import held_out_loss
 from distill.train.worker.job import CellJob
-from distill.train.worker.loss import row_tensors
-from distill.train.worker.metrics import MetricsLog, StepMetrics
+from distill.train.worker.loss import row_tensors, sums_by
+from distill.train.worker.metrics import MetricsLog, StepMetrics, last_pairs
+from distill.train.worker.objectives import describe_objective, pair_metrics, prefer_losses, prefer_weights
+from distill.train.worker.pairs import MicroBatch, of_tokens, pair_sums, reference_scores
 from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
 from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
 from distill.train.worker.rows import Rows, load_rows
@@ -67,20 +62,15 @@ class Outcome:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class MicroBatch(NamedTuple):
-    """One forward pass of this worker."""
-
-    tensors: dict[str, Any]
-    """What the loss takes: tensors on the device, and where the rows are."""
-    is_last: bool
-    """Of its optimiser step."""
-
-
 class BatchLoss(NamedTuple):
-    """Sums over the supervised tokens of one optimiser step and all workers: the loss, and [loss, tokens] per pool."""
+    """The loss of one optimiser step over all workers, before the step."""
 
-    total: float
-    pools: list[list[float]]
+    mean: float
+    """What the objective minimises: over the supervised tokens, or the pairs."""
+    pools: Mapping[str, float]
+    """Pool -> mean over its supervised tokens; empty for pairs."""
+    pairs: Mapping[str, float]
+    """Of `pair_metrics`; empty where rows stand alone."""
 
 
 # The worker
@@ -112,8 +102,9 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     if not rows.kept:
         raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
     _audit(rows, job, run_dir, tokenizer)
-    loss = build_loss(job, len(rows.pools))
+    loss = build_loss(job)
     log_line(loss.layout)
+    log_line(describe_objective(job.objective))
     student = without_adapter(loss.model)
     set_generation_config(student, tokenizer)
     try_save(student, tokenizer)
@@ -166,18 +157,20 @@ class TrainingCell:
     def __init__(self, job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, rows: Rows, padding: int) -> None:
         self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
         self.lengths = [len(row.input_ids) for row in rows.kept]
-        self.num_steps = num_steps(job.train, len(rows.kept))
-        phases, supervised = [row.phase for row in rows.kept], [row.supervised_tokens for row in rows.kept]
-        self.budget_rows = budget_rows(job.train, supervised, phases, seed=job.seed)
-        is_phased = len(set(phases)) > 1
-        self.order = phased_order(phases, seed=job.seed, num_epochs=job.train.num_epochs) if is_phased else []
+        self.order = StepOrder(job.train, rows.kept, seed=job.seed, together=job.rows_per_example)
+        self.num_steps = self.order.num_steps
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
         self.peak_flops = peak_flops(job.device, job.num_workers)
+        self.reference: list[float] = []
+        """Of pairs, the negative log-likelihood of every row under the weights that the cell starts from, nats."""
         self._feed: Iterator[MicroBatch] = iter(())
 
     def run(self) -> dict[str, Any]:
         """Train to the end; the measurements for the manifest."""
-        before = self.held_out_loss()  # of the untouched student: no checkpoint is loaded yet
+        before = self.held_out_loss()  # of the weights that it starts from: no checkpoint is loaded yet
+        if isinstance(self.job.objective, Prefer):
+            micros = (self._made(one) for one in self._split(range(len(self.rows.kept))))
+            self.reference = reference_scores(self.engine, micros, self.rows.kept, self.run_dir, self.job.cell)
         first = self.resume()
         self._feed = made_ahead(self._micro_batches(first), self._made)
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
@@ -250,34 +243,24 @@ class TrainingCell:
             log.flush()
         self.checkpointer.save(step, exclude_frozen=isinstance(self.job.student.tune, LoraTune))
 
-    def _step_rows(self, step: int) -> tuple[int, ...]:
-        num_rows, batch_size = len(self.rows.kept), self.job.train.batch_size
-        if self.budget_rows is not None:
-            return self.budget_rows[step]
-        if self.order:
-            return phased_step_rows(step, self.order, num_rows=num_rows, batch_size=batch_size)
-        return step_rows(step, num_rows, batch_size=batch_size, seed=self.job.seed)
-
     def step(self, step: int) -> StepMetrics:
         """One optimiser step (counted from 0)."""
         started = time.monotonic()
         train, seed = self.job.train, self.job.seed
         # All randomness inside a step (dropout) follows from its number, so a resumed cell repeats it exactly.
         torch.manual_seed(seed_for("step", seed, step, rank()))
-        batch = self._step_rows(step)
+        batch = self.order.rows(step)
         supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
-        rate = learning_rate(
-            step, self.num_steps, peak=self.job.student.tune.learning_rate, warmup_ratio=train.warmup_ratio
-        )
-        loss = self._accumulate(supervised)
-        self._require_finite(loss.total, step, batch)
+        rate = learning_rate(step, self.num_steps, peak=self.job.peak_learning_rate, warmup_ratio=train.warmup_ratio)
+        loss = self._accumulate(batch, supervised)
+        self._require_finite(loss.mean, step, batch)
         norm = self._update(rate, step, batch)
         seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
         flops = self._flops(batch, supervised)
         return StepMetrics(
             step=step + 1,
             num_steps=self.num_steps,
-            loss=loss.total / supervised,
+            loss=loss.mean,
             lr=rate,
             grad_norm=norm,
             tokens=tokens,
@@ -287,44 +270,81 @@ class TrainingCell:
             flops=flops,
             mfu=mfu(flops, seconds, self.peak_flops),
             memory_gib=memory_gib(self.job.device),
-            pools={name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, loss.pools, strict=True) if sums[1]},
+            pools=loss.pools,
+            pairs=loss.pairs,
         )
 
     def _flops(self, batch: Sequence[int], supervised: int) -> float | None:
-        shape, tune = self.job.shape, self.job.student.tune
-        return train_flops(shape, tune, [self.lengths[row] for row in batch], supervised) if shape else None
+        shape, tune, lengths = self.job.shape, self.job.student.tune, [self.lengths[row] for row in batch]
+        if shape is None:
+            return None
+        scored = score_flops(shape, lengths, supervised) if isinstance(self.job.objective, Prefer) else 0.0
+        return train_flops(shape, tune, lengths, supervised) + scored
 
-    def _micro_batches(self, first: int) -> Iterator[tuple[list[TrainRow], bool]]:
+    def _micro_batches(self, first: int) -> Iterator[tuple[list[int], bool]]:
         """This worker's micro-batches of all steps from one on, in order, and which of them end a step."""
         for step in range(first, self.num_steps):
-            micros = micro_batches(
-                self._step_rows(step),
-                self.lengths,
-                rank=rank(),
-                num_workers=dist.get_world_size(),
-                max_tokens=self.micro_batch_tokens,
-            )
-            for position, micro in enumerate(micros, 1):
-                yield [self.rows.kept[row] for row in micro], position == len(micros)
+            yield from self._split(self.order.rows(step))
 
-    def _made(self, item: tuple[list[TrainRow], bool]) -> MicroBatch:
+    def _split(self, rows: Sequence[int]) -> Iterator[tuple[list[int], bool]]:
+        """This worker's micro-batches of some rows, and which of them is the last."""
+        micros = micro_batches(
+            rows, self.lengths, rank=rank(), num_workers=dist.get_world_size(), max_tokens=self.micro_batch_tokens
+        )
+        for position, micro in enumerate(micros, 1):
+            yield micro, position == len(micros)
+
+    def _made(self, item: tuple[list[int], bool]) -> MicroBatch:
         rows, is_last = item
-        return MicroBatch(row_tensors(rows, self.rows.pools, self.padding, self.engine.device), is_last)
+        tensors = row_tensors([self.rows.kept[row] for row in rows], self.rows.pools, self.padding, self.engine.device)
+        return MicroBatch(tensors, rows, is_last)
 
-    def _accumulate(self, supervised: int) -> BatchLoss:
-        """Add up the gradients of a step. Nothing in it waits for the device until all of it is under way."""
-        workers = dist.get_world_size()
-        table = torch.zeros(len(self.rows.pools), 2, dtype=torch.double, device=self.engine.device)
+    def _step_micros(self) -> Iterator[MicroBatch]:
+        """This worker's micro-batches of the step that is due."""
         for micro in self._feed:
-            self.engine.set_gradient_accumulation_boundary(micro.is_last)
-            loss, sums = self.engine(**micro.tensors)
-            # DeepSpeed averages over workers; the loss is a mean over the tokens of all of them.
-            self.engine.backward(loss * (workers / supervised), scale_wrt_gas=False)
-            table += sums
+            yield micro
             if micro.is_last:
                 break
+
+    def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
+        """Add up the gradients of a step."""
+        if isinstance(self.job.objective, Prefer):
+            return self._accumulate_pairs(batch, self.job.objective)
+        table = self._add_gradients(self._step_micros(), supervised)
+        pools = {name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, table.tolist(), strict=True) if sums[1]}
+        return BatchLoss(float(table[:, 0].sum()) / supervised, pools, {})
+
+    def _accumulate_pairs(self, batch: Sequence[int], objective: Prefer) -> BatchLoss:
+        """The same for pairs: all rows of the step are scored before any of them has its weight."""
+        micros = list(self._step_micros())
+        pairs = pair_sums(self.engine, micros, batch, self.rows.kept, self.reference)
+        weights = dict(zip(batch, prefer_weights(objective, pairs).flatten().tolist(), strict=True))
+        self._add_gradients(micros, len(pairs.margins), weights)
+        return BatchLoss(float(prefer_losses(objective, pairs).mean()), {}, pair_metrics(pairs))
+
+    def _add_gradients(
+        self, micros: Iterable[MicroBatch], divisor: int, weights: Mapping[int, float] | None = None
+    ) -> torch.Tensor:
+        """Forward and backward of a step; [pool, (loss, tokens)] over all workers.
+
+        Nothing in it waits for the device until all of it is under way.
+
+        Args:
+            micros: of this worker.
+            divisor: of the weighted sum: the supervised tokens or pairs of all workers.
+            weights: row -> weight of its tokens; absent: 1 each.
+        """
+        workers = dist.get_world_size()
+        table = torch.zeros(len(self.rows.pools), 2, dtype=torch.double, device=self.engine.device)
+        for micro in micros:
+            self.engine.set_gradient_accumulation_boundary(micro.is_last)
+            weighted = {"weights": of_tokens([weights[row] for row in micro.rows], micro).float()} if weights else {}
+            loss, losses = self.engine(**micro.tensors.inputs, **weighted)
+            # DeepSpeed averages over workers; the loss is a mean over all of them.
+            self.engine.backward(loss * (workers / divisor), scale_wrt_gas=False)
+            table += sums_by(micro.tensors.pools, losses, len(self.rows.pools))
         dist.all_reduce(table)
-        return BatchLoss(total=float(table[:, 0].sum()), pools=table.tolist())
+        return table
 
     @property
     def micro_batch_tokens(self) -> int:
@@ -352,9 +372,15 @@ class TrainingCell:
         ids = ", ".join(self.rows.kept[row].trace_id for row in batch)
         raise StageError(
             f"{self.job.cell}: the loss or its gradient is {value} at step {step + 1} of {self.num_steps} "
-            f"(rows {ids}); the last checkpoint is kept. Lower students.tune.learning_rate "
-            f"({self.job.student.tune.learning_rate:g}) or inspect these rows."
+            f"(rows {ids}); the last checkpoint is kept. Lower {self._rate_field} "
+            f"({self.job.peak_learning_rate:g}) or inspect these rows."
         )
+
+    @property
+    def _rate_field(self) -> str:
+        """Where the recipe sets the learning rate."""
+        is_own = self.job.peak_learning_rate != self.job.student.tune.learning_rate
+        return "mixes.objective.learning_rate" if is_own else "students.tune.learning_rate"
 
     def _summary(self, lines: Sequence[StepMetrics]) -> dict[str, Any]:
         seconds, flops = sum(line.seconds for line in lines), sum(line.flops or 0.0 for line in lines) or None
@@ -368,6 +394,7 @@ class TrainingCell:
             "last_loss": lines[-1].loss,
             "checkpoints_s": round(self.checkpointer.blocked_s, 2),
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
+            **({"pairs": last_pairs(lines)} if lines[-1].pairs else {}),
         }
 
 

@@ -1,4 +1,7 @@
-"""Fused linear cross-entropy: the loss of a training row without all of its logits in memory.
+"""Fused linear cross-entropy: the loss of training rows without all of their logits in memory.
+
+It is the sum of w_t * NLL_t over the supervised tokens, the one primitive that every objective is made of
+(`distill.train.worker.objectives`): the weights are constants, so the gradient is w_t (softmax - onehot).
 
 Only supervised positions reach the output layer, a block of them at a time; the gradient is computed while the block's
 logits exist, so that those of a large vocabulary never exist all at once (as in Liger's, arXiv 2410.10989, in plain
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -26,16 +29,18 @@ if TYPE_CHECKING:
 
 
 class HeadLoss(torch.autograd.Function):
-    """Cross-entropy of `hidden @ weight.T + bias`: from `(hidden [n, h], weight [v, h], bias [v] or None, targets [n])`
-    to the sum, which is differentiated, and the n losses in fp32.
+    """Cross-entropy of `hidden @ weight.T + bias`: from `(hidden [n, h], weight [v, h], bias [v] or None, targets [n],
+    token_weights [n] in fp32 or None)` to the weighted sum, which is differentiated, and the n losses in fp32, without
+    their weights. None stands for weights of 1: the same to the bit, without the pass over the logits.
 
     The gradient is computed in the forward pass and only scaled in the backward one, which may run once.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
+        token_weights: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Losses block by block, with those gradients that are needed."""
         needs = ctx.needs_input_grad
         dtype = _compute_dtype(hidden)
@@ -50,7 +55,10 @@ class HeadLoss(torch.autograd.Function):
             losses[block] = -logits.gather(1, targets[block][:, None])[:, 0]
             if to_hidden is None and to_weight is None:
                 continue
-            gradient = _gradient(logits, targets[block]).to(dtype)
+            gradient = _gradient(logits, targets[block])
+            if token_weights is not None:
+                gradient.mul_(token_weights[block, None])
+            gradient = gradient.to(dtype)
             if to_hidden is not None:
                 to_hidden[block] = gradient @ matrix
             if to_weight is not None:
@@ -59,13 +67,18 @@ class HeadLoss(torch.autograd.Function):
                 to_bias += gradient.sum(dim=0)
         ctx.gradients = (to_hidden, to_weight, to_bias)
         ctx.mark_non_differentiable(losses)
-        return losses.sum(), losses
+        return weighted_sum(losses, token_weights), losses
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor, _losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients kept by the forward pass, scaled."""
         gradients, ctx.gradients = ctx.gradients, ()
-        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
+
+
+def weighted_sum(losses: torch.Tensor, token_weights: torch.Tensor | None) -> torch.Tensor:
+    """Sum of the losses [n], each times its weight; None stands for weights of 1."""
+    return losses.sum() if token_weights is None else (losses * token_weights).sum()
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
@@ -101,7 +114,7 @@ def has_plain_head(model: PreTrainedModel) -> bool:
 
 
 class ResponseLoss(torch.nn.Module):
-    """A causal model whose forward returns the summed loss of the supervised tokens of packed rows.
+    """A causal model whose forward returns the weighted sum of the losses of the supervised tokens of packed rows.
 
     `packing`: how several rows are kept apart in one sequence, or that the model gets one row at a time. `is_fused`:
     the output layer computes the loss itself (`HeadLoss`); otherwise it computes the logits of the supervised
@@ -109,15 +122,14 @@ class ResponseLoss(torch.nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, num_pools: int, *, packing: Packing, is_fused: bool, is_mixed: bool,
-        kernels: str = "torch",
-    ) -> None:  # fmt: skip
+        self, model: PreTrainedModel, *, packing: Packing, is_fused: bool, is_mixed: bool, kernels: str = "torch"
+    ) -> None:
         super().__init__()
         self.model = model
-        self.num_pools = num_pools
         self.packing, self.is_fused, self.is_mixed, self.kernels = packing, is_fused, is_mixed, kernels
         self._kept = torch.empty(0)
         self._targets = torch.empty(0)
+        self._weights: torch.Tensor | None = None
         self._losses = torch.empty(0)
         head = model.get_output_embeddings()
         self._hook = head.register_forward_pre_hook(self._select)
@@ -142,24 +154,24 @@ class ResponseLoss(torch.nn.Module):
         return (args[0].index_select(1, self._kept), *args[1:])
 
     def _head_loss(self, head: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-        total, self._losses = HeadLoss.apply(hidden[0], head.weight, head.bias, self._targets)
+        total, self._losses = HeadLoss.apply(hidden[0], head.weight, head.bias, self._targets, self._weights)
         return total
 
     def forward(
         self, input_ids: torch.Tensor, position_ids: torch.Tensor, kept: torch.Tensor, targets: torch.Tensor,
-        pools: torch.Tensor, rows: PackedRows,
+        rows: PackedRows, weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """The summed loss, and a [pool, (loss, tokens)] table.
+        """The weighted sum of the losses, and the n losses themselves in fp32, detached.
 
         Args:
             input_ids: [1, tokens].
             position_ids: [1, tokens], from 0 in every row.
-            kept: places of the tokens whose successor counts, on the device: a mask would have to be waited for.
-            targets: these successors.
-            pools: the pool of each of them.
+            kept: [n], places of the tokens whose successor counts, on the device: a mask would have to be waited for.
+            targets: [n], these successors.
             rows: where the rows begin and end.
+            weights: [n] in fp32, of the losses; absent: 1 each.
         """
-        self._kept, self._targets = kept, targets
+        self._kept, self._targets, self._weights = kept, targets, weights
         options = {"position_ids": position_ids, "rows": rows} if self.packs else {}
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.is_mixed):
             output = self.model(input_ids=input_ids, use_cache=False, **options).logits
@@ -167,13 +179,8 @@ class ResponseLoss(torch.nn.Module):
             total, losses = output, self._losses
         else:
             losses = functional.cross_entropy(output[0].float(), targets, reduction="none")
-            total = losses.sum()
-        return total, self._table(losses.detach().double(), pools)
-
-    def _table(self, losses: torch.Tensor, pools: torch.Tensor) -> torch.Tensor:
-        table = torch.zeros(self.num_pools, 2, dtype=torch.double, device=losses.device)
-        table.index_add_(0, pools, torch.stack([losses, torch.ones_like(losses)], dim=1))
-        return table
+            total = weighted_sum(losses, weights)
+        return total, losses.detach()
 
     def release(self) -> PreTrainedModel:
         """Undo all changes; the model, with logits for every position."""
@@ -186,15 +193,36 @@ class ResponseLoss(torch.nn.Module):
         return self.model
 
 
-def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> dict[str, Any]:
+class MicroTensors(NamedTuple):
+    """Packed rows on the device of the loss."""
+
+    inputs: dict[str, Any]
+    """What the loss takes."""
+    pools: torch.Tensor
+    """[n]: the pool of each token that counts."""
+    row_of: torch.Tensor
+    """[n]: its row, by number among the packed ones."""
+
+
+def row_tensors(rows: Sequence[TrainRow], pools: Sequence[str], padding: int, device: torch.device) -> MicroTensors:
     """Packed rows as the loss takes them, on its device.
 
     A worker without rows of its own still takes part, with two tokens that do not count in the loss.
     """
     idle = TrainRow("", "", input_ids=[padding] * 2, labels=[IGNORED] * 2)
     flat = flatten(rows or [idle])
-    pool_ids = [pools.index(row.pool) for row in rows for _ in range(row.supervised_tokens)]
+    row_of = [number for number, row in enumerate(rows) for _ in range(row.supervised_tokens)]
+    pool_ids = [pools.index(rows[number].pool) for number in row_of]
     of_tokens = {"input_ids": [flat.input_ids], "position_ids": [flat.position_ids]}
-    columns = {**of_tokens, "kept": flat.kept, "targets": flat.targets, "pools": pool_ids}
+    columns = {**of_tokens, "kept": flat.kept, "targets": flat.targets, "pools": pool_ids, "row_of": row_of}
     made = {name: to_device(torch.tensor(values, dtype=torch.long), device) for name, values in columns.items()}
-    return {**made, "rows": on_device(packed_rows(flat.row_lengths), device)}
+    pool_of, row_of_token = made.pop("pools"), made.pop("row_of")
+    return MicroTensors({**made, "rows": on_device(packed_rows(flat.row_lengths), device)}, pool_of, row_of_token)
+
+
+def sums_by(groups: torch.Tensor, losses: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """[group, (loss, tokens)] in fp64, from the group of each loss."""
+    table = torch.zeros(num_groups, 2, dtype=torch.double, device=losses.device)
+    losses = losses.double()
+    table.index_add_(0, groups, torch.stack([losses, torch.ones_like(losses)], dim=1))
+    return table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from distill.core.run_dir import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from distill.core.run_dir import RunDir
     from distill.train.attempts import Lease
@@ -25,7 +25,7 @@ class StepMetrics:
     step: int
     num_steps: int
     loss: float
-    """Mean over the supervised tokens of the whole optimiser batch."""
+    """Mean over the supervised tokens of the whole optimiser batch; of pairs the objective's mean over the pairs."""
     lr: float
     grad_norm: float
     tokens: int
@@ -40,7 +40,10 @@ class StepMetrics:
     memory_gib: float | None = None
     """Of the first worker: the device's peak so far on a GPU, the process's resident memory on a CPU."""
     pools: Mapping[str, float] = field(default_factory=dict)
-    """The same loss over the rows of each pool."""
+    """The same loss over the rows of each pool; none for pairs."""
+    pairs: Mapping[str, float] = field(default_factory=dict)
+    """Of pairs, means over the batch before the step: `margin` (nats), `positive` (share of positive margins),
+    `chosen_nll` and `rejected_nll` (nats per token)."""
 
 
 class MetricsLog:
@@ -73,6 +76,15 @@ class MetricsLog:
         self._run_dir.write_bytes(text.encode(), *Training(self._cell).metrics)
         took = time.monotonic() - started
         self._next_flush = started + max(MIN_INTERVAL_S, 50 * took)
+
+
+LAST_STEPS = 10
+
+
+def last_pairs(lines: Sequence[StepMetrics]) -> dict[str, float]:
+    """Means of what is measured of pairs, over the last steps of a training."""
+    last = [line.pairs for line in lines[-LAST_STEPS:]]
+    return {name: sum(one[name] for one in last) / len(last) for name in last[0]}
 
 
 def read_metrics(run_dir: RunDir, cell: str) -> list[StepMetrics]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from distill.core.errors import StageError
 from distill.core.run_dir import StageName
-from distill.core.schema import Dropped, Example, arrow_schema, dropped
+from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
 from distill.models.chat_template import Rendered, render_example
 from distill.models.template_options import read_options
 from distill.train.worker.batches import TrainRow
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from distill.core.run_dir import RunDir
     from distill.train.worker.job import CellJob
 
+SIDES = {1: [""], 2: ["chosen", "rejected"]}
+"""`Example.side` of rows that belong together, by their number."""
+
 
 class Rows(NamedTuple):
     """The rendered rows of a cell and what was dropped."""
 
     kept: list[TrainRow]
+    """Of an arm with pairs, chosen and rejected in turn."""
     drops: list[Dropped]
     pools: tuple[str, ...]
     held_out: list[TrainRow]
@@ -38,31 +43,43 @@ class Rows(NamedTuple):
 
 def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
     """Read and render the cell's examples, and the held-out ones."""
-    kept, drops = _rendered(job, job.shards, run_dir, tokenizer)
+    kept, drops = _rendered(job, job.shards, run_dir, tokenizer, job.rows_per_example)
     # A held-out row that does not fit is not measured: the filters let only fitting traces through.
     held_out, _ = _rendered(job, job.held_out, run_dir, tokenizer)
     return Rows(kept, drops, tuple(sorted({row.pool for row in [*kept, *held_out]})), held_out)
 
 
 def _rendered(
-    job: CellJob, shards: Sequence[str], run_dir: RunDir, tokenizer: PreTrainedTokenizerBase
+    job: CellJob, shards: Sequence[str], run_dir: RunDir, tokenizer: PreTrainedTokenizerBase, together: int = 1
 ) -> tuple[list[TrainRow], list[Dropped]]:
+    """Rows in the order of the files, and what was dropped. `together`: rows of which none is kept without the others,
+    the two of a pair."""
     schema = arrow_schema(Example)
     examples: list[dict[str, Any]] = []
     for shard in shards:
-        examples += pq.read_table(shard, filesystem=run_dir.fs, columns=schema.names).cast(schema).to_pylist()
+        table = with_defaults(pq.read_table(shard, filesystem=run_dir.fs), Example, schema.names)
+        examples += table.select(schema.names).cast(schema).to_pylist()
+    if [example["side"] for example in examples] != SIDES[together] * (len(examples) // together):
+        raise StageError(f"{job.cell}: its rows and its objective ({job.objective.kind}) do not go together")
     kept: list[TrainRow] = []
     drops: list[Dropped] = []
-    for example in examples:
-        options = read_options(example["template_options"])
-        rendered = render_example(
-            tokenizer, example["messages"] or [], job.train.max_length, options, given=example["given"]
-        )
-        if isinstance(rendered, str):
-            drops.append(dropped(StageName.TRAIN, job.cell, rendered, row=example))
-        else:
-            kept.append(_compact(example, rendered))
+    for start in range(0, len(examples), together):
+        group = examples[start : start + together]
+        rendered = [_render(example, tokenizer, job.train.max_length) for example in group]
+        refusal = next((one for one in rendered if isinstance(one, str)), "")
+        for example, one in zip(group, rendered, strict=True):
+            if isinstance(one, Rendered) and not refusal:
+                kept.append(_compact(example, one))
+            else:
+                reason = one if isinstance(one, str) else f"other_side_{refusal}"
+                drops.append(dropped(StageName.TRAIN, job.cell, reason, row=example))
     return kept, drops
+
+
+def _render(example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rendered | str:
+    """The row of an example, or why it has none."""
+    options = read_options(example["template_options"])
+    return render_example(tokenizer, example["messages"] or [], max_length, options, given=example["given"])
 
 
 def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:

@@ -10,6 +10,7 @@ import torch
 
 from cluster.storage import local_folder
 from distill.config.models import text_settings
+from distill.config.objectives import Prefer
 from distill.config.students import LoraTune
 from distill.core.errors import InputError
 from distill.core.schema import seed_for
@@ -55,9 +56,21 @@ def build_student(job: CellJob) -> PreTrainedModel:
     if job.layout.checkpoint_activations:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if isinstance(job.student.tune, LoraTune):
-        return load_adapter(model, job.adapter_path) if job.adapter_path else add_adapter(model, job.student.tune)
-    freeze_other_parts(model)
+        model = load_adapter(model, job.adapter_path) if job.adapter_path else add_adapter(model, job.student.tune)
+    else:
+        freeze_other_parts(model)
+    if isinstance(job.objective, Prefer):
+        stop_dropout(model)
     return model
+
+
+def stop_dropout(model: torch.nn.Module) -> None:
+    """Leave nothing to chance in a forward pass: a pair's margin compares passes, of which only one gives gradients."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def freeze_other_parts(model: PreTrainedModel) -> None:

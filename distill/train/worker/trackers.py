@@ -45,7 +45,8 @@ def shown_values(metrics: StepMetrics) -> dict[str, float]:
     """A step's values by the names that trackers show; unknown values are left out."""
     known = {name: getattr(metrics, name) for name in SHOWN}
     values = {name: float(value) for name, value in known.items() if value is not None}
-    return values | {f"pool_loss/{pool}": loss for pool, loss in metrics.pools.items()}
+    by_pool = {f"pool_loss/{pool}": loss for pool, loss in metrics.pools.items()}
+    return values | by_pool | {f"pairs/{name}": value for name, value in metrics.pairs.items()}
 
 
 class Trackers:

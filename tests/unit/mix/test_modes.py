@@ -50,7 +50,7 @@ def test_a_row_must_fit_with_the_longest_line(tmp_path: Path) -> None:
 
 def reasons_of(run: RunContext) -> Any:
     source = MixSource(run.recipe, run.run_dir, tuple(pool.folder for pool in run.pools), run.models)
-    return filtered_index(source, run.console)[1]
+    return filtered_index(source, run.console).reasons
 
 
 def test_modes_with_and_without_a_line_keep_each_row_to_itself() -> None:

@@ -10,8 +10,9 @@ from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import StageError
 from distill.models.shape import ModelShape
-from distill.train.budget import budget_rows, num_passes, num_steps, train_flops
+from distill.train.budget import StepOrder, budget_rows, num_passes, num_steps, score_flops, train_flops
 from distill.train.cells import Cell
+from distill.train.worker.batches import TrainRow
 
 STEPS = TrainConfig(budget="steps", num_steps=10, batch_size=4)
 TOKENS = TrainConfig(budget="tokens", num_steps=10, num_tokens=4000)
@@ -93,3 +94,24 @@ def test_flops_are_six_per_weight_and_token_and_four_where_weights_are_frozen() 
     assert full == 8 * 6 * 1000 + 12 * 2 * 10 * (9 + 25) + 6 * 100 * 4
     lora = train_flops(shape, LoraTune(rank=2), [3, 5], supervised_tokens=4)
     assert lora == 8 * (4 * 1000 + 6 * 40) + 12 * 2 * 10 * (9 + 25) + 4 * 100 * 4
+
+
+def test_scoring_is_a_forward_pass_a_third_of_training() -> None:
+    shape = ModelShape(1100, 1000, 10, 2, 20, 10, 10, 10, {"q_proj": 20})
+    full = StudentConfig(name="s", model="m").tune
+    assert score_flops(shape, [3, 5], 4) == pytest.approx(train_flops(shape, full, [3, 5], supervised_tokens=4) / 3)
+
+
+@pytest.mark.parametrize("train", [STEPS, TOKENS, TrainConfig(num_epochs=2, batch_size=4)])
+def test_a_pair_is_one_example_and_its_rows_are_always_in_one_step(train: TrainConfig) -> None:
+    rows = [TrainRow(str(number), "p", [1] * 9, [-100] + [1] * (3 + number % 5)) for number in range(60)]
+    alone, pairs = StepOrder(train, rows[::2], seed=0), StepOrder(train, rows, seed=0, together=2)
+    assert pairs.num_steps == alone.num_steps == num_steps(train, 30)
+    for step in range(pairs.num_steps):
+        found = pairs.rows(step)
+        assert all(one % 2 == 0 and two == one + 1 for one, two in zip(found[::2], found[1::2], strict=True))
+        if train.budget != "tokens":
+            assert found[::2] == tuple(2 * row for row in alone.rows(step)), "as many examples, in the same order"
+    if train.budget == "tokens":
+        taught = sum(rows[row].supervised_tokens for step in range(pairs.num_steps) for row in pairs.rows(step))
+        assert taught == pytest.approx(4000, rel=0.01), "of both sides"

@@ -15,7 +15,7 @@ from tests.fixtures.tiny_architectures import logits_of, tiny
 
 def micro_batch(*lengths: int) -> dict[str, Any]:
     rows = [TrainRow("", "", list(range(length)), list(range(length))) for length in lengths]
-    return row_tensors(rows, [""], 0, torch.device("cpu"))
+    return row_tensors(rows, [""], 0, torch.device("cpu")).inputs
 
 
 def test_compiled_layers_give_the_same_and_are_compiled_once_for_rows_of_any_number_and_length() -> None:
@@ -32,7 +32,7 @@ def test_compiled_layers_give_the_same_and_are_compiled_once_for_rows_of_any_num
 
 
 def loss_of(model: Any, packing: Packing, *lengths: int) -> torch.Tensor:
-    loss = ResponseLoss(model, 1, packing=packing, is_fused=False, is_mixed=False)
+    loss = ResponseLoss(model, packing=packing, is_fused=False, is_mixed=False)
     total: torch.Tensor = loss(**micro_batch(*lengths))[0]
     total.backward()
     loss._hook.remove()

@@ -40,7 +40,7 @@ def observed(folder: Path, model: Path, patch: pytest.MonkeyPatch, *, stage: int
     object.__setattr__(job, "layout", Layout(zero_stage=stage, micro_batch_size=2))
     prepare_process(job)
     rows = load_rows(job, run_dir, load_tokenizer(str(model)))
-    loss = build_loss(job, len(rows.pools))
+    loss = build_loss(job)
     if is_bf16:
         loss.model.to(torch.bfloat16)
         loss.is_mixed = False

@@ -73,7 +73,7 @@ def attempt(
     job = job_for(run_dir, model, tune)
     prepare_process(job)
     rows = load_rows(job, run_dir, load_tokenizer(str(model)))
-    cell = Attempt(job, run_dir, build_engine(job, build_loss(job, len(rows.pools))), rows, padding=1)
+    cell = Attempt(job, run_dir, build_engine(job, build_loss(job)), rows, padding=1)
     cell.stop_before, cell.break_before, cell.lose_before = stop, broken, lost
     cell.run()
     return read_metrics(run_dir, "cell")

@@ -17,7 +17,7 @@ from distill.train.worker.kernels.attention import ROWS as BY_ROW
 from distill.train.worker.kernels.attention import Packing, keeps_rows_apart, use_packed_attention
 from distill.train.worker.kernels.cpu import CPU, RmsNorm, SiluGate
 from distill.train.worker.kernels.layers import use_layer_kernels
-from distill.train.worker.loss import HeadLoss, ResponseLoss, has_plain_head, row_tensors
+from distill.train.worker.loss import HeadLoss, MicroTensors, ResponseLoss, has_plain_head, row_tensors, sums_by
 from tests.fixtures.tiny_architectures import tiny
 
 SIZES = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
@@ -56,9 +56,16 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def inputs(rows: list[TrainRow], pools: list[str] | None = None) -> dict[str, Any]:
-    named = [replace(one, pool=pool) for one, pool in zip(rows, pools or ["0"] * len(rows), strict=True)]
-    return row_tensors(named, ["0", "1"], 0, torch.device("cpu"))
+def named(rows: list[TrainRow], pools: list[str]) -> list[TrainRow]:
+    return [replace(one, pool=pool) for one, pool in zip(rows, pools, strict=True)]
+
+
+def inputs(rows: list[TrainRow]) -> dict[str, Any]:
+    return tensors(named(rows, ["0"] * len(rows))).inputs
+
+
+def tensors(rows: list[TrainRow]) -> MicroTensors:
+    return row_tensors(rows, ["0", "1"], 0, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -77,22 +84,27 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_each_row_alone(
     assert use_packed_attention(model).attention and has_plain_head(model)
     # Two layers of two norms and a gated unit, and the last norm.
     assert not is_lean or use_layer_kernels(model, CPU) == 7
-    loss = ResponseLoss(model, 2, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
-    total, table = loss(**inputs(ROWS, pools=["0", "1", "0"]))
+    loss = ResponseLoss(model, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
+    rows = named(ROWS, ["0", "1", "0"])
+    total, losses = loss(**tensors(rows).inputs)
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     found = gradients(model, total)
     assert found.keys() == known.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, known[name], rtol=1e-3, atol=1e-4)
-    assert table[:, 1].tolist() == [5 + 12, 4]
-    assert float(table[1, 0]) == pytest.approx(float(plain_loss(loss.release(), ROWS[1:2]).detach()), rel=1e-5)
+    by_pool, by_row = sums_by(tensors(rows).pools, losses, 2), sums_by(tensors(rows).row_of, losses, 3)
+    assert by_pool[:, 1].tolist() == [5 + 12, 4] and by_row[:, 1].tolist() == [5, 4, 12]
+    model = loss.release()
+    assert float(by_pool[1, 0]) == pytest.approx(float(plain_loss(model, ROWS[1:2]).detach()), rel=1e-5)
+    for number, row in enumerate(ROWS):
+        assert float(by_row[number, 0]) == pytest.approx(float(plain_loss(model, [row]).detach()), rel=1e-5)
 
 
 def test_matrix_products_in_bf16_leave_the_loss_as_it_is_and_gradients_in_fp32() -> None:
     model = llama()
     expected = float(plain_loss(model, ROWS).detach())
     use_packed_attention(model)
-    total, _ = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=True)(**inputs(ROWS))
+    total, _ = ResponseLoss(model, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=True)(**inputs(ROWS))
     assert float(total.detach()) == pytest.approx(expected, rel=5e-3)
     assert all(gradient.dtype == torch.float32 for gradient in gradients(model, total).values())
 
@@ -102,7 +114,7 @@ def test_a_released_model_gives_every_logit_again() -> None:
     ids = torch.tensor([ROWS[0].input_ids])
     before = model(input_ids=ids).logits
     use_packed_attention(model)
-    loss = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
+    loss = ResponseLoss(model, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
     loss(**inputs(ROWS))
     assert torch.equal(loss.release()(input_ids=ids).logits, before)
 
@@ -157,6 +169,55 @@ def test_the_logits_of_a_large_vocabulary_never_exist_at_once(monkeypatch: pytes
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_weights_of_one_are_no_weights_to_the_bit(small_blocks: None, has_bias: bool) -> None:
+    """And both are what the loss was before there were weights, written out here."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(40, 8, requires_grad=True), torch.randn(90, 8, requires_grad=True)
+    bias = torch.randn(90, requires_grad=True) if has_bias else None
+    targets, leaves = torch.randint(90, (40,)), [one for one in (hidden, weight, bias) if one is not None]
+    known = [torch.zeros_like(leaf) for leaf in leaves]
+    losses = []
+    with torch.no_grad():
+        for start in range(0, 40, 16):
+            part = slice(start, start + 16)
+            logits = functional.log_softmax(functional.linear(hidden[part], weight, bias).float(), dim=1)
+            losses.append(-logits.gather(1, targets[part][:, None])[:, 0])
+            gradient = logits.exp_()
+            gradient[torch.arange(len(gradient)), targets[part]] -= 1
+            known[0][part] = gradient @ weight
+            known[1] += gradient.T @ hidden[part]
+            if has_bias:
+                known[2] += gradient.sum(dim=0)
+    for token_weights in (None, torch.ones(40)):
+        total, found = HeadLoss.apply(hidden, weight, bias, targets, token_weights)
+        assert torch.equal(found, torch.cat(losses)) and torch.equal(total, torch.cat(losses).sum())
+        gradients = torch.autograd.grad(total, leaves)
+        assert all(torch.equal(one, other) for one, other in zip(gradients, known, strict=True))
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_a_weighted_loss_has_the_gradients_that_autograd_finds(small_blocks: None, is_fused: bool) -> None:
+    model = llama()
+    ids = [torch.tensor([one.input_ids]) for one in ROWS]
+    weights = torch.tensor([0.7, -1.3, 0.0])
+    logits = [model(input_ids=one, use_cache=False).logits[0, :-1] for one in ids]
+    each = [
+        functional.cross_entropy(one, torch.tensor(row.labels[1:]), ignore_index=IGNORED, reduction="sum")
+        for one, row in zip(logits, ROWS, strict=True)
+    ]
+    expected = (torch.stack(each) * weights).sum()
+    known = gradients(model, expected)
+    use_packed_attention(model)
+    loss = ResponseLoss(model, packing=Packing(BY_ROW, ""), is_fused=is_fused, is_mixed=False)
+    made = tensors(named(ROWS, ["0"] * 3))
+    total, losses = loss(**made.inputs, weights=weights[made.row_of])
+    assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert sums_by(made.row_of, losses, 3)[:, 0].tolist() == pytest.approx([float(one.detach()) for one in each])
+    for name, gradient in gradients(model, total).items():
+        torch.testing.assert_close(gradient, known[name], rtol=1e-3, atol=1e-4)
+
+
 def test_a_frozen_output_layer_gets_no_gradient_buffer() -> None:
     hidden, weight = torch.randn(6, 8, requires_grad=True), torch.randn(50, 8)
     total, _ = HeadLoss.apply(hidden, weight, None, torch.arange(6))
@@ -167,9 +228,9 @@ def test_a_frozen_output_layer_gets_no_gradient_buffer() -> None:
 def test_a_micro_batch_without_supervised_tokens_has_no_loss_and_no_gradient() -> None:
     model = llama()
     use_packed_attention(model)
-    loss = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
-    total, table = loss(**inputs([TrainRow("", "", [0, 0], [IGNORED, IGNORED])]))
-    assert float(total.detach()) == 0 == float(table.sum())
+    loss = ResponseLoss(model, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
+    total, losses = loss(**inputs([TrainRow("", "", [0, 0], [IGNORED, IGNORED])]))
+    assert float(total.detach()) == 0 == len(losses)
     assert all(not gradient.any() for gradient in gradients(model, total).values())
 
 
@@ -200,7 +261,7 @@ def test_a_model_without_row_attention_is_trained_one_row_at_a_time() -> None:
     model = tiny("lfm2")
     expected = plain_loss(model, ROWS[:1])
     packing = use_packed_attention(model)
-    loss = ResponseLoss(model, 1, packing=packing, is_fused=has_plain_head(model), is_mixed=False)
+    loss = ResponseLoss(model, packing=packing, is_fused=has_plain_head(model), is_mixed=False)
     assert not loss.packs and "one row per forward pass (it has layers of kind conv)" in loss.layout
     assert float(loss(**inputs(ROWS[:1]))[0].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
@@ -211,7 +272,7 @@ def test_logits_that_are_scaled_after_the_output_layer_are_not_fused() -> None:
     model = CohereForCausalLM(CohereConfig(**SIZES, **HEADS, logit_scale=0.5))
     assert not has_plain_head(model)
     expected = plain_loss(model, ROWS[:1])
-    loss = ResponseLoss(model, 1, packing=use_packed_attention(model), is_fused=False, is_mixed=False)
+    loss = ResponseLoss(model, packing=use_packed_attention(model), is_fused=False, is_mixed=False)
     assert float(loss(**inputs(ROWS[:1]))[0].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
@@ -222,7 +283,7 @@ def test_a_model_with_an_adapter_is_packed_and_fused_as_well() -> None:
     model = add_adapter(llama(), LoraTune(rank=2))
     expected = plain_loss(model, ROWS)
     assert use_packed_attention(model).attention and has_plain_head(model) and use_layer_kernels(model, CPU) == 7
-    loss = ResponseLoss(model, 1, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
+    loss = ResponseLoss(model, packing=Packing(BY_ROW, ""), is_fused=True, is_mixed=False)
     total, _ = loss(**inputs(ROWS))
     assert float(total.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert all("lora" in name for name in gradients(model, total))

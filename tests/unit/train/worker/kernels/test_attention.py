@@ -58,11 +58,11 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 def loss_and_gradients(model: Any, packing: Packing, batches: Sequence[list[TrainRow]]) -> tuple[float, list[Any]]:
-    loss = ResponseLoss(model, 1, packing=packing, is_fused=False, is_mixed=False)
+    loss = ResponseLoss(model, packing=packing, is_fused=False, is_mixed=False)
     model.zero_grad()
     total = 0.0
     for batch in batches:
-        value, _ = loss(**row_tensors(batch, [""], 0, torch.device("cpu")))
+        value, _ = loss(**row_tensors(batch, [""], 0, torch.device("cpu")).inputs)
         value.backward()
         total += float(value.detach())
     loss.release()
@@ -184,6 +184,6 @@ def test_rows_are_never_given_with_a_cache() -> None:
     seen: list[Any] = []
     model.register_forward_pre_hook(lambda _module, _args, kwargs: seen.append(kwargs["use_cache"]), with_kwargs=True)
     packing = use_packed_attention(model)
-    loss = ResponseLoss(model, 1, packing=packing, is_fused=False, is_mixed=False)
-    loss(**row_tensors(rows(), [""], 0, torch.device("cpu")))
+    loss = ResponseLoss(model, packing=packing, is_fused=False, is_mixed=False)
+    loss(**row_tensors(rows(), [""], 0, torch.device("cpu")).inputs)
     assert packing.attention and len(seen) > 4 and not any(seen)

@@ -44,7 +44,7 @@ def test_the_log_says_what_is_used_and_why_not_what_was_asked_for(
     monkeypatch.setattr(choose, "has_liger", lambda: False)
     model = tiny("llama")
     computed = use_kernels(model, choice, device)
-    loss = ResponseLoss(model, 1, packing=computed.packing, kernels=computed.kernels, is_fused=True, is_mixed=False)
+    loss = ResponseLoss(model, packing=computed.packing, kernels=computed.kernels, is_fused=True, is_mixed=False)
     assert computed.kernels == told
     assert loss.layout == f"packed rows (packed_rows), fused loss, kernels: {told}"
 

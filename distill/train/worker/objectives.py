@@ -1,0 +1,85 @@
+"""The weight of every token under each objective. Pure functions of log-probabilities.
+
+A step minimises the sum of w_t * NLL_t over the tokens of its batch, with weights held constant, divided by what the
+objective averages over. So w_t is the derivative of the objective's loss by NLL_t:
+
+* `imitate`: 1, averaged over the supervised tokens.
+* `prefer`, averaged over the pairs. With the margin D = (log-ratio of chosen to rejected) less (the reference's) and
+  s = sigmoid(-beta D), the loss -(1 - eps) log sigmoid(beta D) - eps log sigmoid(-beta D) has dL/dD = -beta (s - eps):
+  beta (s - eps) for the tokens of the chosen row, -beta (s - eps) for those of the rejected one. eps = 0 is DPO
+  (Rafailov et al., arXiv 2305.18290); eps > 0 is conservative DPO (Mitchell, "A note on DPO with noisy preferences",
+  2023), whose push ends at D = ln((1 - eps) / eps) / beta. alpha adds alpha / tokens to the chosen row: its mean loss
+  per token, the joint objective of Marco-o1 v2 (arXiv 2503.01461), as in iterative RPO (arXiv 2404.19733).
+
+Tokens that both rows begin with have opposite weights and equal log-probabilities: they cancel in D and in its
+gradient, so masking a shared prefix changes nothing but alpha's part.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from distill.config.objectives import Prefer
+
+if TYPE_CHECKING:
+    from distill.config.objectives import Objective
+
+
+class PairSums(NamedTuple):
+    """Pairs of a step, each [pairs, 2] in fp64: the chosen row, then the rejected one."""
+
+    nll: torch.Tensor
+    """Summed negative log-likelihood of the learnt tokens under the student, nats."""
+    reference: torch.Tensor
+    """The same under the weights that the arm starts from."""
+    tokens: torch.Tensor
+    """Number of learnt tokens."""
+
+    @property
+    def margins(self) -> torch.Tensor:
+        """[pairs]: D, nats."""
+        gained = self.reference - self.nll
+        return gained[:, 0] - gained[:, 1]
+
+
+def prefer_weights(objective: Prefer, pairs: PairSums) -> torch.Tensor:
+    """[pairs, 2]: the weight of every token of a row."""
+    push = objective.beta * (torch.sigmoid(-objective.beta * pairs.margins) - objective.eps)
+    return torch.stack([push + objective.alpha / pairs.tokens[:, 0], -push], dim=1)
+
+
+def prefer_losses(objective: Prefer, pairs: PairSums) -> torch.Tensor:
+    """[pairs]: the loss of each."""
+    scaled = objective.beta * pairs.margins
+    preference = -(1 - objective.eps) * logsigmoid(scaled) - objective.eps * logsigmoid(-scaled)
+    return preference + objective.alpha * pairs.nll[:, 0] / pairs.tokens[:, 0]
+
+
+def describe_objective(objective: Objective) -> str:
+    """For the log."""
+    if not isinstance(objective, Prefer):
+        return "every row is imitated"
+    rest = margin_of_rest(objective)
+    ends = f"a pair pushes until its margin is {rest:.1f} nats" if math.isfinite(rest) else "a pair pushes for ever"
+    return f"pairs: beta {objective.beta:g}, eps {objective.eps:g}, alpha {objective.alpha:g}; {ends}; no dropout"
+
+
+def margin_of_rest(objective: Prefer) -> float:
+    """The margin at which a pair pushes no longer, nats."""
+    eps = objective.eps
+    return math.log((1 - eps) / eps) / objective.beta if eps else math.inf
+
+
+def pair_metrics(pairs: PairSums) -> dict[str, float]:
+    """Means over the pairs of a step: margin (nats), share of positive margins, loss per token of each side."""
+    per_token = (pairs.nll / pairs.tokens).mean(dim=0)
+    return {
+        "margin": float(pairs.margins.mean()),
+        "positive": float((pairs.margins > 0).double().mean()),
+        "chosen_nll": float(per_token[0]),
+        "rejected_nll": float(per_token[1]),
+    }
