@@ -324,7 +324,7 @@ def compile_lock(build: Build) -> None:
     command = [
         str(VENV / "bin" / "uv"), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
         "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links",
-        "--extra", build.name, "--extra", "quickstart", "--extra", "dev",
+        "--extra", build.name, "--extra", "quickstart", "--extra", "publish", "--extra", "dev",
         "--override", str(overrides), *uv_options(settings), str(ROOT / "pyproject.toml"),
     ]  # fmt: skip
     environment = uv_environment(settings, dict(os.environ))
@@ -341,9 +341,8 @@ def lock_text(name: str, resolved: str) -> str:
     """The lock file: a header, and the rows that the overrides do not disable."""
     rows = [row for row in resolved.splitlines() if "sys_platform == 'never'" not in row or " or " in row]
     note = "" if name == "cpu" else "# Resolved from metadata; not yet installed on a GPU machine.\n"
-    made = (
-        f"# Made by `make lock` from pyproject.toml (extras {name}, quickstart, dev) and overrides*.txt; do not edit.\n"
-    )
+    extras = f"extras {name}, quickstart, publish, dev"
+    made = f"# Made by `make lock` from pyproject.toml ({extras}) and overrides*.txt; do not edit.\n"
     return made + note + "\n".join(rows) + "\n"
 
 

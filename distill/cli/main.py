@@ -14,6 +14,8 @@ from distill.config.shipped import shipped_recipes
 from distill.core.errors import DistillError
 from distill.core.stage_names import StageName
 from distill.mix.export.formats import FORMATS
+from distill.ops.publish.formats import FORMATS as FORMAT_NAMES
+from distill.ops.publish.formats import SAFETENSORS
 from serve.errors import ServeError
 from serve.key_variables import KEY_VARIABLE, KEYS_VARIABLE
 from serve.loopback import exempt_loopback
@@ -86,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_submit(verbs, recipes)
     _add_views(verbs)
     _add_export(verbs)
+    _add_publish(verbs)
     _add_eval(verbs)
     _add_serve(verbs)
     _add_ask(verbs)
@@ -126,6 +129,17 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("--student", default="", help="whose chat template renders `text` (default: the first)")
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
     export.set_defaults(verb="export")
+
+
+def _add_publish(verbs: Any) -> None:
+    publish = verbs.add_parser("publish", help="a trained student as a folder that other programs run, with its scores")
+    publish.add_argument("run_dir", metavar="RUN")
+    publish.add_argument("model", metavar="MODEL", help="name of a trained student, for example smol-135m@mix-long")
+    publish.add_argument("--to", metavar="DIR|hf://OWNER/NAME", help="a new folder or repository (published/MODEL)")
+    publish.add_argument("--formats", metavar="A,B", default=SAFETENSORS, help=f"of {', '.join(FORMAT_NAMES)}")
+    publish.add_argument("--score", action="store_true", help="ask the GGUF files the run's benchmarks: what they lost")
+    publish.add_argument("--dry-run", action="store_true", help="list the files with their sizes, and write nothing")
+    publish.set_defaults(verb="publish")
 
 
 def _add_serve(verbs: Any) -> None:

@@ -123,6 +123,18 @@ def export_verb(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def publish_verb(arguments: argparse.Namespace) -> int:
+    """`distill publish`."""
+    from distill.cli.publish import publish  # start time
+    from distill.ops.publish.formats import read_formats  # start time
+
+    formats = read_formats(arguments.formats)
+    run_dir = open_run(arguments.run_dir)
+    return publish(
+        run_dir, arguments.model, arguments.to or "", formats, dry_run=arguments.dry_run, score=arguments.score
+    )
+
+
 def eval_verb(arguments: argparse.Namespace) -> int:
     """`distill eval`."""
     from distill.cli.evaluate import eval_config, eval_model  # start time
@@ -180,6 +192,7 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": status_verb,
     "audit": audit_verb,
     "export": export_verb,
+    "publish": publish_verb,
     "eval": eval_verb,
     "serve": serve_verb,
 }

@@ -114,6 +114,15 @@ def score_item(model: str, benchmark: str) -> Parts:
     return StageName.EVALUATE, model, benchmark
 
 
+def quantised_folders(model: str) -> Parts:
+    """Pattern of the folders with the scores of a model's quantised files, beside its own."""
+    return StageName.EVALUATE, model, "*"
+
+
+QUANTISED_MANIFESTS: Parts = (*quantised_folders("*"), "*", "manifest.json")
+"""Pattern of the manifests of all scores of quantised files."""
+
+
 def model_record(name: str) -> Parts:
     """Where a model of the recipe was found."""
     return *_MODELS, f"{name}.json"
@@ -132,6 +141,8 @@ class Training:
         """The item whose manifest says that the cell is trained."""
         self.model = self.file("model")
         """The trained weights, merged where they were an adapter."""
+        self.any_model_file = *self.model, "*"
+        """Pattern of its files."""
         self.adapter = self.file("adapter")
         """The LoRA adapter."""
         self.metrics = self.file("metrics.jsonl")

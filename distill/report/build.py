@@ -22,6 +22,7 @@ from distill.report.paper_metrics import benchmark_rows, costs, sweeps
 from distill.report.paper_numbers import paper_rows
 from distill.report.pools import fit_rows, mix_rows, pool_rows, read_traces, teacher_sizes
 from distill.report.provenance import provenance
+from distill.report.quantised import quantised_scores
 from distill.report.question import answer_question
 from distill.report.regressions import regression_words, regressions, without_regressions
 from distill.report.run_history import cell_rows, funnel, num_common, read_manifests, stage_rows
@@ -84,6 +85,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         sweeps=tuple(sweeps(recipe, lines, macros)),
         budget_curves=tuple(budget_curves(recipe, lines, macros, mixes, cells)),
         answering=tuple(answering_curves(recipe, arms, comparisons)),
+        quantised=tuple(quantised_scores(recipe, run_dir, rng)),
         families=answering_families(recipe),
         groups=tuple(group_scores(arms, problems)),
         languages=tuple(language_scores(run_dir, arms, problems)),

@@ -19,6 +19,7 @@ from distill.report.score_data import (
     MacroScore,
     ModelScore,
     PaperRow,
+    QuantisedScore,
     QuestionResult,
     Regression,
     StepsChange,
@@ -361,6 +362,8 @@ class Report:
     sweeps: tuple[Sweep, ...]
     budget_curves: tuple[BudgetCurve, ...]
     answering: tuple[AnsweringCurve, ...]
+    quantised: tuple[QuantisedScore, ...]
+    """Published GGUF files that were scored."""
     families: Mapping[str, str]
     """Arm -> name of those that are equal but for how much they are trained on, or how they are made to answer."""
     groups: tuple[GroupScore, ...]

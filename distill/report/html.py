@@ -14,6 +14,7 @@ from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.languages import language_words, level_table
 from distill.report.mathml import with_mathematics
+from distill.report.quantised_words import quantised_words
 from distill.report.searches import search_words
 from distill.report.unequal_steps import steps_words
 
@@ -70,6 +71,7 @@ def _environment() -> Environment:
         language_words,
         level_table,
         steps_words,
+        quantised_words,
         search_words,
     )
     environment.filters |= {one.__name__: one for one in filters} | {"ticks": ticks, "mathematics": with_mathematics}

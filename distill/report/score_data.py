@@ -451,3 +451,28 @@ class Detectable:
     benchmark: str
     num_prompts: int
     difference: float
+
+
+@dataclass(frozen=True)
+class QuantisedScore:
+    """One quantised file of a student on one benchmark, against the student's full weights."""
+
+    model: str
+    """`student@mix/q4_k_m`."""
+    full: str
+    """The student with its full weights."""
+    benchmark: str
+    accuracy: float | None
+    interval: Interval
+    full_accuracy: float | None
+    difference: float
+    """Quantised minus full, on the problems that both were graded on."""
+    difference_interval: Interval
+    p_adjusted: float
+    """Holm-corrected over all quantised files and benchmarks of the run."""
+    num_prompts: int
+    mean_tokens: float | None
+    truncated: int
+    errors: int
+    is_shown: bool
+    """The interval leaves out 0 and the corrected p is below 0.05."""

@@ -7,6 +7,7 @@ from distill.core.run_dir import REPORT_JSON, RunDir, StageName
 from distill.core.schema import content_hash
 from distill.core.versions import package_versions, source_digest
 from distill.report.data import Report
+from distill.report.quantised_words import newest_quantised
 from distill.run.stage_keys import stage_states
 
 PACKAGES = (
@@ -30,6 +31,8 @@ def stored_report(recipe: Recipe, run_dir: RunDir) -> Report | None:
     if last is None or stored is None or last.details.get("made_by") != made_by()["made_by"]:
         return None
     if any(one is None or one.finished_at > last.finished_at for one in manifests.values()):
+        return None
+    if newest_quantised(run_dir) > last.finished_at:
         return None
     if any(state.status != "done" for state in states.values()):
         return None

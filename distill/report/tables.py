@@ -28,6 +28,7 @@ from distill.report.score_data import (
     LanguageScore,
     LevelScore,
     ModelScore,
+    QuantisedScore,
     QuestionResult,
     Regression,
     StepsChange,
@@ -47,6 +48,7 @@ def render_terminal(report: Report) -> RenderableType:
         (report.answering, answering_table(report.answering)),
         (report.languages, language_table(report.languages)),
         (report.levels, levels_table(report.levels)),
+        (report.quantised, quantised_table(report.quantised)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
@@ -145,6 +147,23 @@ def levels_table(scores: Sequence[LevelScore]) -> Table:
 def _level_cell(one: LevelScore) -> str:
     unanswered = f", {one.no_answer} without answer" if one.no_answer else ""
     return f"{percent(one.accuracy)} {bounds(one.interval)}\n{one.correct} of {one.completions}{unanswered}"
+
+
+def quantised_table(scores: Sequence[QuantisedScore]) -> Table:
+    """Published GGUF files, each against the student's full weights."""
+    right = ["points [95 %]", "full", "against full", "tokens"]
+    table = _table("Quantised", ["model", "benchmark"], right)
+    table.add_column("")
+    for one in scores:
+        values = [
+            f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
+            percent(one.full_accuracy, 1),
+            f"{points(one.difference, 1)} {bounds(one.difference_interval, 1)}",
+            number(one.mean_tokens),
+            ("loss shown" if one.difference < 0 else "gain shown") if one.is_shown else "no loss shown",
+        ]
+        table.add_row(*map(Text, (one.model, one.benchmark, *values)))
+    return table
 
 
 def candidate_table(question: QuestionResult) -> Table:

@@ -52,7 +52,7 @@ def student_card(
         f" ({model.identity}), by the recipe `{recipe.name}`.",
         "## How it was made\n\n" + describe_training(manifest.details) + describe_preferences(cell, manifest.details),
         *describe_lineage(cell),
-        *(f"## What it was trained on: {arm}\n\n{_describe_arm(entry)}" for arm, entry in arms.items()),
+        *(f"## What it was trained on: {arm}\n\n{describe_arm(entry)}" for arm, entry in arms.items()),
         "## How to prompt it\n\n" + describe_prompt(recipe),
         "Its scores, with their uncertainty and beside those of the other arms, are in the run's report.",
     ]
@@ -87,10 +87,11 @@ def describe_lineage(cell: Cell) -> Iterator[str]:
         yield f"It was not trained from the untouched student but after {', after '.join(steps)}."
 
 
-def _describe_arm(entry: dict[str, Any]) -> str:
+def describe_arm(entry: Mapping[str, Any]) -> str:
+    """Rows and tokens of an arm by pool."""
     if "realised_rows" not in entry:
         return f"{entry.get('rows')} rows."
-    return f"{counts_table(entry)}\n\nDigest of the rows and their order: `{entry['digest']}`."
+    return f"{counts_table(dict(entry))}\n\nDigest of the rows and their order: `{entry['digest']}`."
 
 
 def describe_prompt(recipe: Recipe) -> str:

@@ -35,10 +35,9 @@ def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], 
 
 def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: int) -> str:
     """The YAML front matter. Strings are written as JSON, which is valid YAML, so that no name can break out of it."""
-    licences = {source.licence for source in found}
-    single = next(iter(licences)) if len(licences) == 1 and UNKNOWN not in licences else "other"
+    single = shared_licence(found)
     lines = [
-        f"license: {json.dumps(single.lower())}",
+        f"license: {json.dumps(single)}",
         *(["license_name: terms-of-every-source"] if single == "other" else []),
         f"pretty_name: {json.dumps(f'{recipe.name} {mix}')}",
         f"size_categories: [{size_category(num_rows)}]",
@@ -47,6 +46,12 @@ def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: in
         "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*",
     ]
     return "---\n" + "\n".join(lines) + "\n---"
+
+
+def shared_licence(found: Sequence[Source]) -> str:
+    """The hub's name of the licence that all sources are under; `other` where they are not, or one is not known."""
+    licences = {source.licence.lower() for source in found}
+    return next(iter(licences)) if len(licences) == 1 and UNKNOWN not in licences else "other"
 
 
 def size_category(num_rows: int) -> str:

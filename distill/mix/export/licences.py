@@ -53,12 +53,24 @@ def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mappin
     return Source(role, name, licence, _hub_page(model.sources[0]))
 
 
+def base_source(recipe: Recipe, model: str, model_folders: Mapping[str, str]) -> Source:
+    """A model that students are trained from."""
+    config = recipe.models[model]
+    licence = model_licence(model_folders.get(model, ""), config)
+    return Source("base model", source_label(config), licence, _hub_page(config.sources[0]))
+
+
+def source_label(model: ModelConfig) -> str:
+    """A model as the recipe names it, without a local path."""
+    reference = model.sources[0]
+    return Path(reference).name if reference.startswith(("/", ".", "~")) else reference
+
+
 def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
     """The model or data set behind a pool, as the recipe names it, without local paths and addresses."""
     match teacher:
         case VllmTeacher():
-            reference = recipe.models[teacher.model].sources[0]
-            return Path(reference).name if reference.startswith(("/", ".", "~")) else reference
+            return source_label(recipe.models[teacher.model])
         case EndpointTeacher():
             return teacher.remote_model
         case DatasetTeacher():

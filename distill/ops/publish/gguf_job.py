@@ -1,0 +1,87 @@
+"""`python -m distill.ops.publish.gguf_job JOB`: convert a model folder to GGUF, and quantise it.
+
+A process of its own: the converter is a set of top-level modules that auto-round carries, and the quantiser is C++.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from distill.models.folder import weight_files
+
+UNSUPPORTED = 3
+"""Exit code where llama.cpp does not know the architecture or the tokenizer."""
+WHOLE = {"F32": "f32", "F16": "f16"}
+"""Type of the weights -> that of the file that is quantised; bf16 otherwise."""
+
+
+class GgufJob(NamedTuple):
+    """What to write."""
+
+    source: str
+    """Model folder."""
+    name: str
+    """Name of the model in the files."""
+    whole: str
+    """Path of the file with whole weights, which is temporary."""
+    outputs: tuple[tuple[str, int], ...]
+    """Path and type (`llama_ftype`) of every file."""
+
+
+def main(job: GgufJob) -> int:
+    """Write the files; returns the exit code."""
+    try:
+        convert(Path(job.source), Path(job.whole), job.name)
+    except NotImplementedError as error:
+        print(str(error).replace("\n", " "), file=sys.stderr)
+        return UNSUPPORTED
+    for path, number in job.outputs:
+        quantise(job.whole, path, number)
+    return 0
+
+
+def convert(source: Path, target: Path, name: str) -> None:
+    """Write a model folder as one GGUF file, in the precision of its weights.
+
+    Raises:
+        NotImplementedError: llama.cpp does not know the architecture or the tokenizer.
+    """
+    import torch
+    from auto_round.export.export_to_gguf.export import FTYPE_MAP
+    from auto_round.export.export_to_gguf.llama_cpp_conversion import get_conversion
+
+    conversion = get_conversion(source, auto_update=False)  # True would fetch code from the network
+    settings = conversion.ModelBase.load_hparams(source, False)
+    architecture = conversion.get_model_architecture(settings, conversion.ModelType.TEXT)
+    with torch.inference_mode():
+        conversion.get_model_class(architecture)(
+            dir_model=source,
+            ftype=FTYPE_MAP[WHOLE.get(weight_type(source), "bf16")],
+            fname_out=target,
+            is_big_endian=False,
+            model_name=name,
+            hparams=settings,
+        ).write()
+
+
+def weight_type(folder: Path) -> str:
+    """The type of a folder's first tensor, as safetensors calls it."""
+    from safetensors import safe_open
+
+    with safe_open(weight_files(folder)[0], framework="pt") as file:
+        return str(file.get_slice(next(iter(file.keys()))).get_dtype())
+
+
+def quantise(whole: str, target: str, number: int) -> None:
+    """Write a GGUF file with its weights in another type. `number`: of that type, `llama_ftype`."""
+    from cyllama.llama import llama_cpp
+
+    settings = llama_cpp.LlamaModelQuantizeParams()
+    settings.ftype, settings.nthread = number, os.cpu_count() or 1
+    llama_cpp.model_quantize(whole, target, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main(GgufJob(*json.loads(sys.argv[1]))))

@@ -1,0 +1,188 @@
+"""A published folder: whole, with its scores, ends and licences, or not there."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from rich.console import Console
+from transformers import AutoTokenizer, pipeline
+
+from distill.cli.main import main
+from distill.core.errors import InputError
+from distill.core.run_dir import Training
+from distill.ops.publish import write
+from distill.ops.publish.formats import FORMATS, read_formats
+from distill.ops.publish.push import repository
+from distill.ops.publish.student import TrainedStudent, find_student
+from distill.ops.publish.write import check, planned_files, write_folder
+from tests.fixtures.chat_templates import DATED
+from tests.fixtures.published_run import MODEL, published_run, trained, write_licence
+from tests.fixtures.report_run import make_recipe
+from tests.fixtures.tiny_models import EOS, make_tiny_model
+
+CONSOLE = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> TrainedStudent:
+    return published_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def folder(student: TrainedStudent, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("published") / "student"
+    write_folder(student, ("safetensors",), target, CONSOLE)
+    return target
+
+
+def test_the_folder_alone_answers_as_the_student_does(student: TrainedStudent, folder: Path) -> None:
+    own = student.run_dir.path(*Training(MODEL).model)
+    asked = [{"role": "user", "content": "What is 2+3?"}]
+    texts = [
+        pipeline("text-generation", model=path)(asked, max_new_tokens=24, do_sample=False)[0]["generated_text"]
+        for path in (own, str(folder))
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_every_file_that_engines_read_is_the_students_own(student: TrainedStudent, folder: Path) -> None:
+    assert "config.json" in student.files and "model.safetensors" in student.files
+    for name, path in student.files.items():
+        if name != "generation_config.json":
+            assert (folder / name).read_bytes() == Path(path).read_bytes(), name
+
+
+def test_its_card_has_the_scores_in_the_hubs_format_with_intervals(student: TrainedStudent, folder: Path) -> None:
+    card = ModelCard.load(folder / "README.md")
+    (result,) = card.data.eval_results
+    (own,) = [score for score in student.scores() if score.mix]
+    assert result.metric_value == pytest.approx(100 * own.accuracy, abs=0.01)
+    assert result.dataset_name == own.benchmark and "95 % interval [" in result.metric_name
+    assert card.data.license == "apache-2.0" and card.data.base_model == "hub/smol-135m"
+    assert "(untouched)" in card.text and "12 optimiser steps" in card.text
+    assert "| base model | hub/smol-135m | apache-2.0 |" in card.text
+    assert "the run's own card" not in card.text
+    assert set(json.loads((folder / "mix.json").read_text())) <= {"mix-long"}
+
+
+def test_generation_ends_where_training_did_whatever_the_file_said(tmp_path: Path) -> None:
+    def make(path: Path) -> None:
+        make_tiny_model(path)
+        settings = json.loads((path / "generation_config.json").read_text()) | {"eos_token_id": 1}
+        (path / "generation_config.json").write_text(json.dumps(settings))
+
+    write_folder(published_run(tmp_path / "run", make), ("safetensors",), tmp_path / "out", CONSOLE)
+    end = AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids(EOS)
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [end, 1]
+
+
+def test_a_template_that_writes_todays_date_writes_the_date_of_training(tmp_path: Path) -> None:
+    def make(path: Path) -> None:
+        make_tiny_model(path)
+        (path / "chat_template.jinja").write_text(DATED)
+
+    write_folder(published_run(tmp_path / "run", make), ("safetensors",), tmp_path / "out", CONSOLE)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert "01 Jan 2026" in tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+
+
+def test_a_dry_run_lists_the_files_that_are_written_and_writes_none(
+    student: TrainedStudent, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["publish", student.run_dir.uri, MODEL, "--dry-run"]) == 0
+    assert not list(tmp_path.iterdir())
+    printed = capsys.readouterr().out
+    for file in folder.iterdir():
+        assert file.name in printed
+    planned = {one.name: one.size for one in planned_files(student, ("safetensors",))}
+    weights = folder / "model.safetensors"
+    assert planned.keys() == {file.name for file in folder.iterdir()}
+    assert planned[weights.name] == weights.stat().st_size
+
+
+def test_a_dry_run_of_gguf_estimates_sizes_and_names_modelfiles(student: TrainedStudent) -> None:
+    planned = {one.name: one for one in planned_files(student, ("gguf-q8_0", "gguf-q4_k_m"))}
+    whole = sum(os.path.getsize(path) for name, path in student.files.items() if name.endswith(".safetensors"))
+    one, other = (planned[f"smol-135m-mix-long-{kind}.gguf"] for kind in ("q8_0", "q4_k_m"))
+    assert one.is_estimated and other.size < one.size < whole
+    assert "Modelfile" in planned and "model.safetensors" not in planned
+
+
+def test_an_existing_folder_is_refused_and_left_as_it_is(student: TrainedStudent, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    assert main(["publish", student.run_dir.uri, MODEL, "--to", str(tmp_path)]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_failure_on_the_way_leaves_nothing(
+    student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "publish_card", lambda *_: (_ for _ in ()).throw(RuntimeError("died")))
+    with pytest.raises(RuntimeError, match="died"):
+        write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_write_access_is_told(student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # the tests may run as root, who may write anywhere
+    with pytest.raises(InputError, match="no write access"):
+        write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+
+
+@pytest.mark.parametrize("licence", ["cc-by-nd-4.0", "CC-BY-NC-ND-4.0", "proprietary"])
+def test_a_base_that_may_not_be_passed_on_is_refused(tmp_path: Path, licence: str) -> None:
+    student = published_run(tmp_path)
+    write_licence(student.run_dir, tmp_path, licence)
+    with pytest.raises(InputError, match=f"base model hub/smol-135m: its licence '{licence}' forbids"):
+        check(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False)
+
+
+def test_what_licences_ask_is_in_the_card(tmp_path: Path) -> None:
+    student = published_run(tmp_path)
+    write_licence(student.run_dir, tmp_path, "cc-by-nc-sa-4.0")
+    student = find_student(student.recipe, student.run_dir, MODEL)
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "license: other\nlicense_name: terms-of-every-source" in text  # the data's is another one
+    assert "Name these sources" in text and "under the same licence" in text and "No commercial use" in text
+
+
+def test_a_student_that_is_not_there_is_told_with_those_that_are(student: TrainedStudent) -> None:
+    with pytest.raises(InputError, match=f"no trained student 'smol-135m@mixlong' -> did you mean '{MODEL}'"):
+        find_student(student.recipe, student.run_dir, "smol-135m@mixlong")
+    with pytest.raises(InputError, match="smol-135m@short is not trained yet"):
+        find_student(student.recipe, student.run_dir, "smol-135m@short")
+
+
+def test_modes_are_scored_apart_and_told(tmp_path: Path) -> None:
+    modes = {"long": "Think.", "short": "Brief."}
+    mixes = [{"name": "mix-long", "weights": {"long": 0.5, "short": 0.5}, "modes": modes}]
+    student = trained(tmp_path / "run", make_recipe(mixes=mixes))
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert list(student.modes) == ["long", "short"]
+    assert "* Mode `short`: system prompt `Brief.`" in text
+    yaml.safe_load(text.split("---")[1])
+
+
+def test_formats_are_read_in_one_order() -> None:
+    assert read_formats("gguf-q4_k_m, safetensors") == ("safetensors", "gguf-q4_k_m")
+    assert read_formats(",".join(reversed(FORMATS))) == FORMATS
+    with pytest.raises(InputError, match="there is no format 'gguf-q4km' -> safetensors, gguf-q8_0"):
+        read_formats("gguf-q4km")
+    with pytest.raises(InputError, match="none is named"):
+        read_formats(" ,")
+
+
+def test_an_address_without_owner_is_refused() -> None:
+    assert repository("hf://me/student") == "me/student"
+    with pytest.raises(InputError, match="hf://OWNER/NAME"):
+        repository("hf://student")
