@@ -4,9 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import psutil
 
 from cluster.gpus import gpu_name
+from cluster.leftovers import remove_semaphores, remove_session, scratch_folder, semaphores_of
 from cluster.nodes import cluster_nodes
 from cluster.placement import Resources
 from cluster.units import GIB
@@ -84,25 +87,16 @@ def prepare_environment() -> None:
 def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]:
     """Join the cluster named by `RAY_ADDRESS` (set inside a Ray job), or start a local one for the time of the block.
 
-    A cluster that already runs on this machine is joined only with `RAY_ADDRESS=auto`.
+    A cluster that already runs on this machine is joined only with `RAY_ADDRESS=auto`. Of a local one nothing stays
+    behind but, after an error, its logs.
 
     Raises:
         ValueError: the cluster lacks the wanted device (`resolve_device`).
     """
     prepare_environment()
-    import ray
+    with _joined() if is_joined() else _started() as context:
+        import ray
 
-    if is_joined():
-        context = ray.init(log_to_driver=False, ignore_reinit_error=True)
-    else:
-        context = ray.init(
-            address="local",
-            log_to_driver=False,
-            include_dashboard=False,
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            num_cpus=max(2, os.cpu_count() or 2),
-        )
-    try:
         resources = ray.cluster_resources()
         num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         yield Session(
@@ -113,5 +107,39 @@ def connect(wanted: Literal["auto", "cpu", "gpu"] = "auto") -> Iterator[Session]
             log_dir=os.path.join(str(context.address_info["session_dir"]), "logs"),
             gpu_name=gpu_name(resources) if num_gpus else "",
         )
+
+
+@contextmanager
+def _joined() -> Iterator[Any]:
+    import ray
+
+    try:
+        yield ray.init(log_to_driver=False, ignore_reinit_error=True)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _started() -> Iterator[Any]:
+    import ray
+
+    with scratch_folder():
+        context = ray.init(
+            address="local",
+            log_to_driver=False,
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            num_cpus=max(2, os.cpu_count() or 2),
+        )
+        has_failed = False
+        try:
+            yield context
+        except Exception:
+            has_failed = True
+            raise
+        finally:
+            semaphores = semaphores_of(psutil.Process())
+            ray.shutdown()
+            remove_semaphores(semaphores)
+            if not has_failed:
+                remove_session(str(context.address_info["session_dir"]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.cpus import has_fast_bf16
 from cluster.gpus import gpu_kind_request
+from cluster.leftovers import scratch_env
 from cluster.session import Device
 from cluster.storage import is_uri
 from cluster.units import GIB
@@ -51,6 +52,7 @@ def engine_env(device: Device, model: str, cpu_threads: int | None = None) -> di
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if Path(model).is_dir() or is_uri(model):
         variables["HF_HUB_OFFLINE"] = "1"  # an unreachable hub costs minutes of time-outs
+    variables |= scratch_env(os.environ)
     if device == "cpu":
         variables["OMP_NUM_THREADS"] = str(cpu_threads or engine_threads(os.cpu_count() or 1))
     return variables

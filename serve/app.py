@@ -6,6 +6,7 @@ Importing this module imports vLLM, which takes seconds.
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,17 +18,19 @@ from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
 from cluster.vllm_args import engine_arguments, engine_bundles, engine_env, engine_threads
 from serve.api.admission import AdmissionSettings
-from serve.api.ingress import Checker, build_ingress
+from serve.api.ingress import Checker, ModelCard, build_ingress
 from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeConfig, group_engines
 from serve.config_file import read_arguments
 from serve.engines.cpu_engine import CpuEngine
-from serve.engines.ray_llm import to_model_metadata
 from serve.engines.ray_serve import HEAD_NODE_RESOURCE
 from serve.engines.stored_engine import WEIGHTS_IN_TURN, StoredEngine
 from serve.engines.weight_exchange import WeightExchange
 from serve.proxy_settings import FAST_PROXY_ENV
 
 INGRESS = "ingress"
+
+HEALTH_CHECK_PERIOD_S = 2.0
+"""Seconds until Serve notices that a replica is gone, and starts another; its default of 10 would be waited for."""
 
 
 def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Checker | None = None) -> Application:
@@ -44,7 +47,7 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         deployment = build_llm_deployment(llm_config, name_prefix=ENGINE_PREFIX, bind_kwargs=_engine_class(config))
         for endpoint in spec.endpoints:
             deployments[endpoint.name] = deployment
-            cards[endpoint.name] = to_model_metadata(endpoint.name, llm_config, _card_metadata(endpoint))
+            cards[endpoint.name] = build_card(endpoint, spec, config, int(time.time()))
     settings = admission_settings(specs, config)
     options: dict[str, Any] = {
         # Admission control refuses excess requests at once; this bound must never make a request wait before it.
@@ -53,6 +56,7 @@ def build_app(endpoints: Sequence[Endpoint], config: ServeConfig, checker: Check
         # An update starts the new replica first.
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": config.graceful_shutdown_timeout_s,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "ray_actor_options": {
             # The ingress only forwards requests; on a laptop the engines need every whole core.
             "num_cpus": 0,
@@ -107,6 +111,7 @@ def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
             **_replicas(spec, config),
             "max_ongoing_requests": config.max_ongoing_requests,
             "graceful_shutdown_timeout_s": config.graceful_shutdown_timeout_s,
+            "health_check_period_s": HEALTH_CHECK_PERIOD_S,
             "max_surge_percent": config.max_surge_percent,
             # An engine that fails to start will fail again: the two retries that Serve makes by default cost minutes.
             "max_constructor_retry_count": 1,
@@ -176,7 +181,26 @@ def _engine_class(config: ServeConfig) -> dict[str, Any]:
     return {"engine_cls": StoredEngine if config.device == "gpu" else CpuEngine}
 
 
-def _card_metadata(endpoint: Endpoint) -> dict[str, Any]:
-    # Ray's model card names the engine's own model; clients know the endpoint.
-    reasoning = {"reasoning_end": endpoint.reasoning.end} if endpoint.reasoning else {}
-    return {"model_id": endpoint.name, **reasoning, **endpoint.metadata}
+def build_card(endpoint: Endpoint, spec: EngineSpec, config: ServeConfig, created: int) -> ModelCard:
+    """What /v1/models says of an endpoint: OpenAI's fields, vLLM's, and the endpoint's metadata.
+
+    `created`: seconds since 1970 at which it was deployed.
+    """
+    is_adapter = endpoint.adapter is not None
+    metadata = {
+        "model_id": endpoint.name,
+        "input_modality": "text",
+        "max_request_context_length": config.max_model_len,
+        **({"reasoning_end": endpoint.reasoning.end} if endpoint.reasoning else {}),
+        **endpoint.metadata,
+    }
+    return ModelCard(
+        id=endpoint.name,
+        object="model",
+        created=created,
+        owned_by="mix-distillation",
+        root=spec.base_model if is_adapter else endpoint.name,
+        parent=spec.base_model if is_adapter else None,
+        max_model_len=config.max_model_len,
+        metadata=metadata,
+    )

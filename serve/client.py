@@ -1,5 +1,6 @@
 """Client of a running endpoint, for the terminal and for checks after a deployment."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -13,8 +14,11 @@ from serve.key_variables import KEY_VARIABLE, NO_KEY
 
 FIRST_ANSWER_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 600.0
+BUSY_WAIT_S = 0.5
 CHAT = "/v1/chat/completions"
-REFUSED_KEY = (401, 403)
+REFUSED = (401, 403)
+BUSY = (429, 503)
+"""Too many open requests at an engine, or its replica is starting: both pass."""
 
 
 class Piece(NamedTuple):
@@ -54,12 +58,13 @@ def model_card(base_url: str, model: str, api_key: str = NO_KEY) -> dict[str, An
     """The metadata of one served model.
 
     Raises:
-        ServeError: nothing answers at `base_url`.
+        ServeError: no endpoint answers at `base_url`, or it refuses the API key.
         UnknownModelError: no model of that name is served there.
     """
-    names = served_models(base_url, api_key)
-    if not names:
-        raise ServeError(f"no endpoint at {base_url}: start one with `distill serve RUN`")
+    try:
+        names = _listed(base_url, api_key)
+    except RequestFailedError as error:
+        raise ServeError(_no_listing(base_url, api_key, error)) from error
     if model not in names:
         raise UnknownModelError(f"{base_url} serves no model {model!r}. It serves: {', '.join(sorted(names))}")
     return names[model]
@@ -118,12 +123,35 @@ def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, A
         ServeError: the API key is refused.
     """
     try:
-        models = get_json(f"{base_url}/v1/models", api_key, timeout_s=10.0)["data"]
+        return _listed(base_url, api_key)
     except RequestFailedError as error:
-        if error.status in REFUSED_KEY:
-            raise ServeError(f"{base_url} requires a valid API key: set {KEY_VARIABLE}") from error
+        if error.status in REFUSED:
+            raise ServeError(_no_listing(base_url, api_key, error)) from error
         return {}
-    return {model["id"]: dict(model.get("metadata") or {}) for model in models}
+
+
+def _listed(base_url: str, api_key: str) -> dict[str, dict[str, Any]]:
+    """The models and their metadata.
+
+    Raises:
+        RequestFailedError: nothing answers, it refuses, or what answers lists no models.
+    """
+    answer = get_json(f"{base_url}/v1/models", api_key, timeout_s=10.0)
+    try:
+        return {model["id"]: dict(model.get("metadata") or {}) for model in answer["data"]}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RequestFailedError(200, "its list of models is no list of models") from error
+
+
+def _no_listing(base_url: str, api_key: str, error: RequestFailedError) -> str:
+    """Why an endpoint's models are not known, and what to do."""
+    if error.status == 401 and api_key == NO_KEY:
+        return f"{base_url} asks for an API key: set {KEY_VARIABLE}"
+    if error.status == 401:
+        return f"{base_url} does not know the API key in {KEY_VARIABLE}: set one that is in its key file"
+    if error.status == 0:
+        return f"no endpoint at {base_url} ({error.message}): start one with `distill serve RUN`, or name it with --url"
+    return f"{base_url} answers, but lists no models ({error.status}: {error.message}): name an endpoint with --url"
 
 
 def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None:
@@ -136,10 +164,16 @@ def warm_up(base_url: str, models: Sequence[str], api_key: str = NO_KEY) -> None
 
     def answer(model: str) -> None:
         timeout_s = FIRST_ANSWER_TIMEOUT_S * len(models)  # they may take turns in one engine
-        try:
-            post_json(f"{base_url}{CHAT}", body | {"model": model}, api_key, timeout_s=timeout_s)
-        except RequestFailedError as error:
-            raise ServeError(f"{model} is listed at {base_url} but does not answer: {error.message}") from error
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                post_json(f"{base_url}{CHAT}", body | {"model": model}, api_key, timeout_s=timeout_s)
+                return
+            except RequestFailedError as error:
+                # An engine that takes one request at a time refuses those of its other models meanwhile.
+                if error.status not in BUSY or time.monotonic() > deadline:
+                    raise ServeError(f"{model} is listed at {base_url} but does not answer: {error.message}") from error
+            time.sleep(BUSY_WAIT_S)
 
     with ThreadPoolExecutor(max_workers=max(1, len(models))) as pool:
         list(pool.map(answer, models))

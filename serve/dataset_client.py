@@ -30,6 +30,13 @@ OUTPUT_FIELDS = (
 )
 
 
+OWN_FIELDS = ("model", "messages", "stream", "stream_options")
+"""Fields of a request that no row's sampling may set."""
+
+
+KINDS = {str: "a text", list: "a list", dict: "an object", bool: "true or false", int: "a number", float: "a number"}
+
+
 class BatchConfig(BaseModel):
     """How rows are sent to an endpoint."""
 
@@ -116,13 +123,49 @@ class Sender:
     async def answer(self, row: Mapping[str, Any]) -> Answer:
         """The answer to one row, once the window has room."""
         async with self._window:
+            if problem := row_problem(row):
+                return Answer(error=problem)
             try:
                 response = await self._client.chat.completions.create(**request_arguments(row))
             except openai.APIError as error:
-                return Answer(error=f"{fault_label(error)}: {error.message}"[:1000])
+                return Answer(error=f"{fault_label(error)}: {own_words(error)}"[:1000])
             except (TypeError, ValueError) as error:  # a row that the client cannot send
                 return Answer(error=f"{type(error).__name__}: {error}")
         return to_answer(response)
+
+
+def own_words(error: openai.APIError) -> str:
+    """What the server says, without the client's `Error code: 422 - ` and the braces of the body."""
+    said = error.body.get("message") if isinstance(error.body, Mapping) else None
+    return said if isinstance(said, str) and said else error.message
+
+
+def row_problem(row: Mapping[str, Any]) -> str:
+    """Why a row cannot be sent as one request with one whole answer; empty where it can."""
+    messages, sampling = row["messages"], row["sampling"]
+    if not isinstance(messages, list) or not messages:
+        return "messages: a list with at least one turn is needed"
+    for number, turn in enumerate(messages):
+        if not isinstance(turn, Mapping):
+            return f"messages: turn {number} is {_kind(turn)}, and must be an object with role and content"
+    if sampling is not None and not isinstance(sampling, Mapping):
+        return f'sampling is {_kind(sampling)}, and must be an object such as {{"max_tokens": 100}}'
+    if own := [name for name in OWN_FIELDS if (sampling or {}).get(name) is not None]:
+        return f"sampling may not have {', '.join(own)}: rows are asked for one whole answer of the command's model"
+    return ""
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    known = {
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return "null" if value is None else known.get(type(value), type(value).__name__)
 
 
 def to_answer(response: Any) -> Answer:

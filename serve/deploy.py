@@ -3,6 +3,7 @@
 The caller has connected to Ray. Nothing here writes to the terminal.
 """
 
+import errno
 import glob
 import logging
 import os
@@ -12,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from serve.client import served_models, warm_up
 from serve.config import APP, ENGINE_PREFIX, Endpoint, EngineSpec, ServeConfig, group_engines
@@ -30,30 +31,43 @@ PROXY_GRACE_S = 30.0
 """Longest time from a running application until its port answers, seconds."""
 
 
+Step = Literal["engines", "first_answers", "checks"]
+
+
 class Progress(NamedTuple):
-    """How far a deployment is: its engines first, then the checks of what they serve."""
+    """How far a deployment is: its engines first, then a first answer of every model, then the smoke checks."""
 
     ready_engines: int
     num_engines: int
     elapsed_s: float
     starting: tuple[str, ...] = ()
     """Models whose engines are not ready."""
+    step: Step = "engines"
+    num_asked: int = 0
+    """Models that are asked for a first answer, or answers that are compared."""
 
     @property
     def line(self) -> str:
         """One line for people."""
-        if self.starting:
-            names = ", ".join(self.starting)
-            ready = f"{self.ready_engines} of {self.num_engines} engines ready"
-            return f"{ready} after {self.elapsed_s:.0f} s; starting: {names}"
-        return f"all {self.num_engines} engines ready after {self.elapsed_s:.0f} s; asking every model once"
+        after = f"after {self.elapsed_s:.0f} s"
+        if self.step == "engines":
+            ready = f"{self.ready_engines} of {self.num_engines} {_engines(self.num_engines)} ready {after}"
+            return f"{ready}; starting: {', '.join(self.starting)}" if self.starting else f"{ready}; opening the port"
+        ready = f"all {self.num_engines} {_engines(self.num_engines)} ready {after}"
+        if self.step == "first_answers":
+            return f"{ready}; asking each of {self.num_asked} models once"
+        return f"{ready}; comparing {self.num_asked} answers with those of the evaluation"
+
+
+def _engines(number: int) -> str:
+    return "engine" if number == 1 else "engines"
 
 
 def is_news(progress: Progress, told: Progress | None, every_s: float) -> bool:
     """Whether a line about the progress is due: something changed, or nothing was told for so many seconds."""
     if told is None or progress.elapsed_s - told.elapsed_s >= every_s:
         return True
-    return (progress.ready_engines, progress.starting) != (told.ready_engines, told.starting)
+    return (progress.ready_engines, progress.starting, progress.step) != (told.ready_engines, told.starting, told.step)
 
 
 def deploy(
@@ -70,7 +84,7 @@ def deploy(
     Args:
         endpoints: the models. Those on demand are listed, but neither started nor checked.
         config: how they are served.
-        on_progress: called at every poll while the engines start.
+        on_progress: called at every poll while the engines start, and before each step after it.
         log_dir: the Ray session's log folder, which errors name.
         checker: grades problems for the playground.
         smoke_checks: run last; where one fails, nothing is served.
@@ -80,17 +94,21 @@ def deploy(
         ServeError: an engine or a smoke check failed, or the deadline passed; nothing is left running.
     """
     specs = group_engines(endpoints)
+    clock = _Clock(time.monotonic(), on_progress)
     eager = {endpoint.name for spec in specs if not spec.is_on_demand for endpoint in spec.endpoints}
-    started = time.monotonic()
+    checks = [check for check in smoke_checks if check.model in eager]
     api_key, config = _own_key(config.model_copy(update={"port": _running_port(config) or free_port(config)}))
     with _quiet_libraries():
         try:
             _start(endpoints, config, checker)
-            _wait_for_engines(specs, config, _Clock(started, on_progress), log_dir)
+            _wait_for_engines(specs, config, clock, log_dir)
             _wait_for_listing([endpoint.name for endpoint in endpoints], config, api_key)
             # One token of each model loads its adapter, chat template and kernels, so that no user waits for them.
+            clock.begin("first_answers", specs, len(eager))
             warm_up(base_url(config), sorted(eager), api_key)
-            run_smoke_checks(base_url(config), [check for check in smoke_checks if check.model in eager], api_key)
+            if checks:
+                clock.begin("checks", specs, len(checks))
+                run_smoke_checks(base_url(config), checks, api_key)
         except BaseException:  # also Ctrl-C: half-started engines would hold their memory
             undeploy()
             raise
@@ -107,7 +125,8 @@ def undeploy() -> None:
 
 def base_url(config: ServeConfig) -> str:
     """Address for clients on this machine."""
-    return f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
 class _Clock(NamedTuple):
@@ -122,13 +141,26 @@ class _Clock(NamedTuple):
         if self.on_progress is not None:
             waiting = [spec for spec in specs if spec not in ready and not spec.is_on_demand]
             starting = tuple(endpoint.name for spec in waiting for endpoint in spec.endpoints)
-            self.on_progress(Progress(len(ready), len(specs), self.elapsed_s, starting))
+            up = sum(not spec.is_on_demand for spec in specs)
+            self.on_progress(Progress(len(ready), up, self.elapsed_s, starting))
+
+    def begin(self, step: Step, specs: Sequence[EngineSpec], num_asked: int) -> None:
+        """A step after the start of the engines."""
+        if self.on_progress is not None:
+            up = sum(not spec.is_on_demand for spec in specs)
+            self.on_progress(Progress(up, up, self.elapsed_s, step=step, num_asked=num_asked))
 
 
 def _start(endpoints: Sequence[Endpoint], config: ServeConfig, checker: "Checker | None") -> None:
     from ray import serve as ray_serve
+    from ray.exceptions import RayError
 
-    ray_serve.start(http_options={"host": config.host, "port": config.port})
+    try:
+        ray_serve.start(http_options={"host": config.host, "port": config.port})
+    except RayError as error:
+        raise ServeError(
+            f"Ray Serve did not start ({_last_line(str(error))}): if the machine is busy, try again when it is not"
+        ) from error
     from serve.app import build_app  # start time: imports vLLM for seconds, while the controller and proxy start
 
     target = ray_serve.RunTarget(target=build_app(endpoints, config, checker), name=APP, route_prefix="/")
@@ -243,7 +275,7 @@ def _running_port(config: ServeConfig) -> int | None:
     if config.port not in (0, port):
         raise ServeError(
             f"Ray Serve of this cluster listens on port {port}, not on {config.port}: set the port to {port} or 0, "
-            " or stop Serve (`serve shutdown`)"
+            "or stop Serve (`serve shutdown`)"
         )
     return port
 
@@ -252,18 +284,29 @@ def free_port(config: ServeConfig) -> int:
     """The config's port, or a free one for 0.
 
     Raises:
-        ServeError: another program listens on it.
+        ServeError: this machine has no such address, or one may not listen there, or another program does.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    address = f"{config.host}:{config.port}"
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        remedy = "name an address of this machine with --host"
+        raise ServeError(f"cannot listen on {address} ({error.strerror}): {remedy}") from error
+    with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.host, config.port))
+            probe.bind(where)
         except OSError as error:
-            raise ServeError(
-                f"cannot listen on {config.host}:{config.port} ({error.strerror}): choose another port, "
-                "or 0 for a free one"
-            ) from error
+            raise ServeError(f"cannot listen on {address} ({error.strerror}): {_port_remedy(error)}") from error
         return int(probe.getsockname()[1])
+
+
+def _port_remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "name an address of this machine with --host"
+    if error.errno == errno.EACCES:
+        return "this user may not take a port below 1024: choose a higher one with --port"
+    return "choose another port with --port, or 0 for a free one"
 
 
 @contextmanager

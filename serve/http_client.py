@@ -4,6 +4,7 @@ The `openai` package takes over a second to import; what asks by the thousand (`
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from typing import Any
@@ -15,6 +16,16 @@ from serve.loopback import is_loopback
 
 MAX_MESSAGE = 2000
 """Characters of an answer that is no error of the protocol, such as a proxy's page."""
+
+
+API_PATH = re.compile(r"/+(v1(/+(chat/+completions|completions|models))?/*)?$")
+"""What people and programs paste behind an address: the API's root, with or without one of its routes."""
+
+
+def endpoint_address(url: str) -> str:
+    """The base URL of an endpoint, without `/v1`, however it is given: with it or without, without `http://`."""
+    whole = url.strip() if "://" in url else f"http://{url.strip()}"
+    return API_PATH.sub("", whole)
 
 
 class RequestFailedError(Exception):

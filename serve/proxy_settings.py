@@ -36,6 +36,9 @@ SINGLE_NODE_ENV = {
     # that the other node is gone, where an actor task ends when Ray gives its node up; and a shorter keepalive breaks
     # whole answers that take longer than three minutes ("too many pings", gRPC 1.85).
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    # Serve kills a proxy that is not ready within three times 5 s, and with it the start. On a machine with more work
+    # than cores a proxy imports for longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 SERVE_HEADERS = frozenset(

@@ -1,5 +1,6 @@
 """Asks a served student one question, or holds a conversation."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from serve.client import Piece, chosen_mode, model_card, question_turns, stream_chat
+from serve.errors import ServeError
 
 NEW, QUIT = "/new", "/quit"
+COMMAND = re.compile(r"/\w*")
 HELP = f"Type a question; {NEW} starts a new conversation, {QUIT} or Ctrl-D quits."
 
 
@@ -49,13 +52,18 @@ def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = 
     while (text := _next_question(read)) is not None:
         if text == NEW:
             turns = []
-        if text in ("", NEW):
+        if COMMAND.fullmatch(text) and text != NEW:
+            console.print(f"{text} is no command. {HELP}", markup=False)
+        if not text or COMMAND.fullmatch(text):
             continue
         sent = next_turns(turns, text, card)
         try:
             answer = show(student.answer(sent, card), console)
         except KeyboardInterrupt:
             console.print(" (stopped)")
+            continue
+        except ServeError as error:  # too long for the context, for example: what was said before is kept
+            console.print(f"\n{error}", markup=False)
             continue
         turns = [*sent, {"role": "assistant", "content": answer}]
     return 0

@@ -24,10 +24,21 @@ def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) 
     sampling = {"temperature": 0.0, "seed": 0, **student.sampling}
     target = Target(student.url, student.model, card, sampling, student.api_key)
     with bars(console) as shown:
-        total, failed = answer_file(
+        found = answer_file(
             source, out, target, BatchConfig(), lambda done, total: shown.update(student.model, done, total)
         )
-    console.print(f"{total} rows in {out}", markup=False)
-    if failed:
-        raise StageError(f"{failed} of them failed, see their `error` -> the same command sends these again")
+    rows = counted(found.rows, "row")
+    if not found.asked:
+        console.print(f"nothing to do: {out} has the answers to all {rows}", markup=False)
+        return 0
+    console.print(f"{rows} in {out}, {found.asked} asked now", markup=False)
+    if found.failed:
+        raise StageError(
+            f"{counted(found.failed, 'row')} failed, see `error` -> the same command asks failed rows again"
+        )
     return 0
+
+
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

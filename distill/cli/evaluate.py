@@ -27,6 +27,7 @@ from distill.core.progress_bars import quiet
 from distill.core.run_dir import EVAL_CONFIG, EVAL_JSON, EVAL_SCORES, RunDir, benchmark_problems, log_path
 from distill.core.run_lock import run_lock
 from distill.core.schema import Prompt, content_hash
+from distill.evaluate.engine_progress import told_on
 from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
 from distill.evaluate.read_scores import ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
@@ -40,6 +41,7 @@ from distill.report.model_scores import model_score
 from distill.report.tables import model_table
 from serve.dataset_client import BatchConfig
 from serve.deploy import deploy, undeploy
+from serve.http_client import endpoint_address
 
 
 def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequence[str]) -> EvalConfig:
@@ -52,7 +54,7 @@ def eval_config(model: str, benchmarks: Sequence[str], url: str, overrides: Sequ
     raw: dict[str, Any] = {
         "name": name,
         "model": {"sources": [model]},
-        "url": url.removesuffix("/").removesuffix("/v1"),
+        "url": endpoint_address(url) if url else "",
         "served_name": model if url else "",
         "benchmarks": {},
         "student_chat": {},
@@ -166,7 +168,8 @@ def served(config: EvalConfig, model: EvaluatedModel, console: Console, session:
         return
     console.print(f"  [dim]starting the engine of {model.name} ...[/]")
     asked = asked_endpoints([model], config.student_chat, config.evaluate.reasoning_end)
-    url = deploy(asked, serve_config(config.serve, session.device, port=0), log_dir=session.log_dir)
+    settings = serve_config(config.serve, session.device, port=0)
+    url = deploy(asked, settings, log_dir=session.log_dir, on_progress=told_on(console))
     try:
         yield EndpointAddress(url, batch)
     finally:

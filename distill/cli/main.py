@@ -19,6 +19,7 @@ from serve.key_variables import KEY_VARIABLE, KEYS_VARIABLE
 from serve.loopback import exempt_loopback
 
 INTERRUPTED = 130
+MAX_PORT = 65535
 COLLECT_EVERY = 100_000
 """New objects between two garbage collections. Nearly all that imports and config classes create stays: to look it
 through every 700 objects, as Python does, takes a seventh of a short command."""
@@ -131,13 +132,24 @@ def _add_serve(verbs: Any) -> None:
     serve = verbs.add_parser("serve", help="a run's students behind one OpenAI-compatible endpoint")
     serve.add_argument("run_dir", metavar="RUN")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: 8000)")
     serve.add_argument("--models", metavar="A,B", help="only these students (default: all of the run)")
     serve.set_defaults(verb="serve")
     serve.add_argument("--keys", metavar="FILE", help=f"who may ask (python -m serve.keys NAME); or {KEYS_VARIABLE}")
     serve.add_argument("--write-config", metavar="FILE", help="write what `serve deploy` takes, and serve nothing")
     serve.add_argument("--write-manifest", metavar="FILE", help="write a RayService for Kubernetes, and serve nothing")
     serve.add_argument("overrides", nargs="*", metavar="kubernetes.key=value", help="for --write-manifest")
+
+
+def _port(text: str) -> int:
+    """A TCP port.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if text.isdecimal() and int(text) <= MAX_PORT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}: a port is a number from 0, which takes a free one, to {MAX_PORT}")
 
 
 def _add_ask(verbs: Any) -> None:

@@ -1,14 +1,13 @@
 """`distill serve`: serves a run's students, or writes a file that deploys them."""
 
 import signal
-import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from cluster.session import Session, is_joined
 from distill.cli.run import sample_problem
@@ -16,11 +15,14 @@ from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import RunDir, log_path
-from distill.evaluate.models import EvaluatedModel, engines_at_once, serve_config
+from distill.evaluate.engine_progress import told_on
+from distill.evaluate.models import EvaluatedModel, engines_at_once, engines_at_work, serve_config
+from distill.evaluate.proof import check_weights
 from distill.evaluate.shared_engines import share_engines
 from distill.ops.deploy.endpoint import (
     BenchmarkChecker,
     ServeRequest,
+    limits_note,
     run_endpoints,
     serve_file,
     serving_settings,
@@ -30,17 +32,19 @@ from distill.ops.deploy.kubernetes import kubernetes_config, service_file, valid
 from distill.run.context import RunContext
 from distill.run.run_recipe import load_run_recipe
 from serve.config import Endpoint, ServeConfig, group_engines, keys_problem
-from serve.deploy import Progress, deploy, free_port, is_news, undeploy
+from serve.deploy import deploy, free_port, undeploy
 from serve.proxy_settings import prepare_environment
+from serve.watch import EngineWatch
 
-TOLD_EVERY_S = 15.0
-"""Longest silence while engines start, seconds."""
+LOOK_EVERY_S = 2.0
+"""Seconds between two looks at the engines while they serve."""
 ALL_INTERFACES = "0.0.0.0"
 """A pod gets its requests from other machines; its API keys are in the Secret."""
 
 
 def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
     """`distill serve`: serve until Ctrl-C."""
+    stop_on_signals()
     if problem := keys_problem(request.host, request.keys):
         raise InputError(problem)
     prepare_environment()
@@ -50,23 +54,30 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
     with quiet(log_path(run_dir)) as console, ExitStack() as resources:
         run = RunContext(recipe, Path.cwd(), run_dir, console, resources)
         models, endpoints = run_endpoints(run, request.names)
-        endpoints = shared_where_needed(recipe, run.session, models, endpoints)
+        check_weights(recipe, run_dir, models, console)
+        checks = smoke_checks(recipe, run_dir, models, endpoints)
+        if note := limits_note(recipe, has_checks=bool(checks)):
+            console.print(f"  {note}", markup=False, highlight=False)
+        started = time.monotonic()
+        session = run.session
+        stop_on_signals()  # again: Ray has set a handler of its own for SIGTERM
+        endpoints = shared_where_needed(recipe, session, models, endpoints)
         address = {"host": request.host, "port": request.port, "keys": request.keys}
-        config = serve_config(recipe.serve, run.session.device, **serving_settings(recipe), **address)
+        config = serve_config(recipe.serve, session.device, **serving_settings(recipe), **address)
         console.print(f"  [dim]starting {', '.join(endpoint.name for endpoint in endpoints)} ...[/]")
-        for spec in group_engines(endpoints):
+        specs = group_engines(endpoints)
+        for spec in specs:
             if spec.in_turn:
-                console.print(
-                    f"  no room for an engine each: {', '.join(spec.in_turn)} take turns in one", markup=False
-                )
+                console.print(f"  one engine for {', '.join(spec.in_turn)}, whose weights take turns", markup=False)
         url = deploy(
             endpoints,
             config,
-            log_dir=run.session.log_dir,
+            log_dir=session.log_dir,
             on_progress=told_on(console),
             checker=BenchmarkChecker.of(recipe, run_dir),
-            smoke_checks=smoke_checks(recipe, run_dir, models, endpoints),
+            smoke_checks=checks,
         )
+        console.print(f"  [dim]ready after {time.monotonic() - started:.0f} s[/]", highlight=False)
         console.print(f"OpenAI-compatible API: {url}/v1; playground: {url}. Models:", markup=False)
         for endpoint in endpoints:
             modes = f"   modes: {', '.join(endpoint.modes)}" if endpoint.modes else ""
@@ -75,7 +86,7 @@ def serve_run(run_dir: RunDir, request: ServeRequest) -> int:
         name = next((endpoint.name for endpoint in endpoints if "@" in endpoint.name), endpoints[-1].name)
         console.print(f'\ndistill ask {name} "{sample_problem(recipe, run_dir)}" --url {url}', markup=False)
         console.print("Ctrl-C stops the server")
-        wait_for_stop()
+        serve_until_stopped(EngineWatch(specs, lambda line: console.print(line, markup=False, highlight=False)))
         console.print("stopping")
         undeploy()
     return 0
@@ -102,33 +113,30 @@ def write_manifest(run_dir: RunDir, request: ServeRequest, target: Path, overrid
     return 0
 
 
-def told_on(console: Console) -> Callable[[Progress], None]:
-    """Tells when an engine is ready, and every few seconds which are not."""
-    told: list[Progress] = []
-
-    def tell(progress: Progress) -> None:
-        if is_news(progress, told[-1] if told else None, TOLD_EVERY_S):
-            told[:] = [progress]
-            console.print(f"  [dim]{progress.line}[/]", highlight=False)
-
-    return tell
-
-
 def shared_where_needed(
     recipe: Recipe, session: Session, models: Sequence[EvaluatedModel], endpoints: Sequence[Endpoint]
 ) -> list[Endpoint]:
-    """The endpoints; where the cluster has no room for an engine each, students of the same shapes take turns."""
-    shared = share_engines(models, recipe.serve, engines_at_once(recipe.serve, session), alone=recipe.serve.on_demand)
+    """The endpoints; students of the same shapes take turns where the cluster has no room for an engine each, or no
+    cores: engines that start at the same time, and then answer, would only take them from each other."""
+    fitting = engines_at_once(recipe.serve, session)
+    useful = engines_at_work(fitting, session.device, session.nodes())
+    shared = share_engines(models, recipe.serve, min(fitting, useful), alone=recipe.serve.on_demand)
     labels = {model.served_name: model.shared_engine for model in shared}
     return [endpoint.model_copy(update={"shared_engine": labels[endpoint.name]}) for endpoint in endpoints]
 
 
-def wait_for_stop() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
+def stop_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM end this process in order, also where its parent ignored Ctrl-C (`distill serve RUN &` in
+    a script)."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def serve_until_stopped(watch: EngineWatch) -> None:
+    """Wait for Ctrl-C or SIGTERM; meanwhile tell of engines that are lost."""
     try:
-        while not stopped.wait(1.0):
-            pass
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            watch.look()
     except KeyboardInterrupt:
         return

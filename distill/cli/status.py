@@ -3,45 +3,76 @@
 During generation the counts of traces and solved prompts are at most `generate.flush_s` seconds behind.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from rich.console import Console
 from rich.table import Table
 
+from distill.config.asking_order import asking_order
 from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.recipe import Recipe
 from distill.config.shares import describe_rows
+from distill.config.teachers import AskedTeacher, TeacherConfig, engine_key, read_pool
 from distill.core.run_dir import PROMPTS, RunDir, Training, pool_shards
 from distill.core.schema import Prompt, is_teachable
+from distill.generate.ask_policy import TAKEN, source_mark
+from distill.generate.edits import is_kept, keep_if_of
 from distill.run.stage_keys import stage_states
 from distill.train.attempts import read_attempts
 from distill.train.cells import Cell, all_cells
 from distill.train.worker.metrics import read_metrics
 
-COLUMNS = ("trace_id", "prompt_id", "verdict", "finish_reason")
+COLUMNS = ("trace_id", "prompt_id", "verdict", "finish_reason", "parent", "growth")
 
 
 @dataclass(frozen=True)
 class PoolFill:
     """Counts of a pool's traces on disk."""
 
-    traces: int
+    marks: Mapping[str, str]
+    """Trace -> what a reader takes it for (`source_mark`)."""
     correct: int
-    """Correct and not cut by the token limit."""
+    """Correct, not cut by the token limit, and of edits those that are used."""
     solved: frozenset[str]
     """Prompts with such a trace."""
 
+    @property
+    def traces(self) -> int:
+        """All of them."""
+        return len(self.marks)
 
-def pool_fill(run_dir: RunDir, pool: str) -> PoolFill:
-    """Counts of the pool's newest folder (a changed teacher has another one). A trace in two shards counts once."""
-    folder = _newest_folder(run_dir, pool)
-    verdicts: dict[str, tuple[str, bool]] = {}
+
+def pool_fills(run_dir: RunDir, teachers: Sequence[TeacherConfig]) -> dict[str, PoolFill]:
+    """The fills of all pools, what is read before what reads it."""
+    by_name = {teacher.name: teacher for teacher in teachers}
+    order = asking_order(teachers, {name: engine_key(teacher) for name, teacher in by_name.items()})
+    fills: dict[str, PoolFill] = {}
+    for name in chain.from_iterable(order):
+        fills[name] = pool_fill(run_dir, by_name[name], fills)
+    return {name: fills[name] for name in by_name}
+
+
+def pool_fill(run_dir: RunDir, teacher: TeacherConfig, fills: Mapping[str, PoolFill]) -> PoolFill:
+    """Counts of the pool's newest folder (a changed teacher has another one). A trace in two shards counts once.
+
+    `fills`: of the pool that it reads: an edit counts as correct only if its source is still there and taken.
+    """
+    folder, source, keep_if = _newest_folder(run_dir, teacher.name), read_pool(teacher), keep_if_of(teacher)
+    taken = TAKEN[teacher.takes if isinstance(teacher, AskedTeacher) else "correct"]
+    marks: dict[str, str] = {}
+    usable: dict[str, str] = {}
     for table in run_dir.column_tables(COLUMNS, *pool_shards(folder)) if folder else ():
-        for trace, prompt, verdict, finish in zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True):
-            verdicts[trace] = (prompt, is_teachable(verdict, finish))
-    usable = [prompt for prompt, is_taught in verdicts.values() if is_taught]
-    return PoolFill(len(verdicts), len(usable), frozenset(usable))
+        rows = zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True)
+        for trace, prompt, verdict, finish, parent, growth in rows:
+            is_read = source is None or fills[source].marks.get(parent, "-") in taken
+            is_correct = is_teachable(verdict, finish) and is_kept(growth, keep_if) and is_read
+            marks[trace] = source_mark(verdict, is_correct=is_correct)
+            usable.pop(trace, None)
+            if is_correct:
+                usable[trace] = prompt
+    return PoolFill(marks, len(usable), frozenset(usable.values()))
 
 
 def _newest_folder(run_dir: RunDir, pool: str) -> str:
@@ -68,7 +99,7 @@ def common_prompts(group: ArmGroup, fills: Mapping[str, PoolFill], sources: Mapp
 def show_status(run_dir: RunDir, recipe: Recipe, console: Console) -> None:
     """Print stages, pools, arms and training cells of a run."""
     console.print(_stage_table(run_dir, recipe))
-    fills = {teacher.name: pool_fill(run_dir, teacher.name) for teacher in recipe.teachers}
+    fills = pool_fills(run_dir, recipe.teachers)
     console.print(_pool_table(fills))
     wanted, groups = recipe.generate.enough_prompts, arm_groups(recipe.mixes)
     sources = _prompt_sources(run_dir) if any(group.sources for group in groups) else {}

@@ -76,9 +76,9 @@ class AnsweringPlan:
 class EvaluationArm(Section):
     """A way to have a student answer, scored as an arm of its own: exactly one of the keys from `helper` on."""
 
-    of: str
+    of: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """Who answers: `student` (untouched), `student@arm` or `student@arm:mode`, as the report names it; all its training
-    seeds."""
+    seeds. A list: each of them in the same way."""
     name: Name | None = None
     """Name of the arm in the report, `student@arm+NAME`; a budget's number is put behind it. Absent: the name of its
     key; that of the helper for `helper`, `auto` for `mode`."""
@@ -111,6 +111,11 @@ class EvaluationArm(Section):
             given = f"has {' and '.join(self._keys)}" if self._keys else "has none"
             raise ValueError(f"an evaluation arm needs exactly one of {', '.join(REQUEST_FIELDS)}; this one {given}")
         return self
+
+    @property
+    def answering(self) -> tuple[str, ...]:
+        """Everybody in `of`."""
+        return (self.of,) if isinstance(self.of, str) else self.of
 
     @property
     def _keys(self) -> list[str]:
@@ -154,11 +159,15 @@ def arm_problems(
         yield from _name_problems(where, arm, trained, students)
         yield from _marks_problems(where, arm, evaluate)
         yield from _limit_problems(where, arm, section_of(evaluate, "sampling"))
-    names = Counter((arm.of, suffix) for _, arm in arms for suffix in {plan.suffix for plan in arm.plans})
+    names = Counter((of, suffix) for _, arm in arms for of in arm.answering for suffix in _suffixes(arm))
     for (of, suffix), count in names.items():
         if count > 1:
             what = f"{count} arms of {of!r} are named {suffix.removeprefix('+')!r}"
             yield Problem("evaluate.arms", what, "give each its own name, or keep one: both would be scored under it")
+
+
+def _suffixes(arm: EvaluationArm) -> set[str]:
+    return {plan.suffix for plan in arm.plans}
 
 
 def _takes(student: str, arm: MixConfig | MergeConfig, mixes: Sequence[MixConfig]) -> bool:
@@ -184,12 +193,13 @@ def _name_problems(
     served = [*students, *trained]
     in_modes = [name for name, modes in trained.items() if any(modes)]
     scored = [*students, *(f"{name}:{mode}" if mode else name for name, modes in trained.items() for mode in modes)]
-    if arm.mode == AUTO and arm.of in scored:
-        what = f"mode = {AUTO!r} leaves the mode to the student, and {arm.of!r} is asked for one or knows none"
-        yield Problem(f"{where}.of", what, f"name a student of a mix with modes; {one_of(arm.of, in_modes)}")
-    elif arm.of not in (in_modes if arm.mode == AUTO else scored):
-        known = in_modes if arm.mode == AUTO else scored
-        yield Problem(f"{where}.of", f"no model is scored as {arm.of!r}", one_of(arm.of, known))
+    for of in arm.answering:
+        if arm.mode == AUTO and of in scored:
+            what = f"mode = {AUTO!r} leaves the mode to the student, and {of!r} is asked for one or knows none"
+            yield Problem(f"{where}.of", what, f"name a student of a mix with modes; {one_of(of, in_modes)}")
+        elif of not in (in_modes if arm.mode == AUTO else scored):
+            known = in_modes if arm.mode == AUTO else scored
+            yield Problem(f"{where}.of", f"no model is scored as {of!r}", one_of(of, known))
     for plan in arm.plans:
         if plan.partner and plan.partner not in served:
             what = f"no model is served as {plan.partner!r}"
@@ -200,7 +210,8 @@ def _marks_problems(where: str, arm: EvaluationArm, evaluate: Mapping[str, Any])
     """What acts on the end of the reasoning, where nothing marks it."""
     end = evaluate.get("reasoning_end", "</think>")
     if arm.key in NEED_MARKS and end == "":
-        what = f"evaluate.reasoning_end is empty, so nothing marks where the reasoning of {arm.of!r} ends"
+        whose = " and ".join(map(repr, arm.answering))
+        what = f"evaluate.reasoning_end is empty, so nothing marks where the reasoning of {whose} ends"
         yield Problem(f"{where}.{arm.key}", what, "set evaluate.reasoning_end to what the traces end it with")
     if arm.extend and isinstance(end, str) and end and end in arm.extend.cue:
         what = f"the cue {arm.extend.cue!r} holds the end of the reasoning, {end!r}, which it is to put off"

@@ -22,6 +22,9 @@ class QuestionConfig(Section):
     many prompts in as many steps. Absent: all mixes of a single pool."""
     benchmark: str | None = Field(default=None)
     """One of `evaluate.benchmarks`. Absent: the mean of all."""
+    margin_points: float = Field(default=0.0, ge=0.0, le=50.0)
+    """Above 0 the question is whether accuracy is held: an arm need not be better than those of `over`, but has to be
+    shown less than this many points below each of them (a test of non-inferiority)."""
 
 
 class Candidate(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 from distill.config.eval_arms import AnsweringPlan
@@ -29,12 +30,12 @@ def arms_of(recipe: Recipe) -> Iterator[ArmOf]:
     students, cells = {student.name for student in recipe.students}, all_cells(recipe)
     modes = {one.name: dict.fromkeys([*one.arms.values(), ""]) for one in (*recipe.mixes, *recipe.merges)}
     for arm in recipe.evaluate.arms:
-        for plan in arm.plans:
-            if arm.of in students:
-                yield ArmOf(arm.of, _resolved(recipe, plan, recipe.train.seeds[0]))
+        for of, plan in product(arm.answering, arm.plans):
+            if of in students:
+                yield ArmOf(of, _resolved(recipe, plan, recipe.train.seeds[0]))
             for cell in cells:
                 for mode in modes[cell.mix]:
-                    if arm.of == mode_name(f"{cell.student.name}@{cell.mix}", mode):
+                    if of == mode_name(f"{cell.student.name}@{cell.mix}", mode):
                         yield ArmOf(mode_name(cell.name, mode), _resolved(recipe, plan, cell.seed))
 
 
@@ -70,7 +71,7 @@ def bases_of(recipe: Recipe) -> Mapping[str, list[str]]:
     arms = {one.name: list(one.arms) for one in (*recipe.mixes, *recipe.merges)}
     found: dict[str, list[str]] = {}
     for arm in recipe.evaluate.arms:
-        mix = arm.of.partition("@")[2]
-        for plan in arm.plans:
+        for of, plan in product(arm.answering, arm.plans):
+            mix = of.partition("@")[2]
             found.setdefault(arm_name(mix, plan.suffix), arms[mix] if arm.mode else [mix])
     return found

@@ -13,13 +13,16 @@ from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
+from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, Training
+from distill.core.saved_files import ADAPTER, MODEL, weight_hashes
 from distill.core.schema import Style, content_hash
 from distill.models.adapters import unmatched_modules
 from distill.models.conversation import Conversation, conversation, prompt_start
 from distill.models.folder import tensor_shapes
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
+from distill.train.saved_weights import saved_of
 from serve.api.reasoning_parser import Delimiters, opening_delimiter
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
@@ -90,14 +93,22 @@ def mode_name(name: str, mode: str) -> str:
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> EvaluatedModel:
     manifest = run_dir.read_manifest(*Training(cell.name).folder)
     key, base = manifest.key if manifest else "", models[cell.student.model].address
-    if cell.has_adapter:
-        if is_applied(run_dir, cell, base):
-            adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
-            return EvaluatedModel(cell.name, base, adapter, key, tokenizer=base)
-        # Not under the adapter's key: with it, an engine would have scored the untouched student.
-        key = content_hash("merged", key)
-    merged = run_dir.address_of(*Training(cell.name).model, version=manifest.key if manifest else "")
-    return EvaluatedModel(cell.name, merged, None, key, tokenizer=base)
+    if cell.has_adapter and is_applied(run_dir, cell, base):
+        adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
+        return EvaluatedModel(cell.name, base, adapter, weights_key(manifest, ADAPTER), tokenizer=base)
+    merged = run_dir.address_of(*Training(cell.name).model, version=key)
+    whole = weights_key(manifest, MODEL)
+    # Not under the adapter's key: with it, an engine would have scored the untouched student.
+    whole = content_hash("merged", whole) if cell.has_adapter else whole
+    return EvaluatedModel(cell.name, merged, None, whole, tokenizer=base)
+
+
+def weights_key(manifest: Manifest | None, kind: str) -> str:
+    """Hash of what decides a cell's weights, and of the weights themselves where their hashes were kept: trained again
+    to other weights, it is scored again. Empty where it is not trained."""
+    key = manifest.key if manifest else ""
+    hashes = weight_hashes(saved_of(manifest, kind))
+    return content_hash("weights", key, sorted(hashes.items())) if hashes else key
 
 
 def is_applied(run_dir: RunDir, cell: Cell, base: str) -> bool:

@@ -155,7 +155,7 @@ def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score],
         rows_in=len(scores),
         rows_out=len(scores) - errors,
         drops=drops,
-        details={"sampling": dict(sampling)},
+        details={"sampling": dict(sampling), "weights": item.model.key},
     )
     run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
     about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}

@@ -12,17 +12,20 @@ from cluster.session import Session
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Prompt, Score
+from distill.evaluate.engine_progress import told_on
 from distill.evaluate.models import (
     EvaluatedModel,
     asked_endpoints,
     endpoints,
     engines_at_once,
     engines_at_work,
+    partner_of,
     same_weights,
     serve_config,
     with_partners,
     writing_together,
 )
+from distill.evaluate.proof import check_weights
 from distill.evaluate.requests import EvaluationItem, asked_sampling, benchmark_settings, items
 from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
 from distill.evaluate.shared_engines import share_engines
@@ -58,6 +61,9 @@ def score_models(
         console: for progress.
         evaluated: the models.
         plain: all models as they answer by themselves: those that can be another's partner.
+
+    Raises:
+        InputError: weights are not those that were saved.
     """
     benchmarks = {name: list(read_benchmark(run_dir, name).values()) for name in recipe.evaluate.benchmarks}
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
@@ -67,6 +73,7 @@ def score_models(
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     times: defaultdict[str, float] = defaultdict(float)
     if alone:
+        check_weights(recipe, run_dir, _loaded(alone, plain), console)
         sink = ScoreSink(run_dir, console, recipe.verify)
         session = connect()
         engines = _Engines(recipe, session, plain, engines_at_once(recipe.serve, session))
@@ -76,6 +83,13 @@ def score_models(
         if item not in alone:
             _copy_score(recipe, run_dir, item, first[item.model.name])
     return ScoringResult(wanted, {name: round(value, 2) for name, value in times.items()})
+
+
+def _loaded(todo: Sequence[EvaluationItem], plain: Sequence[EvaluatedModel]) -> list[EvaluatedModel]:
+    """The models of the items, with those that write a part of their answers."""
+    models = {item.model.served_name: item.model for item in todo}
+    partners = [partner_of(model, plain) for model in models.values() if model.partner]
+    return list({model.served_name: model for model in [*models.values(), *partners]}.values())
 
 
 class _Engines(NamedTuple):
@@ -140,9 +154,8 @@ def _score_wave(
         turns = ", whose weights take turns" if spec.in_turn else ""
         sink.console.print(f"  [dim]starting the engine of {names}{turns} ...[/]", highlight=False)
     began = time.monotonic()
-    url = deploy(
-        asked_endpoints(wave, recipe.student_chat, recipe.evaluate.reasoning_end), config, log_dir=session.log_dir
-    )
+    asked = asked_endpoints(wave, recipe.student_chat, recipe.evaluate.reasoning_end)
+    url = deploy(asked, config, log_dir=session.log_dir, on_progress=told_on(sink.console))
     is_up = time.monotonic()
     at_once = engines_at_work(len(specs), session.device, session.nodes())
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * at_once)

@@ -108,9 +108,10 @@ def generate_manifest(
     """The manifest. `rows_in` are requests and rows of data sets; each became a trace or a counted drop."""
     ids = read_prompt_ids(run_dir)
     indices = {pool.name: read_traces(run_dir, pool, ids, columns=("completion_tokens",)) for pool in pools}
-    counted = {pool.name: pool_counts(pool, indices[pool.name]) for pool in pools}
+    failed = failures(run_dir, indices, ids)
+    counted = {pool.name: pool_counts(pool, indices[pool.name], failed[pool.name]) for pool in pools}
     traces = sum(pool["traces"] for pool in counted.values())
-    drops = failures(run_dir, indices, ids)
+    drops = sum(failed.values(), Counter[str]())
     drops.update({reason: number for reason, number in imported.counts.items() if reason != "traces"})
     busy_s = counts["busy_ms"] / 1000
     prompt_tokens = counts["prompt_tokens"]
@@ -134,26 +135,32 @@ def generate_manifest(
     )
 
 
-def pool_counts(pool: Pool, index: PoolTraces) -> dict[str, Any]:
-    """Traces and tokens of a pool, for the current prompts."""
+def pool_counts(pool: Pool, index: PoolTraces, failed: Mapping[str, int]) -> dict[str, Any]:
+    """Traces and tokens of a pool and its requests without a trace, for the current prompts."""
     tokens = int(index.columns["completion_tokens"].sum(dtype=np.int64))
-    return {"traces": len(index), "completion_tokens": tokens, "folder": pool.folder}
+    return {"traces": len(index), "completion_tokens": tokens, "failed": dict(failed), "folder": pool.folder}
 
 
-def failures(run_dir: RunDir, indices: Mapping[str, PoolTraces], prompt_ids: pa.ChunkedArray) -> Counter[str]:
-    """Requests without a trace, by reason; only those of the current prompts and teachers, each once."""
+def failures(
+    run_dir: RunDir, indices: Mapping[str, PoolTraces], prompt_ids: pa.ChunkedArray
+) -> dict[str, Counter[str]]:
+    """Pool -> its requests without a trace, by reason; only those of the current prompts and teachers, each once."""
+    found = {name: Counter[str]() for name in indices}
     failed = run_dir.read_table(*FAILED_REQUESTS, row_type=Dropped).to_pylist()
     if not failed:
-        return Counter()
+        return found
     present = set(prompt_ids.to_pylist())
-    lost: dict[str, str] = {}
+    lost: dict[str, tuple[str, str]] = {}
     for row in failed:
         request = _dropped_request(row["row"])
         if row["where"] in indices and request.get("prompt_id") in present:
-            lost[request["trace_id"]] = row["reason"]
+            lost[request["trace_id"]] = (row["where"], row["reason"])
     names = [*lost]
     on_disk = np.logical_or.reduce([index.holds(names) for index in indices.values()])
-    return Counter(lost[name] for name, is_there in zip(names, on_disk, strict=True) if not is_there)
+    for name, is_there in zip(names, on_disk, strict=True):
+        pool, reason = lost[name]
+        found[pool][reason] += not is_there
+    return {pool: +counts for pool, counts in found.items()}
 
 
 def _dropped_request(text: str) -> dict[str, Any]:

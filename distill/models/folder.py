@@ -10,14 +10,14 @@ import json
 import math
 import shutil
 import struct
-import uuid
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import cache_dir, is_uri, open_storage
+from cluster.storage import is_uri, open_storage
 from distill.core.errors import InputError
+from distill.core.saved_files import file_digest
 
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "tokenizer*")
 """Files that belong to a model: no pickled weights, and no code."""
@@ -27,6 +27,8 @@ OTHER_FORMATS = ("*/*", "consolidated*", "tekken.json", "params.json", "adapter_
 
 PICKLED = ("pytorch_model*.bin",)
 INDEX = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit: a longer header is none."""
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
@@ -80,8 +82,8 @@ def validate_folder(folder: Path) -> None:
     """That a folder holds a whole model in the Hugging Face format.
 
     Raises:
-        InputError: it has no config.json, no weights, not all of those that its index names, or no tokenizer but
-            Mistral's own.
+        InputError: it has no config.json, no weights, not all of those that its index names or not whole ones, or no
+            tokenizer but Mistral's own.
     """
     names = {file.name for file in folder.iterdir()}
     if CONFIG not in names:
@@ -93,6 +95,8 @@ def validate_folder(folder: Path) -> None:
     if missing := [file.name for file in weights if not file.is_file()]:
         what = f"{INDEX} names {len(weights)} files of weights and {len(missing)} are missing ({missing[0]})"
         raise InputError(f"{folder}: {what} -> copy or download them again")
+    if cut := cut_weights(str(folder)):
+        raise InputError(f"{folder}: {'; '.join(cut)} -> copy or download it again")
     if not weights and not pickled_files(folder):
         raise InputError(f"{folder}: it has no *.safetensors and no pytorch_model*.bin -> name a folder with weights")
     has_tokenizer = any(name.startswith("tokenizer") or name in ("vocab.json", "spiece.model") for name in names)
@@ -114,14 +118,16 @@ def tensor_shapes(address: str) -> dict[str, tuple[int, ...]]:
 
     Raises:
         OSError: it cannot be read.
+        InputError: a file is cut.
     """
     fs, root = _open(address)
     found: dict[str, tuple[int, ...]] = {}
-    names = sorted(str(path) for path in fs.ls(root, detail=False))
-    for path in names:
-        if path.endswith(".safetensors") and not _matches(path.rsplit("/", 1)[-1], ("consolidated*",)):
+    for path in _safetensors(fs, root):
+        try:
             with fs.open(path, "rb") as file:
-                found |= _header_shapes(file.read(struct.unpack("<Q", file.read(8))[0]))
+                found |= _shapes(_header(file)[1])
+        except ValueError as error:
+            raise InputError(f"{path}: {error} -> save, copy or download it again") from error
     return found
 
 
@@ -143,9 +149,55 @@ def _open(address: str) -> tuple[Any, str]:
     return open_storage(address.partition("#")[0] if is_uri(address) else address)
 
 
-def _header_shapes(header: bytes) -> dict[str, tuple[int, ...]]:
-    entries: Mapping[str, Mapping[str, Any]] = json.loads(header)
-    return {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
+def _shapes(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(entry["shape"]) for name, entry in entries.items()}
+
+
+def cut_weights(address: str) -> list[str]:
+    """Safetensors of a folder or URI whose length is not the one that their header says, in words.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fs, root = _open(address)
+    found = []
+    for path in _safetensors(fs, root):
+        name, size = path.rsplit("/", 1)[-1], int(fs.size(path))
+        try:
+            with fs.open(path, "rb") as file:
+                length, entries = _header(file)
+        except ValueError as error:
+            found.append(f"{name}: {error}")
+            continue
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if expected != size:
+            found.append(f"{name} has {size:,} bytes where its header says {expected:,}")
+    return found
+
+
+def _safetensors(fs: Any, root: str) -> list[str]:
+    names = sorted(str(path) for path in fs.ls(root, detail=False))
+    return [
+        path
+        for path in names
+        if path.endswith(".safetensors") and not _matches(path.rsplit("/", 1)[-1], ("consolidated*",))
+    ]
+
+
+def _header(file: Any) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Length and tensors of the header of a safetensors file that is open at its beginning.
+
+    Raises:
+        ValueError: the file is cut before its header ends, or is in another format.
+    """
+    start = file.read(8)
+    (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
+    header = file.read(length) if 0 < length <= MAX_HEADER_BYTES else b""
+    try:
+        entries = json.loads(header)
+    except ValueError:
+        raise ValueError("its header is cut, or it is no safetensors file") from None
+    return length, {name: entry for name, entry in entries.items() if name != "__metadata__"}
 
 
 def count_parameters(folder: Path) -> int:
@@ -153,7 +205,7 @@ def count_parameters(folder: Path) -> int:
     sizes: dict[str, int] = {}
     for file in weight_files(folder):
         with file.open("rb") as weights:
-            shapes = _header_shapes(weights.read(struct.unpack("<Q", weights.read(8))[0]))
+            shapes = _shapes(_header(weights)[1])
         sizes |= {name: math.prod(shape) for name, shape in shapes.items()}
     return sum(sizes.values())
 
@@ -164,30 +216,14 @@ def count_parameters(folder: Path) -> int:
 def content_digest(source: Path) -> str:
     """Hash of a model on this machine: of a file, or of the names and contents of a folder's model files.
 
-    A model card beside them does not count. Every file is read whole, once: digests are kept in the cache by path, size
-    and modification time.
+    A model card beside them does not count. Every file is read whole, once (`file_digest`).
     """
     files = [source] if source.is_file() else [*model_files(source), *pickled_files(source)]
     digest = hashlib.sha256()
     for file in files:
         name = "" if source.is_file() else file.name
-        digest.update(f"{name}\n{_file_digest(file)}\n".encode())
+        digest.update(f"{name}\n{file_digest(file)}\n".encode())
     return digest.hexdigest()
-
-
-def _file_digest(file: Path) -> str:
-    state = file.stat()
-    stamp = f"{file.resolve()} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
-    known = cache_dir().parent / "digests" / hashlib.sha256(stamp.encode()).hexdigest()
-    if known.is_file():
-        return known.read_text()
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    known.parent.mkdir(parents=True, exist_ok=True)
-    temporary = known.with_name(f"{known.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(digest)
-    temporary.rename(known)
-    return digest
 
 
 # Links

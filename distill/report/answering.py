@@ -106,7 +106,8 @@ def _plans(recipe: Recipe) -> Mapping[str, dict[str, int | None]]:
     """Who is made to answer -> suffix and budget of each way."""
     found: dict[str, dict[str, int | None]] = {}
     for arm in recipe.evaluate.arms:
-        found.setdefault(arm.of, {}).update({plan.suffix: plan.budget for plan in arm.plans})
+        for of in arm.answering:
+            found.setdefault(of, {}).update({plan.suffix: plan.budget for plan in arm.plans})
     return found
 
 

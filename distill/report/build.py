@@ -14,6 +14,7 @@ from distill.report.base_vs_instruct import gap_changes
 from distill.report.budget_curves import budget_curves
 from distill.report.comparisons import compare, detectable
 from distill.report.data import Report
+from distill.report.edits import edit_rows
 from distill.report.groups import group_scores
 from distill.report.model_scores import model_score
 from distill.report.paper_metrics import benchmark_rows, costs, sweeps
@@ -82,6 +83,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         trace_costs=tuple(trace_costs(recipe, traces, read_levels(run_dir), manifests.get(StageName.GENERATE))),
         paper=tuple(paper_rows(recipe, lines, macros, comparisons)),
         pools=tuple(pool_rows(recipe, traces)),
+        edits=tuple(edit_rows(recipe, manifests)),
         mix_rows=tuple(mixes),
         fits=tuple(fit_rows(manifests)),
         searches=tuple(search_rows(manifests)),

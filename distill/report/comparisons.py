@@ -168,8 +168,8 @@ def _answering_pairs(recipe: Recipe) -> Iterator[Pair]:
         yield from (Pair("answering", arm, base) for base in bases)
     ways: dict[AnsweringPlan, dict[str, None]] = {}
     for one in recipe.evaluate.arms:
-        for plan in one.plans:
-            ways.setdefault(plan, {})[arm_name(one.of.partition("@")[2], plan.suffix)] = None
+        for of, plan in itertools.product(one.answering, one.plans):
+            ways.setdefault(plan, {})[arm_name(of.partition("@")[2], plan.suffix)] = None
     for arms in ways.values():
         yield from (Pair("equal_answering", second, first) for first, second in itertools.combinations(arms, 2))
 

@@ -57,6 +57,33 @@ class PoolRow:
 
 
 @dataclass(frozen=True)
+class EditRow:
+    """What a teacher that reads made of the traces that it read."""
+
+    pool: str
+    reads: str
+    asked: int
+    """Edits that were asked for."""
+    kept: int
+    drops: Mapping[str, int]
+    """Reason -> edits that are not used, or were never written."""
+    source_tokens: float | None
+    """Mean completion tokens of what the used edits were made from."""
+    tokens: float | None
+    """Mean completion tokens of the used edits; of a teacher that continues only what it wrote itself."""
+    growth: float | None
+    """Mean length of the used edits over that of their sources, in characters."""
+    of_wrong: int
+    """Edits of traces that were wrong, or had no answer."""
+    wrong_end_right: int
+    wrong_interval: Interval
+    """Of their share."""
+    of_correct: int
+    correct_end_right: int
+    correct_interval: Interval
+
+
+@dataclass(frozen=True)
 class MixShare:
     """One pool's part of a mix."""
 
@@ -318,6 +345,7 @@ class Report:
     trace_costs: tuple[TraceCost, ...]
     paper: tuple[PaperRow, ...]
     pools: tuple[PoolRow, ...]
+    edits: tuple[EditRow, ...]
     mix_rows: tuple[MixRow, ...]
     fits: tuple[FitRow, ...]
     searches: tuple[Search, ...]

@@ -23,6 +23,11 @@ def _plain(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def share_of(count: int, total: int, interval: Interval) -> str:
+    """`12 of 80, 15 % [9, 24]`; empty where there is nothing to have a share of."""
+    return f"{count:,} of {total:,}, {percent(count / total)} {bounds(interval)}" if total else ""
+
+
 def points(value: float, digits: int = 0) -> str:
     """`+21` or `−3`, in percentage points."""
     text = _plain(value, digits)

@@ -55,6 +55,7 @@ def _environment() -> Environment:
     filters = (
         formats.percent,
         formats.bounds,
+        formats.share_of,
         formats.points,
         formats.number,
         formats.power,

@@ -3,14 +3,17 @@
 An arm is better than several others if it is better than each, so its test is an intersection-union test (Berger,
 Technometrics 24:295, 1982): its p is the largest of its comparisons' two-sided p-values where all differences are
 positive, else 1. No correction is needed for how many arms one must beat; Holm's is made over all candidates and
-students. Estimates, intervals and p-values are those of `distill.report.comparisons`.
+students. Estimates, intervals and p-values are those of `distill.report.comparisons`. With `margin_points` the same is
+tested of the differences plus the margin: that an arm is less than so much below each of the others (non-inferiority).
 """
 
 from collections.abc import Sequence
 
+from scipy import special
+
 from distill.config.question import Candidate
 from distill.config.recipe import Recipe
-from distill.evaluate.power import ALPHA, POWER, detectable_over_all
+from distill.evaluate.power import ALPHA, NORMAL_DEGREES, POWER, detectable_over_all
 from distill.evaluate.statistics import holm
 from distill.report.comparisons import MACRO, both_ways, least_error, reversed_comparison
 from distill.report.formats import bounds, p_value, points
@@ -41,14 +44,16 @@ def answer_question(
         for student, one in expected
         if all(key in made for key in _keys(student, one, benchmark))
     ]
-    results = candidate_results(found)
+    margin_points = recipe.question.margin_points
+    results = candidate_results(found, margin_points / 100)
     missing = [f"{student}@{one.arm}" for student, one in expected if (student, one) not in [one[:2] for one in found]]
     students = list(dict.fromkeys(student for student, _ in expected))
     return QuestionResult(
-        question=_question_words(asked, students, benchmark),
-        answer=_answer_words(results, missing, are_several=len(students) > 1),
+        question=_question_words(asked, students, benchmark, margin_points),
+        answer=_answer_words(results, missing, are_several=len(students) > 1, margin_points=margin_points),
         benchmark=benchmark,
         candidates=tuple(results),
+        margin_points=margin_points,
     )
 
 
@@ -57,10 +62,17 @@ def _keys(student: str, one: Candidate, benchmark: str) -> list[tuple[str, str, 
 
 
 def candidate_results(
-    found: Sequence[tuple[str, Candidate, tuple[Comparison, ...]]],
+    found: Sequence[tuple[str, Candidate, tuple[Comparison, ...]]], margin: float = 0.0
 ) -> list[CandidateResult]:
-    """Every candidate's test, corrected over all of them; being worse than all is tested in the same way."""
-    better = [intersection_union_p([(one.difference, one.p_value) for one in made]) for _, _, made in found]
+    """Every candidate's test, corrected over all of them; being worse than all is tested in the same way.
+
+    Args:
+        found: student, candidate, and the candidate minus each of its `over`.
+        margin: an arm may be below the others by less than so much; a share, as the differences.
+    """
+    better = [
+        intersection_union_p([(one.difference + margin, _p_above(one, margin)) for one in made]) for _, _, made in found
+    ]
     worse = [intersection_union_p([(-one.difference, one.p_value) for one in made]) for _, _, made in found]
     return [
         CandidateResult(
@@ -69,8 +81,8 @@ def candidate_results(
             comparisons=made,
             p_value=p,
             p_adjusted=p_adjusted,
-            verdict=_verdict(made, p_adjusted, p_worse),
-            detectable=detectable_over_all([least_error(each) for each in made], len(found)),
+            verdict=_verdict(made, p_adjusted, p_worse, margin),
+            detectable=detectable_over_all([least_error(each) for each in made], len(found)) - margin,
         )
         for (student, one, made), p, p_adjusted, p_worse in zip(found, better, holm(better), holm(worse), strict=True)
     ]
@@ -81,24 +93,35 @@ def intersection_union_p(comparisons: Sequence[tuple[float, float]]) -> float:
     return max(p for _, p in comparisons) if all(difference > 0 for difference, _ in comparisons) else 1.0
 
 
-def _verdict(made: Sequence[Comparison], p_better: float, p_worse: float) -> str:
-    if any(one.interval.covers(0.0) for one in made):
-        return "not shown"
-    return "better" if p_better < ALPHA else "worse" if p_worse < ALPHA else "not shown"
+def _p_above(one: Comparison, margin: float) -> float:
+    """Two-sided p of the difference being minus the margin: the comparison's own where there is no margin."""
+    if margin == 0:
+        return one.p_value
+    error, above = least_error(one), one.difference + margin
+    degrees = min(error.degrees, NORMAL_DEGREES)
+    return float(2 * special.stdtr(degrees, -abs(above) / error.error)) if error.error else float(above == 0)
+
+
+def _verdict(made: Sequence[Comparison], p_better: float, p_worse: float, margin: float) -> str:
+    if p_better < ALPHA and not any(one.interval.covers(-margin) for one in made):
+        return "held" if margin else "better"
+    return "worse" if p_worse < ALPHA and not any(one.interval.covers(0.0) for one in made) else "not shown"
 
 
 # Words
 
 
-def _question_words(asked: Sequence[Candidate], students: Sequence[str], benchmark: str) -> str:
-    """`Does any of A, B beat both C and D on the mean of all benchmarks?`"""
+def _question_words(asked: Sequence[Candidate], students: Sequence[str], benchmark: str, margin: float) -> str:
+    """`Does any of A, B beat both C and D on the mean of all benchmarks?`, or with a margin in points `Is any of A, B
+    less than 5 points below both C and D ...?`"""
     by_over: dict[tuple[str, ...], list[str]] = {}
     for one in asked:
         by_over.setdefault(one.over, []).append(one.arm)
-    parts = [f"{_any_of(arms)} beat {_all_of(over)}" for over, arms in by_over.items()]
+    verb = f"less than {margin:g} points below" if margin else "beat"
+    parts = [f"{_any_of(arms)} {verb} {_all_of(over)}" for over, arms in by_over.items()]
     where = "the mean of all benchmarks" if benchmark == MACRO else f"`{benchmark}`"
     whom = f", for any of {_listed(students)}" if len(students) > 1 else ""
-    return f"Does {', or '.join(parts)} on {where}{whom}?"
+    return f"{'Is' if margin else 'Does'} {', or '.join(parts)} on {where}{whom}?"
 
 
 def _any_of(arms: Sequence[str]) -> str:
@@ -116,15 +139,17 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _answer_words(results: Sequence[CandidateResult], missing: Sequence[str], *, are_several: bool) -> str:
+def _answer_words(
+    results: Sequence[CandidateResult], missing: Sequence[str], *, are_several: bool, margin_points: float
+) -> str:
     """Yes with every arm that is shown to be better, or the best candidate and what would have been detected."""
     left = [f"Not compared yet: {_listed(missing)}."] if missing else []
     if not results:
         return " ".join(["Not answered: no candidate was scored beside all arms that it must beat.", *left])
-    better = [one for one in results if one.verdict == "better"]
+    better = [one for one in results if one.verdict in ("better", "held")]
     worse = [one for one in results if one.verdict == "worse"]
-    start = f"Yes: {'; '.join(_shown_words(one, are_several) for one in better)}." if better else ""
-    start = start or _not_shown_words(results, are_several)
+    words = [_held_words(one, are_several) if margin_points else _shown_words(one, are_several) for one in better]
+    start = f"Yes: {'; '.join(words)}." if better else _not_shown_words(results, are_several, margin_points)
     warning = [f"Shown to be worse than all: {'; '.join(_shown_words(one, are_several) for one in worse)}."]
     return " ".join([start, *(warning if worse else []), *left])
 
@@ -147,20 +172,31 @@ def _shown_words(one: CandidateResult, are_several: bool) -> str:
     return f"{_name(one, are_several)} {verb} {' and '.join(parts)}{p}"
 
 
+def _held_words(one: CandidateResult, are_several: bool) -> str:
+    """``x`: −0.4 points [−2.9, 2.1] against `long` (Holm-corrected p = 0.004)`."""
+    return f"{_name(one, are_several)}: {_differences(one)} (Holm-corrected {_p_words(one.p_adjusted)})"
+
+
+def _differences(one: CandidateResult) -> str:
+    """`+1.0 points [−3.0, 5.0] against `short` and ...`."""
+    parts = [
+        f"{points(each.difference, 1)} points {bounds(each.interval, 1)} against "
+        f"`{each.second.removeprefix(f'{one.student}@')}`"
+        for each in one.comparisons
+    ]
+    return " and ".join(parts)
+
+
 def _p_words(value: float) -> str:
     text = p_value(value)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def _not_shown_words(results: Sequence[CandidateResult], are_several: bool) -> str:
+def _not_shown_words(results: Sequence[CandidateResult], are_several: bool, margin_points: float) -> str:
     best = max(results, key=lambda one: min(each.difference for each in one.comparisons))
-    parts = [
-        f"{points(each.difference, 1)} points {bounds(each.interval, 1)} against "
-        f"`{each.second.removeprefix(f'{best.student}@')}`"
-        for each in best.comparisons
-    ]
+    least = points(best.detectable, 0) if margin_points else f"{best.detectable * 100:.0f}"
     return (
-        f"Not shown: the best candidate is {_name(best, are_several)}, {' and '.join(parts)} (Holm-corrected "
-        f"{_p_words(best.p_adjusted)}); a true difference of about {best.detectable * 100:.0f} points would have been "
-        f"detected with {POWER * 100:.0f} % power."
+        f"Not shown: the best candidate is {_name(best, are_several)}, {_differences(best)} (Holm-corrected "
+        f"{_p_words(best.p_adjusted)}); a true difference of about {least} points would have been "
+        f"{'enough' if margin_points else 'detected'} with {POWER * 100:.0f} % power."
     )

@@ -107,13 +107,13 @@ class CandidateResult:
     comparisons: tuple[Comparison, ...]
     """The arm minus each of those that it must beat."""
     p_value: float
-    """Of being better than all of them."""
+    """Of being better than all of them, or with a margin of not being below any of them by as much."""
     p_adjusted: float
     """Holm, over every candidate of every student."""
     verdict: str
-    """`better` than all, `worse` than all, or `not shown`."""
+    """`better` than all, or with a margin `held`; `worse` than all, or `not shown`."""
     detectable: float
-    """True difference from all of them that would have been shown with 80 % power."""
+    """True difference from all of them that would have been shown with 80 % power; with a margin it may be negative."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ class QuestionResult:
     answer: str
     benchmark: str
     candidates: tuple[CandidateResult, ...]
+    margin_points: float = 0.0
+    """Above 0 it asks which arms are less than this many points below others."""
 
 
 @dataclass(frozen=True)

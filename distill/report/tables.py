@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from distill.report.data import FitRow, MixRow, PoolRow, Report, StageRow
+from distill.report.data import EditRow, FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.formats import (
     MISSING,
     bounds,
@@ -16,6 +16,7 @@ from distill.report.formats import (
     p_value,
     percent,
     points,
+    share_of,
     shown,
     usd,
 )
@@ -42,6 +43,7 @@ def render_terminal(report: Report) -> RenderableType:
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
         (report.pools, pool_table(report.pools)),
+        (report.edits, edit_table(report.edits)),
         (report.trace_costs, cost_table(report.trace_costs)),
         (report.mix_rows, mix_table(report.mix_rows)),
         (report.fits, fit_table(report.fits)),
@@ -91,7 +93,8 @@ def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
 
 def candidate_table(question: QuestionResult) -> Table:
     """Every arm of the question against each of those that it must beat."""
-    right = ["minus", "points [95 %]", "p, better than all", "p, Holm"]
+    asked = f"less than {question.margin_points:g} points below all" if question.margin_points else "better than all"
+    right = ["minus", "points [95 %]", f"p, {asked}", "p, Holm"]
     table = _table(f"The question's arms on {question.benchmark}", ["student", "mix"], right)
     table.add_column("")
     for one in question.candidates:
@@ -167,6 +170,26 @@ def pool_table(pools: Sequence[PoolRow]) -> Table:
         rate = f"{percent(row.solve_rate)} {bounds(row.interval)}"
         values = [number(row.traces), rate, solved, number(row.mean_tokens), number(row.truncated)]
         table.add_row(Text(row.pool), row.style, *map(Text, values))
+    return table
+
+
+def edit_table(edits: Sequence[EditRow]) -> Table:
+    """What teachers that read made of what they read, and why edits are not used."""
+    right = ["asked", "kept", "tokens, before", "after", "length", "wrong that end right", "right that end right"]
+    table = _table("Edits", ["pool", "reads"], right)
+    table.add_column("not used")
+    for row in edits:
+        values = [
+            number(row.asked),
+            number(row.kept),
+            number(row.source_tokens),
+            number(row.tokens),
+            number(row.growth, 2),
+            share_of(row.wrong_end_right, row.of_wrong, row.wrong_interval),
+            share_of(row.correct_end_right, row.of_correct, row.correct_interval),
+            ", ".join(f"{count:,} {reason}" for reason, count in row.drops.items()),
+        ]
+        table.add_row(Text(row.pool), Text(row.reads), *map(Text, values))
     return table
 
 

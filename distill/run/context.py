@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -20,6 +21,7 @@ from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher, engine_key, read_pool
 from distill.core.errors import InputError
 from distill.core.run_dir import PROMPTS, Parts, RunDir, benchmark_problems, model_record
+from distill.core.saved_files import FILES, SavedFiles, saved_files, weight_hashes
 from distill.core.schema import Prompt
 from distill.models.resolve import ResolvedModel, model_identity, publish, resolve_model
 from distill.run.pools import Pool
@@ -82,9 +84,21 @@ class RunContext:
         config = self.recipe.models[name]
         model = resolve_model(name, config, lambda text: self.console.print(f"  [dim]{name}: {text}[/]"))
         model = publish(model, self.run_dir)
-        record = {"config": config.model_dump(mode="json"), "model": dataclasses.asdict(model)}
+        record: dict[str, Any] = {"config": config.model_dump(mode="json"), "model": dataclasses.asdict(model)}
+        if any(student.model == name for student in self.recipe.students):
+            record[FILES] = self._files_of(model)
         self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), *model_record(name))
         return model
+
+    def _files_of(self, model: ResolvedModel) -> SavedFiles:
+        """The files of a student's base model. Fetched or converted again to other weights, it has those that it had:
+        they are what the run's students were trained from and scored beside."""
+        files = saved_files(model.folder)
+        earlier = json.loads(self.run_dir.read_bytes(*model_record(model.name)) or b"{}")
+        if earlier.get(FILES) and earlier["model"]["identity"] == model.identity:
+            is_same = weight_hashes(earlier[FILES]) == weight_hashes(files)
+            return files if is_same else dict(earlier[FILES])
+        return files
 
     @cached_property
     def pools(self) -> tuple[Pool, ...]:

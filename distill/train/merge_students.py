@@ -12,6 +12,7 @@ from distill.core.errors import StageError
 from distill.core.manifest import Manifest, now
 from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import content_hash
+from distill.train.saved_weights import parents_of, require_unchanged
 from distill.train.worker.merge_weights import MergeJob, merge_students
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ def merge_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir) -> Manife
 
     Raises:
         StageError: the parents do not fit together, or what was saved is not what was merged.
+        InputError: the parents' files have changed since they were saved.
     """
     cell = work.cell
     assert cell.merge is not None
     started = time.monotonic()
     parents = tuple(parent.name for parent in cell.parents)
+    require_unchanged([*parents_of(run_dir, parents)])
     job = MergeJob(
         run_uri=run_dir.address,
         cell=cell.name,
@@ -43,19 +46,19 @@ def merge_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir) -> Manife
         max_length=train.max_length,
     )
     run_dir.remove(*Training(cell.name).folder)
-    details = _details(cell, cell.merge, parents) | {"probe_loss": _run_task(job)}
+    details = _details(cell, cell.merge, parents) | _run_task(job)
     wall_s = time.monotonic() - started
     manifest = Manifest(StageName.TRAIN, work.key, wall_s=wall_s, finished_at=now(), details=details)
     run_dir.write_manifest(manifest, *Training(cell.name).folder)
     return manifest
 
 
-def _run_task(job: MergeJob) -> float:
+def _run_task(job: MergeJob) -> dict[str, Any]:
     import ray
     from ray.exceptions import RayError
 
     try:
-        return float(ray.get(ray.remote(num_cpus=1)(merge_students).remote(job)))
+        return dict(ray.get(ray.remote(num_cpus=1)(merge_students).remote(job)))
     except RayError as error:  # of the task itself, or of a worker that died
         cause = getattr(error, "cause", error)
         raise StageError(f"{job.cell}: merging {', '.join(job.parents)} failed: {cause}") from error

@@ -7,13 +7,13 @@ from typing import Any
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles
 from distill.mix.export.dataset_card import counts_table
 from distill.mix.export.licences import is_hub_id
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell
 from distill.train.merge_students import describe_merge
-
-CARD, MIX = "README.md", "mix.json"
+from distill.train.saved_weights import saved_of
 
 
 def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: Mapping[str, ResolvedModel]) -> None:
@@ -26,9 +26,10 @@ def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: 
             continue
         arms = {one.mix: entries[one.mix] for one in cell.lineage if one.mix in entries}
         card = student_card(recipe, cell, models[cell.student.model], manifest, arms)
-        for folder in (Training(cell.name).model, Training(cell.name).adapter):
+        for kind, folder in ((MODEL, Training(cell.name).model), (ADAPTER, Training(cell.name).adapter)):
             if run_dir.exists(*folder):
-                run_dir.write_bytes(card.encode(), *folder, CARD)
+                text = card + describe_files(saved_of(manifest, kind))
+                run_dir.write_bytes(text.encode(), *folder, CARD)
                 run_dir.write_bytes(json.dumps(arms, indent=1).encode(), *folder, MIX)
 
 
@@ -85,3 +86,11 @@ def describe_prompt(recipe: Recipe) -> str:
     chat = recipe.student_chat
     system = f"The system prompt is `{chat.system}`; t" if chat.system else "T"
     return f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+
+
+def describe_files(saved: SavedFiles | None) -> str:
+    """The files that were saved, as `sha256sum -c` reads them; empty where their hashes were not kept."""
+    if not saved:
+        return ""
+    lines = "\n".join(f"{file['sha256']}  {name}" for name, file in sorted(saved.items()))
+    return f"\n## Its files\n\nWhat was scored has these SHA-256 hashes:\n\n```\n{lines}\n```\n"

@@ -14,6 +14,7 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.train.attempts import failure_recorder
 from distill.train.cells import CellWork
 from distill.train.layout import Device, worker_resources
+from distill.train.saved_weights import parents_of, require_unchanged
 from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.job import CellJob
 from distill.train.worker.loop import Outcome, train_worker
@@ -29,12 +30,14 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
 
     Raises:
         StageError: It failed for good; the message names the cause and the log.
+        InputError: the weights that it starts from have changed since they were saved.
     """
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
     started = time.monotonic()
     name = work.cell.name
+    require_unchanged([*parents_of(run_dir, [parent.name for parent in work.cell.parents])])
     _clear_other_attempts(work, run_dir)
     job = _cell_job(work, train=train, run_dir=run_dir, device=device, threads=threads)
     try:

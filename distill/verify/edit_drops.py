@@ -23,13 +23,16 @@ class Marked(NamedTuple):
     traces: NDArray[np.bytes_]
     marks: NDArray[np.bytes_]
     """`source_mark` of each."""
+    tokens: NDArray[np.int32]
+    """Completion tokens of each."""
 
 
 def marked(traces: PoolTraces) -> Marked:
     """What the readers of a pool may take, and for what."""
     is_right = traces.is_usable() & ~traces.is_word("finish_reason", "length")
     is_wrong = traces.is_word("verdict", Verdict.INCORRECT) | traces.is_word("verdict", Verdict.NO_ANSWER)
-    return Marked(traces.columns["trace_id"], np.where(is_right, b"c", np.where(is_wrong, b"w", b"o")))
+    marks = np.where(is_right, b"c", np.where(is_wrong, b"w", b"o"))
+    return Marked(traces.columns["trace_id"], marks, traces.columns["completion_tokens"])
 
 
 def with_drops(traces: PoolTraces, teacher: TeacherConfig, read: Mapping[str, Marked]) -> PoolTraces:
@@ -56,6 +59,30 @@ def outcomes(traces: PoolTraces, teacher: TeacherConfig, read: Mapping[str, Mark
     for (verdict, drop, was), number in zip(kinds.tolist(), numbers.tolist(), strict=True):
         found[edit_outcome(traces.words["verdict"][verdict], DROPS[drop], was_correct=bool(was))] += number
     return dict(found)
+
+
+def changes(traces: PoolTraces, source: Marked) -> dict[str, int | float | None]:
+    """What a reader made of its source: how right and wrong traces end, and the lengths of the edits that are used.
+
+    Lengths are means over those edits: completion tokens of their sources and of their own, each as counted by the
+    teacher that wrote them (of an edit that continues only what it wrote itself), and characters over the source's.
+    """
+    marks, is_kept = _marks(traces, source), traces.is_usable()
+    is_correct = traces.is_word("verdict", Verdict.CORRECT)
+    read = positions(source.traces, traces.columns["parent"])[is_kept]
+    return {
+        "of_correct": int((marks == b"c").sum()),
+        "correct_end_right": int((is_correct & (marks == b"c")).sum()),
+        "of_wrong": int((marks == b"w").sum()),
+        "wrong_end_right": int((is_correct & (marks == b"w")).sum()),
+        "source_tokens": _mean(source.tokens[read]),
+        "tokens": _mean(traces.columns["completion_tokens"][is_kept]),
+        "growth": _mean(traces.columns["growth"][is_kept]),
+    }
+
+
+def _mean(values: NDArray[np.int32] | NDArray[np.float32]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _marks(traces: PoolTraces, source: Marked) -> NDArray[np.bytes_]:

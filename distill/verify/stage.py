@@ -25,7 +25,7 @@ from distill.generate.pools import group_by_engine
 from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, SCHEMA, PoolTraces, index_rows, read_traces
 from distill.run.context import RunContext, read_prompt_ids, read_prompts
 from distill.run.pools import Pool
-from distill.verify.edit_drops import Marked, marked, outcomes, with_drops
+from distill.verify.edit_drops import Marked, changes, marked, outcomes, with_drops
 from distill.verify.judge_traces import judge_pools
 from distill.verify.regrade import pool_details, regrade
 
@@ -73,6 +73,7 @@ def write_index(
     found = pool_details(traces)
     if edits := outcomes(traces, pool.teacher, read):
         found["edits"] = edits
+        found["changes"] = changes(traces, read[str(read_pool(pool.teacher))])
     return found, traces
 
 

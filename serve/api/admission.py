@@ -39,6 +39,16 @@ MODEL_PREFIX = "/v1/models/"
 ALLOWED_MODELS = "allowed_models"
 """Name in the request's state: the models that its key may use; empty for all."""
 
+NOT_OFFERED: Mapping[str, str] = {
+    "/v1/chat/completions/batch": "send one request for each conversation, or use distill ask --file",
+    "/v1/embeddings": "models here write text",
+    "/tokenize": "return_token_ids in a request tells the token ids",
+    "/detokenize": "return_token_ids in a request tells the token ids",
+    "/invocations": "use /v1/chat/completions or /v1/completions",
+    "/version": "see /v1/models",
+}
+"""Paths of other servers -> what to do here instead."""
+
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 SECURITY_HEADERS = (
@@ -100,7 +110,7 @@ class AdmissionMiddleware:
             await response.send_error(error)
             return
         try:
-            await self._app(_inner_scope(scope, admitted), _replay(admitted.body, receive), response)
+            await self._app(_inner_scope(scope, admitted, path_of(scope)), _replay(admitted.body, receive), response)
         except APIError as error:
             await response.send_error(error)
         finally:
@@ -108,7 +118,7 @@ class AdmissionMiddleware:
 
     async def _admit(self, scope: Scope, receive: Receive) -> Admitted:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        path = scope["path"].rstrip("/") or "/"
+        path = path_of(scope)
         check_route(scope["method"], path, headers, loopback_only=self._settings.loopback_only)
         key = self._key(path, headers)
         if scope["method"] == "GET":
@@ -137,10 +147,15 @@ class AdmissionMiddleware:
 
     def _engine(self, model: str, key: Key | None) -> str:
         if key is not None and key.models and model not in key.models:
-            raise APIError(403, "this key may not use that model", code="model_not_allowed")
+            raise APIError(403, "this key may not use that model", code="model_not_allowed", param="model")
         if model not in self._settings.engines:
-            raise APIError(404, "no model has that name: see /v1/models", code="model_not_found")
+            raise APIError(404, "no model has that name: see /v1/models", code="model_not_found", param="model")
         return self._settings.engines[model]
+
+
+def path_of(scope: Scope) -> str:
+    """The path without slashes at its end: with one, the router would redirect a request that was admitted already."""
+    return str(scope["path"]).rstrip("/") or "/"
 
 
 def check_route(method: str, path: str, headers: Mapping[str, str], *, loopback_only: bool) -> None:
@@ -155,9 +170,10 @@ def check_route(method: str, path: str, headers: Mapping[str, str], *, loopback_
         raise APIError(403, "this address serves programs on this machine only: use localhost", code="unknown_host")
     expected = "GET" if path.startswith(MODEL_PREFIX) else METHODS.get(path)
     if expected is None:
-        raise APIError(404, "unknown path", code="unknown_path")
+        words = f"not offered: {NOT_OFFERED[path]}" if path in NOT_OFFERED else "unknown path"
+        raise APIError(404, words, code="unknown_path")
     if method != expected:
-        raise APIError(405, f"this path takes {expected}", code="method_not_allowed")
+        raise APIError(405, f"this path takes {expected}", code="method_not_allowed", allow=expected)
     # A foreign page may post plain text without a CORS preflight, but not JSON.
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if method == "POST" and kind != "application/json":
@@ -169,7 +185,8 @@ def _check_length(headers: Mapping[str, str], limits: Limits) -> None:
     if not (length.isascii() and length.isdigit() and len(length) < 20):
         raise APIError(400, "content-length is not a number")
     if int(length) > limits.max_body_bytes:
-        raise APIError(413, f"the body has {length} bytes; at most {limits.max_body_bytes} are allowed")
+        words = f"the body has {length} bytes; at most {limits.max_body_bytes} are allowed"
+        raise APIError(413, words, code="body_too_large")
 
 
 async def read_body(receive: Receive, limits: Limits) -> bytes:
@@ -187,19 +204,21 @@ async def read_body(receive: Receive, limits: Limits) -> bytes:
                     raise APIError(400, "the body ended early")
                 body += message.get("body", b"")
                 if len(body) > limits.max_body_bytes:
-                    raise APIError(413, f"the body is larger than the allowed {limits.max_body_bytes} bytes")
+                    words = f"the body is larger than the allowed {limits.max_body_bytes} bytes"
+                    raise APIError(413, words, code="body_too_large")
                 if not message.get("more_body"):
                     return bytes(body)
     except TimeoutError as error:
         raise APIError(408, f"the body did not arrive within {limits.body_deadline_s:g} s") from error
 
 
-def _inner_scope(scope: Scope, admitted: Admitted) -> Scope:
+def _inner_scope(scope: Scope, admitted: Admitted, path: str) -> Scope:
     # The key goes no further, so that nothing behind this middleware can log or forward it.
     dropped = (b"authorization", b"content-length", b"transfer-encoding", b"cookie")
     kept = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
+    headers = [*kept, (b"content-length", str(len(admitted.body)).encode())]
     state = {**scope.get("state", {}), ALLOWED_MODELS: admitted.key.models if admitted.key else ()}
-    return {**scope, "state": state, "headers": [*kept, (b"content-length", str(len(admitted.body)).encode())]}
+    return {**scope, "path": path, "raw_path": path.encode(), "state": state, "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

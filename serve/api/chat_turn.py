@@ -18,22 +18,24 @@ from serve.api.forcing import (
     prefilled,
     shared_reasoning,
 )
-from serve.api.http_errors import APIError, upstream_error
+from serve.api.http_errors import APIError
+from serve.api.modes import plain_text
 from serve.api.prepare import as_asked_of
 from serve.api.reasoning_parser import Delimiters
 from serve.api.thinking import (
     NextRequest,
     Segment,
     Speculation,
+    behind_prefix,
     budget_forcing,
     continued_fields,
     speculative_thinking,
 )
+from serve.api.tools import CLOSE, OPEN, asks_in_this_form
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
     CompletionRequest,
     DetokenizeRequest,
-    ErrorResponse,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
 )
@@ -41,7 +43,15 @@ from serve.engines.ray_llm import (
 TAIL_TOKENS = 32
 """Tokens at the end of a prompt that hold all that a chat template writes behind the last turn."""
 
-PROMPT_FIELDS = ("model", "messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+PROMPT_FIELDS = (
+    "model",
+    "messages",
+    "tools",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "add_special_tokens",
+)
 """Fields of a chat request that decide its prompt."""
 
 Ask = Callable[[Any, str], AsyncGenerator[Any, None]]
@@ -64,6 +74,8 @@ class ChatTurn:
             fields: the request as that model gets it.
         """
         found = endpoint.reasoning if endpoint else None
+        if found is not None and fields.get("continue_final_message"):
+            return behind_prefix(found, plain_text(fields["messages"][-1].get("content")))
         if endpoint is None or found is None or not endpoint.opens_reasoning:
             return found
         tokens = await self._prompt(fields)
@@ -72,11 +84,26 @@ class ChatTurn:
         seen = {"is_open": tail.endswith(found.start), "is_closed": tail.endswith(found.end)}
         return found.model_copy(update=seen)
 
+    async def check_tools(self, fields: Mapping[str, Any]) -> None:
+        """Whether the model is told of the request's tools, and to call them in the form that is read.
+
+        Raises:
+            APIError: 400, it is not.
+        """
+        body = DetokenizeRequest(model=fields["model"], tokens=await self._prompt(fields))
+        if not asks_in_this_form((await self._one(body, "detokenize")).prompt, fields["tools"]):
+            words = f"tools: the chat template of this model does not tell it to call tools between {OPEN} and {CLOSE}"
+            raise APIError(400, words, code="unsupported_field", param="tools")
+
+    async def count(self, model: str, text: str) -> int:
+        """Tokens of a text."""
+        return len((await self._tokenized(model, text)).tokens)
+
     async def plan(self, fields: Mapping[str, Any], delimiters: Delimiters | None) -> NextRequest:
         """How the request wants to be answered: the one of `PLAN_FIELDS` that it has.
 
         Raises:
-            APIError: 422, the model cannot be asked in that way.
+            APIError: 400, the model cannot be asked in that way.
         """
         if fields.get("speculative"):
             return speculative_thinking(fields, Speculation(**fields["speculative"]), delimiters)
@@ -138,15 +165,16 @@ class ChatTurn:
         """The token that ends the reasoning.
 
         Raises:
-            APIError: 422, it is more than one.
+            APIError: 400, it is more than one.
         """
         tokens = (await self._tokenized(fields["model"], delimiters.end)).tokens
         if len(tokens) != 1:
             raise APIError(
-                422,
+                400,
                 f"end_bias: {delimiters.end} is {len(tokens)} tokens of this model, and a bias applies to one; "
                 "thinking_budget and extend work with any number",
                 code="invalid_field",
+                param="end_bias",
             )
         return int(tokens[0])
 
@@ -169,10 +197,7 @@ class ChatTurn:
         Raises:
             APIError: the engine refuses the request.
         """
-        item = await anext(self._ask(body, call_method))
-        if isinstance(item, ErrorResponse):
-            raise upstream_error(int(item.error.code or 500), item.error.message)
-        return item
+        return await anext(self._ask(body, call_method))
 
     def _as_asked_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A segment's fields with the options and end tokens of the helper."""

@@ -7,10 +7,10 @@ streamed or whole.
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-from serve.api.http_errors import APIError, upstream_error
+from serve.api.http_errors import APIError
 from serve.api.reasoning_parser import format_event, parse_events
 from serve.api.thinking import AnswerSoFar, NextRequest, Segment
-from serve.engines.ray_llm import ChatCompletionResponse, ErrorResponse
+from serve.engines.ray_llm import ChatCompletionResponse
 
 Stream = AsyncGenerator[Any, None]
 
@@ -61,8 +61,6 @@ class _WholeAnswer:
 
     async def add(self, stream: Stream, segment: Segment) -> Stream:
         response = await anext(stream)
-        if isinstance(response, ErrorResponse):
-            raise upstream_error(int(response.error.code or 500), response.error.message)
         choice = response.choices[0]
         text = segment.inserted + ((choice.text if segment.continues else choice.message.content) or "")
         tokens, ends = response.usage.completion_tokens, (choice.finish_reason or "", _stop_string(choice.stop_reason))
@@ -165,8 +163,6 @@ def _stop_string(reason: object) -> str:
 async def _events(stream: Stream) -> AsyncGenerator[dict[str, Any], None]:
     async for item in stream:
         for text in item if isinstance(item, list) else [item]:
-            if isinstance(text, ErrorResponse):
-                raise upstream_error(int(text.error.code or 500), text.error.message)
             for event in parse_events(text):
                 if "error" in event:  # scrubbed already
                     raise APIError(503, event["error"]["message"], code=event["error"].get("code"))

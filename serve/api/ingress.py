@@ -6,31 +6,37 @@ Importing this module imports vLLM, which takes seconds.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from ray.exceptions import NodeDiedError, RayActorError, RayError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
 from ray.serve.llm.ingress import OpenAiIngress, make_fastapi_ingress
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from serve.api.admission import ALLOWED_MODELS, AdmissionMiddleware, AdmissionSettings
+from serve.api.answer_parts import response_events, split_reasoning, split_tool_calls
 from serve.api.chat_turn import ChatTurn
+from serve.api.constrained import constrained, is_constrained
 from serve.api.forcing import NEED_REASONING
-from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, upstream_error
+from serve.api.http_errors import BUSY_RETRY_AFTER_S, APIError, scrub, upstream_error
 from serve.api.playground import PAGE, PAGE_HEADERS
 from serve.api.prepare import prepared_chat, with_stop_tokens
-from serve.api.reasoning_parser import Delimiters, StreamSplitter, format_event, parse_events, split
-from serve.api.request_schema import parse_json
+from serve.api.reasoning_parser import parse_events
+from serve.api.request_schema import RESPONSES, field_address, invalid_field, parse_json
+from serve.api.responses import ResponseBuilder
 from serve.api.thinking import PLAN_FIELDS
+from serve.api.tools import with_tools
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
     DEFAULT_ENDPOINTS,
+    ChatCompletionRequest,
     ErrorResponse,
-    ModelList,
     OpenAIHTTPException,
     SetRequestIdMiddleware,
     add_http_metrics_middleware,
@@ -41,7 +47,10 @@ REPLICA_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, EngineDeadErro
 """Errors of a request whose replica died; another replica, or the restarted one, may answer it."""
 
 ENDPOINTS = {
-    **{name: DEFAULT_ENDPOINTS[name] for name in ("models", "model_data", "completions", "chat")},
+    **{name: DEFAULT_ENDPOINTS[name] for name in ("completions", "chat")},
+    "models": lambda app: app.get("/v1/models"),
+    "model_data": lambda app: app.get("/v1/models/{model:path}"),
+    "responses": lambda app: app.post(RESPONSES),
     "playground": lambda app: app.get("/"),
     "health": lambda app: app.get("/health"),
     "problems": lambda app: app.get("/v1/problems"),
@@ -49,6 +58,24 @@ ENDPOINTS = {
 }
 
 STREAM_ERROR = 'data: {"error"'
+
+
+class ModelCard(BaseModel):
+    """A model as /v1/models lists it; Ray's own card lacks fields that OpenAI requires."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    object: str
+    created: int
+    """Seconds since 1970 at which it was deployed."""
+    owned_by: str
+    root: str
+    parent: str | None
+    """The model that it is an adapter of."""
+    max_model_len: int
+    """Longest prompt plus completion, tokens."""
+    metadata: dict[str, Any]
 
 
 class Checker(Protocol):
@@ -71,7 +98,7 @@ class Ingress(OpenAiIngress):
     def __init__(
         self,
         llm_deployments: Mapping[str, Any],
-        model_cards: Mapping[str, Any],
+        model_cards: Mapping[str, ModelCard],
         *,
         endpoints: Sequence[Endpoint],
         max_retries: int,
@@ -86,11 +113,21 @@ class Ingress(OpenAiIngress):
         # Private, as of Ray 2.60.0. Called by the router for every request.
         return _CancellingHandle(super()._get_configured_serve_handle(model_id))
 
-    async def models(self, raw_request: Request) -> ModelList:
+    async def models(self, raw_request: Request) -> Response:
         """The models that the client's key may use."""
-        found = await super().models()
-        allowed = getattr(raw_request.state, ALLOWED_MODELS) or [card.id for card in found.data]
-        return ModelList(data=[card for card in found.data if card.id in allowed])
+        allowed = getattr(raw_request.state, ALLOWED_MODELS) or self._model_cards
+        cards = [card.model_dump() for name, card in self._model_cards.items() if name in allowed]
+        return JSONResponse({"object": "list", "data": cards})
+
+    async def model_data(self, model: str) -> Response:
+        """One model.
+
+        Raises:
+            APIError: 404, there is none of that name.
+        """
+        if model not in self._model_cards:
+            raise APIError(404, "no model has that name: see /v1/models", code="model_not_found", param="model")
+        return JSONResponse(self._model_cards[model].model_dump())
 
     async def playground(self) -> Response:
         """The web page for trying the models."""
@@ -110,12 +147,22 @@ class Ingress(OpenAiIngress):
         values = [fields.get(name) for name in ("id", "completion", "finish_reason")]
         texts = [value for value in values if isinstance(value, str)]
         if self._checker is None or len(texts) < len(values):
-            raise APIError(422, "id, completion and finish_reason must be strings", code="invalid_field")
+            raise APIError(400, "id, completion and finish_reason must be strings", code="invalid_field", param="id")
         try:
             found = await asyncio.to_thread(self._checker.verdict, *texts)
         except KeyError as error:
             raise APIError(404, "no problem has that id", code="problem_not_found") from error
         return JSONResponse(dict(found))
+
+    async def responses(self, request: Request) -> Response:
+        """OpenAI's response for text; admission has made a chat of the request."""
+        fields = await _sent(request)
+        stream = self._chat(ChatCompletionRequest, self._endpoints[fields["model"]], fields, request)
+        first = await anext(stream)
+        builder = ResponseBuilder(fields["model"])
+        if not isinstance(first, str | list):
+            return JSONResponse(builder.whole(first.model_dump()))
+        return StreamingResponse(response_events(builder, first, stream), media_type="text/event-stream")
 
     async def _get_response(
         self, *, body: Any, call_method: str, raw_request: Request | None = None
@@ -127,7 +174,7 @@ class Ingress(OpenAiIngress):
             stream = self._chat(type(body), endpoint, await _sent(raw_request), raw_request)
         else:
             fields = with_stop_tokens(await _sent(raw_request), endpoint)
-            stream = self._answer(type(body)(**fields), call_method, raw_request)
+            stream = self._answer(_engine_request(type(body), fields), call_method, raw_request)
         async for item in stream:
             yield item
 
@@ -138,26 +185,44 @@ class Ingress(OpenAiIngress):
         fields = prepared_chat(sent, endpoint)
         plans = [name for name in PLAN_FIELDS if fields.get(name) is not None]
         if missing := [name for name in plans if name in NEED_REASONING and endpoint.reasoning is None]:
-            raise APIError(422, f"{missing[0]}: this model has no reasoning delimiters", code="invalid_field")
+            words = f"{missing[0]}: this model has no reasoning delimiters"
+            raise APIError(400, words, code="invalid_field", param=missing[0])
         turn = ChatTurn(lambda asked, method: self._answer(asked, method, raw_request), self._endpoints)
         is_split = not endpoint.reasoning_in_content
-        delimiters = await turn.delimiters(endpoint, fields) if is_split or plans else None
+        needs_delimiters = is_split or plans or fields.get("tools") or is_constrained(fields)
+        delimiters = await turn.delimiters(endpoint, fields) if needs_delimiters else None
+        has_tools = bool(fields.get("tools"))
         if plans:
             stream = turn.in_segments(kind, fields, delimiters)
         else:
-            asked = {name: value for name, value in fields.items() if name not in PLAN_FIELDS}
-            stream = self._answer(kind(**asked), "chat", raw_request)
-        async for item in _split_reasoning(stream, delimiters) if delimiters and is_split else stream:
+            if has_tools:
+                await turn.check_tools(fields)
+            asked = with_tools(fields, delimiters) if has_tools else constrained(fields, delimiters)
+            stream = self._answer(_engine_request(kind, asked), "chat", raw_request)
+        if delimiters and is_split:
+            stream = split_reasoning(
+                stream,
+                delimiters,
+                is_shown=fields.get("include_reasoning") is not False,
+                count=lambda text: turn.count(endpoint.name, text),
+            )
+        if has_tools:
+            stream = split_tool_calls(stream, is_named=isinstance(fields.get("tool_choice"), dict))
+        async for item in stream:
             yield item
 
     async def _answer(self, body: Any, call_method: str, raw_request: Request | None) -> AsyncGenerator[Any, None]:
-        """Ray's answer; retries a request whose replica dies before anything was sent."""
+        """Ray's answer; retries a request whose replica dies before anything was sent.
+
+        Raises:
+            APIError: the engine refuses the request, or its replica is lost for good.
+        """
         for attempt in range(self._max_retries + 1):
             has_started = False
             try:
                 async for item in super()._get_response(body=body, call_method=call_method, raw_request=raw_request):
-                    if not has_started and _is_lost(item):
-                        raise EngineDeadError
+                    if not has_started and (error := _first_error(item)):
+                        _raise(error)
                     has_started = True
                     yield _scrubbed(item)
                 return
@@ -213,38 +278,34 @@ async def _sent(raw_request: Request | None) -> dict[str, Any]:
     return dict(json.loads(await raw_request.body()))
 
 
-async def _split_reasoning(stream: AsyncGenerator[Any, None], delimiters: Delimiters) -> AsyncGenerator[Any, None]:
-    """The stream, or the one whole answer in it, with the reasoning in a field of its own."""
-    splitter = StreamSplitter(delimiters)
-    async for item in stream:
-        if isinstance(item, list) and any(isinstance(text, ErrorResponse) for text in item):
-            yield item  # an error: the answer has not started
-        elif isinstance(item, list):
-            yield ["".join(_split_text(text, splitter) for text in item)]
-        elif isinstance(item, str):
-            yield _split_text(item, splitter)
-        else:
-            for choice in getattr(item, "choices", ()):
-                parts = split(choice.message.content or "", delimiters, choice.finish_reason or "stop")
-                choice.message.content = parts.content
-                if parts.reasoning:
-                    choice.message.reasoning_content = parts.reasoning
-            yield item
+def _engine_request(kind: type, fields: Mapping[str, Any]) -> Any:
+    """A request as the engine reads it.
+
+    Raises:
+        APIError: 400, the engine's own schema refuses a field that ours does not.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise invalid_field(error) from None
 
 
-def _split_text(text: str, splitter: StreamSplitter) -> str:
-    done = "data: [DONE]\n\n" if "data: [DONE]" in text else ""
-    return "".join(format_event(splitter.rewrite(event)) for event in parse_events(text)) + done
-
-
-def _is_lost(item: Any) -> bool:
-    """Whether the first item reports that the engine is dead: vLLM answers that with an error, not an exception."""
-    if isinstance(item, ErrorResponse):
-        return int(item.error.code or 500) >= 500
+def _first_error(item: Any) -> Mapping[str, Any] | None:
+    """The error that an engine answers with, whole or as the first event of a stream."""
     first = item[0] if isinstance(item, list) and item else item
-    if not isinstance(first, str) or not first.startswith(STREAM_ERROR):
-        return isinstance(first, ErrorResponse) and _is_lost(first)
-    return int(parse_events(first)[0]["error"].get("code") or 500) >= 500
+    if isinstance(first, ErrorResponse):
+        return dict(first.error.model_dump())
+    if isinstance(first, str) and first.startswith(STREAM_ERROR):
+        return dict(parse_events(first)[0]["error"])
+    return None
+
+
+def _raise(error: Mapping[str, Any]) -> NoReturn:
+    """Raise what an engine's error means: of one that is dead, vLLM makes an error and no exception."""
+    status = int(error.get("code") or 500)
+    if status >= 500:
+        raise EngineDeadError
+    raise upstream_error(status, str(error.get("message", "")), error.get("param"))
 
 
 def _scrubbed(item: Any) -> Any:
@@ -277,6 +338,7 @@ def build_app(settings: AdmissionSettings) -> FastAPI:
     app.add_exception_handler(OpenAIHTTPException, _answer_openai)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(VLLMClientError, _answer_engine)
     app.add_exception_handler(Exception, _answer_unexpected)
     app.add_middleware(AdmissionMiddleware, settings=settings)
     add_http_metrics_middleware(app)
@@ -303,8 +365,14 @@ async def _answer_http(request: Request, error: Any) -> Response:
 
 async def _answer_invalid(request: Request, error: Any) -> Response:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first.get("loc", ()))[:120]
-    return _respond(APIError(422, f"{where}: {first.get('msg', 'invalid')}"[:300], code="invalid_field"))
+    where = field_address(first.get("loc", ())).removeprefix("body.")
+    return _respond(APIError(400, f"{where}: {first.get('msg', 'invalid')}"[:300], code="invalid_field", param=where))
+
+
+async def _answer_engine(request: Request, error: Exception) -> Response:
+    # Raised by vLLM's own request classes, past pydantic.
+    words = scrub(str(error))
+    return _respond(APIError(400, words, code="invalid_field", param=getattr(error, "parameter", None)))
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> Response:

@@ -24,10 +24,10 @@ class Limits(BaseModel):
     """Most characters of all messages, or of all prompts, of a request (413)."""
 
     max_output_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens that a request may ask for (422), and the default of one that names none. Absent: no bound."""
+    """Most tokens that a request may ask for (400), and the default of one that names none. Absent: no bound."""
 
     max_choices: int = Field(default=16, ge=1)
-    """Most completions of one request: prompts times `n` (422)."""
+    """Most completions of one request: prompts times `n` (400)."""
 
     body_deadline_s: float = Field(default=30.0, gt=0)
     """Seconds within which a request's body must have arrived (408)."""

@@ -18,8 +18,8 @@ def mode_line(modes: Mapping[str, str], mode: str) -> str:
         ServeError: the model has no such mode.
     """
     if mode not in modes:
-        known = ", ".join(modes) or "none: it was trained on a mix without modes"
-        raise ServeError(f"the model has no mode {mode!r}. Its modes: {known}")
+        known = f"it has {', '.join(modes)}" if modes else "it was trained on a mix without modes"
+        raise ServeError(f"the model has no mode {mode!r}: {known}")
     return modes[mode]
 
 

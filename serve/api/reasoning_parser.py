@@ -74,6 +74,7 @@ class Splitter:
         self._thought = ""
         """What was returned as reasoning, where the prompt had opened it: it may turn out to be the answer."""
         self._is_opened_again = False
+        self._has_reasoned = delimiters.is_closed
 
     @property
     def is_reasoning(self) -> bool:
@@ -92,7 +93,7 @@ class Splitter:
             reasoning = self._reason()
             self._thought += reasoning if self._delimiters.is_open else ""
         self._skip_newlines("answer_start", "answer")
-        content = self._take(len(self._held)) if self._state == "answer" else ""
+        content = self._answer() if self._state == "answer" else ""
         return Split(reasoning, content)
 
     def finish(self, finish_reason: str = "stop") -> Split:
@@ -125,9 +126,16 @@ class Splitter:
         end = self._delimiters.end
         before, found, after = self._held.partition(end)
         if found:
-            self._state, self._held = "answer_start", after
+            self._state, self._held, self._has_reasoned = "answer_start", after, True
             return before
         return self._take(len(self._held) - overlap(self._held, end))
+
+    def _answer(self) -> str:
+        """The answer without further ends of its reasoning: a model that was made to end it may write its own."""
+        if not self._has_reasoned:
+            return self._take(len(self._held))
+        self._held = self._held.replace(self._delimiters.end, "")
+        return self._take(len(self._held) - overlap(self._held, self._delimiters.end))
 
     def _take(self, num_chars: int) -> str:
         taken, self._held = self._held[:num_chars], self._held[num_chars:]
@@ -159,9 +167,13 @@ def split_as_streamed(text: str, delimiters: Delimiters, finish_reason: str = "s
 class StreamSplitter:
     """Splits the events of one chat stream with any number of choices."""
 
-    def __init__(self, delimiters: Delimiters) -> None:
+    def __init__(self, delimiters: Delimiters, *, is_shown: bool = True) -> None:
+        """`is_shown`: the reasoning is part of the events."""
         self._delimiters = delimiters
+        self._is_shown = is_shown
         self._splitters: dict[int, Splitter] = {}
+        self.reasoning = ""
+        """The reasoning of all choices so far."""
 
     def rewrite(self, event: dict[str, Any]) -> dict[str, Any]:
         """The event with its text split into `reasoning_content` and `content`."""
@@ -172,7 +184,8 @@ class StreamSplitter:
             if choice.get("finish_reason"):
                 rest = splitter.finish(choice["finish_reason"])
                 parts = Split(parts.reasoning + rest.reasoning, parts.content + rest.content)
-            if parts.reasoning:
+            self.reasoning += parts.reasoning
+            if parts.reasoning and self._is_shown:
                 delta["reasoning_content"] = parts.reasoning
             if "content" in delta or parts.content:
                 delta["content"] = parts.content

@@ -26,7 +26,7 @@ MAX_SEGMENTS = 64
 PLAN_FIELDS = ("thinking_budget", "speculative", "share", "extend", "end_bias", "language", "think")
 """Request fields that have an answer written over several engine requests, or behind a text of ours; one at a time."""
 
-OWN_FIELDS = frozenset({"max_completion_tokens", *PLAN_FIELDS})
+OWN_FIELDS = frozenset({"max_completion_tokens", "include_reasoning", *PLAN_FIELDS})
 """Request fields that engines do not know, or know under another name."""
 
 
@@ -221,3 +221,11 @@ def continued_fields(fields: Mapping[str, Any], prompt: Sequence[int]) -> dict[s
 def stop_at(stop: Sequence[str]) -> dict[str, Any]:
     """The fields that end a segment behind one of these texts."""
     return {"stop": list(stop), "include_stop_str_in_output": True}
+
+
+def behind_prefix(delimiters: Delimiters, prefix: str) -> Delimiters:
+    """The delimiters of an answer that goes on from a text which the request has put in the model's mouth."""
+    if is_reasoning(prefix, delimiters):
+        return delimiters.model_copy(update={"is_open": True, "is_closed": False})
+    is_begun = delimiters.start.startswith(prefix.strip())  # nothing yet, or a part of the opening
+    return delimiters.model_copy(update={"is_open": False, "is_closed": not is_begun})

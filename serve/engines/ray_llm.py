@@ -5,15 +5,14 @@ seconds.
 """
 
 from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ChatCompletionRequest,
     ChatCompletionResponse,
     CompletionRequest,
     DetokenizeRequest,
     ErrorResponse,
-    ModelList,
     OpenAIHTTPException,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
-    to_model_metadata,
 )
 from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS
 from ray.llm._internal.serve.core.ingress.middleware import SetRequestIdMiddleware
@@ -24,16 +23,15 @@ from ray.llm._internal.serve.observability.metrics.fast_api_metrics import (
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
+    "ChatCompletionRequest",
     "ChatCompletionResponse",
     "CompletionRequest",
     "DetokenizeRequest",
     "ErrorResponse",
-    "ModelList",
     "OpenAIHTTPException",
     "SetRequestIdMiddleware",
     "TokenizeChatRequest",
     "TokenizeCompletionRequest",
     "add_http_metrics_middleware",
     "metrics_lifespan",
-    "to_model_metadata",
 ]

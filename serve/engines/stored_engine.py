@@ -7,6 +7,8 @@ start takes a minute. `VLLMEngine` and its `_engine_client`, `_engine_config`, `
 """
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +21,12 @@ from serve.engines.turns import Turns
 
 WEIGHTS_IN_TURN = "weights_in_turn"
 """Key of an `LLMConfig`'s experimental configs: model -> source of the weights that take turns in the engine."""
+
+WATCH_S = 0.5
+"""Seconds between two looks at the engine's process."""
+
+SHUTDOWN_S = 5.0
+"""Seconds that the engine's processes have to end by themselves."""
 
 CACHE_RESETS = 100
 """Attempts to empty the prefix cache, 0.1 s apart: requests of clients that left may still hold a part of it."""
@@ -34,6 +42,7 @@ class StoredEngine(VLLMEngine):
             adapter.path = local_folder(adapter.path)
         llm_config._engine_config = None  # computed from the addresses where the application was built
         self._sources: dict[str, str] = dict(llm_config.experimental_configs.get(WEIGHTS_IN_TURN) or {})
+        self._watch: asyncio.Task[None] | None = None
         self._turns = Turns(loading.model_id, self._exchange) if self._sources else None
         super().__init__(llm_config)
 
@@ -42,6 +51,16 @@ class StoredEngine(VLLMEngine):
         await super().start()
         self._oai_serving_tokenization = getattr(self._app_state, "serving_tokenization", None)
         self._list_models(next(iter(self._sources), ""))
+        self._watch = asyncio.create_task(end_with(self._engine_client))
+
+    async def shutdown(self) -> None:
+        """Stop the engine's processes. They then remove their sockets, files and semaphores; after this, Serve kills
+        the replica with all that is left in it."""
+        await super().shutdown()
+        if self._watch is None:  # it never started
+            return
+        self._watch.cancel()
+        await asyncio.to_thread(self._engine_client.shutdown, timeout=SHUTDOWN_S)
 
     def chat(self, request: Any, raw_request_info: Any = None) -> AsyncGenerator[Any, None]:
         """Answer a chat, once the weights of its model are loaded."""
@@ -71,6 +90,15 @@ class StoredEngine(VLLMEngine):
         if self._sources:
             names = [loaded, *(name for name in self._sources if name != loaded)]
             self._oai_models.base_model_paths[:] = [BaseModelPath(name, self._sources[name]) for name in names]
+
+
+async def end_with(engine_client: Any) -> None:
+    """End this replica when its engine's process has died, for example of too little memory: Serve replaces a replica
+    that is gone at once, and requests wait for the new one. One that lives on fails every request in the meantime."""
+    while not engine_client.errored:
+        await asyncio.sleep(WATCH_S)
+    print("the engine's process has died; the replica ends, and Serve starts another", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 async def _held(turns: Turns, model: str, answer: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:

@@ -1,13 +1,16 @@
 """An independent check: a served student scored by lm-evaluation-harness and by us, on the same problems.
 
     python -m tests.benchmarks.harness RUN MODEL [--gsm8k FILE] [--problems N] [--show N] [--harness lm_eval]
+                                       [--choices N]
 
 `distill serve` serves one student of a finished run. `distill eval` scores it through the endpoint on GSM8K and on the
 run's first benchmark; then EleutherAI's harness (`local-chat-completions`, greedy, the same system line, GSM8K's own
 `flexible-extract` filter, which takes the last number) asks the same endpoint the same problems again. The harness has
 dependencies that do not go with our locks, so it lives in an environment of its own:
 `uv venv H && uv pip install -p H 'lm-eval[api]'`, then `--harness H/bin/lm_eval`. `--gsm8k`: a file of the test split
-where there is no hub. The last line is a JSON object; goal: the harness's accuracy lies in our interval.
+where there is no hub. `--choices N`: instead, log-likelihoods of N multiple-choice items through the endpoint and by
+transformers on the same weights (`tests.benchmarks.choices`, in float32). The last line is a JSON object; goal: the
+harness's accuracy lies in our interval.
 """
 
 import argparse
@@ -20,13 +23,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
 import yaml
+from rich.console import Console
 
 from distill.cli.evaluate import eval_config, eval_model
 from distill.config.benchmarks import benchmark_config
@@ -35,6 +39,8 @@ from distill.core.errors import InputError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.statistics import paired_difference, wilson_interval
+from distill.ops.deploy.endpoint import run_endpoints
+from distill.run.context import RunContext
 from distill.run.run_recipe import load_run_recipe
 
 PORT = 18447
@@ -204,6 +210,17 @@ def number(reference: str) -> str:
     return re.sub(r"[,$]", "", reference)
 
 
+def compare_choices(arguments: argparse.Namespace) -> None:
+    """Log-likelihoods of a run's student, through an endpoint of its own and by transformers."""
+    run_dir = RunDir(arguments.run)
+    with ExitStack() as resources:
+        run = RunContext(load_run_recipe(run_dir), Path.cwd(), run_dir, Console(), resources)
+        _, (endpoint,) = run_endpoints(run, [arguments.model])
+    command = [sys.executable, "-m", "tests.benchmarks.choices", endpoint.source, "--harness", arguments.harness]
+    command += ["--items", str(arguments.choices), *(["--adapter", endpoint.adapter] if endpoint.adapter else [])]
+    raise SystemExit(subprocess.run(command).returncode)
+
+
 def main() -> None:
     """Serve, score twice, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,9 +229,13 @@ def main() -> None:
     parser.add_argument("--gsm8k", type=Path, metavar="FILE")
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N answers that differ")
+    parser.add_argument("--choices", type=int, default=0, metavar="N", help="compare log-likelihoods of N items")
     parser.add_argument("--harness", default="lm_eval")
     arguments = parser.parse_args()
     recipe = load_run_recipe(RunDir(arguments.run))
+    if arguments.choices:
+        compare_choices(arguments)
+        return
     with served(arguments.run, arguments.model) as url:
         found = {name: check(url, arguments, recipe, name) for name in ("gsm8k", recipe.evaluate.benchmarks[0])}
     print(json.dumps({"agrees": all(one["agrees"] for one in found.values()), **found}))

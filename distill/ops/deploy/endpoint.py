@@ -14,7 +14,8 @@ from distill.config.evaluate import EvaluateConfig
 from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
-from distill.core.run_dir import RunDir, StageName, benchmark_scores
+from distill.core.run_dir import RunDir, StageName, benchmark_scores, score_item
+from distill.core.saved_files import weight_hashes
 from distill.core.schema import Prompt, Score, Style, Verdict
 from distill.evaluate.models import (
     EvaluatedModel,
@@ -25,6 +26,7 @@ from distill.evaluate.models import (
     same_weights,
     serve_config,
 )
+from distill.evaluate.proof import check_weights, weights_folders
 from distill.evaluate.requests import benchmark_settings, questions
 from distill.grading import GraderPool, grade_request
 from distill.run.context import RunContext, read_benchmark
@@ -32,7 +34,7 @@ from distill.train.cells import all_cells
 from serve.config import Endpoint, ServingSettings
 from serve.config_file import config_file
 from serve.keys import Key
-from serve.smoke_check import SmokeCheck
+from serve.smoke_check import SmokeCheck, within
 
 MAX_PLAYGROUND_PROBLEMS = 50
 """Problems per benchmark in the playground."""
@@ -60,7 +62,8 @@ def serve_file(
 ) -> tuple[list[Endpoint], dict[str, Any]]:
     """The models of a run, and the Serve config file that deploys them."""
     with ExitStack() as resources:
-        _, endpoints = run_endpoints(RunContext(recipe, Path.cwd(), run_dir, console, resources), request.names)
+        models, endpoints = run_endpoints(RunContext(recipe, Path.cwd(), run_dir, console, resources), request.names)
+        check_weights(recipe, run_dir, models, console)
     # The cluster that will run it is not known here; without device = "cpu" it is assumed to have GPUs.
     device: Device = "cpu" if recipe.device == "cpu" else "gpu"
     config = serve_config(recipe.serve, device, **serving_settings(recipe), port=request.port)
@@ -121,19 +124,33 @@ def model_card(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel) -> dict[s
     student, _, mix = model.served_name.partition("@")
     chat = chat_card(recipe, model.served_name)
     card: dict[str, Any] = {**chat, "run": recipe.name, "student": student, "weights": model.key}
+    if hashes := own_hashes(recipe, run_dir, model):
+        card["sha256"] = hashes
     manifest = run_dir.read_manifest(StageName.MIX)
     if mix and manifest is not None:
         card |= {"mix": mix, "mix_manifest": manifest.key}
     for mode in chat.get("modes", {"": ""}):
-        scores = accuracies(recipe, run_dir, mode_name(model.served_name, mode))
+        scores = accuracies(recipe, run_dir, mode_name(model.served_name, mode), model.key)
         card |= {mode_name(f"accuracy:{name}", mode): value for name, value in scores.items()}
     return card
 
 
-def accuracies(recipe: Recipe, run_dir: RunDir, name: str) -> dict[str, float]:
-    """Share of correct answers per benchmark, without grader errors; no entry where there is no score."""
+def own_hashes(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel) -> dict[str, str]:
+    """File -> SHA-256 of a model's own weights: of an adapter the adapter's alone. Empty where none were kept."""
+    folders = weights_folders(recipe, run_dir, [model])
+    return weight_hashes(next((folder.saved for folder in folders), None))
+
+
+def accuracies(recipe: Recipe, run_dir: RunDir, name: str, weights: str) -> dict[str, float]:
+    """Share of correct answers per benchmark, without grader errors; no entry where there is no score of these weights.
+
+    `weights`: the model's key. A score of an earlier version, which did not record it, counts.
+    """
     found = {}
     for benchmark in recipe.evaluate.benchmarks:
+        manifest = run_dir.read_manifest(*score_item(name, benchmark))
+        if manifest is not None and manifest.details.get("weights", weights) != weights:
+            continue
         table = run_dir.read_table(*benchmark_scores(name, benchmark), row_type=Score, columns=("verdict",))
         verdicts = [verdict for verdict in table.column("verdict").to_pylist() if verdict != Verdict.ERROR]
         if verdicts:
@@ -214,8 +231,8 @@ class BenchmarkChecker:
 def smoke_checks(
     recipe: Recipe, run_dir: RunDir, models: Sequence[EvaluatedModel], endpoints: Sequence[Endpoint]
 ) -> list[SmokeCheck]:
-    """The shortest answers of each model to the first benchmark that was asked greedily, as checks; none if all were
-    sampled."""
+    """The shortest answers of each model to the first benchmark that was asked greedily, as checks within the limits of
+    the endpoint; none if all were sampled."""
     name = greedy_benchmark(recipe.evaluate)
     if name is None:
         return []
@@ -224,6 +241,19 @@ def smoke_checks(
     return [
         check for model, endpoint in pairs for check in _smoke_checks(recipe, run_dir, model, endpoint, name, prompts)
     ]
+
+
+def limits_note(recipe: Recipe, *, has_checks: bool) -> str:
+    """What a person should know of limits that are below what the evaluation asked; empty where none is.
+
+    `has_checks`: whether any problem of the evaluation can be asked again within them.
+    """
+    most, asked = recipe.serve.limits.max_output_tokens, recipe.evaluate.sampling.max_tokens
+    if not has_checks and greedy_benchmark(recipe.evaluate) is not None:
+        return "answers are not compared with those of the evaluation: it has none within serve.limits"
+    if most is None or most >= asked:
+        return ""
+    return f"answers end after {most} tokens (serve.limits.max_output_tokens); those that were scored had up to {asked}"
 
 
 def greedy_benchmark(evaluate: EvaluateConfig) -> str | None:
@@ -245,15 +275,20 @@ def _smoke_checks(
     table = run_dir.read_table(*benchmark_scores(model.name, benchmark), row_type=Score)
     rows = [Score(**row) for row in table.to_pylist()]
     answered = [row for row in rows if row.completion and row.prompt_id in prompts]
-    shortest = sorted(answered, key=lambda row: (row.completion_tokens, row.prompt_id))[:SMOKE_CHECKS_PER_MODEL]
-    return [
-        SmokeCheck(
-            model=model.served_name,
-            messages=asked.messages(prompts[row.prompt_id].problem),
-            sampling=asked.sampling(row.prompt_id, row.sample_index),
-            expected=row.completion,
-            delimiters=delimiters,
-            finish_reason=row.finish_reason,
+    shortest = sorted(answered, key=lambda row: (row.completion_tokens, row.prompt_id))
+    checks = (
+        within(
+            SmokeCheck(
+                model=model.served_name,
+                messages=asked.messages(prompts[row.prompt_id].problem),
+                sampling=asked.sampling(row.prompt_id, row.sample_index),
+                expected=row.completion,
+                delimiters=delimiters,
+                finish_reason=row.finish_reason,
+            ),
+            recipe.serve.limits,
+            known_tokens=row.completion_tokens,
         )
         for row in shortest
-    ]
+    )
+    return list(islice(filter(None, checks), SMOKE_CHECKS_PER_MODEL))

@@ -18,13 +18,14 @@ def arm_findings(recipe: Recipe, tokenizers: Mapping[str, Any]) -> Iterator[Find
     """What is found; students whose model has no tokenizer in `tokenizers` (by its key) are left out."""
     models = {student.name: student.model for student in recipe.students}
     for arm in recipe.evaluate.arms:
-        tokenizer = tokenizers.get(models[arm.of.partition("@")[0]])
-        if tokenizer is not None:
-            yield from _findings(recipe, arm, tokenizer)
+        for of in arm.answering:
+            tokenizer = tokenizers.get(models[of.partition("@")[0]])
+            if tokenizer is not None:
+                yield from _findings(recipe, arm, of, tokenizer)
 
 
-def _findings(recipe: Recipe, arm: EvaluationArm, tokenizer: Any) -> Iterator[Finding]:
-    end, who = recipe.evaluate.reasoning_end, f"{arm.key} of {arm.of}"
+def _findings(recipe: Recipe, arm: EvaluationArm, of: str, tokenizer: Any) -> Iterator[Finding]:
+    end, who = recipe.evaluate.reasoning_end, f"{arm.key} of {of}"
     num_tokens = len(tokenizer.encode(end, add_special_tokens=False))
     if arm.end_bias is not None and num_tokens != 1:
         what = f"{who}: {end} is {num_tokens} tokens of its tokenizer, and a bias applies to one"
@@ -32,7 +33,7 @@ def _findings(recipe: Recipe, arm: EvaluationArm, tokenizer: Any) -> Iterator[Fi
     if arm.key not in NEED_MARKS:
         return
     try:
-        chat = _chat(recipe, arm)
+        chat = _chat(recipe, of)
         closed = prompt_end(prompt_text(tokenizer, chat_messages("2 + 2?", chat), chat.template_options)).closed
     except InputError:  # the student's own finding says what is wrong
         return
@@ -40,13 +41,13 @@ def _findings(recipe: Recipe, arm: EvaluationArm, tokenizer: Any) -> Iterator[Fi
         what = f"{who}: the prompt has closed the reasoning, so that there is none to act on"
         remedy = "open it with the template's own switch, for example template_options = { enable_thinking = true }"
         yield Finding(CHECK, "problem", what, remedy)
-    elif arm.key != "think" and "@" not in arm.of and end not in str(tokenizer.chat_template):
+    elif arm.key != "think" and "@" not in of and end not in str(tokenizer.chat_template):
         what = f"{who}: its chat template knows no {end}; an untouched student may never write it"
         yield Finding(CHECK, "warning", what, "compare trained students, whose traces have it")
 
 
-def _chat(recipe: Recipe, arm: EvaluationArm) -> ChatFormat:
-    """How the student of an arm is asked."""
-    name, _, style = arm.of.partition("@")[2].partition(":")
+def _chat(recipe: Recipe, of: str) -> ChatFormat:
+    """How a student, named as an evaluation arm names it, is asked."""
+    name, _, style = of.partition("@")[2].partition(":")
     modes = next((mix.modes for mix in recipe.mixes if mix.name == name), {})
     return with_mode(recipe.student_chat, next((mode for one, mode in modes.items() if one == style), None))

@@ -20,7 +20,7 @@ from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Score
 from distill.ops.forecast.expected_samples import ExpectedSamples
 from distill.ops.forecast.stage_times import ROW_S, Calibration, Inputs, forecast
-from distill.ops.forecast.train_eval_time import answers_per_model, served_engines, step_s
+from distill.ops.forecast.train_eval_time import num_requests, step_s
 from distill.ops.forecast.workload import MeasuredTeacher, MeasuredWork, teacher_order
 from distill.train.machines import Machines
 
@@ -192,9 +192,7 @@ def _add(sums: Counter[str], name: str, seconds: float) -> None:
 def _with_evaluation(found: Calibration, evaluate: Manifest, modelled_s: float, inputs: Inputs) -> Calibration:
     """Add the evaluation, if one session gave all answers: one that continued another did not do all of the work."""
     session = evaluate.details.get("this_session", {})
-    answers = answers_per_model(inputs.recipe, inputs.problems) * sum(
-        one.num_models for one in served_engines(inputs.recipe)
-    )
+    answers, _ = num_requests(inputs.recipe, inputs.problems)
     if not session.get("ask_s") or session["answers"] < 0.99 * answers:
         return found
     up_and_down = session["start_s"] + session["stop_s"]

@@ -32,6 +32,8 @@ class Planned(NamedTuple):
     spread: Spread
     sources: tuple[str, ...]
     """`recipe`, `measured` or `assumed`, as the fields of `spread`."""
+    margin_points: float = 0.0
+    """By less than so many points an arm of the question may be below the others."""
 
 
 def planned_power(recipe: Recipe, run_dir: RunDir, measured: RunDir | None = None) -> Planned | None:
@@ -51,8 +53,9 @@ def planned_power(recipe: Recipe, run_dir: RunDir, measured: RunDir | None = Non
     terms = planned_terms(tuple(benchmarks.values()), len(recipe.train.seeds), spread)
     asked = tuple(_candidates(recipe))
     num_over = max((len(one.over) for _, one in asked), default=1)
-    difference = planned_difference(terms, num_over, max(1, len(asked)))
-    return Planned(difference, asked, benchmarks, len(recipe.train.seeds), spread, sources)
+    margin_points = recipe.question.margin_points if recipe.question else 0.0
+    difference = planned_difference(terms, num_over, max(1, len(asked))) - margin_points / 100
+    return Planned(difference, asked, benchmarks, len(recipe.train.seeds), spread, sources, margin_points)
 
 
 def _candidates(recipe: Recipe) -> Iterator[tuple[str, Candidate]]:
@@ -119,6 +122,12 @@ def _difference_words(one: Planned) -> str:
         return f"a true difference of {points} between two arms"
     over = max(len(candidate.over) for _, candidate in one.candidates)
     beaten = {1: "the arm", 2: "both arms"}.get(over, f"all {over} arms")
+    if one.margin_points:
+        truly = f"{abs(one.difference) * 100:.0f} points {'above' if one.difference >= 0 else 'below'}"
+        return (
+            f"that an arm of the question is less than {one.margin_points:g} points below {beaten} it is held against, "
+            f"if it is truly {truly},"
+        )
     return f"that an arm of the question is truly {points} better than {beaten} it must beat"
 
 

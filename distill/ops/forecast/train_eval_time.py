@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cluster.schedule import best_order, simulate, with_chains
 from distill.config.recipe import Recipe
-from distill.evaluate.arms import arms_of
+from distill.evaluate.arms import ArmOf, arms_of
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
 from distill.evaluate.shared_engines import engines_per_class, may_share
@@ -110,6 +110,8 @@ class ServedEngine(NamedTuple):
     """A key of `[models]`."""
     num_models: float
     """Models that it serves, each mode and each way of answering counted."""
+    names: frozenset[str] = frozenset()
+    """Those whose weights it holds: students, and cells."""
 
 
 class EvaluateTime(NamedTuple):
@@ -125,42 +127,82 @@ class EvaluateTime(NamedTuple):
 
 
 def served_engines(recipe: Recipe) -> list[ServedEngine]:
-    """The engines in the order in which they are started."""
+    """The engines in the order in which they are started, without answers that two models write together."""
     modes = {mix.name: max(1, len(mix.modes)) for mix in recipe.mixes}
-    made = Counter(arm.base.partition(":")[0] for arm in arms_of(recipe))
-    bases: dict[str, float] = {student.model: 1.0 for student in recipe.students}
+    made = Counter(_served_name(arm) for arm in arms_of(recipe) if not arm.plan.partner)
+    bases = {student.model: ServedEngine(student.model, 1.0) for student in recipe.students}
     for student in recipe.students:
-        bases[student.model] += made[student.name]
+        bases[student.model] = _with_model(bases[student.model], student.name, made[student.name])
     full = []
     for cell in all_cells(recipe):
         count = modes.get(cell.mix, 1) + made[cell.name]
         if cell.has_adapter:
-            bases[cell.student.model] += count
+            bases[cell.student.model] = _with_model(bases[cell.student.model], cell.name, count)
         else:
-            full.append(ServedEngine(cell.student.model, count))
-    return [ServedEngine(model, count) for model, count in bases.items()] + full
+            full.append(ServedEngine(cell.student.model, count, frozenset({cell.name})))
+    return [*bases.values(), *full]
+
+
+def _with_model(engine: ServedEngine, name: str, count: float) -> ServedEngine:
+    return engine._replace(num_models=engine.num_models + count, names=engine.names | {name})
+
+
+def _served_name(arm: ArmOf) -> str:
+    """The name under which the student of an evaluation arm is served."""
+    return arm.base.partition(":")[0]
+
+
+def _written_together(recipe: Recipe) -> list[frozenset[str]]:
+    """Student and partner of every evaluation arm whose answers two models write."""
+    return [frozenset({_served_name(arm), arm.plan.partner}) for arm in arms_of(recipe) if arm.plan.partner]
 
 
 def shared_engines(recipe: Recipe, engines: Sequence[ServedEngine], at_once: int, device: Device) -> list[ServedEngine]:
     """The engines that are started: students of one base, trained in full, take turns where the evaluation has them so.
 
-    A base with adapters stays apart, as does everything where the recipe forbids an exchange of weights.
+    A base with adapters stays apart, as do models that write an answer together, and everything where the recipe
+    forbids an exchange of weights.
     """
     if not may_share(recipe.serve):
         return list(engines)
-    adapted = {cell.student.model for cell in all_cells(recipe) if cell.has_adapter}
-    bases = len({student.model for student in recipe.students})
-    apart = [one for one in engines[:bases] if one.model in adapted]
+    adapted = {cell.name for cell in all_cells(recipe) if cell.has_adapter}
+    alone = adapted.union(*_written_together(recipe))
+    apart = [one for one in engines if one.names & alone]
     classes: dict[str, list[ServedEngine]] = defaultdict(list)
-    for one in [one for one in engines[:bases] if one.model not in adapted] + list(engines[bases:]):
-        classes[one.model].append(one)
+    for one in engines:
+        if not one.names & alone:
+            classes[one.model].append(one)
     most = 1 if device == "cpu" else at_once - len(apart)
     counts = engines_per_class([len(group) for group in classes.values()], most)
     return apart + [
-        ServedEngine(model, sum(one.num_models for one in group[index::count]))
+        ServedEngine(
+            model,
+            sum(one.num_models for one in group[index::count]),
+            frozenset().union(*(one.names for one in group[index::count])),
+        )
         for (model, group), count in zip(classes.items(), counts, strict=True)
         for index in range(count)
     ]
+
+
+def evaluation_waves(recipe: Recipe, at_once: int, device: Device) -> list[list[ServedEngine]]:
+    """The engines that run at the same time, wave after wave.
+
+    As `distill.evaluate.models.with_partners`: an answer that two models write joins a wave with both engines, else
+    theirs run once more, as a wave of their own.
+    """
+    alone = served_engines(recipe)
+    engines = shared_engines(recipe, alone, at_once, device)
+    waves = [engines[start : start + at_once] for start in range(0, len(engines), at_once)]
+    for both in _written_together(recipe):
+        wave = next((one for one in waves if both <= frozenset().union(*(engine.names for engine in one))), None)
+        if wave is None:
+            wave = [one._replace(num_models=0.0, names=one.names & both) for one in alone if one.names & both]
+            waves.append(wave)
+        # Which of the two is asked does not matter here: each writes a part of the answer.
+        place = next(index for index, one in enumerate(wave) if one.names & both)
+        wave[place] = wave[place]._replace(num_models=wave[place].num_models + 1)
+    return waves
 
 
 def engines_at_once(recipe: Recipe, machines: Machines) -> int:
@@ -172,7 +214,7 @@ def engines_at_once(recipe: Recipe, machines: Machines) -> int:
 def num_requests(recipe: Recipe, problems: Mapping[str, float]) -> tuple[float, float]:
     """Requests of the whole evaluation, and how many of them are of evaluation arms."""
     per_model = answers_per_model(recipe, problems)
-    models = sum(one.num_models for one in served_engines(recipe))
+    models = sum(one.num_models for one in served_engines(recipe)) + len(_written_together(recipe))
     return per_model * models, per_model * sum(1 for _ in arms_of(recipe))
 
 
@@ -186,8 +228,7 @@ def evaluate_time(
 ) -> EvaluateTime:
     """All models on all benchmarks. On a CPU one model answers at a time."""
     at_once = engines_at_once(recipe, machines)
-    engines = shared_engines(recipe, served_engines(recipe), at_once, machines.device)
-    groups = [engines[start : start + at_once] for start in range(0, len(engines), at_once)]
+    groups = evaluation_waves(recipe, at_once, machines.device)
     is_cpu = machines.device == "cpu"
     ask_s, device_s, batch = 0.0, 0.0, 0.0
     for wave in groups:
@@ -198,9 +239,9 @@ def evaluate_time(
         ask_s += sum(times) if is_cpu else max(times)
         device_s += sum(times) * _serve_devices(recipe, machines)
         batch = max([batch, *(found for _, found in pairs)])
-    models = sum(one.num_models for one in engines)
-    tokens = answers_per_model(recipe, problems) * models * work.answer_tokens
-    return EvaluateTime(ask_s, device_s, len(engines), len(groups), min(at_once, len(engines)), tokens, batch)
+    tokens = num_requests(recipe, problems)[0] * work.answer_tokens
+    num_engines = sum(map(len, groups))
+    return EvaluateTime(ask_s, device_s, num_engines, len(groups), max(map(len, groups)), tokens, batch)
 
 
 def _serve_devices(recipe: Recipe, machines: Machines) -> int:

@@ -17,6 +17,7 @@ from cluster.storage import local_folder
 from distill.config.mix import MergeConfig
 from distill.core.errors import StageError
 from distill.core.run_dir import RunDir, Training, arm_examples
+from distill.core.saved_files import CARD, FILES, MIX, MODEL, saved_files
 from distill.core.schema import Example
 from distill.models.chat_template import render_example
 from distill.models.resolve import load_tokenizer
@@ -45,8 +46,10 @@ class MergeJob:
     max_length: int
 
 
-def merge_students(job: MergeJob) -> float:
-    """Merge, save, load again and compare; the loss on a few examples of the first parent. Runs in a Ray task.
+def merge_students(job: MergeJob) -> dict[str, Any]:
+    """Merge, save, load again and compare. Runs in a Ray task.
+
+    Returns what the manifest tells of it: the loss on a few examples of the first parent, and the saved files.
 
     Raises:
         StageError: the parents do not fit together, or what was saved is not what was merged.
@@ -58,7 +61,8 @@ def merge_students(job: MergeJob) -> float:
         with writing(run_dir, *Training(job.cell).model) as folder:
             digests = merge_folders(Path(local_folder(job.base_path)), folders, folder, job.merge)
             probe = probe_rows(_examples(run_dir, job, tokenizer))
-            return check_saved(folder, digests, probe, expected_loss=None)
+            loss = check_saved(folder, digests, probe, expected_loss=None)
+            return {"probe_loss": loss, FILES: {MODEL: saved_files(folder)}}
 
 
 def _examples(run_dir: RunDir, job: MergeJob, tokenizer: Any) -> list[TrainRow]:
@@ -82,7 +86,7 @@ def merge_folders(base: Path, parents: Sequence[Path], out: Path, merge: MergeCo
     from safetensors.torch import save_file
 
     digests: dict[str, str] = {}
-    shutil.copytree(parents[0], out, ignore=shutil.ignore_patterns(WEIGHTS), dirs_exist_ok=True)
+    shutil.copytree(parents[0], out, ignore=shutil.ignore_patterns(WEIGHTS, CARD, MIX), dirs_exist_ok=True)
     with ExitStack() as files:
         sources = [_Weights(folder, files) for folder in (base, *parents)]
         for file in sorted(parents[0].glob(WEIGHTS)):

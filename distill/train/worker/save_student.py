@@ -17,6 +17,7 @@ from cluster.storage import local_folder
 from distill.config.students import LoraTune
 from distill.core.errors import StageError
 from distill.core.run_dir import Training
+from distill.core.saved_files import ADAPTER, FILES, MODEL, SavedFile, saved_files
 from distill.models.chat_template import IGNORED, end_of_turn
 from distill.models.resolve import AdapterBase, load_tokenizer
 from distill.models.save import save_beside_adapter, save_folder
@@ -45,15 +46,18 @@ def export_student(
 ) -> dict[str, Any]:  # fmt: skip
     """Save the student (merged, and its adapter too), load it and compare. Every worker must call it.
 
+    Returns what the manifest tells of it, with the length and hash of every file that was saved; on other workers than
+    the first, nothing.
+
     Raises:
         StageError: what was loaded is not what was trained.
     """
     model = _consolidated(job, engine)
     if model is None:
         return {}
-    probe = probe_rows(rows)
+    probe, files = probe_rows(rows), {}
     if isinstance(job.student.tune, LoraTune):
-        model = _save_adapter(job, run_dir, model, probe=probe, tokenizer=tokenizer)
+        model, files[ADAPTER] = _save_adapter(job, run_dir, model, probe=probe, tokenizer=tokenizer)
     _cast_weights(model, stored_dtype(local_folder(job.model_path)))
     set_generation_config(model, tokenizer)
     trained = probe_loss(model, probe)
@@ -64,14 +68,16 @@ def export_student(
         del model
         gc.collect()
         loss = check_saved(folder, digests, probe, expected_loss=trained)
-    return {"probe_loss": loss}
+        files[MODEL] = saved_files(folder)
+    return {"probe_loss": loss, FILES: files}
 
 
 def _save_adapter(
     job: CellJob, run_dir: RunDir, model: PreTrainedModel, *, probe: Sequence[TrainRow],
     tokenizer: PreTrainedTokenizerBase,
-) -> PreTrainedModel:  # fmt: skip
-    """Save the adapter with what another machine needs to use it; the model with the adapter merged into it.
+) -> tuple[PreTrainedModel, dict[str, SavedFile]]:  # fmt: skip
+    """Save the adapter with what another machine needs to use it. Returns the model with the adapter merged into it,
+    and the saved files.
 
     Raises:
         StageError: merged, it is another model.
@@ -81,12 +87,13 @@ def _save_adapter(
     with writing(run_dir, *Training(job.cell).adapter) as folder:
         model.save_pretrained(str(folder))
         save_beside_adapter(without_adapter(model), tokenizer, folder, base.name, base.revision)
+        files = saved_files(folder)
     adapted = probe_loss(model, probe)
     merged: PreTrainedModel = model.merge_and_unload()
     loss = probe_loss(merged, probe)
     if not abs(loss - adapted) <= MERGE_TOLERANCE * max(1.0, adapted):
         raise StageError(f"{job.cell}: with its adapter merged its loss is {loss:.4f}, before it was {adapted:.4f}")
-    return merged
+    return merged, files
 
 
 def _cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -13,15 +13,26 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.models.chat_template import render_prompt
+from serve.api.reasoning_parser import Delimiters
 from serve.client import ask, served_models
 from serve.config import Endpoint, ServeConfig
 from serve.dataset_client import complete
 from serve.deploy import Progress, deploy, undeploy
 from serve.errors import ServeError, UnknownModelError
-from tests.fixtures.tiny_models import make_tiny_adapter, make_tiny_model
+from tests.fixtures.request_cases import (
+    PATHS,
+    case_name,
+    differences,
+    error_differences,
+    read_answer,
+    request_cases,
+)
+from tests.fixtures.tiny_models import TOOLS_TEMPLATE, make_tiny_adapter, make_tiny_model
 
 CONFIG = ServeConfig(port=0, max_model_len=256, max_num_seqs=8, kv_cache_gib=0.1, cpus_per_engine=0.1)
 QUESTION = "What is 3 + 4?"
+THINKS = "tiny@thinks"
+"""Begins inside its reasoning, and never ends it by itself."""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +45,46 @@ def served(folder: Path, plain_ray: Path) -> Iterator[tuple[str, list[Progress]]
     """The base URL of a tiny model and one adapter on it, and what was reported while they started."""
     model = make_tiny_model(folder / "model", seed=1)
     adapter = make_tiny_adapter(folder / "adapter", model, seed=2)
+    thinks = make_tiny_adapter(folder / "thinks", model, seed=3)
     endpoints = [
-        Endpoint(name="tiny", source=str(model), metadata={"kind": "baseline"}),
+        Endpoint(name="tiny", source=str(model), metadata={"kind": "baseline"}, chat_template=TOOLS_TEMPLATE),
         Endpoint(name="tiny@mix-long", source=str(model), adapter=str(adapter), metadata={"accuracy": 0.5}),
+        Endpoint(name=THINKS, source=str(model), adapter=str(thinks), reasoning=Delimiters(is_open=True)),
     ]
     seen: list[Progress] = []
     yield deploy(endpoints, CONFIG, on_progress=seen.append), seen
     undeploy()
+
+
+def test_every_request_of_the_table_has_its_outcome(served: tuple[str, list[Progress]]) -> None:
+    found = {}
+    with httpx.Client(base_url=served[0], timeout=60) as client:
+        for case in request_cases():
+            answer = client.post(PATHS[case["path"]], json=case["body"])
+            if answer.status_code != case["status"]:
+                wrong = [f"{answer.status_code}: {answer.text[:300]}"]
+            elif answer.status_code == 200:
+                wrong = differences(case, read_answer(answer.text))
+            else:
+                wrong = error_differences(case, answer.json()["error"])
+            found |= {case_name(case): wrong} if wrong else {}
+    assert not found, "\n".join(f"{name}: {wrong}" for name, wrong in found.items())
+
+
+def test_the_list_of_models_has_what_openai_requires(served: tuple[str, list[Progress]]) -> None:
+    listed = openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none").models.list().data
+    assert all(time.time() - 3600 < model.created <= time.time() for model in listed)
+    card = httpx.get(f"{served[0]}/v1/models/{THINKS}").json()
+    assert (card["max_model_len"], card["root"], card["parent"]) == (256, "tiny", "tiny")
+    assert httpx.get(f"{served[0]}/v1/models/nope").json()["error"]["code"] == "model_not_found"
+    assert httpx.get(f"{served[0]}/v1/models/").json()["object"] == "list"
+
+
+def test_a_wrong_method_is_told_the_right_one(served: tuple[str, list[Progress]]) -> None:
+    answer = httpx.get(f"{served[0]}/v1/chat/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    body = {"model": "tiny", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 1}
+    assert httpx.post(f"{served[0]}/v1/chat/completions/", json=body).status_code == 200, "no redirect"
 
 
 def chat(url: str, model: str, **options: Any) -> str:
@@ -53,7 +97,7 @@ def chat(url: str, model: str, **options: Any) -> str:
 
 def test_every_endpoint_is_listed_with_its_metadata(served: tuple[str, list[Progress]]) -> None:
     models = served_models(served[0])
-    assert set(models) == {"tiny", "tiny@mix-long"}
+    assert set(models) == {"tiny", "tiny@mix-long", THINKS}
     assert models["tiny"]["kind"] == "baseline"
     assert models["tiny@mix-long"]["accuracy"] == 0.5
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -115,6 +116,10 @@ def test_every_student_has_a_card_with_what_it_was_taught(trained: Trained) -> N
     merged = trained.run_dir.local_path("train", "wide@merged", "model")
     assert "ties, density 0.5: 1 of wide@short, 1 of wide@long" in (merged / "README.md").read_text()
     assert set(json.loads((merged / "mix.json").read_text())) == {"short", "long"}
+    for folder in (merged, trained.run_dir.local_path("train", "deep@mix-long", "adapter")):
+        lines = (folder / "README.md").read_text().partition("## Its files")[2].split("```")[1].strip()
+        (folder / "SHA256SUMS").write_text(f"{lines}\n")
+        subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
 
 
 def test_metrics_hold_speed_memory_and_the_loss_of_each_pool(trained: Trained) -> None:

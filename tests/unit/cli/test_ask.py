@@ -9,10 +9,14 @@ from rich.console import Console
 
 from distill.cli import ask as asking
 from distill.cli.ask import ServedStudent, chat, next_turns, show
+from distill.cli.ask_verb import ask_verb
+from distill.cli.main import parse_arguments
+from distill.core.errors import InputError
 from distill.core.schema import Prompt, Verdict
 from distill.ops.deploy.endpoint import BenchmarkChecker
 from serve.api.reasoning_parser import opening_delimiter
 from serve.client import Piece
+from serve.errors import ServeError
 
 
 def console() -> Console:
@@ -40,8 +44,9 @@ def test_a_conversation_keeps_its_turns_until_it_is_cleared(monkeypatch: pytest.
 
     monkeypatch.setattr(asking, "stream_chat", answer)
     monkeypatch.setattr(asking, "model_card", lambda *given: {"template": "Q: {problem}"})
-    lines = iter(["one", "", "two", "/new", "three", "/quit"])
-    assert chat(ServedStudent("u", "m", "k", {}), console(), read=lambda prompt: next(lines)) == 0
+    lines, to = iter(["one", "", "two", "/foo", "/new", "three", "/quit"]), console()
+    assert chat(ServedStudent("u", "m", "k", {}), to, read=lambda prompt: next(lines)) == 0
+    assert "/foo is no command" in printed(to)
     assert asked == [["Q: one"], ["Q: one", "answer 1", "two"], ["Q: three"]]
 
 
@@ -51,6 +56,43 @@ def test_an_end_of_input_ends_a_conversation(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(asking, "model_card", lambda *given: {})
     assert chat(ServedStudent("u", "m", "k", {}), console(), read=end) == 0
+
+
+def test_a_conversation_goes_on_after_a_question_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def answer(url: str, model: str, turns: Any, **options: Any) -> Iterator[Piece]:
+        asked.append([turn["content"] for turn in turns])
+        if "long" in asked[-1]:
+            raise ServeError("longer than the context")
+        yield Piece("yes")
+
+    monkeypatch.setattr(asking, "stream_chat", answer)
+    monkeypatch.setattr(asking, "model_card", lambda *given: {})
+    lines, to = iter(["one", "long", "two", "/quit"]), console()
+    assert chat(ServedStudent("u", "m", "k", {}), to, read=lambda prompt: next(lines)) == 0
+    assert "longer than the context" in printed(to) and asked[-1] == ["one", "yes", "two"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["m", ""], "the question is empty"),
+        (["m", " "], "the question is empty"),
+        (["m", "--file", "in"], "needs --out"),
+        (["m", "--out", "out"], "--out is for the answers"),
+        (["m", "x", "--file", "in", "--out", "out"], "a question and --file"),
+    ],
+)
+def test_each_wrong_command_has_its_own_message(words: list[str], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        ask_verb(parse_arguments(["ask", *words]))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:9/v1", "127.0.0.1:9/v1/"])
+def test_the_address_of_the_endpoint_is_understood_in_any_form(url: str) -> None:
+    with pytest.raises(ServeError, match=r"no endpoint at http://127.0.0.1:9 .*start one with"):
+        ask_verb(parse_arguments(["ask", "m", "x", "--url", url]))
 
 
 def test_only_the_first_question_gets_the_models_own_template() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from distill.cli.status import common_prompts, pool_fill, show_status
+from distill.cli.status import PoolFill, common_prompts, pool_fill, pool_fills, show_status
 from distill.config.mix import BothMix, WeightedMix, WeightedTokensMix
 from distill.config.prompt_sets import arm_groups
 from distill.config.shares import rows_by_pool
+from distill.config.teachers import VllmTeacher
 from distill.core.schema import Prompt, Trace
 from tests.fixtures.mix_run import make_run, prompt, trace
 
@@ -19,15 +20,40 @@ def test_a_pools_fill_counts_each_trace_once_and_no_cut_or_wrong_one_as_solved(t
     traces = [trace(1, "long"), trace(2, "long", verdict="INCORRECT"), trace(3, "long", finish_reason="length")]
     run = make_run(tmp_path, [*traces, trace(1, "short")], num_prompts=4)
     run.run_dir.write_rows(traces, Trace, "generate", "long-f", "again.parquet")
-    fill = pool_fill(run.run_dir, "long")
+    long = run.recipe.teachers[0]
+    fill = pool_fill(run.run_dir, long, {})
     assert (fill.traces, fill.correct, len(fill.solved)) == (3, 1, 1)
-    assert pool_fill(run.run_dir, "lon").traces == 0
+    assert pool_fill(run.run_dir, long.model_copy(update={"name": "lon"}), {}).traces == 0
+
+
+def test_edits_count_as_correct_only_where_they_are_used(tmp_path: Path) -> None:
+    sources = [trace(1, "long"), trace(2, "long", verdict="INCORRECT"), trace(3, "long")]
+
+    def edit(number: int, index: int, parent: str, growth: float = 0.5) -> Trace:
+        return trace(number, "edits", index, parent=parent, growth=growth)
+
+    edits = [
+        edit(1, 0, sources[0].trace_id),
+        edit(2, 0, sources[1].trace_id),  # of a wrong trace
+        edit(3, 0, sources[2].trace_id, growth=1.0),  # as long as its source
+        edit(4, 0, "00000000000000ab"),  # its source is gone
+    ]
+    run = make_run(tmp_path, sources, num_prompts=5)
+    run.run_dir.write_rows(edits, Trace, "generate", "edits-f", "0.parquet")
+
+    def fill(**fields: Any) -> PoolFill:
+        raw = {"name": "edits", "model": "m", "style": "short", "reads": "long", "chat": {"template": "{trace}"}}
+        reader = VllmTeacher.model_validate(raw | fields)
+        return pool_fills(run.run_dir, [reader, *run.recipe.teachers])["edits"]
+
+    assert [fill().correct, fill(takes="any").correct, fill(keep_if="shorter").correct] == [2, 3, 1]
+    assert fill(keep_if="shorter").solved == {prompt(1).prompt_id} and fill().traces == 4
 
 
 def test_arms_fill_with_the_prompts_that_all_pools_solved(tmp_path: Path) -> None:
     traces = [trace(number, "long") for number in range(12)] + [trace(number, "short") for number in range(2, 20)]
     run = make_run(tmp_path, traces, num_prompts=20)
-    fills = {name: pool_fill(run.run_dir, name) for name in ("long", "short")}
+    fills = pool_fills(run.run_dir, run.recipe.teachers)
     (group,) = arm_groups(run.recipe.mixes)
     assert len(common_prompts(group, fills, {})) == 10
     console = Console(file=io.StringIO(), width=120)

@@ -50,6 +50,8 @@ def test_every_key_makes_an_arm_and_a_list_of_budgets_makes_several() -> None:
         ({"helper": {"model": "t"}}, "no model is served as 't'"),
         ({"share": {"model": "t", "share": 0.5}}, "share.model: no model is served as 't'"),
         ({"of": "s@mix", "think": False}, "no model is scored as 's@mix'"),
+        ({"of": ["s@mix-long", "s@mix"], "think": False}, "no model is scored as 's@mix'"),
+        ({"of": [], "think": False}, "at least 1 item"),
         ({"mode": "auto"}, "knows none"),
         ({"mode": "long"}, "Input should be 'auto'"),
         ({"budget": [8, 8]}, "8 is listed twice"),
@@ -78,6 +80,8 @@ def test_two_arms_of_a_student_have_two_names() -> None:
     extended = {"extend": {"times": 1}}, {"extend": {"times": 2}}
     (problem,) = problems_of(with_arms(*(OF | arm for arm in extended)))
     assert "2 arms of 's@mix-long' are named 'extend'" in problem
+    (problem,) = problems_of(with_arms({"of": ["s", "s"], "think": False}))
+    assert "2 arms of 's' are named 'think'" in problem
     parse_recipe(with_arms(*(OF | arm | {"name": f"wait-{number}"} for number, arm in enumerate(extended))))
     parse_recipe(with_arms(OF | extended[0], {"of": "s"} | extended[0]))
 

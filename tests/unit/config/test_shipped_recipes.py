@@ -1,25 +1,34 @@
 """Every recipe that ships is planned on a cluster that it is meant for, from its models' public sizes."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distill.config.load import find_recipe, load_recipe, read_recipe
+from distill.config.recipe import benchmark_configs
 from distill.config.shipped import shipped_recipes
+from distill.config.sources import HubSource
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
 from distill.ops.forecast import cell_plan as planning
 from distill.train.machines import described_machines
 from distill.train.plan import MixData
 from tests.fixtures.model_shapes import SIZES, shape
+from tests.fixtures.paths import ROOT
 from tests.fixtures.worked_sums import worked_sums
 
 SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
-ONE_GPU = ("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up")
+ONE_GPU = (
+    *("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up"),
+    *("gpu-prune", "gpu-expand"),
+)
 TWO_CORES = (
     *("quickstart", "small-evidence", "graded-sums", "tagged-sums", "sums-confound"),
-    *("budget-curve", "small-real", "sums-sizes", "warm-up"),
+    *("budget-curve", "small-real", "sums-sizes", "warm-up", "prune", "expand"),
 )
 CLUSTERS = dict.fromkeys(ONE_GPU, "1x1x80") | dict.fromkeys(TWO_CORES, "1x2cpu")
 
@@ -102,3 +111,56 @@ def test_recipes_that_extend_each_other_or_nothing_that_is_there_are_refused(tmp
     (tmp_path / "c.toml").write_text('extends = "nowhere"')
     with pytest.raises(ConfigError, match="no shipped recipe named 'nowhere'"):
         read_recipe(tmp_path / "c.toml")
+
+
+METHODS = ROOT / "docs" / "methods.md"
+LINKED = re.compile(r"\[`([\w.-]+)`\]\(\.\./distill/recipes/([\w.-]+)\.toml\)")
+ROW = re.compile(r"^\| (?P<work>.+?) \| (?P<recipes>\[`.+?) \| (?P<fields>.+?) \| .+ \| .+ \|$", re.MULTILINE)
+
+
+def method_rows() -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """(work, recipes, fields) of every line of the page on published methods that names recipes."""
+    found = [
+        (row["work"], tuple(LINKED.findall(row["recipes"])), tuple(re.findall(r"`([\w.]+)`", row["fields"])))
+        for row in ROW.finditer(METHODS.read_text(encoding="utf-8"))
+    ]
+    return [(work, tuple(name for name, _ in links), fields) for work, links, fields in found]
+
+
+def values_at(raw: Any, path: Sequence[str]) -> list[Any]:
+    """What a recipe sets at a dotted field, in any item of the lists on the way."""
+    if isinstance(raw, list):
+        return [value for item in raw for value in values_at(item, path)]
+    if not path:
+        return [raw]
+    return values_at(raw[path[0]], path[1:]) if isinstance(raw, dict) and path[0] in raw else []
+
+
+def test_the_page_on_published_methods_names_recipes_that_ship_and_links_to_them() -> None:
+    """Each of them is planned above: that test has all recipes that ship."""
+    text = METHODS.read_text(encoding="utf-8")
+    links = LINKED.findall(text)
+    assert links and all(name == file for name, file in links)
+    named = {name for _, recipes, _ in method_rows() for name in recipes}
+    assert named == {name for name, _ in links}, "a recipe is linked outside of the first table"
+    assert named <= set(shipped_recipes())
+
+
+@pytest.mark.parametrize(("work", "recipes", "fields"), method_rows())
+def test_recipes_of_a_published_method_set_the_fields_that_carry_it(
+    work: str, recipes: tuple[str, ...], fields: tuple[str, ...]
+) -> None:
+    raw = [read_recipe(find_recipe(name)) for name in recipes]
+    assert fields, work
+    for field in fields:
+        assert any(values_at(one, field.split(".")) for one in raw), f"{work}: no recipe sets {field}"
+
+
+def test_every_data_set_of_a_shipped_recipe_has_a_licence_on_that_page() -> None:
+    text = METHODS.read_text(encoding="utf-8")
+    licensed = dict(re.findall(r"^\| ([\w./-]+) \| .+ \| (.+) \|$", text, re.MULTILINE))
+    for name in shipped_recipes():
+        recipe = load_recipe(find_recipe(name))
+        sources = [one.source for one in benchmark_configs(recipe).values()] + list(recipe.prompts.sources)
+        for source in sources:
+            assert not isinstance(source, HubSource) or licensed.get(source.dataset), f"{name}: {source.dataset}"

@@ -11,6 +11,7 @@ from distill.evaluate.models import EvaluatedModel, endpoints, same_weights, wit
 from distill.evaluate.read_scores import expected_models
 from distill.evaluate.requests import EvaluationItem, items, request_rows
 from distill.evaluate.score import unscored, write_scores
+from distill.report.comparisons import all_pairs
 from tests.fixtures.benchmark_prompts import make_prompts
 from tests.fixtures.report_run import make_recipe
 
@@ -34,6 +35,16 @@ def scored(recipe: Recipe) -> dict[str, EvaluationItem]:
 
 
 SHORT = {"of": "smol-135m@short"}
+
+
+def test_a_list_is_an_arm_for_each_of_it() -> None:
+    who = ["smol-135m", "smol-135m@short", "smol-135m@long"]
+    listed = recipe_of({"of": who, "budget": [16, 64]}, seeds=(0, 1))
+    apart = recipe_of(*({"of": one, "budget": [16, 64]} for one in who), seeds=(0, 1))
+    plain = models_of(listed)
+    assert arm_models(listed, plain) == arm_models(apart, plain) and len(arm_models(listed, plain)) == 2 * (1 + 2 + 2)
+    assert bases_of(listed) == bases_of(apart)
+    assert all_pairs(listed, {}) == all_pairs(apart, {})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from distill.core.errors import InputError
 from distill.models.folder import (
     content_digest,
     count_parameters,
+    cut_weights,
     has_other_formats,
     is_model_file,
     is_usable,
@@ -159,3 +160,19 @@ def test_pickled_weights_are_weights(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "m", **{"pytorch_model.bin": "x"})
     (folder / "model.safetensors").unlink()
     validate_folder(folder)
+
+
+def test_a_cut_file_of_weights_is_told_before_anything_reads_it(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m")
+    assert cut_weights(str(folder)) == []
+    validate_folder(folder)
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    for kept, expected in ((-1, "bytes where its header says"), (20, "its header is cut"), (3, "its header is cut")):
+        file.write_bytes(whole[:kept])
+        with pytest.raises(InputError, match=expected):
+            validate_folder(folder)
+    with pytest.raises(InputError, match=r"model.safetensors: its header is cut.* save, copy or download it again"):
+        tensor_shapes(str(folder))
+    file.write_bytes(whole + b"x")
+    assert len(cut_weights(str(folder))) == 1, "nor does anything follow the last tensor"

@@ -125,6 +125,39 @@ def test_a_difference_whose_interval_holds_zero_is_not_shown() -> None:
     assert [one.verdict for one in found.candidates] == ["not shown", "not shown"]
 
 
+def test_with_a_margin_an_arm_is_held_that_is_shown_not_to_be_so_much_worse() -> None:
+    recipe = asked(margin_points=6)
+    near, far = (
+        compared(arm, other, points, 0.6, standard_error=0.02)
+        for arm, other, points in (("mix", "long", -1), ("half", "long", -3))
+    )
+    others = [compared(arm, "short", 2, 0.3) for arm in ("mix", "half")]
+    found = answered(near, far, *others, recipe=recipe)
+    assert found.question == "Is any of `half`, `mix` less than 6 points below both `long` and `short` on `sums`?"
+    half, mix = found.candidates
+    # 5 points above the margin with an error of 2: two-sided, as every p of the report; of 3 points, 1.5 errors.
+    assert mix.p_value == pytest.approx(0.0124, abs=1e-4) and half.p_value == pytest.approx(0.1336, abs=1e-4)
+    assert (mix.verdict, half.verdict) == ("held", "not shown")
+    assert mix.p_adjusted == pytest.approx(2 * mix.p_value)
+    assert found.answer == (
+        "Yes: `mix`: −1.0 points [−5.0, 3.0] against `long` and +2.0 points [−2.0, 6.0] against `short` "
+        "(Holm-corrected p = 0.025)."
+    )
+    plain = answered(near, far, *others).candidates[1]
+    assert mix.detectable == pytest.approx(plain.detectable - 0.06)
+
+
+def test_an_arm_that_is_worse_by_less_than_the_margin_is_held_and_one_that_is_worse_by_more_is_worse() -> None:
+    recipe = asked(arms=["half", "mix"], over=["long"], margin_points=6)
+    a_little = compared("mix", "long", -2, 0.004, interval=Interval(-0.034, -0.006), standard_error=0.007)
+    much = compared("half", "long", -12, 0.0001)
+    half, mix = answered(a_little, much, recipe=recipe).candidates
+    assert (half.verdict, mix.verdict) == ("worse", "held")
+    unclear = answered(compared("half", "long", -5, 0.02), recipe=recipe)
+    assert unclear.answer.startswith("Not shown: the best candidate is `half`, −5.0 points [−9.0, −1.0] against `long`")
+    assert "a true difference of about 0 points would have been enough with 80 % power" in unclear.answer
+
+
 def test_arms_that_are_not_scored_yet_are_named() -> None:
     assert answered().answer == (
         "Not answered: no candidate was scored beside all arms that it must beat. Not compared yet: `s@half`, `s@mix`."

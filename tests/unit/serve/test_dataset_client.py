@@ -8,7 +8,7 @@ import httpx
 import openai
 import pyarrow as pa
 
-from serve.dataset_client import OUTPUT_FIELDS, BatchConfig, Sender, request_arguments, to_answer
+from serve.dataset_client import OUTPUT_FIELDS, BatchConfig, Sender, own_words, request_arguments, to_answer
 
 MESSAGES = [{"role": "user", "content": "1 + 1 ="}]
 
@@ -89,3 +89,22 @@ def test_other_servers_replies_fill_the_same_columns() -> None:
     found = to_answer(SimpleNamespace(choices=[choice], usage=None))
     assert (found.completion, found.reasoning, found.finish_reason, found.error) == ("4", "hm", "length", "")
     assert "no choices; overloaded" in to_answer(SimpleNamespace(choices=None, error="overloaded")).error
+
+
+def test_a_row_that_is_no_request_is_an_error_of_that_row() -> None:
+    rows = [row("a"), {**row("b"), "messages": []}, {**row("c"), "sampling": {"stream": True}}, row("d")]
+    answers, _ = send(rows)
+    assert [answer["completion"] for answer in answers] == ["a", "", "", "d"]
+    assert "at least one turn" in answers[1]["error"] and "may not have stream" in answers[2]["error"]
+
+
+def test_a_refusal_is_told_in_the_servers_own_words() -> None:
+    request = httpx.Request("POST", "http://test")
+    refusal = openai.APIStatusError(
+        "Error code: 422 - {'message': 'n: at most 16'}",
+        response=httpx.Response(422, request=request),
+        body={"message": "n: at most 16", "code": "invalid_field"},
+    )
+    assert own_words(refusal) == "n: at most 16"
+    refusal.body = "<html>"
+    assert own_words(refusal).startswith("Error code: 422")

@@ -45,6 +45,22 @@ def test_engines_are_called_by_grpc_on_one_machine_only(
     assert os.environ["RAY_SERVE_PROXY_USE_GRPC"] == "1"
 
 
+def test_an_address_that_is_not_this_machines_is_refused_with_another_remedy() -> None:
+    config = ServeConfig.model_construct(host="no.such.host.invalid", port=0)
+    with pytest.raises(ServeError, match=r"cannot listen on no.such.host.invalid:0 .*--host"):
+        free_port(config)
+    with pytest.raises(ServeError, match=r"203.0.113.1:0 .*name an address of this machine with --host"):
+        free_port(ServeConfig.model_construct(host="203.0.113.1", port=0))
+
+
+def test_the_newer_loopback_address_works_too() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    config = ServeConfig(host="::1", port=0)
+    assert free_port(config) > 0
+    assert base_url(config.model_copy(update={"port": 8123})) == "http://[::1]:8123"
+
+
 def test_progress_is_told_when_an_engine_is_ready_and_after_some_silence() -> None:
     first = Progress(0, 2, 1.0, ("a", "b"))
     assert is_news(first, None, 15.0)
@@ -52,4 +68,13 @@ def test_progress_is_told_when_an_engine_is_ready_and_after_some_silence() -> No
     assert is_news(first._replace(elapsed_s=16.0), first, 15.0)
     assert is_news(Progress(1, 2, 9.0, ("b",)), first, 15.0)
     assert first.line == "0 of 2 engines ready after 1 s; starting: a, b"
-    assert Progress(2, 2, 40.0).line == "all 2 engines ready after 40 s; asking every model once"
+    assert Progress(2, 2, 40.0).line == "2 of 2 engines ready after 40 s; opening the port"
+
+
+def test_every_step_after_the_engines_is_news_and_says_what_is_asked() -> None:
+    up = Progress(1, 1, 40.0)
+    asked = Progress(1, 1, 41.0, step="first_answers", num_asked=3)
+    compared = Progress(1, 1, 42.0, step="checks", num_asked=9)
+    assert is_news(asked, up, 15.0) and is_news(compared, asked, 15.0)
+    assert asked.line == "all 1 engine ready after 41 s; asking each of 3 models once"
+    assert compared.line == "all 1 engine ready after 42 s; comparing 9 answers with those of the evaluation"

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import pytest
 
 from serve import file_client as file
-from serve.dataset_client import Answer, BatchConfig
+from serve.dataset_client import Answer, BatchConfig, row_problem
 from serve.errors import ServeError
-from serve.file_client import Line, Target, answer_file, read_partial, request_row
+from serve.file_client import Line, Target, answer_file, read_finished, read_partial, request_row
 
 TARGET = Target("http://test", "m", {"template": "Q: {problem}"}, {"max_tokens": 9}, "key")
 
@@ -26,6 +26,8 @@ class FakeSender:
         assert (base_url, api_key) == (TARGET.base_url, TARGET.api_key)
 
     async def answer(self, row: dict[str, Any]) -> Answer:
+        if problem := row_problem(row):
+            return Answer(error=problem)
         text = row["messages"][-1]["content"]
         if "stop" in text and FakeSender.stops:
             signal.raise_signal(signal.SIGINT)  # Control-C, which asyncio turns into the cancellation of its main task
@@ -46,7 +48,9 @@ def write(path: Path, *problems: str) -> None:
 
 
 def answer(paths: tuple[Path, Path]) -> tuple[int, int]:
-    return answer_file(*paths, TARGET, BatchConfig(max_in_flight=2), lambda done, total: None)
+    """Number of rows, and of those that failed."""
+    found = answer_file(*paths, TARGET, BatchConfig(max_in_flight=2), lambda done, total: None)
+    return found.rows, found.failed
 
 
 def output(paths: tuple[Path, Path]) -> list[dict[str, Any]]:
@@ -103,7 +107,70 @@ def test_failed_rows_are_asked_again(paths: tuple[Path, Path]) -> None:
     assert FakeSender.asked == ["Q: bad"]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"problem": 3}', '"x"'])
+def test_a_finished_file_is_not_asked_again_and_a_longer_one_only_for_what_is_new(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a", "b")
+    answer(paths)
+    FakeSender.asked, before = [], output(paths)
+    assert answer_file(*paths, TARGET, BatchConfig(), lambda done, total: None) == (2, 0, 0)
+    assert FakeSender.asked == [] and output(paths) == before
+    write(paths[0], "a", "b", "c")
+    assert answer(paths) == (3, 0) and FakeSender.asked == ["Q: c"]
+    write(paths[0], "a")
+    assert answer(paths) == (1, 0) and [row["id"] for row in output(paths)] == ["a"] and FakeSender.asked == ["Q: c"]
+
+
+def test_a_finished_file_is_asked_again_in_another_way(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a")
+    answer(paths)
+    answer_file(*paths, TARGET._replace(sampling={"max_tokens": 5}), BatchConfig(), lambda done, total: None)
+    assert FakeSender.asked == ["Q: a", "Q: a"]
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", '{"completion": "A"}', '{"request_sha256": "0", "error": ""}'])
+def test_a_file_of_another_kind_has_no_answers(tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").write_text(text)
+    assert read_finished(tmp_path / "out", [Line(0, "", {})]) == {}
+
+
+ODD_ROWS = {
+    '{"messages": []}': "messages: a list with at least one turn",
+    '{"messages": ["a"]}': "turn 0 is a text",
+    '{"messages": [null]}': "turn 0 is null",
+    '{"problem": "1", "sampling": [1]}': "sampling is a list",
+    '{"problem": "1", "sampling": "x"}': "sampling is a text",
+    '{"problem": "1", "sampling": {"stream": true}}': "sampling may not have stream",
+    '{"problem": "1", "sampling": {"model": "other"}}': "sampling may not have model",
+}
+
+
+def test_an_odd_row_gets_an_error_and_the_others_their_answers(paths: tuple[Path, Path]) -> None:
+    paths[0].write_text("\n".join(['{"problem": "a"}', *ODD_ROWS, '{"problem": "b"}']))
+    assert answer(paths) == (len(ODD_ROWS) + 2, len(ODD_ROWS))
+    errors = [row["error"] for row in output(paths)]
+    assert errors[0] == errors[-1] == ""
+    for error, expected in zip(errors[1:-1], ODD_ROWS.values(), strict=True):
+        assert expected in error
+
+
+def test_half_of_a_pair_of_characters_is_written_as_an_escape(paths: tuple[Path, Path]) -> None:
+    paths[0].write_text('{"problem": "a \\ud800"}\n{"problem": "\u00e4"}', encoding="utf-8")
+    assert answer(paths) == (2, 0)
+    assert [row["problem"] for row in output(paths)] == ["a \ud800", "\u00e4"]
+
+
+def test_a_place_for_the_output_that_cannot_be_is_told_before_anything_is_asked(paths: tuple[Path, Path]) -> None:
+    write(paths[0], "a")
+    with pytest.raises(ServeError, match=r"there is no folder .*/none: create it"):
+        answer((paths[0], paths[1].parent / "none" / "out.jsonl"))
+    with pytest.raises(ServeError, match="is a folder"):
+        answer((paths[0], paths[1].parent))
+    paths[1].with_name("out.jsonl.partial").write_text('{"a": 1}\n')
+    with pytest.raises(ServeError, match="holds no answers of this command"):
+        answer(paths)
+    assert FakeSender.asked == []
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"problem": 3}', '"x"', '{"problem": ' + "[" * 100_000])
 def test_a_wrong_line_is_named(paths: tuple[Path, Path], line: str) -> None:
     paths[0].write_text('{"problem": "a"}\n' + line + "\n")
     with pytest.raises(ServeError, match="line 2"):

@@ -11,7 +11,7 @@ from distill.core.run_dir import RunDir
 from distill.core.schema import Trace
 from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, PoolTraces, read_traces
 from distill.run.pools import Pool
-from distill.verify.edit_drops import marked, outcomes, with_drops
+from distill.verify.edit_drops import changes, marked, outcomes, with_drops
 from distill.verify.regrade import pool_details
 from distill.verify.stage import pool_line, rejected
 from tests.fixtures.mix_run import prompt, trace
@@ -81,6 +81,36 @@ def test_every_edit_is_kept_or_dropped_for_one_reason(
     assert drops == {name: number for name, number in found.items() if name != "kept"} | {"incorrect": 1}
     (table,) = edits.tables()
     assert set(table.column("drop").to_pylist()) <= {"", "not shorter than its source", "source missing"}
+
+
+def test_what_an_edit_changed_is_counted_by_what_it_read(run_dir: RunDir) -> None:
+    """Of the wrong source one edit is right and one is not; lengths are those of the edits that are used."""
+    sources = marked(read(run_dir, BASE, SOURCES, INDEX_COLUMNS))
+    teacher = VllmTeacher.model_validate(
+        {"name": "short", "model": "m", "style": "short", "reads": "long", **CHAT, "takes": "any", "keep_if": "shorter"}
+    )
+    rows = [
+        *EDITS,
+        edit(7, SOURCES[1].trace_id, verdict="INCORRECT"),
+        edit(8, SOURCES[0].trace_id, growth=0.25, completion_tokens=400),
+    ]
+    edits = with_drops(read(run_dir, teacher, rows, (*INDEX_COLUMNS, *EDIT_COLUMNS)), teacher, {"long": sources})
+    found = changes(edits, sources)
+    assert (found["of_wrong"], found["wrong_end_right"]) == (2, 1)
+    assert (found["of_correct"], found["correct_end_right"]) == (5, 3), "the one that is too long is right as well"
+    used = [EDITS[0], EDITS[1], EDITS[2], rows[-1]]
+    tokens = {one.trace_id: one.completion_tokens for one in SOURCES}
+    assert found["tokens"] == pytest.approx(sum(one.completion_tokens for one in used) / 4)
+    assert found["source_tokens"] == pytest.approx(sum(tokens[one.parent] for one in used) / 4)
+    assert found["growth"] == pytest.approx((0.5 * 3 + 0.25) / 4)
+
+
+def test_nothing_that_is_used_has_no_mean_length(run_dir: RunDir) -> None:
+    teacher = RuleTeacher(name="short", style="short", reads="long", part="answer")
+    sources = marked(read(run_dir, BASE, [], INDEX_COLUMNS))
+    edits = with_drops(read(run_dir, teacher, EDITS, (*INDEX_COLUMNS, *EDIT_COLUMNS)), teacher, {"long": sources})
+    found = changes(edits, sources)
+    assert found["tokens"] is None and found["growth"] is None and found["of_wrong"] == found["of_correct"] == 0
 
 
 def test_the_run_says_why_edits_are_lost() -> None:

@@ -115,7 +115,7 @@ def test_a_bias_ends_the_reasoning_at_once_or_never_where_the_end_is_one_token(s
     assert at_once == "" and content
     never, content, _ = served.message(ADAPTED, end_bias=-100)
     assert len(never) > len(alone) and content == "" and served.adapted_end not in never
-    with pytest.raises(openai.UnprocessableEntityError, match="is 2 tokens of this model"):
+    with pytest.raises(openai.BadRequestError, match="is 2 tokens of this model"):
         served.message(PLAIN, end_bias=5)
 
 

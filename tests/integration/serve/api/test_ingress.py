@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 import random
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -12,6 +13,7 @@ from ray.exceptions import ActorDiedError
 from ray.llm._internal.serve.core.configs.openai_api_models import (
     ChatCompletionRequest,
     ChatCompletionResponse,
+    CompletionRequest,
     CompletionResponse,
     DetokenizeResponse,
     ErrorInfo,
@@ -19,6 +21,7 @@ from ray.llm._internal.serve.core.configs.openai_api_models import (
     TokenizeChatRequest,
     TokenizeResponse,
 )
+from ray.llm._internal.serve.core.ingress.utils import _sanitize_chat_completion_request
 from ray.serve.exceptions import BackPressureError
 from ray.serve.llm.ingress import OpenAiIngress
 
@@ -28,10 +31,12 @@ from serve.api.http_errors import APIError
 from serve.api.ingress import Ingress
 from serve.api.limits import Limits
 from serve.api.reasoning_parser import Delimiters, format_event, parse_events
+from serve.api.request_schema import check_request
 from serve.config import Endpoint
 from serve.keys import Key, hash_key
 from serve.proxy_settings import HeaderFilter
 from tests.fixtures.malformed import malformed_requests
+from tests.fixtures.request_cases import PATHS, case_name, request_cases
 
 FIELDS = {"model": "m", "messages": [{"role": "user", "content": "?"}], "max_tokens": 30}
 MODES: dict[str, Any] = {"modes": {"long": "Think.", "short": "Be brief."}}
@@ -207,15 +212,16 @@ def test_after_the_last_attempt_the_answer_is_retry_after(run: Callable[..., Any
 
 
 def test_an_error_of_the_request_is_passed_on_and_not_tried_again(run: Callable[..., Any]) -> None:
-    bad = ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400))
-    items, asked = run(failing(bad))
-    assert items == [bad] and len(asked) == 1
+    bad = ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400, param="messages"))
+    with pytest.raises(APIError, match="too long") as refused:
+        run(failing(bad), failing(whole("4", 1)))
+    assert (refused.value.status, refused.value.param) == (400, "messages")
 
 
 def test_a_refused_stream_gives_the_reason_even_where_reasoning_is_split_off(run: Callable[..., Any]) -> None:
     bad = ErrorResponse(error=ErrorInfo(message="too long", type="BadRequestError", code=400))
-    items, _ = run(failing([bad]), delimiters=Delimiters(), stream=True)
-    assert items == [[bad]], "Ray's router makes a 400 of it"
+    with pytest.raises(APIError, match="too long"):
+        run(failing([bad]), delimiters=Delimiters(), stream=True)
     with pytest.raises(APIError, match="too long") as refused:
         run(failing([bad]), delimiters=Delimiters(), stream=True, thinking_budget=5)
     assert refused.value.status == 400
@@ -411,6 +417,87 @@ def test_whether_the_reasoning_is_open_is_read_from_the_rendered_prompt(
     assert asked.chat_template_kwargs == {"enable_thinking": True}
 
 
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+KNOWN = "Call add between <tool_call> and </tool_call>.\nassistant\n"
+
+
+def test_calls_are_split_off_behind_the_reasoning_whole_or_streamed(run: Callable[..., Any]) -> None:
+    turn = whole(f"<think>a</think>\n{CALL}", 9)
+    items, (asked,) = run(failing(turn), delimiters=Delimiters(), prompt_end=KNOWN, tools=TOOLS)
+    choice = items[0].model_dump()["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+    assert choice["message"]["content"] is None and choice["message"]["reasoning_content"] == "a"
+    assert choice["finish_reason"] == "tool_calls" and asked.tool_choice == "none" and asked.tools
+    assert asked.response_format.type == "structural_tag"
+    pieces = [[event(letter)] for letter in f"<think>a</think>\n{CALL}"]
+    stream = failing(*pieces, [event("", "stop")], DONE)
+    items, _ = run(stream, delimiters=Delimiters(), prompt_end=KNOWN, tools=TOOLS, stream=True)
+    events = [found for item in items for part in item for found in parse_events(part)]
+    deltas = [found["choices"][0]["delta"] for found in events]
+    (call,) = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert call["function"]["name"] == "add" and text_of(items) == ("a", "")
+    assert events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_tools_that_the_template_does_not_show_are_refused(run: Callable[..., Any]) -> None:
+    with pytest.raises(APIError, match="chat template of this model does not") as refused:
+        run(failing(whole("4", 1)), prompt_end="assistant\n", tools=TOOLS)
+    assert (refused.value.status, refused.value.param) == (400, "tools")
+
+
+def test_a_second_end_of_the_reasoning_never_reaches_the_content(run: Callable[..., Any]) -> None:
+    turns = failing(whole("<think>a b", 5, "length")), failing(continued("c\n</think>\n\n42", 2))
+    items, _ = run(*turns, delimiters=Delimiters(), thinking_budget=5)
+    assert message_of(items) == ("a b\n", "c\n\n\n42")
+    first = failing([event("<think>a")], [event("", "length")], [usage(5)], DONE)
+    second = failing([piece("c</th")], [piece("ink>42", "stop")], [usage(2)], DONE)
+    items, _ = run(first, second, delimiters=Delimiters(), thinking_budget=5, stream=True)
+    assert text_of(items) == ("a\n", "c42")
+
+
+def test_reasoning_is_counted_and_may_be_left_out(run: Callable[..., Any]) -> None:
+    items, _ = run(failing(whole("<think>abc</think>4", 9)), delimiters=Delimiters(), include_reasoning=False)
+    answer = items[0].model_dump()
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 3
+    assert message_of(items) == (None, "4")
+    stream = failing([event("<think>abc</think>4")], [event("", "stop")], [usage(9)], DONE)
+    items, _ = run(stream, delimiters=Delimiters(), stream=True)
+    (counted,) = [e["usage"] for item in items for part in item for e in parse_events(part) if e.get("usage")]
+    assert counted["completion_tokens_details"] == {"reasoning_tokens": 3}
+
+
+def test_a_prefilled_opening_is_honoured(run: Callable[..., Any]) -> None:
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<think>\nWe add"}]
+    told = {"messages": turns, "continue_final_message": True, "add_generation_prompt": False}
+    items, _ = run(failing(whole(" 3</think>7", 4)), delimiters=Delimiters(), **told)
+    assert message_of(items) == (" 3", "7")
+    cut = failing(whole(" 3 and", 3, "length")), failing(continued("7", 1))
+    items, asked = run(*cut, delimiters=Delimiters(), thinking_budget=3, **told)
+    assert message_of(items) == (" 3 and\n", "7") and text_behind_prompt(asked[1]) == " 3 and\n</think>\n\n"
+
+
+def test_a_constraint_holds_behind_the_reasoning(run: Callable[..., Any]) -> None:
+    wanted = {"response_format": {"type": "json_object"}}
+    _, (asked,) = run(failing(whole("<think>a</think>{}", 4)), delimiters=Delimiters(), **wanted)
+    assert asked.response_format.type == "structural_tag"
+    _, (asked,) = run(failing(whole("{}", 1)), **wanted)
+    assert asked.response_format.type == "json_object"
+
+
+@pytest.mark.parametrize("case", [case for case in request_cases() if case["status"] == 200], ids=case_name)
+def test_vllm_takes_what_the_request_schema_lets_through(case: dict[str, Any]) -> None:
+    fields = check_request(PATHS[case["path"]], json.dumps(case["body"]).encode(), Limits())
+    kind = CompletionRequest if case["path"] == "completions" else ChatCompletionRequest
+    built = kind(**fields)
+    sent = built if kind is CompletionRequest else _sanitize_chat_completion_request(built)
+    request = pickle.loads(pickle.dumps(sent))  # as Ray sends it to the engine
+    sampling = request.to_sampling_params(16, {})
+    seed = case["body"].get("seed")
+    assert sampling.seed == (None if seed == -1 else seed), "-1 is vLLM's word for no seed"
+    assert sampling.n == (case["body"].get("n") or 1)
+
+
 def test_a_budget_without_reasoning_is_refused(run: Callable[..., Any]) -> None:
     with pytest.raises(APIError, match="no reasoning"):
         run(failing(whole("4", 1)), thinking_budget=5)
@@ -464,4 +551,4 @@ def test_two_thousand_malformed_requests_get_4xx_from_admission_and_routes(monke
                     found.append(answer.status_code)
             return found
 
-    assert {400, 401, 404, 405, 415, 422} == set(asyncio.run(statuses()))
+    assert {400, 401, 404, 405, 415} == set(asyncio.run(statuses()))

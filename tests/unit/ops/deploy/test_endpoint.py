@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from distill.config.load import parse_recipe
+from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_problems, benchmark_scores
 from distill.core.schema import Prompt, Score
 from distill.evaluate.requests import EvaluationItem, request_rows, score_rows
 from distill.grading import grade
-from distill.ops.deploy.endpoint import chat_card, smoke_checks
+from distill.ops.deploy.endpoint import chat_card, limits_note, smoke_checks
+from serve.api.limits import Limits
 from serve.api.prepare import prepared_chat
 from serve.client import chosen_mode, question_turns
 from serve.config import Endpoint
@@ -47,6 +49,25 @@ def test_a_smoke_check_sends_what_the_evaluation_sent(tmp_path: Path) -> None:
     sent = [(row["messages"], row["sampling"]) for row in request_rows(item, prompts, recipe)]
     assert checks and all((list(one.messages), dict(one.sampling)) in sent for one in checks)
     assert {one.messages[-1]["content"].partition("\n")[0] for one in checks} == {"Pick."}
+    limited = {"max_output_tokens": 12, "max_prompt_chars": len(checks[0].messages[-1]["content"])}
+    capped = smoke_checks(within_limits(recipe, **limited), run_dir, [MODEL], [endpoint])
+    assert [one.sampling["max_tokens"] for one in capped] == [12] * len(checks)
+    assert smoke_checks(within_limits(recipe, max_prompt_chars=5), run_dir, [MODEL], [endpoint]) == []
+
+
+def within_limits(recipe: Recipe, **limits: int) -> Recipe:
+    return recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"limits": Limits(**limits)})})
+
+
+def test_limits_below_what_was_scored_are_said_and_others_are_not() -> None:
+    recipe = make_recipe()
+    asked = recipe.evaluate.sampling.max_tokens
+    assert limits_note(recipe, has_checks=True) == ""
+    assert limits_note(within_limits(recipe, max_output_tokens=asked), has_checks=True) == ""
+    assert f"answers end after {asked - 1} tokens" in limits_note(
+        within_limits(recipe, max_output_tokens=asked - 1), has_checks=True
+    )
+    assert "answers are not compared" in limits_note(within_limits(recipe, max_prompt_chars=1), has_checks=False)
 
 
 def test_there_is_no_smoke_check_where_every_answer_was_sampled(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.gpus import GPU_KINDS, gpu_kind
+from distill.config.load import find_recipe, load_recipe
 from distill.core.errors import ConfigError, InputError
 from distill.core.run_dir import RunDir
 from distill.generate.pools import group_by_engine
 from distill.ops.forecast.expected_samples import expected_samples
 from distill.ops.forecast.stage_times import Forecast
 from distill.ops.forecast.tables import by_kind, notes
+from distill.ops.forecast.train_eval_time import evaluation_waves, num_requests
 from distill.ops.forecast.workload import teacher_order
 from distill.run.pools import Pool
 from distill.train.machines import described_machines
@@ -194,6 +196,21 @@ def test_evaluation_arms_are_requests_of_the_forecast_also_where_the_time_is_not
     assert f"{(1 + 4 * seeds) * per_model:,} requests" in plain and "evaluation arms" not in plain
     asked = (2 * seeds + 1) * per_model
     assert f"{(1 + 4 * seeds) * per_model + asked:,} requests, {asked:,} of them of evaluation arms" in made
+
+
+def test_an_answer_that_two_models_write_takes_both_engines_once_more_unless_they_run_together() -> None:
+    arms = 'evaluate.arms=[{of="smol-26-layers@short",helper={model="smol-135m@long"}}]'
+    plain, helped = (load_recipe(find_recipe("quickstart"), overrides) for overrides in ((), (arms,)))
+    alone = evaluation_waves(plain, 1, "cpu")
+    assert [[one.num_models for one in wave] for wave in alone] == [[4], [4]], "an adapter's engine, and one in turns"
+    (adapters,), (pair,), (others,), both = evaluation_waves(helped, 1, "cpu")
+    assert (adapters.num_models, pair.num_models, others.num_models) == (4, 1, 3)
+    assert pair.names == {"smol-26-layers@short"}, "it does not take turns: it is needed beside the helper"
+    assert [(one.names, one.num_models) for one in both] == [({"smol-135m@long"}, 1), ({"smol-26-layers@short"}, 0)]
+    (together,) = evaluation_waves(helped, 3, "gpu")
+    assert sum(one.num_models for one in together) == 4 + 4 + 1
+    problems = {"small-sums": 10.0}
+    assert num_requests(plain, problems) == (80, 0) and num_requests(helped, problems) == (90, 10)
 
 
 def evaluation_note(*overrides: str) -> str:

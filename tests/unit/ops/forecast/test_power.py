@@ -42,6 +42,19 @@ def test_every_gpu_experiment_says_what_it_will_show(name: str, tests: int, tmp_
     assert 0.07 < found.difference < 0.12
 
 
+def test_a_margin_is_taken_off_the_difference_that_is_to_be_shown(tmp_path: Path) -> None:
+    held, beaten = (
+        planned_power(shipped("graded-sums", *overrides), RunDir(str(tmp_path)))
+        for overrides in (["question.margin_points=20"], [])
+    )
+    assert held is not None and beaten is not None
+    assert held.difference == pytest.approx(beaten.difference - 0.2)
+    assert power_words(held).startswith(
+        "that an arm of the question is less than 20 points below both arms it is held against, if it is truly 3 "
+        "points below, on the mean of 2 benchmarks, is shown in 80 %"
+    )
+
+
 def test_without_a_question_it_is_about_two_arms_and_uncorrected(tmp_path: Path) -> None:
     found = planned_power(shipped("small-evidence"), RunDir(str(tmp_path)))
     assert found is not None and not found.candidates

@@ -68,7 +68,7 @@ def test_reasoning_that_does_not_end_is_not_extended_and_an_answer_that_quotes_t
 def test_a_cue_that_never_ends_is_refused(option: dict[str, Any], said: str) -> None:
     with pytest.raises(APIError, match=said) as refused:
         check_request("/v1/chat/completions", json.dumps(FIELDS | {"extend": option}).encode(), Limits())
-    assert refused.value.status == 422
+    assert refused.value.status == 400
 
 
 def test_the_bias_acts_until_the_reasoning_is_closed_and_not_on_the_answer() -> None:

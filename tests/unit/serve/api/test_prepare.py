@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from serve.api.http_errors import APIError
-from serve.api.prepare import as_asked_of, prepared_chat, with_stop_tokens
+from serve.api.prepare import as_asked_of, prepared_chat, with_effort, with_stop_tokens
+from serve.api.reasoning_parser import Delimiters
 from serve.config import Endpoint
 
 USER = {"role": "user", "content": "?"}
@@ -56,3 +57,41 @@ def test_a_turn_ends_where_the_model_was_taught_to_end_it() -> None:
     assert with_stop_tokens({}, own) == {"stop_token_ids": [7], "skip_special_tokens": False}
     assert "stop_token_ids" not in with_stop_tokens({"ignore_eos": True}, own), "the client wants to go on"
     assert with_stop_tokens({"n": 1}, endpoint()) == {"n": 1}
+
+
+REASONS = Endpoint(name="m", source="m", reasoning=Delimiters())
+MODES = Endpoint(name="m", source="m", metadata={"modes": {"long": "Think.", "short": "Be brief."}})
+PLAIN = Endpoint(name="m", source="m")
+
+
+@pytest.mark.parametrize(
+    ("effort", "model", "expected"),
+    [
+        ("low", MODES, {"mode": "short"}),
+        ("none", MODES, {"mode": "short"}),
+        ("medium", MODES, {}),
+        ("high", MODES, {"mode": "long"}),
+        ("none", REASONS, {"think": False}),
+        ("low", REASONS, {"thinking_budget": 1024}),
+        ("high", REASONS, {}),
+        ("low", PLAIN, {}),
+        ("medium", PLAIN, {}),
+    ],
+)
+def test_an_effort_becomes_what_the_model_has_for_it(effort: str, model: Endpoint, expected: dict[str, Any]) -> None:
+    assert with_effort({"reasoning_effort": effort}, model) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "model", "words"),
+    [
+        ({"reasoning_effort": "high"}, PLAIN, "does not reason"),
+        ({"reasoning_effort": "low", "mode": "long"}, MODES, "cannot be combined with mode"),
+        ({"reasoning_effort": "low", "think": False}, REASONS, "cannot be combined with think"),
+        ({"reasoning_effort": "low", "n": 2}, REASONS, "becomes thinking_budget .* cannot be combined with n > 1"),
+    ],
+)
+def test_an_effort_that_cannot_be_had_is_refused(fields: dict[str, Any], model: Endpoint, words: str) -> None:
+    with pytest.raises(APIError, match=words) as refused:
+        with_effort(fields, model)
+    assert (refused.value.status, refused.value.param) == (400, "reasoning_effort")

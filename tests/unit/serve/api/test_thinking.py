@@ -14,6 +14,7 @@ from serve.api.thinking import (
     AnswerSoFar,
     NextRequest,
     Speculation,
+    behind_prefix,
     budget_forcing,
     closing_text,
     speculative_thinking,
@@ -138,3 +139,22 @@ def test_a_request_that_cannot_be_split_into_segments_is_refused(clash: dict[str
     body = FIELDS | {"speculative": {"model": "large"}} | clash
     with pytest.raises(APIError, match="speculative: cannot be combined with"):
         check_request("/v1/chat/completions", json.dumps(body).encode(), Limits())
+
+
+@pytest.mark.parametrize(
+    ("delimiters", "prefix", "is_open", "is_closed"),
+    [
+        (THINK, "<think>\nWe add 3", True, False),
+        (THINK, "<think>a</think>\nIt is", False, True),
+        (THINK, "It is", False, True),
+        (THINK, "", False, False),
+        (THINK, "<thi", False, False),
+        (OPEN, "We add 3", True, False),
+        (OPEN, "We add 3</think>It", False, True),
+    ],
+)
+def test_what_is_put_in_a_models_mouth_opens_or_closes_its_reasoning(
+    delimiters: Delimiters, prefix: str, is_open: bool, is_closed: bool
+) -> None:
+    found = behind_prefix(delimiters, prefix)
+    assert (found.is_open, found.is_closed) == (is_open, is_closed)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from distill.config.students import FullTune, LoraTune
 from distill.core.run_dir import RunDir, Training
+from distill.core.saved_files import changed_files
 from distill.models.chat_template import IGNORED
 from distill.models.resolve import AdapterBase, load_tokenizer
 from distill.models.save import save_beside_adapter, save_folder, try_save
@@ -94,7 +95,12 @@ def test_a_trained_student_is_exported_with_all_that_others_need(
     )  # fmt: skip
     engine: Any = SimpleNamespace(module=SimpleNamespace(release=lambda: model))
     rows = [TrainRow(str(seed), "", [4, 5, 6, seed], [IGNORED, 5, 6, seed]) for seed in (7, 8)]
-    assert export_student(job, run_dir, engine, rows=rows, tokenizer=tokenizer)["probe_loss"] > 0
+    details = export_student(job, run_dir, engine, rows=rows, tokenizer=tokenizer)
+    assert details["probe_loss"] > 0 and set(details["files"]) == ({"model", "adapter"} if targets else {"model"})
+    for kind, files in details["files"].items():
+        folder = run_dir.local_path(*Training("s@mix").file(kind))
+        assert {"tokenizer.json", f"{'adapter_' * (kind == 'adapter')}model.safetensors"} <= set(files)
+        assert changed_files(str(folder), files) == []
     saved = GenerationConfig.from_pretrained(run_dir.local_path(*Training("s@mix").model))
     assert saved.eos_token_id[0] == tokenizer.convert_tokens_to_ids(EOS) and saved.do_sample
     adapter = run_dir.local_path(*Training("s@mix").adapter)
