@@ -36,6 +36,8 @@ METHODS: Mapping[str, str] = {
     **dict.fromkeys(BODIES, "POST"),
 }
 MODEL_PREFIX = "/v1/models/"
+ALLOWED_MODELS = "allowed_models"
+"""Name in the request's state: the models that its key may use; empty for all."""
 
 NOT_OFFERED: Mapping[str, str] = {
     "/v1/chat/completions/batch": "send one request for each conversation, or use distill ask --file",
@@ -46,8 +48,6 @@ NOT_OFFERED: Mapping[str, str] = {
     "/version": "see /v1/models",
 }
 """Paths of other servers -> what to do here instead."""
-ALLOWED_MODELS = "allowed_models"
-"""Name in the request's state: the models that its key may use; empty for all."""
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -218,7 +218,7 @@ def _inner_scope(scope: Scope, admitted: Admitted, path: str) -> Scope:
     kept = [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
     headers = [*kept, (b"content-length", str(len(admitted.body)).encode())]
     state = {**scope.get("state", {}), ALLOWED_MODELS: admitted.key.models if admitted.key else ()}
-    return {**scope, "state": state, "path": path, "raw_path": path.encode(), "headers": headers}
+    return {**scope, "path": path, "raw_path": path.encode(), "state": state, "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
