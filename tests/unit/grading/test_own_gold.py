@@ -13,6 +13,7 @@ class Row:
     reference: str
     answer_kind: str = "math"
     entry: str = ""
+    language: str = ""
 
 
 @pytest.mark.parametrize(
