@@ -7,6 +7,7 @@ import numpy as np
 from distill.core.schema import Prompt
 from distill.evaluate.statistics import accuracy, accuracy_interval
 from distill.report.arms import Arm
+from distill.report.level_table import level_order
 from distill.report.score_data import GroupScore
 
 MAX_GROUPS = 14
@@ -17,11 +18,6 @@ def listed_groups(labels: Iterable[str], by: str = "level") -> list[str]:
     """The distinct labels of prompts in order; none where there are not between two and `MAX_GROUPS` of them."""
     names = level_order(labels) if by == "level" else sorted(set(labels) - {""})
     return names if 1 < len(names) <= MAX_GROUPS else []
-
-
-def level_order(levels: Iterable[str]) -> list[str]:
-    """The distinct levels in order, the tenth behind the ninth."""
-    return sorted(set(levels) - {""}, key=lambda name: (len(name), name))
 
 
 def group_scores(arms: Sequence[Arm], prompts: Mapping[str, Mapping[str, Prompt]]) -> list[GroupScore]:

@@ -12,7 +12,8 @@ from distill.report import formats
 from distill.report.answering import answering_words, equal_words
 from distill.report.data import Report
 from distill.report.figures import all_plots
-from distill.report.languages import language_words, level_table
+from distill.report.languages import language_words
+from distill.report.level_table import level_table
 from distill.report.mathml import with_mathematics
 from distill.report.quantised_words import quantised_words
 from distill.report.searches import search_words

@@ -16,7 +16,7 @@ from distill.evaluate.statistics import accuracy, accuracy_interval
 from distill.evaluate.variance import Shares
 from distill.report.arms import Arm
 from distill.report.formats import percent
-from distill.report.groups import level_order
+from distill.report.level_table import level_order
 from distill.report.score_data import LanguageScore, LevelScore
 
 COLUMNS = ("prompt_id", "reasoning_language", "answer_language", "told_letters", "own_letters")
@@ -52,30 +52,6 @@ def language_scores(run_dir: RunDir, arms: Sequence[Arm], problems: Problems) ->
 def level_scores(arms: Sequence[Arm], problems: Problems) -> list[LevelScore]:
     """Accuracy by level within each language, and over all levels; of multiple choice also without a language."""
     return [score for arm in arms if _is_by_level(problems.get(arm.benchmark, {})) for score in _levels(arm, problems)]
-
-
-class LevelTable(NamedTuple):
-    """Students and levels down, benchmarks with their languages across."""
-
-    columns: list[str]
-    rows: list[tuple[tuple[str, str, str], list[LevelScore | None]]]
-    """(student, mix, level) -> what it scored in each column; None where the benchmark has no such level."""
-
-
-def level_table(scores: Sequence[LevelScore]) -> LevelTable:
-    """Level x language, in the order of the scores."""
-    heads = list(dict.fromkeys((one.benchmark, one.language) for one in scores))
-    found = {(one.student, one.mix, one.level, one.benchmark, one.language): one for one in scores}
-    names = dict.fromkeys((one.student, one.mix) for one in scores)
-    levels = [*level_order(one.level for one in scores), ""]
-    rows = [
-        ((*name, level), cells)
-        for name in names
-        for level in levels
-        if any(cells := [found.get((*name, level, *head)) for head in heads])
-    ]
-    columns = [f"{benchmark} ({language})" if language else benchmark for benchmark, language in heads]
-    return LevelTable(columns, rows)
 
 
 def language_words(scores: Sequence[LanguageScore]) -> list[str]:

@@ -20,7 +20,7 @@ from distill.report.formats import (
     shown,
     usd,
 )
-from distill.report.languages import level_table
+from distill.report.level_table import level_table
 from distill.report.score_data import (
     AnsweringCurve,
     ArmScore,

@@ -151,7 +151,9 @@ def test_the_language_of_prompts_is_part_of_a_scores_key_and_none_changes_no_key
         keys.append(item.key)
     assert len(set(keys)) == 3
     ids = [one.prompt_id for one in make_prompts(2)]
-    assert keys[0] == content_hash(MODEL.key, ids, _settings(recipe, "arithmetic", None, {one.answer_kind for one in make_prompts(2)}))
+    assert keys[0] == content_hash(
+        MODEL.key, ids, _settings(recipe, "arithmetic", None, {one.answer_kind for one in make_prompts(2)})
+    )
 
 
 def test_a_decimal_comma_is_read_in_the_prompts_language() -> None:

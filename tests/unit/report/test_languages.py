@@ -13,7 +13,8 @@ from distill.evaluate.read_scores import read_scores
 from distill.report.arms import build_arms
 from distill.report.build import build_report
 from distill.report.html import render_page
-from distill.report.languages import language_scores, language_words, level_scores, level_table
+from distill.report.languages import language_scores, language_words, level_scores
+from distill.report.level_table import level_table
 from distill.report.tables import render_terminal
 from distill.run.context import read_benchmark
 from tests.fixtures.report_run import make_recipe, make_run
