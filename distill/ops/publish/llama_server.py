@@ -12,7 +12,6 @@ from distill.core.errors import StageError
 from distill.ops.publish.gguf import require_packages
 
 PACKAGES = ("xllamacpp",)
-READY = "listening at "
 START_S = 600.0
 """Longest start: weights are read and a first token is computed."""
 
@@ -32,34 +31,38 @@ def llama_server(file: Path, *, context_tokens: int, num_parallel: int, log: Pat
         StageError: it did not start.
     """
     require_packages(PACKAGES)
+    # Told in a file of its own: llama.cpp writes its log into the middle of any line of ours.
+    address = log.with_name(f"{log.name}.address")
+    address.unlink(missing_ok=True)
     command = [sys.executable, "-m", "distill.ops.publish.llama_server", str(file)]
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [*command, str(context_tokens), str(num_parallel)],
+            [*command, str(context_tokens), str(num_parallel), str(address)],
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
         )
     try:
-        yield _address(process, file, log)
+        _wait_for(address, process, file, log)
+        yield address.read_text()
     finally:
         process.terminate()
         process.wait()
+        address.unlink(missing_ok=True)
 
 
-def _address(process: "subprocess.Popen[bytes]", file: Path, log: Path) -> str:
+def _wait_for(address: Path, process: "subprocess.Popen[bytes]", file: Path, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
-        for line in log.read_text(errors="replace").splitlines():
-            if line.startswith(READY):
-                return line.removeprefix(READY)
+        if address.exists():
+            return
         time.sleep(0.2)
     last = "".join(log.read_text(errors="replace").splitlines()[-1:])
     raise StageError(f"llama.cpp did not start on {file.name}: {last} -> its log: {log}")
 
 
-def main(file: str, context_tokens: int, num_parallel: int) -> None:
-    """Serve until standard input closes: the server ends with the process that started it, however that ends."""
+def main(file: str, context_tokens: int, num_parallel: int, address: Path) -> None:
+    """Serve at an address that a file then holds, until standard input closes: its parent may end in any way."""
     import xllamacpp
 
     settings = xllamacpp.CommonParams()
@@ -71,9 +74,11 @@ def main(file: str, context_tokens: int, num_parallel: int) -> None:
     # What requests leave out is off, as in our engines: llama.cpp would cut to the 40 likeliest tokens.
     settings.sampling.top_k, settings.sampling.min_p, settings.sampling.top_p = 0, 0.0, 1.0
     server = xllamacpp.Server(settings)
-    print(f"\n{READY}{server.listening_address}", flush=True)
+    whole = address.with_name(f"{address.name}.part")
+    whole.write_text(server.listening_address)
+    whole.replace(address)
     sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_what_quantisation_cost_is_measured_once_and_stands_in_card_and_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     mixes = [{"name": "mix-long", "weights": {"long": 0.5, "short": 0.5}, "modes": MODES}]
     student = trained(tmp_path / "run", make_recipe(mixes=mixes), make_reasoning_student)
@@ -44,6 +44,6 @@ def test_what_quantisation_cost_is_measured_once_and_stands_in_card_and_report(
     assert {one["model"] for one in report["quantised"]} == {quantised_name(MODEL, "q8_0", mode) for mode in MODES}
     assert "## What quantisation cost" in (tmp_path / "out" / "README.md").read_text()
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    capsys.readouterr()
+    capfd.readouterr()
     assert main([*command, str(tmp_path / "again")]) == 0
-    assert "all scores are on disk already" in capsys.readouterr().out
+    assert "all scores are on disk already" in capfd.readouterr().out
