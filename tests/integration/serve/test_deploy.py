@@ -29,7 +29,7 @@ from tests.fixtures.request_cases import (
 )
 from tests.fixtures.tiny_models import TOOLS_TEMPLATE, make_tiny_adapter, make_tiny_model
 
-CONFIG = ServeConfig(port=0, max_model_len=256, max_num_seqs=8, kv_cache_gib=0.1, cpus_per_engine=0.1)
+CONFIG = ServeConfig(port=0, max_model_len=512, max_num_seqs=8, kv_cache_gib=0.1, cpus_per_engine=0.1)
 QUESTION = "What is 3 + 4?"
 THINKS = "tiny@thinks"
 """Begins inside its reasoning, and never ends it by itself."""
@@ -75,7 +75,7 @@ def test_the_list_of_models_has_what_openai_requires(served: tuple[str, list[Pro
     listed = openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none").models.list().data
     assert all(time.time() - 3600 < model.created <= time.time() for model in listed)
     card = httpx.get(f"{served[0]}/v1/models/{THINKS}").json()
-    assert (card["max_model_len"], card["root"], card["parent"]) == (256, "tiny", "tiny")
+    assert (card["max_model_len"], card["root"], card["parent"]) == (CONFIG.max_model_len, "tiny", "tiny")
     assert httpx.get(f"{served[0]}/v1/models/nope").json()["error"]["code"] == "model_not_found"
     assert httpx.get(f"{served[0]}/v1/models/").json()["object"] == "list"
 
