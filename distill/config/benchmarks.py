@@ -19,7 +19,7 @@ from pydantic import Field
 
 from distill.config.base import Section
 from distill.config.decides import IF_SET, NOTHING, from_stage
-from distill.config.preset_table import OWN_DATA, PRESETS
+from distill.config.preset_table import PRESETS
 from distill.config.sources import PromptSource, kind_of
 from distill.core.schema import AnswerKind
 
@@ -72,18 +72,22 @@ BY_LETTER = "{problem}\n\nGive the letter of the one right option at the end, as
 BY_LETTER_ZH = "{problem}\n\n最后只给出一个正确选项的字母，例如：答案是(X)。"
 
 
+def _source_of(preset: str, **pinned: Any) -> dict[str, Any]:
+    """Where a preset's rows are and what their columns mean, with what a benchmark pins of them."""
+    return {**PRESETS[preset].location, **PRESETS[preset].prompt_fields, **pinned}
+
+
 def _mgsm(language: str) -> Definition:
     """GSM8K's first 250 test problems, translated by people (arXiv 2210.03057)."""
-    preset = PRESETS["mgsm"]
-    pinned = {"subset": language, "revision": "bd4f2be4127dc3d568a7a1ab13a07ceb921afff3", "language": language}
-    return Definition({**preset.location, **preset.prompt_fields, **pinned}, 250, "problems of gsm8k")
+    source = _source_of("mgsm", subset=language, revision="bd4f2be4127dc3d568a7a1ab13a07ceb921afff3", language=language)
+    return Definition(source, 250, "problems of gsm8k")
 
 
 def _anesbench(language: str, num_problems: int, template: str) -> Definition:
     """Anesthesiology by cognitive level (arXiv 2504.02404): 1 is retrieval, 3 complex decisions."""
-    preset = PRESETS["anesbench"]
-    pinned = {"subset": language, "revision": "b78f5dbd0709053b3e910f095d87905830d21c81", "language": language}
-    return Definition({**preset.location, **preset.prompt_fields, **pinned}, num_problems, preset.note, template)
+    revision = "b78f5dbd0709053b3e910f095d87905830d21c81"
+    source = _source_of("anesbench", subset=language, revision=revision, language=language)
+    return Definition(source, num_problems, PRESETS["anesbench"].note, template)
 
 
 DEFINITIONS: dict[str, Definition] = {
@@ -175,32 +179,17 @@ DEFINITIONS: dict[str, Definition] = {
         "the test part of the 1,000",
     ),
     "ifeval": Definition(
-        {
-            "dataset": "google/IFEval",
-            "revision": "966cd89545d6b6acfd7638bc708b98261ca58e84",
-            "columns": {"problem": "prompt"},
-            "answer_kind": AnswerKind.INSTRUCTIONS,
-        },
+        _source_of("ifeval", revision="966cd89545d6b6acfd7638bc708b98261ca58e84"),
         541,
         "instructions that rules can check; the accuracy is IFEval's strict one of whole prompts",
     ),
     "instructions-60": Definition(
-        {
-            "kind": "file",
-            "path": f"{OWN_DATA}/instructions-60.jsonl",
-            "columns": {"problem": "prompt"},
-            "answer_kind": AnswerKind.INSTRUCTIONS,
-        },
+        _source_of("instructions-60"),
         60,
         "our own, of the 25 kinds of instructions that IFEval has",
     ),
     "harmless-40": Definition(
-        {
-            "kind": "file",
-            "path": f"{OWN_DATA}/harmless-40.jsonl",
-            "columns": {"problem": "prompt"},
-            "answer_kind": AnswerKind.REFUSAL,
-        },
+        _source_of("harmless-40"),
         40,
         "our own harmless questions with words that harmful ones have; correct is what is not refused",
     ),
@@ -208,12 +197,7 @@ DEFINITIONS: dict[str, Definition] = {
     "anesbench-en": _anesbench("en", 4343, BY_LETTER),
     "anesbench-zh": _anesbench("zh", 3529, BY_LETTER_ZH),
     "mmlu-pro": Definition(
-        {
-            **PRESETS["mmlu-pro"].location,
-            **PRESETS["mmlu-pro"].prompt_fields,
-            "revision": "b189ec765aa7ed75c8acfea42df31fdae71f97be",
-            "language": "en",
-        },
+        _source_of("mmlu-pro", revision="b189ec765aa7ed75c8acfea42df31fdae71f97be", language="en"),
         12_032,
         PRESETS["mmlu-pro"].note,
         BY_LETTER,
