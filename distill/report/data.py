@@ -16,6 +16,7 @@ from distill.report.score_data import (
     GroupScore,
     LanguageScore,
     LevelScore,
+    ModeChoice,
     MacroScore,
     ModelScore,
     PaperRow,
@@ -369,6 +370,7 @@ class Report:
     groups: tuple[GroupScore, ...]
     languages: tuple[LanguageScore, ...]
     levels: tuple[LevelScore, ...]
+    mode_choices: tuple[ModeChoice, ...]
     costs: tuple[Cost, ...]
     trace_costs: tuple[TraceCost, ...]
     paper: tuple[PaperRow, ...]

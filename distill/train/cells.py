@@ -44,6 +44,8 @@ class Cell:
     """How much its arm is trained on: only those of the same amount are compared."""
     objective: Objective = IMITATE
     """What is learnt from the rows."""
+    mode_weight: float = 1.0
+    """Weight in the loss of each token of a mode's line that the student writes itself."""
     parents: tuple[Cell, ...] = ()
     """The cells that it starts from: that of the arm which its own comes `after`, or those that it is merged from."""
 
@@ -125,6 +127,7 @@ def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
             num_steps=None if isinstance(arm, MergeConfig) else own_steps(arm, arms, recipe.train.num_steps),
             amount=budgets[arm.name],
             objective=IMITATE if isinstance(arm, MergeConfig) else arm.objective or IMITATE,
+            mode_weight=1.0 if isinstance(arm, MergeConfig) or arm.mode_weight is None else arm.mode_weight,
             parents=tuple(build(student, arms[name], seed) for name in arm.starts_from),
         )
 

@@ -111,6 +111,8 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str, p
     content: list[Any] = [texts, phases] if any(phases) else texts
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
+    openings = rows.column("opening").to_pylist()
+    content = [content, openings, cell.mode_weight] if any(openings) else content
     if cell.objective != IMITATE:
         content = [content, rows.column("side").to_pylist(), identity(cell.objective)]
     settings = [identity(cell.student), cell.seed, identity(cell.budget(recipe.train).used)]

@@ -39,6 +39,8 @@ class CellJob:
     base: AdapterBase | None = None
     objective: Objective = IMITATE
     """What is learnt from the rows."""
+    mode_weight: float = 1.0
+    """Weight in the loss of each token of a mode's line; every other token has 1."""
     adapter_path: str = ""
     """Address of the adapter that is trained on; empty: a new one, or none."""
 

@@ -10,7 +10,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,7 +36,7 @@ from distill.train.worker.held_out import held_out_loss
 from distill.train.worker.job import CellJob
 from distill.train.worker.loss import row_tensors, sums_by
 from distill.train.worker.metrics import MetricsLog, StepMetrics, last_pairs
-from distill.train.worker.objectives import describe_objective, pair_metrics, prefer_losses, prefer_weights
+from distill.train.worker.objectives import describe_objective, mode_weights, pair_metrics, prefer_losses, prefer_weights
 from distill.train.worker.pairs import MicroBatch, of_tokens, pair_sums, reference_scores
 from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
 from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
@@ -310,7 +310,8 @@ class TrainingCell:
         """Add up the gradients of a step."""
         if isinstance(self.job.objective, Prefer):
             return self._accumulate_pairs(batch, self.job.objective)
-        table = self._add_gradients(self._step_micros(), supervised)
+        weigh = self._mode_weights if self._weighs_modes else None
+        table = self._add_gradients(self._step_micros(), supervised, weigh)
         pools = {name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, table.tolist(), strict=True) if sums[1]}
         return BatchLoss(float(table[:, 0].sum()) / supervised, pools, {})
 
@@ -319,11 +320,13 @@ class TrainingCell:
         micros = list(self._step_micros())
         pairs = pair_sums(self.engine, micros, batch, self.rows.kept, self.reference)
         weights = dict(zip(batch, prefer_weights(objective, pairs).flatten().tolist(), strict=True))
-        self._add_gradients(micros, len(pairs.margins), weights)
+        self._add_gradients(
+            micros, len(pairs.margins), lambda micro: of_tokens([weights[row] for row in micro.rows], micro)
+        )
         return BatchLoss(float(prefer_losses(objective, pairs).mean()), {}, pair_metrics(pairs))
 
     def _add_gradients(
-        self, micros: Iterable[MicroBatch], divisor: int, weights: Mapping[int, float] | None = None
+        self, micros: Iterable[MicroBatch], divisor: int, weigh: Callable[[MicroBatch], torch.Tensor] | None = None
     ) -> torch.Tensor:
         """Forward and backward of a step; [pool, (loss, tokens)] over all workers.
 
@@ -332,19 +335,28 @@ class TrainingCell:
         Args:
             micros: of this worker.
             divisor: of the weighted sum: the supervised tokens or pairs of all workers.
-            weights: row -> weight of its tokens; absent: 1 each.
+            weigh: [n]: the weight of every token of a micro-batch that counts; absent: 1 each.
         """
         workers = dist.get_world_size()
         table = torch.zeros(len(self.rows.pools), 2, dtype=torch.double, device=self.engine.device)
         for micro in micros:
             self.engine.set_gradient_accumulation_boundary(micro.is_last)
-            weighted = {"weights": of_tokens([weights[row] for row in micro.rows], micro).float()} if weights else {}
+            weighted = {"weights": weigh(micro).float()} if weigh else {}
             loss, losses = self.engine(**micro.tensors.inputs, **weighted)
             # DeepSpeed averages over workers; the loss is a mean over all of them.
             self.engine.backward(loss * (workers / divisor), scale_wrt_gas=False)
             table += sums_by(micro.tensors.pools, losses, len(self.rows.pools))
         dist.all_reduce(table)
         return table
+
+    @property
+    def _weighs_modes(self) -> bool:
+        """Whether tokens that say the mode count otherwise than the rest."""
+        return self.job.mode_weight != 1.0 and any(row.mode_tokens for row in self.rows.kept)
+
+    def _mode_weights(self, micro: MicroBatch) -> torch.Tensor:
+        """[n]: the weight of the mode's tokens, 1 for all others."""
+        return mode_weights([self.rows.kept[row] for row in micro.rows], self.job.mode_weight, self.engine.device)
 
     @property
     def micro_batch_tokens(self) -> int:

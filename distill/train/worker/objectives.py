@@ -26,7 +26,10 @@ from torch.nn.functional import logsigmoid
 from distill.config.objectives import Prefer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distill.config.objectives import Objective
+    from distill.train.worker.batches import TrainRow
 
 
 class PairSums(NamedTuple):
@@ -57,6 +60,12 @@ def prefer_losses(objective: Prefer, pairs: PairSums) -> torch.Tensor:
     scaled = objective.beta * pairs.margins
     preference = -(1 - objective.eps) * logsigmoid(scaled) - objective.eps * logsigmoid(-scaled)
     return preference + objective.alpha * pairs.nll[:, 0] / pairs.tokens[:, 0]
+
+
+def mode_weights(rows: Sequence[TrainRow], weight: float, device: torch.device) -> torch.Tensor:
+    """[n]: `weight` for the tokens that say the mode, 1 for all other learnt tokens of packed rows."""
+    spans = [(row.mode_tokens, row.supervised_tokens - row.mode_tokens) for row in rows]
+    return torch.tensor([one for mode, rest in spans for one in [weight] * mode + [1.0] * rest], device=device)
 
 
 def describe_objective(objective: Objective) -> str:

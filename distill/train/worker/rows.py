@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from distill.core.errors import StageError
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
-from distill.models.chat_template import Rendered, render_example
+from distill.models.chat_template import Rendered, encode, render_example
 from distill.models.template_options import read_options
 from distill.train.worker.batches import TrainRow
 
@@ -69,7 +69,7 @@ def _rendered(
         refusal = next((one for one in rendered if isinstance(one, str)), "")
         for example, one in zip(group, rendered, strict=True):
             if isinstance(one, Rendered) and not refusal:
-                kept.append(_compact(example, one))
+                kept.append(_compact(example, one, tokenizer))
             else:
                 reason = one if isinstance(one, str) else f"other_side_{refusal}"
                 drops.append(dropped(StageName.TRAIN, job.cell, reason, row=example))
@@ -79,10 +79,13 @@ def _rendered(
 def _render(example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rendered | str:
     """The row of an example, or why it has none."""
     options = read_options(example["template_options"])
-    return render_example(tokenizer, example["messages"] or [], max_length, options, given=example["given"])
+    spans = {name: example[name] for name in ("given", "opening")}
+    return render_example(tokenizer, example["messages"] or [], max_length, options, **spans)
 
 
-def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
+def _compact(example: Mapping[str, Any], rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> TrainRow:
     # Lists of Python integers would take ten times the memory.
     ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
+    opening = example["messages"][-1]["content"][: example["opening"]]
+    mode_tokens = len(encode(tokenizer, opening)) if opening else 0
+    return TrainRow(example["trace_id"], example["pool"], ids, labels, example["phase"], mode_tokens)

@@ -8,10 +8,12 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from distill.config.objectives import IMITATE, Prefer
 from distill.models.chat_template import IGNORED
+from distill.train.worker.batches import TrainRow
 from distill.train.worker.objectives import (
     PairSums,
     describe_objective,
     margin_of_rest,
+    mode_weights,
     pair_metrics,
     prefer_losses,
     prefer_weights,
@@ -123,3 +125,9 @@ def test_a_weighted_pass_has_the_gradient_of_dpo_and_masking_the_shared_prefix_c
     found = torch.autograd.grad((prefer_weights(DPO, made)[0] * nll).sum(), parameters)
     for one, other in zip(found, known, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_tokens_that_say_the_mode_have_a_weight_of_their_own() -> None:
+    rows = [TrainRow("a", "p", [1, 2, 3, 4], [IGNORED, 2, 3, 4], mode_tokens=2), TrainRow("b", "p", [1, 2], [IGNORED, 2])]
+    assert mode_weights(rows, 0.25, torch.device("cpu")).tolist() == [0.25, 0.25, 1.0, 1.0]
+    assert mode_weights([], 0.25, torch.device("cpu")).tolist() == []
