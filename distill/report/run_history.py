@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
@@ -222,7 +221,7 @@ def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[F
     if not len(traces.trace_ids):
         return []
     common = common_prompts(recipe, traces)
-    some = set[str]().union(*(traces.usable(pool) for group in arm_groups(recipe.mixes) for pool in group.pools))
+    some = set[str]().union(*(traces.usable(pool) for group in recipe.arm_groups for pool in group.pools))
     prompts = manifests["prompts"].rows_out if "prompts" in manifests else len(set(traces.prompt_ids.tolist()))
     lost = {"solved by some pools only": len(some) - len(common), "solved by no pool": prompts - len(some)}
     return [FunnelStep("prompts solved by every pool", len(common), lost), *_filter_step(manifests, len(common))]

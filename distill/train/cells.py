@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from distill.config.arm_graph import ArmBudget, arm_budgets, own_steps
 from distill.config.mix import MergeConfig
 from distill.config.objectives import IMITATE
+from distill.config.passes import cell_name
 from distill.train.layout import Layout, resolve_layout
 
 if TYPE_CHECKING:
@@ -134,11 +135,6 @@ def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
                 yield build(student, arm, seed)
 
     return (*of_kind(recipe.mixes), *of_kind(recipe.merges))
-
-
-def cell_name(recipe: Recipe, student: str, arm: str, seed: int) -> str:
-    """What a cell is called. The seed is part of the name only where there are several."""
-    return f"{student}@{arm}" + (f"@{seed}" if len(recipe.train.seeds) > 1 else "")
 
 
 def trained_before(cell: Cell) -> tuple[str, ...]:

@@ -163,8 +163,9 @@ def with_layouts(
     plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=read_mix_data(run_dir), machines=machines)
     by_name = {one.cell.name: one for one in plan.cells}
     for student in recipe.students:
-        one = next(one for one in plan.cells if one.cell.student == student)
-        console.print(f"  [dim]{student.name}: {describe_resources(one)}[/]")
+        mine = [one for one in plan.cells if one.cell.student == student]
+        for one in mine[:1]:  # none where a later pass trains its first
+            console.print(f"  [dim]{student.name}: {describe_resources(one)}[/]")
     return [
         dataclasses.replace(
             work,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.session import connect, is_joined
+from distill.config.passes import base_model
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, VllmTeacher
 from distill.core.errors import ConfigError, InputError
@@ -114,7 +115,7 @@ def _storage(run_dir: RunDir) -> Finding:
 
 
 def _models(recipe: Recipe) -> Iterator[Finding]:
-    ours = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    ours = [base_model(recipe, teacher.model) for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     for name in dict.fromkeys([*ours, *(student.model for student in recipe.students)]):
         yield source_finding("models", name, probes.model_states(recipe.models[name]))
 

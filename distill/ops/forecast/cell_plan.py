@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cluster.storage import IN_PACKAGE
 from distill.config.mix import BothMix, MixConfig, PairsMix
+from distill.config.passes import base_model
 from distill.config.prompt_sets import sources_of
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
@@ -47,7 +48,7 @@ def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines)
 
 def used_models(recipe: Recipe) -> list[str]:
     """The models that engines of ours run or that are trained."""
-    asked = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
+    asked = {base_model(recipe, teacher.model) for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
     return sorted(asked | {student.model for student in recipe.students})
 
 
