@@ -14,6 +14,7 @@ from distill.config.base import names_of, one_of, section_of
 from distill.config.eval_arms import arm_problems
 from distill.config.evaluate import benchmark_problems, evaluate_problems, leak_problems, template_problems
 from distill.config.forecast import forecast_problems
+from distill.config.match_problems import match_problems
 from distill.config.mix import MergeConfig, MixConfig
 from distill.config.mix_problems import filter_problems, merge_problems, mix_problems, mode_problems
 from distill.config.pair_problems import pair_problems, unequal_pair_problems
@@ -56,6 +57,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
             for problem in mode_problems(mix, _styles(teachers), section_of(raw, "filters").get("too_long_takes"))
         ),
         *(problem for mix in mixes for problem in pair_problems(mix, pools)),
+        *match_problems(raw, teachers, mixes, _parsed(MERGE, raw.get("merges"))),
         *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in teacher_problems(teacher)),
         *(problem for teacher in ours for problem in engine_problems(teacher)),

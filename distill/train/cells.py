@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distill.config.train import TrainConfig
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
+    from distill.train.rollouts.plan import RolloutPlan
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class CellWork:
     """Absent: as its student sets it."""
     shape: ModelShape | None = None
     """Sizes of the model, for FLOPs; absent: none are counted."""
+    rollouts: RolloutPlan | None = None
+    """Of a cell that matches its teachers: who writes and scores its rows."""
     cost: float | None = None
     """How long it takes, in a unit that all cells of the queue share; absent: by the bytes of weights and rows."""
 

@@ -71,7 +71,10 @@ def test_of_several_seeds_the_first_ones_student_writes_unless_another_is_named(
         ({"teachers": [{**OWN, "model": "t@sft"}]}, "teachers[own].model: no student is called 't'"),
         ({"teachers": [{**OWN, "model": "s@stf"}]}, "no mix and no merge is called 'stf'"),
         ({"teachers": [{**OWN, "model": "s@sft@3"}]}, "no student is trained with the seed '3'"),
-        ({"teachers": [{**OWN, "model": "s@again"}]}, "waits for itself: teacher own needs arm again needs teacher own"),
+        (
+            {"teachers": [{**OWN, "model": "s@again"}]},
+            "waits for itself: teacher own needs arm again needs teacher own",
+        ),
         ({"mixes": [*MIXES, {"name": "auto", "weights": "auto", "pools": ["long", "own"]}]}, "run of one pass"),
         ({"generate": {"enough_prompts": 9}}, "generate.enough_prompts: counts the prompts of all pools together"),
         (
@@ -100,7 +103,9 @@ def test_a_mode_and_a_student_that_is_not_trained_on_the_arm_are_told_apart() ->
     assert "name s@sft, and ask for long in chat" in mode
     students = [*GOOD["students"], {"name": "t", "model": "m"}]
     mixes = [MIXES[0], {**MIXES[1], "students": ["t"]}, MIXES[2]]
-    assert any("'s' is not trained on 'sft'" in one for one in problems_of(with_students(students=students, mixes=mixes)))
+    assert any(
+        "'s' is not trained on 'sft'" in one for one in problems_of(with_students(students=students, mixes=mixes))
+    )
 
 
 def test_what_decides_an_earlier_pass_makes_the_later_ones_traces_stale_and_nothing_else_does(run_dir: RunDir) -> None:
