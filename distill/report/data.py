@@ -207,7 +207,7 @@ class MatchRow:
     self_difference: float
     """Of our log-probabilities of the student from those that its engine sampled with, nats per token."""
     start: Mapping[str, float]
-    """Sampled reverse KL before the first step, nats per token: `kl`, and `first`, `middle`, `last` third of answers."""
+    """Sampled reverse KL before the training, nats per token: `kl`, and `first`, `middle`, `last` third of answers."""
     last: Mapping[str, float]
     """The same over the last steps, on the same answers."""
     drift: float
