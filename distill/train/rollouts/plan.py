@@ -29,6 +29,6 @@ class RolloutPlan:
     scores_all: bool
     """Whether the one scorer compares all rows; otherwise each those of its pool."""
 
-    def scorer_of(self, pool: str) -> str:
-        """Name of the teacher that scores the rows of a pool."""
-        return self.scorers[0].name if self.scores_all else pool
+    def pool_of(self, scorer: Scorer) -> str | None:
+        """The pool whose rows a teacher scores; None: all rows."""
+        return None if self.scores_all else scorer.name

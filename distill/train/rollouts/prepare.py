@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,10 +71,10 @@ def prepare_rollouts(work: CellWork, *, train: TrainConfig, run_dir: RunDir, dev
 
 def _figures(work: CellWork, plan: RolloutPlan, run_dir: RunDir) -> Mapping[str, float]:
     name = work.cell.name
-    rollouts, teacher = read_rollouts(run_dir, name), teacher_scores(run_dir, name, plan)
-    own = read_scores(run_dir, name, ITSELF)
-    checked = [one for one in rollouts if one.trace_id in own]
-    return {**rollout_figures(rollouts, teacher), "self_difference": self_difference(checked, own)}
+    teacher, own = teacher_scores(run_dir, name, plan), read_scores(run_dir, name, ITSELF)
+    written = read_rollouts(run_dir, name)
+    scored, checked = ([one for one in written if one.trace_id in known] for known in (teacher, own))
+    return {**rollout_figures(scored, teacher), "self_difference": self_difference(checked, own)}
 
 
 def _rollout_job(
@@ -97,10 +98,19 @@ def _rollout_job(
 
 def _score_jobs(work: CellWork, plan: RolloutPlan, run_dir: RunDir, device: Device) -> list[ScoreJob]:
     """The student itself, on some answers, then its teachers."""
-    common = {"run_uri": run_dir.address, "cell": work.cell.name, "examples": work.shards[0], "device": device}
-    itself = ScoreJob(**common, scorer=ITSELF, model=plan.student, chat=None, pool=None, most_rows=CHECKED_ROWS)
+    itself = ScoreJob(
+        run_uri=run_dir.address,
+        cell=work.cell.name,
+        examples=work.shards[0],
+        scorer=ITSELF,
+        model=plan.student,
+        chat=None,
+        pool=None,
+        device=device,
+        most_rows=CHECKED_ROWS,
+    )
     teachers = [
-        ScoreJob(**common, scorer=one.name, model=one.model, chat=one.chat, pool=None if plan.scores_all else one.name)
+        replace(itself, scorer=one.name, model=one.model, chat=one.chat, pool=plan.pool_of(one), most_rows=None)
         for one in plan.scorers
     ]
     return [itself, *teachers]

@@ -28,8 +28,8 @@ from distill.train.rollouts.write import read_examples, student_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ITSELF = "itself"
-"""The scorer of the student's own weights, for the check before the training."""
+ITSELF = "@student"
+"""The scorer of the student's own weights, for the check before the training; no teacher can have this name."""
 
 
 @dataclass(frozen=True)

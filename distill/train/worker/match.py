@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from distill.train.rollouts.plan import RolloutPlan
 
 NO_ROLLOUT = "no_answer_of_the_student"
+NOT_SCORED = "not_scored"
+"""Its pool's teacher is not one that the arm is compared with: a row that was routed (`filters.too_long_takes`)."""
 TOO_LONG = "too_long"
 
 
@@ -67,7 +69,8 @@ def load_answers(
         prompt = student_prompt(tokenizer, example)
         answer = answers.get(name)
         if answer is None or name not in scores:
-            found.drops.append(dropped(StageName.TRAIN, cell, NO_ROLLOUT, row=example))
+            reason = NO_ROLLOUT if answer is None else NOT_SCORED
+            found.drops.append(dropped(StageName.TRAIN, cell, reason, row=example))
         elif len(prompt) + len(answer.tokens) > max_length:
             found.drops.append(dropped(StageName.TRAIN, cell, TOO_LONG, row=example))
         else:
@@ -88,8 +91,7 @@ def own_tokens(answer: Rollout, teacher: np.ndarray[Any, np.dtype[np.float32]], 
     """What is known of the first `length` tokens of an answer; thirds are those of the whole."""
     is_end = np.zeros(len(answer.tokens), dtype=np.bool_)
     is_end[-1] = answer.is_finished
-    columns = OwnToken(teacher, answer.sampled, third_of(len(answer.tokens)), is_end)
-    return OwnToken(*(column[:length] for column in columns))
+    return OwnToken(teacher[:length], answer.sampled[:length], third_of(len(answer.tokens))[:length], is_end[:length])
 
 
 class StepScores(NamedTuple):

@@ -49,8 +49,12 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
     """Read and render the cell's examples, and the held-out ones."""
     own: Mapping[str, OwnToken] = {}
     if isinstance(job.objective, Match) and job.rollouts:
-        limits = {"max_length": job.train.max_length, "first_tokens": job.objective.first_tokens}
-        kept, drops, own = load_answers(run_dir, job.cell, job.shards[0], job.rollouts, tokenizer, **limits)
+        answers = load_answers(
+            *(run_dir, job.cell, job.shards[0], job.rollouts, tokenizer),
+            max_length=job.train.max_length,
+            first_tokens=job.objective.first_tokens,
+        )
+        kept, drops, own = answers
     else:
         kept, drops = _rendered(job, job.shards, run_dir, tokenizer, job.rows_per_example)
     # A held-out row that does not fit is not measured: the filters let only fitting traces through.
