@@ -216,9 +216,7 @@ def asked_endpoints(models: Sequence[EvaluatedModel], chat: ChatFormat, reasonin
     ]
 
 
-def endpoint_delimiters(
-    tokenizer: str, chat: ChatFormat, end: str, openings: Sequence[str] = ()
-) -> Delimiters | None:
+def endpoint_delimiters(tokenizer: str, chat: ChatFormat, end: str, openings: Sequence[str] = ()) -> Delimiters | None:
     """The delimiters of a model's reasoning in a format; None where nothing ends it.
 
     Args:

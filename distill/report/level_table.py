@@ -1,5 +1,5 @@
-"""Levels in their order, the table of levels by language, and choices of modes in words; apart from what computes scores,
-for the terminal."""
+"""Levels in their order, the table of levels by language, and choices of modes in words; apart from what computes
+scores, for the terminal."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -38,6 +38,7 @@ def level_table(scores: Sequence[LevelScore]) -> LevelTable:
     ]
     columns = [f"{benchmark} ({language})" if language else benchmark for benchmark, language in heads]
     return LevelTable(columns, rows)
+
 
 def choice_words(one: ModeChoice) -> str:
     """The shares of a line: `short 62 % (41 % of them correct), long 38 % (20 % of them correct)`."""

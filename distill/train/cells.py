@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
     from distill.train.rollouts.plan import RolloutPlan
+    from distill.train.rollouts.round_writer import RoundsPlan
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class CellWork:
     """Sizes of the model, for FLOPs; absent: none are counted."""
     rollouts: RolloutPlan | None = None
     """Of a cell that matches its teachers: who writes and scores its rows."""
+    rounds: RoundsPlan | None = None
+    """Of a cell that is rewarded for its own answers."""
     cost: float | None = None
     """How long it takes, in a unit that all cells of the queue share; absent: by the bytes of weights and rows."""
 

@@ -89,6 +89,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         base=work.base,
         adapter_path=work.adapter_path,
         rollouts=work.rollouts,
+        rounds=work.rounds,
     )
 
 

@@ -17,8 +17,8 @@ BUDGETS = {"minimal": 256, "low": 1024}
 def prepared_chat(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:
     """The fields of a chat request as the engine gets them.
 
-    A mode becomes its line and its template options, or what begins the completion; the endpoint's template options apply where the request sets
-    none, and the turn ends where the model was taught to end it.
+    A mode becomes its line and its template options, or what begins the completion; the endpoint's template options
+    apply where the request sets none, and the turn ends where the model was taught to end it.
 
     Raises:
         APIError: 400, the model has no such mode, the mode does not go with another field, or the model cannot be asked

@@ -30,8 +30,8 @@ class Asked(NamedTuple):
     """Of the traces that it is taught, or that it writes."""
     is_student: bool
     modes_of: str = ""
-    """The student and the mix that it is a mode of, where the prompt is to tell it from the others; empty: nothing is to
-    be told apart."""
+    """The student and the mix that it is a mode of, where the prompt is to tell it from the others; empty: it need
+    not."""
 
 
 def asked_ways(recipe: Recipe) -> list[Asked]:

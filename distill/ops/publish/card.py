@@ -138,7 +138,7 @@ def mode_lines(student: TrainedStudent) -> Iterator[str]:
     """How each mode is asked for, or that the student writes its mode itself."""
     if openings := student.openings:
         listed = ", ".join(f"`{opening.strip()}` ({style})" for style, opening in openings.items())
-        yield f"* It writes its mode itself, as the first line of its answer: {listed}. To ask for one, begin the answer."
+        yield f"* It writes its mode itself, first in an answer: {listed}. Begin the answer to ask for one."
     for mode, chat in student.modes.items():
         if mode:
             options = f", template variables `{json.dumps(chat.template_options)}`" if chat.template_options else ""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from distill.config.objectives import Match
+from distill.config.objectives import Match, Reinforce
 from distill.core.errors import StageError
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
-from distill.models.chat_template import Rendered, encode, render_example
+from distill.models.chat_template import IGNORED, TOO_LONG, Rendered, encode, render_example
 from distill.models.template_options import read_options
+from distill.train.rollouts.write import read_examples, student_prompt
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.match import OwnToken, load_answers
 
@@ -55,6 +56,8 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
             first_tokens=job.objective.first_tokens,
         )
         kept, drops, own = answers
+    elif isinstance(job.objective, Reinforce):
+        kept, drops = _prompts(job, job.objective, run_dir, tokenizer)
     else:
         kept, drops = _rendered(job, job.shards, run_dir, tokenizer, job.rows_per_example)
     # A held-out row that does not fit is not measured: the filters let only fitting traces through.
@@ -86,6 +89,22 @@ def _rendered(
             else:
                 reason = one if isinstance(one, str) else f"other_side_{refusal}"
                 drops.append(dropped(StageName.TRAIN, job.cell, reason, row=example))
+    return kept, drops
+
+
+def _prompts(
+    job: CellJob, objective: Reinforce, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[TrainRow], list[Dropped]]:
+    """The prompts of the rows, of which nothing is learnt, and those that leave no room for a longest answer."""
+    kept: list[TrainRow] = []
+    drops: list[Dropped] = []
+    for example in read_examples(run_dir, job.shards[0]):
+        tokens = student_prompt(tokenizer, example)
+        if len(tokens) + objective.max_tokens > job.train.max_length:
+            drops.append(dropped(StageName.TRAIN, job.cell, TOO_LONG, row=example))
+        else:
+            row = TrainRow(example["trace_id"], example["pool"], tokens, [IGNORED] * len(tokens), example["phase"])
+            kept.append(row)
     return kept, drops
 
 

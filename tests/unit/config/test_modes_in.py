@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from distill.config.load import parse_recipe
-from distill.core.errors import InputError
-from tests.fixtures.mix_run import RECIPE, with_modes
+from distill.core.errors import ConfigError
+from tests.fixtures.mix_run import RECIPE
 
 
 def raw(modes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    *others, last = with_modes(RECIPE, **modes)["mixes"]
-    return RECIPE | {"mixes": [*others, last | more]}
+    *others, last = RECIPE["mixes"]
+    return RECIPE | {"mixes": [*others, last | {"modes": modes} | more]}
 
 
 LINES = {"long": "Think.", "short": "Brief."}
@@ -29,11 +29,11 @@ def test_a_mode_of_the_completion_is_the_line_on_a_line_of_its_own_and_nothing_o
     ("modes", "more", "words"),
     [
         (LINES, {"mode_weight": 0.1}, "mode_weight.*has no effect: the modes are in the prompt"),
-        ({}, {"modes": {}, "modes_in": "completion"}, "nothing to choose: the arm has no modes"),
-        (LINES | {"long": {"line": "Think.", "template_options": {"a": True}}}, {"modes_in": "completion"}, "line alone"),
+        ({}, {"modes_in": "completion"}, "nothing to choose: the arm has no modes"),
+        (LINES | {"long": {"line": "T.", "template_options": {"a": True}}}, {"modes_in": "completion"}, "line alone"),
         (LINES | {"long": "Think.\nNow."}, {"modes_in": "completion"}, "is not one line"),
     ],
 )
 def test_what_makes_no_choice_is_refused(modes: dict[str, Any], more: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(ConfigError, match=words):
         parse_recipe(raw(modes, **more))

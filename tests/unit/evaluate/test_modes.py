@@ -5,9 +5,9 @@ from typing import Any
 
 from distill.config.load import parse_recipe
 from distill.core.run_dir import RunDir
+from distill.evaluate.arms import arm_models
 from distill.evaluate.models import EvaluatedModel, endpoints, evaluated_models, same_weights, waves
 from distill.evaluate.read_scores import expected_models, trained_models
-from distill.evaluate.arms import arm_models
 from distill.evaluate.requests import items, request_rows
 from distill.models.resolve import ResolvedModel
 from tests.fixtures.mix_run import MODES, RECIPE, prompt, with_modes

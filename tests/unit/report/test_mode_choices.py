@@ -49,8 +49,8 @@ def run_dir(tmp_path: Path) -> RunDir:
     for level in ("2", "3"):
         for n, (text, verdict) in enumerate(completions(level)):
             rows.append(Prompt(f"p{level}-{n}", f"? {level} {n}", "4", "number", "s", level, "", ""))
-            made = (f"{ARM}+auto", "arithmetic", rows[-1].prompt_id, 0, text, verdict.value, "4", "r", "", 9, 9, "stop", 0)
-            scores.append(Score(*made, 0.0, ""))
+            made = (f"{ARM}+auto", "arithmetic", rows[-1].prompt_id, 0, text, verdict.value, "4", "r", "", 9, 9)
+            scores.append(Score(*made, "stop", 0, 0.0, ""))
     run.write_rows(rows, Prompt, *benchmark_problems("arithmetic"))
     run.write_rows(scores, Score, *benchmark_scores(f"{ARM}+auto", "arithmetic"))
     return run

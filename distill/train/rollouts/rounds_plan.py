@@ -1,0 +1,31 @@
+"""What a cell's rounds need, from the recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distill.config.mix import Mix
+from distill.config.objectives import Reinforce
+from distill.core.schema import AnswerKind
+from distill.core.verifier_version import verifier_version
+from distill.train.rollouts.round_writer import RoundsPlan
+
+if TYPE_CHECKING:
+    from distill.config.recipe import Recipe
+    from distill.train.cells import Cell
+
+
+def rounds_plan(cell: Cell, recipe: Recipe) -> RoundsPlan | None:
+    """The plan of a cell; None unless it is rewarded for its own answers."""
+    arm = recipe.arm_configs[cell.mix]
+    if not isinstance(cell.objective, Reinforce) or not isinstance(arm, Mix):
+        return None
+    openings = tuple(arm.openings.values())
+    return RoundsPlan(recipe.serve.engine, recipe.verify, recipe.evaluate.reasoning_end, openings)
+
+
+def rounds_key(plan: RoundsPlan | None) -> list[Any]:
+    """What of it decides a cell's weights: the verdicts, and how much of an answer says its mode."""
+    if plan is None:
+        return []
+    return ["rounds", verifier_version(AnswerKind), plan.reasoning_end, list(plan.openings)]
