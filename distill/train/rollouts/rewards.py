@@ -101,7 +101,12 @@ def round_fault(rounds: Sequence[Mapping[str, float]]) -> str:
     return ""
 
 
-def round_warning(figures: Mapping[str, float]) -> str:
-    """What a person should know of a round; empty for nothing."""
-    share = figures["cut"] / max(1.0, figures["answers"])
-    return f"{share:.0%} of the answers were cut at objective.max_tokens and left out" if share > CUT_WARNING else ""
+def round_words(figures: Mapping[str, float]) -> str:
+    """A round in a line, for the log; a warning where much of it is left out."""
+    cut = figures["cut"] / max(1.0, figures["answers"])
+    left_out = f"; warning: {cut:.0%} of the answers were cut at objective.max_tokens" if cut > CUT_WARNING else ""
+    return (
+        f"{figures['answers']} answers of {figures['mean_tokens']:.0f} tokens, {figures['right']:.0%} right, "
+        f"{figures['errors']} not graded, mean reward {figures['reward']:.3f}, {figures['prompts_that_differ']} of "
+        f"{figures['prompts']} prompts differ{left_out}"
+    )

@@ -238,11 +238,11 @@ class TrainingCell:
         steps = range(step, step + rounds.size)
         prompts = [[self._prompts[row] for row in self._asked.rows(one)] for one in steps]
         made = rounds.answers(step, prompts, self.engine.module.model)
-        self.rows, self.order = self.rows._replace(kept=made.rows), made
-        self.lengths = [len(row.input_ids) for row in made.rows]
+        self.rows, self.order = self.rows._replace(kept=made.answers), made
+        self.lengths = [len(row.input_ids) for row in made.answers]
         self._written = {}
         if rounds.size > 1:
-            self._written = {one: self._losses(map(self._made, self._split(made.rows_of(one)))) for one in steps}
+            self._written = {one: self._losses(map(self._made, self._split(made.rows(one)))) for one in steps}
         self._feed = made_ahead(self._micro_batches(steps), self._made)
 
     def _losses(self, micros: Iterable[MicroBatch]) -> list[torch.Tensor]:
@@ -308,7 +308,7 @@ class TrainingCell:
         train, seed = self.job.train, self.job.seed
         # All randomness inside a step (dropout) follows from its number, so a resumed cell repeats it exactly.
         torch.manual_seed(seed_for("step", seed, step, rank()))
-        batch = self._rows_of(step)
+        batch = self.order.rows(step)
         supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
         rate = learning_rate(step, self.num_steps, peak=self.job.peak_learning_rate, warmup_ratio=train.warmup_ratio)
         loss = self._accumulate(batch, supervised, step)
@@ -343,14 +343,10 @@ class TrainingCell:
         scored = score_flops(shape, lengths, supervised) if self.job.is_scored_first else 0.0
         return train_flops(shape, tune, lengths, supervised) + scored
 
-    def _rows_of(self, step: int) -> tuple[int, ...]:
-        """The rows of a step over all workers, by number."""
-        return self.order.rows_of(step) if isinstance(self.order, RoundRows) else self.order.rows(step)
-
     def _micro_batches(self, steps: Iterable[int]) -> Iterator[tuple[list[int], bool]]:
         """This worker's micro-batches of some steps, in order, and which of them end a step."""
         for step in steps:
-            yield from self._split(self._rows_of(step))
+            yield from self._split(self.order.rows(step))
 
     def _split(self, rows: Sequence[int]) -> Iterator[tuple[list[int], bool]]:
         """This worker's micro-batches of some rows, and which of them is the last."""

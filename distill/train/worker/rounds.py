@@ -30,7 +30,7 @@ from distill.train.rollouts.rewards import (
     advantages,
     round_fault,
     round_figures,
-    round_warning,
+    round_words,
 )
 from distill.train.rollouts.round_writer import Question, RoundsPlan, start_writer
 from distill.train.rollouts.write import read_examples
@@ -52,7 +52,7 @@ class RoundRows:
 
     first: int
     """The round's first step."""
-    rows: list[TrainRow]
+    answers: list[TrainRow]
     steps: tuple[tuple[int, ...], ...]
     """Of each step of the round its rows, by number."""
     advantages: list[float]
@@ -60,7 +60,7 @@ class RoundRows:
     shown: Mapping[str, float]
     """Figures of the round that the steps show."""
 
-    def rows_of(self, step: int) -> tuple[int, ...]:
+    def rows(self, step: int) -> tuple[int, ...]:
         """The rows of a step over all workers, by number."""
         return self.steps[step - self.first]
 
@@ -110,23 +110,17 @@ class Rounds:
         known, job = Training(self._job.cell), self._job
         if self._figures(number).get("key") == job.key:
             table = self._run_dir.read_table(*known.round(number, ANSWERS), row_type=OwnAnswer)
-            return [OwnAnswer(**row) for row in table.to_pylist()]
-        started = time.monotonic()
-        found = self._ask(number, questions(steps, self, number), model)
-        seconds = time.monotonic() - started
-        figures = round_figures(self.objective, found)
-        before = [self._figures(one) for one in range(max(0, number - CONSTANT_ROUNDS + 1), number)]
-        self._run_dir.write_rows(found, OwnAnswer, *known.round(number, ANSWERS))
-        written = {"key": job.key, **figures, "write_s": round(seconds, 2)}
-        self._run_dir.write_bytes(json.dumps(written, indent=1).encode(), *known.round(number, FIGURES))
-        log_line(
-            f"round {number + 1}: {figures['answers']} answers of {figures['mean_tokens']:.0f} tokens, "
-            f"{figures['right']:.0%} right, mean reward {figures['reward']:.3f}, {figures['prompts_that_differ']} of "
-            f"{figures['prompts']} prompts differ; {seconds:.1f} s"
-        )
-        if warning := round_warning(figures):
-            log_line(f"warning: {warning}")
-        if fault := round_fault([*before, figures]):
+            found = [OwnAnswer(**row) for row in table.to_pylist()]
+        else:
+            started = time.monotonic()
+            found = self._ask(number, questions(steps, self, number), model)
+            self._run_dir.write_rows(found, OwnAnswer, *known.round(number, ANSWERS))
+            written = {"key": job.key, **round_figures(self.objective, found)}
+            written["write_s"] = round(time.monotonic() - started, 2)
+            self._run_dir.write_bytes(json.dumps(written, indent=1).encode(), *known.round(number, FIGURES))
+        rounds = [self._figures(one) for one in range(max(0, number - CONSTANT_ROUNDS + 1), number + 1)]
+        log_line(f"round {number + 1}: {round_words(rounds[-1])}")
+        if fault := round_fault(rounds):
             raise StageError(f"{job.cell}: round {number + 1}: {fault}")
         return found
 
@@ -135,6 +129,15 @@ class Rounds:
 
     def _ask(self, number: int, asked: Sequence[Question], model: PreTrainedModel) -> list[OwnAnswer]:
         """Hand the adapter to the engine, which is started at the first round of an attempt."""
+        folder = tempfile.mkdtemp(prefix="adapter-")
+        try:
+            model.save_pretrained(folder)
+            return self.write(number, folder, asked)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def write(self, number: int, adapter: str, asked: Sequence[Question]) -> list[OwnAnswer]:
+        """The engine's answers. `adapter`: folder of the student's."""
         import ray
 
         job = self._job
@@ -144,12 +147,7 @@ class Rounds:
                 job.run_uri, self._plan, model=job.model_path, rank=job.student.tune.rank, device=job.device,
                 threads=job.threads, seed=job.seed,
             )  # fmt: skip
-        folder = tempfile.mkdtemp(prefix="adapter-")
-        try:
-            model.save_pretrained(folder)
-            answers: list[OwnAnswer] = ray.get(self._writer.write.remote(number, folder, list(asked)))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        answers: list[OwnAnswer] = ray.get(self._writer.write.remote(number, adapter, list(asked)))
         return answers
 
     def prompt_id(self, trace_id: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from distill.config.objectives import Reinforce
 from distill.core.schema import Verdict
-from distill.train.rollouts.rewards import OwnAnswer, advantages, reward, round_fault, round_figures, round_warning
+from distill.train.rollouts.rewards import OwnAnswer, advantages, reward, round_fault, round_figures, round_words
 
 PLAIN = Reinforce()
 RIGHT, WRONG, NONE, ERROR = Verdict.CORRECT, Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR
@@ -42,8 +42,8 @@ def test_the_figures_count_what_is_left_out_and_what_differs() -> None:
     assert (figures["answers"], figures["cut"], figures["errors"]) == (4, 1, 1)
     assert (figures["reward"], figures["right"]) == (0.5, 0.5)
     assert (figures["prompts"], figures["prompts_that_differ"]) == (2, 1)
-    assert "25% of the answers were cut" in round_warning(figures)
-    assert not round_warning(round_figures(PLAIN, answers[:3])) and not round_fault([figures])
+    assert "25% of the answers were cut" in round_words(figures)
+    assert "warning" not in round_words(round_figures(PLAIN, answers[:3])) and not round_fault([figures])
 
 
 @pytest.mark.parametrize(
