@@ -4,8 +4,6 @@ An answer's reward is the verifier's word on it. ERROR means "could not tell" an
 answers are left out, as are those that the token limit cut, of which nobody knows how they would have ended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.session import Device
 from cluster.storage import local_folder
 from cluster.vllm_args import engine_env, single_worker_env
-from distill.config.teachers import EngineConfig
-from distill.config.verify import VerifyConfig
 from distill.core.run_dir import PROMPTS, RunDir
 from distill.core.schema import Prompt
 from distill.grading import GraderPool, grade_request
 from distill.models.chat_template import end_of_turn, has_special_tags
 from distill.models.resolve import load_tokenizer
 from distill.train.rollouts.rewards import OwnAnswer
+from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.rollouts.write import llm_arguments
 
 if TYPE_CHECKING:
@@ -30,18 +29,6 @@ if TYPE_CHECKING:
 
 GPU_SHARE = 0.3
 """Of a GPU's memory, for the engine beside the training process on it, unless `serve.engine.kwargs` says otherwise."""
-
-
-@dataclass(frozen=True)
-class RoundsPlan:
-    """What a cell that is rewarded for its answers needs beside its rows."""
-
-    engine: EngineConfig
-    verify: VerifyConfig
-    reasoning_end: str
-    """What ends the reasoning of an answer; empty: nothing does."""
-    openings: tuple[str, ...]
-    """Lines of which one begins an answer, of a student that writes its mode itself."""
 
 
 class Question(NamedTuple):
@@ -143,12 +130,7 @@ def start_writer(
         visible = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
         environment |= visible | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         kwargs = {"gpu_memory_utilization": GPU_SHARE, **plan.engine.kwargs}
-        plan = _with_kwargs(plan, kwargs)
+        plan = replace(plan, engine=plan.engine.model_copy(update={"kwargs": kwargs}))
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(RoundWriter).options(num_cpus=0, scheduling_strategy=here, runtime_env={"env_vars": environment})
     return actor.remote(run_uri, plan, model, rank, device, seed)
-
-
-def _with_kwargs(plan: RoundsPlan, kwargs: Mapping[str, Any]) -> RoundsPlan:
-    engine = plan.engine.model_copy(update={"kwargs": dict(kwargs)})
-    return RoundsPlan(engine, plan.verify, plan.reasoning_end, plan.openings)

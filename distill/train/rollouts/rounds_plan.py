@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.config.mix import Mix
 from distill.config.objectives import Reinforce
+from distill.config.teachers import EngineConfig
+from distill.config.verify import VerifyConfig
 from distill.core.schema import AnswerKind
 from distill.core.verifier_version import verifier_version
-from distill.train.rollouts.round_writer import RoundsPlan
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
     from distill.train.cells import Cell
+
+
+@dataclass(frozen=True)
+class RoundsPlan:
+    """What a cell that is rewarded for its answers needs beside its rows."""
+
+    engine: EngineConfig
+    verify: VerifyConfig
+    reasoning_end: str
+    """What ends the reasoning of an answer; empty: nothing does."""
+    openings: tuple[str, ...]
+    """Lines of which one begins an answer, of a student that writes its mode itself."""
 
 
 def rounds_plan(cell: Cell, recipe: Recipe) -> RoundsPlan | None:

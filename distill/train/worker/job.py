@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
     from distill.train.rollouts.plan import RolloutPlan
-    from distill.train.rollouts.round_writer import RoundsPlan
+    from distill.train.rollouts.rounds_plan import RoundsPlan
 
 
 @dataclass(frozen=True)

@@ -512,6 +512,7 @@ class TrainingCell:
             **({"pairs": last_means([line.pairs for line in lines])} if lines[-1].pairs else {}),
             **({"match": last_means([line.match for line in lines])} if lines[-1].match else {}),
             **({"rewards": last_means([line.rewards for line in lines])} if lines[-1].rewards else {}),
+            **({"rounds": self.rounds.totals(self.num_steps)} if self.rounds else {}),
         }
 
 

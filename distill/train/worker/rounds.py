@@ -32,7 +32,8 @@ from distill.train.rollouts.rewards import (
     round_figures,
     round_words,
 )
-from distill.train.rollouts.round_writer import Question, RoundsPlan, start_writer
+from distill.train.rollouts.round_writer import Question, start_writer
+from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.rollouts.write import read_examples
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.process import log_line, rank
@@ -126,6 +127,13 @@ class Rounds:
 
     def _figures(self, number: int) -> dict[str, Any]:
         return dict(json.loads(self._run_dir.read_bytes(*Training(self._job.cell).round(number, FIGURES)) or b"{}"))
+
+    def totals(self, num_steps: int) -> dict[str, float]:
+        """Over all rounds of a training: answers, those without a reward, tokens, and the seconds of writing them."""
+        rounds = [self._figures(one) for one in range(num_steps // self.size)]
+        return {
+            name: sum(one.get(name, 0) for one in rounds) for name in ("answers", "cut", "errors", "tokens", "write_s")
+        }
 
     def _ask(self, number: int, asked: Sequence[Question], model: PreTrainedModel) -> list[OwnAnswer]:
         """Hand the adapter to the engine, which is started at the first round of an attempt."""

@@ -98,9 +98,11 @@ def _prompts(
     """The prompts of the rows, of which nothing is learnt, and those that leave no room for a longest answer."""
     kept: list[TrainRow] = []
     drops: list[Dropped] = []
+    assert job.rounds is not None, "cells with rewards have a plan"
+    longest = min(job.train.max_length, job.rounds.engine.max_model_len)
     for example in read_examples(run_dir, job.shards[0]):
         tokens = student_prompt(tokenizer, example)
-        if len(tokens) + objective.max_tokens > job.train.max_length:
+        if len(tokens) + objective.max_tokens > longest:
             drops.append(dropped(StageName.TRAIN, job.cell, TOO_LONG, row=example))
         else:
             row = TrainRow(example["trace_id"], example["pool"], tokens, [IGNORED] * len(tokens), example["phase"])

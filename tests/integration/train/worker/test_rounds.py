@@ -18,7 +18,8 @@ from distill.core.run_dir import RunDir
 from distill.core.schema import Verdict
 from distill.models.resolve import load_tokenizer
 from distill.train.rollouts.rewards import OwnAnswer
-from distill.train.rollouts.round_writer import Question, RoundsPlan
+from distill.train.rollouts.round_writer import Question
+from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.process import prepare_process
