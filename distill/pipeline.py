@@ -103,7 +103,9 @@ def run_pass(context: RunContext, number: int) -> None:
     if run_dir.is_complete(key, *finished_pass(number)):
         return
     context.console.print(f"[bold]pass {number}: {', '.join(mix.name for mix in recipe.mixes)}[/]", highlight=False)
-    _run_stages(context, _stale(states, StageName.TRAIN), states)
+    # Whatever the manifest of its last stage says: rows may differ under the same keys (`require_same_students`).
+    training = [stage for stage in STAGES if stage.name == StageName.TRAIN]
+    _run_stages(context, [*_stale(states, StageName.MIX), *training], states)
     keys = cell_keys(recipe, run_dir, context.models)
     done = Manifest(StageName.TRAIN, key, finished_at=now(), details={"cells": keys})
     run_dir.write_manifest(done, *finished_pass(number))

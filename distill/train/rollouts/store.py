@@ -53,9 +53,9 @@ def scores_file(scorer: str) -> str:
 
 def write_rollouts(run_dir: RunDir, cell: str, rollouts: Sequence[Rollout]) -> None:
     """Store what the student wrote."""
-    columns = list(zip(*rollouts, strict=True)) if rollouts else [[], [], [], []]
-    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, ROLLOUT_SCHEMA, strict=True)],
-                     schema=ROLLOUT_SCHEMA)  # fmt: skip
+    columns = [[one[place] for one in rollouts] for place in range(len(ROLLOUT_SCHEMA))]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, ROLLOUT_SCHEMA, strict=True)]
+    table = pa.table(arrays, schema=ROLLOUT_SCHEMA)
     run_dir.write_table(table, *Training(cell).file(ROLLOUTS))
 
 

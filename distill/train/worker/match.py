@@ -143,11 +143,11 @@ def _sums(known: Sequence[OwnToken], losses: torch.Tensor) -> torch.Tensor:
     table = torch.zeros(len(PARTS) + 2, 2, dtype=torch.double, device=losses.device)
     if not known:  # a worker without rows
         return table
-    columns = OwnToken(*(_joined(column, losses) for column in zip(*known, strict=True)))
-    own, is_end = losses.double(), columns.is_end
+    teacher, sampled, third, is_end = (_joined(column, losses) for column in zip(*known, strict=True))
+    own = losses.double()
     ones = torch.ones_like(own)
-    table.index_add_(0, columns.third, torch.stack([-own - columns.teacher, ones], dim=1))
-    table[len(PARTS)] = torch.stack([(columns.sampled + own).sum(), ones.sum()])
+    table.index_add_(0, third, torch.stack([-own - teacher, ones], dim=1))
+    table[len(PARTS)] = torch.stack([(sampled + own).sum(), ones.sum()])
     table[len(PARTS) + 1] = torch.stack([-own[is_end].sum(), is_end.double().sum()])
     return table
 

@@ -16,7 +16,7 @@ from tests.fixtures.recipes import GOOD, problems_of, recipe_with
 SAMPLING = {"sampling": {"max_tokens": 64}}
 OWN = {"name": "own", "model": "s@sft", "style": "long", "num_samples": 4, **SAMPLING}
 BEST = {"name": "best", "model": "s@again", "style": "long", "num_samples": 4, **SAMPLING}
-MIXES = [
+MIXES: list[dict[str, Any]] = [
     {"name": "again", "policy": "single", "pool": "own", "after": "sft"},
     {"name": "sft", "weights": {"long": 1.0}},
     {"name": "last", "weights": {"best": 0.5, "short": 0.5}},
