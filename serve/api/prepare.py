@@ -81,7 +81,7 @@ def effort_fields(effort: str, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _line(endpoint: Endpoint, mode: str | None) -> str:
-    if mode in (None, AUTO, *endpoint.mode_openings):
+    if mode is None or mode == AUTO or mode in endpoint.mode_openings:
         return ""
     try:
         return mode_line(endpoint.modes, mode)

@@ -3,6 +3,7 @@ become likelier, and a stopped cell goes on at the beginning of a round."""
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,20 @@ class Sampled(Rounds):
         self.asked = (*self.asked, number)
         base = AutoModelForCausalLM.from_pretrained(self._job.model_path, dtype=torch.float32)
         model = PeftModel.from_pretrained(base, adapter).eval()
-        return [self._answer(model, one) for one in asked]
+        groups = [list(group) for _, group in groupby(asked, key=lambda one: one.tokens)]
+        return [answer for group in groups for answer in self._answers(model, group)]
 
-    def _answer(self, model: torch.nn.Module, one: Question) -> OwnAnswer:
-        chance, tokens = torch.Generator().manual_seed(one.seed % 2**31), list[int]()
-        while len(tokens) < TOKENS:
-            logits = model(input_ids=torch.tensor([[*one.tokens, *tokens]])).logits[0, -1]
-            tokens.append(int(torch.multinomial(logits.softmax(dim=0), 1, generator=chance)))
+    def _answers(self, model: torch.nn.Module, asked: Sequence[Question]) -> list[OwnAnswer]:
+        """Of questions with one prompt, each with its own seed."""
+        chances = [torch.Generator().manual_seed(one.seed % 2**31) for one in asked]
+        rows = torch.tensor([one.tokens for one in asked])
+        for _ in range(TOKENS):
+            likely = model(input_ids=rows).logits[:, -1].softmax(dim=1)
+            drawn = [torch.multinomial(one, 1, generator=chance) for one, chance in zip(likely, chances, strict=True)]
+            rows = torch.cat([rows, torch.stack(drawn)], dim=1)
+        return [self._graded(one, row[-TOKENS:].tolist()) for one, row in zip(asked, rows, strict=True)]
+
+    def _graded(self, one: Question, tokens: list[int]) -> OwnAnswer:
         text = "" if self.is_mute else self._tokenizer.decode(tokens)
         is_right = text[:1].lower() in tuple("abcdefghijklm")
         verdict = Verdict.CORRECT if is_right else Verdict.INCORRECT
