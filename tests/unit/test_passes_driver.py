@@ -1,5 +1,6 @@
 """The driver runs the stages once for each pass, goes on where it stopped, and repeats only a pass that has changed."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from distill.core.errors import StageError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, finished_pass
 from distill.run.context import RunContext
-from distill.run.stage_keys import stage_states
+from distill.run.stage_keys import StageState, stage_states
 from distill.stages import Stage
 from tests.fixtures.recipes import GOOD
 from tests.unit.config.test_passes import MIXES, OWN, with_students
 
 TWO_PASSES = {"teachers": [OWN, *GOOD["teachers"]], "mixes": MIXES[:2]}
+
+
+def unmeasured(stage: Stage, context: RunContext, state: StageState) -> Manifest:
+    """A stage's manifest with its key, without what the driver measures."""
+    return dataclasses.replace(stage.run(context), key=state.key, details={"config": state.config})
 
 
 class Driver:
@@ -27,6 +33,7 @@ class Driver:
         self.run_dir, self.calls = run_dir, list[tuple[str, tuple[str, ...]]]()
         self.keys = {"s@sft": "first"}
         monkeypatch.setattr(pipeline, "STAGES", tuple(self.stage(one.name, one.reads) for one in pipeline.STAGES))
+        monkeypatch.setattr(pipeline, "run_stage", unmeasured)
         monkeypatch.setattr(pipeline, "refuse_unready", lambda *_: None)
         monkeypatch.setattr(pipeline, "refuse_templates", lambda *_: None)
         monkeypatch.setattr(pipeline, "cell_keys", lambda *_: self.keys)
