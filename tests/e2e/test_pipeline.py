@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbclient import NotebookClient
 
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import Dropped, Example, Message, Score, Trace
@@ -139,6 +141,17 @@ def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> Non
     said = finish(setup)
     assert "nothing to do" in said
     assert time.monotonic() - started < 10
+
+
+def test_the_notebook_of_the_docs_shows_the_run(setup: Setup, finished: str, tmp_path: Path) -> None:
+    notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    parameters.source = f"RECIPE, RUN_DIR = {str(setup.recipe)!r}, {str(setup.run)!r}"
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
+    shown = "".join(one.get("text") or one["data"]["text/plain"] for one in outputs)
+    assert "full@mix-long" in shown and "lora@mix-long:short" in shown, "the plan, and the scores"
+    assert "CORRECT" in shown and "nothing to do" in shown
 
 
 def test_an_edited_recipe_redoes_the_stages_that_it_changes_and_names_them(setup: Setup, finished: str) -> None:
