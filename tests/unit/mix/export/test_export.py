@@ -39,7 +39,13 @@ from tests.fixtures.data_sources import source_of, teacher_of
 from tests.fixtures.hub import Hub
 from tests.fixtures.mix_run import make_run, prompt, trace
 
-TRACES = [trace(number, pool) for number in range(20) for pool in ("long", "short")]
+
+def solved(number: int, pool: str) -> Trace:
+    """A trace that the verifier calls right."""
+    return trace(number, pool, completion=f"{trace(number, pool).completion}\\boxed{{{number + 1}}}")
+
+
+TRACES = [solved(number, pool) for number in range(20) for pool in ("long", "short")]
 WRONG = [trace(3, "long", 1, verdict="INCORRECT", finish_reason="length", completion="Hm, „7“?")]
 
 
@@ -73,7 +79,7 @@ def test_a_dataset_folder_loads_by_its_card(run: RunContext, tmp_path: Path, mon
     assert len(rows) == 20
     row = rows[content_hash("p3")]
     assert (row["problem"], row["answer"], row["level"]) == (prompt(3).problem, "4", "Level 3")
-    assert row["messages"][-1]["content"] == trace(3, row["pool"]).completion.strip()
+    assert row["messages"][-1]["content"] == solved(3, row["pool"]).completion.strip()
     assert sum(one["pool"] == "long" for one in rows.values()) == 4
 
 
@@ -186,11 +192,9 @@ def test_an_export_comes_back_as_it_was(run: RunContext, tmp_path: Path, kind: s
     assert back == written if kind == "open_r1" else back < written
     if kind == "open_r1":
         assert sorted(one.finish_reason for one in found) == ["length"] + 40 * ["stop"]
-    assert verdicts((one.prompt_id, one.completion) for one in found) == {
-        key: verdict
-        for key, verdict in verdicts((one.prompt_id, one.completion) for one in [*TRACES, *WRONG]).items()
-        if key[1] in {one.completion.strip() for one in found}
-    }
+    regraded = verdicts((one.prompt_id, one.completion) for one in found)
+    assert regraded.items() <= verdicts((one.prompt_id, one.completion) for one in [*TRACES, *WRONG]).items()
+    assert sum(verdict == "CORRECT" for verdict in regraded.values()) == (40 if kind == "open_r1" else 20)
 
 
 def verdicts(traces: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -214,7 +218,9 @@ def test_rendered_text_comes_back_as_it_was(run: RunContext, tmp_path: Path) -> 
     teacher = teacher_of(kind="dataset", source=source, columns=columns)
     prompts = {prompt_id(prompt(number).problem): prompt(number) for number in range(20)}
     rows = read_rows(teacher.source, tmp_path, teacher.columns, teacher.where, (tally := Tally()).counts)
-    back = verdicts((one.prompt_id, one.completion) for one in usable_rows(teacher, rows, prompts, tally))
+    found = list(usable_rows(teacher, rows, prompts, tally))
+    assert all(one.completion.endswith("<|im_end|>") for one in found), "which is taken off before it is taught again"
+    back = verdicts((one.prompt_id, one.completion.removesuffix("<|im_end|>")) for one in found)
     taught = verdicts((one.prompt_id, one.completion) for one in TRACES)
     assert len(back) == 20 and back.items() < taught.items(), tally.counts
     assert set(back.values()) == {"CORRECT"}
