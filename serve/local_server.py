@@ -20,6 +20,8 @@ from cluster.vllm_args import engine_env, engine_threads
 from serve.config import Endpoint, ServeConfig
 from serve.errors import ServeError
 
+APP = "serve.local_app"
+"""Module of the processes."""
 POLL_S = 0.2
 STOP_S = 20.0
 """Seconds that the processes have to end by themselves."""
@@ -42,7 +44,7 @@ def local_server(endpoint: Endpoint, config: ServeConfig, log: Path) -> Iterator
     """
     address = log.with_name(f"{log.name}.address")
     address.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "serve.local_app", endpoint.model_dump_json(), config.model_dump_json()]
+    command = [sys.executable, "-m", APP, endpoint.model_dump_json(), config.model_dump_json()]
     threads = config.cpu_threads or engine_threads(os.cpu_count() or 1, is_served=True)
     with scratch_folder(), log.open("wb") as sink:
         process = subprocess.Popen(
