@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
-from nbclient import NotebookClient
 
 from distill.core.run_dir import RunDir, StageName
 from distill.core.schema import Dropped, Example, Message, Score, Trace
@@ -144,6 +142,9 @@ def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> Non
 
 
 def test_the_notebook_of_the_docs_shows_the_run(setup: Setup, finished: str, tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source = f"RECIPE, RUN_DIR = {str(setup.recipe)!r}, {str(setup.run)!r}"
