@@ -84,7 +84,7 @@ class Trackers:
     def _guarded(self, name: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except (*FAULTS, *own_faults()) as error:
+        except faults() as error:
             self._open.pop(name, None)
             self._log_line(f"{name} is disabled for the rest of {self._name}: {type(error).__name__}: {error}")
             return None
@@ -111,10 +111,10 @@ OWN_FAULTS = {"mlflow": "mlflow.exceptions.MlflowException", "wandb": "wandb.err
 """Library -> its own error, which is none of `FAULTS`."""
 
 
-def own_faults() -> list[type[Exception]]:
-    """The errors of the libraries that are installed."""
+def faults() -> tuple[type[Exception], ...]:
+    """What the libraries that are installed may raise."""
     found = [path.rsplit(".", 1) for name, path in OWN_FAULTS.items() if find_spec(name)]
-    return [InputError, *(getattr(import_module(module), error) for module, error in found)]
+    return (*FAULTS, InputError, *(getattr(import_module(module), error) for module, error in found))
 
 
 def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, run: TrackedRun) -> Tracker:
