@@ -18,6 +18,7 @@ class LocalEngine(StoredEngine):
     """vLLM as Ray serves it, on the devices of this machine and without a cluster."""
 
     def __init__(self, llm_config: Any) -> None:
+        llm_config.log_engine_metrics = False  # they are Ray's
         super().__init__(llm_config)
         # Ray's own would start a cluster for a placement group, and fetch the model, which is a folder, in a task.
         nothing = {"placement_group": None, "run_init_node": False}
