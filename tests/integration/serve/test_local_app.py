@@ -1,19 +1,23 @@
 """The web application of `distill chat` is the endpoint's: modes, end tokens and reasoning, on a fake engine.
 
-No engine and no Ray here; `tests/integration/ops/publish/test_same_answers.py` has both.
+No engine's core and no Ray here; `tests/integration/ops/publish/test_same_answers.py` has both.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import ray
 from fastapi.testclient import TestClient
 
 from serve.api.reasoning_parser import Delimiters
-from serve.config import Endpoint, ServeConfig
-from serve.engines.local_engine import LocalHandle
+from serve.app import build_llm_config
+from serve.config import Endpoint, ServeConfig, group_engines
+from serve.engines.local_engine import LocalEngine, LocalHandle
 from serve.local_app import local_app
 
 PIECES = ("<think>\nI cou", "nt.\n</th", "ink>\n\n4", " it is")
@@ -87,3 +91,46 @@ def test_a_wrong_request_has_the_endpoints_error(client: TestClient, engine: Fak
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400 and "no mode 'slow'" in answer.json()["error"]["message"]
     assert engine.asked == []
+
+
+class FakeClient:
+    """In the place of vLLM's asynchronous engine: keeps its settings, and computes nothing."""
+
+    errored = False
+    made: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, **settings: Any) -> None:
+        self.made.append(settings)
+
+    async def get_supported_tasks(self) -> tuple[str, ...]:
+        return ("generate",)
+
+    async def check_health(self) -> None:
+        return None
+
+    def shutdown(self, timeout: float) -> None:
+        self.made.clear()
+
+
+async def fake_app_state(client: FakeClient, *, state: Any, **settings: Any) -> None:
+    state.openai_serving_models = SimpleNamespace(lora_requests={}, load_lora_adapter=None)
+
+
+def test_an_engine_is_made_without_a_cluster(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vllm.v1.engine.async_llm.AsyncLLM", FakeClient)
+    monkeypatch.setattr("vllm.entrypoints.openai.api_server.init_app_state", fake_app_state)
+    (spec,) = group_engines([Endpoint(name="tiny", source=str(model))])
+
+    async def start_and_stop() -> dict[str, Any]:
+        engine = LocalEngine(build_llm_config(spec, ServeConfig(max_model_len=64, kv_cache_gib=0.1)))
+        await engine.start()
+        (settings,) = FakeClient.made
+        await engine.shutdown()
+        return settings
+
+    settings = asyncio.run(start_and_stop())
+    config = settings["vllm_config"]
+    assert config.parallel_config.distributed_executor_backend == "uni"
+    assert (config.model_config.model, config.model_config.max_model_len) == (str(model), 64)
+    assert settings["stat_loggers"] is None, "Ray's metrics need a cluster"
+    assert not ray.is_initialized() and FakeClient.made == []
