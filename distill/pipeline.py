@@ -1,9 +1,13 @@
-"""The driver: stages in order, each skipped where its manifest says that it is done."""
+"""The driver: stages in order, each skipped where its manifest says that it is done.
+
+Where a trained student is a teacher the stages up to `train` run once for each pass (`distill.config.passes`), with the
+teachers and arms that there can be by then.
+"""
 
 import dataclasses
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,16 +16,19 @@ from typing import Any
 from rich.console import Console
 
 from cluster.units import GIB
+from distill.config.pass_order import pass_numbers
+from distill.config.passes import passes
 from distill.config.recipe import Recipe
-from distill.core.errors import DistillError
+from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
 from distill.core.manifest import Manifest, now
 from distill.core.memory import PeakMemory
-from distill.core.run_dir import RECIPE, RunDir, StageName
+from distill.core.run_dir import RECIPE, RunDir, StageName, finished_pass
 from distill.ops.doctor.preflight import refuse_templates, refuse_unready
 from distill.run.context import RunContext
-from distill.run.stage_keys import StageState, stages_to_run
+from distill.run.stage_keys import StageState, stage_states, stages_to_run
 from distill.stages import STAGES, Stage
+from distill.train.stage import cell_keys
 
 
 def run(
@@ -42,28 +49,93 @@ def run(
         run_dir: where everything is written.
         states: of the stages in it.
         console: for progress.
-        until: the last stage to run; absent: all of them.
-        only: the one stage to run; the stages that it reads must be done.
+        until: the last stage to run, in the last pass; absent: all of them.
+        only: the one stage to run, in the last pass; the stages that it reads must be done.
 
     Raises:
         StageError, InputError: what failed and how to continue; finished work is on disk.
     """
-    wanted = stages_to_run({stage.name: stage.reads for stage in STAGES}, states, until=until, only=only)
-    stale = [stage for stage in STAGES if stage.name in wanted]
-    if not stale:
+    if not _stale(states, until, only):
         return False
     refuse_unready(recipe, base, run_dir)
-    show_states(console, states)
     run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), *RECIPE)
     with ExitStack() as resources:
         context = RunContext(recipe, base, run_dir, console, resources)
-        if {stage.name for stage in stale} - {StageName.PROMPTS, StageName.REPORT}:
-            refuse_templates(recipe, context.models, console)
-        for stage in stale:
-            console.print(f"[bold]{STAGES.index(stage) + 1}/{len(STAGES)} {stage.name}[/]")
-            run_dir.write_manifest(run_stage(stage, context, states[stage.name]), stage.name)
-            assert all(run_dir.exists(*parts) for parts in stage.writes), f"{stage.name} did not write {stage.writes}"
+        earlier = passes(recipe)[:-1] if until != StageName.PROMPTS and only is None else ()
+        for number, part in enumerate(earlier, 1):
+            context = context.of_pass(part)
+            run_pass(context, number)
+        if earlier:
+            context, states = context.of_pass(recipe), stage_states(recipe, base, run_dir)
+            console.print(f"[bold]pass {len(earlier) + 1}: {_students(recipe, len(earlier) + 1)}[/]", highlight=False)
+        _run_stages(context, _stale(states, until, only), states)
     return True
+
+
+def _stale(
+    states: Mapping[StageName, StageState], until: StageName | None = None, only: StageName | None = None
+) -> list[Stage]:
+    wanted = stages_to_run({stage.name: stage.reads for stage in STAGES}, states, until=until, only=only)
+    return [stage for stage in STAGES if stage.name in wanted]
+
+
+def _run_stages(context: RunContext, stale: Sequence[Stage], states: Mapping[StageName, StageState]) -> None:
+    run_dir, console = context.run_dir, context.console
+    show_states(console, states)
+    if {stage.name for stage in stale} - {StageName.PROMPTS, StageName.REPORT}:
+        refuse_templates(context.recipe, context.models, console)
+    for stage in stale:
+        console.print(f"[bold]{STAGES.index(stage) + 1}/{len(STAGES)} {stage.name}[/]")
+        if stage.name == StageName.TRAIN:
+            require_same_students(context)
+        run_dir.write_manifest(run_stage(stage, context, states[stage.name]), stage.name)
+        assert all(run_dir.exists(*parts) for parts in stage.writes), f"{stage.name} did not write {stage.writes}"
+
+
+def run_pass(context: RunContext, number: int) -> None:
+    """Train the arms of a pass before the last one; nothing to do where they are trained.
+
+    Its manifest says which cells there are and under which keys: what their students write is known by them.
+    """
+    recipe, run_dir = context.recipe, context.run_dir
+    states = stage_states(recipe, context.base, run_dir)
+    key = states[StageName.TRAIN].key
+    if run_dir.is_complete(key, *finished_pass(number)):
+        return
+    context.console.print(f"[bold]pass {number}: {', '.join(mix.name for mix in recipe.mixes)}[/]", highlight=False)
+    # Whatever the manifest of its last stage says: rows may differ under the same keys (`require_same_students`).
+    training = [stage for stage in STAGES if stage.name == StageName.TRAIN]
+    _run_stages(context, [*_stale(states, StageName.MIX), *training], states)
+    keys = cell_keys(recipe, run_dir, context.models)
+    done = Manifest(StageName.TRAIN, key, finished_at=now(), details={"cells": keys})
+    run_dir.write_manifest(done, *finished_pass(number))
+
+
+def require_same_students(context: RunContext) -> None:
+    """That the students which wrote traces are those that the run trains.
+
+    Raises:
+        StageError: their rows have changed since, for example because a verdict ERROR was decided when it was graded
+            again. The pass that trained them is then done again by the same command.
+    """
+    number = len(passes(context.recipe)) - 1
+    done = context.run_dir.read_manifest(*finished_pass(number)) if number else None
+    if done is None:
+        return
+    keys = cell_keys(context.recipe, context.run_dir, context.models)
+    changed = [cell for cell, key in done.details["cells"].items() if keys.get(cell) != key]
+    if changed:
+        context.run_dir.remove(*finished_pass(number))
+        raise StageError(
+            f"the rows of {', '.join(changed)} have changed since they were trained and wrote traces -> the same "
+            f"command trains them again, and has their students write again"
+        )
+
+
+def _students(recipe: Recipe, number: int) -> str:
+    """Who writes in a pass."""
+    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges)
+    return ", ".join(name for name, its in numbers.teachers.items() if its == number)
 
 
 def show_states(console: Console, states: Mapping[StageName, StageState]) -> None:

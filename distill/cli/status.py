@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.config.asking_order import asking_order
-from distill.config.prompt_sets import ArmGroup, arm_groups
+from distill.config.passes import passes
+from distill.config.prompt_sets import ArmGroup
 from distill.config.recipe import Recipe
 from distill.config.shares import describe_rows
 from distill.config.teachers import AskedTeacher, TeacherConfig, engine_key, read_pool
-from distill.core.run_dir import PROMPTS, RunDir, Training, pool_shards
+from distill.core.run_dir import PROMPTS, RunDir, Training, finished_pass, pool_shards
 from distill.core.schema import Prompt, is_teachable
 from distill.generate.ask_policy import TAKEN, source_mark
 from distill.generate.edits import is_kept, keep_if_of
@@ -99,9 +100,13 @@ def common_prompts(group: ArmGroup, fills: Mapping[str, PoolFill], sources: Mapp
 def show_status(run_dir: RunDir, recipe: Recipe, console: Console) -> None:
     """Print stages, pools, arms and training cells of a run."""
     console.print(_stage_table(run_dir, recipe))
+    for number, part in enumerate(passes(recipe)[:-1], 1):
+        is_done = run_dir.read_manifest(*finished_pass(number)) is not None
+        arms = ", ".join(mix.name for mix in part.mixes)
+        console.print(f"pass {number} ({arms}): {'done' if is_done else 'not done'}", highlight=False)
     fills = pool_fills(run_dir, recipe.teachers)
     console.print(_pool_table(fills))
-    wanted, groups = recipe.generate.enough_prompts, arm_groups(recipe.mixes)
+    wanted, groups = recipe.generate.enough_prompts, recipe.arm_groups
     sources = _prompt_sources(run_dir) if any(group.sources for group in groups) else {}
     for group in groups:
         num_common = len(common_prompts(group, fills, sources))

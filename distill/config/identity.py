@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.config.decides import identity, stage_part
 from distill.config.models import ModelConfig
+from distill.config.passes import base_model
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.search import SearchConfig
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
@@ -39,7 +40,7 @@ def stage_parts(recipe: Recipe) -> dict[StageName, dict[str, Any]]:
     for stage in (StageName.PROMPTS, StageName.EVALUATE):
         benchmarks = benchmark_configs(recipe).items()
         parts[stage]["benchmarks"] = {name: stage_part(one, stage, StageName.PROMPTS) for name, one in benchmarks}
-    teachers = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    teachers = [base_model(recipe, teacher.model) for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     parts[StageName.GENERATE]["models"] = _models(recipe.models, teachers)
     parts[StageName.MIX] |= (students := _student_models(recipe))
     if recipe.search:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distill.config.base import Section
+from distill.config.decides import NOTHING
 
 
 class Imitate(Section):
@@ -39,5 +40,32 @@ class Prefer(Section):
     `students.tune.learning_rate`."""
 
 
+class Match(Section):
+    """The student is brought to its teacher on its own answers: offline on-policy distillation. The student of the arm
+    that this one comes `after` answers the prompt of every row, at temperature 1; what it writes takes the place of the
+    row's trace, and the teacher that wrote the trace says how likely each token is.
+
+    Minimised is the reverse KL divergence from student to teacher, sampled: each token has the coefficient
+    log p_student - log p_teacher, without gradient through it (MiniLLM, arXiv 2306.08543; GKD, arXiv 2306.13649).
+    Answers and the teacher's log-probabilities are computed once, before the training, and stored beside the cell.
+    """
+
+    kind: Literal["match"] = "match"
+    max_tokens: int = Field(default=512, ge=1)
+    """Longest answer of the student, tokens. A longer one is cut and counted; what there is of it is learnt from."""
+    first_tokens: int | None = Field(default=None, ge=1)
+    """Only so many tokens at the beginning of an answer are learnt from. Absent: all."""
+    clamp: float = Field(default=20.0, gt=0.0)
+    """Largest size of a token's coefficient, nats."""
+    teacher: str | None = None
+    """Name of the teacher that says how likely tokens are, for all rows. Absent: of each row the one whose pool it is
+    from; with modes a long answer is so compared with the long pool's teacher."""
+    because: str = Field(default="", json_schema_extra=NOTHING)
+    """Why a teacher may compare whose traces the arm before did not learn: this is refused without a reason, since the
+    student is then drawn to a text that it was never shown, and warned of with one."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of this arm. Absent: `students.tune.learning_rate`."""
+
+
 IMITATE = Imitate()
-Objective = Annotated[Imitate | Prefer, Field(discriminator="kind")]
+Objective = Annotated[Imitate | Prefer | Match, Field(discriminator="kind")]

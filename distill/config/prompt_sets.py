@@ -1,4 +1,4 @@
-"""Which arms teach the same prompts: those with the same `sources`, or with none, which teach those of all sources."""
+"""Which arms teach the same prompts: those of a pass with the same `sources`; without, prompts of all sources."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,12 +9,25 @@ from distill.config.sources import GymSource
 from distill.core.errors import Problem
 
 
-class ArmGroup(NamedTuple):
-    """The mixes that teach the same prompts: of some sources, those that all pools of all of them solved."""
+class GroupKey(NamedTuple):
+    """What arms that teach the same prompts have in common."""
 
     sources: tuple[str, ...]
     """Names; empty: all sources."""
+    number: int = 1
+    """Of the pass in which they are mixed (`distill.config.passes`)."""
+
+
+class ArmGroup(NamedTuple):
+    """The mixes that teach the same prompts: of some sources, those that all pools of all of them solved."""
+
+    key: GroupKey
     mixes: tuple[MixConfig, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources; empty: all."""
+        return self.key.sources
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -26,10 +39,14 @@ class ArmGroup(NamedTuple):
         return not self.sources or source in self.sources
 
 
-def arm_groups(mixes: Sequence[MixConfig]) -> tuple[ArmGroup, ...]:
-    """The mixes by the sources of their prompts, in the recipe's order."""
-    names = dict.fromkeys(sources_of(mix) for mix in mixes)
-    return tuple(ArmGroup(one, tuple(mix for mix in mixes if sources_of(mix) == one)) for one in names)
+def arm_groups(mixes: Sequence[MixConfig], passes: Mapping[str, int]) -> tuple[ArmGroup, ...]:
+    """The mixes by pass and by the sources of their prompts: earlier passes first, then in the recipe's order.
+
+    `passes`: arm -> number of its pass.
+    """
+    keys = {mix.name: GroupKey(sources_of(mix), passes[mix.name]) for mix in mixes}
+    found = sorted(dict.fromkeys(keys.values()), key=lambda key: key.number)
+    return tuple(ArmGroup(key, tuple(mix for mix in mixes if keys[mix.name] == key)) for key in found)
 
 
 def sources_of(mix: MixConfig) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from distill.config.evaluate import EvaluateConfig
 from distill.config.forecast import ForecastConfig
 from distill.config.mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config.models import ModelConfig
+from distill.config.pass_order import pass_numbers
+from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.prompts import PromptsConfig
 from distill.config.question import QuestionConfig
 from distill.config.search import SearchConfig
@@ -86,6 +88,11 @@ class Recipe(Section):
     def arm_configs(self) -> dict[str, ArmConfig]:
         """Every mix and merge by its name."""
         return arms_by_name(self.mixes, self.merges)
+
+    @property
+    def arm_groups(self) -> tuple[ArmGroup, ...]:
+        """The mixes that teach the same prompts, those of earlier passes first."""
+        return arm_groups(self.mixes, pass_numbers(self.teachers, self.mixes, self.merges).arms)
 
     def takes(self, student: str, arm: str) -> bool:
         """Whether a student is trained on a mix, or can be merged from students that are."""

@@ -14,9 +14,11 @@ from distill.config.base import names_of, one_of, section_of
 from distill.config.eval_arms import arm_problems
 from distill.config.evaluate import benchmark_problems, evaluate_problems, leak_problems, template_problems
 from distill.config.forecast import forecast_problems
+from distill.config.match_problems import match_problems
 from distill.config.mix import MergeConfig, MixConfig
 from distill.config.mix_problems import filter_problems, merge_problems, mix_problems, mode_problems
 from distill.config.pair_problems import pair_problems, unequal_pair_problems
+from distill.config.pass_order import pass_problems, trained_student
 from distill.config.prompt_sets import size_problems, source_problems
 from distill.config.question import question_problems
 from distill.config.search import search_problems
@@ -42,10 +44,12 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
     pools = {name: _samples(teachers, name) for name in names_of(raw.get("teachers"))}
     ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
+    untrained = [teacher for teacher in ours if trained_student(teacher.model) is None]
     asked = [teacher for teacher in teachers if isinstance(teacher, AskedTeacher)]
     return [
         *_duplicate_names(raw),
-        *_unknown_models(raw, [*_numbered("teachers", ours), *_numbered("students", students)]),
+        *_unknown_models(raw, [*_numbered("teachers", untrained), *_numbered("students", students)]),
+        *pass_problems(raw, teachers, mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))),
         *(problem for mix in mixes for problem in mix_problems(mix, pools, names_of(raw.get("students")))),
         *(
             problem
@@ -53,6 +57,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
             for problem in mode_problems(mix, _styles(teachers), section_of(raw, "filters").get("too_long_takes"))
         ),
         *(problem for mix in mixes for problem in pair_problems(mix, pools)),
+        *match_problems(raw, teachers, mixes, _parsed(MERGE, raw.get("merges"))),
         *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in teacher_problems(teacher)),
         *(problem for teacher in ours for problem in engine_problems(teacher)),

@@ -150,7 +150,8 @@ class VllmTeacher(AskedTeacher):
 
     kind: Literal["vllm"] = "vllm"
     model: str = Field(json_schema_extra=EXTENT)
-    """A key of `[models]`."""
+    """A key of `[models]`, or a student of this run, `STUDENT@ARM`: it is asked in a second pass, after that arm is
+    trained. Of several training seeds the first one's student writes, for all; `STUDENT@ARM@SEED` names another's."""
     engine: EngineConfig = Field(default_factory=EngineConfig)
     """Its vLLM engine."""
     replicas: tuple[int, int] = Field(default=(1, 1), json_schema_extra=NOTHING)

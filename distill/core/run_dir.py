@@ -100,6 +100,11 @@ def search_round(number: int) -> Parts:
     return StageName.SEARCH, f"round-{number}"
 
 
+def finished_pass(number: int) -> Parts:
+    """The item whose manifest says that a pass is done, and which cells it trained under which keys."""
+    return "passes", str(number)
+
+
 def benchmark_scores(model: str, benchmark: str) -> Parts:
     """A model's graded answers to a benchmark."""
     return StageName.EVALUATE, model, f"{benchmark}.parquet"

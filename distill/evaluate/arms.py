@@ -6,10 +6,11 @@ from itertools import product
 from typing import NamedTuple
 
 from distill.config.eval_arms import AnsweringPlan
+from distill.config.passes import cell_name
 from distill.config.recipe import Recipe
 from distill.core.schema import content_hash
 from distill.evaluate.models import EvaluatedModel, mode_name
-from distill.train.cells import all_cells, cell_name
+from distill.train.cells import all_cells
 
 
 class ArmOf(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distill.config.passes import cell_name
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_scores
 from distill.core.schema import Score, Verdict
@@ -15,7 +16,6 @@ from distill.evaluate.arms import arm_name, arms_of
 from distill.evaluate.models import mode_name
 from distill.evaluate.variance import Shares
 from distill.grading.instructions import NOT, STRICT, from_words
-from distill.train.cells import cell_name
 
 COLUMNS = (
     "prompt_id",

@@ -6,8 +6,7 @@ from importlib.metadata import version
 from typing import Any, Protocol
 
 from distill.config.asking_order import asking_order
-from distill.config.mix import MixConfig
-from distill.config.prompt_sets import arm_groups
+from distill.config.prompt_sets import ArmGroup
 from distill.config.teachers import AskedTeacher, EndpointTeacher, engine_key, read_pool
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, dropped, seed_for, trace_id
@@ -86,10 +85,15 @@ def pool_plan(pool: Pool) -> PoolPlan:
     return PoolPlan(teacher.name, teacher.num_samples, 1, read_pool(teacher) or "")
 
 
-def ask_plan(groups: Sequence[Sequence[Pool]], mixes: Sequence[MixConfig], *, stop_early: bool) -> AskPlan:
+def ask_plan(groups: Sequence[Sequence[Pool]], taught: Sequence[ArmGroup], *, stop_early: bool) -> AskPlan:
     """The plan of a run. Mixes of the same sources teach the same prompts: the pools that they name are useful only
-    together."""
-    taught = arm_groups(mixes)
+    together.
+
+    Args:
+        groups: the pools as they are asked.
+        taught: the mixes that teach the same prompts.
+        stop_early: ask only for what is of use.
+    """
     return AskPlan(
         pools=tuple(pool_plan(pool) for group in groups for pool in group),
         groups=tuple(frozenset(one.pools) for one in taught),

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from distill.config.pass_order import PassNumbers, pass_numbers
 from distill.config.teachers import DatasetTeacher
 from distill.config.verify import VerifyConfig
 from distill.core.manifest import Manifest
@@ -48,9 +49,9 @@ def generate_stage(run: RunContext) -> Manifest:
     started = time.monotonic()
     recipe, run_dir, pools = run.recipe, run.run_dir, run.pools
     groups = group_by_engine(pools)
-    plan = ask_plan(groups, recipe.mixes, stop_early=recipe.generate.stop_early)
+    plan = ask_plan(groups, recipe.arm_groups, stop_early=recipe.generate.stop_early)
     imported = import_pools(pools, run_dir, run.base, recipe.verify, run.console)
-    asked = [group for group in groups if not isinstance(group[0].teacher, DatasetTeacher)]
+    asked = asked_now(groups, pass_numbers(recipe.teachers, recipe.mixes, recipe.merges))
     names = {pool.name for group in asked for pool in group}
     survey = survey_prompts(run_dir, pools, plan, names)
     counts: Counter[str] = Counter()
@@ -74,6 +75,15 @@ def generate_stage(run: RunContext) -> Manifest:
         drop_duplicates(run_dir, pool.folder)
     release_freed_memory()
     return generate_manifest(run_dir, pools, survey, counts, imported, wall_s=time.monotonic() - started)
+
+
+def asked_now(groups: Sequence[Sequence[Pool]], numbers: PassNumbers) -> list[list[Pool]]:
+    """The pools that can be asked for traces in the last of a run's passes so far.
+
+    What an earlier pass gave up is not asked again: a student was trained on what there was, and writes by now.
+    """
+    now = [[pool for pool in group if numbers.teachers[pool.name] == numbers.last] for group in groups]
+    return [group for group in now if group and not isinstance(group[0].teacher, DatasetTeacher)]
 
 
 def import_pools(pools: Sequence[Pool], run_dir: RunDir, base: Path, verify: VerifyConfig, console: Console) -> Imports:

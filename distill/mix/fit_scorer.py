@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -26,6 +27,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.schema import content_hash
 from distill.models.chat_template import IGNORED, Rendered, chat_messages, render_example
 from distill.models.resolve import load_tokenizer
+from distill.models.shape import SCORE_LOGIT_BYTES
 
 FIT_VERSION = 2
 MAX_RANK = 100
@@ -166,17 +168,33 @@ class FitScorer:
     @torch.no_grad()
     def score(self, trace_ids: Sequence[str], rows: Sequence[Rendered]) -> list[TraceFit]:
         """Score traces; those of one prompt should be neighbours."""
+        return [
+            trace_fit(trace_ids[row], found.tokens.tolist(), found.nll.tolist(), found.ranks.tolist())
+            for row, found in self._surprisals(rows, BATCH_TOKENS)
+        ]
+
+    @torch.no_grad()
+    def log_probabilities(self, rows: Sequence[Rendered]) -> list[NDArray[np.float32]]:
+        """Log-probability of every learnt token of each row, nats; those of one prompt should be neighbours.
+
+        Beside the model it takes at most `SCORE_LOGIT_BYTES` for logits, whatever the vocabulary, or those of one row.
+        """
+        width = int(self.model.get_output_embeddings().weight.shape[0])
+        budget = max(1, min(BATCH_TOKENS, SCORE_LOGIT_BYTES // (width * self.model.dtype.itemsize)))
+        found = {row: -one.nll.float().cpu().numpy() for row, one in self._surprisals(rows, budget)}
+        return [found[row] for row in range(len(rows))]
+
+    def _surprisals(self, rows: Sequence[Rendered], budget: int) -> "Iterator[tuple[int, Surprisal]]":
+        """Every row by its number, in the order of the passes. `budget`: most answer tokens of a pass."""
         splits = [split_row(row, shares=self.shares) for row in rows]
-        fits: list[TraceFit] = []
         for batch in shared_batches([split.prompt for split in splits]):
             prompts = list(dict.fromkeys(tuple(splits[row].prompt) for row in batch))
             cache = self._read_prompts(prompts)
-            for positions in length_batches([len(splits[row].answer) for row in batch]):
+            for positions in length_batches([len(splits[row].answer) for row in batch], budget):
                 part = [batch[position] for position in positions]
                 prompt_of = [prompts.index(tuple(splits[row].prompt)) for row in part]
-                names, answers = [trace_ids[row] for row in part], [splits[row] for row in part]
-                fits += self._score_answers(names, answers, prompt_of, cache)
-        return fits
+                answers = [splits[row] for row in part]
+                yield from zip(part, self._score_answers(answers, prompt_of, cache), strict=True)
 
     def _read_prompts(self, prompts: Sequence[tuple[int, ...]]) -> "PromptCache | None":
         """Keys and values of the prompts; None where nothing is shared."""
@@ -188,8 +206,8 @@ class FitScorer:
         return PromptCache(mask, [(layer.keys, layer.values) for layer in cache.layers])
 
     def _score_answers(
-        self, trace_ids: Sequence[str], rows: Sequence[Split], prompt_of: Sequence[int], prompts: "PromptCache | None"
-    ) -> list[TraceFit]:
+        self, rows: Sequence[Split], prompt_of: Sequence[int], prompts: "PromptCache | None"
+    ) -> "list[Surprisal]":
         """One forward pass over answers padded on the right; padding is neither attended to nor scored.
 
         `prompt_of`: the index in `prompts` of each row's prompt.
@@ -214,8 +232,7 @@ class FitScorer:
         learnt = targets[self._kept]
         nll, ranks = surprisal_and_rank(logits, learnt)
         sizes = self._kept.sum(dim=1).tolist()
-        parts = zip(trace_ids, learnt.split(sizes), nll.split(sizes), ranks.split(sizes), strict=True)
-        return [trace_fit(name, tokens.tolist(), nlls.tolist(), rank.tolist()) for name, tokens, nlls, rank in parts]
+        return list(map(Surprisal, learnt.split(sizes), nll.split(sizes), ranks.split(sizes)))
 
     def _padded(self, rows: Sequence[Sequence[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows padded to equal width, and a mask of what is not padding."""
@@ -223,6 +240,16 @@ class FitScorer:
         ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self.device)
         lengths = torch.tensor([[len(row)] for row in rows], device=self.device)
         return ids, torch.arange(width, device=self.device) < lengths
+
+
+class Surprisal(NamedTuple):
+    """The learnt tokens of a row, [n] each."""
+
+    tokens: torch.Tensor
+    nll: torch.Tensor
+    """Negative log-likelihood, nats."""
+    ranks: torch.Tensor
+    """1: the most likely token."""
 
 
 class PromptCache(NamedTuple):

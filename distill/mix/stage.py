@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cluster.session import Session
 from distill.config.mix import HardGetsLongMix, MixConfig, PairsMix, PoolWeights, SingleMix
-from distill.config.prompt_sets import ArmGroup, arm_groups
+from distill.config.prompt_sets import ArmGroup
 from distill.config.recipe import Recipe
 from distill.config.teachers import AskedTeacher, ChatFormat
 from distill.core.manifest import Manifest
@@ -76,6 +76,8 @@ class Table(NamedTuple):
     candidates: Candidates
     held: Candidates
     """The common prompts that are held out."""
+    number: int
+    """Of the pass."""
 
 
 class Chosen(NamedTuple):
@@ -94,13 +96,19 @@ class Chosen(NamedTuple):
         return keys
 
     @property
+    def number(self) -> int:
+        """Of the group's pass."""
+        return self.table.number
+
+    @property
     def mixes(self) -> tuple[MixConfig, ...]:
         """The arms of the group."""
         return self.table.source.recipe.mixes
 
     def details(self) -> dict[str, dict[str, Any]]:
         """The manifest's entry of every arm."""
-        arms, own = self.arms, {"common_prompts": len(self.arms.candidates)} if self.mixes[0].sources else {}
+        is_own = bool(self.mixes[0].sources) or self.number > 1
+        arms, own = self.arms, {"common_prompts": len(self.arms.candidates)} if is_own else {}
         return {
             mix.name: mix_details(mix, arms.chosen[mix.name], arms.candidates, arms.index) | self._pairs(mix) | own
             for mix in self.mixes
@@ -159,7 +167,10 @@ def mix_stage(run: RunContext) -> Manifest:
 def _equal_arms(chosen: Chosen, details: Mapping[str, Mapping[str, Any]], num_groups: int) -> str:
     """What the arms of a group have in common; the sources are named where there are several groups."""
     said = equal_arms({mix.name: details[mix.name] for mix in chosen.mixes})
-    return said if num_groups == 1 else f"of {' and '.join(chosen.mixes[0].sources) or 'all sources'}: {said}"
+    if num_groups == 1:
+        return said
+    of_pass = f", pass {chosen.number}" if chosen.number > 1 else ""
+    return f"of {' and '.join(chosen.mixes[0].sources) or 'all sources'}{of_pass}: {said}"
 
 
 def all_lost(
@@ -194,7 +205,7 @@ def group_tables(source: MixSource, index: TraceIndex, reasons: NDArray[np.int8]
     Raises:
         StageError: no more prompts are common than are to be held out.
     """
-    found = [_table(source, group, index, reasons) for group in arm_groups(source.recipe.mixes)]
+    found = [_table(source, group, index, reasons) for group in source.recipe.arm_groups]
     held = np.unique(np.concatenate([table.held.prompt_keys for table in found]))
 
     def taught(candidates: Candidates) -> Candidates:
@@ -212,10 +223,11 @@ def _table(source: MixSource, group: ArmGroup, index: TraceIndex, reasons: NDArr
     if group.sources:
         is_usable &= contains(prompts, index.prompt_keys)
     candidates = build_candidates(index, is_usable, group.pools, recipe.seed, routes)
-    num_held = recipe.train.held_out_prompts
+    number = group.key.number
+    num_held = recipe.train.held_out_prompts if number == 1 else None  # later students may have seen the rest
     validate_held_out(num_held, len(candidates))
     candidates, held = candidates.split_held_out(num_held, recipe.seed)
-    return Table(dataclasses.replace(source, recipe=recipe), prompts, candidates, held)
+    return Table(dataclasses.replace(source, recipe=recipe), prompts, candidates, held, number)
 
 
 def _prompts_of(run_dir: RunDir, group: ArmGroup) -> NDArray[np.uint64]:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from distill.config.models import ModelConfig
     from distill.config.students import LoraTune
 
+SCORE_LOGIT_BYTES = 1 << 29
+"""Most that the logits of one pass take where log-probabilities are asked for: half a GiB, twice that with what is
+derived from them."""
+
 
 @dataclass(frozen=True)
 class ModelShape:

@@ -197,6 +197,32 @@ class PairsRow:
 
 
 @dataclass(frozen=True)
+class MatchRow:
+    """What a cell learnt of its teacher on the student's own answers: before the training, and over its last steps."""
+
+    answers: int
+    mean_tokens: float
+    cut_share: float
+    """Of the answers, at the token limit."""
+    self_difference: float
+    """Of our log-probabilities of the student from those that its engine sampled with, nats per token."""
+    start: Mapping[str, float]
+    """Sampled reverse KL before the training, nats per token: `kl`, and `first`, `middle`, `last` third of answers."""
+    last: Mapping[str, float]
+    """The same over the last steps, on the same answers."""
+    drift: float
+    """By how much less likely the answers are in the last steps than when they were written, nats per token."""
+    end_before: float | None
+    """Probability of the token that ends an answer, by the student that wrote it; None where none was finished."""
+    end_teacher: float | None
+    """By the teacher."""
+    end_after: float | None
+    """By the student in the last steps."""
+    device_s: float
+    """Seconds of writing and scoring."""
+
+
+@dataclass(frozen=True)
 class CellRow:
     """One training cell."""
 
@@ -223,7 +249,9 @@ class CellRow:
     held_out: Mapping[str, HeldOut]
     """By pool; empty where no prompt was held out."""
     pairs: PairsRow | None
-    """None where its rows are imitated."""
+    """None unless it learns preferences."""
+    match: MatchRow | None
+    """None unless it matches a teacher."""
     curve: Curve
     attempts: tuple[CellAttempt, ...]
 

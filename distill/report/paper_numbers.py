@@ -7,6 +7,7 @@ used the paper's harness and MATH-500 for MATH (github.com/charlie1587/Small-Mod
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from distill.config.pass_order import student_of
 from distill.config.recipe import Recipe
 from distill.config.teachers import VllmTeacher
 from distill.report.comparisons import MACRO, blends
@@ -58,7 +59,7 @@ def paper_rows(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> list[PaperRow]:
     """The paper's numbers beside ours, for every student that it trained too, if the teachers are one of its pairs."""
-    ours = [teacher for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    ours = [one for one in recipe.teachers if isinstance(one, VllmTeacher) and student_of(one) is None]
     pools = {_model(recipe, teacher.model): teacher.name for teacher in ours}
     for models, kinds in TEACHERS.items():
         if set(models) <= pools.keys():

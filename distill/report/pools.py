@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config.mix import MixConfig
-from distill.config.prompt_sets import arm_groups
+from distill.config.passes import base_model
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
 from distill.core.manifest import Manifest
@@ -53,7 +53,7 @@ class Traces:
 
 def common_prompts(recipe: Recipe, traces: Traces) -> set[str]:
     """Prompts that arms can teach: solved by every pool of those that teach the same ones, also at weight 0."""
-    groups = arm_groups(recipe.mixes)
+    groups = recipe.arm_groups
     return set[str]().union(*(set.intersection(*map(traces.usable, group.pools)) for group in groups))
 
 
@@ -95,7 +95,7 @@ def teacher_sizes(recipe: Recipe, run_dir: RunDir) -> dict[str, int]:
     sizes = {}
     for teacher in recipe.teachers:
         if isinstance(teacher, VllmTeacher):
-            record = json.loads(run_dir.read_bytes(*model_record(teacher.model)) or b"{}")
+            record = json.loads(run_dir.read_bytes(*model_record(base_model(recipe, teacher.model))) or b"{}")
             if num_parameters := record.get("model", {}).get("num_parameters"):
                 sizes[teacher.name] = int(num_parameters)
     return sizes

@@ -1,17 +1,17 @@
 """What the run did: training cells with their loss curves, wall time of every stage, and the funnel of rows."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distill.config.prompt_sets import arm_groups
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import Verdict
 from distill.evaluate.read_scores import ScoredModel, trained_models
 from distill.mix.accounting import FILTERED
-from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MixRow, PairsRow, StageRow
+from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MatchRow, MixRow, PairsRow, StageRow
 from distill.report.pools import Traces, common_prompts
 from distill.train.attempts import Attempt, read_attempts
 from distill.train.cells import Cell, all_cells
@@ -22,6 +22,10 @@ WRONG = {
     Verdict.NO_ANSWER: "without an answer",
     Verdict.ERROR: "could not be graded",
 }
+
+
+DIVERGENCES = {"kl": "kl", "first": "kl_first", "middle": "kl_middle", "last": "kl_last"}
+"""Name in the report -> in a cell's figures."""
 
 
 def read_manifests(run_dir: RunDir) -> dict[str, Manifest]:
@@ -156,6 +160,7 @@ def _cell_row(
         mfu=recorded.get("mfu"),
         held_out=_held_out(recorded.get("held_out_loss") or {}),
         pairs=_pairs(recorded, mix),
+        match=_match(recorded),
         curve=curve,
         attempts=attempts,
     )
@@ -166,6 +171,26 @@ def _pairs(recorded: Mapping[str, Any], mix: Mapping[str, Any]) -> PairsRow | No
     if "pairs" not in recorded or "pairs" not in mix:
         return None
     return PairsRow(pairs=mix["pairs"], without_pair=mix["without_pair"], **recorded["pairs"])
+
+
+def _match(recorded: Mapping[str, Any]) -> MatchRow | None:
+    """`recorded`: of the cell."""
+    if "match" not in recorded or "rollouts" not in recorded:
+        return None
+    before, after = recorded["rollouts"], recorded["match"]
+    return MatchRow(
+        answers=before["answers"],
+        mean_tokens=before["mean_tokens"],
+        cut_share=before["cut_share"],
+        self_difference=before["self_difference"],
+        start={name: before[f"start_{key}"] for name, key in DIVERGENCES.items() if f"start_{key}" in before},
+        last={name: after[key] for name, key in DIVERGENCES.items() if key in after},
+        drift=after["drift"],
+        end_before=before.get("end_student"),
+        end_teacher=before.get("end_teacher"),
+        end_after=math.exp(after["end"]) if "end" in after else None,
+        device_s=sum(before["seconds"].values()),
+    )
 
 
 def _held_out(recorded: Mapping[str, Mapping[str, float]]) -> dict[str, HeldOut]:
@@ -222,7 +247,7 @@ def _common_step(recipe: Recipe, manifests: Manifests, traces: Traces) -> list[F
     if not len(traces.trace_ids):
         return []
     common = common_prompts(recipe, traces)
-    some = set[str]().union(*(traces.usable(pool) for group in arm_groups(recipe.mixes) for pool in group.pools))
+    some = set[str]().union(*(traces.usable(pool) for group in recipe.arm_groups for pool in group.pools))
     prompts = manifests["prompts"].rows_out if "prompts" in manifests else len(set(traces.prompt_ids.tolist()))
     lost = {"solved by some pools only": len(some) - len(common), "solved by no pool": prompts - len(some)}
     return [FunnelStep("prompts solved by every pool", len(common), lost), *_filter_step(manifests, len(common))]

@@ -17,12 +17,13 @@ from cluster.session import Session, connect
 from distill.config.asking_order import asking_order
 from distill.config.identity import fingerprint, source_identity
 from distill.config.models import ModelConfig
+from distill.config.passes import base_model, passes, teaching_cell
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher, engine_key, read_pool
 from distill.core.errors import InputError
-from distill.core.run_dir import PROMPTS, Parts, RunDir, benchmark_problems, model_record
+from distill.core.run_dir import PROMPTS, Parts, RunDir, Training, benchmark_problems, finished_pass, model_record
 from distill.core.saved_files import FILES, SavedFiles, saved_files, weight_hashes
-from distill.core.schema import Prompt
+from distill.core.schema import Prompt, content_hash
 from distill.models.resolve import ResolvedModel, model_identity, publish, resolve_model
 from distill.run.pools import Pool
 
@@ -38,6 +39,12 @@ class RunContext:
     console: Console
     resources: ExitStack
     """Closes what the run opened."""
+
+    def of_pass(self, recipe: Recipe) -> "RunContext":
+        """The same run in another pass, with the same cluster where it is connected."""
+        inner = dataclasses.replace(self, recipe=recipe)
+        inner.__dict__.update({name: value for name, value in self.__dict__.items() if name == "session"})
+        return inner
 
     def nested(self, recipe: Recipe, folder: Parts) -> "RunContext":
         """A small run inside this one, with the same cluster, models, pools and traces."""
@@ -64,9 +71,10 @@ class RunContext:
     @cached_property
     def models(self) -> Mapping[str, ResolvedModel]:
         """The models in use. A resumed run keeps those that it began with, as long as they exist."""
-        own = [teacher for teacher in self.recipe.teachers if isinstance(teacher, VllmTeacher)]
-        used = {*(teacher.model for teacher in own), *(student.model for student in self.recipe.students)}
-        return {name: self._recorded(name) or self._resolve(name) for name in sorted(used)}
+        asked = {teacher.model for teacher in self.recipe.teachers if isinstance(teacher, VllmTeacher)}
+        used = {base_model(self.recipe, model) for model in asked} | {one.model for one in self.recipe.students}
+        found = {name: self._recorded(name) or self._resolve(name) for name in sorted(used)}
+        return found | {model: self._trained(model, found) for model in sorted(asked - used)}
 
     def _recorded(self, name: str) -> ResolvedModel | None:
         found = self.run_dir.read_bytes(*model_record(name))
@@ -89,6 +97,26 @@ class RunContext:
             record[FILES] = self._files_of(model)
         self.run_dir.write_bytes(json.dumps(record, indent=1).encode(), *model_record(name))
         return model
+
+    def _trained(self, name: str, bases: Mapping[str, ResolvedModel]) -> ResolvedModel:
+        """A student of this run that is a teacher, as an earlier pass has trained it."""
+        cell, number = teaching_cell(self.recipe, name), len(passes(self.recipe)) - 1
+        done = self.run_dir.read_manifest(*finished_pass(number))
+        key = done.details["cells"].get(cell) if done else None
+        if key is None:
+            raise InputError(
+                f"{self.run_dir.uri}: {cell} is not trained yet, and writes traces -> distill run trains it"
+            )
+        address = self.run_dir.address_of(*Training(cell).model, version=key)
+        return dataclasses.replace(
+            bases[base_model(self.recipe, name)],
+            name=name,
+            path=address,
+            source=cell,
+            identity=content_hash("student", key),
+            skipped=(),
+            published="" if self.run_dir.is_local else address,
+        )
 
     def _files_of(self, model: ResolvedModel) -> SavedFiles:
         """The files of a student's base model. Fetched or converted again to other weights, it has those that it had:

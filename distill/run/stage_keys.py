@@ -8,6 +8,7 @@ from typing import Any
 from cluster.storage import IN_PACKAGE, package_path
 from distill.config.identity import stage_parts
 from distill.config.models import ModelConfig
+from distill.config.passes import base_model, passes
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource, PromptSource, kind_of
 from distill.config.teachers import DatasetTeacher, VllmTeacher
@@ -47,7 +48,7 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
     parts, judge = stage_parts(recipe), recipe.verify.judge
     benchmarks = [benchmark.source for benchmark in benchmark_configs(recipe).values()]
     read, asked = [*recipe.prompts.sources, *benchmarks], recipe.prompts.sources
-    own = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    own = [base_model(recipe, teacher.model) for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     imported = [teacher.source for teacher in recipe.teachers if isinstance(teacher, DatasetTeacher)]
     further: dict[StageName, dict[str, Any]] = {
         StageName.PROMPTS: {
@@ -102,23 +103,28 @@ def _stamps(source: FileSource, base: Path) -> Iterator[tuple[str, str]]:
 
 
 def stage_states(recipe: Recipe, base: Path | None, run_dir: RunDir) -> dict[StageName, StageState]:
-    """Every stage's key and status.
+    """Every stage's key and status; of the last pass where the run has several.
 
     `base`: folder of the recipe's relative paths; None where it is not known, and input files count as unchanged.
     """
     states: dict[StageName, StageState] = {}
     key = content_hash(LAYOUT_VERSION)
+    earlier = passes(recipe)[:-1]
     for stage, config in stage_configs(recipe, base).items():
-        if base is None and (files := _files_read(run_dir, stage)):
-            config["files"] = files
+        if stage == StageName.GENERATE and earlier:  # whose students write
+            config["earlier_pass"] = stage_states(earlier[-1], base, run_dir)[StageName.TRAIN].key
+        if base is None:
+            config |= _as_run(run_dir, stage)
         key = content_hash(stage, key, config)
         states[stage] = _state(stage, key, config, run_dir, states)
     return states
 
 
-def _files_read(run_dir: RunDir, stage: StageName) -> dict[str, str]:
+def _as_run(run_dir: RunDir, stage: StageName) -> dict[str, Any]:
+    """What a finished stage found of the input files, directly or in an earlier pass: it counts as unchanged."""
     manifest = run_dir.read_manifest(stage)
-    return dict(manifest.details.get("config", {}).get("files", {})) if manifest else {}
+    config = manifest.details.get("config", {}) if manifest else {}
+    return {name: config[name] for name in ("files", "earlier_pass") if config.get(name)}
 
 
 def _state(

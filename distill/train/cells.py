@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from distill.config.arm_graph import ArmBudget, arm_budgets, own_steps
 from distill.config.mix import MergeConfig
 from distill.config.objectives import IMITATE
+from distill.config.passes import cell_name
 from distill.train.layout import Layout, resolve_layout
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from distill.config.train import TrainConfig
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
+    from distill.train.rollouts.plan import RolloutPlan
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class CellWork:
     """Absent: as its student sets it."""
     shape: ModelShape | None = None
     """Sizes of the model, for FLOPs; absent: none are counted."""
+    rollouts: RolloutPlan | None = None
+    """Of a cell that matches its teachers: who writes and scores its rows."""
     cost: float | None = None
     """How long it takes, in a unit that all cells of the queue share; absent: by the bytes of weights and rows."""
 
@@ -134,11 +138,6 @@ def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
                 yield build(student, arm, seed)
 
     return (*of_kind(recipe.mixes), *of_kind(recipe.merges))
-
-
-def cell_name(recipe: Recipe, student: str, arm: str, seed: int) -> str:
-    """What a cell is called. The seed is part of the name only where there are several."""
-    return f"{student}@{arm}" + (f"@{seed}" if len(recipe.train.seeds) > 1 else "")
 
 
 def trained_before(cell: Cell) -> tuple[str, ...]:

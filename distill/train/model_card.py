@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config.objectives import Prefer
+from distill.config.objectives import Match, Prefer
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
@@ -50,7 +50,10 @@ def student_card(
         recipe.description,
         f"A student of mix distillation ([arXiv 2502.12143](https://arxiv.org/abs/2502.12143)), from `{model.source}`"
         f" ({model.identity}), by the recipe `{recipe.name}`.",
-        "## How it was made\n\n" + describe_training(manifest.details) + describe_preferences(cell, manifest.details),
+        "## How it was made\n\n"
+        + describe_training(manifest.details)
+        + describe_preferences(cell, manifest.details)
+        + describe_matching(cell, manifest.details),
         *describe_lineage(cell),
         *(f"## What it was trained on: {arm}\n\n{describe_arm(entry)}" for arm, entry in arms.items()),
         "## How to prompt it\n\n" + describe_prompt(recipe),
@@ -77,6 +80,18 @@ def describe_preferences(cell: Cell, details: Mapping[str, Any]) -> str:
     return (
         f" It learnt to prefer one trace of a pair (DPO, beta {how.beta:g}, eps {how.eps:g}, alpha {how.alpha:g}): in"
         f" the last steps the mean margin was {found['margin']:.2f} nats, and {found['positive']:.0%} were positive."
+    )
+
+
+def describe_matching(cell: Cell, details: Mapping[str, Any]) -> str:
+    """How a student was matched with its teacher; empty where it was not."""
+    if not isinstance(cell.objective, Match) or "match" not in details or "rollouts" not in details:
+        return ""
+    before, after = details["rollouts"], details["match"]
+    return (
+        f" It learnt from {before['answers']} answers of its own, by its teacher's log-probabilities (offline on-policy"
+        f" distillation): the sampled reverse KL was {before['start_kl']:.3f} nats a token before the training and"
+        f" {after['kl']:.3f} in the last steps."
     )
 
 

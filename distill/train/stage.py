@@ -31,13 +31,14 @@ from distill.train.machines import connected_machines
 from distill.train.merge_students import merge_key
 from distill.train.model_card import write_cards
 from distill.train.plan import describe_resources, plan_cells, read_mix_data, resolved_shapes
+from distill.train.rollouts.scorers import cell_scorers, rollout_plan, scorers_key
 
 
 def train_stage(run: RunContext) -> Manifest:
     """Train or merge every cell whose examples, student, settings or parents have changed."""
     recipe, run_dir, console, models = run.recipe, run.run_dir, run.console, run.models
     keys = cell_keys(recipe, run_dir, models)
-    works = [cell_work(cell, recipe, run_dir, models[cell.student.model], keys) for cell in all_cells(recipe)]
+    works = [cell_work(cell, recipe, run_dir, models, keys) for cell in all_cells(recipe)]
     todo = [work for work in works if not run_dir.is_complete(work.key, *Training(work.cell.name).folder)]
     if len(todo) < len(works):
         console.print(f"  {len(works) - len(todo)} of {len(works)} cells are trained already")
@@ -47,8 +48,11 @@ def train_stage(run: RunContext) -> Manifest:
     return train_manifest(recipe, run_dir, models)
 
 
-def cell_work(cell: Cell, recipe: Recipe, run_dir: RunDir, model: ResolvedModel, keys: Mapping[str, str]) -> CellWork:
+def cell_work(
+    cell: Cell, recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedModel], keys: Mapping[str, str]
+) -> CellWork:
     """A cell with the weights that it starts from, its rows and its key."""
+    model = models[cell.student.model]
     work = CellWork(cell, model.address, (), keys[cell.name])
     if cell.merge:
         return work
@@ -60,7 +64,13 @@ def cell_work(cell: Cell, recipe: Recipe, run_dir: RunDir, model: ResolvedModel,
         shards=(run_dir.path(*arm_examples(cell.mix)),),
         held_out=tuple(run_dir.shards(*HELD_OUT)),
         base=adapter_base(model, recipe.models[cell.student.model]) if cell.base is None else None,
+        rollouts=rollout_plan(cell, recipe, models, _parents_model(cell, run_dir, keys)),
     )
+
+
+def _parents_model(cell: Cell, run_dir: RunDir, keys: Mapping[str, str]) -> str:
+    """Address of the whole weights that a cell starts from; empty where these are the untouched student's."""
+    return "".join(run_dir.address_of(*Training(one.name).model, version=keys[one.name]) for one in cell.parents)
 
 
 class StartingWeights(NamedTuple):
@@ -96,13 +106,23 @@ def cell_keys(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedMode
     keys: dict[str, str] = {}
     for cell in dict.fromkeys(one for last in all_cells(recipe) for one in last.lineage):
         parents = [keys[parent.name] for parent in cell.parents]
-        keys[cell.name] = cell_key(cell, recipe, run_dir, models[cell.student.model].identity, parents)
+        scored_by = scorers_key(cell_scorers(cell, recipe, models))
+        model = models[cell.student.model].identity
+        keys[cell.name] = cell_key(cell, recipe, run_dir, model, parents, scored_by)
     return keys
 
 
-def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str, parents: Sequence[str] = ()) -> str:
+def cell_key(
+    cell: Cell,
+    recipe: Recipe,
+    run_dir: RunDir,
+    model_identity: str,
+    parents: Sequence[str] = (),
+    scored_by: Sequence[Any] = (),
+) -> str:
     """Hash of everything that decides a cell's weights: student, seed, settings, its rows in their order, and the keys
-    of the cells that it starts from; of a merged cell how it is merged, and the parents' keys."""
+    of the cells that it starts from; of a merged cell how it is merged, and the parents' keys; of one that matches its
+    teachers, these (`scored_by`) and whose each row is."""
     if cell.merge:
         return merge_key(cell.merge, parents)
     rows = run_dir.read_table(*arm_examples(cell.mix), row_type=Example)
@@ -113,6 +133,8 @@ def cell_key(cell: Cell, recipe: Recipe, run_dir: RunDir, model_identity: str, p
     content = [content, options] if any(options) else content
     if cell.objective != IMITATE:
         content = [content, rows.column("side").to_pylist(), identity(cell.objective)]
+    if scored_by:
+        content = [content, rows.column("pool").to_pylist(), list(scored_by)]
     settings = [identity(cell.student), cell.seed, identity(cell.budget(recipe.train).used)]
     after = [["after", *parents]] if parents else []
     return content_hash("cell", RENDERING_VERSION, *settings, model_identity, content, *after)
@@ -163,8 +185,9 @@ def with_layouts(
     plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=read_mix_data(run_dir), machines=machines)
     by_name = {one.cell.name: one for one in plan.cells}
     for student in recipe.students:
-        one = next(one for one in plan.cells if one.cell.student == student)
-        console.print(f"  [dim]{student.name}: {describe_resources(one)}[/]")
+        mine = [one for one in plan.cells if one.cell.student == student]
+        for one in mine[:1]:  # none where a later pass trains its first
+            console.print(f"  [dim]{student.name}: {describe_resources(one)}[/]")
     return [
         dataclasses.replace(
             work,

@@ -14,6 +14,8 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.train.attempts import failure_recorder
 from distill.train.cells import CellWork
 from distill.train.layout import Device, worker_resources
+from distill.train.rollouts.prepare import prepare_rollouts
+from distill.train.rollouts.store import read_figures
 from distill.train.saved_weights import parents_of, require_unchanged
 from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.job import CellJob
@@ -39,6 +41,7 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     name = work.cell.name
     require_unchanged([*parents_of(run_dir, [parent.name for parent in work.cell.parents])])
     _clear_other_attempts(work, run_dir)
+    prepare_rollouts(work, train=train, run_dir=run_dir, device=device, threads=threads)
     job = _cell_job(work, train=train, run_dir=run_dir, device=device, threads=threads)
     try:
         _trainer(job, run_dir).fit()
@@ -49,7 +52,7 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     outcome = _read_outcome(run_dir, work)
     if outcome.error:
         raise StageError(f"{outcome.error}; log: {_log_path(run_dir, name)}")
-    manifest = _manifest(work, outcome, wall_s=time.monotonic() - started)
+    manifest = _manifest(work, outcome, read_figures(run_dir, name), wall_s=time.monotonic() - started)
     run_dir.remove(*Training(name).ray)
     run_dir.write_manifest(manifest, *Training(name).folder)
     Checkpoints(run_dir, name, work.key).remove()
@@ -84,6 +87,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         shape=work.shape,
         base=work.base,
         adapter_path=work.adapter_path,
+        rollouts=work.rollouts,
     )
 
 
@@ -120,8 +124,10 @@ def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:
     return Outcome(**json.loads(outcome))
 
 
-def _manifest(work: CellWork, outcome: Outcome, *, wall_s: float) -> Manifest:
+def _manifest(work: CellWork, outcome: Outcome, rollouts: Mapping[str, Any], *, wall_s: float) -> Manifest:
     seconds = dict(outcome.details["seconds"])
+    if rollouts:
+        seconds["rollouts"] = round(sum(rollouts["seconds"].values()), 2)
     seconds["start_up"] = round(wall_s - sum(seconds.values()), 2)
     return Manifest(
         stage=StageName.TRAIN,
@@ -139,6 +145,7 @@ def _manifest(work: CellWork, outcome: Outcome, *, wall_s: float) -> Manifest:
             **({"after": [parent.name for parent in work.cell.parents]} if work.cell.parents else {}),
             "resources": asdict(work.resolved_layout) | {"num_workers": work.resolved_workers},
             **outcome.details,
+            **({"rollouts": rollouts} if rollouts else {}),
             "seconds": seconds,
         },
     )

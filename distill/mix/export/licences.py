@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from cluster.storage import IN_PACKAGE
 from distill.config.models import ModelConfig
+from distill.config.pass_order import trained_student
+from distill.config.passes import base_model
 from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource
@@ -48,8 +50,9 @@ def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mappin
         return teacher_source(recipe, source, model_folders)._replace(role=role)
     if isinstance(teacher, EndpointTeacher):
         return Source(role, name, UNKNOWN, "the terms of the endpoint")
-    model = recipe.models[teacher.model]
-    licence = model_licence(model_folders.get(teacher.model, ""), model)
+    base = base_model(recipe, teacher.model)
+    model = recipe.models[base]
+    licence = model_licence(model_folders.get(base, ""), model)
     return Source(role, name, licence, _hub_page(model.sources[0]))
 
 
@@ -70,7 +73,8 @@ def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
     """The model or data set behind a pool, as the recipe names it, without local paths and addresses."""
     match teacher:
         case VllmTeacher():
-            return source_label(recipe.models[teacher.model])
+            label = source_label(recipe.models[base_model(recipe, teacher.model)])
+            return f"{label}, trained in this run ({teacher.model})" if trained_student(teacher.model) else label
         case EndpointTeacher():
             return teacher.remote_model
         case DatasetTeacher():

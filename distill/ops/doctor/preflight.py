@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.session import connect, is_joined
+from distill.config.passes import base_model
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, VllmTeacher
 from distill.core.errors import ConfigError, InputError
@@ -30,6 +31,7 @@ from distill.ops.doctor.findings import (
     source_finding,
     version_findings,
 )
+from distill.ops.doctor.matching import match_findings
 from distill.ops.doctor.templates import print_lines
 from distill.ops.forecast.cell_plan import fetch_settings, plan_recipe
 from distill.ops.forecast.power import NEEDS_PROBLEMS, Planned, planned_power, power_words
@@ -65,7 +67,11 @@ def refuse_templates(recipe: Recipe, models: Mapping[str, ResolvedModel], consol
             evaluation arm asks.
     """
     tokenizers = {name: load_tokenizer(str(model.folder)) for name, model in models.items()}
-    found = [*template_findings(asked_ways(recipe), tokenizers), *arm_findings(recipe, tokenizers)]
+    found = [
+        *template_findings(asked_ways(recipe), tokenizers),
+        *arm_findings(recipe, tokenizers),
+        *match_findings(recipe, tokenizers),
+    ]
     print_lines([one for one in found if one.status != "problem"], console)
     _refuse(found, "nothing was asked or trained yet")
 
@@ -88,6 +94,7 @@ def all_findings(recipe: Recipe, base: Path, run_dir: RunDir) -> Iterator[Findin
     tokenizers = probes.tokenizers(recipe.models)
     yield from template_findings(asked_ways(recipe), tokenizers)
     yield from arm_findings(recipe, tokenizers)
+    yield from match_findings(recipe, tokenizers)
     yield from data_findings(recipe, base)
     if is_joined():
         yield from _cluster(recipe, run_dir)
@@ -114,7 +121,7 @@ def _storage(run_dir: RunDir) -> Finding:
 
 
 def _models(recipe: Recipe) -> Iterator[Finding]:
-    ours = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    ours = [base_model(recipe, teacher.model) for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
     for name in dict.fromkeys([*ours, *(student.model for student in recipe.students)]):
         yield source_finding("models", name, probes.model_states(recipe.models[name]))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cluster.gpus import gpu_kind
 from cluster.placement import Resources
-from distill.config.prompt_sets import arm_groups
+from distill.config.prompt_sets import GroupKey
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
@@ -44,16 +44,16 @@ def measured_work(run_dir: RunDir, recipe: Recipe) -> MeasuredWork:
 
 
 def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, MeasuredTeacher]]:
-    groups, pools = arm_groups(recipe.mixes), verify.details["pools"]
-    reached: dict[tuple[str, ...], float] = {}
+    groups, pools = recipe.arm_groups, verify.details["pools"]
+    reached: dict[GroupKey, float] = {}
     teachers = {teacher.name: teacher for teacher in recipe.teachers}
     for name in teacher_order(recipe):
         teacher, found = teachers[name], pools.get(name)
         if not found or not found["traces"]:
             continue
-        mine = [group.sources for group in groups if name in group.pools]
-        is_known = recipe.generate.stop_early and mine and all(sources in reached for sources in mine)
-        asked = max(1.0, sum(reached[sources] for sources in mine) if is_known else float(found["prompts"]))
+        mine = [group.key for group in groups if name in group.pools]
+        is_known = recipe.generate.stop_early and mine and all(group in reached for group in mine)
+        asked = max(1.0, sum(reached[group] for group in mine) if is_known else float(found["prompts"]))
         yield (
             teacher.name,
             MeasuredTeacher(
@@ -64,7 +64,7 @@ def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, MeasuredT
                 correct_tokens=found["mean_tokens"],
             ),
         )
-        reached |= {sources: found["prompts_solved"] / len(mine) for sources in mine}
+        reached |= {group: found["prompts_solved"] / len(mine) for group in mine}
 
 
 def _row_prompt_tokens(train: Manifest) -> float | None:

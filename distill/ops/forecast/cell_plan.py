@@ -10,14 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.storage import IN_PACKAGE
+from cluster.units import GIB
+from distill.config.match_problems import scorers
 from distill.config.mix import BothMix, MixConfig, PairsMix
+from distill.config.objectives import Match
+from distill.config.pass_order import pass_numbers, student_of
+from distill.config.passes import base_model, teaching_cell
 from distill.config.prompt_sets import sources_of
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
 from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.models.engine_check import require_engine
-from distill.models.shape import ModelShape, planned_settings, shape_of
+from distill.models.shape import SCORE_LOGIT_BYTES, ModelShape, planned_settings, shape_of
 from distill.ops.forecast.workload import source_share
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells
@@ -47,7 +52,7 @@ def plan_recipe(recipe: Recipe, base: Path, run_dir: RunDir, machines: Machines)
 
 def used_models(recipe: Recipe) -> list[str]:
     """The models that engines of ours run or that are trained."""
-    asked = {teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
+    asked = {base_model(recipe, teacher.model) for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
     return sorted(asked | {student.model for student in recipe.students})
 
 
@@ -148,6 +153,31 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
         "tokens: supervised ones; memory: estimated per worker, GiB; from: start, as a share of the fleet's time, "
         f"{plan.makespan_ratio:.2f} times the lower bound"
     )
+
+
+def show_students_work(recipe: Recipe, machines: Machines, console: Console) -> None:
+    """Say which trained students write, when, and who scores their answers in how much memory."""
+    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges).teachers
+    for teacher in recipe.teachers:
+        if isinstance(teacher, VllmTeacher) and student_of(teacher):
+            what = f"{teacher.name}: written by {teaching_cell(recipe, teacher.model)} in pass {numbers[teacher.name]}"
+            console.print(f"{what}, once that is trained", markup=False)
+    for mix in recipe.mixes:
+        if isinstance(mix.objective, Match):
+            scored = ", ".join(f"{name} ({_scoring_gib(recipe, name, machines):.1f} GiB)" for name in scorers(mix))
+            console.print(
+                f"{mix.name}: before its training the student of {mix.after} answers every row (at most "
+                f"{mix.objective.max_tokens} tokens), and the tokens are scored by {scored}",
+                markup=False,
+            )
+
+
+def _scoring_gib(recipe: Recipe, teacher: str, machines: Machines) -> float:
+    """Memory at most of scoring with a teacher: its weights, and logits of one pass with what is derived from them."""
+    model = next(one.model for one in recipe.teachers if isinstance(one, VllmTeacher) and one.name == teacher)
+    weight_bytes = 2 if machines.device == "gpu" else 4
+    parameters = planned_shape(recipe, base_model(recipe, model)).num_parameters
+    return (parameters * weight_bytes + 2 * SCORE_LOGIT_BYTES) / GIB
 
 
 def _row(one: PlannedCell) -> list[str]:

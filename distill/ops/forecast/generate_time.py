@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cluster.placement import Resources
 from distill.config.asking_order import asking_order
+from distill.config.pass_order import pass_numbers
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
@@ -30,6 +31,8 @@ class Group:
     replicas: tuple[int, int]
     gpu: str = ""
     """Kind of GPU that its engines need. Empty: any."""
+    number: int = 1
+    """Of the pass in which they are asked."""
 
     @property
     def name(self) -> str:
@@ -67,9 +70,8 @@ def capacity(group: Group, machines: Machines) -> int:
 
 def generate_time(groups: Sequence[Group], work: Workload, machines: Machines, recipe: Recipe) -> GenerateTime:
     """The time that all groups take, in jobs of groups that run together."""
-    needs = [_need(group, machines) for group in groups]
-    jobs = plan_jobs(needs, machines.nodes)
-    parts = [_job([groups[index] for index in job], work, machines, recipe) for job in jobs]
+    jobs = [job for number in sorted({group.number for group in groups}) for job in _jobs(groups, number, machines)]
+    parts = [_job(job, work, machines, recipe) for job in jobs]
     taken = {name: seconds for part in parts for name, seconds in part.seconds.items()}
     return GenerateTime(
         busy_s=sum(part.busy_s for part in parts),
@@ -79,6 +81,13 @@ def generate_time(groups: Sequence[Group], work: Workload, machines: Machines, r
         slowest=max(taken, key=lambda name: taken[name], default=""),
         rates={name: rate for part in parts for name, rate in part.rates.items()},
     )
+
+
+def _jobs(groups: Sequence[Group], number: int, machines: Machines) -> list[list[Group]]:
+    """The groups of a pass that run together."""
+    mine = [group for group in groups if group.number == number]
+    jobs = plan_jobs([_need(group, machines) for group in mine], machines.nodes)
+    return [[mine[position] for position in job] for job in jobs]
 
 
 def _need(group: Group, machines: Machines) -> Resources:
@@ -180,10 +189,12 @@ def engine_groups(recipe: Recipe, pools: Sequence[PoolWork], shapes: Mapping[str
     """The vLLM teachers, grouped by engine as they are asked."""
     work = {pool.teacher.name: pool for pool in pools}
     engines = {name: engine_key(pool.teacher) for name, pool in work.items()}
+    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges).teachers
     groups = []
     for names in asking_order([pool.teacher for pool in pools], engines):
         first = work[names[0]].teacher
         if isinstance(first, VllmTeacher):
             members = tuple(work[name] for name in names)
-            groups.append(Group(members, first.engine, shapes[first.model], first.replicas, first.gpu))
+            number = max(numbers[name] for name in names)
+            groups.append(Group(members, first.engine, shapes[first.model], first.replicas, first.gpu, number))
     return groups

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
+from distill.config.passes import base_model
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import GymSource, PromptSource
+from distill.config.teachers import VllmTeacher
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RECIPE, RunDir, StageName
 from distill.models.shape import ModelShape
@@ -23,8 +25,11 @@ from distill.train.plan import Plan, plan_cells
 
 
 def model_shapes(recipe: Recipe) -> dict[str, ModelShape]:
-    """Shapes of all models that engines run: teachers of ours and students. From the hub only configs are fetched."""
-    return {name: planned_shape(recipe, name) for name in used_models(recipe)}
+    """Shapes of all models that engines run: teachers of ours and students, trained ones by their names too. From the
+    hub only configs are fetched."""
+    shapes = {name: planned_shape(recipe, name) for name in used_models(recipe)}
+    asked = [teacher.model for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)]
+    return shapes | {model: shapes[base_model(recipe, model)] for model in asked}
 
 
 def num_prompts(recipe: Recipe, run_dir: RunDir | None) -> float | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from distill.config.asking_order import asking_order
 from distill.config.mix import BothMix, PairsMix
-from distill.config.prompt_sets import arm_groups, sources_of
+from distill.config.prompt_sets import GroupKey
 from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
 from distill.config.teachers import (
@@ -32,10 +32,6 @@ SOLVE_RATE = 0.6
 MEAN_TOKENS = {Style.LONG: 3500.0, Style.SHORT: 400.0}
 PROMPT_TOKENS = 200.0
 STUDENT_PROMPT_TOKENS = 150.0
-
-
-Sources = tuple[str, ...]
-"""Of a group of arms that teach the same prompts: the names of their sources; empty for all."""
 
 
 class Assumption(NamedTuple):
@@ -139,7 +135,7 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: Mea
     """
     assumptions: list[Assumption] = []
     pools, solved = _pools(recipe, order, prompts, measured, assumptions)
-    common = {sources: count * measured.usable for sources, count in solved.items()}
+    common = {group: count * measured.usable for group, count in solved.items()}
     settings = recipe.forecast
     hits = _pick(assumptions, "prefix_hits", settings.prefix_hits, measured.prefix_hits, 0.0)
     mixes = _mixes(recipe, pools, common)
@@ -170,28 +166,28 @@ def workload(recipe: Recipe, order: Sequence[str], prompts: float, measured: Mea
 
 def _pools(
     recipe: Recipe, order: Sequence[str], prompts: float, measured: MeasuredWork, assumptions: list[Assumption]
-) -> tuple[list[PoolWork], dict[Sources, float]]:
+) -> tuple[list[PoolWork], dict[GroupKey, float]]:
     """The work of all teachers, and of every group of arms the prompts that all of their pools solve."""
     teachers = {teacher.name: teacher for teacher in recipe.teachers}
-    groups = arm_groups(recipe.mixes)
-    kept = {group.sources: prompts * source_share(recipe, group.sources) for group in groups}
-    asked = {group.sources: kept[group.sources] for group in groups}
+    groups = recipe.arm_groups
+    kept = {group.key: prompts * source_share(recipe, group.sources) for group in groups}
+    asked = dict(kept)
     pools: dict[str, Estimate] = {}
     for name in order:
-        mine = [group.sources for group in groups if name in group.pools]
+        mine = [group.key for group in groups if name in group.pools]
         reached = kept if recipe.generate.stop_early else asked
-        num_asked = min(prompts, sum(reached[sources] for sources in mine)) if mine else prompts
+        num_asked = min(prompts, sum(reached[group] for group in mine)) if mine else prompts
         teacher, reads = teachers[name], read_pool(teachers[name])
         reading = None
         if reads is not None:
             together = any({name, reads} <= set(group.pools) for group in groups)
             reading = reading_of(teacher, pools[reads], has_solved=together and recipe.generate.stop_early)
         pools[name] = _pool(recipe, teacher, num_asked, measured, assumptions, reading)
-        kept |= {sources: kept[sources] * pools[name].solved for sources in mine}
+        kept |= {group: kept[group] * pools[name].solved for group in mine}
     enough, common = recipe.generate.enough_prompts, sum(kept.values())
     share = min(1.0, enough / common) if enough and common > 0 else 1.0
     return [_scaled(pool.work, share) for pool in pools.values()], {
-        sources: count * share for sources, count in kept.items()
+        group: count * share for group, count in kept.items()
     }
 
 
@@ -312,17 +308,17 @@ def _scaled(pool: PoolWork, share: float) -> PoolWork:
     return replace(pool, prompts=pool.prompts * share, traces=pool.traces * share)
 
 
-def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: Mapping[Sources, float]) -> dict[str, MixData]:
+def _mixes(recipe: Recipe, pools: Sequence[PoolWork], common: Mapping[GroupKey, float]) -> dict[str, MixData]:
     """Rows and supervised tokens of every arm; a completion's tokens are counted with the one that ends it."""
     tokens = {pool.teacher.name: min(pool.correct_tokens, float(recipe.train.max_length)) for pool in pools}
     return dict(_arms(recipe, tokens, common))
 
 
 def _arms(
-    recipe: Recipe, tokens: Mapping[str, float], common: Mapping[Sources, float]
+    recipe: Recipe, tokens: Mapping[str, float], common: Mapping[GroupKey, float]
 ) -> Iterator[tuple[str, MixData]]:
-    for mix in recipe.mixes:
-        prompts = common[sources_of(mix)]
+    for mix, key in ((mix, group.key) for group in recipe.arm_groups for mix in group.mixes):
+        prompts = common[key]
         prompts = min(prompts, mix.num_prompts or prompts)
         rows = round(prompts * (len(mix.shares) if isinstance(mix, BothMix) else 1))
         shares = {name: share if share is not None else 1 / len(mix.shares) for name, share in mix.shares.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from cluster.cpus import has_fast_bf16
-from distill.config.objectives import IMITATE, Objective, Prefer
+from distill.config.objectives import IMITATE, Imitate, Objective, Prefer
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.train.layout import Layout
@@ -16,6 +16,7 @@ from distill.train.layout import Layout
 if TYPE_CHECKING:
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
+    from distill.train.rollouts.plan import RolloutPlan
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,24 @@ class CellJob:
     """What is learnt from the rows."""
     adapter_path: str = ""
     """Address of the adapter that is trained on; empty: a new one, or none."""
+    rollouts: RolloutPlan | None = None
+    """Of a cell that matches its teachers."""
 
     @property
     def peak_learning_rate(self) -> float:
         """The arm's own, or the student's."""
-        own = self.objective.learning_rate if isinstance(self.objective, Prefer) else None
+        own = None if isinstance(self.objective, Imitate) else self.objective.learning_rate
         return own or self.student.tune.learning_rate
 
     @property
     def rows_per_example(self) -> int:
         """Rows that are drawn, dropped and counted in a batch together: the two of a pair."""
         return 2 if isinstance(self.objective, Prefer) else 1
+
+    @property
+    def is_scored_first(self) -> bool:
+        """Whether a step scores its rows before any token has its weight."""
+        return not isinstance(self.objective, Imitate)
 
     @property
     def dtype(self) -> torch.dtype:

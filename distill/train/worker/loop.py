@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from distill.config.objectives import Prefer
+from distill.config.objectives import Match, Prefer
 from distill.config.students import LoraTune
 from distill.core.errors import DistillError, StageError
 from distill.core.run_dir import RunDir, Training
@@ -27,6 +27,8 @@ from distill.models.resolve import load_tokenizer
 from distill.models.save import try_save
 from distill.train.attempts import Lease, record_begin, record_event
 from distill.train.budget import StepOrder, score_flops, train_flops
+from distill.train.rollouts.figures import training_fault
+from distill.train.rollouts.store import read_figures
 from distill.train.worker.async_checkpoint import AsyncCheckpointer
 from distill.train.worker.batches import learning_rate, made_ahead, micro_batches
 from distill.train.worker.checkpoint import STATE, Checkpoints, reading
@@ -35,8 +37,15 @@ from distill.train.worker.device import memory_gib, mfu, peak_flops
 from distill.train.worker.held_out import held_out_loss
 from distill.train.worker.job import CellJob
 from distill.train.worker.loss import row_tensors, sums_by
-from distill.train.worker.metrics import MetricsLog, StepMetrics, last_pairs
-from distill.train.worker.objectives import describe_objective, pair_metrics, prefer_losses, prefer_weights
+from distill.train.worker.match import score_step
+from distill.train.worker.metrics import MetricsLog, StepMetrics, last_means
+from distill.train.worker.objectives import (
+    describe_objective,
+    match_weights,
+    pair_metrics,
+    prefer_losses,
+    prefer_weights,
+)
 from distill.train.worker.pairs import MicroBatch, of_tokens, pair_sums, reference_scores
 from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
 from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
@@ -68,9 +77,11 @@ class BatchLoss(NamedTuple):
     mean: float
     """What the objective minimises: over the supervised tokens, or the pairs."""
     pools: Mapping[str, float]
-    """Pool -> mean over its supervised tokens; empty for pairs."""
+    """Pool -> mean over its supervised tokens; empty for pairs, and where teachers are matched."""
     pairs: Mapping[str, float]
     """Of `pair_metrics`; empty where rows stand alone."""
+    match: Mapping[str, float] = {}
+    """Of `step_figures`; empty unless teachers are matched."""
 
 
 # The worker
@@ -140,7 +151,8 @@ def _audit(rows: Rows, job: CellJob, run_dir: RunDir, tokenizer: PreTrainedToken
         content = json.dumps(dataclasses.asdict(audit), indent=1, ensure_ascii=False)
         run_dir.write_bytes(content.encode(), *Training(job.cell).file(AUDIT_FILE))
     log_line(audit.sentence())
-    require_end_of_turn(audit, job.cell)
+    if not isinstance(job.objective, Match):  # whose answers are as the student wrote them
+        require_end_of_turn(audit, job.cell)
 
 
 def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> None:
@@ -163,6 +175,9 @@ class TrainingCell:
         self.peak_flops = peak_flops(job.device, job.num_workers)
         self.reference: list[float] = []
         """Of pairs, the negative log-likelihood of every row under the weights that the cell starts from, nats."""
+        self.start_kl = float(read_figures(run_dir, job.cell).get("start_kl", 0.0))
+        self.divergences: list[float] = []
+        """Of the steps so far, where teachers are matched."""
         self._feed: Iterator[MicroBatch] = iter(())
         self._saved_at = time.monotonic()
 
@@ -263,6 +278,7 @@ class TrainingCell:
         rate = learning_rate(step, self.num_steps, peak=self.job.peak_learning_rate, warmup_ratio=train.warmup_ratio)
         loss = self._accumulate(batch, supervised)
         self._require_finite(loss.mean, step, batch)
+        self._require_approach(loss.match, step)
         norm = self._update(rate, step, batch)
         seconds, tokens = time.monotonic() - started, sum(self.lengths[row] for row in batch)
         flops = self._flops(batch, supervised)
@@ -281,13 +297,14 @@ class TrainingCell:
             memory_gib=memory_gib(self.job.device),
             pools=loss.pools,
             pairs=loss.pairs,
+            match=loss.match,
         )
 
     def _flops(self, batch: Sequence[int], supervised: int) -> float | None:
         shape, tune, lengths = self.job.shape, self.job.student.tune, [self.lengths[row] for row in batch]
         if shape is None:
             return None
-        scored = score_flops(shape, lengths, supervised) if isinstance(self.job.objective, Prefer) else 0.0
+        scored = score_flops(shape, lengths, supervised) if self.job.is_scored_first else 0.0
         return train_flops(shape, tune, lengths, supervised) + scored
 
     def _micro_batches(self, first: int) -> Iterator[tuple[list[int], bool]]:
@@ -319,6 +336,8 @@ class TrainingCell:
         """Add up the gradients of a step."""
         if isinstance(self.job.objective, Prefer):
             return self._accumulate_pairs(batch, self.job.objective)
+        if isinstance(self.job.objective, Match):
+            return self._accumulate_matched(supervised, self.job.objective)
         table = self._add_gradients(self._step_micros(), supervised)
         pools = {name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, table.tolist(), strict=True) if sums[1]}
         return BatchLoss(float(table[:, 0].sum()) / supervised, pools, {})
@@ -327,12 +346,21 @@ class TrainingCell:
         """The same for pairs: all rows of the step are scored before any of them has its weight."""
         micros = list(self._step_micros())
         pairs = pair_sums(self.engine, micros, batch, self.rows.kept, self.reference)
-        weights = dict(zip(batch, prefer_weights(objective, pairs).flatten().tolist(), strict=True))
+        of_row = dict(zip(batch, prefer_weights(objective, pairs).flatten().tolist(), strict=True))
+        weights = [of_tokens([of_row[row] for row in micro.rows], micro).float() for micro in micros]
         self._add_gradients(micros, len(pairs.margins), weights)
         return BatchLoss(float(prefer_losses(objective, pairs).mean()), {}, pair_metrics(pairs))
 
+    def _accumulate_matched(self, supervised: int, objective: Match) -> BatchLoss:
+        """The same for the student's own answers: each token weighs what teacher and student make of it."""
+        micros = list(self._step_micros())
+        scored = score_step(self.engine, micros, self.rows.kept, self.rows.own)
+        weights = [match_weights(objective, *one) for one in zip(scored.nll, scored.teacher, strict=True)]
+        self._add_gradients(micros, supervised, weights)
+        return BatchLoss(scored.figures["kl"], {}, {}, scored.figures)
+
     def _add_gradients(
-        self, micros: Iterable[MicroBatch], divisor: int, weights: Mapping[int, float] | None = None
+        self, micros: Iterable[MicroBatch], divisor: int, weights: Sequence[torch.Tensor] | None = None
     ) -> torch.Tensor:
         """Forward and backward of a step; [pool, (loss, tokens)] over all workers.
 
@@ -341,13 +369,13 @@ class TrainingCell:
         Args:
             micros: of this worker.
             divisor: of the weighted sum: the supervised tokens or pairs of all workers.
-            weights: row -> weight of its tokens; absent: 1 each.
+            weights: of every micro-batch [n] in fp32, of its tokens; absent: 1 each.
         """
         workers = dist.get_world_size()
         table = torch.zeros(len(self.rows.pools), 2, dtype=torch.double, device=self.engine.device)
-        for micro in micros:
+        for number, micro in enumerate(micros):
             self.engine.set_gradient_accumulation_boundary(micro.is_last)
-            weighted = {"weights": of_tokens([weights[row] for row in micro.rows], micro).float()} if weights else {}
+            weighted = {"weights": weights[number]} if weights else {}
             loss, losses = self.engine(**micro.tensors.inputs, **weighted)
             # DeepSpeed averages over workers; the loss is a mean over all of them.
             self.engine.backward(loss * (workers / divisor), scale_wrt_gas=False)
@@ -385,6 +413,17 @@ class TrainingCell:
             f"({self.job.peak_learning_rate:g}) or inspect these rows."
         )
 
+    def _require_approach(self, figures: Mapping[str, float], step: int) -> None:
+        """Stop a training that drives the student away from its teachers."""
+        if not figures:
+            return
+        self.divergences.append(figures["kl"])
+        if fault := training_fault(self.start_kl, self.divergences):
+            raise StageError(
+                f"{self.job.cell}: {fault} at step {step + 1} of {self.num_steps}; the last checkpoint is kept. Lower "
+                f"{self._rate_field} ({self.job.peak_learning_rate:g})."
+            )
+
     @property
     def _rate_field(self) -> str:
         """Where the recipe sets the learning rate."""
@@ -403,7 +442,8 @@ class TrainingCell:
             "last_loss": lines[-1].loss,
             "checkpoints_s": round(self.checkpointer.blocked_s, 2),
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
-            **({"pairs": last_pairs(lines)} if lines[-1].pairs else {}),
+            **({"pairs": last_means([line.pairs for line in lines])} if lines[-1].pairs else {}),
+            **({"match": last_means([line.match for line in lines])} if lines[-1].match else {}),
         }
 
 

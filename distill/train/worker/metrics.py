@@ -44,6 +44,10 @@ class StepMetrics:
     pairs: Mapping[str, float] = field(default_factory=dict)
     """Of pairs, means over the batch before the step: `margin` (nats), `positive` (share of positive margins),
     `chosen_nll` and `rejected_nll` (nats per token)."""
+    match: Mapping[str, float] = field(default_factory=dict)
+    """Where teachers are matched, means over the batch before the step, in nats: `kl` per token, also by thirds of the
+    answer (`kl_first`, `kl_middle`, `kl_last`), `drift` since the answers were sampled, and `end`, the log-probability
+    of the tokens that end them."""
 
 
 class MetricsLog:
@@ -81,10 +85,11 @@ class MetricsLog:
 LAST_STEPS = 10
 
 
-def last_pairs(lines: Sequence[StepMetrics]) -> dict[str, float]:
-    """Means of what is measured of pairs, over the last steps of a training."""
-    last = [line.pairs for line in lines[-LAST_STEPS:]]
-    return {name: sum(one[name] for one in last) / len(last) for name in last[0]}
+def last_means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of what is measured of pairs or answers, over the last steps of a training; of steps that have it."""
+    last = steps[-LAST_STEPS:]
+    found = {name: [one[name] for one in last if name in one] for step in last for name in step}
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def read_metrics(run_dir: RunDir, cell: str) -> list[StepMetrics]:

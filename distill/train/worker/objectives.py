@@ -11,6 +11,11 @@ objective averages over. So w_t is the derivative of the objective's loss by NLL
   2023), whose push ends at D = ln((1 - eps) / eps) / beta. alpha adds alpha / tokens to the chosen row: its mean loss
   per token, the joint objective of Marco-o1 v2 (arXiv 2503.01461), as in iterative RPO (arXiv 2404.19733).
 
+* `match`, averaged over the tokens, which the student wrote itself: the reverse KL divergence from student s to teacher
+  t has the gradient E[(log s - log t) d log s / d theta] over tokens that s samples. As a weight of NLL = -log s the
+  coefficient has the other sign: log t - log s, without gradient through it. What the teacher finds likelier than the
+  student does is made likelier.
+
 Tokens that both rows begin with have opposite weights and equal log-probabilities: they cancel in D and in its
 gradient, so masking a shared prefix changes nothing but alpha's part.
 """
@@ -23,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn.functional import logsigmoid
 
-from distill.config.objectives import Prefer
+from distill.config.objectives import Match, Prefer
 
 if TYPE_CHECKING:
     from distill.config.objectives import Objective
@@ -59,8 +64,22 @@ def prefer_losses(objective: Prefer, pairs: PairSums) -> torch.Tensor:
     return preference + objective.alpha * pairs.nll[:, 0] / pairs.tokens[:, 0]
 
 
+def match_weights(objective: Match, nll: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """[n]: the weight of every token.
+
+    Args:
+        objective: with the clamp.
+        nll: [n], negative log-likelihood of the tokens under the student as it is now, nats.
+        teacher: [n], log-probability under the teacher, nats.
+    """
+    return (teacher + nll).clamp(-objective.clamp, objective.clamp)
+
+
 def describe_objective(objective: Objective) -> str:
     """For the log."""
+    if isinstance(objective, Match):
+        part = f", the first {objective.first_tokens} tokens" if objective.first_tokens else ""
+        return f"own answers{part}: reverse KL to the teacher, coefficients within {objective.clamp:g} nats; no dropout"
     if not isinstance(objective, Prefer):
         return "every row is imitated"
     rest = margin_of_rest(objective)

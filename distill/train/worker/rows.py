@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
+from distill.config.objectives import Match
 from distill.core.errors import StageError
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
 from distill.models.chat_template import Rendered, render_example
 from distill.models.template_options import read_options
 from distill.train.worker.batches import TrainRow
+from distill.train.worker.match import OwnToken, load_answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +36,8 @@ class Rows(NamedTuple):
     drops: list[Dropped]
     pools: tuple[str, ...]
     held_out: list[TrainRow]
+    own: Mapping[str, OwnToken] = {}
+    """Row -> its tokens, of a cell that matches its teachers on the student's answers."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -43,10 +47,19 @@ class Rows(NamedTuple):
 
 def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase) -> Rows:
     """Read and render the cell's examples, and the held-out ones."""
-    kept, drops = _rendered(job, job.shards, run_dir, tokenizer, job.rows_per_example)
+    own: Mapping[str, OwnToken] = {}
+    if isinstance(job.objective, Match) and job.rollouts:
+        answers = load_answers(
+            *(run_dir, job.cell, job.shards[0], job.rollouts, tokenizer),
+            max_length=job.train.max_length,
+            first_tokens=job.objective.first_tokens,
+        )
+        kept, drops, own = answers
+    else:
+        kept, drops = _rendered(job, job.shards, run_dir, tokenizer, job.rows_per_example)
     # A held-out row that does not fit is not measured: the filters let only fitting traces through.
     held_out, _ = _rendered(job, job.held_out, run_dir, tokenizer)
-    return Rows(kept, drops, tuple(sorted({row.pool for row in [*kept, *held_out]})), held_out)
+    return Rows(kept, drops, tuple(sorted({row.pool for row in [*kept, *held_out]})), held_out, own)
 
 
 def _rendered(

@@ -10,7 +10,6 @@ import torch
 
 from cluster.storage import local_folder
 from distill.config.models import text_settings
-from distill.config.objectives import Prefer
 from distill.config.students import LoraTune
 from distill.core.errors import InputError
 from distill.core.schema import seed_for
@@ -59,13 +58,13 @@ def build_student(job: CellJob) -> PreTrainedModel:
         model = load_adapter(model, job.adapter_path) if job.adapter_path else add_adapter(model, job.student.tune)
     else:
         freeze_other_parts(model)
-    if isinstance(job.objective, Prefer):
+    if job.is_scored_first:
         stop_dropout(model)
     return model
 
 
 def stop_dropout(model: torch.nn.Module) -> None:
-    """Leave nothing to chance in a forward pass: a pair's margin compares passes, of which only one gives gradients."""
+    """Leave nothing to chance in a forward pass: weights come from a pass before the one that gives gradients."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from distill.cli.status import PoolFill, common_prompts, pool_fill, pool_fills, show_status
 from distill.config.mix import BothMix, WeightedMix, WeightedTokensMix
-from distill.config.prompt_sets import arm_groups
 from distill.config.shares import rows_by_pool
 from distill.config.teachers import VllmTeacher
 from distill.core.schema import Prompt, Trace
@@ -54,7 +53,7 @@ def test_arms_fill_with_the_prompts_that_all_pools_solved(tmp_path: Path) -> Non
     traces = [trace(number, "long") for number in range(12)] + [trace(number, "short") for number in range(2, 20)]
     run = make_run(tmp_path, traces, num_prompts=20)
     fills = pool_fills(run.run_dir, run.recipe.teachers)
-    (group,) = arm_groups(run.recipe.mixes)
+    (group,) = run.recipe.arm_groups
     assert len(common_prompts(group, fills, {})) == 10
     console = Console(file=io.StringIO(), width=120)
     show_status(run.run_dir, run.recipe, console)

@@ -6,7 +6,6 @@ import pytest
 
 from distill.config.arm_graph import ArmBudget, arm_budgets
 from distill.config.load import parse_recipe
-from distill.config.prompt_sets import arm_groups
 from tests.fixtures.recipes import problems_of, recipe_with
 
 STEPS = {"budget": "steps", "num_steps": 40, "max_length": 256}
@@ -113,7 +112,7 @@ def test_stages_are_compared_with_their_control_and_not_with_one_stage_of_fewer_
 def test_arms_with_the_same_sources_teach_the_same_prompts() -> None:
     mixes = [mix("a", sources=["sums", "puzzles"]), mix("b", "short", sources=["puzzles", "sums"]), mix("c")]
     recipe = parse_recipe(recipe_with({"mixes": mixes, "prompts": {"sources": SOURCES}}))
-    groups = arm_groups(recipe.mixes)
+    groups = recipe.arm_groups
     assert [(one.sources, one.pools) for one in groups] == [(("puzzles", "sums"), ("long", "short")), ((), ("long",))]
     assert [one.has("sums") for one in groups] == [True, True] and [one.has("") for one in groups] == [False, True]
 

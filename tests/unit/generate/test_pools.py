@@ -1,6 +1,8 @@
 """Identity of pools, and which share an engine."""
 
+from distill.config.pass_order import PassNumbers
 from distill.generate.pools import group_by_engine
+from distill.generate.stage import asked_now
 from distill.run.pools import Pool
 from tests.fixtures.teacher_jobs import pool
 
@@ -19,3 +21,10 @@ def test_cheaper_teachers_are_asked_first_and_styles_of_one_model_share_an_engin
         ["other"],
         ["cheap", "dear"],
     ]
+
+
+def test_a_pass_asks_its_own_teachers_only() -> None:
+    first, own = pool("first"), pool("own")
+    numbers = PassNumbers({"first": 1, "own": 2}, {})
+    assert [[one.name for one in group] for group in asked_now([[first, own]], numbers)] == [["own"]]
+    assert asked_now([[first], [own]], PassNumbers({"first": 1, "own": 1}, {})) == [[first], [own]]

@@ -1,0 +1,1 @@
+"""Own answers of trained students: written by an engine, scored by their teachers, and kept beside the cell."""
