@@ -52,7 +52,7 @@ from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_o
 from distill.train.worker.rows import Rows, load_rows
 from distill.train.worker.save_student import export_student, set_generation_config
 from distill.train.worker.student import without_adapter
-from distill.train.worker.trackers import Trackers
+from distill.train.worker.trackers import TrackedRun, Trackers
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -190,9 +190,8 @@ class TrainingCell:
         first = self.resume()
         self._feed = made_ahead(self._micro_batches(first), self._made)
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
-        trackers = (
-            Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, log=log_line) if log else None
-        )
+        tracked = TrackedRun.of_cell(self.job.cell, self.job.key)
+        trackers = Trackers(self.job.train, self.run_dir, tracked, log=log_line) if log else None
         try:
             for step in range(first, self.num_steps):
                 metrics = self.step(step)
