@@ -47,7 +47,9 @@ class TrainConfig(Section):
     on a GPU Liger's where it is installed, else `torch`. Kernels are only used where they give the model's own outputs;
     the log and the cell's manifest say what was used, and why not what was asked for."""
     checkpoint_every_steps: int = Field(default=50, ge=1, json_schema_extra=NOTHING)
-    """Optimiser steps between checkpoints."""
+    """Optimiser steps between checkpoints, at most."""
+    checkpoint_every_minutes: float = Field(default=5.0, gt=0, json_schema_extra=NOTHING)
+    """Minutes between checkpoints, at most: what a killed cell of slow steps loses."""
     max_failures: int = Field(default=2, ge=0, json_schema_extra=NOTHING)
     """How often a cell whose workers died is restarted from its last checkpoint."""
     max_parallel_cells: int | None = Field(default=None, ge=1, json_schema_extra=NOTHING)

@@ -22,20 +22,30 @@ def headline(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> str:
     """About the first student trained on the first blend (else on the first mix): its mean over all benchmarks, or the
-    first benchmark where there is one only."""
+    first benchmark where there is one only. Where another arm of that student solves more, its score follows."""
     mixes = main_mixes(recipe)
     mix = next(iter((blends(mixes) or mixes)[0].arms))
     if macro := next((one for one in macros if one.mix == mix), None):
         what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)
         start = f"`{macro.label}` solves {percent(macro.accuracy)} of {what} {bounds(macro.interval)}"
+        best = _most_solved(macro, [one for one in macros if one.student == macro.student])
     elif arm := next((arm for arm in arms if arm.mix == mix), None):
         gain = arm.gain
         start = f"`{arm.label}` solves {percent(arm.accuracy)} of `{arm.benchmark}` {bounds(arm.interval)}"
+        best = _most_solved(arm, [one for one in arms if (one.student, one.benchmark) == (arm.student, arm.benchmark)])
     else:
         return f"No scores recorded for mix `{mix}`: run `distill run` until the evaluate stage is done."
     if gain is None:
-        return f"{start}; the untouched student was not scored, so its gain is not known."
-    return f"{start}, {gain_words(gain)}."
+        return f"{start}; the untouched student was not scored, so its gain is not known.{best}"
+    return f"{start}, {gain_words(gain)}.{best}"
+
+
+def _most_solved(said: ArmScore | MacroScore, arms: Sequence[ArmScore | MacroScore]) -> str:
+    """A second sentence where another arm than the one that was said solves most."""
+    most = max(arms, key=lambda one: one.accuracy)
+    if most.accuracy <= said.accuracy:
+        return ""
+    return f" Most is solved by `{most.label}`: {percent(most.accuracy)} {bounds(most.interval)}."
 
 
 def _macro_gain(macro: MacroScore, comparisons: Sequence[Comparison]) -> Comparison | None:

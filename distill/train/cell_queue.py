@@ -126,13 +126,18 @@ def cell_jobs(
         if work.cell.merge:
             jobs.append(Job(work.cell.name, MERGE, priority=work.cell.student.priority, waits_for=parents))
             continue
-        threads = threads_per_worker(work.resolved_workers, at_once, nodes)
-        has_memory = device == "cpu" and all(node.memory_gib for node in nodes)
-        memory = work.resolved_layout.memory_gib if has_memory else 0.0
+        memory = _counted_memory(work, device, nodes)
+        threads = threads_per_worker(work.resolved_workers, at_once, nodes, memory)
         worker = worker_resources(device, threads, work.cell.student.gpu)._replace(memory_gib=memory)
         cost = (_bytes(work, run_dir) if work.cost is None else work.cost) / work.resolved_workers
         jobs.append(Job(work.cell.name, worker, work.resolved_workers, cost, work.cell.student.priority, parents))
     return with_chains(jobs)
+
+
+def _counted_memory(work: CellWork, device: Device, nodes: Sequence[Resources]) -> float:
+    """GiB of one worker; 0 on GPUs and where a node's memory is not known."""
+    is_known = device == "cpu" and all(node.memory_gib for node in nodes)
+    return work.resolved_layout.memory_gib if is_known else 0.0
 
 
 GONE = Resources(0.0)
@@ -238,7 +243,8 @@ class _CellQueue:
             return merge_cell(self.works[name], train=self.train, run_dir=self.run_dir)
         work = replace(self.works[name], num_workers=placement.job.num_workers)
         save_layout(work, self.run_dir)
-        threads = threads_per_worker(work.resolved_workers, self.at_once, self.nodes)
+        memory = _counted_memory(work, self.device, self.nodes)
+        threads = threads_per_worker(work.resolved_workers, self.at_once, self.nodes, memory)
         train = work.cell.budget(self.train)
         return train_cell(work, train=train, run_dir=self.run_dir, device=self.device, threads=threads)
 

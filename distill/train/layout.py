@@ -215,8 +215,18 @@ def worker_resources(device: Device, threads: int, gpu: str = "") -> Resources:
     return Resources(cpus=1, gpus=1, gpu=gpu) if device == "gpu" else Resources(cpus=threads)
 
 
-def threads_per_worker(num_workers: int, num_cells: int, nodes: Sequence[Resources]) -> int:
-    """CPUs of one worker: an equal share, or what lets all workers of a cell fit the nodes. At least one."""
-    share = cpus_per_worker(num_workers, num_cells, sum(node.cpus for node in nodes))
+def threads_per_worker(num_workers: int, num_cells: int, nodes: Sequence[Resources], memory_gib: float = 0.0) -> int:
+    """CPUs of one worker: an equal share of the cells that the memory holds at once, or what lets all workers of a cell
+    fit the nodes. At least one.
+
+    Args:
+        num_workers: of one cell.
+        num_cells: that could run at the same time.
+        nodes: what there is.
+        memory_gib: of one worker; 0 where it is not counted.
+    """
+    slots = sum(node.slots_for(Resources(cpus=1, memory_gib=memory_gib)) for node in nodes)
+    at_once = max(1, min(num_cells, slots // num_workers))
+    share = cpus_per_worker(num_workers, at_once, sum(node.cpus for node in nodes))
     fitting = (cpus for cpus in range(share, 0, -1) if sum(node.cpus // cpus for node in nodes) >= num_workers)
     return next(fitting, 1)

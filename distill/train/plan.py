@@ -170,8 +170,8 @@ def _planned(
 
 def _job(cell: Cell, layout: Layout, cost: float, machines: Machines, at_once: int) -> Job:
     student = cell.student
-    threads = threads_per_worker(student.num_workers, at_once, machines.nodes)
     memory = layout.memory_gib if machines.device == "cpu" else 0.0
+    threads = threads_per_worker(student.num_workers, at_once, machines.nodes, memory)
     worker = worker_resources(machines.device, threads, student.gpu)._replace(memory_gib=memory)
     cost = cost / student.num_workers / threads
     return Job(cell.name, worker, student.num_workers, cost, student.priority, trained_before(cell))

@@ -164,6 +164,7 @@ class TrainingCell:
         self.reference: list[float] = []
         """Of pairs, the negative log-likelihood of every row under the weights that the cell starts from, nats."""
         self._feed: Iterator[MicroBatch] = iter(())
+        self._saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Train to the end; the measurements for the manifest."""
@@ -234,14 +235,23 @@ class TrainingCell:
         return int(first)
 
     def _is_saved(self, step: int) -> bool:
-        is_due = step % self.job.train.checkpoint_every_steps == 0
-        return is_due and step < self.num_steps  # after the last step the student itself is saved
+        """Whether there is a checkpoint after so many steps; after the last one the student itself is saved."""
+        is_due = step % self.job.train.checkpoint_every_steps == 0 or self._is_late()
+        return is_due and step < self.num_steps
+
+    def _is_late(self) -> bool:
+        """Whether the newest checkpoint is too old by the clock of the first worker, which all workers go by."""
+        is_late = time.monotonic() - self._saved_at >= 60 * self.job.train.checkpoint_every_minutes
+        told = torch.tensor(is_late, dtype=torch.uint8, device=self.engine.device)
+        dist.broadcast(told, src=0)
+        return bool(told.item())
 
     def save(self, step: int, log: MetricsLog | None) -> None:
         """Write a checkpoint; every worker writes its share. The metrics come first: they must cover its steps."""
         if log:
             log.flush()
         self.checkpointer.save(step, exclude_frozen=isinstance(self.job.student.tune, LoraTune))
+        self._saved_at = time.monotonic()
 
     def step(self, step: int) -> StepMetrics:
         """One optimiser step (counted from 0)."""

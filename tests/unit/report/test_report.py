@@ -19,6 +19,7 @@ from distill.report.data import Report
 from distill.report.html import render_page, ticks
 from distill.report.run_history import read_curve
 from distill.report.tables import render_terminal
+from distill.report.wording import headline
 from distill.report.write import write_report
 from tests.fixtures.report_run import make_recipe, make_run
 
@@ -60,6 +61,14 @@ def test_headline_is_about_the_first_mix_and_has_its_numbers(report: Report) -> 
     assert arm.gain is not None and arm.gain.is_shown
     assert f"{arm.gain.difference * 100:.0f} points [" in report.headline
     assert "above the untouched `smol-135m`" in report.headline
+
+
+def test_the_headline_names_the_arm_that_solves_most_where_it_is_another(recipe: Recipe, report: Report) -> None:
+    lifted = [dataclasses.replace(one, accuracy=0.97) if one.label == "smol-135m@long" else one for one in report.arms]
+    said = headline(recipe, lifted, report.macros, report.comparisons)
+    assert " Most is solved by `smol-135m@long`: 97 % [" in said
+    first = [dataclasses.replace(one, accuracy=0.98) if one.label == "smol-135m@mix-long" else one for one in lifted]
+    assert "Most is solved" not in headline(recipe, first, report.macros, report.comparisons)
 
 
 def test_headline_says_when_no_difference_is_shown(tmp_path: Path, recipe: Recipe) -> None:

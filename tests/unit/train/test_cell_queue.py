@@ -199,6 +199,14 @@ def test_a_worker_never_has_more_threads_than_a_node() -> None:
     assert threads_per_worker(2, 1, [Resources(cpus=64), Resources(cpus=2)]) == 32
 
 
+def test_cells_that_the_memory_does_not_hold_at_once_leave_no_cpu_idle() -> None:
+    node = Resources(cpus=2, memory_gib=17.0)
+    assert threads_per_worker(1, 6, [node], memory_gib=8.0) == 1
+    assert threads_per_worker(1, 6, [node], memory_gib=11.3) == 2
+    assert threads_per_worker(1, 6, [node, node], memory_gib=11.3) == 2
+    assert threads_per_worker(1, 6, [node], memory_gib=20.0) == 2  # refused elsewhere
+
+
 def test_waiting_cells_are_placed_on_machines_that_join_and_on_none_that_left(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
