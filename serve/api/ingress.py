@@ -157,7 +157,11 @@ class Ingress(OpenAiIngress):
     async def responses(self, request: Request) -> Response:
         """OpenAI's response for text; admission has made a chat of the request."""
         fields = await _sent(request)
-        stream = self._chat(ChatCompletionRequest, self._endpoints[fields["model"]], fields, request)
+        endpoint = self._endpoints[fields["model"]]
+        if fields.get("logprobs") and endpoint.reasoning is not None:
+            words = "include: this model reasons, and tokens are not told apart here: ask /v1/chat/completions"
+            raise APIError(400, words, code="unsupported_field", param="include")
+        stream = self._chat(ChatCompletionRequest, endpoint, fields, request)
         first = await anext(stream)
         builder = ResponseBuilder(fields["model"])
         if not isinstance(first, str | list):
