@@ -172,8 +172,10 @@ def _engine_kwargs(spec: EngineSpec, config: ServeConfig) -> dict[str, Any]:
 
 
 def _env_vars(added: Mapping[str, str]) -> dict[str, str]:
-    # The variables of a deployment replace those of the job, so both are merged here.
-    inherited: Mapping[str, str] = ray.get_runtime_context().runtime_env.get("env_vars", {})
+    # The variables of a deployment replace those of the job, so both are merged here. Without Ray there is no job.
+    inherited: Mapping[str, str] = {}
+    if ray.is_initialized():
+        inherited = ray.get_runtime_context().runtime_env.get("env_vars", {})
     return {**inherited, **added}
 
 

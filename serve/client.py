@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from serve.api.modes import AUTO, mode_line
+from serve.api.reasoning_parser import Delimiters, StreamSplitter
 from serve.chat_reply import read_message
 from serve.errors import ServeError, UnknownModelError
 from serve.http_client import RequestFailedError, get_json, post_events, post_json
@@ -71,18 +72,33 @@ def model_card(base_url: str, model: str, api_key: str = NO_KEY) -> dict[str, An
 
 
 def stream_chat(
-    base_url: str, model: str, turns: Sequence[Mapping[str, str]], *, api_key: str = NO_KEY, **sampling: Any
+    base_url: str,
+    model: str,
+    turns: Sequence[Mapping[str, Any]],
+    *,
+    api_key: str = NO_KEY,
+    delimiters: Delimiters | None = None,
+    **sampling: Any,
 ) -> Iterator[Piece]:
-    """Stream the model's next turn, piece by piece. `sampling` may name a `mode` and a `thinking_budget`.
+    """Stream the model's next turn, piece by piece.
+
+    Args:
+        base_url: address of the endpoint, without `/v1`.
+        model: name of the model.
+        turns: the conversation.
+        api_key: key of the client.
+        delimiters: of the reasoning, where the server leaves it in the text.
+        sampling: fields of the request; those of ours may be a `mode` and a `thinking_budget`.
 
     Raises:
         ServeError: the endpoint refuses the request or fails.
     """
     named = {key: value for key, value in sampling.items() if value is not None}
     body = {"model": model, "messages": list(turns), "stream": True, "temperature": 0.0, "seed": 0, **named}
+    splitter = StreamSplitter(delimiters) if delimiters else None
     try:
         for chunk in post_events(f"{base_url}{CHAT}", body, api_key, timeout_s=ANSWER_TIMEOUT_S):
-            yield from _pieces(chunk)
+            yield from _pieces(splitter.rewrite(chunk) if splitter else chunk)
     except RequestFailedError as error:
         raise ServeError(f"{model} at {base_url} failed: {error.message}") from error
 

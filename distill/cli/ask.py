@@ -3,16 +3,34 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
 from serve.client import Piece, chosen_mode, model_card, question_turns, stream_chat
 from serve.errors import ServeError
 
-NEW, QUIT = "/new", "/quit"
+NEW, MODE, QUIT = "/new", "/mode", "/quit"
 COMMAND = re.compile(r"/\w*")
 HELP = f"Type a question; {NEW} starts a new conversation, {QUIT} or Ctrl-D quits."
+
+
+class Student(Protocol):
+    """A student that answers somewhere."""
+
+    @property
+    def where(self) -> str:
+        """Its name, and where it answers."""
+
+    @property
+    def mode(self) -> str:
+        """The mode that it is asked in at first; empty: its first one, if it has any."""
+
+    def card(self) -> Mapping[str, Any]:
+        """How it is asked: `system`, `template`, `modes`."""
+
+    def answer(self, turns: Sequence[Mapping[str, str]], mode: str) -> Iterator[Piece]:
+        """Stream its next turn. `mode`: one of its modes; empty where it has none."""
 
 
 @dataclass(frozen=True)
@@ -27,46 +45,74 @@ class ServedStudent:
     mode: str = ""
     """A mode of the student; empty: its first one, if it has any."""
 
+    @property
+    def where(self) -> str:
+        """Its name and its address."""
+        return f"{self.model} at {self.url}"
+
     def card(self) -> dict[str, Any]:
         """Its metadata at the endpoint."""
         return model_card(self.url, self.model, self.api_key)
 
-    def answer(self, turns: Sequence[Mapping[str, str]], card: Mapping[str, Any]) -> Iterator[Piece]:
-        """Stream its next turn, in its mode."""
-        mode = chosen_mode(card, self.mode) or None
-        return stream_chat(self.url, self.model, turns, api_key=self.api_key, mode=mode, **self.sampling)
+    def answer(self, turns: Sequence[Mapping[str, str]], mode: str) -> Iterator[Piece]:
+        """Stream its next turn."""
+        return stream_chat(self.url, self.model, turns, api_key=self.api_key, mode=mode or None, **self.sampling)
 
 
 def ask_student(student: ServedStudent, problem: str, console: Console) -> int:
     """Print one streamed answer; reasoning that the server separates is dimmed."""
     card = student.card()
-    show(student.answer(question_turns(problem, card), card), console)
+    show(student.answer(question_turns(problem, card), chosen_mode(card, student.mode)), console)
     return 0
 
 
-def chat(student: ServedStudent, console: Console, read: Callable[[str], str] = input) -> int:
+def chat(student: Student, console: Console, read: Callable[[str], str] = input) -> int:
     """A conversation until Ctrl-D; Ctrl-C stops an answer."""
     card = student.card()
+    mode = chosen_mode(card, student.mode)
     turns: list[Mapping[str, str]] = []
-    console.print(f"{student.model} at {student.url}. {HELP}", markup=False)
+    console.print(f"{student.where}. {HELP}{about_modes(card, mode)}", markup=False)
     while (text := _next_question(read)) is not None:
         if text == NEW:
             turns = []
-        if COMMAND.fullmatch(text) and text != NEW:
+        elif text.partition(" ")[0] == MODE:
+            mode = _changed_mode(card, mode, text.removeprefix(MODE).strip(), console)
+        elif COMMAND.fullmatch(text):
             console.print(f"{text} is no command. {HELP}", markup=False)
-        if not text or COMMAND.fullmatch(text):
-            continue
-        sent = next_turns(turns, text, card)
-        try:
-            answer = show(student.answer(sent, card), console)
-        except KeyboardInterrupt:
-            console.print(" (stopped)")
-            continue
-        except ServeError as error:  # too long for the context, for example: what was said before is kept
-            console.print(f"\n{error}", markup=False)
-            continue
-        turns = [*sent, {"role": "assistant", "content": answer}]
+        elif text:
+            turns = _with_answer(student, next_turns(turns, text, card), mode, console) or turns
     return 0
+
+
+def _with_answer(
+    student: Student, sent: list[Mapping[str, str]], mode: str, console: Console
+) -> list[Mapping[str, str]] | None:
+    """The turns with the student's next one; None where it has none: then what was said before is kept."""
+    try:
+        answer = show(student.answer(sent, mode), console)
+    except KeyboardInterrupt:
+        console.print(" (stopped)")
+        return None
+    except ServeError as error:  # too long for the context, for example
+        console.print(f"\n{error}", markup=False)
+        return None
+    return [*sent, {"role": "assistant", "content": answer}]
+
+
+def about_modes(card: Mapping[str, Any], mode: str) -> str:
+    """What a person should know of a student's modes; empty where it has none."""
+    others = [name for name in card.get("modes") or {} if name != mode]
+    return f" It answers in the mode {mode}; {MODE} {' or '.join(others)} changes that." if others else ""
+
+
+def _changed_mode(card: Mapping[str, Any], mode: str, wanted: str, console: Console) -> str:
+    try:
+        changed = chosen_mode(card, wanted or mode)
+    except ServeError as error:
+        console.print(str(error), markup=False)
+        return mode
+    console.print(about_modes(card, changed).strip() or "It has no other mode.", markup=False)
+    return changed
 
 
 def next_turns(turns: Sequence[Mapping[str, str]], text: str, card: Mapping[str, Any]) -> list[Mapping[str, str]]:

@@ -92,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(verbs)
     _add_serve(verbs)
     _add_ask(verbs)
+    _add_chat(verbs)
     return parser
 
 
@@ -128,6 +129,9 @@ def _add_export(verbs: Any) -> None:
     export.add_argument("--format", default="dataset", choices=FORMATS, help="default: a Hugging Face data set")
     export.add_argument("--student", default="", help="whose chat template renders `text` (default: the first)")
     export.add_argument("--to", metavar="DIR", help="a new local folder (default: exports/RUN-MIX-FORMAT)")
+    export.add_argument(
+        "--push", metavar="hf://OWNER/NAME", help="a new data set of the model hub, in place of a folder"
+    )
     export.set_defaults(verb="export")
 
 
@@ -179,6 +183,17 @@ def _add_ask(verbs: Any) -> None:
     ask.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
     ask.add_argument("--thinking-budget", type=int, metavar="N", help="close the reasoning after so many tokens")
     ask.set_defaults(verb="ask")
+
+
+def _add_chat(verbs: Any) -> None:
+    chat = verbs.add_parser("chat", help="talk to a student on this machine, without an endpoint")
+    chat.add_argument("run_dir", metavar="RUN")
+    chat.add_argument("model", metavar="MODEL", help="name of a student, for example smol-135m@mix-long")
+    chat.add_argument("--gguf", metavar="FILE", default="", help="its published GGUF file, in llama.cpp")
+    chat.add_argument("--mode", default="", help="how a student of a mix with modes answers (default: its first mode)")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
+    chat.add_argument("--thinking-budget", type=int, metavar="N", help="close the reasoning after so many tokens")
+    chat.set_defaults(verb="chat")
 
 
 def _add_eval(verbs: Any) -> None:

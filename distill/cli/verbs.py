@@ -9,7 +9,7 @@ from tempfile import gettempdir
 from rich.console import Console
 
 from distill.core.errors import InputError
-from distill.core.run_dir import RECIPE, RunDir, StageName
+from distill.core.run_dir import RunDir, StageName, open_run
 from serve.key_variables import KEYS_VARIABLE
 
 
@@ -118,17 +118,14 @@ def audit_verb(arguments: argparse.Namespace) -> int:
 
 def export_verb(arguments: argparse.Namespace) -> int:
     """`distill export`."""
-    from distill.mix.auto_weights import with_found_weights  # start time
-    from distill.mix.export.write import export  # start time
-    from distill.run.run_recipe import load_run_recipe  # start time
+    from distill.cli.export import export_arm  # start time
 
-    run_dir = open_run(arguments.run_dir)
-    recipe = load_run_recipe(run_dir)
-    recipe = with_found_weights(recipe, run_dir.read_manifest(StageName.SEARCH))
-    target = Path(arguments.to or f"exports/{recipe.name}-{arguments.mix}-{arguments.format}")
-    num_rows = export(run_dir, recipe, arguments.mix, kind=arguments.format, target=target, student=arguments.student)
-    print(f"{num_rows} rows in {target}")
-    return 0
+    if arguments.to and arguments.push:
+        raise InputError("--to and --push: a folder or a repository -> give one of them")
+    run_dir, student = open_run(arguments.run_dir), arguments.student
+    return export_arm(
+        run_dir, arguments.mix, arguments.format, student=student, to=arguments.to or "", repo=arguments.push or ""
+    )
 
 
 def publish_verb(arguments: argparse.Namespace) -> int:
@@ -177,18 +174,14 @@ def serve_verb(arguments: argparse.Namespace) -> int:
     return serve_run(run_dir, request)
 
 
-def open_run(uri: str) -> RunDir:
-    """An existing run directory.
+def chat_verb(arguments: argparse.Namespace) -> int:
+    """`distill chat`."""
+    run_dir = open_run(arguments.run_dir)
+    from distill.cli.chat import ChatRequest, chat_with  # start time: a wrong run is told first
 
-    Raises:
-        InputError: there is none.
-    """
-    run_dir = RunDir(uri)
-    if not run_dir.exists(*RECIPE):
-        known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
-        remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
-        raise InputError(f"{uri} is no run directory -> {remedy}")
-    return run_dir
+    sampling = {"max_tokens": arguments.max_tokens, "thinking_budget": arguments.thinking_budget}
+    given = {name: value for name, value in sampling.items() if value is not None}
+    return chat_with(run_dir, arguments.model, ChatRequest(arguments.mode, arguments.gguf, given))
 
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
@@ -203,5 +196,6 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "publish": publish_verb,
     "eval": eval_verb,
     "serve": serve_verb,
+    "chat": chat_verb,
 }
 """All but `ask`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from distill.config.mix import BothMix, MixConfig
 from distill.core.errors import Problem
 
 KernelChoice = Literal["auto", "torch", "compile", "liger"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio", "swanlab"]
 
 
 class TrainConfig(Section):
@@ -57,9 +58,10 @@ class TrainConfig(Section):
     held_out_prompts: int | None = Field(default=None, ge=1, json_schema_extra=from_stage("mix"))
     """Common prompts that no arm teaches. Every cell's loss on their traces is measured before and after its training,
     pool by pool; it shows differences also where accuracy is at the floor. Absent: none."""
-    trackers: tuple[Literal["tensorboard", "mlflow"], ...] = Field(default=(), json_schema_extra=NOTHING)
-    """Trackers that show the values of `metrics.jsonl`: TensorBoard files in every cell's folder, MLflow (extra
-    `mlflow`)."""
+    trackers: tuple[TrackerName, ...] = Field(default=(), json_schema_extra=NOTHING)
+    """Trackers that show the values of `metrics.jsonl`, and the scores in the end: TensorBoard files in every cell's
+    folder, MLflow, Weights & Biases, Trackio, SwanLab (extras `mlflow`, `wandb`, `trackio`, `swanlab`). The last three
+    stay on the machine unless a key or a space is set for them. One that fails is told and stops nothing."""
     tracking_uri: str = Field(default="", pattern=r"^[^@\s]*$", json_schema_extra=NOTHING)
     """URI of the MLflow server, without credentials, which MLflow reads from the environment. Absent: the folder
     `mlruns` of the run."""
@@ -86,13 +88,13 @@ class TrainConfig(Section):
         return self.model_copy(update={name: type(self).model_fields[name].default for name in names})
 
 
-TRACKERS = ("tensorboard", "mlflow")
+TRACKERS = get_args(TrackerName)
 
 
 def missing_trackers(names: Sequence[str]) -> list[str]:
     """The trackers among these whose library is not installed."""
-    modules = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
-    return [name for name in names if find_spec(modules[name]) is None]
+    modules = {"tensorboard": "tensorboardX"}
+    return [name for name in names if find_spec(modules.get(name, name)) is None]
 
 
 def budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:

@@ -58,6 +58,7 @@ EVAL_JSON: Parts = ("scores.json",)
 DOCTOR_PROBE: Parts = (".doctor",)
 """Files that `distill doctor` writes to see who can, and removes."""
 MLFLOW: Parts = ("mlruns",)
+TRACKED: Parts = ("trackers",)
 _FEATURES: Parts = (StageName.MIX, "features")
 _MODELS: Parts = ("models",)
 _INHERITED = ((StageName.PROMPTS,), (StageName.GENERATE,), (StageName.VERIFY,), _MODELS, _FEATURES)
@@ -373,6 +374,20 @@ class RunDir:
         """Delete a file or folder that is stale or temporary."""
         if self.exists(*parts):
             self.fs.rm(self.path(*parts), recursive=True)
+
+
+def open_run(uri: str) -> RunDir:
+    """An existing run directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    run_dir = RunDir(uri)
+    if not run_dir.exists(*RECIPE):
+        known = sorted(str(path.parent) for path in Path("runs").glob("*/recipe.json"))
+        remedy = f"known here: {', '.join(known)}" if known else "start one with distill run"
+        raise InputError(f"{uri} is no run directory -> {remedy}")
+    return run_dir
 
 
 def rows_table(rows: Iterable[Any], row_type: type) -> pa.Table:

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from distill.core.errors import InputError
+
 
 class StageName(StrEnum):
     """The stages in their order; each has the folder of its name."""
@@ -14,3 +16,15 @@ class StageName(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     REPORT = "report"
+
+
+def stage_named(name: str | None) -> StageName | None:
+    """The stage of a name; None for none.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        return StageName(name) if name else None
+    except ValueError as error:
+        raise InputError(f"there is no stage {name!r} -> {', '.join(StageName)}") from error

@@ -60,7 +60,7 @@ def machines_here(recipe: Recipe) -> Machines:
     if is_joined():
         with connect(recipe.device) as session:
             return connected_machines(session.device)
-    gpus = _gpus_here()
+    gpus = gpus_here()
     count = len(gpus)
     try:
         device = resolve_device(recipe.device, count)
@@ -73,7 +73,7 @@ def machines_here(recipe: Recipe) -> Machines:
     return Machines((node,), device, memory / GIB, kind)
 
 
-def _gpus_here() -> list[tuple[int, str]]:
+def gpus_here() -> list[tuple[int, str]]:
     """(bytes of memory, name) of every GPU of this machine."""
     try:
         ctypes.CDLL(CUDA_DRIVER)

@@ -8,6 +8,7 @@ request is "no judgement", with the reason; the next run of the verify stage ask
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distill.config.verify import JUDGE_SYSTEM, JUDGE_USER, REFUSAL_SYSTEM, REFUSAL_USER, JudgeConfig
@@ -113,7 +114,8 @@ class Judge:
 
     def judge_batch(self, questions: Sequence[Question]) -> list[Judgement]:
         """One judgement per question, in order. The time is bounded, since retries, waits and timeouts are."""
-        return asyncio.run(self._judge_all(questions))
+        with ThreadPoolExecutor(1) as thread:  # a notebook's thread has a loop of its own
+            return thread.submit(asyncio.run, self._judge_all(questions)).result()
 
     async def _judge_all(self, questions: Sequence[Question]) -> list[Judgement]:
         import openai  # takes most of a second, and most runs have no judge

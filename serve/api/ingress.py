@@ -157,7 +157,11 @@ class Ingress(OpenAiIngress):
     async def responses(self, request: Request) -> Response:
         """OpenAI's response for text; admission has made a chat of the request."""
         fields = await _sent(request)
-        stream = self._chat(ChatCompletionRequest, self._endpoints[fields["model"]], fields, request)
+        endpoint = self._endpoints[fields["model"]]
+        if fields.get("logprobs") and endpoint.reasoning is not None:
+            words = "include: this model reasons, and tokens are not told apart here: ask /v1/chat/completions"
+            raise APIError(400, words, code="unsupported_field", param="include")
+        stream = self._chat(ChatCompletionRequest, endpoint, fields, request)
         first = await anext(stream)
         builder = ResponseBuilder(fields["model"])
         if not isinstance(first, str | list):
@@ -331,9 +335,13 @@ def build_ingress(settings: AdmissionSettings) -> Any:
     return make_fastapi_ingress(Ingress, endpoint_map=ENDPOINTS, app=build_app(settings))
 
 
-def build_app(settings: AdmissionSettings) -> FastAPI:
-    """The web application without its routes: admission control, and every error in OpenAI's shape."""
-    app = FastAPI(lifespan=metrics_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+def build_app(settings: AdmissionSettings, *, is_measured: bool = True) -> FastAPI:
+    """The web application without its routes: admission control, and every error in OpenAI's shape.
+
+    `is_measured`: its requests are counted in Ray's metrics, which need a cluster.
+    """
+    lifespan = metrics_lifespan if is_measured else None
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(APIError, _answer_api_error)
     app.add_exception_handler(OpenAIHTTPException, _answer_openai)
     app.add_exception_handler(HTTPException, _answer_http)
@@ -341,7 +349,8 @@ def build_app(settings: AdmissionSettings) -> FastAPI:
     app.add_exception_handler(VLLMClientError, _answer_engine)
     app.add_exception_handler(Exception, _answer_unexpected)
     app.add_middleware(AdmissionMiddleware, settings=settings)
-    add_http_metrics_middleware(app)
+    if is_measured:
+        add_http_metrics_middleware(app)
     app.add_middleware(SetRequestIdMiddleware)
     return app
 

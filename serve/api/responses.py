@@ -5,7 +5,7 @@ Nothing is kept: a conversation is sent whole each time. Items of other kinds th
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
@@ -17,7 +17,6 @@ from serve.api.reasoning_parser import format_event
 HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "background": (False,),
     "conversation": (),
-    "include": ([],),
     "max_tool_calls": (),
     "parallel_tool_calls": (True, False),
     "previous_response_id": (),
@@ -26,7 +25,6 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "store": (False,),
     "tool_choice": ("auto", "none"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
 """Fields that nothing reads -> their values that ask for nothing."""
@@ -34,6 +32,14 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
 LABELS = frozenset({"metadata", "user", "prompt_cache_key", "safety_identifier"})
 SAME = ("model", "temperature", "top_p", "stream")
 """Fields of the same name in a chat request."""
+SAMPLING = frozenset(
+    {
+        *("chat_template_kwargs", "frequency_penalty", "ignore_eos", "include_reasoning", "include_stop_str_in_output"),
+        *("logit_bias", "presence_penalty", "repetition_penalty", "seed", "skip_special_tokens", "stop"),
+        *("structured_outputs", "top_k"),
+    }
+)
+"""Fields that vLLM takes in a response as in a chat; they are checked as those of a chat."""
 
 
 class _Reasoning(BaseModel):
@@ -64,6 +70,8 @@ class ResponsesBody(BaseModel):
     stream: StrictBool | None = None
     reasoning: _Reasoning | None = None
     text: _Text | None = None
+    include: list[Literal["message.output_text.logprobs"]] = Field(default=[], max_length=8)
+    top_logprobs: StrictInt | None = None
 
 
 def chat_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +81,9 @@ def chat_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         APIError: 400, a field asks for what is not offered.
         ValidationError: a field is unknown or of another type.
     """
-    return as_chat(ResponsesBody.model_validate(_without_idle(fields)))
+    kept = _without_idle(fields)
+    sampling = {name: kept.pop(name) for name in SAMPLING & kept.keys()}
+    return {**sampling, **as_chat(ResponsesBody.model_validate(kept))}
 
 
 def _without_idle(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +99,8 @@ def as_chat(body: ResponsesBody) -> dict[str, Any]:
     """The fields of the same request to a chat.
 
     Raises:
-        APIError: 400, the input has an item that is no text.
+        APIError: 400, the input has an item that is no text, or alternatives of tokens are asked for that are not
+            included.
     """
     system = [{"role": "system", "content": body.instructions}] if body.instructions else []
     items = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
@@ -101,7 +112,16 @@ def as_chat(body: ResponsesBody) -> dict[str, Any]:
     effort = {"reasoning_effort": body.reasoning.effort} if body.reasoning and body.reasoning.effort else {}
     limit = {"max_completion_tokens": body.max_output_tokens} if body.max_output_tokens else {}
     usage = {"stream_options": {"include_usage": True}} if body.stream else {}
-    return {**given, "messages": [*system, *turns], **effort, **limit, **usage, **_format(body.text)}
+    return {**given, "messages": [*system, *turns], **effort, **limit, **usage, **_format(body.text), **_logprobs(body)}
+
+
+def _logprobs(body: ResponsesBody) -> dict[str, Any]:
+    if body.include:
+        return {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+    if body.top_logprobs:
+        words = 'top_logprobs: needs include: ["message.output_text.logprobs"]'
+        raise APIError(400, words, code="invalid_field", param="top_logprobs")
+    return {}
 
 
 def _turn(at: int, item: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -150,6 +170,7 @@ class ResponseBuilder:
         }
         self._items: list[dict[str, Any]] = []
         self._texts: list[str] = []
+        self._logprobs: list[Any] = []
         self._usage: Mapping[str, Any] = {}
         self._finish = ""
         self._number = 0
@@ -159,6 +180,7 @@ class ResponseBuilder:
         (choice,) = answer["choices"]
         message = choice["message"]
         self._add("reasoning", message.get("reasoning_content") or "")
+        self._logprobs = _entries(choice)
         self._add("message", message.get("content") or "")
         self._usage, self._finish = answer["usage"], choice["finish_reason"]
         return self._response()
@@ -172,10 +194,11 @@ class ResponseBuilder:
         """The events of one event of a chat's stream."""
         self._usage = event.get("usage") or self._usage
         for choice in event.get("choices", ()):
-            delta = choice["delta"]
+            delta, entries = choice["delta"], _entries(choice)
+            self._logprobs += entries
             for kind, text in (("reasoning", delta.get("reasoning_content")), ("message", delta.get("content"))):
                 if text:
-                    yield from self._piece(kind, text)
+                    yield from self._piece(kind, text, entries)
             self._finish = choice.get("finish_reason") or self._finish
 
     def end(self) -> Iterator[str]:
@@ -186,12 +209,12 @@ class ResponseBuilder:
         response = self._response()
         yield self._event(f"response.{response['status']}", response=response)
 
-    def _piece(self, kind: str, text: str) -> Iterator[str]:
+    def _piece(self, kind: str, text: str, entries: list[Any]) -> Iterator[str]:
         if not self._items or self._items[-1]["type"] != kind:
             yield from self._close()
             yield from self._open(kind)
         self._texts.append(text)
-        yield self._event(f"{_PREFIX[kind]}.delta", **self._at(), delta=text, **_no_logprobs(kind))
+        yield self._event(f"{_PREFIX[kind]}.delta", **self._at(), delta=text, **_logprobs_of(kind, entries))
 
     def _open(self, kind: str) -> Iterator[str]:
         self._items.append(_item(kind, "", "in_progress"))
@@ -204,8 +227,9 @@ class ResponseBuilder:
         if not self._items:
             return
         item, text = self._items[-1], "".join(self._texts)
-        self._items[-1] = done = {**_item(item["type"], text, "completed"), "id": item["id"]}
-        yield self._event(f"{_PREFIX[item['type']]}.done", **self._at(), text=text, **_no_logprobs(item["type"]))
+        self._items[-1] = done = {**_item(item["type"], text, "completed", self._logprobs), "id": item["id"]}
+        entries = _logprobs_of(item["type"], self._logprobs)
+        yield self._event(f"{_PREFIX[item['type']]}.done", **self._at(), text=text, **entries)
         yield self._event("response.content_part.done", **self._at(), part=done["content"][0])
         yield self._event("response.output_item.done", output_index=len(self._items) - 1, item=done)
 
@@ -214,7 +238,7 @@ class ResponseBuilder:
 
     def _add(self, kind: str, text: str) -> None:
         if text or kind == "message":
-            self._items.append(_item(kind, text, "completed"))
+            self._items.append(_item(kind, text, "completed", self._logprobs))
 
     def _response(self) -> dict[str, Any]:
         is_cut = self._finish == "length"
@@ -235,16 +259,22 @@ class ResponseBuilder:
 _PREFIX = {"message": "response.output_text", "reasoning": "response.reasoning_text"}
 
 
-def _no_logprobs(kind: str) -> dict[str, list[Any]]:
+def _entries(choice: Mapping[str, Any]) -> list[Any]:
+    """The log-probabilities of the tokens of a chat's choice, or of one event of it; empty where none were asked for.
+    A chat's entry has the form of a response's."""
+    return list((choice.get("logprobs") or {}).get("content") or ())
+
+
+def _logprobs_of(kind: str, entries: list[Any]) -> dict[str, list[Any]]:
     """What clients require of events about text."""
-    return {"logprobs": []} if kind == "message" else {}
+    return {"logprobs": entries} if kind == "message" else {}
 
 
-def _item(kind: str, text: str, status: str) -> dict[str, Any]:
+def _item(kind: str, text: str, status: str, entries: Sequence[Any] = ()) -> dict[str, Any]:
     if kind == "reasoning":
         content = [{"type": "reasoning_text", "text": text}]
         return {"id": f"rs_{uuid.uuid4().hex}", "type": kind, "summary": [], "content": content, "status": status}
-    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": list(entries)}
     return {"id": f"msg_{uuid.uuid4().hex}", "type": kind, "role": "assistant", "content": [part], "status": status}
 
 

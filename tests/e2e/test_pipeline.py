@@ -141,6 +141,20 @@ def test_a_finished_run_does_nothing_quickly(setup: Setup, finished: str) -> Non
     assert time.monotonic() - started < 10
 
 
+def test_the_notebook_of_the_docs_shows_the_run(setup: Setup, finished: str, tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    parameters.source = f"RECIPE, RUN_DIR = {str(setup.recipe)!r}, {str(setup.run)!r}"
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
+    shown = "".join(one.get("text") or one["data"]["text/plain"] for one in outputs)
+    assert "full@mix-long" in shown and "lora@mix-long:short" in shown, "the plan, and the scores"
+    assert "CORRECT" in shown and "nothing to do" in shown
+
+
 def test_an_edited_recipe_redoes_the_stages_that_it_changes_and_names_them(setup: Setup, finished: str) -> None:
     said = finish(setup, "description=another")
     assert "already done: prompts, generate, verify, search, mix, train, evaluate" in said

@@ -115,13 +115,13 @@ def walk(node: ast.AST, is_inner: bool = False) -> Iterator[tuple[ast.Import | a
 
 
 def layer_of(module: str) -> tuple[int, str]:
-    """Number and name of the layer; what `distill` itself holds (its version) is below all."""
+    """Number and name of the layer; `distill` itself, which programs import, is above all."""
     for number, names in enumerate(LAYERS):
         for name in names:
             if module == name or module.startswith(f"{name}."):
                 return number, name
     assert module == "distill", f"{module} is in no layer: add it to LAYERS"
-    return -1, module
+    return len(LAYERS), module
 
 
 def report(offenders: list[str]) -> str:
@@ -162,15 +162,20 @@ LATE = {("serve.deploy", "serve.app"), ("distill.generate.stage", "distill.gener
 
 
 def test_modules_are_imported_at_the_top() -> None:
-    late = [one for one in imports() if one.is_inner and not one.importer.startswith("distill.cli")]
+    late = [one for one in imports() if one.is_inner and not may_import_late(one.importer)]
     inner = [str(one) for one in late if (one.importer, one.imported) not in LATE]
     assert not inner, report(inner)
+
+
+def may_import_late(module: str) -> bool:
+    """Whether a module may import inside functions: so that a command, or a program, starts at once."""
+    return module == "distill" or module.startswith("distill.cli")
 
 
 def test_a_verb_that_imports_late_says_why() -> None:
     silent = []
     for one in imports():
-        if one.is_inner and one.importer.startswith("distill.cli"):
+        if one.is_inner and may_import_late(one.importer):
             lines = one.file.read_text(encoding="utf-8").splitlines()
             if "#" not in lines[one.line - 1] and not is_explained_above(lines[: one.line - 1]):
                 silent.append(str(one))
@@ -224,6 +229,16 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}), file=sys.stderr)
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "distill" in loaded
     assert not loaded & NOT_LOADED[command]
+
+
+def test_the_library_costs_nothing_to_import() -> None:
+    code = """
+import sys, distill
+assert all(callable(getattr(distill, name)) for name in distill.__all__)
+loaded = {name for name in sys.modules if name.startswith("distill.")}
+assert not loaded and not {"ray", "torch", "pyarrow", "pydantic"} & set(sys.modules), loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_a_run_tells_its_first_line_before_an_engine_is_imported() -> None:

@@ -9,6 +9,7 @@ from distill.config.teachers import DatasetTeacher, RuleTeacher, TeacherConfig
 from distill.core.manifest import Manifest
 from distill.mix.export.formats import OPTIONS_FIELD, TABLE_FORMATS
 from distill.mix.export.licences import UNKNOWN, Source, teacher_name
+from distill.mix.export.terms import OTHER, carried_licence, obligations
 
 
 def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], num_rows: int) -> str:
@@ -28,6 +29,7 @@ def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], 
         f" {manifest.finished_at}",
         "The part of the recipe that chose the rows:\n\n```json\n" + recipe_part(recipe, mix) + "\n```",
         "## Sources and licences\n\n" + licence_table(found),
+        *(["\n".join(f"* {line}" for line in asked)] if (asked := obligations(found)) else []),
         "The terms of every source above apply to the use and redistribution of this data.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -35,10 +37,10 @@ def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], 
 
 def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: int) -> str:
     """The YAML front matter. Strings are written as JSON, which is valid YAML, so that no name can break out of it."""
-    single = shared_licence(found)
+    licence = carried_licence(found)
     lines = [
-        f"license: {json.dumps(single)}",
-        *(["license_name: terms-of-every-source"] if single == "other" else []),
+        f"license: {json.dumps(licence)}",
+        *(["license_name: terms-of-every-source"] if licence == OTHER else []),
         f"pretty_name: {json.dumps(f'{recipe.name} {mix}')}",
         f"size_categories: [{size_category(num_rows)}]",
         "task_categories: [text-generation]",

@@ -36,13 +36,7 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
     Raises:
         InputError: the run has no such arm or student, the arm is made of pairs, or the target exists.
     """
-    manifest = run_dir.read_manifest(StageName.MIX)
-    if manifest is None or mix not in manifest.details["mixes"]:
-        known = ", ".join(manifest.details["mixes"]) if manifest else "none yet; finish the run with distill run first"
-        raise InputError(f"{run_dir.uri} has no mix {mix!r} -> it has: {known}")
-    if "pairs" in manifest.details["mixes"][mix]:
-        what = f"{mix} is made of pairs, and every format here is of traces to imitate"
-        raise InputError(f"{what} -> its rows are in {run_dir.address_of(*arm_examples(mix))} (column side)")
+    manifest = require_arm(run_dir, mix)
     if target.exists():
         raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
     left_out: Counter[str] = Counter()
@@ -62,6 +56,22 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
         text += usage(recipe, mix, kind, left_out, sets_options=has_options)
         (folder / "README.md").write_text(text if kind in TABLE_FORMATS else without_shards(text), encoding="utf-8")
     return num_rows
+
+
+def require_arm(run_dir: RunDir, mix: str) -> Manifest:
+    """The manifest of the mix, with an arm that can be exported.
+
+    Raises:
+        InputError: the run has no such arm, or it is made of pairs.
+    """
+    manifest = run_dir.read_manifest(StageName.MIX)
+    if manifest is None or mix not in manifest.details["mixes"]:
+        known = ", ".join(manifest.details["mixes"]) if manifest else "none yet; finish the run with distill run first"
+        raise InputError(f"{run_dir.uri} has no mix {mix!r} -> it has: {known}")
+    if "pairs" in manifest.details["mixes"][mix]:
+        what = f"{mix} is made of pairs, and every format here is of traces to imitate"
+        raise InputError(f"{what} -> its rows are in {run_dir.address_of(*arm_examples(mix))} (column side)")
+    return manifest
 
 
 def student_folder(run_dir: RunDir, recipe: Recipe, student: str) -> str:

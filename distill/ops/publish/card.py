@@ -11,9 +11,9 @@ from distill.config.benchmarks import benchmark_config
 from distill.config.recipe import Recipe
 from distill.mix.export.dataset_card import licence_table, shared_licence, teacher_line
 from distill.mix.export.licences import is_hub_id
+from distill.mix.export.terms import obligations
 from distill.ops.publish.gguf import GgufFile
 from distill.ops.publish.student import TrainedStudent
-from distill.ops.publish.terms import obligations
 from distill.report.formats import bounds, number, percent
 from distill.report.quantised_words import quantised_words
 from distill.report.score_data import ModelScore

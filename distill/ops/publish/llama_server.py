@@ -41,6 +41,7 @@ def llama_server(file: Path, *, context_tokens: int, num_parallel: int, log: Pat
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal is for whoever reads the answers
         )
     try:
         _wait_for(address, process, file, log)

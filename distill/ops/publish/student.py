@@ -11,6 +11,7 @@ import numpy as np
 
 from distill.config.base import one_of
 from distill.config.recipe import Recipe
+from distill.config.students import StudentConfig
 from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
@@ -18,11 +19,10 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import Style, seed_for
 from distill.evaluate.models import mode_name
 from distill.evaluate.read_scores import ScoredModel, expected_models, read_scored
-from distill.mix.export.licences import Source
+from distill.mix.export.licences import Source, base_source, sources
 from distill.mix.export.write import model_folders
 from distill.models.chat_template import with_mode
 from distill.models.resolve import load_tokenizer
-from distill.ops.publish.terms import chain
 from distill.report.model_scores import model_score
 from distill.report.quantised import quantised_scores
 from distill.report.score_data import ModelScore, QuantisedScore
@@ -126,3 +126,9 @@ def find_student(recipe: Recipe, run_dir: RunDir, name: str) -> TrainedStudent:
     if name in cells:
         raise InputError(f"{name} is not trained yet -> distill run first; trained: {', '.join(trained) or 'none'}")
     raise InputError(f"{run_dir.uri} has no trained student {name!r} -> {one_of(name, trained)}")
+
+
+def chain(recipe: Recipe, student: StudentConfig, model_folders: Mapping[str, str]) -> list[Source]:
+    """Everything that the student was made from: its base model, then prompts and teachers. Each once."""
+    base = base_source(recipe, student.model, model_folders)
+    return list(dict.fromkeys([base, *sources(recipe, dict(model_folders))]))

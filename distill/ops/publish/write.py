@@ -13,6 +13,7 @@ from rich.console import Console
 from distill.core.errors import InputError
 from distill.core.run_dir import Training
 from distill.mix.export.licences import UNKNOWN
+from distill.mix.export.terms import refuse_forbidden
 from distill.mix.export.write import atomic_folder
 from distill.models.chat_template import end_of_turn
 from distill.models.folder import TEMPLATE
@@ -25,7 +26,6 @@ from distill.ops.publish.llama_server import PACKAGES as RUNTIME
 from distill.ops.publish.modelfile import Modelfile, modelfile
 from distill.ops.publish.score import score_quantised
 from distill.ops.publish.student import TrainedStudent
-from distill.ops.publish.terms import refuse_forbidden
 
 CARD, MIX, GENERATION_CONFIG = "README.md", "mix.json", "generation_config.json"
 

@@ -55,7 +55,7 @@ from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_o
 from distill.train.worker.rows import Rows, load_rows
 from distill.train.worker.save_student import export_student, set_generation_config
 from distill.train.worker.student import without_adapter
-from distill.train.worker.trackers import Trackers
+from distill.train.worker.trackers import TrackedRun, Trackers
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -204,9 +204,8 @@ class TrainingCell:
             self.reference = reference_scores(self.engine, micros, self.rows.kept, self.run_dir, self.job.cell)
         first = self.resume()
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
-        trackers = (
-            Trackers(self.job.train, self.run_dir, self.job.cell, key=self.job.key, log=log_line) if log else None
-        )
+        tracked = TrackedRun.of_cell(self.job.cell, self.job.key)
+        trackers = Trackers(self.job.train, self.run_dir, tracked, log=log_line) if log else None
         try:
             for step in range(first, self.num_steps):
                 self.prepare(step, is_first=step == first)

@@ -1,4 +1,4 @@
-"""TensorBoard and MLflow, where the recipe asks for them: they show the values of `metrics.jsonl`.
+"""Trackers, where the recipe asks for them: they show the values of `metrics.jsonl`, and the scores in the end.
 
 A tracker that fails is disabled for the rest of the cell, with a line in the cell's log; training goes on.
 """
@@ -6,17 +6,21 @@ A tracker that fails is disabled for the rest of the cell, with a line in the ce
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from distill.core.errors import InputError
-from distill.core.run_dir import MLFLOW, Training
+from distill.core.run_dir import MLFLOW, TRACKED, Parts, Training
 from distill.train.worker.checkpoint import writing
+from distill.train.worker.logged_run import ARGUMENTS, Cell, LoggedRun, OpenedAs
 from distill.train.worker.metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("loss", "lr", "grad_norm", "tokens_per_s", "mfu", "memory_gib")
 SEND_EVERY_S = 5.0
+TENSORBOARD = "tensorboard"
 BATCH = 1000
 """Values that MLflow accepts in one request."""
 CELL_KEY = "distill.cell_key"
@@ -36,6 +41,9 @@ class Tracker(Protocol):
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add the values of a step."""
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Show a table."""
 
     def close(self) -> None:
         """Write what is still buffered."""
@@ -52,18 +60,23 @@ def shown_values(metrics: StepMetrics) -> dict[str, float]:
 
 
 class Trackers:
-    """All trackers of a cell, in its first worker."""
+    """All trackers of one run of theirs: of a cell, in its first worker, or of the scores."""
 
-    def __init__(self, train: TrainConfig, run_dir: RunDir, cell: str, *, key: str, log: Callable[[str], None]) -> None:
-        self._log_line, self._open = log, dict[str, Tracker]()
+    def __init__(self, train: TrainConfig, run_dir: RunDir, run: TrackedRun, *, log: Callable[[str], None]) -> None:
+        self._log_line, self._name, self._open = log, run.name, dict[str, Tracker]()
         for name in train.trackers:
-            if opened := self._guarded(name, partial(open_tracker, name, train, run_dir, cell, key)):
+            if opened := self._guarded(name, partial(open_tracker, name, train, run_dir, run)):
                 self._open[name] = opened
 
     def log(self, metrics: StepMetrics) -> None:
         """Show a step."""
         for name, tracker in list(self._open.items()):
             self._guarded(name, partial(tracker.log, metrics.step, shown_values(metrics)))
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Show a table."""
+        for name, tracker in list(self._open.items()):
+            self._guarded(name, partial(tracker.table, title, columns, rows))
 
     def close(self) -> None:
         """The cell has ended."""
@@ -73,42 +86,76 @@ class Trackers:
     def _guarded(self, name: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except (OSError, RuntimeError, ValueError, ImportError, InputError, _mlflow_error()) as error:
+        except faults() as error:
             self._open.pop(name, None)
-            self._log_line(f"{name} is disabled for the rest of this cell: {type(error).__name__}: {error}")
+            self._log_line(f"{name} is disabled for the rest of {self._name}: {type(error).__name__}: {error}")
             return None
 
 
-def _mlflow_error() -> type[Exception]:
-    if find_spec("mlflow") is None:
-        return OSError
-    from mlflow.exceptions import MlflowException
+class TrackedRun(NamedTuple):
+    """A run as trackers know it."""
 
-    return MlflowException  # type: ignore[no-any-return, unused-ignore]
+    name: str
+    key: str
+    """What decides its values: opened again under it, it goes on."""
+    files: Parts
+    """Folder of the run directory for its files."""
+
+    @classmethod
+    def of_cell(cls, cell: str, key: str) -> TrackedRun:
+        """The run of a training cell."""
+        return cls(cell, key, Training(cell).folder)
 
 
-def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, cell: str, key: str) -> Tracker:
+FAULTS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, sqlite3.Error)
+"""What a tracker's library may raise, on any of its ways: no fault of theirs may cost a training."""
+OWN_FAULTS = {"mlflow": "mlflow.exceptions.MlflowException", "wandb": "wandb.errors.Error", "httpx": "httpx.HTTPError"}
+"""Library -> its own error, which is none of `FAULTS`."""
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What the libraries that are installed may raise."""
+    found = [path.rsplit(".", 1) for name, path in OWN_FAULTS.items() if find_spec(name)]
+    return (*FAULTS, InputError, *(getattr(import_module(module), error) for module, error in found))
+
+
+def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, run: TrackedRun) -> Tracker:
     """A tracker by its name."""
+    project = Path(run_dir.root).name
     if name == "tensorboard":
-        return TensorBoard(run_dir, cell)
+        return TensorBoard(run_dir, run.files)
+    if name in ARGUMENTS:
+        folder = run_dir.local_path(*TRACKED) if run_dir.is_local else Path(gettempdir()) / "distill-trackers"
+        folder.mkdir(parents=True, exist_ok=True)
+        return LoggedRun(name, OpenedAs(project, run.name, run.key, str(folder)))
     uri = train.tracking_uri or run_dir.local_path(*MLFLOW).absolute().as_uri()
-    return MLflow(uri, experiment=Path(run_dir.root).name, cell=cell, key=key)
+    return MLflow(uri, experiment=project, run=run)
+
+
+def show(value: Cell) -> str:
+    """A table's value as text."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 class TensorBoard:
     """An event file in the cell's folder: `tensorboard --logdir RUN/train`."""
 
-    def __init__(self, run_dir: RunDir, cell: str) -> None:
+    def __init__(self, run_dir: RunDir, files: Parts) -> None:
         from tensorboardX import SummaryWriter
 
         self._upload = ExitStack()  # on remote storage the file appears when the cell has ended
-        folder = self._upload.enter_context(writing(run_dir, *Training(cell).file("tensorboard")))
+        folder = self._upload.enter_context(writing(run_dir, *files, TENSORBOARD))
         self._writer = SummaryWriter(str(folder), flush_secs=10)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add the values of a step. A step that a resumed cell repeats replaces the one before."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Show a table, as text."""
+        lines = [list(columns), ["---"] * len(columns), *([show(value) for value in row] for row in rows)]
+        self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def close(self) -> None:
         """Write what is still buffered."""
@@ -119,7 +166,7 @@ class TensorBoard:
 class MLflow:
     """A run of an MLflow server or folder, one per cell; the experiment has the run directory's name."""
 
-    def __init__(self, uri: str, *, experiment: str, cell: str, key: str) -> None:
+    def __init__(self, uri: str, *, experiment: str, run: TrackedRun) -> None:
         # An unreachable server costs seconds, not the quarter of an hour that MLflow would retry.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -129,9 +176,10 @@ class MLflow:
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
-        earlier = self._client.search_runs([experiment_id], f"tags.`{CELL_KEY}` = '{key}'", max_results=1)
-        run = earlier[0] if earlier else self._client.create_run(experiment_id, run_name=cell, tags={CELL_KEY: key})
-        self._run_id = run.info.run_id
+        earlier = self._client.search_runs([experiment_id], f"tags.`{CELL_KEY}` = '{run.key}'", max_results=1)
+        tags = {CELL_KEY: run.key}
+        own = earlier[0] if earlier else self._client.create_run(experiment_id, run_name=run.name, tags=tags)
+        self._run_id = own.info.run_id
         self._buffer: list[Any] = []
         self._sent_at = 0.0
 
@@ -143,6 +191,11 @@ class MLflow:
         self._buffer += [Metric(name, value, now_ms, step) for name, value in values.items()]
         if time.monotonic() - self._sent_at > SEND_EVERY_S:
             self._send()
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Show a table, as an artifact that replaces one of its name."""
+        table = {"columns": list(columns), "data": [list(row) for row in rows]}
+        self._client.log_dict(self._run_id, table, f"{name}.json")
 
     def _send(self) -> None:
         for start in range(0, len(self._buffer), BATCH):

@@ -127,6 +127,16 @@ def test_the_printed_address_is_one_that_ask_takes(server: Server, spelling: str
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
+def test_chat_without_serve_answers_as_the_endpoint_does(server: Server, run_dir: RunDir) -> None:
+    program = [sys.executable, "-m", "distill"]
+    asked = [*program, "ask", "tiny@long", PROBLEM, "--max-tokens", "24", "--url", server.url]
+    expected = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    command = [*program, "chat", run_dir.uri, "tiny@long", "--max-tokens", "24"]
+    done = subprocess.run(command, input=f"{PROBLEM}\n/quit\n", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert expected.strip() and expected in done.stdout
+
+
 def test_requests_wait_for_another_engine_where_its_process_dies_and_the_loss_is_told(server: Server) -> None:
     before = ask(server.url, "tiny@long", 8).choices[0].message.content
     with ThreadPoolExecutor(3) as pool:

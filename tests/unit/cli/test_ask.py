@@ -50,6 +50,22 @@ def test_a_conversation_keeps_its_turns_until_it_is_cleared(monkeypatch: pytest.
     assert asked == [["Q: one"], ["Q: one", "answer 1", "two"], ["Q: three"]]
 
 
+def test_the_mode_is_told_and_changes_within_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def answer(url: str, model: str, turns: Any, mode: str, **options: Any) -> Iterator[Piece]:
+        asked.append((mode, len(turns)))
+        yield Piece("yes")
+
+    monkeypatch.setattr(asking, "stream_chat", answer)
+    monkeypatch.setattr(asking, "model_card", lambda *given: {"modes": {"long": "Think.", "short": "Brief."}})
+    lines, to = iter(["one", "/mode short", "two", "/mode slow", "/mode", "three", "/quit"]), console()
+    assert chat(ServedStudent("u", "m", "k", {}), to, read=lambda prompt: next(lines)) == 0
+    assert asked == [("long", 1), ("short", 3), ("short", 5)]
+    assert "It answers in the mode long; /mode short changes that." in printed(to)
+    assert "has no mode 'slow': it has long, short" in printed(to)
+
+
 def test_an_end_of_input_ends_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(prompt: str) -> str:
         raise EOFError

@@ -1,15 +1,20 @@
 """Exports: every format holds the arm's rows, and `datasets` loads what was written."""
 
 import dataclasses
+import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
+from distill.cli import export as exporting
+from distill.cli.export import push_arm
 from distill.config.models import ModelConfig
 from distill.config.sources import GymSource
 from distill.config.teachers import WorkedExample
@@ -19,19 +24,28 @@ from distill.core.schema import Trace, content_hash, prompt_id
 from distill.generate.dataset_teacher import Tally, usable_rows
 from distill.grading import grade, grade_request
 from distill.mix.export import write
-from distill.mix.export.dataset_card import OWN_PRESETS, usage
+from distill.mix.export.dataset_card import OWN_PRESETS, card, usage
 from distill.mix.export.formats import FORMATS
-from distill.mix.export.licences import UNKNOWN, front_matter_licence, model_licence, package_licence
+from distill.mix.export.licences import UNKNOWN, Source, front_matter_licence, model_licence, package_licence
 from distill.mix.export.rows import GRADED_BY
+from distill.mix.export.terms import carried_licence
 from distill.mix.export.write import export
 from distill.mix.stage import mix_stage
+from distill.ops.publish import push
 from distill.prompts.load import load_prompts
 from distill.prompts.rows.read import read_rows
 from distill.run.context import RunContext
 from tests.fixtures.data_sources import source_of, teacher_of
+from tests.fixtures.hub import Hub
 from tests.fixtures.mix_run import make_run, prompt, trace
 
-TRACES = [trace(number, pool) for number in range(20) for pool in ("long", "short")]
+
+def solved(number: int, pool: str) -> Trace:
+    """A trace that the verifier calls right."""
+    return trace(number, pool, completion=f"{trace(number, pool).completion}\\boxed{{{number + 1}}}")
+
+
+TRACES = [solved(number, pool) for number in range(20) for pool in ("long", "short")]
 WRONG = [trace(3, "long", 1, verdict="INCORRECT", finish_reason="length", completion="Hm, „7“?")]
 
 
@@ -65,7 +79,7 @@ def test_a_dataset_folder_loads_by_its_card(run: RunContext, tmp_path: Path, mon
     assert len(rows) == 20
     row = rows[content_hash("p3")]
     assert (row["problem"], row["answer"], row["level"]) == (prompt(3).problem, "4", "Level 3")
-    assert row["messages"][-1]["content"] == trace(3, row["pool"]).completion.strip()
+    assert row["messages"][-1]["content"] == solved(3, row["pool"]).completion.strip()
     assert sum(one["pool"] == "long" for one in rows.values()) == 4
 
 
@@ -178,6 +192,85 @@ def test_an_export_comes_back_as_it_was(run: RunContext, tmp_path: Path, kind: s
     assert back == written if kind == "open_r1" else back < written
     if kind == "open_r1":
         assert sorted(one.finish_reason for one in found) == ["length"] + 40 * ["stop"]
+    regraded = verdicts((one.prompt_id, one.completion) for one in found)
+    assert regraded.items() <= verdicts((one.prompt_id, one.completion) for one in [*TRACES, *WRONG]).items()
+    assert sum(verdict == "CORRECT" for verdict in regraded.values()) == (40 if kind == "open_r1" else 20)
+
+
+def verdicts(traces: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """(prompt, text) -> what the verifier says of it."""
+    by_id = {prompt(number).prompt_id: prompt(number) for number in range(20)}
+    by_id |= {prompt_id(one.problem): one for one in by_id.values()}
+    return {
+        (by_id[key].problem, text.strip()): grade(
+            grade_request(by_id[key], text, finish_reason="stop", reasoning_end="</think>")
+        ).verdict
+        for key, text in traces
+    }
+
+
+def test_rendered_text_comes_back_as_it_was(run: RunContext, tmp_path: Path) -> None:
+    record = {"model": {"path": run.models["m"].path}}
+    run.run_dir.write_bytes(json.dumps(record).encode(), *model_record("m"))
+    folder = exported(run, tmp_path / "out", "text")
+    columns = {"problem": "prompt", "problem_pattern": r".*<\|im_start\|>user\n(?:Q: )?(.*?)<\|im_end\|>.*"}
+    source = {"kind": "file", "path": str(folder / "train.jsonl")}
+    teacher = teacher_of(kind="dataset", source=source, columns=columns)
+    prompts = {prompt_id(prompt(number).problem): prompt(number) for number in range(20)}
+    rows = read_rows(teacher.source, tmp_path, teacher.columns, teacher.where, (tally := Tally()).counts)
+    found = list(usable_rows(teacher, rows, prompts, tally))
+    assert all(one.completion.endswith("<|im_end|>") for one in found), "which is taken off before it is taught again"
+    back = verdicts((one.prompt_id, one.completion.removesuffix("<|im_end|>")) for one in found)
+    taught = verdicts((one.prompt_id, one.completion) for one in TRACES)
+    assert len(back) == 20 and back.items() < taught.items(), tally.counts
+    assert set(back.values()) == {"CORRECT"}
+
+
+def test_a_push_brings_shards_and_card_to_the_hub(
+    run: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: (hub := Hub(), hubs.append(hub))[0])
+    monkeypatch.setattr(push, "cache_dir", lambda: tmp_path / "cache" / "models")
+    hubs: list[Hub] = []
+    where = push_arm(run.run_dir, run.recipe, "mix-long", "dataset", student="", repo="me/data")
+    assert where == "https://huggingface.co/datasets/me/data" and hubs[0].repos == {("dataset", "me/data")}
+    assert set(hubs[0].files) == {"README.md", "data/train-00000-of-00001.parquet"}
+    assert pq.read_table(io.BytesIO(hubs[0].files["data/train-00000-of-00001.parquet"])).num_rows == 20
+    assert not list((tmp_path / "cache" / "publish").iterdir())
+
+
+def test_data_that_may_not_be_passed_on_is_not_pushed(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source("prompts", "theirs", "cc-by-nd-4.0", "their page")
+    monkeypatch.setattr(exporting, "sources", lambda recipe, folders: [source])
+    with pytest.raises(InputError, match=r"prompts theirs: its licence 'cc-by-nd-4\.0' forbids"):
+        push_arm(run.run_dir, run.recipe, "mix-long", "dataset", student="", repo="me/data")
+
+
+@pytest.mark.parametrize(
+    ("licences", "carried"),
+    [
+        (["mit", "MIT"], "mit"),
+        (["mit", "apache-2.0"], "other"),
+        (["mit", "cc-by-sa-4.0"], "cc-by-sa-4.0"),
+        (["mit", "cc-by-4.0", "apache-2.0"], "cc-by-4.0"),
+        (["cc-by-4.0", "cc-by-sa-4.0"], "other"),
+        (["mit", "llama3.2"], "other"),
+        (["cc-by-sa-4.0", UNKNOWN], "other"),
+        ([UNKNOWN], "other"),
+    ],
+)
+def test_a_licence_that_asks_for_itself_is_carried_over(licences: list[str], carried: str) -> None:
+    assert carried_licence([Source("prompts", "a", one, "") for one in licences]) == carried
+
+
+def test_what_licences_ask_for_stands_in_the_card(run: RunContext, tmp_path: Path) -> None:
+    found = [Source("prompts", "sums", "cc-by-sa-4.0", "page"), Source("teacher long", "m", "mit", "page")]
+    manifest = run.run_dir.read_manifest("mix")
+    assert manifest is not None
+    text = card(run.recipe, "mix-long", manifest, found, 20)
+    assert 'license: "cc-by-sa-4.0"' in text and "license_name" not in text
+    assert "* Name these sources where you pass it on: sums (cc-by-sa-4.0)." in text
+    assert "* Pass it on under the same licence as these: sums (cc-by-sa-4.0)." in text
 
 
 def number_of(one: Trace) -> int:

@@ -180,6 +180,9 @@ def test_formats_are_read_in_one_order() -> None:
         read_formats("gguf-q4km")
     with pytest.raises(InputError, match="none is named"):
         read_formats(" ,")
+    for name in ("awq", "fp8"):
+        with pytest.raises(InputError, match=f"{name} is not written: it is made for GPUs, .* -> safetensors, gguf"):
+            read_formats(f"safetensors,{name}")
 
 
 def test_an_address_without_owner_is_refused() -> None:

@@ -65,12 +65,47 @@ def test_a_request_becomes_one_of_a_chat() -> None:
         ({"input": ""}, "input"),
         ({"temprature": 1}, "temprature"),
         ({"temperature": 9}, "temperature"),
+        ({"top_k": "all"}, "top_k"),
+        ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
+        ({"top_logprobs": 2}, "top_logprobs"),
     ],
 )
 def test_what_is_not_offered_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(APIError) as refused:
         checked(**fields)
     assert refused.value.status == 400 and str(refused.value.param).startswith(param)
+
+
+def test_sampling_and_log_probabilities_are_asked_of_the_chat() -> None:
+    asked = checked(include=["message.output_text.logprobs"], top_logprobs=2, top_k=4, seed=7, stop=["."])
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 2)
+    assert (asked["top_k"], asked["seed"], asked["stop"]) == (4, 7, ["."])
+    assert "logprobs" not in checked(include=[], top_logprobs=0)
+
+
+def entry(token: str) -> dict[str, Any]:
+    other = {"token": "x", "logprob": -2.0, "bytes": [120]}
+    return {"token": token, "logprob": -0.5, "bytes": list(token.encode()), "top_logprobs": [other]}
+
+
+def test_log_probabilities_stand_beside_their_text() -> None:
+    logprobs = {"content": [entry("4"), entry("2")]}
+    choice = {"message": {"content": "42"}, "finish_reason": "stop", "logprobs": logprobs}
+    whole = Response.model_validate(ResponseBuilder("m").whole({"choices": [choice], "usage": USAGE}))
+    builder = ResponseBuilder("m")
+    pieces = [("4", [entry("4")]), ("2", [entry("2")])]
+    events = [
+        {"choices": [{"index": 0, "delta": {"content": text}, "logprobs": {"content": found}, "finish_reason": None}]}
+        for text, found in pieces
+    ]
+    texts = [*builder.begin(), *(text for event in events for text in builder.events(event)), *builder.end()]
+    told = [json.loads(text.partition("data: ")[2]) for text in texts]
+    deltas = [event for event in told if event["type"] == "response.output_text.delta"]
+    assert [[one["token"] for one in event["logprobs"]] for event in deltas] == [["4"], ["2"]]
+    streamed = Response.model_validate(told[-1]["response"])
+    for response in (whole, streamed):
+        (part,) = response.output[0].content
+        assert [one.token for one in part.logprobs] == ["4", "2"]
 
 
 def test_a_whole_answer_is_a_response() -> None:
