@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from serve.api.modes import mode_line
+from serve.api.modes import AUTO, mode_line
 from serve.api.reasoning_parser import Delimiters, StreamSplitter
 from serve.chat_reply import read_message
 from serve.errors import ServeError, UnknownModelError
@@ -113,15 +113,16 @@ def _pieces(chunk: Any) -> Iterator[Piece]:
 
 
 def chosen_mode(metadata: Mapping[str, Any], mode: str = "") -> str:
-    """The mode to ask a model for: the one that is named, else its first one; empty for a model without modes.
+    """The mode to ask a model for: the one that is named, else its first one, or `auto` where the model writes its mode
+    itself; empty for a model without modes.
 
     Raises:
         ServeError: the model has no such mode.
     """
     modes = metadata.get("modes") or {}
-    if mode:
+    if mode and (mode != AUTO or not modes):
         mode_line(modes, mode)
-    return mode or next(iter(modes), "")
+    return mode or (AUTO if metadata.get("modes_in") else next(iter(modes), ""))
 
 
 def question_turns(text: str, metadata: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -77,6 +77,10 @@ class Endpoint(BaseModel):
     mode_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Mode -> variables of its chat template that ask for it, beside the line in the metadata."""
 
+    mode_openings: dict[str, str] = Field(default_factory=dict)
+    """Mode -> the text that begins the completion in it, of a model that writes its mode itself: without a mode, or
+    with `auto`, it chooses one."""
+
     system_as: Literal["user"] | None = None
     """`user`: system turns are written above the first user turn, since the chat template refuses them."""
 

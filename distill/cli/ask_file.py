@@ -7,7 +7,7 @@ from rich.console import Console
 from distill.cli.ask import ServedStudent
 from distill.core.errors import StageError
 from distill.core.progress_bars import bars
-from serve.api.modes import mode_line
+from serve.client import chosen_mode
 from serve.dataset_client import BatchConfig
 from serve.file_client import Target, answer_file
 
@@ -20,7 +20,7 @@ def ask_file(student: ServedStudent, source: Path, out: Path, console: Console) 
     """
     card = student.card()
     if student.mode:
-        card["modes"] = {student.mode: mode_line(card.get("modes") or {}, student.mode)}
+        card |= {"modes": {chosen_mode(card, student.mode): ""}, "modes_in": None}
     sampling = {"temperature": 0.0, "seed": 0, **student.sampling}
     target = Target(student.url, student.model, card, sampling, student.api_key)
     with bars(console) as shown:

@@ -33,7 +33,13 @@ def plan_verb(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(path, arguments.overrides)
     from distill.core.progress_bars import quiet  # start time, as those below
     from distill.ops.doctor.templates import show_templates  # start time
-    from distill.ops.forecast.cell_plan import fetch_settings, plan_recipe, show_plan, show_students_work  # start time
+    from distill.ops.forecast.cell_plan import (  # start time
+        fetch_settings,
+        plan_recipe,
+        show_plan,
+        show_rounds,
+        show_students_work,
+    )
     from distill.ops.forecast.power import show_power  # start time
     from distill.ops.forecast.tables import show_forecast  # start time
     from distill.train.machines import described_machines, machines_here  # start time
@@ -45,6 +51,7 @@ def plan_verb(arguments: argparse.Namespace) -> int:
         fetch_settings(recipe, console)
         show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
         show_students_work(recipe, machines, console)
+        show_rounds(recipe, console)
         show_templates(recipe, console)
         show_forecast(recipe, run_dir, machines, console, measured=measured)
         show_power(recipe, run_dir, console, measured=measured)

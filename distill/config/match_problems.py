@@ -40,6 +40,9 @@ def match_problems(
         if not mix.starts_from:
             what = "matches the answers of a trained student, and the arm starts from the untouched one"
             yield Problem(where, what, "name in `after` the arm whose student writes")
+        if mix.modes_in:
+            what = "the student writes its mode itself, and the teacher that compares is that of the row's"
+            yield Problem(where, what, "remove modes_in, so that a row asks for its mode")
         if isinstance(mix, PairsMix):
             yield Problem(where, "the student answers each row by itself, and the policy is pairs", "use another one")
         named = objective.teacher

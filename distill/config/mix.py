@@ -8,6 +8,7 @@ from distill.config.base import Name, Section, Share
 from distill.config.decides import EXTENT, IF_SET, from_stage
 from distill.config.objectives import Objective
 from distill.core.schema import Style
+from serve.api.modes import opening_of
 from serve.api.template_options import OptionName, OptionValue
 
 
@@ -55,6 +56,24 @@ class Mix(Section):
     (`short = "Answer briefly."`), or the model's own switch (`short = { template_options = { enable_thinking = false }
     }`). One student then learns all styles of the arm, is scored once in each, and answers in the one that is asked for
     (`distill ask --mode`); the first is the default. Absent: all styles are asked for alike."""
+
+    modes_in: Literal["completion"] | None = Field(default=None, json_schema_extra=IF_SET)
+    """`completion`: a mode's line is not asked for but written by the student, as the first line of its completion, and
+    learnt (the control tokens of Thinkless, arXiv 2505.13379). A mode that is asked for begins the completion; with
+    `mode = "auto"`, the default of such a student, it chooses by itself. Absent: modes are in the prompt."""
+    mode_weight: float | None = Field(default=None, ge=0.0, json_schema_extra=from_stage("train", IF_SET))
+    """With `modes_in`: weight in the loss of each token of a mode's line, where every other token has 1: a line is few
+    tokens of a long completion. Absent: 1."""
+
+    @property
+    def prompt_modes(self) -> dict[Style, Mode]:
+        """The modes as prompts ask for them: with nothing where they are in the completion."""
+        return dict.fromkeys(self.modes, Mode()) if self.modes_in else self.modes
+
+    @property
+    def openings(self) -> dict[Style, str]:
+        """Mode -> the text that begins its completions; empty where modes are in the prompt."""
+        return {style: opening_of(mode.line) for style, mode in self.modes.items()} if self.modes_in else {}
 
     @property
     def arms(self) -> dict[str, str]:

@@ -60,6 +60,13 @@ def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | No
         styles: pool -> its style.
         routes_to: `filters.too_long_takes`.
     """
+    where = f"mixes[{mix.name}]"
+    if mix.modes_in is None and mix.mode_weight is not None:
+        what = f"{mix.mode_weight:g} has no effect: the modes are in the prompt, which is not learnt"
+        yield Problem(f"{where}.mode_weight", what, 'remove it, or set modes_in = "completion"')
+    if mix.modes_in and len(mix.modes) < 2:
+        what = f"there is nothing to choose: the arm has {len(mix.modes) or 'no'} mode{'s' * (not mix.modes)}"
+        yield Problem(f"{where}.modes_in", what, "remove it, or add modes")
     if not mix.modes:
         return
     drawn = [pool for pool in [*mix.shares, *filter(None, [routes_to])] if pool in styles]
@@ -78,6 +85,11 @@ def mode_problems(mix: MixConfig, styles: Mapping[str, str], routes_to: str | No
         where = f"mixes[{mix.name}].modes.{style}"
         if mode == Mode():
             yield Problem(where, "asks for nothing", "give it a line or template_options")
+        elif mix.modes_in and (mode.template_options or not mode.line.strip()):
+            what = "the student writes the mode itself, and template options are of the prompt"
+            yield Problem(where, what, "give it a line alone, or remove modes_in")
+        elif mix.modes_in and (mode.line != mode.line.strip() or "\n" in mode.line):
+            yield Problem(where, f"{mode.line!r} is not one line without white space around it", "write it as one")
         elif modes.count(mode) > 1:
             yield Problem(where, "asks as another mode does", "give each its own line or template_options")
 

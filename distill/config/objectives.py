@@ -67,5 +67,42 @@ class Match(Section):
     """Peak learning rate of this arm. Absent: `students.tune.learning_rate`."""
 
 
+class Reinforce(Section):
+    """The student is rewarded for right answers of its own: reinforcement learning from the verifier's verdicts.
+
+    A step takes `train.batch_size` prompts of the arm's rows (their traces are not looked at), each with `samples`
+    answers that the student writes at temperature 1. An answer's advantage is its reward less the mean reward of the
+    prompt's answers, not divided by their deviation (Dr. GRPO, arXiv 2503.20783); minimised is the clipped surrogate of
+    PPO (arXiv 1707.06347) over the tokens of the step's answers. Answers that the token limit cut, and those that the
+    verifier could not decide, have no reward: they are left out and counted.
+
+    The steps of the arm are in rounds. In each the student as it is by then answers all prompts of the round, in an
+    engine that stays up and is given the student's adapter anew; a killed cell goes on at the beginning of a round.
+    Students have `tune = { kind = "lora" }`.
+    """
+
+    kind: Literal["reinforce"] = "reinforce"
+    samples: int = Field(default=8, ge=2)
+    """Answers to each prompt, which are compared with each other."""
+    steps_per_round: int = Field(default=1, ge=1)
+    """Optimiser steps of a round. Above 1 the later ones learn from answers of a student that was."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Longest answer, tokens."""
+    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """How far below 1 the ratio of a token's probability to that under the student which wrote it counts; for rounds of
+    several steps."""
+    clip_high: float = Field(default=0.2, gt=0.0)
+    """How far above 1 (above `clip`: DAPO, arXiv 2503.14476)."""
+    format_reward: float = Field(default=0.0, ge=0.0)
+    """Added to the reward of an answer in which the verifier finds an answer, right or wrong. A right one has 1."""
+    length_levels: tuple[int, ...] = ()
+    """Numbers of tokens, rising. A right answer that is longer than all of them loses `length_cost`, one that is longer
+    than some its share of it."""
+    length_cost: float = Field(default=0.0, ge=0.0, le=1.0)
+    """What the longest right answers lose of their reward."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of this arm. Absent: `students.tune.learning_rate`."""
+
+
 IMITATE = Imitate()
-Objective = Annotated[Imitate | Prefer | Match, Field(discriminator="kind")]
+Objective = Annotated[Imitate | Prefer | Match | Reinforce, Field(discriminator="kind")]

@@ -21,6 +21,7 @@ from distill.config.pair_problems import pair_problems, unequal_pair_problems
 from distill.config.pass_order import pass_problems, trained_student
 from distill.config.prompt_sets import size_problems, source_problems
 from distill.config.question import question_problems
+from distill.config.reinforce_problems import reinforce_problems
 from distill.config.search import search_problems
 from distill.config.students import StudentConfig, base_problems, batch_problems, layout_problems, length_problems
 from distill.config.teacher_problems import engine_problems, reader_problems, same_teachers, teacher_problems
@@ -58,6 +59,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         ),
         *(problem for mix in mixes for problem in pair_problems(mix, pools)),
         *match_problems(raw, teachers, mixes, _parsed(MERGE, raw.get("merges"))),
+        *reinforce_problems(raw, mixes, students),
         *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in teacher_problems(teacher)),
         *(problem for teacher in ours for problem in engine_problems(teacher)),

@@ -175,6 +175,10 @@ class Training:
         """The checkpoint after a step."""
         return *self.checkpoints, f"step-{step:08d}"
 
+    def round(self, number: int, kind: str) -> Parts:
+        """A file about one round of answers, counted from 0. `kind`: its ending."""
+        return *self.file("rounds"), f"round-{number:06d}.{kind}"
+
     def log(self, rank: int) -> Parts:
         """What a worker printed."""
         return self.file(f"log-rank{rank}.txt")

@@ -180,7 +180,9 @@ class Example:
     place: int = 0
     """The prompt's rank in the order that the policy cut into pools: why it took this one."""
     given: int = 0
-    """Characters at the beginning of the last turn that the student does not learn."""
+    """Characters at the beginning of the completion, behind its opening, that the student does not learn."""
+    opening: int = 0
+    """Characters at the beginning of the last turn that say the mode, where the student writes it itself."""
     side: str = ""
     """`chosen` or `rejected`, of a pair: its two rows follow one another in this order. Empty: the row stands alone."""
 

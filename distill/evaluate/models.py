@@ -9,14 +9,14 @@ from cluster.placement import Resources
 from cluster.session import Device, Session
 from cluster.vllm_args import engine_threads, parallel_arguments
 from distill.config.eval_arms import AnsweringPlan
-from distill.config.mix import Mode
+from distill.config.mix import Mix, Mode
 from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, Training
 from distill.core.saved_files import ADAPTER, MODEL, weight_hashes
-from distill.core.schema import Style, content_hash
+from distill.core.schema import content_hash
 from distill.models.adapters import unmatched_modules
 from distill.models.conversation import Conversation, conversation, prompt_start
 from distill.models.folder import tensor_shapes
@@ -40,6 +40,8 @@ class EvaluatedModel:
     """The mode that it is scored in; empty where it has none."""
     asked_as: Mode | None = field(default=None, hash=False)
     """How the mode is asked for."""
+    openings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Mode -> the text that begins its completions, of a student that writes the mode itself."""
     tokenizer: str = ""
     """Folder or address of its tokenizer, that of the untouched model; empty where another's endpoint serves it."""
     shared_engine: str = ""
@@ -54,6 +56,12 @@ class EvaluatedModel:
         return alone.removesuffix(mode_name("", self.mode))
 
     @property
+    def opening(self) -> str:
+        """What begins its completions in the mode that it is scored in; empty where it is asked for otherwise, or the
+        student chooses."""
+        return self.openings.get(self.mode, "")
+
+    @property
     def partner(self) -> str:
         """Served name of the other model that writes a part of its answers; empty where there is none."""
         return self.plan.partner if self.plan else ""
@@ -62,7 +70,11 @@ class EvaluatedModel:
     def endpoint(self) -> Endpoint:
         """The model as the serve package takes it."""
         return Endpoint(
-            name=self.served_name, source=self.source, adapter=self.adapter, shared_engine=self.shared_engine
+            name=self.served_name,
+            source=self.source,
+            adapter=self.adapter,
+            shared_engine=self.shared_engine,
+            mode_openings=dict(self.openings),
         )
 
 
@@ -73,16 +85,19 @@ def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_di
         for student in recipe.students
         for address in [models[student.model].address]
     ]
-    modes = {mix.name: mix.modes for mix in recipe.mixes}
-    trained = [(_trained(cell, models, run_dir), modes.get(cell.mix, {})) for cell in all_cells(recipe)]
-    return untouched + [one for model, arm_modes in trained for one in _in_modes(model, arm_modes)]
+    mixes = {mix.name: mix for mix in recipe.mixes}
+    trained = [(_trained(cell, models, run_dir), mixes.get(cell.mix)) for cell in all_cells(recipe)]
+    return untouched + [one for model, mix in trained for one in _in_modes(model, mix)]
 
 
-def _in_modes(model: EvaluatedModel, modes: Mapping[Style, Mode]) -> list[EvaluatedModel]:
-    found = [
-        replace(model, name=mode_name(model.name, style), mode=style, asked_as=mode) for style, mode in modes.items()
+def _in_modes(model: EvaluatedModel, mix: Mix | None) -> list[EvaluatedModel]:
+    if mix is None or not mix.modes:
+        return [model]
+    openings = {str(style): opening for style, opening in mix.openings.items()}
+    return [
+        replace(model, name=mode_name(model.name, style), mode=style, asked_as=mode, openings=openings)
+        for style, mode in mix.prompt_modes.items()
     ]
-    return found or [model]
 
 
 def mode_name(name: str, mode: str) -> str:
@@ -126,7 +141,9 @@ def same_weights(models: Iterable[EvaluatedModel]) -> dict[str, str]:
     """model -> the first model with the same weights: one base under two students is loaded and scored once."""
     first: dict[tuple[Any, ...], str] = {}
     return {
-        model.name: first.setdefault((model.source, model.adapter, str(model.asked_as), model.plan), model.name)
+        model.name: first.setdefault(
+            (model.source, model.adapter, str(model.asked_as), model.opening, model.plan), model.name
+        )
         for model in models
     }
 
@@ -189,25 +206,29 @@ def asked_endpoints(models: Sequence[EvaluatedModel], chat: ChatFormat, reasonin
     folders = {model.served_name: model.tokenizer for model in models}
     return [
         _asked(endpoint, conversation(folder), chat).model_copy(
-            update={"reasoning": endpoint_delimiters(folder, chat, reasoning_end), "reasoning_in_content": True}
+            update={
+                "reasoning": endpoint_delimiters(folder, chat, reasoning_end, list(endpoint.mode_openings.values())),
+                "reasoning_in_content": True,
+            }
         )
         for endpoint in endpoints(models)
         for folder in [folders[endpoint.name]]
     ]
 
 
-def endpoint_delimiters(tokenizer: str, chat: ChatFormat, end: str) -> Delimiters | None:
+def endpoint_delimiters(tokenizer: str, chat: ChatFormat, end: str, openings: Sequence[str] = ()) -> Delimiters | None:
     """The delimiters of a model's reasoning in a format; None where nothing ends it.
 
     Args:
         tokenizer: its folder or address.
         chat: how the model is asked.
         end: what ends the reasoning.
+        openings: lines that may stand before it.
     """
     if not end:
         return None
     is_open = prompt_start(tokenizer, chat).opened is not None
-    return Delimiters(start=opening_delimiter(end), end=end, is_open=is_open)
+    return Delimiters(start=opening_delimiter(end), end=end, is_open=is_open, openings=tuple(openings))
 
 
 def _asked(endpoint: Endpoint, found: Conversation, chat: ChatFormat) -> Endpoint:

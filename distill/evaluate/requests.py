@@ -73,6 +73,7 @@ def items(
                 model.key,
                 [prompt.prompt_id for prompt in prompts],
                 _settings(recipe, name, model.asked_as, {prompt.answer_kind for prompt in prompts}),
+                *([["opening", model.opening]] if model.opening else []),
                 *_languages(prompts),
             ),
         )
@@ -133,7 +134,7 @@ class Questions:
 def questions(model: EvaluatedModel, benchmark: str, recipe: Scoring) -> Questions:
     """How a model is asked the problems of a benchmark, for its scores and wherever an answer is compared with them."""
     chat = with_mode(recipe.student_chat, model.asked_as)
-    options = model.plan.request if model.plan else {}
+    options = model.plan.request if model.plan else {"mode": model.mode} if model.opening else {}
     options |= {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
     template = benchmark_config(recipe.benchmarks, benchmark).template or "{problem}"
     return Questions(benchmark_settings(recipe.evaluate, benchmark), template, chat, options, recipe.seed)
@@ -184,6 +185,7 @@ def asked_sampling(item: EvaluationItem, recipe: Scoring, fields: RequestFields 
         "engine": engine,
         "extra_body": dict(fields.extra_body) if fields else {},
         **(item.model.plan.request if item.model.plan else {}),
+        "opening": item.model.opening or {},
     }
     unsent = fields.omit_sampling if fields else ()
     return {name: value for name, value in found.items() if value not in ({}, []) and name not in unsent}

@@ -15,7 +15,11 @@ SCHEMA = arrow_schema(Example)
 
 
 def message_column(
-    problems: Sequence[str], completions: pa.Array, chats: Sequence[ChatFormat], codes: NDArray[np.int64]
+    problems: Sequence[str],
+    completions: pa.Array,
+    chats: Sequence[ChatFormat],
+    codes: NDArray[np.int64],
+    openings: Sequence[str] = (),
 ) -> pa.Array:
     """A list of turns per row: those that ask the problem, then the completion, stripped of white space.
 
@@ -24,6 +28,7 @@ def message_column(
         completions: one per row.
         chats: the formats in use.
         codes: each row's index in `chats`.
+        openings: what stands before the completions of each of `chats`, where the student writes its mode.
 
     The turns before the problem are the same in all rows of a format, so they are built once.
     """
@@ -32,7 +37,10 @@ def message_column(
     asks = [chats[code] for code in codes.tolist()]
     users = [chat_messages(problem, chat)[-1]["content"] for problem, chat in zip(problems, asks, strict=True)]
     texts = [pa.array([turn["content"] for turn in fixed], pa.string()), pa.array(users, pa.string())]
-    values = pa.concat_arrays([*texts, pc.utf8_trim_whitespace(completions)])
+    written = pc.utf8_trim_whitespace(completions)
+    if openings:
+        written = pc.binary_join_element_wise(pa.array(openings, pa.string()).take(pa.array(codes)), written, "")
+    values = pa.concat_arrays([*texts, written])
     names = [*(turn["role"] for turn in fixed), *["user"] * len(asks), *["assistant"] * len(asks)]
     roles = pa.array(names, pa.string())
     indices, offsets = _turn_indices(np.array([len(turns) for turns in before]), codes)

@@ -46,7 +46,7 @@ from distill.mix.student_fit import fit_details, with_fits
 from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex, read_index
 from distill.mix.write_arms import Arms, write_arms
-from distill.models.chat_template import chat_messages, render_prompt, with_mode
+from distill.models.chat_template import chat_messages, encode, render_prompt, with_mode
 from distill.models.resolve import load_tokenizer
 from distill.run.context import RunContext
 
@@ -332,15 +332,21 @@ def mode_tokens(recipe: Recipe, tokenizers: Iterable["PreTrainedTokenizerBase"])
 
     All arms teach the same prompts, so every row must fit with the longest line.
     """
-    chats = [with_mode(recipe.student_chat, mode) for mix in recipe.mixes for mode in mix.modes.values()]
-    if not chats:
+    lines = [
+        (with_mode(recipe.student_chat, mode), mix.openings.get(style, ""))
+        for mix in recipe.mixes
+        for style, mode in mix.prompt_modes.items()
+    ]
+    if not lines:
         return 0
 
     def length(tokenizer: "PreTrainedTokenizerBase", chat: ChatFormat) -> int:
         return len(render_prompt(tokenizer, chat_messages("", chat), chat.template_options))
 
     return max(
-        length(tokenizer, chat) - length(tokenizer, longest_chat(recipe)) for tokenizer in tokenizers for chat in chats
+        length(tokenizer, chat) - length(tokenizer, longest_chat(recipe)) + len(encode(tokenizer, opening))
+        for tokenizer in tokenizers
+        for chat, opening in lines
     )
 
 

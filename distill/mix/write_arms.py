@@ -39,9 +39,15 @@ class Arms:
 
         A style without a mode gets the first one: it belongs to a pool that has no row in the arm.
         """
-        modes = {str(style): mode for style, mode in self.mixes[name].modes.items()}
+        modes = {str(style): mode for style, mode in self.mixes[name].prompt_modes.items()}
         default = next(iter(modes.values()), None)
         return [with_mode(chat, modes.get(self.index.styles.get(pool, ""), default)) for pool in self.candidates.pools]
+
+    def openings(self, name: str) -> list[str]:
+        """What begins the completions of each pool of `candidates` in an arm: the mode of its style, where the student
+        writes it."""
+        found = {str(style): opening for style, opening in self.mixes[name].openings.items()}
+        return [found.get(self.index.styles.get(pool, ""), "") for pool in self.candidates.pools]
 
 
 def write_arms(
@@ -120,7 +126,7 @@ def _arm_part(
     completions = texts.column("text").combine_chunks().take(pa.array(positions))
     sources = choice.sources(candidates)[part]
     styles = [arms.index.styles[pool] for pool in candidates.pools]
-    chats = arms.chats(name, chat)
+    chats, openings = arms.chats(name, chat), arms.openings(name)
     columns = {
         "trace_id": _identities(arms.index.trace_keys[rows]),
         "prompt_id": _identities(candidates.prompt_keys[prompts]),
@@ -128,12 +134,13 @@ def _arm_part(
         "pool": decode_names(sources, candidates.pools),
         "style": decode_names(sources, styles),
         "messages": message_column(
-            [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, chats, sources
+            [asked[prompt - span[0]] for prompt in prompts.tolist()], completions, chats, sources, openings
         ),
         "template_options": decode_names(sources, [options_text(chat.template_options) for chat in chats]),
         "phase": pa.array(choice.phases[part]),
         "place": pa.array(choice.ranks[part]),
         "given": pa.array(arms.index.given[rows].astype(np.int64)),
+        "opening": pa.array(np.array([len(opening) for opening in openings], np.int64)[sources]),
         "side": decode_names(choice.sides[part], SIDES),
     }
     return pa.table(columns, schema=SCHEMA)

@@ -145,10 +145,18 @@ def render_example(
     options: Mapping[str, Any] = NO_OPTIONS,
     *,
     given: int = 0,
+    opening: int = 0,
 ) -> Rendered | str:
     """A training row whose last message has the loss, or the reason why it is dropped. Rows are never truncated.
 
-    `given`: characters at the beginning of the last message that are not learnt.
+    Args:
+        tokenizer: of the student.
+        messages: the turns.
+        max_length: of the row, tokens.
+        options: variables of the template.
+        given: characters at the beginning of the completion that are not learnt.
+        opening: characters before the completion that say its mode, and are learnt. Their tokens are their own, as
+            they are where an engine goes on behind them.
 
     Raises:
         InputError: The tokenizer has no chat template, or the template refuses these turns.
@@ -157,18 +165,20 @@ def render_example(
         return NO_COMPLETION
     text = prompt_text(tokenizer, messages[:-1], options)
     how = Asked(options_text(options), system_text(messages))
-    taught = taught_text(tokenizer, prompt_end(text), messages[-1]["content"].strip(), how)
+    written = messages[-1]["content"].strip()
+    says_mode, completion_text = written[:opening], written[opening:]
+    taught = taught_text(tokenizer, prompt_end(text), completion_text, how)
     if taught is None:
         return THINKING_CLOSED
-    completion, ending = encode(tokenizer, taught), end_of_turn(tokenizer)
-    if control_tokens(tokenizer).keys() & set(completion) or holds_published_mark(taught):
+    mode, completion, ending = encode(tokenizer, says_mode), encode(tokenizer, taught), end_of_turn(tokenizer)
+    if control_tokens(tokenizer).keys() & {*mode, *completion} or holds_published_mark(taught):
         return ENDS_INSIDE
     prompt, target = encode(tokenizer, text), [*completion, *ending]
-    if len(prompt) + len(target) > max_length:
+    if len(prompt) + len(mode) + len(target) > max_length:
         return TOO_LONG
-    num_given = given_tokens(tokenizer, taught, messages[-1]["content"].strip()[:given]) if given else 0
-    labels = [IGNORED] * (len(prompt) + num_given) + target[num_given:]
-    return Rendered(input_ids=[*prompt, *target], labels=labels)
+    num_given = given_tokens(tokenizer, taught, completion_text[:given]) if given else 0
+    labels = [*[IGNORED] * len(prompt), *mode, *[IGNORED] * num_given, *target[num_given:]]
+    return Rendered(input_ids=[*prompt, *mode, *target], labels=labels)
 
 
 class Asked(NamedTuple):

@@ -17,6 +17,7 @@ from distill.report.data import Report
 from distill.report.edits import edit_rows
 from distill.report.groups import group_scores
 from distill.report.languages import language_scores, level_scores
+from distill.report.mode_choices import mode_choices
 from distill.report.model_scores import model_score
 from distill.report.paper_metrics import benchmark_rows, costs, sweeps
 from distill.report.paper_numbers import paper_rows
@@ -90,6 +91,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         groups=tuple(group_scores(arms, problems)),
         languages=tuple(language_scores(run_dir, arms, problems)),
         levels=tuple(level_scores(arms, problems)),
+        mode_choices=tuple(mode_choices(whole, run_dir, problems)),
         costs=tuple(costs(recipe, comparisons, cells, traces, num_common(manifests))) if lines else (),
         trace_costs=tuple(trace_costs(recipe, traces, read_levels(run_dir), manifests.get(StageName.GENERATE))),
         paper=tuple(paper_rows(recipe, lines, macros, comparisons)),

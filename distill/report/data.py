@@ -17,6 +17,7 @@ from distill.report.score_data import (
     LanguageScore,
     LevelScore,
     MacroScore,
+    ModeChoice,
     ModelScore,
     PaperRow,
     QuantisedScore,
@@ -397,6 +398,7 @@ class Report:
     groups: tuple[GroupScore, ...]
     languages: tuple[LanguageScore, ...]
     levels: tuple[LevelScore, ...]
+    mode_choices: tuple[ModeChoice, ...]
     costs: tuple[Cost, ...]
     trace_costs: tuple[TraceCost, ...]
     paper: tuple[PaperRow, ...]

@@ -13,7 +13,7 @@ from distill.report.answering import answering_words, equal_words
 from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.languages import language_words
-from distill.report.level_table import level_table
+from distill.report.level_table import choice_words, level_table
 from distill.report.mathml import with_mathematics
 from distill.report.quantised_words import quantised_words
 from distill.report.searches import search_words
@@ -71,6 +71,7 @@ def _environment() -> Environment:
         equal_words,
         language_words,
         level_table,
+        choice_words,
         steps_words,
         quantised_words,
         search_words,

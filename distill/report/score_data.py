@@ -375,6 +375,22 @@ class LevelScore:
 
 
 @dataclass(frozen=True)
+class ModeChoice:
+    """Which modes a student chose that writes its mode itself, on one level of a benchmark, over all training seeds."""
+
+    student: str
+    mix: str
+    benchmark: str
+    level: str
+    """Empty: all levels."""
+    completions: int
+    chosen: dict[str, int]
+    """Mode -> completions that begin with its line; under an empty name those that begin with none."""
+    correct: dict[str, int]
+    """Of these the correct ones."""
+
+
+@dataclass(frozen=True)
 class Cost:
     """What one arm took for one training seed, and per percentage point gained where a gain is shown."""
 

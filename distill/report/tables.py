@@ -20,13 +20,14 @@ from distill.report.formats import (
     shown,
     usd,
 )
-from distill.report.level_table import level_table
+from distill.report.level_table import choice_words, level_table
 from distill.report.score_data import (
     AnsweringCurve,
     ArmScore,
     GapChange,
     LanguageScore,
     LevelScore,
+    ModeChoice,
     ModelScore,
     QuantisedScore,
     QuestionResult,
@@ -48,6 +49,7 @@ def render_terminal(report: Report) -> RenderableType:
         (report.answering, answering_table(report.answering)),
         (report.languages, language_table(report.languages)),
         (report.levels, levels_table(report.levels)),
+        (report.mode_choices, choice_table(report.mode_choices)),
         (report.quantised, quantised_table(report.quantised)),
         (report.gap_changes, gap_change_table(report.gap_changes)),
         (report.steps_changes, steps_table(report.steps_changes)),
@@ -141,6 +143,15 @@ def levels_table(scores: Sequence[LevelScore]) -> Table:
     for (student, mix, level), cells in found.rows:
         texts = [_level_cell(one) if one else MISSING for one in cells]
         table.add_row(*map(Text, (student, mix or "untouched", level or "all", *texts)))
+    return table
+
+
+def choice_table(choices: Sequence[ModeChoice]) -> Table:
+    """Which modes a student chose that was left to choose, by level."""
+    table = _table("Modes that students chose", ["student", "mix", "benchmark", "level", "chosen"], ["completions"])
+    for one in choices:
+        named = (one.student, one.mix, one.benchmark, one.level or "all", choice_words(one))
+        table.add_row(*map(Text, (*named, number(one.completions))))
     return table
 
 

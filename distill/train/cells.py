@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
     from distill.train.rollouts.plan import RolloutPlan
+    from distill.train.rollouts.rounds_plan import RoundsPlan
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Cell:
     """How much its arm is trained on: only those of the same amount are compared."""
     objective: Objective = IMITATE
     """What is learnt from the rows."""
+    mode_weight: float = 1.0
+    """Weight in the loss of each token of a mode's line that the student writes itself."""
     parents: tuple[Cell, ...] = ()
     """The cells that it starts from: that of the arm which its own comes `after`, or those that it is merged from."""
 
@@ -95,6 +98,8 @@ class CellWork:
     """Sizes of the model, for FLOPs; absent: none are counted."""
     rollouts: RolloutPlan | None = None
     """Of a cell that matches its teachers: who writes and scores its rows."""
+    rounds: RoundsPlan | None = None
+    """Of a cell that is rewarded for its own answers."""
     cost: float | None = None
     """How long it takes, in a unit that all cells of the queue share; absent: by the bytes of weights and rows."""
 
@@ -129,6 +134,7 @@ def all_cells(recipe: Recipe) -> tuple[Cell, ...]:
             num_steps=None if isinstance(arm, MergeConfig) else own_steps(arm, arms, recipe.train.num_steps),
             amount=budgets[arm.name],
             objective=IMITATE if isinstance(arm, MergeConfig) else arm.objective or IMITATE,
+            mode_weight=1.0 if isinstance(arm, MergeConfig) or arm.mode_weight is None else arm.mode_weight,
             parents=tuple(build(student, arms[name], seed) for name in arm.starts_from),
         )
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config.objectives import Match, Prefer
+from distill.config.objectives import Match, Prefer, Reinforce
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
@@ -53,7 +53,8 @@ def student_card(
         "## How it was made\n\n"
         + describe_training(manifest.details)
         + describe_preferences(cell, manifest.details)
-        + describe_matching(cell, manifest.details),
+        + describe_matching(cell, manifest.details)
+        + describe_rewards(cell, manifest.details),
         *describe_lineage(cell),
         *(f"## What it was trained on: {arm}\n\n{describe_arm(entry)}" for arm, entry in arms.items()),
         "## How to prompt it\n\n" + describe_prompt(recipe),
@@ -92,6 +93,17 @@ def describe_matching(cell: Cell, details: Mapping[str, Any]) -> str:
         f" It learnt from {before['answers']} answers of its own, by its teacher's log-probabilities (offline on-policy"
         f" distillation): the sampled reverse KL was {before['start_kl']:.3f} nats a token before the training and"
         f" {after['kl']:.3f} in the last steps."
+    )
+
+
+def describe_rewards(cell: Cell, details: Mapping[str, Any]) -> str:
+    """How a student was rewarded for its own answers; empty where it was not."""
+    if not isinstance(cell.objective, Reinforce) or "rewards" not in details:
+        return ""
+    how, found = cell.objective, details["rewards"]
+    return (
+        f" It was rewarded for right answers of its own, {how.samples} to a prompt, by the verifier: in the last steps"
+        f" {found['right']:.0%} of them were right, and the mean reward was {found['reward']:.2f}."
     )
 
 

@@ -31,6 +31,7 @@ from distill.train.machines import connected_machines
 from distill.train.merge_students import merge_key
 from distill.train.model_card import write_cards
 from distill.train.plan import describe_resources, plan_cells, read_mix_data, resolved_shapes
+from distill.train.rollouts.rounds_plan import rounds_key, rounds_plan
 from distill.train.rollouts.scorers import cell_scorers, rollout_plan, scorers_key
 
 
@@ -64,6 +65,7 @@ def cell_work(
         shards=(run_dir.path(*arm_examples(cell.mix)),),
         held_out=tuple(run_dir.shards(*HELD_OUT)),
         base=adapter_base(model, recipe.models[cell.student.model]) if cell.base is None else None,
+        rounds=rounds_plan(cell, recipe),
         rollouts=rollout_plan(cell, recipe, models, _parents_model(cell, run_dir, keys)),
     )
 
@@ -106,7 +108,7 @@ def cell_keys(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedMode
     keys: dict[str, str] = {}
     for cell in dict.fromkeys(one for last in all_cells(recipe) for one in last.lineage):
         parents = [keys[parent.name] for parent in cell.parents]
-        scored_by = scorers_key(cell_scorers(cell, recipe, models))
+        scored_by = scorers_key(cell_scorers(cell, recipe, models)) or rounds_key(rounds_plan(cell, recipe))
         model = models[cell.student.model].identity
         keys[cell.name] = cell_key(cell, recipe, run_dir, model, parents, scored_by)
     return keys
@@ -122,7 +124,7 @@ def cell_key(
 ) -> str:
     """Hash of everything that decides a cell's weights: student, seed, settings, its rows in their order, and the keys
     of the cells that it starts from; of a merged cell how it is merged, and the parents' keys; of one that matches its
-    teachers, these (`scored_by`) and whose each row is."""
+    teachers or is graded in rounds, what says so (`scored_by`) and whose each row is."""
     if cell.merge:
         return merge_key(cell.merge, parents)
     rows = run_dir.read_table(*arm_examples(cell.mix), row_type=Example)
@@ -131,6 +133,8 @@ def cell_key(
     content: list[Any] = [texts, phases] if any(phases) else texts
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
+    openings = rows.column("opening").to_pylist()
+    content = [content, openings, cell.mode_weight] if any(openings) else content
     if cell.objective != IMITATE:
         content = [content, rows.column("side").to_pylist(), identity(cell.objective)]
     if scored_by:

@@ -78,6 +78,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         held_out=work.held_out,
         student=work.cell.student,
         objective=work.cell.objective,
+        mode_weight=work.cell.mode_weight,
         train=train,
         seed=work.cell.seed,
         device=device,
@@ -88,6 +89,7 @@ def _cell_job(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: De
         base=work.base,
         adapter_path=work.adapter_path,
         rollouts=work.rollouts,
+        rounds=work.rounds,
     )
 
 

@@ -23,6 +23,7 @@ from serve.api.modes import plain_text
 from serve.api.prepare import as_asked_of
 from serve.api.reasoning_parser import Delimiters
 from serve.api.thinking import (
+    OPENING,
     NextRequest,
     Segment,
     Speculation,
@@ -100,11 +101,13 @@ class ChatTurn:
         return len((await self._tokenized(model, text)).tokens)
 
     async def plan(self, fields: Mapping[str, Any], delimiters: Delimiters | None) -> NextRequest:
-        """How the request wants to be answered: the one of `PLAN_FIELDS` that it has.
+        """How the request wants to be answered: the one of `PLAN_FIELDS` that it has, or behind its mode's opening.
 
         Raises:
             APIError: 400, the model cannot be asked in that way.
         """
+        if fields.get(OPENING):
+            return prefilled(fields, fields[OPENING])
         if fields.get("speculative"):
             return speculative_thinking(fields, Speculation(**fields["speculative"]), delimiters)
         if fields.get("language"):

@@ -30,7 +30,7 @@ from serve.api.prepare import prepared_chat, with_stop_tokens
 from serve.api.reasoning_parser import parse_events
 from serve.api.request_schema import RESPONSES, field_address, invalid_field, parse_json
 from serve.api.responses import ResponseBuilder
-from serve.api.thinking import PLAN_FIELDS
+from serve.api.thinking import OPENING, PLAN_FIELDS
 from serve.api.tools import with_tools
 from serve.config import Endpoint
 from serve.engines.ray_llm import (
@@ -187,7 +187,7 @@ class Ingress(OpenAiIngress):
     ) -> AsyncGenerator[Any, None]:
         """A chat's answer, its reasoning in a field of its own."""
         fields = prepared_chat(sent, endpoint)
-        plans = [name for name in PLAN_FIELDS if fields.get(name) is not None]
+        plans = [name for name in (*PLAN_FIELDS, OPENING) if fields.get(name) is not None]
         if missing := [name for name in plans if name in NEED_REASONING and endpoint.reasoning is None]:
             words = f"{missing[0]}: this model has no reasoning delimiters"
             raise APIError(400, words, code="invalid_field", param=missing[0])

@@ -8,7 +8,7 @@ from serve.errors import ServeError
 SYSTEM_ROLES = ("system", "developer")
 
 AUTO = "auto"
-"""Leaves the turns unchanged."""
+"""Leaves the turns unchanged: a model whose modes are in the completion chooses one by itself."""
 
 
 def mode_line(modes: Mapping[str, str], mode: str) -> str:
@@ -21,6 +21,16 @@ def mode_line(modes: Mapping[str, str], mode: str) -> str:
         known = f"it has {', '.join(modes)}" if modes else "it was trained on a mix without modes"
         raise ServeError(f"the model has no mode {mode!r}: {known}")
     return modes[mode]
+
+
+def opening_of(line: str) -> str:
+    """The text that begins a completion in a mode whose line is in the completion: the line, on a line of its own."""
+    return f"{line}\n"
+
+
+def chosen_in(completion: str, openings: Mapping[str, str]) -> str:
+    """The mode that a completion begins with, as its model chose it; empty where it begins with none."""
+    return next((mode for mode, opening in openings.items() if completion.startswith(opening)), "")
 
 
 def append_to_system(system: str | None, line: str) -> str:

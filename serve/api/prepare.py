@@ -6,7 +6,7 @@ from typing import Any
 from serve.api.http_errors import APIError
 from serve.api.modes import AUTO, mode_line, system_in_user_turn, with_mode_line
 from serve.api.request_schema import plan_conflict
-from serve.api.thinking import PLAN_FIELDS
+from serve.api.thinking import OPENING, PLAN_FIELDS
 from serve.config import Endpoint
 from serve.errors import ServeError
 
@@ -17,11 +17,12 @@ BUDGETS = {"minimal": 256, "low": 1024}
 def prepared_chat(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str, Any]:
     """The fields of a chat request as the engine gets them.
 
-    A mode becomes its line and its template options, the endpoint's template options apply where the request sets
-    none, and the turn ends where the model was taught to end it.
+    A mode becomes its line and its template options, or what begins the completion; the endpoint's template options
+    apply where the request sets none, and the turn ends where the model was taught to end it.
 
     Raises:
-        APIError: 400, the model has no such mode, or cannot be asked for such an effort.
+        APIError: 400, the model has no such mode, the mode does not go with another field, or the model cannot be asked
+            for such an effort.
     """
     asked = with_effort(fields, endpoint)
     mode = asked.pop("mode", None)
@@ -29,6 +30,11 @@ def prepared_chat(fields: Mapping[str, Any], endpoint: Endpoint) -> dict[str, An
     asked["messages"] = with_mode_line(asked["messages"], line)
     if endpoint.system_as == "user":
         asked["messages"] = system_in_user_turn(asked["messages"])
+    if mode in endpoint.mode_openings:
+        asked[OPENING] = endpoint.mode_openings[mode]
+        if found := plan_conflict(asked):
+            words = f"mode: {mode} begins the completion of this model, which {found[1]}"
+            raise APIError(400, words, code="invalid_field", param="mode")
     own = {**endpoint.template_options, **endpoint.mode_options.get(mode or "", {})}
     if options := {**own, **(asked.get("chat_template_kwargs") or {})}:
         asked["chat_template_kwargs"] = options
@@ -75,7 +81,7 @@ def effort_fields(effort: str, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _line(endpoint: Endpoint, mode: str | None) -> str:
-    if mode in (None, AUTO):
+    if mode is None or mode == AUTO or mode in endpoint.mode_openings:
         return ""
     try:
         return mode_line(endpoint.modes, mode)

@@ -27,6 +27,9 @@ class Delimiters(BaseModel):
     is_closed: bool = False
     """The chat template has closed the reasoning already: a completion is all answer."""
 
+    openings: tuple[str, ...] = ()
+    """Lines of which one may stand before the reasoning: the mode, of a model that writes it itself. It is content."""
+
 
 def opening_delimiter(end: str) -> str:
     """The delimiter that `end` closes, by its spelling: `</think>` -> `<think>`."""
@@ -75,6 +78,8 @@ class Splitter:
         """What was returned as reasoning, where the prompt had opened it: it may turn out to be the answer."""
         self._is_opened_again = False
         self._has_reasoned = delimiters.is_closed
+        self._openings = () if delimiters.is_open else delimiters.openings
+        """Those that the completion may still begin with; what the prompt has opened has no line before it."""
 
     @property
     def is_reasoning(self) -> bool:
@@ -85,7 +90,9 @@ class Splitter:
     def feed(self, text: str) -> Split:
         """The parts of the text so far that are certain by now and were not returned before."""
         self._held += text
-        reasoning = ""
+        reasoning, opening = "", self._opening()
+        if self._openings:
+            return Split()
         if self._state == "start":
             self._begin()
         self._skip_newlines("reasoning_start", "reasoning")
@@ -94,7 +101,13 @@ class Splitter:
             self._thought += reasoning if self._delimiters.is_open else ""
         self._skip_newlines("answer_start", "answer")
         content = self._answer() if self._state == "answer" else ""
-        return Split(reasoning, content)
+        return Split(reasoning, opening + content)
+
+    def _opening(self) -> str:
+        """The line before the reasoning, once it is whole; none is waited for any more where the text is another."""
+        whole = next((one for one in self._openings if self._held.startswith(one)), "")
+        self._openings = () if whole else tuple(one for one in self._openings if one.startswith(self._held))
+        return self._take(len(whole))
 
     def finish(self, finish_reason: str = "stop") -> Split:
         """The text that was held back, at the end of the completion.

@@ -30,7 +30,7 @@ from serve.api.http_errors import APIError
 from serve.api.limits import Limits
 from serve.api.message_schema import HIDDEN, MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool, ToolChoice
 from serve.api.template_options import OptionName, OptionValue
-from serve.api.thinking import PLAN_FIELDS, Speculation
+from serve.api.thinking import OPENING, PLAN_FIELDS, Speculation
 from serve.api.unused_fields import without_unused
 
 RESPONSES = "/v1/responses"
@@ -187,7 +187,8 @@ class ChatBody(SamplingFields):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """Becomes a mode, a budget or no reasoning, whichever the model has."""
     mode: StrictStr | None = Field(None, max_length=64)
-    """Mode of a student of a mix with modes; `auto` or absent leaves the turns unchanged (an extension)."""
+    """Mode of a student of a mix with modes; `auto` or absent leaves the turns unchanged, and the choice to a student
+    that writes its mode itself (an extension)."""
     speculative: Speculation | None = None
     """A larger model that writes the steps at which this one doubts (an extension)."""
     share: HelperShare | None = None
@@ -362,7 +363,7 @@ def _chat_conflict(request: ChatBody, has_grammar: bool) -> tuple[str, str] | No
 
 def plan_conflict(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     """The plan that does not go with another option, and which; None where all go together."""
-    plans = [name for name in PLAN_FIELDS if fields.get(name) is not None]
+    plans = [name for name in (*PLAN_FIELDS, OPENING) if fields.get(name) is not None]
     if not plans:
         return None
     plan = plans[-1]

@@ -23,10 +23,13 @@ STEP_END = "\n\n"
 MAX_SEGMENTS = 64
 """Segments after which the student is no longer interrupted: each has an engine prefill the text again."""
 
+OPENING = "opening"
+"""The text of a mode that stands before the answer; made of the request's mode, never sent by a client."""
+
 PLAN_FIELDS = ("thinking_budget", "speculative", "share", "extend", "end_bias", "language", "think")
 """Request fields that have an answer written over several engine requests, or behind a text of ours; one at a time."""
 
-OWN_FIELDS = frozenset({"max_completion_tokens", "include_reasoning", *PLAN_FIELDS})
+OWN_FIELDS = frozenset({"max_completion_tokens", "include_reasoning", OPENING, *PLAN_FIELDS})
 """Request fields that engines do not know, or know under another name."""
 
 
@@ -225,6 +228,7 @@ def stop_at(stop: Sequence[str]) -> dict[str, Any]:
 
 def behind_prefix(delimiters: Delimiters, prefix: str) -> Delimiters:
     """The delimiters of an answer that goes on from a text which the request has put in the model's mouth."""
+    delimiters = delimiters.model_copy(update={"openings": () if prefix.strip() else delimiters.openings})
     if is_reasoning(prefix, delimiters):
         return delimiters.model_copy(update={"is_open": True, "is_closed": False})
     is_begun = delimiters.start.startswith(prefix.strip())  # nothing yet, or a part of the opening

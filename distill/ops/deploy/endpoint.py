@@ -11,12 +11,12 @@ from rich.console import Console
 
 from cluster.session import Device
 from distill.config.evaluate import EvaluateConfig
-from distill.config.mix import Mode
+from distill.config.mix import Mix
 from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName, benchmark_scores, score_item
 from distill.core.saved_files import weight_hashes
-from distill.core.schema import Prompt, Score, Style, Verdict
+from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.models import (
     EvaluatedModel,
     asked_endpoints,
@@ -99,13 +99,14 @@ def run_endpoints(run: RunContext, names: Sequence[str]) -> tuple[list[Evaluated
 
 def served_endpoint(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, asked: Endpoint) -> Endpoint:
     """A model's endpoint with its card, its delimiters and its modes."""
+    mix = mix_of(recipe, model.served_name)
     return asked.model_copy(
         update={
             "metadata": model_card(recipe, run_dir, model),
             "reasoning_in_content": False,
             "mode_options": {
                 str(style): dict(mode.template_options)
-                for style, mode in modes_of(recipe, model.served_name).items()
+                for style, mode in (mix.modes.items() if mix else ())
                 if mode.template_options
             },
             "on_demand": model.served_name in recipe.serve.on_demand,
@@ -113,10 +114,10 @@ def served_endpoint(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel, aske
     )
 
 
-def modes_of(recipe: Recipe, name: str) -> Mapping[Style, Mode]:
-    """The modes of a trained student's arm; empty for one without."""
+def mix_of(recipe: Recipe, name: str) -> Mix | None:
+    """The mix that a student was trained on; None for an untouched or a merged one."""
     arm = {cell.name: cell.mix for cell in all_cells(recipe)}.get(name)
-    return next((mix.modes for mix in recipe.mixes if mix.name == arm), {})
+    return next((mix for mix in recipe.mixes if mix.name == arm), None)
 
 
 def model_card(recipe: Recipe, run_dir: RunDir, model: EvaluatedModel) -> dict[str, Any]:
@@ -161,8 +162,10 @@ def accuracies(recipe: Recipe, run_dir: RunDir, name: str, weights: str) -> dict
 def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
     """The prompt format of a student, which `distill ask` reads under /v1/models."""
     chat = recipe.student_chat
-    lines = {str(style): mode.line for style, mode in modes_of(recipe, name).items()}
-    found = {"template": chat.template, "system": chat.system, "modes": lines}
+    mix = mix_of(recipe, name)
+    lines = {str(style): mode.line for style, mode in mix.modes.items()} if mix else {}
+    modes_in = mix.modes_in if mix else None
+    found = {"template": chat.template, "system": chat.system, "modes": lines, "modes_in": modes_in}
     return {key: value for key, value in found.items() if value}
 
 

@@ -30,7 +30,8 @@ class Asked(NamedTuple):
     """Of the traces that it is taught, or that it writes."""
     is_student: bool
     modes_of: str = ""
-    """The student and the mix that it is a mode of; empty where it is none."""
+    """The student and the mix that it is a mode of, where the prompt is to tell it from the others; empty: it need
+    not."""
 
 
 def asked_ways(recipe: Recipe) -> list[Asked]:
@@ -50,10 +51,11 @@ def _student_ways(recipe: Recipe, name: str, model: str) -> Iterator[Asked]:
     for mix in (mix for mix in recipe.mixes if recipe.takes(name, mix.name)):
         if not mix.modes:
             plain |= {styles[pool] for pool in mix.shares if pool in styles}
-        for style, mode in mix.modes.items():
+        for style, mode in mix.prompt_modes.items():
             arm = f"student {name} of {mix.name}"
             chat = with_mode(recipe.student_chat, mode)
-            yield Asked(f"{arm} in mode {style}", model, chat, frozenset({style}), is_student=True, modes_of=arm)
+            told_apart = "" if mix.modes_in else arm
+            yield Asked(f"{arm} in mode {style}", model, chat, frozenset({style}), is_student=True, modes_of=told_apart)
     yield Asked(f"student {name}", model, recipe.student_chat, frozenset(plain), is_student=True)
 
 

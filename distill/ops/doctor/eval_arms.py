@@ -49,5 +49,5 @@ def _findings(recipe: Recipe, arm: EvaluationArm, of: str, tokenizer: Any) -> It
 def _chat(recipe: Recipe, of: str) -> ChatFormat:
     """How a student, named as an evaluation arm names it, is asked."""
     name, _, style = of.partition("@")[2].partition(":")
-    modes = next((mix.modes for mix in recipe.mixes if mix.name == name), {})
+    modes = next((mix.prompt_modes for mix in recipe.mixes if mix.name == name), {})
     return with_mode(recipe.student_chat, next((mode for one, mode in modes.items() if one == style), None))

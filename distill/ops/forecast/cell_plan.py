@@ -13,7 +13,7 @@ from cluster.storage import IN_PACKAGE
 from cluster.units import GIB
 from distill.config.match_problems import scorers
 from distill.config.mix import BothMix, MixConfig, PairsMix
-from distill.config.objectives import Match
+from distill.config.objectives import Match, Reinforce
 from distill.config.pass_order import pass_numbers, student_of
 from distill.config.passes import base_model, teaching_cell
 from distill.config.prompt_sets import sources_of
@@ -168,6 +168,22 @@ def show_students_work(recipe: Recipe, machines: Machines, console: Console) -> 
             console.print(
                 f"{mix.name}: before its training the student of {mix.after} answers every row (at most "
                 f"{mix.objective.max_tokens} tokens), and the tokens are scored by {scored}",
+                markup=False,
+            )
+
+
+def show_rounds(recipe: Recipe, console: Console) -> None:
+    """Say how much students write that are rewarded for their own answers."""
+    for mix in recipe.mixes:
+        how = mix.objective
+        if isinstance(how, Reinforce):
+            asked = recipe.train.batch_size * how.steps_per_round
+            steps = mix.num_steps or recipe.train.num_steps
+            rounds = f"{steps // how.steps_per_round} rounds, each" if steps else "in each round"
+            console.print(
+                f"{mix.name}: {rounds} {asked} prompts with {how.samples} answers of at most {how.max_tokens} tokens "
+                f"({asked * how.samples * how.max_tokens:,} tokens), written and graded before its "
+                f"{how.steps_per_round} steps; tokens and FLOPs above are of the traces, not of these answers",
                 markup=False,
             )
 

@@ -135,7 +135,10 @@ def usage(
 
 
 def mode_lines(student: TrainedStudent) -> Iterator[str]:
-    """How each mode is asked for."""
+    """How each mode is asked for, or that the student writes its mode itself."""
+    if openings := student.openings:
+        listed = ", ".join(f"`{opening.strip()}` ({style})" for style, opening in openings.items())
+        yield f"* It writes its mode itself, first in an answer: {listed}. Begin the answer to ask for one."
     for mode, chat in student.modes.items():
         if mode:
             options = f", template variables `{json.dumps(chat.template_options)}`" if chat.template_options else ""

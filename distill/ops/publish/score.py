@@ -50,8 +50,8 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
 
 def quantised_students(student: TrainedStudent, file: GgufFile) -> list[EvaluatedModel]:
     """The file as models to be scored, one per mode. Their key is of the file's content and the runtime's version."""
-    mixes = {mix.name: mix.modes for mix in student.recipe.mixes}
-    own = mixes.get(student.cell.mix, {})
+    mixes = {mix.name: {} if mix.modes_in else mix.modes for mix in student.recipe.mixes}
+    own = mixes.get(student.cell.mix, {})  # no server of files begins a completion in a mode
     modes: Mapping[str, Mode | None] = {str(style): mode for style, mode in own.items()} or {"": None}
     key = content_hash("gguf", content_digest(file.path), package_versions(("xllamacpp",)))
     address = student.run_dir.address_of(*Training(student.cell.name).model, version=student.manifest.key)

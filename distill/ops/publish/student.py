@@ -16,7 +16,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
-from distill.core.schema import seed_for
+from distill.core.schema import Style, seed_for
 from distill.evaluate.models import mode_name
 from distill.evaluate.read_scores import ScoredModel, expected_models, read_scored
 from distill.mix.export.licences import Source, base_source, sources
@@ -54,11 +54,17 @@ class TrainedStudent:
 
     @property
     def modes(self) -> Mapping[str, ChatFormat]:
-        """Mode -> how it is asked in it, the default first; one without a name where its mix has none."""
-        mixes = {mix.name: mix.modes for mix in self.recipe.mixes}
+        """Mode -> how it is asked in it, the default first; one without a name where its mix has none, or where the
+        student writes its mode itself."""
+        mixes = {mix.name: {} if mix.modes_in else mix.modes for mix in self.recipe.mixes}
         modes = mixes.get(self.cell.mix, {})
         chat = self.recipe.student_chat
         return {str(style): with_mode(chat, mode) for style, mode in modes.items()} or {"": chat}
+
+    @property
+    def openings(self) -> Mapping[Style, str]:
+        """Mode -> how the student begins an answer in it, where it writes its mode itself."""
+        return next((mix.openings for mix in self.recipe.mixes if mix.name == self.cell.mix), {})
 
     @cached_property
     def model_folders(self) -> dict[str, str]:

@@ -92,7 +92,8 @@ def write_answers(job: RolloutJob) -> int:
     asked = list(prompts_of(job, read_examples(run_dir, job.examples), tokenizer))
     end = end_of_turn(tokenizer)[-1]
     adapter = LoRARequest("student", 1, local_folder(job.adapter)) if job.adapter else None
-    engine = LLM(model=local_folder(job.model), **_arguments(job))
+    rank = job.rank if job.adapter else 0
+    engine = LLM(model=local_folder(job.model), **llm_arguments(job.engine, job.device, seed=job.seed, rank=rank))
     rollouts: list[Rollout] = []
     for start in range(0, len(asked), CHUNK):
         part = asked[start : start + CHUNK]
@@ -116,14 +117,13 @@ def write_answers(job: RolloutJob) -> int:
     return len(rollouts)
 
 
-def _arguments(job: RolloutJob) -> dict[str, Any]:
-    spans = parallel_arguments(job.engine.tensor_parallel, job.engine.pipeline_parallel)
-    rank = next((rank for rank in LORA_RANKS if rank >= job.rank), job.rank)
-    adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank} if job.adapter else {}
-    own = {"generation_config": "vllm", "seed": job.seed, **adapters, **spans, **job.engine.kwargs}
-    return engine_arguments(
-        job.device, max_model_len=job.engine.max_model_len, kv_cache_gib=job.engine.kv_cache_gib, extra=own
-    )
+def llm_arguments(engine: EngineConfig, device: Device, *, seed: int, rank: int) -> dict[str, Any]:
+    """Arguments of a `vllm.LLM` that a student writes with. `rank`: of its adapter; 0: it has none."""
+    spans = parallel_arguments(engine.tensor_parallel, engine.pipeline_parallel)
+    most = next((one for one in LORA_RANKS if one >= rank), rank)
+    adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": most} if rank else {}
+    own = {"generation_config": "vllm", "seed": seed, **adapters, **spans, **engine.kwargs}
+    return engine_arguments(device, max_model_len=engine.max_model_len, kv_cache_gib=engine.kv_cache_gib, extra=own)
 
 
 def _rollout(trace_id: str, answer: Any) -> Rollout:

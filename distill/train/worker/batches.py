@@ -27,6 +27,8 @@ class TrainRow:
     labels: Sequence[int]
     phase: int = 0
     """Rows of a lower phase are trained on first, through all epochs."""
+    mode_tokens: int = 0
+    """The first of its supervised tokens, those that say the mode, where the student writes it itself."""
 
     @property
     def supervised_tokens(self) -> int:

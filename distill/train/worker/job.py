@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from cluster.cpus import has_fast_bf16
-from distill.config.objectives import IMITATE, Imitate, Objective, Prefer
+from distill.config.objectives import IMITATE, Imitate, Objective, Prefer, Reinforce
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.train.layout import Layout
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from distill.models.resolve import AdapterBase
     from distill.models.shape import ModelShape
     from distill.train.rollouts.plan import RolloutPlan
+    from distill.train.rollouts.rounds_plan import RoundsPlan
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,14 @@ class CellJob:
     base: AdapterBase | None = None
     objective: Objective = IMITATE
     """What is learnt from the rows."""
+    mode_weight: float = 1.0
+    """Weight in the loss of each token of a mode's line; every other token has 1."""
     adapter_path: str = ""
     """Address of the adapter that is trained on; empty: a new one, or none."""
     rollouts: RolloutPlan | None = None
     """Of a cell that matches its teachers."""
+    rounds: RoundsPlan | None = None
+    """Of a cell that is rewarded for its own answers."""
 
     @property
     def peak_learning_rate(self) -> float:
@@ -59,7 +64,13 @@ class CellJob:
     @property
     def is_scored_first(self) -> bool:
         """Whether a step scores its rows before any token has its weight."""
-        return not isinstance(self.objective, Imitate)
+        on_its_own = isinstance(self.objective, Reinforce) and self.objective.steps_per_round == 1
+        return not isinstance(self.objective, Imitate) and not on_its_own
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether the student is trained with its dropout: weights that come from another pass rule it out."""
+        return isinstance(self.objective, Imitate)
 
     @property
     def dtype(self) -> torch.dtype:

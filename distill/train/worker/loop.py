@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from distill.config.objectives import Match, Prefer
+from distill.config.objectives import Match, Prefer, Reinforce
 from distill.config.students import LoraTune
 from distill.core.errors import DistillError, StageError
 from distill.core.run_dir import RunDir, Training
@@ -42,12 +42,15 @@ from distill.train.worker.metrics import MetricsLog, StepMetrics, last_means
 from distill.train.worker.objectives import (
     describe_objective,
     match_weights,
+    mode_weights,
     pair_metrics,
     prefer_losses,
     prefer_weights,
+    reinforce_weights,
 )
 from distill.train.worker.pairs import MicroBatch, of_tokens, pair_sums, reference_scores
 from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
+from distill.train.worker.rounds import RoundRows, Rounds
 from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
 from distill.train.worker.rows import Rows, load_rows
 from distill.train.worker.save_student import export_student, set_generation_config
@@ -82,6 +85,8 @@ class BatchLoss(NamedTuple):
     """Of `pair_metrics`; empty where rows stand alone."""
     match: Mapping[str, float] = {}
     """Of `step_figures`; empty unless teachers are matched."""
+    rewards: Mapping[str, float] = {}
+    """Of the round and of clipping; empty unless answers have rewards."""
 
 
 # The worker
@@ -112,7 +117,8 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     rows = load_rows(job, run_dir, tokenizer)
     if not rows.kept:
         raise StageError(f"{job.cell}: no row is left to train on ({rows.reasons})")
-    _audit(rows, job, run_dir, tokenizer)
+    if job.rounds is None:  # whose rows are not written yet
+        _audit(rows, job, run_dir, tokenizer)
     loss = build_loss(job)
     log_line(loss.layout)
     log_line(describe_objective(job.objective))
@@ -121,12 +127,13 @@ def _train(job: CellJob, run_dir: RunDir) -> Outcome:
     try_save(student, tokenizer)
     clock.lap("load")
     engine = build_engine(job, loss)
-    cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0)
+    rounds = Rounds(job, job.rounds, run_dir, tokenizer) if job.rounds else None
+    cell = TrainingCell(job, run_dir, engine, rows, tokenizer.pad_token_id or 0, rounds)
     clock.lap("engine")
     details = cell.run()
     clock.lap("train")
     cell.lease.check()
-    details |= export_student(job, run_dir, engine, rows=rows.kept, tokenizer=tokenizer)
+    details |= export_student(job, run_dir, engine, rows=cell.rows.kept, tokenizer=tokenizer)
     clock.lap("finish")
     cell.lease.check()
     _write_drops(rows.drops, job, run_dir)
@@ -166,11 +173,19 @@ def _write_drops(drops: Sequence[Dropped], job: CellJob, run_dir: RunDir) -> Non
 class TrainingCell:
     """The optimiser steps of one cell, from the newest checkpoint to the last step."""
 
-    def __init__(self, job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, rows: Rows, padding: int) -> None:
+    def __init__(
+        self, job: CellJob, run_dir: RunDir, engine: DeepSpeedEngine, rows: Rows, padding: int,
+        rounds: Rounds | None = None,
+    ) -> None:  # fmt: skip
+        """`rounds`: of a cell that is rewarded for its own answers, whose `rows` are prompts."""
         self.job, self.run_dir, self.engine, self.rows, self.padding = job, run_dir, engine, rows, padding
         self.lengths = [len(row.input_ids) for row in rows.kept]
-        self.order = StepOrder(job.train, rows.kept, seed=job.seed, together=job.rows_per_example)
-        self.num_steps = self.order.num_steps
+        asked = StepOrder(job.train, rows.kept, seed=job.seed, together=job.rows_per_example)
+        self.order: StepOrder | RoundRows = asked
+        self.num_steps = asked.num_steps
+        self.rounds, self._asked, self._prompts = rounds, asked, rows.kept
+        self._written: dict[int, list[torch.Tensor]] = {}
+        """Step of the present round -> losses of its tokens under the student that wrote them, by micro-batch."""
         self.checkpoints = Checkpoints(run_dir, job.cell, job.key)
         self.peak_flops = peak_flops(job.device, job.num_workers)
         self.reference: list[float] = []
@@ -188,12 +203,12 @@ class TrainingCell:
             micros = (self._made(one) for one in self._split(range(len(self.rows.kept))))
             self.reference = reference_scores(self.engine, micros, self.rows.kept, self.run_dir, self.job.cell)
         first = self.resume()
-        self._feed = made_ahead(self._micro_batches(first), self._made)
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
         tracked = TrackedRun.of_cell(self.job.cell, self.job.key)
         trackers = Trackers(self.job.train, self.run_dir, tracked, log=log_line) if log else None
         try:
             for step in range(first, self.num_steps):
+                self.prepare(step, is_first=step == first)
                 metrics = self.step(step)
                 self.checkpointer.check()
                 if log and trackers:
@@ -209,6 +224,34 @@ class TrainingCell:
                 log.flush()
         held_out = {"before": before, "after": self.held_out_loss()} if self.rows.held_out else {}
         return self._summary(log.lines) | {"held_out_loss": held_out} if log else {}
+
+    def prepare(self, step: int, *, is_first: bool) -> None:
+        """What has to be there before a step. `is_first`: of this attempt."""
+        if self.rounds is not None:
+            if step % self.rounds.size == 0:
+                self._begin_round(self.rounds, step)
+        elif is_first:
+            self._feed = made_ahead(self._micro_batches(range(step, self.num_steps)), self._made)
+
+    def _begin_round(self, rounds: Rounds, step: int) -> None:
+        """Have the student as it is now answer the prompts of a round, and take its answers as the rows."""
+        steps = range(step, step + rounds.size)
+        prompts = [[self._prompts[row] for row in self._asked.rows(one)] for one in steps]
+        made = rounds.answers(step, prompts, self.engine.module.model)
+        self.rows, self.order = self.rows._replace(kept=made.answers), made
+        self.lengths = [len(row.input_ids) for row in made.answers]
+        self._written = {}
+        if rounds.size > 1:
+            self._written = {one: self._losses(map(self._made, self._split(made.rows(one)))) for one in steps}
+        self._feed = made_ahead(self._micro_batches(steps), self._made)
+
+    def _losses(self, micros: Iterable[MicroBatch]) -> list[torch.Tensor]:
+        """[n] each: the losses of micro-batches under the student as it is. Changes no weight."""
+        self.engine.eval()
+        with torch.no_grad():
+            found = [self.engine(**micro.tensors.inputs)[1] for micro in micros]
+        self.engine.train()
+        return found
 
     def held_out_loss(self) -> dict[str, float]:
         """The held-out loss with the weights as they are now."""
@@ -249,8 +292,12 @@ class TrainingCell:
         return int(first)
 
     def _is_saved(self, step: int) -> bool:
-        """Whether there is a checkpoint after so many steps; after the last one the student itself is saved."""
-        is_due = step % self.job.train.checkpoint_every_steps == 0 or self._is_late()
+        """Whether there is a checkpoint after so many steps; after the last one the student itself is saved. A round is
+        begun anew from its first step, so there is one after each and none within."""
+        if self.rounds is not None:
+            is_due = step % self.rounds.size == 0
+        else:
+            is_due = step % self.job.train.checkpoint_every_steps == 0 or self._is_late()
         return is_due and step < self.num_steps
 
     def _is_late(self) -> bool:
@@ -276,7 +323,7 @@ class TrainingCell:
         batch = self.order.rows(step)
         supervised = sum(self.rows.kept[row].supervised_tokens for row in batch)
         rate = learning_rate(step, self.num_steps, peak=self.job.peak_learning_rate, warmup_ratio=train.warmup_ratio)
-        loss = self._accumulate(batch, supervised)
+        loss = self._accumulate(batch, supervised, step)
         self._require_finite(loss.mean, step, batch)
         self._require_approach(loss.match, step)
         norm = self._update(rate, step, batch)
@@ -298,6 +345,7 @@ class TrainingCell:
             pools=loss.pools,
             pairs=loss.pairs,
             match=loss.match,
+            rewards=loss.rewards,
         )
 
     def _flops(self, batch: Sequence[int], supervised: int) -> float | None:
@@ -307,9 +355,9 @@ class TrainingCell:
         scored = score_flops(shape, lengths, supervised) if self.job.is_scored_first else 0.0
         return train_flops(shape, tune, lengths, supervised) + scored
 
-    def _micro_batches(self, first: int) -> Iterator[tuple[list[int], bool]]:
-        """This worker's micro-batches of all steps from one on, in order, and which of them end a step."""
-        for step in range(first, self.num_steps):
+    def _micro_batches(self, steps: Iterable[int]) -> Iterator[tuple[list[int], bool]]:
+        """This worker's micro-batches of some steps, in order, and which of them end a step."""
+        for step in steps:
             yield from self._split(self.order.rows(step))
 
     def _split(self, rows: Sequence[int]) -> Iterator[tuple[list[int], bool]]:
@@ -332,15 +380,26 @@ class TrainingCell:
             if micro.is_last:
                 break
 
-    def _accumulate(self, batch: Sequence[int], supervised: int) -> BatchLoss:
+    def _accumulate(self, batch: Sequence[int], supervised: int, step: int) -> BatchLoss:
         """Add up the gradients of a step."""
+        if isinstance(self.job.objective, Reinforce) and isinstance(self.order, RoundRows):
+            return self._accumulate_rewarded(self.order, supervised, step, self.job.objective)
         if isinstance(self.job.objective, Prefer):
             return self._accumulate_pairs(batch, self.job.objective)
         if isinstance(self.job.objective, Match):
             return self._accumulate_matched(supervised, self.job.objective)
-        table = self._add_gradients(self._step_micros(), supervised)
+        table = self._add_imitated(supervised)
         pools = {name: sums[0] / sums[1] for name, sums in zip(self.rows.pools, table.tolist(), strict=True) if sums[1]}
         return BatchLoss(float(table[:, 0].sum()) / supervised, pools, {})
+
+    def _add_imitated(self, supervised: int) -> torch.Tensor:
+        """Gradients of a step whose tokens count alike, but for modes with a weight of their own."""
+        weight, rows, device = self.job.mode_weight, self.rows.kept, self.engine.device
+        if weight == 1.0:
+            return self._add_gradients(self._step_micros(), supervised)
+        micros = list(self._step_micros())
+        weights = [mode_weights([rows[row] for row in micro.rows], weight, device) for micro in micros]
+        return self._add_gradients(micros, supervised, weights)
 
     def _accumulate_pairs(self, batch: Sequence[int], objective: Prefer) -> BatchLoss:
         """The same for pairs: all rows of the step are scored before any of them has its weight."""
@@ -358,6 +417,26 @@ class TrainingCell:
         weights = [match_weights(objective, *one) for one in zip(scored.nll, scored.teacher, strict=True)]
         self._add_gradients(micros, supervised, weights)
         return BatchLoss(scored.figures["kl"], {}, {}, scored.figures)
+
+    def _accumulate_rewarded(self, answers: RoundRows, supervised: int, step: int, objective: Reinforce) -> BatchLoss:
+        """The same for answers with a reward: each token weighs what its answer is better than the others."""
+        micros = list(self._step_micros())
+        # Before the first step of a round the student is the one that wrote: every ratio is 1.
+        is_moved = step > answers.first and bool(self._written)
+        now = self._losses(micros) if is_moved else []
+        table, weights = torch.zeros(2, dtype=torch.double, device=self.engine.device), []
+        for number, micro in enumerate(micros):
+            advantages = of_tokens([answers.advantages[row] for row in micro.rows], micro).float()
+            nll = now[number] if is_moved else torch.zeros_like(advantages)
+            written = self._written[step][number] if is_moved else nll
+            found = reinforce_weights(objective, nll, written, advantages)
+            rows = [self.rows.kept[row] for row in micro.rows]
+            weights.append(found.weights * mode_weights(rows, self.job.mode_weight, self.engine.device))
+            table += torch.stack([found.losses.double().sum(), found.is_clipped.double().sum()])
+        self._add_gradients(micros, supervised, weights)
+        dist.all_reduce(table)
+        loss, clipped = (table / supervised).tolist()
+        return BatchLoss(loss, {}, {}, rewards={**answers.shown, "clipped": clipped})
 
     def _add_gradients(
         self, micros: Iterable[MicroBatch], divisor: int, weights: Sequence[torch.Tensor] | None = None
@@ -444,6 +523,8 @@ class TrainingCell:
             "tokens_per_s": round(sum(line.tokens for line in lines) / max(seconds, 1e-9), 1),
             **({"pairs": last_means([line.pairs for line in lines])} if lines[-1].pairs else {}),
             **({"match": last_means([line.match for line in lines])} if lines[-1].match else {}),
+            **({"rewards": last_means([line.rewards for line in lines])} if lines[-1].rewards else {}),
+            **({"rounds": self.rounds.totals(self.num_steps)} if self.rounds else {}),
         }
 
 

@@ -25,7 +25,8 @@ class StepMetrics:
     step: int
     num_steps: int
     loss: float
-    """Mean over the supervised tokens of the whole optimiser batch; of pairs the objective's mean over the pairs."""
+    """Mean over the supervised tokens of the whole optimiser batch; of pairs the objective's mean over the pairs; of
+    answers with rewards the clipped surrogate's mean over the tokens."""
     lr: float
     grad_norm: float
     tokens: int
@@ -48,6 +49,9 @@ class StepMetrics:
     """Where teachers are matched, means over the batch before the step, in nats: `kl` per token, also by thirds of the
     answer (`kl_first`, `kl_middle`, `kl_last`), `drift` since the answers were sampled, and `end`, the log-probability
     of the tokens that end them."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    """Where answers have rewards: of the round that the step is of `reward` (mean), `right` (share of right answers)
+    and `mean_tokens`; of the step `clipped`, the share of tokens whose gradient clipping took."""
 
 
 class MetricsLog:

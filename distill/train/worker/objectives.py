@@ -16,6 +16,11 @@ objective averages over. So w_t is the derivative of the objective's loss by NLL
   coefficient has the other sign: log t - log s, without gradient through it. What the teacher finds likelier than the
   student does is made likelier.
 
+* `reinforce`, averaged over the tokens of a step's answers: with the ratio r of a token's probability to that under the
+  student which wrote it, and the answer's advantage A, the surrogate is -min(r A, clip(r) A) (PPO, arXiv 1707.06347).
+  Its derivative by NLL is r A where the unclipped term is the smaller one, else 0; tokens that say the mode have it
+  times a weight of their own (Thinkless, arXiv 2505.13379).
+
 Tokens that both rows begin with have opposite weights and equal log-probabilities: they cancel in D and in its
 gradient, so masking a shared prefix changes nothing but alpha's part.
 """
@@ -28,10 +33,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn.functional import logsigmoid
 
-from distill.config.objectives import Match, Prefer
+from distill.config.objectives import Match, Prefer, Reinforce
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distill.config.objectives import Objective
+    from distill.train.worker.batches import TrainRow
 
 
 class PairSums(NamedTuple):
@@ -64,6 +72,12 @@ def prefer_losses(objective: Prefer, pairs: PairSums) -> torch.Tensor:
     return preference + objective.alpha * pairs.nll[:, 0] / pairs.tokens[:, 0]
 
 
+def mode_weights(rows: Sequence[TrainRow], weight: float, device: torch.device) -> torch.Tensor:
+    """[n]: `weight` for the tokens that say the mode, 1 for all other learnt tokens of packed rows."""
+    spans = [(row.mode_tokens, row.supervised_tokens - row.mode_tokens) for row in rows]
+    return torch.tensor([one for mode, rest in spans for one in [weight] * mode + [1.0] * rest], device=device)
+
+
 def match_weights(objective: Match, nll: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """[n]: the weight of every token.
 
@@ -75,11 +89,45 @@ def match_weights(objective: Match, nll: torch.Tensor, teacher: torch.Tensor) ->
     return (teacher + nll).clamp(-objective.clamp, objective.clamp)
 
 
+class Surrogate(NamedTuple):
+    """The clipped surrogate of some tokens, [n] each."""
+
+    weights: torch.Tensor
+    """Of the tokens."""
+    losses: torch.Tensor
+    is_clipped: torch.Tensor
+    """Whether clipping took the gradient."""
+
+
+def reinforce_weights(
+    objective: Reinforce, nll: torch.Tensor, written: torch.Tensor, advantages: torch.Tensor
+) -> Surrogate:
+    """The weight of every token of answers.
+
+    Args:
+        objective: with the bounds of the ratio.
+        nll: [n], negative log-likelihood under the student as it is now, nats.
+        written: [n], the same under the student that wrote the answers.
+        advantages: [n], of the answer that each token is in.
+    """
+    ratio = (written - nll).exp()
+    free = ratio * advantages
+    bounded = ratio.clamp(1 - objective.clip, 1 + objective.clip_high) * advantages
+    is_clipped = bounded < free
+    return Surrogate(free.masked_fill(is_clipped, 0.0), -torch.minimum(free, bounded), is_clipped)
+
+
 def describe_objective(objective: Objective) -> str:
     """For the log."""
     if isinstance(objective, Match):
         part = f", the first {objective.first_tokens} tokens" if objective.first_tokens else ""
         return f"own answers{part}: reverse KL to the teacher, coefficients within {objective.clamp:g} nats; no dropout"
+    if isinstance(objective, Reinforce):
+        return (
+            f"own answers, {objective.samples} to a prompt, rewarded by the verifier: rounds of "
+            f"{objective.steps_per_round} steps, ratios from {1 - objective.clip:g} to {1 + objective.clip_high:g}; "
+            "no dropout"
+        )
     if not isinstance(objective, Prefer):
         return "every row is imitated"
     rest = margin_of_rest(objective)

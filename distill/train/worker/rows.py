@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from distill.config.objectives import Match
+from distill.config.objectives import Match, Reinforce
 from distill.core.errors import StageError
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
-from distill.models.chat_template import Rendered, render_example
+from distill.models.chat_template import IGNORED, TOO_LONG, Rendered, encode, render_example
 from distill.models.template_options import read_options
+from distill.train.rollouts.write import read_examples, student_prompt
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.match import OwnToken, load_answers
 
@@ -55,6 +56,8 @@ def load_rows(job: CellJob, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase)
             first_tokens=job.objective.first_tokens,
         )
         kept, drops, own = answers
+    elif isinstance(job.objective, Reinforce):
+        kept, drops = _prompts(job, job.objective, run_dir, tokenizer)
     else:
         kept, drops = _rendered(job, job.shards, run_dir, tokenizer, job.rows_per_example)
     # A held-out row that does not fit is not measured: the filters let only fitting traces through.
@@ -82,20 +85,41 @@ def _rendered(
         refusal = next((one for one in rendered if isinstance(one, str)), "")
         for example, one in zip(group, rendered, strict=True):
             if isinstance(one, Rendered) and not refusal:
-                kept.append(_compact(example, one))
+                kept.append(_compact(example, one, tokenizer))
             else:
                 reason = one if isinstance(one, str) else f"other_side_{refusal}"
                 drops.append(dropped(StageName.TRAIN, job.cell, reason, row=example))
     return kept, drops
 
 
+def _prompts(
+    job: CellJob, objective: Reinforce, run_dir: RunDir, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[TrainRow], list[Dropped]]:
+    """The prompts of the rows, of which nothing is learnt, and those that leave no room for a longest answer."""
+    kept: list[TrainRow] = []
+    drops: list[Dropped] = []
+    assert job.rounds is not None, "cells with rewards have a plan"
+    longest = min(job.train.max_length, job.rounds.engine.max_model_len)
+    for example in read_examples(run_dir, job.shards[0]):
+        tokens = student_prompt(tokenizer, example)
+        if len(tokens) + objective.max_tokens > longest:
+            drops.append(dropped(StageName.TRAIN, job.cell, TOO_LONG, row=example))
+        else:
+            row = TrainRow(example["trace_id"], example["pool"], tokens, [IGNORED] * len(tokens), example["phase"])
+            kept.append(row)
+    return kept, drops
+
+
 def _render(example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rendered | str:
     """The row of an example, or why it has none."""
     options = read_options(example["template_options"])
-    return render_example(tokenizer, example["messages"] or [], max_length, options, given=example["given"])
+    spans = {name: example[name] for name in ("given", "opening")}
+    return render_example(tokenizer, example["messages"] or [], max_length, options, **spans)
 
 
-def _compact(example: Mapping[str, Any], rendered: Rendered) -> TrainRow:
+def _compact(example: Mapping[str, Any], rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> TrainRow:
     # Lists of Python integers would take ten times the memory.
     ids, labels = (array("i", values) for values in rendered)
-    return TrainRow(example["trace_id"], example["pool"], ids, labels, phase=example["phase"])
+    opening = example["messages"][-1]["content"][: example["opening"]]
+    mode_tokens = len(encode(tokenizer, opening)) if opening else 0
+    return TrainRow(example["trace_id"], example["pool"], ids, labels, example["phase"], mode_tokens)

@@ -58,7 +58,7 @@ def build_student(job: CellJob) -> PreTrainedModel:
         model = load_adapter(model, job.adapter_path) if job.adapter_path else add_adapter(model, job.student.tune)
     else:
         freeze_other_parts(model)
-    if job.is_scored_first:
+    if not job.has_dropout:
         stop_dropout(model)
     return model
 

@@ -55,6 +55,7 @@ def shown_values(metrics: StepMetrics) -> dict[str, float]:
     values = {name: float(value) for name, value in known.items() if value is not None}
     by_pool = {f"pool_loss/{pool}": loss for pool, loss in metrics.pools.items()}
     of_objective = {f"pairs/{name}": value for name, value in metrics.pairs.items()}
+    of_objective |= {f"rewards/{name}": value for name, value in metrics.rewards.items()}
     return values | by_pool | of_objective | {f"match/{name}": value for name, value in metrics.match.items()}
 
 

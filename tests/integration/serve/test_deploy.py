@@ -13,8 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.models.chat_template import render_prompt
+from serve.api.modes import chosen_in, opening_of
 from serve.api.reasoning_parser import Delimiters
-from serve.client import ask, served_models
+from serve.client import ask, chosen_mode, served_models
 from serve.config import Endpoint, ServeConfig
 from serve.dataset_client import complete
 from serve.deploy import Progress, deploy, undeploy
@@ -27,12 +28,21 @@ from tests.fixtures.request_cases import (
     read_answer,
     request_cases,
 )
-from tests.fixtures.tiny_models import TOOLS_TEMPLATE, make_tiny_adapter, make_tiny_model
+from tests.fixtures.tiny_models import (
+    CHOICES,
+    TOOLS_TEMPLATE,
+    make_choosing_adapter,
+    make_tiny_adapter,
+    make_tiny_model,
+)
 
 CONFIG = ServeConfig(port=0, max_model_len=512, max_num_seqs=8, kv_cache_gib=0.1, cpus_per_engine=0.1)
 QUESTION = "What is 3 + 4?"
 THINKS = "tiny@thinks"
 """Begins inside its reasoning, and never ends it by itself."""
+CHOOSES = "tiny@chooses"
+"""Writes its mode itself, by the question."""
+MODES = {"short": "Brief.", "long": "Think."}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +60,13 @@ def served(folder: Path, plain_ray: Path) -> Iterator[tuple[str, list[Progress]]
         Endpoint(name="tiny", source=str(model), metadata={"kind": "baseline"}, chat_template=TOOLS_TEMPLATE),
         Endpoint(name="tiny@mix-long", source=str(model), adapter=str(adapter), metadata={"accuracy": 0.5}),
         Endpoint(name=THINKS, source=str(model), adapter=str(thinks), reasoning=Delimiters(is_open=True)),
+        Endpoint(
+            name=CHOOSES,
+            source=str(model),
+            adapter=str(make_choosing_adapter(folder / "chooses", model)),
+            metadata={"modes": MODES, "modes_in": "completion"},
+            mode_openings={mode: opening_of(line) for mode, line in MODES.items()},
+        ),
     ]
     seen: list[Progress] = []
     yield deploy(endpoints, CONFIG, on_progress=seen.append), seen
@@ -97,9 +114,31 @@ def chat(url: str, model: str, **options: Any) -> str:
 
 def test_every_endpoint_is_listed_with_its_metadata(served: tuple[str, list[Progress]]) -> None:
     models = served_models(served[0])
-    assert set(models) == {"tiny", "tiny@mix-long", THINKS}
+    assert set(models) == {"tiny", "tiny@mix-long", THINKS, CHOOSES}
     assert models["tiny"]["kind"] == "baseline"
     assert models["tiny@mix-long"]["accuracy"] == 0.5
+
+
+def test_a_student_that_writes_its_mode_chooses_it_by_the_question_or_takes_the_one_that_is_asked_for(
+    served: tuple[str, list[Progress]],
+) -> None:
+    create = openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none").chat.completions.create
+
+    def answer(question: str, **fields: Any) -> str:
+        turns: Any = [{"role": "user", "content": question}]
+        reply = create(model=CHOOSES, messages=turns, temperature=0.0, seed=0, max_tokens=40, extra_body=fields)
+        return str(reply.choices[0].message.content)
+
+    openings = {mode: opening_of(line) for mode, line in MODES.items()}
+    for question, (line, rest) in CHOICES.items():
+        assert answer(question) == answer(question, mode="auto") == f"{line}\n{rest}"
+        chosen = chosen_in(answer(question), openings)
+        other = next(mode for mode in MODES if mode != chosen)
+        assert answer(question, mode=chosen) == answer(question)
+        assert chosen_in(answer(question, mode=other), openings) == other
+        streamed = "".join(ask(served[0], CHOOSES, question, mode=other, max_tokens=40))
+        assert streamed == answer(question, mode=other)
+    assert chosen_mode(served_models(served[0])[CHOOSES]) == "auto"
 
 
 def test_progress_counts_up_to_all_engines(served: tuple[str, list[Progress]]) -> None:
@@ -158,7 +197,7 @@ def test_a_helper_continues_where_the_student_doubts(served: tuple[str, list[Pro
 
 
 def test_ask_names_the_models_there_are(served: tuple[str, list[Progress]]) -> None:
-    with pytest.raises(UnknownModelError, match=r"no model 'nope'.*tiny, tiny@mix-long"):
+    with pytest.raises(UnknownModelError, match=r"no model 'nope'.*tiny.*tiny@mix-long"):
         list(ask(served[0], "nope", QUESTION))
 
 

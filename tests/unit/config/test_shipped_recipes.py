@@ -29,7 +29,7 @@ ONE_GPU = (
 TWO_CORES = (
     *("quickstart", "small-evidence", "graded-sums", "tagged-sums", "sums-confound"),
     *("budget-curve", "small-real", "sums-sizes", "warm-up", "prune", "expand", "dpo-ladder", "refine", "regression"),
-    *("languages", "levels"),
+    *("languages", "levels", "choose-mode", "warm-up-rl"),
 )
 CLUSTERS = dict.fromkeys(ONE_GPU, "1x1x80") | dict.fromkeys(TWO_CORES, "1x2cpu")
 

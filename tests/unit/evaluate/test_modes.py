@@ -5,6 +5,7 @@ from typing import Any
 
 from distill.config.load import parse_recipe
 from distill.core.run_dir import RunDir
+from distill.evaluate.arms import arm_models
 from distill.evaluate.models import EvaluatedModel, endpoints, evaluated_models, same_weights, waves
 from distill.evaluate.read_scores import expected_models, trained_models
 from distill.evaluate.requests import items, request_rows
@@ -41,3 +42,24 @@ def test_the_report_expects_each_mode_and_each_cell_once() -> None:
         ("s@short", "short"),
         ("s@mix-long", "mix-long"),
     ]
+
+
+def choosing(raw: dict[str, Any]) -> dict[str, Any]:
+    """A raw recipe whose last mix has modes that its student writes itself, and is left to choose."""
+    *others, last = with_modes(raw)["mixes"]
+    evaluate = raw.get("evaluate", {}) | {"arms": [{"of": "s@mix-long", "mode": "auto"}]}
+    return raw | {"mixes": [*others, last | {"modes_in": "completion"}], "evaluate": evaluate}
+
+
+def test_a_student_that_writes_its_mode_is_asked_alike_and_begun_in_each_or_left_to_choose(tmp_path: Path) -> None:
+    raw = choosing(RECIPE)
+    recipe, models = parse_recipe(raw), models_of(raw, tmp_path)
+    models += arm_models(recipe, models)
+    assert [model.name for model in models][-3:] == ["s@mix-long:long", "s@mix-long:short", "s@mix-long+auto"]
+    assert len(set(same_weights(models).values())) == len(models)
+    scores = {item.model.name: item for item in items(models, {"gsm8k": [prompt(1)]}, recipe)}
+    assert len({item.key for name, item in scores.items() if "@mix-long" in name}) == 3
+    for name, mode in {"s@mix-long:long": "long", "s@mix-long:short": "short", "s@mix-long+auto": "auto"}.items():
+        (row,) = request_rows(scores[name], [prompt(1)], recipe)
+        assert row["messages"][0]["content"] == "Be brief." and row["sampling"]["mode"] == mode
+    assert endpoints(models)[-1].mode_openings == {mode: f"{line}\n" for mode, line in MODES.items()}

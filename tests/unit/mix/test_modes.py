@@ -66,3 +66,24 @@ def test_modes_with_and_without_a_line_keep_each_row_to_itself() -> None:
         [("user", "c?"), ("assistant", "3")],
         [think, ("user", "d?"), ("assistant", "4")],
     ]
+
+
+def test_a_mode_in_the_completion_begins_the_rows_of_its_style_and_leaves_the_prompts_alike(tmp_path: Path) -> None:
+    def change(raw: dict[str, Any]) -> dict[str, Any]:
+        *others, last = with_modes(raw)["mixes"]
+        return raw | {"mixes": [*others, last | {"modes_in": "completion"}]}
+
+    traces = [trace(number, pool) for number in range(20) for pool in ("long", "short")]
+    run = make_run(tmp_path, traces, num_prompts=20, change=change)
+    mix_stage(run)
+    rows = run.run_dir.read_table("mix", "mix-long.parquet", row_type=Example).to_pylist()
+    assert {row["messages"][0]["content"] for row in rows} == {"Be brief."}
+    assert {(row["style"], row["messages"][-1]["content"][: row["opening"]]) for row in rows} == {
+        (style, f"{line}\n") for style, line in MODES.items()
+    }
+    written = {one.trace_id: one.completion for one in traces}
+    for row in rows:
+        assert row["messages"][-1]["content"][row["opening"] :] == written[row["trace_id"]].strip()
+    plain = run.run_dir.read_table("mix", "short.parquet", row_type=Example).to_pylist()
+    assert {row["opening"] for row in plain} == {0}
+    assert mode_tokens(run.recipe, [tokenizer()]) == max(len(line) + 1 for line in MODES.values())

@@ -305,3 +305,20 @@ def test_a_system_text_can_stand_above_the_first_question() -> None:
     assert "Be brief." in prompt_text(tokenizer(NO_SYSTEM), turns)
     with pytest.raises(InputError, match="not supported"):
         prompt_text(tokenizer(NO_SYSTEM), chat_messages("2?", chat.model_copy(update={"system_as": None})))
+
+
+@pytest.mark.parametrize("template", [PLAIN, OPENS])
+def test_a_mode_that_the_student_writes_is_learnt_before_the_completion(template: str) -> None:
+    tok, mode, completion = tokenizer(template), "Be brief.\n", "<think>\nIt is 4.</think>4"
+    plain, whole = (render_example(tok, row(text), 500, opening=size) for text, size in
+                    ((completion, 0), (mode + completion, len(mode))))  # fmt: skip
+    assert isinstance(plain, Rendered) and isinstance(whole, Rendered)
+    assert learnt(tok, whole) == mode + learnt(tok, plain)
+    assert len(whole.input_ids) == len(plain.input_ids) + len(mode)
+    assert render_example(tok, row(mode + completion), len(whole.input_ids) - 1, opening=len(mode)) == TOO_LONG
+
+
+def test_what_a_teacher_was_given_stands_behind_the_mode() -> None:
+    tok, mode, given = tokenizer(PLAIN), "Think.\n", "It is 4. Wait,"
+    whole = render_example(tok, row(f"{mode}{given} no."), 500, given=len(given), opening=len(mode))
+    assert learnt(tok, whole).startswith(f"{mode} no.")

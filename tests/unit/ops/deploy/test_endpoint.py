@@ -73,3 +73,11 @@ def test_limits_below_what_was_scored_are_said_and_others_are_not() -> None:
 def test_there_is_no_smoke_check_where_every_answer_was_sampled(tmp_path: Path) -> None:
     recipe = make_recipe(evaluate=repeated(2))
     assert smoke_checks(recipe, RunDir(str(tmp_path)), [MODEL], [Endpoint(name="student", source="hub/student")]) == []
+
+
+def test_a_student_that_writes_its_mode_is_left_to_choose_without_choosing() -> None:
+    *others, last = with_modes(RECIPE)["mixes"]
+    recipe = parse_recipe(RECIPE | {"mixes": [*others, last | {"modes_in": "completion"}]})
+    card = chat_card(recipe, "s@mix-long")
+    assert card["modes_in"] == "completion" and list(card["modes"]) == ["long", "short"]
+    assert [chosen_mode(card), chosen_mode(card, "short"), chosen_mode(card, "auto")] == ["auto", "short", "auto"]

@@ -95,3 +95,16 @@ def test_an_effort_that_cannot_be_had_is_refused(fields: dict[str, Any], model: 
     with pytest.raises(APIError, match=words) as refused:
         with_effort(fields, model)
     assert (refused.value.status, refused.value.param) == (400, "reasoning_effort")
+
+
+def test_a_mode_in_the_completion_begins_it_and_none_leaves_the_choice() -> None:
+    own = endpoint(mode_openings={"long": "Think.\n", "short": "Brief.\n"})
+    asked = prepared_chat({"messages": [SYSTEM, USER], "mode": "long"}, own)
+    assert asked["messages"] == [SYSTEM, USER] and asked["opening"] == "Think.\n"
+    for mode in ({"mode": "auto"}, {}):
+        free = prepared_chat({"messages": [SYSTEM, USER], **mode}, own)
+        assert free["messages"] == [SYSTEM, USER] and "opening" not in free
+    assert prepared_chat({"messages": [USER], "reasoning_effort": "low"}, own)["opening"] == "Brief.\n"
+    for other in ({"thinking_budget": 8}, {"n": 2}, {"logprobs": True}):
+        with pytest.raises(APIError, match="mode: long begins the completion of this model, which cannot be combined"):
+            prepared_chat({"messages": [USER], "mode": "long", **other}, own)

@@ -95,3 +95,25 @@ def test_the_choices_of_a_stream_are_split_apart_from_each_other() -> None:
 def test_events_survive_encoding() -> None:
     events = [chunk("a\n\nb"), chunk("é")]
     assert parse_events("".join(map(format_event, events)) + "data: [DONE]\n\n") == events
+
+
+CHOOSES = Delimiters(openings=("Think.\n", "Brief.\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Think.\n<think>\na</think>b", Split("a", "Think.\nb")),
+        ("Brief.\n4", Split("", "Brief.\n4")),
+        ("<think>a</think>b", Split("a", "b")),
+        ("Brie", Split("", "Brie")),
+        ("Thin <think>a</think>", Split("", "Thin <think>a</think>")),
+    ],
+)
+def test_a_line_that_says_the_mode_is_content_before_the_reasoning(text: str, expected: Split) -> None:
+    assert split(text, CHOOSES) == expected
+    splitter, parts = Splitter(CHOOSES), []
+    for letter in text:
+        parts.append(splitter.feed(letter))
+    parts.append(splitter.finish())
+    assert Split("".join(one.reasoning for one in parts), "".join(one.content for one in parts)) == expected

@@ -6,15 +6,18 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from distill.config.objectives import IMITATE, Prefer
+from distill.config.objectives import IMITATE, Prefer, Reinforce
 from distill.models.chat_template import IGNORED
+from distill.train.worker.batches import TrainRow
 from distill.train.worker.objectives import (
     PairSums,
     describe_objective,
     margin_of_rest,
+    mode_weights,
     pair_metrics,
     prefer_losses,
     prefer_weights,
+    reinforce_weights,
 )
 from tests.fixtures.tiny_architectures import tiny
 
@@ -123,3 +126,56 @@ def test_a_weighted_pass_has_the_gradient_of_dpo_and_masking_the_shared_prefix_c
     found = torch.autograd.grad((prefer_weights(DPO, made)[0] * nll).sum(), parameters)
     for one, other in zip(found, known, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_tokens_that_say_the_mode_have_a_weight_of_their_own() -> None:
+    says_mode = TrainRow("a", "p", [1, 2, 3, 4], [IGNORED, 2, 3, 4], mode_tokens=2)
+    rows = [says_mode, TrainRow("b", "p", [1, 2], [IGNORED, 2])]
+    assert mode_weights(rows, 0.25, torch.device("cpu")).tolist() == [0.25, 0.25, 1.0, 1.0]
+    assert mode_weights([], 0.25, torch.device("cpu")).tolist() == []
+
+
+# Rewards, on a real model in fp64
+
+
+def answer_nll(model: torch.nn.Module) -> torch.Tensor:
+    """[n]: losses of the tokens of two answers to one prompt, the first of which says its mode in two tokens."""
+    found = []
+    for rest in (CHOSEN, REJECTED):
+        ids = torch.tensor([[*PROMPT, *rest]])
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(PROMPT) - 1 : -1]
+        found.append(cross_entropy(logits, ids[0, len(PROMPT) :], reduction="none"))
+    return torch.cat(found)
+
+
+def test_a_weighted_pass_has_the_gradient_of_the_clipped_surrogate_and_of_the_modes_own_weight() -> None:
+    start, model = (tiny("gpt2", attn_implementation="eager").double() for _ in range(2))
+    with torch.no_grad():
+        for weight in start.parameters():
+            weight *= 1.3
+        written = answer_nll(start)
+    objective = Reinforce(clip=0.05, clip_high=0.1)
+    advantage = torch.tensor([0.7] * len(CHOSEN) + [-0.3] * len(REJECTED), dtype=torch.double)
+    rows = [TrainRow("a", "p", [0, *CHOSEN], [IGNORED, *CHOSEN], mode_tokens=2),
+            TrainRow("b", "p", [0, *REJECTED], [IGNORED, *REJECTED])]  # fmt: skip
+    of_modes = mode_weights(rows, 0.25, torch.device("cpu")).double()
+    parameters = list(model.parameters())
+
+    ratio = (written - answer_nll(model)).exp()
+    bounded = ratio.clamp(0.95, 1.1)
+    textbook = -torch.minimum(ratio * advantage, bounded * advantage)
+    known = torch.autograd.grad((textbook * of_modes).sum(), parameters)
+
+    nll = answer_nll(model)
+    made = reinforce_weights(objective, nll.detach(), written, advantage)
+    torch.testing.assert_close(made.losses, textbook.detach(), rtol=1e-12, atol=1e-12)
+    assert 0 < int(made.is_clipped.sum()) < len(nll), "clipped and free tokens are both compared"
+    found = torch.autograd.grad((made.weights * of_modes * nll).sum(), parameters)
+    for one, other in zip(found, known, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_an_answer_that_was_just_written_has_its_advantage_as_weight() -> None:
+    nll, advantage = torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0.5, -0.25, 0.0])
+    made = reinforce_weights(Reinforce(), nll, nll, advantage)
+    assert torch.equal(made.weights, advantage) and not made.is_clipped.any()

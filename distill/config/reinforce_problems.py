@@ -1,0 +1,61 @@
+"""Arms that are rewarded for their own answers: what of them does not go together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from distill.config.base import section_of
+from distill.config.mix import BothMix, CurriculumMix, MixConfig, PairsMix
+from distill.config.objectives import Reinforce
+from distill.config.students import StudentConfig
+from distill.config.teachers import EngineConfig
+from distill.core.errors import Problem
+
+
+def reinforce_problems(
+    raw: Mapping[str, Any], mixes: Sequence[MixConfig], students: Sequence[StudentConfig]
+) -> Iterator[Problem]:
+    """Rounds that the steps do not make up, students without an adapter, and rewards by length that come to nothing.
+
+    Args:
+        raw: the recipe as it was written.
+        mixes: those that are valid by themselves, as are the students.
+        students: of the recipe.
+    """
+    for mix in mixes:
+        if isinstance(mix.objective, Reinforce):
+            where = f"mixes[{mix.name}].objective"
+            yield from _round_problems(where, mix, mix.objective, section_of(raw, "train"))
+            yield from _length_problems(where, mix.objective, section_of(raw, "serve").get("engine", {}))
+            trained = [one for one in students if not mix.students or one.name in mix.students]
+            if full := [one.name for one in trained if one.tune.kind != "lora"]:
+                what = f"an adapter is what the engine is given in each round, and {', '.join(full)} trains all weights"
+                yield Problem(where, what, 'set students.tune = { kind = "lora" }, or another objective')
+
+
+def _round_problems(where: str, mix: MixConfig, objective: Reinforce, train: Mapping[str, Any]) -> Iterator[Problem]:
+    if isinstance(mix, PairsMix | BothMix | CurriculumMix):
+        what = f"the student answers each prompt by itself, and the policy is {mix.policy!r}"
+        yield Problem(where, what, 'use policy = "weighted" or "single"')
+    budget = train.get("budget", "epochs")
+    if budget == "tokens":
+        what = 'train.budget is "tokens", and how many tokens the student writes is not known before'
+        yield Problem(where, what, 'set train.budget = "steps"')
+    steps, size = mix.num_steps or train.get("num_steps"), objective.steps_per_round
+    if budget == "steps" and isinstance(steps, int) and steps % size:
+        what = f"{size} does not divide the arm's {steps} steps: the last round would be shorter"
+        yield Problem(f"{where}.steps_per_round", what, "set a divisor, or another num_steps")
+
+
+def _length_problems(where: str, objective: Reinforce, engine: Mapping[str, Any]) -> Iterator[Problem]:
+    most = engine.get("max_model_len", EngineConfig.model_fields["max_model_len"].default)
+    if isinstance(most, int) and objective.max_tokens >= most:
+        what = f"{objective.max_tokens} leaves no room for a prompt in serve.engine.max_model_len {most}"
+        yield Problem(f"{where}.max_tokens", what, "lower it, or raise serve.engine.max_model_len")
+    levels = objective.length_levels
+    if bool(levels) != bool(objective.length_cost):
+        what = f"length_levels {list(levels)} and length_cost {objective.length_cost:g} have no effect by themselves"
+        yield Problem(where, what, "set both, or none")
+    if any(one >= other for one, other in pairwise((0, *levels, objective.max_tokens))):
+        what = f"{list(levels)} do not rise from above 0 to below max_tokens = {objective.max_tokens}"
+        yield Problem(f"{where}.length_levels", what, "order them, each once")

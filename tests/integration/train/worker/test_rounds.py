@@ -1,0 +1,127 @@
+"""Rewards for own answers on real DeepSpeed, without Ray or an engine: each round's adapter writes, rewarded answers
+become likelier, and a stopped cell goes on at the beginning of a round."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from distill.config.objectives import Reinforce
+from distill.config.teachers import EngineConfig
+from distill.config.verify import VerifyConfig
+from distill.core.errors import StageError
+from distill.core.run_dir import RunDir
+from distill.core.schema import Verdict
+from distill.models.resolve import load_tokenizer
+from distill.train.rollouts.rewards import OwnAnswer
+from distill.train.rollouts.round_writer import Question
+from distill.train.rollouts.rounds_plan import RoundsPlan
+from distill.train.worker.deepspeed_engine import build_engine, build_loss
+from distill.train.worker.metrics import StepMetrics, read_metrics
+from distill.train.worker.process import prepare_process
+from distill.train.worker.rounds import Rounds
+from distill.train.worker.rows import load_rows
+from tests.integration.train.worker.test_resume import NUM_STEPS, Attempt, Stopped, curve, job_for
+
+SIZE, SAMPLES, TOKENS = 2, 4, 3
+OBJECTIVE = Reinforce(samples=SAMPLES, steps_per_round=SIZE, max_tokens=TOKENS)
+PLAN = RoundsPlan(EngineConfig(), VerifyConfig(), "", ())
+
+
+class Sampled(Rounds):
+    """Rounds that transformers writes, with the adapter as it was handed over; a first letter in the first half of the
+    alphabet is right."""
+
+    asked: tuple[int, ...] = ()
+    is_mute = False
+
+    @torch.no_grad()
+    def write(self, number: int, adapter: str, asked: Sequence[Question]) -> list[OwnAnswer]:
+        self.asked = (*self.asked, number)
+        base = AutoModelForCausalLM.from_pretrained(self._job.model_path, dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, adapter).eval()
+        groups = [list(group) for _, group in groupby(asked, key=lambda one: one.tokens)]
+        return [answer for group in groups for answer in self._answers(model, group)]
+
+    def _answers(self, model: torch.nn.Module, asked: Sequence[Question]) -> list[OwnAnswer]:
+        """Of questions with one prompt, each with its own seed."""
+        chances = [torch.Generator().manual_seed(one.seed % 2**31) for one in asked]
+        rows = torch.tensor([one.tokens for one in asked])
+        for _ in range(TOKENS):
+            likely = model(input_ids=rows).logits[:, -1].softmax(dim=1)
+            drawn = [torch.multinomial(one, 1, generator=chance) for one, chance in zip(likely, chances, strict=True)]
+            rows = torch.cat([rows, torch.stack(drawn)], dim=1)
+        return [self._graded(one, row[-TOKENS:].tolist()) for one, row in zip(asked, rows, strict=True)]
+
+    def _graded(self, one: Question, tokens: list[int]) -> OwnAnswer:
+        text = "" if self.is_mute else self._tokenizer.decode(tokens)
+        is_right = text[:1].lower() in tuple("abcdefghijklm")
+        verdict = Verdict.CORRECT if is_right else Verdict.INCORRECT
+        return OwnAnswer(one.answer_id, one.trace_id, tokens, text, is_finished=True, verdict=verdict.value)
+
+
+def started(run_dir: RunDir, model: Path) -> Attempt:
+    job = dataclasses.replace(job_for(run_dir, model, "lora"), objective=OBJECTIVE, rounds=PLAN)
+    prepare_process(job)
+    tokenizer = load_tokenizer(str(model))
+    rows, rounds = load_rows(job, run_dir, tokenizer), Sampled(job, PLAN, run_dir, tokenizer)
+    return Attempt(job, run_dir, build_engine(job, build_loss(job)), rows, 1, rounds)
+
+
+def lines_of(cell: Attempt, stop: int = -1) -> list[StepMetrics]:
+    cell.stop_before = stop
+    cell.run()
+    return read_metrics(cell.run_dir, "cell")
+
+
+def asked_of(cell: Attempt) -> tuple[int, ...]:
+    assert isinstance(cell.rounds, Sampled)
+    return cell.rounds.asked
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> list[StepMetrics]:
+    cell = started(RunDir(str(tmp_path_factory.mktemp("rounds"))), model)
+    lines = lines_of(cell)
+    assert asked_of(cell) == tuple(range(NUM_STEPS // SIZE))
+    return lines
+
+
+def test_rewarded_answers_become_likelier(undisturbed: list[StepMetrics]) -> None:
+    right = [line.rewards["right"] for line in undisturbed]
+    assert len(undisturbed) == NUM_STEPS and 0.0 < right[0] < 0.9
+    assert right[-1] > right[0] + 0.1, right
+    assert all(line.rewards["clipped"] == 0.0 for line in undisturbed[::SIZE]), "these are just written"
+    assert all(line.loss == pytest.approx(0.0, abs=0.05) for line in undisturbed[::SIZE])
+    assert any(line.rewards["clipped"] > 0.0 for line in undisturbed[1::SIZE])
+
+
+@pytest.mark.parametrize(("stop", "asked_before", "asked_after"), [(3, (0, 1), (2, 3)), (4, (0, 1, 2), (3,))])
+def test_a_cell_stopped_in_a_round_takes_its_answers_again_and_continues_on_the_very_same_curve(
+    tmp_path: Path,
+    model: Path,
+    undisturbed: list[StepMetrics],
+    stop: int,
+    asked_before: tuple[int, ...],
+    asked_after: tuple[int, ...],
+) -> None:
+    first = started(RunDir(str(tmp_path)), model)
+    with pytest.raises(Stopped):
+        lines_of(first, stop=stop)
+    again = started(RunDir(str(tmp_path)), model)
+    assert curve(lines_of(again)) == curve(undisturbed)
+    assert (asked_of(first), asked_of(again)) == (asked_before, asked_after)
+
+
+def test_a_student_that_writes_nothing_stops_and_does_so_again(tmp_path: Path, model: Path) -> None:
+    for _ in range(2):
+        cell = started(RunDir(str(tmp_path)), model)
+        assert isinstance(cell.rounds, Sampled)
+        cell.rounds.is_mute = True
+        with pytest.raises(StageError, match="round 1: the student writes nothing"):
+            cell.run()
