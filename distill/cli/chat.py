@@ -17,7 +17,7 @@ from distill.core.run_dir import RunDir, log_path
 from distill.evaluate.models import EvaluatedModel, endpoint_delimiters, serve_config
 from distill.evaluate.proof import check_weights
 from distill.models.chat_template import with_mode
-from distill.ops.deploy.endpoint import modes_of, run_endpoints, serving_settings
+from distill.ops.deploy.endpoint import mix_of, run_endpoints, serving_settings
 from distill.ops.publish.llama_server import llama_server
 from distill.run.context import RunContext
 from distill.run.run_recipe import load_run_recipe
@@ -25,6 +25,7 @@ from distill.train.machines import gpus_here
 from serve.api.prepare import prepared_chat
 from serve.client import Piece, chosen_mode, stream_chat
 from serve.config import Endpoint, ServeConfig
+from serve.errors import ServeError
 from serve.key_variables import NO_KEY
 from serve.local_server import local_server
 
@@ -66,12 +67,19 @@ class GgufStudent:
         return self.endpoint.metadata
 
     def answer(self, turns: Sequence[Mapping[str, str]], mode: str) -> Iterator[Piece]:
-        """Stream its next turn."""
+        """Stream its next turn.
+
+        Raises:
+            ServeError: the mode would have to begin the answer, which llama.cpp's server cannot be told.
+        """
+        if mode in self.endpoint.mode_openings:
+            raise ServeError(f"mode {mode}: in llama.cpp this student chooses its mode itself -> leave --gguf out")
         asked = prepared_chat({"messages": list(turns), "mode": mode or None, **self.sampling}, self.endpoint)
         messages = asked.pop("messages")
         fields = {name: value for name, value in asked.items() if name not in ENGINE_FIELDS}
-        style = {str(style): one for style, one in modes_of(self.recipe, self.endpoint.name).items()}.get(mode)
-        chat = with_mode(self.recipe.student_chat, style)
+        mix = mix_of(self.recipe, self.endpoint.name)
+        modes = {str(style): one for style, one in mix.modes.items()} if mix else {}
+        chat = with_mode(self.recipe.student_chat, modes.get(mode))
         delimiters = self.endpoint.reasoning and endpoint_delimiters(self.tokenizer, chat, self.endpoint.reasoning.end)
         return stream_chat(self.url, self.endpoint.name, messages, delimiters=delimiters, **fields)
 

@@ -108,3 +108,10 @@ def test_llama_cpp_is_asked_as_the_endpoint_asks_its_engine(run_dir: RunDir, mon
             "chat_template_kwargs": {"date": "2026"},
         }
     ]
+
+
+def test_llama_cpp_cannot_begin_an_answer_with_a_mode() -> None:
+    endpoint = Endpoint(name=MODEL, source="s", metadata={"modes": MODES}, mode_openings={"short": "Briefly:\n"})
+    student = GgufStudent("u", Path("a.gguf"), make_recipe(), endpoint, "t", {})
+    with pytest.raises(ServeError, match=r"mode short: in llama\.cpp this student chooses its mode itself"):
+        list(student.answer([{"role": "user", "content": "2 - 1?"}], "short"))
