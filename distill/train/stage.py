@@ -65,7 +65,7 @@ def cell_work(
         shards=(run_dir.path(*arm_examples(cell.mix)),),
         held_out=tuple(run_dir.shards(*HELD_OUT)),
         base=adapter_base(model, recipe.models[cell.student.model]) if cell.base is None else None,
-        rounds=rounds_plan(cell, recipe),
+        rounds=rounds_plan(cell.mix, cell.objective, recipe),
         rollouts=rollout_plan(cell, recipe, models, _parents_model(cell, run_dir, keys)),
     )
 
@@ -108,7 +108,8 @@ def cell_keys(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedMode
     keys: dict[str, str] = {}
     for cell in dict.fromkeys(one for last in all_cells(recipe) for one in last.lineage):
         parents = [keys[parent.name] for parent in cell.parents]
-        scored_by = scorers_key(cell_scorers(cell, recipe, models)) or rounds_key(rounds_plan(cell, recipe))
+        rounds = rounds_key(rounds_plan(cell.mix, cell.objective, recipe))
+        scored_by = scorers_key(cell_scorers(cell, recipe, models)) or rounds
         model = models[cell.student.model].identity
         keys[cell.name] = cell_key(cell, recipe, run_dir, model, parents, scored_by)
     return keys

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.config.mix import Mix
-from distill.config.objectives import Reinforce
+from distill.config.objectives import Objective, Reinforce
 from distill.config.teachers import EngineConfig
 from distill.config.verify import VerifyConfig
 from distill.core.schema import AnswerKind
@@ -14,7 +14,6 @@ from distill.core.verifier_version import verifier_version
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
-    from distill.train.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,10 @@ class RoundsPlan:
     """Lines of which one begins an answer, of a student that writes its mode itself."""
 
 
-def rounds_plan(cell: Cell, recipe: Recipe) -> RoundsPlan | None:
-    """The plan of a cell; None unless it is rewarded for its own answers."""
-    arm = recipe.arm_configs[cell.mix]
-    if not isinstance(cell.objective, Reinforce) or not isinstance(arm, Mix):
+def rounds_plan(mix: str, objective: Objective, recipe: Recipe) -> RoundsPlan | None:
+    """The plan of an arm's cells; None unless they are rewarded for their own answers."""
+    arm = recipe.arm_configs[mix]
+    if not isinstance(objective, Reinforce) or not isinstance(arm, Mix):
         return None
     openings = tuple(arm.openings.values())
     return RoundsPlan(recipe.serve.engine, recipe.verify, recipe.evaluate.reasoning_end, openings)

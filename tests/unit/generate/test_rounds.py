@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cluster.placement import Resources
 from distill.config.mix import SingleMix
+from distill.config.prompt_sets import arm_groups
 from distill.config.teachers import GenerateConfig
 from distill.config.verify import VerifyConfig
 from distill.core.manifest import Manifest
@@ -56,8 +57,12 @@ def generate(
     engines = ModuleType("distill.generate.ask_job")
     engines.__dict__.update(ask_teachers=ask_teachers, first_engine_need=lambda pool, device: Resources(1))
     monkeypatch.setitem(sys.modules, "distill.generate.ask_job", engines)
+    mixes = [SingleMix(name="edit", pool="edit")]
     recipe = SimpleNamespace(
-        mixes=[SingleMix(name="edit", pool="edit")],
+        teachers=[one.teacher for one in pools],
+        mixes=mixes,
+        merges=(),
+        arm_groups=arm_groups(mixes, {"edit": 1}),
         generate=GenerateConfig(flush_s=0.01),
         verify=VerifyConfig(),
         seed=1,
