@@ -26,6 +26,8 @@ from distill.train.worker.metrics import read_metrics
 from tests.fixtures.mix_run import prompt
 from tests.fixtures.tiny_models import ANSWER, make_tiny_model, teach_one_answer
 
+pytestmark = pytest.mark.long  # six processes that load an engine or a trainer, one after another
+
 NUM_ROWS, STEPS = 32, 16
 CELL = "s@refine"
 PROBLEMS = [f"What is {n} - {n - 1}?" for n in range(10, 10 + NUM_ROWS)]

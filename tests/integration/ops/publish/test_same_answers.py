@@ -28,6 +28,8 @@ from tests.fixtures.report_run import make_recipe
 
 PROBLEMS = [f"{number} - {number - 1}?" for number in range(2, 22)]
 MAX_TOKENS = 48
+pytestmark = pytest.mark.long  # two engines, one after the other
+
 ALONE = """
 import json, sys
 from vllm import LLM, SamplingParams
