@@ -16,7 +16,6 @@ from typing import Any
 from rich.console import Console
 
 from cluster.units import GIB
-from distill.config.pass_order import pass_numbers
 from distill.config.passes import passes
 from distill.config.recipe import Recipe
 from distill.core.errors import DistillError, StageError
@@ -134,7 +133,7 @@ def require_same_students(context: RunContext) -> None:
 
 def _students(recipe: Recipe, number: int) -> str:
     """Who writes in a pass."""
-    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges)
+    numbers = recipe.pass_numbers
     return ", ".join(name for name, its in numbers.teachers.items() if its == number)
 
 

@@ -42,12 +42,12 @@ def plan_verb(arguments: argparse.Namespace) -> int:
     )
     from distill.ops.forecast.power import show_power  # start time
     from distill.ops.forecast.tables import show_forecast  # start time
-    from distill.train.machines import described_machines, machines_here  # start time
+    from distill.train.machines import planned_machines  # start time
 
     run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
     measured = open_run(arguments.measured) if arguments.measured else None
     with quiet(Path(gettempdir()) / "distill-plan.log") as console:
-        machines = described_machines(arguments.cluster) if arguments.cluster else machines_here(recipe)
+        machines = planned_machines(recipe, arguments.cluster)
         fetch_settings(recipe, console)
         show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
         show_students_work(recipe, machines, console)

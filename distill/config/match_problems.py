@@ -6,7 +6,7 @@ from typing import Any
 from distill.config.arm_graph import arms_by_name, mixes_trained_before
 from distill.config.base import one_of, section_of
 from distill.config.mix import MergeConfig, MixConfig, PairsMix
-from distill.config.objectives import Match
+from distill.config.objectives import Match, Reinforce
 from distill.config.teachers import EngineConfig, TeacherConfig, VllmTeacher, read_pool
 from distill.core.errors import Problem
 
@@ -59,7 +59,7 @@ def match_problems(
         if mix.starts_from and foreign and not objective.because:
             what = f"{', '.join(foreign)} did not write the rows of {mix.after!r} ({', '.join(sorted(taught))})"
             yield Problem(where, what, "take a teacher that did, or say in objective.because why this one")
-        yield from _length_problems(where, objective, section_of(raw, "serve").get("engine", {}))
+        yield from answer_room_problems(where, objective, raw)
 
 
 def _scorer_problems(where: str, teacher: TeacherConfig) -> Iterator[Problem]:
@@ -71,7 +71,9 @@ def _scorer_problems(where: str, teacher: TeacherConfig) -> Iterator[Problem]:
         yield Problem(where, what, "name a teacher that reads nothing in objective.teacher")
 
 
-def _length_problems(where: str, objective: Match, engine: Mapping[str, Any]) -> Iterator[Problem]:
+def answer_room_problems(where: str, objective: Match | Reinforce, raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """Answers of students for which their engine has no room behind a prompt. `raw`: the recipe as it was written."""
+    engine = section_of(raw, "serve").get("engine", {})
     most = engine.get("max_model_len", EngineConfig.model_fields["max_model_len"].default)
     if isinstance(most, int) and objective.max_tokens >= most:
         what = f"{objective.max_tokens} leaves no room for a prompt in serve.engine.max_model_len {most}"

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from distill.config.arm_graph import ArmConfig, arms_by_name, students_of
 from distill.config.base import circle, one_of, section_of
+from distill.config.match_problems import scorers
 from distill.config.mix import AutoMix, MergeConfig, Mix, MixConfig
-from distill.config.objectives import Match
 from distill.config.teachers import TeacherConfig, VllmTeacher, read_pool
 from distill.core.errors import Problem
 
@@ -72,10 +72,7 @@ def pass_numbers(
 
 def _pools(arm: ArmConfig) -> tuple[str, ...]:
     """The teachers that an arm draws from or is compared with."""
-    if not isinstance(arm, Mix):
-        return ()
-    named = [arm.objective.teacher] if isinstance(arm.objective, Match) else []
-    return (*arm.shares, *filter(None, named))
+    return (*arm.shares, *scorers(arm)) if isinstance(arm, Mix) else ()
 
 
 def pass_problems(

@@ -4,13 +4,13 @@
 run once without that teacher and all that draws from it, then again with it. What the earlier pass did is not repeated.
 """
 
-from distill.config.pass_order import PassNumbers, pass_numbers, trained_student
+from distill.config.pass_order import PassNumbers, trained_student
 from distill.config.recipe import Recipe
 
 
 def passes(recipe: Recipe) -> tuple[Recipe, ...]:
     """The recipe of every pass: the teachers and arms up to it. The last is the recipe itself."""
-    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges)
+    numbers = recipe.pass_numbers
     return (*(_up_to(recipe, number, numbers) for number in range(1, numbers.last)), recipe)
 
 

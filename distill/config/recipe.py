@@ -18,7 +18,7 @@ from distill.config.evaluate import EvaluateConfig
 from distill.config.forecast import ForecastConfig
 from distill.config.mix import FiltersConfig, MergeConfig, MixConfig
 from distill.config.models import ModelConfig
-from distill.config.pass_order import pass_numbers
+from distill.config.pass_order import PassNumbers, pass_numbers
 from distill.config.prompt_sets import ArmGroup, arm_groups
 from distill.config.prompts import PromptsConfig
 from distill.config.question import QuestionConfig
@@ -92,7 +92,12 @@ class Recipe(Section):
     @property
     def arm_groups(self) -> tuple[ArmGroup, ...]:
         """The mixes that teach the same prompts, those of earlier passes first."""
-        return arm_groups(self.mixes, pass_numbers(self.teachers, self.mixes, self.merges).arms)
+        return arm_groups(self.mixes, self.pass_numbers.arms)
+
+    @property
+    def pass_numbers(self) -> PassNumbers:
+        """In which pass every teacher is asked and every arm is trained."""
+        return pass_numbers(self.teachers, self.mixes, self.merges)
 
     def takes(self, student: str, arm: str) -> bool:
         """Whether a student is trained on a mix, or can be merged from students that are."""

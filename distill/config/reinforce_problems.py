@@ -5,10 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 from distill.config.base import section_of
+from distill.config.match_problems import answer_room_problems
 from distill.config.mix import BothMix, CurriculumMix, MixConfig, PairsMix
 from distill.config.objectives import Reinforce
 from distill.config.students import StudentConfig
-from distill.config.teachers import EngineConfig
 from distill.core.errors import Problem
 
 
@@ -26,7 +26,8 @@ def reinforce_problems(
         if isinstance(mix.objective, Reinforce):
             where = f"mixes[{mix.name}].objective"
             yield from _round_problems(where, mix, mix.objective, section_of(raw, "train"))
-            yield from _length_problems(where, mix.objective, section_of(raw, "serve").get("engine", {}))
+            yield from answer_room_problems(where, mix.objective, raw)
+            yield from _length_problems(where, mix.objective)
             trained = [one for one in students if not mix.students or one.name in mix.students]
             if full := [one.name for one in trained if one.tune.kind != "lora"]:
                 what = f"an adapter is what the engine is given in each round, and {', '.join(full)} trains all weights"
@@ -47,11 +48,7 @@ def _round_problems(where: str, mix: MixConfig, objective: Reinforce, train: Map
         yield Problem(f"{where}.steps_per_round", what, "set a divisor, or another num_steps")
 
 
-def _length_problems(where: str, objective: Reinforce, engine: Mapping[str, Any]) -> Iterator[Problem]:
-    most = engine.get("max_model_len", EngineConfig.model_fields["max_model_len"].default)
-    if isinstance(most, int) and objective.max_tokens >= most:
-        what = f"{objective.max_tokens} leaves no room for a prompt in serve.engine.max_model_len {most}"
-        yield Problem(f"{where}.max_tokens", what, "lower it, or raise serve.engine.max_model_len")
+def _length_problems(where: str, objective: Reinforce) -> Iterator[Problem]:
     levels = objective.length_levels
     if bool(levels) != bool(objective.length_cost):
         what = f"length_levels {list(levels)} and length_cost {objective.length_cost:g} have no effect by themselves"

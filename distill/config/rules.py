@@ -35,7 +35,6 @@ from distill.config.train import (
 from distill.core.errors import Problem
 
 SectionT = TypeVar("SectionT")
-MERGE = TypeAdapter(MergeConfig)
 
 
 def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
@@ -43,6 +42,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     teachers = _parsed(TypeAdapter(TeacherConfig), raw.get("teachers"))
     students = _parsed(TypeAdapter(StudentConfig), raw.get("students"))
     mixes = _parsed(TypeAdapter(MixConfig), raw.get("mixes"))
+    merges = _parsed(TypeAdapter(MergeConfig), raw.get("merges"))
     pools = {name: _samples(teachers, name) for name in names_of(raw.get("teachers"))}
     ours = [teacher for teacher in teachers if isinstance(teacher, VllmTeacher)]
     untrained = [teacher for teacher in ours if trained_student(teacher.model) is None]
@@ -50,7 +50,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
     return [
         *_duplicate_names(raw),
         *_unknown_models(raw, [*_numbered("teachers", untrained), *_numbered("students", students)]),
-        *pass_problems(raw, teachers, mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))),
+        *pass_problems(raw, teachers, mixes, merges, names_of(raw.get("students"))),
         *(problem for mix in mixes for problem in mix_problems(mix, pools, names_of(raw.get("students")))),
         *(
             problem
@@ -58,7 +58,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
             for problem in mode_problems(mix, _styles(teachers), section_of(raw, "filters").get("too_long_takes"))
         ),
         *(problem for mix in mixes for problem in pair_problems(mix, pools)),
-        *match_problems(raw, teachers, mixes, _parsed(MERGE, raw.get("merges"))),
+        *match_problems(raw, teachers, mixes, merges),
         *reinforce_problems(raw, mixes, students),
         *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in teacher_problems(teacher)),
@@ -74,10 +74,8 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *own_steps_problems(section_of(raw, "train"), mixes),
         *size_problems(raw, mixes),
         *source_problems(raw, mixes),
-        *merge_problems(_parsed(MERGE, raw.get("merges")), mixes),
-        *after_problems(
-            section_of(raw, "train"), mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))
-        ),
+        *merge_problems(merges, mixes),
+        *after_problems(section_of(raw, "train"), mixes, merges, names_of(raw.get("students"))),
         *search_problems(raw, mixes, names_of(raw.get("students"))),
         *(problem for student in students for problem in layout_problems(student)),
         *base_problems(students, names_of(raw.get("students"))),
@@ -85,8 +83,8 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         *template_problems(raw),
         *leak_problems(raw),
         *evaluate_problems(raw),
-        *question_problems(raw, mixes, _parsed(MERGE, raw.get("merges"))),
-        *arm_problems(raw, mixes, _parsed(MERGE, raw.get("merges")), names_of(raw.get("students"))),
+        *question_problems(raw, mixes, merges),
+        *arm_problems(raw, mixes, merges, names_of(raw.get("students"))),
         *forecast_problems(section_of(raw, "forecast"), names_of(raw.get("teachers"))),
     ]
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from distill.config.pass_order import PassNumbers, pass_numbers
+from distill.config.pass_order import PassNumbers
 from distill.config.teachers import DatasetTeacher
 from distill.config.verify import VerifyConfig
 from distill.core.manifest import Manifest
@@ -51,7 +51,7 @@ def generate_stage(run: RunContext) -> Manifest:
     groups = group_by_engine(pools)
     plan = ask_plan(groups, recipe.arm_groups, stop_early=recipe.generate.stop_early)
     imported = import_pools(pools, run_dir, run.base, recipe.verify, run.console)
-    asked = asked_now(groups, pass_numbers(recipe.teachers, recipe.mixes, recipe.merges))
+    asked = asked_now(groups, recipe.pass_numbers)
     names = {pool.name for group in asked for pool in group}
     survey = survey_prompts(run_dir, pools, plan, names)
     counts: Counter[str] = Counter()

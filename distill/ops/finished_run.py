@@ -35,7 +35,7 @@ from distill.report.data import Report
 from distill.report.stored import stored_report
 from distill.run.run_recipe import load_run_recipe
 from distill.run.stage_keys import stage_states
-from distill.train.machines import described_machines, machines_here
+from distill.train.machines import planned_machines
 from distill.train.plan import Plan
 
 
@@ -133,7 +133,7 @@ def plan(recipe: Recipe, base: Path, uri: str, cluster: str) -> RunPlan:
         ConfigError, InputError: as of `plan_recipe` and `forecast_recipe`.
     """
     run_dir = RunDir(uri)
-    machines = described_machines(cluster) if cluster else machines_here(recipe)
+    machines = planned_machines(recipe, cluster)
     fetch_settings(recipe, Console(file=StringIO()))
     training = plan_recipe(recipe, base, run_dir, machines)
     return RunPlan(training, forecast_recipe(recipe, run_dir, machines))

@@ -51,6 +51,15 @@ def described_machines(text: str) -> Machines:
     return Machines((node._replace(gpu=kind.ray_name),) * count, "gpu", kind.memory_gib, kind)
 
 
+def planned_machines(recipe: Recipe, cluster: str) -> Machines:
+    """Those of `--cluster`; where it is empty, those that a run started here would use.
+
+    Raises:
+        InputError: as of `described_machines` and `machines_here`.
+    """
+    return described_machines(cluster) if cluster else machines_here(recipe)
+
+
 def machines_here(recipe: Recipe) -> Machines:
     """The nodes that a run started here would use: those of the cluster in `RAY_ADDRESS`, or this machine.
 

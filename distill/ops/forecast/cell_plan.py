@@ -14,7 +14,7 @@ from cluster.units import GIB
 from distill.config.match_problems import scorers
 from distill.config.mix import BothMix, MixConfig, PairsMix
 from distill.config.objectives import Match, Reinforce
-from distill.config.pass_order import pass_numbers, student_of
+from distill.config.pass_order import student_of
 from distill.config.passes import base_model, teaching_cell
 from distill.config.prompt_sets import sources_of
 from distill.config.recipe import Recipe
@@ -157,7 +157,7 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
 
 def show_students_work(recipe: Recipe, machines: Machines, console: Console) -> None:
     """Say which trained students write, when, and who scores their answers in how much memory."""
-    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges).teachers
+    numbers = recipe.pass_numbers.teachers
     for teacher in recipe.teachers:
         if isinstance(teacher, VllmTeacher) and student_of(teacher):
             what = f"{teacher.name}: written by {teaching_cell(recipe, teacher.model)} in pass {numbers[teacher.name]}"

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from cluster.placement import Resources
 from distill.config.asking_order import asking_order
-from distill.config.pass_order import pass_numbers
 from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
@@ -189,7 +188,7 @@ def engine_groups(recipe: Recipe, pools: Sequence[PoolWork], shapes: Mapping[str
     """The vLLM teachers, grouped by engine as they are asked."""
     work = {pool.teacher.name: pool for pool in pools}
     engines = {name: engine_key(pool.teacher) for name, pool in work.items()}
-    numbers = pass_numbers(recipe.teachers, recipe.mixes, recipe.merges).teachers
+    numbers = recipe.pass_numbers.teachers
     groups = []
     for names in asking_order([pool.teacher for pool in pools], engines):
         first = work[names[0]].teacher

@@ -1,12 +1,10 @@
 """Scores a student's GGUF file on the run's benchmarks: the run's requests and verifier, llama.cpp's server."""
 
 import os
-from collections.abc import Mapping
 
 from rich.console import Console
 
 from cluster.session import connect
-from distill.config.mix import Mode
 from distill.core.run_dir import RunDir, Training, log_path
 from distill.core.schema import Prompt, content_hash
 from distill.core.versions import package_versions
@@ -50,9 +48,6 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
 
 def quantised_students(student: TrainedStudent, file: GgufFile) -> list[EvaluatedModel]:
     """The file as models to be scored, one per mode. Their key is of the file's content and the runtime's version."""
-    mixes = {mix.name: {} if mix.modes_in else mix.modes for mix in student.recipe.mixes}
-    own = mixes.get(student.cell.mix, {})  # no server of files begins a completion in a mode
-    modes: Mapping[str, Mode | None] = {str(style): mode for style, mode in own.items()} or {"": None}
     key = content_hash("gguf", content_digest(file.path), package_versions(("xllamacpp",)))
     address = student.run_dir.address_of(*Training(student.cell.name).model, version=student.manifest.key)
     return [
@@ -65,7 +60,7 @@ def quantised_students(student: TrainedStudent, file: GgufFile) -> list[Evaluate
             asked_as=asked_as,
             tokenizer=address,
         )
-        for mode, asked_as in modes.items()
+        for mode, asked_as in student.asked_modes.items()
     ]
 
 

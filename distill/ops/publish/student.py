@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill.config.base import one_of
+from distill.config.mix import Mode
 from distill.config.recipe import Recipe
 from distill.config.students import StudentConfig
 from distill.config.teachers import ChatFormat
@@ -53,13 +54,16 @@ class TrainedStudent:
         return {name: path for path in paths if (name := path.rsplit("/", 1)[1]) not in ("README.md", "mix.json")}
 
     @property
+    def asked_modes(self) -> Mapping[str, Mode | None]:
+        """The modes that a prompt can ask for, the default first; one without a name where its mix has none, or where
+        the student writes its mode itself: what serves files cannot begin its answer."""
+        asked = next((mix.modes for mix in self.recipe.mixes if mix.name == self.cell.mix and not mix.modes_in), {})
+        return {str(style): mode for style, mode in asked.items()} or {"": None}
+
+    @property
     def modes(self) -> Mapping[str, ChatFormat]:
-        """Mode -> how it is asked in it, the default first; one without a name where its mix has none, or where the
-        student writes its mode itself."""
-        mixes = {mix.name: {} if mix.modes_in else mix.modes for mix in self.recipe.mixes}
-        modes = mixes.get(self.cell.mix, {})
-        chat = self.recipe.student_chat
-        return {str(style): with_mode(chat, mode) for style, mode in modes.items()} or {"": chat}
+        """Of `asked_modes`: how it is asked in each."""
+        return {style: with_mode(self.recipe.student_chat, mode) for style, mode in self.asked_modes.items()}
 
     @property
     def openings(self) -> Mapping[Style, str]:

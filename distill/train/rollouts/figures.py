@@ -17,6 +17,7 @@ SELF_TOLERANCE = 0.05
 """Largest mean difference between the engine's and our own log-probabilities of the student's tokens, nats. Rounding
 leaves a divergence, of second order; a prompt that is rendered otherwise, or tokens off by one, a far larger one."""
 CUT_WARNING = 0.05
+"""Share of cut answers above which a person is told."""
 LEAST_END_PROBABILITY = 1e-3
 """Of the teacher, for the token that ends an answer: below, it does not end its answers so."""
 

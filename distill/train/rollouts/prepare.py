@@ -57,16 +57,15 @@ def prepare_rollouts(work: CellWork, *, train: TrainConfig, run_dir: RunDir, dev
         if not run_dir.exists(*Training(name).file(scores_file(one.scorer))):
             seconds[f"score_{one.scorer}"] = round(ask(f"scoring by {one.scorer}", score_answers, one, {}), 2)
     figures = _figures(work, plan, run_dir)
+    log_event("rollouts", run=run_dir.address, stage=StageName.TRAIN, cell=name, **figures)
+    if found := faults(figures):  # nothing is written: looked at again, should the run be continued
+        raise StageError(
+            f"{name}: nothing can be learnt from its student's answers:" + "".join(f"\n  {one}" for one in found)
+        )
     run_dir.write_bytes(
         json.dumps({**figures, "seconds": seconds, "warnings": warnings(figures)}, indent=1).encode(),
         *Training(name).file(FIGURES),
     )
-    log_event("rollouts", run=run_dir.address, stage=StageName.TRAIN, cell=name, **figures)
-    if found := faults(figures):
-        run_dir.remove(*Training(name).file(FIGURES))  # looked at again, should the run be continued
-        raise StageError(
-            f"{name}: nothing can be learnt from its student's answers:" + "".join(f"\n  {one}" for one in found)
-        )
 
 
 def _figures(work: CellWork, plan: RolloutPlan, run_dir: RunDir) -> Mapping[str, float]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from distill.config.objectives import Reinforce
 from distill.core.schema import Verdict
+from distill.train.rollouts.figures import CUT_WARNING
 
-CUT_WARNING = 0.05
 CONSTANT_ROUNDS = 3
 """Rounds without any difference in reward after which a training stops."""
 

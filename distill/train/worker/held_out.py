@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from distill.train.worker.batches import TrainRow, micro_batches
 from distill.train.worker.loss import row_tensors, sums_by
+from distill.train.worker.pairs import MicroBatch, scored
 from distill.train.worker.process import rank
 
 if TYPE_CHECKING:
@@ -35,12 +36,11 @@ def held_out_loss(
     batches = micro_batches(
         range(len(rows)), lengths, rank=rank(), num_workers=dist.get_world_size(), max_tokens=max_tokens
     )
-    engine.eval()
-    with torch.no_grad():
-        for micro in batches:
-            tensors = row_tensors([rows[row] for row in micro], pools, padding, engine.device)
-            _, losses = engine(**tensors.inputs)
-            table += sums_by(tensors.pools, losses, len(pools))
-    engine.train()
+    made = (
+        MicroBatch(row_tensors([rows[row] for row in batch], pools, padding, engine.device), batch, is_last=False)
+        for batch in batches
+    )
+    for micro, losses in scored(engine, made):
+        table += sums_by(micro.tensors.pools, losses, len(pools))
     dist.all_reduce(table)
     return {pool: loss / tokens for pool, (loss, tokens) in zip(pools, table.tolist(), strict=True) if tokens}

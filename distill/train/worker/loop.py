@@ -48,7 +48,7 @@ from distill.train.worker.objectives import (
     prefer_weights,
     reinforce_weights,
 )
-from distill.train.worker.pairs import MicroBatch, of_tokens, pair_sums, reference_scores
+from distill.train.worker.pairs import MicroBatch, of_tokens, pair_sums, reference_scores, scored
 from distill.train.worker.process import Clock, log_line, peak_rss_gib, prepare_process, rank, worker_log
 from distill.train.worker.rounds import RoundRows, Rounds
 from distill.train.worker.row_audit import AUDIT_FILE, audit_rows, require_end_of_turn
@@ -242,16 +242,11 @@ class TrainingCell:
         self.lengths = [len(row.input_ids) for row in made.answers]
         self._written = {}
         if rounds.size > 1:
-            self._written = {one: self._losses(map(self._made, self._split(made.rows(one)))) for one in steps}
+            self._written = {
+                one: [losses for _, losses in scored(self.engine, map(self._made, self._split(made.rows(one))))]
+                for one in steps
+            }
         self._feed = made_ahead(self._micro_batches(steps), self._made)
-
-    def _losses(self, micros: Iterable[MicroBatch]) -> list[torch.Tensor]:
-        """[n] each: the losses of micro-batches under the student as it is. Changes no weight."""
-        self.engine.eval()
-        with torch.no_grad():
-            found = [self.engine(**micro.tensors.inputs)[1] for micro in micros]
-        self.engine.train()
-        return found
 
     def held_out_loss(self) -> dict[str, float]:
         """The held-out loss with the weights as they are now."""
@@ -423,7 +418,7 @@ class TrainingCell:
         micros = list(self._step_micros())
         # Before the first step of a round the student is the one that wrote: every ratio is 1.
         is_moved = step > answers.first and bool(self._written)
-        now = self._losses(micros) if is_moved else []
+        now = [losses for _, losses in scored(self.engine, micros)] if is_moved else []
         table, weights = torch.zeros(2, dtype=torch.double, device=self.engine.device), []
         for number, micro in enumerate(micros):
             advantages = of_tokens([answers.advantages[row] for row in micro.rows], micro).float()

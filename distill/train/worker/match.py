@@ -20,7 +20,7 @@ from distill.train.rollouts.figures import PARTS, third_of
 from distill.train.rollouts.store import Rollout, read_rollouts, teacher_scores
 from distill.train.rollouts.write import read_examples, student_prompt
 from distill.train.worker.batches import TrainRow
-from distill.train.worker.pairs import MicroBatch
+from distill.train.worker.pairs import MicroBatch, scored
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -119,15 +119,11 @@ def score_step(
     """
     nlls, teachers = [], []
     table = torch.zeros(len(PARTS) + 2, 2, dtype=torch.double, device=engine.device)
-    engine.eval()
-    with torch.no_grad():
-        for micro in micros:
-            _, losses = engine(**micro.tensors.inputs)
-            known = [tokens[rows[row].trace_id] for row in micro.rows]
-            nlls.append(losses)
-            teachers.append(_joined([one.teacher for one in known], losses))
-            table += _sums(known, losses)
-    engine.train()
+    for micro, losses in scored(engine, micros):
+        known = [tokens[rows[row].trace_id] for row in micro.rows]
+        nlls.append(losses)
+        teachers.append(_joined([one.teacher for one in known], losses))
+        table += _sums(known, losses)
     dist.all_reduce(table)
     return StepScores(nlls, teachers, step_figures(table))
 

@@ -4,7 +4,7 @@ Both come from the engine that trains, never from one that generates: the same k
 where no single device holds the model. So the margins of a first step are zero but for rounding.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +45,19 @@ class MicroBatch(NamedTuple):
     """Of its optimiser step."""
 
 
+def scored(engine: "DeepSpeedEngine", micros: Iterable[MicroBatch]) -> Iterator[tuple[MicroBatch, torch.Tensor]]:
+    """Every micro-batch with the losses of its tokens under the weights as they are, [n], nats. Changes no weight.
+
+    To be read to its end: only then the engine is set to train again.
+    """
+    engine.eval()
+    for micro in micros:
+        with torch.no_grad():
+            _, losses = engine(**micro.tensors.inputs)
+        yield micro, losses
+    engine.train()
+
+
 def mean_nll(engine: "DeepSpeedEngine", micros: Iterable[MicroBatch], rows: Sequence[int]) -> torch.Tensor:
     """[rows] in fp64: negative log-likelihood per learnt token of each row, nats; the same on every worker.
 
@@ -57,12 +70,8 @@ def mean_nll(engine: "DeepSpeedEngine", micros: Iterable[MicroBatch], rows: Sequ
     """
     place = {row: number for number, row in enumerate(rows)}
     table = torch.zeros(len(rows), 2, dtype=torch.double, device=engine.device)
-    engine.eval()
-    with torch.no_grad():
-        for micro in micros:
-            _, losses = engine(**micro.tensors.inputs)
-            table += sums_by(of_tokens([place[row] for row in micro.rows], micro), losses, len(rows))
-    engine.train()
+    for micro, losses in scored(engine, micros):
+        table += sums_by(of_tokens([place[row] for row in micro.rows], micro), losses, len(rows))
     dist.all_reduce(table)
     return table[:, 0] / table[:, 1]
 

@@ -3,13 +3,11 @@ scores, and the cell is trained from its parent's adapter."""
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from distill.config.recipe import Recipe
@@ -18,13 +16,12 @@ from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Example, Message, Prompt
 from distill.models.chat_template import chat_messages, render_prompt
 from distill.models.resolve import load_tokenizer
-from distill.run.context import RunContext
 from distill.train.rollouts.score import ITSELF
 from distill.train.rollouts.store import FIGURES, ROLLOUTS, read_rollouts, read_scores
-from distill.train.stage import train_stage
 from distill.train.worker.metrics import read_metrics
 from tests.fixtures.mix_run import prompt
 from tests.fixtures.tiny_models import ANSWER, make_tiny_model, teach_one_answer
+from tests.fixtures.train_run import run_train_stage
 
 pytestmark = pytest.mark.long  # six processes that load an engine or a trainer, one after another
 
@@ -90,10 +87,7 @@ class Refined:
         self.manifest = self.train()
 
     def train(self) -> Manifest:
-        with ExitStack() as resources:
-            manifest = train_stage(RunContext(self.recipe, self.folder, self.run_dir, Console(quiet=True), resources))
-        self.run_dir.write_manifest(manifest, "train")
-        return manifest
+        return run_train_stage(self.recipe, self.folder, self.run_dir)
 
     @property
     def details(self) -> dict[str, Any]:

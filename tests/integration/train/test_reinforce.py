@@ -4,23 +4,20 @@ right answers become likelier."""
 import dataclasses
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Example, Message, Prompt
-from distill.run.context import RunContext
 from distill.train.rollouts.rewards import OwnAnswer
-from distill.train.stage import train_stage
 from distill.train.worker.metrics import read_metrics
 from tests.fixtures.mix_run import prompt
 from tests.fixtures.tiny_models import ANSWER, make_tiny_model, teach_answers
+from tests.fixtures.train_run import run_train_stage
 
 NUM_ROWS, STEPS, SIZE, SAMPLES, BATCH = 16, 10, 2, 8, 4
 CELL = "s@rl"
@@ -74,10 +71,7 @@ class Rewarded:
         self.manifest = self.train()
 
     def train(self) -> Manifest:
-        with ExitStack() as resources:
-            manifest = train_stage(RunContext(self.recipe, self.folder, self.run_dir, Console(quiet=True), resources))
-        self.run_dir.write_manifest(manifest, "train")
-        return manifest
+        return run_train_stage(self.recipe, self.folder, self.run_dir)
 
     def figures(self, number: int) -> dict[str, Any]:
         return dict(json.loads(self.run_dir.read_bytes(*Training(CELL).round(number, "json")) or b"{}"))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cluster.placement import Resources
 from distill.config.mix import SingleMix
+from distill.config.pass_order import pass_numbers
 from distill.config.prompt_sets import arm_groups
 from distill.config.teachers import GenerateConfig
 from distill.config.verify import VerifyConfig
@@ -58,11 +59,11 @@ def generate(
     engines.__dict__.update(ask_teachers=ask_teachers, first_engine_need=lambda pool, device: Resources(1))
     monkeypatch.setitem(sys.modules, "distill.generate.ask_job", engines)
     mixes = [SingleMix(name="edit", pool="edit")]
+    numbers = pass_numbers([one.teacher for one in pools], mixes, ())
     recipe = SimpleNamespace(
-        teachers=[one.teacher for one in pools],
         mixes=mixes,
-        merges=(),
-        arm_groups=arm_groups(mixes, {"edit": 1}),
+        arm_groups=arm_groups(mixes, numbers.arms),
+        pass_numbers=numbers,
         generate=GenerateConfig(flush_s=0.01),
         verify=VerifyConfig(),
         seed=1,

@@ -23,12 +23,11 @@ from distill.train.rollouts.write import student_prompt
 from distill.train.worker import job as worker_job
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.match import NO_ROLLOUT
-from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.process import prepare_process
 from distill.train.worker.rows import load_rows
 from tests.fixtures.tiny_models import make_tiny_model
 from tests.integration.train.worker.test_prefer import in_fp32
-from tests.integration.train.worker.test_resume import Attempt, Stopped, curve, job_for
+from tests.integration.train.worker.test_resume import Attempt, Stopped, curve, job_for, lines_of
 
 MATCH = Match(max_tokens=12)
 NUM_ROWS, MAX_TOKENS, MAX_LENGTH = 14, 12, 200
@@ -86,12 +85,6 @@ def started(run_dir: RunDir, model: Path, teacher: Path, tune: str, objective: M
     prepare_process(job)
     rows = load_rows(job, run_dir, load_tokenizer(str(model)))
     return Attempt(job, run_dir, build_engine(job, build_loss(job)), rows, padding=1)
-
-
-def lines_of(cell: Attempt, stop: int = -1) -> list[StepMetrics]:
-    cell.stop_before = stop
-    cell.run()
-    return read_metrics(cell.run_dir, "cell")
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])

@@ -25,7 +25,7 @@ from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.pairs import REFERENCE_FILE, ReferenceScore
 from distill.train.worker.process import prepare_process
 from distill.train.worker.rows import load_rows
-from tests.integration.train.worker.test_resume import Attempt, Stopped, curve, job_for
+from tests.integration.train.worker.test_resume import Attempt, Stopped, curve, job_for, lines_of
 
 DPO, JOINT = Prefer(beta=0.5), Prefer(beta=0.5, eps=0.1, alpha=1.0, learning_rate=2e-3)
 NUM_PAIRS = 14
@@ -53,12 +53,6 @@ def started(run_dir: RunDir, model: Path, tune: str, objective: Any = DPO, **cha
     prepare_process(job)
     rows = load_rows(job, run_dir, load_tokenizer(str(model)))
     return Attempt(job, run_dir, build_engine(job, build_loss(job)), rows, padding=1)
-
-
-def lines_of(cell: Attempt, stop: int = -1) -> list[StepMetrics]:
-    cell.stop_before = stop
-    cell.run()
-    return read_metrics(cell.run_dir, "cell")
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])

@@ -67,6 +67,13 @@ class Attempt(TrainingCell):
         return super().step(step)
 
 
+def lines_of(cell: Attempt, stop: int = -1) -> list[StepMetrics]:
+    """Run an attempt, which may stop before a step; its metrics."""
+    cell.stop_before = stop
+    cell.run()
+    return read_metrics(cell.run_dir, "cell")
+
+
 def attempt(
     run_dir: RunDir, model: Path, tune: str, *, stop: int = -1, broken: int = -1, lost: int = -1
 ) -> list[StepMetrics]:

@@ -22,11 +22,11 @@ from distill.train.rollouts.rewards import OwnAnswer
 from distill.train.rollouts.round_writer import Question
 from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
-from distill.train.worker.metrics import StepMetrics, read_metrics
+from distill.train.worker.metrics import StepMetrics
 from distill.train.worker.process import prepare_process
 from distill.train.worker.rounds import Rounds
 from distill.train.worker.rows import load_rows
-from tests.integration.train.worker.test_resume import NUM_STEPS, Attempt, Stopped, curve, job_for
+from tests.integration.train.worker.test_resume import NUM_STEPS, Attempt, Stopped, curve, job_for, lines_of
 
 SIZE, SAMPLES, TOKENS = 2, 4, 3
 OBJECTIVE = Reinforce(samples=SAMPLES, steps_per_round=SIZE, max_tokens=TOKENS)
@@ -71,12 +71,6 @@ def started(run_dir: RunDir, model: Path) -> Attempt:
     tokenizer = load_tokenizer(str(model))
     rows, rounds = load_rows(job, run_dir, tokenizer), Sampled(job, PLAN, run_dir, tokenizer)
     return Attempt(job, run_dir, build_engine(job, build_loss(job)), rows, 1, rounds)
-
-
-def lines_of(cell: Attempt, stop: int = -1) -> list[StepMetrics]:
-    cell.stop_before = stop
-    cell.run()
-    return read_metrics(cell.run_dir, "cell")
 
 
 def asked_of(cell: Attempt) -> tuple[int, ...]:
