@@ -75,7 +75,8 @@ def test_vllm_alone_and_distill_chat_give_the_same_greedy_answers(
     assert main(["chat", student.run_dir.uri, MODEL, "--max-tokens", str(MAX_TOKENS)]) == 0
     assert said == expected
     assert all("\\boxed{1}" in one.content for one in said)
-    assert [bool(one.reasoning) for one in said] == [True] * 20 + [False] * 20 + [True]
+    first_turns = said[:-1]  # a second turn is what the student was never taught: only that it is the same is known
+    assert [bool(one.reasoning) for one in first_turns] == [True] * 20 + [False] * 20
 
 
 def alone(folder: Path, scratch: Path) -> list[Split]:
