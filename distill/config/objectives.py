@@ -106,3 +106,9 @@ class Reinforce(Section):
 
 IMITATE = Imitate()
 Objective = Annotated[Imitate | Prefer | Match | Reinforce, Field(discriminator="kind")]
+
+
+def is_scored_first(objective: Objective) -> bool:
+    """Whether a step scores its rows before any token has its weight; a round of one step has its engine's scores."""
+    on_its_own = isinstance(objective, Reinforce) and objective.steps_per_round == 1
+    return not isinstance(objective, Imitate) and not on_its_own

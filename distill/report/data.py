@@ -219,8 +219,27 @@ class MatchRow:
     """By the teacher."""
     end_after: float | None
     """By the student in the last steps."""
-    device_s: float
-    """Seconds of writing and scoring."""
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What a cell took in all: steps alone do not compare objectives."""
+
+    objective: str
+    trained: int | None
+    """Supervised tokens of its steps."""
+    written: int
+    """Tokens that its student wrote for its training."""
+    scored: int
+    """Of these, tokens that a teacher scored before."""
+    train_s: float
+    """Seconds of the steps."""
+    write_s: float
+    score_s: float
+    rest_s: float
+    """Of starting, loading and saving."""
+    device_s: float | None
+    """All seconds times the GPUs (CPU: threads) of the cell; None: not recorded."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +272,8 @@ class CellRow:
     """None unless it learns preferences."""
     match: MatchRow | None
     """None unless it matches a teacher."""
+    cost: CellCost | None
+    """None where it was not recorded."""
     curve: Curve
     attempts: tuple[CellAttempt, ...]
 

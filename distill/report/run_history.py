@@ -11,7 +11,18 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import Verdict
 from distill.evaluate.read_scores import ScoredModel, trained_models
 from distill.mix.accounting import FILTERED
-from distill.report.data import CellAttempt, CellRow, Curve, FunnelStep, HeldOut, MatchRow, MixRow, PairsRow, StageRow
+from distill.report.data import (
+    CellAttempt,
+    CellCost,
+    CellRow,
+    Curve,
+    FunnelStep,
+    HeldOut,
+    MatchRow,
+    MixRow,
+    PairsRow,
+    StageRow,
+)
 from distill.report.pools import Traces, common_prompts
 from distill.train.attempts import Attempt, read_attempts
 from distill.train.cells import Cell, all_cells
@@ -161,6 +172,7 @@ def _cell_row(
         held_out=_held_out(recorded.get("held_out_loss") or {}),
         pairs=_pairs(recorded, mix),
         match=_match(recorded),
+        cost=_cost(recorded),
         curve=curve,
         attempts=attempts,
     )
@@ -189,7 +201,30 @@ def _match(recorded: Mapping[str, Any]) -> MatchRow | None:
         end_before=before.get("end_student"),
         end_teacher=before.get("end_teacher"),
         end_after=math.exp(after["end"]) if "end" in after else None,
-        device_s=sum(before["seconds"].values()),
+    )
+
+
+def _cost(recorded: Mapping[str, Any]) -> CellCost | None:
+    """`recorded`: of the cell."""
+    seconds = recorded.get("seconds")
+    if not seconds or "objective" not in recorded:
+        return None
+    rollouts, rounds = recorded.get("rollouts", {}), recorded.get("rounds", {})
+    taken = rollouts.get("seconds", {})
+    write_s = taken.get("write", 0.0) + rounds.get("write_s", 0.0)
+    score_s = sum(value for name, value in taken.items() if name.startswith("score_"))
+    train_s = seconds["train"] - rounds.get("write_s", 0.0)
+    wall_s, devices = sum(seconds.values()), recorded["resources"].get("devices")
+    return CellCost(
+        objective=recorded["objective"],
+        trained=recorded.get("supervised_tokens"),
+        written=int(rollouts.get("tokens", 0) + rounds.get("tokens", 0)),
+        scored=int(rollouts.get("tokens", 0)),
+        train_s=train_s,
+        write_s=write_s,
+        score_s=score_s,
+        rest_s=wall_s - train_s - write_s - score_s,
+        device_s=wall_s * devices if devices else None,
     )
 
 

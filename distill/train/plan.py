@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cluster.placement import Job, find_placement
 from cluster.schedule import best_order, lower_bound, simulate, with_chains
 from distill.config.arm_graph import ArmBudget
-from distill.config.objectives import Imitate, Prefer
+from distill.config.objectives import Prefer, is_scored_first
 from distill.config.recipe import Recipe
 from distill.config.students import LoraTune, StudentConfig
 from distill.config.train import TrainConfig
@@ -155,8 +155,7 @@ def example_flops(
     num_rows = 2 if isinstance(cell.objective, Prefer) else 1
     taught = min(max_length, round(supervised_tokens / num_rows))
     lengths = [min(max_length, round(supervised_tokens / num_rows + prompt_tokens))] * num_rows
-    is_scored = not isinstance(cell.objective, Imitate)
-    scored = score_flops(shape, lengths, taught * num_rows) if is_scored else 0.0
+    scored = score_flops(shape, lengths, taught * num_rows) if is_scored_first(cell.objective) else 0.0
     return train_flops(shape, cell.student.tune, lengths, taught * num_rows) + scored
 
 

@@ -52,7 +52,9 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     outcome = _read_outcome(run_dir, work)
     if outcome.error:
         raise StageError(f"{outcome.error}; log: {_log_path(run_dir, name)}")
-    manifest = _manifest(work, outcome, read_figures(run_dir, name), wall_s=time.monotonic() - started)
+    devices = work.resolved_workers * (threads if device == "cpu" else 1)
+    wall_s = time.monotonic() - started
+    manifest = _manifest(work, outcome, read_figures(run_dir, name), wall_s=wall_s, devices=devices)
     run_dir.remove(*Training(name).ray)
     run_dir.write_manifest(manifest, *Training(name).folder)
     Checkpoints(run_dir, name, work.key).remove()
@@ -126,7 +128,9 @@ def _read_outcome(run_dir: RunDir, work: CellWork) -> Outcome:
     return Outcome(**json.loads(outcome))
 
 
-def _manifest(work: CellWork, outcome: Outcome, rollouts: Mapping[str, Any], *, wall_s: float) -> Manifest:
+def _manifest(
+    work: CellWork, outcome: Outcome, rollouts: Mapping[str, Any], *, wall_s: float, devices: int
+) -> Manifest:
     seconds = dict(outcome.details["seconds"])
     if rollouts:
         seconds["rollouts"] = round(sum(rollouts["seconds"].values()), 2)
@@ -145,7 +149,8 @@ def _manifest(work: CellWork, outcome: Outcome, rollouts: Mapping[str, Any], *, 
             "mix": work.cell.mix,
             "seed": work.cell.seed,
             **({"after": [parent.name for parent in work.cell.parents]} if work.cell.parents else {}),
-            "resources": asdict(work.resolved_layout) | {"num_workers": work.resolved_workers},
+            "objective": work.cell.objective.kind,
+            "resources": asdict(work.resolved_layout) | {"num_workers": work.resolved_workers, "devices": devices},
             **outcome.details,
             **({"rollouts": rollouts} if rollouts else {}),
             "seconds": seconds,

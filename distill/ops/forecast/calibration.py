@@ -19,7 +19,7 @@ from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Score
 from distill.ops.forecast.expected_samples import ExpectedSamples
-from distill.ops.forecast.stage_times import ROW_S, Calibration, Inputs, forecast
+from distill.ops.forecast.stage_times import NOMINAL, ROW_S, Calibration, Inputs, forecast
 from distill.ops.forecast.train_eval_time import num_requests, step_s
 from distill.ops.forecast.workload import MeasuredTeacher, MeasuredWork, teacher_order
 from distill.train.machines import Machines
@@ -68,10 +68,13 @@ def _teachers(recipe: Recipe, verify: Manifest) -> Iterator[tuple[str, MeasuredT
 
 
 def _row_prompt_tokens(train: Manifest) -> float | None:
-    """Tokens of a student's examples that are not supervised, per row."""
-    cells = [cell for cell in train.details.get("cells", {}).values() if "supervised_tokens" in cell]
+    """Tokens of a student's examples that are not supervised, per row; of cells that imitate traces."""
+    others = {"pairs", "match", "rewards"}
+    known = train.details.get("cells", {}).values()
+    num_cells = sum("supervised_tokens" in cell for cell in known)
+    cells = [cell for cell in known if "supervised_tokens" in cell and not others & set(cell)]
     config = train.details.get("config", {}).get("train", {})
-    examples = sum(_examples(cell, config, train, len(cells)) for cell in cells)
+    examples = sum(_examples(cell, config, train, num_cells) for cell in cells)
     unsupervised = sum(float(cell["tokens"] - cell["supervised_tokens"]) for cell in cells)
     return unsupervised / examples if examples else None
 
@@ -150,7 +153,7 @@ def nominal(recipe: Recipe) -> Calibration:
     """All factors 1 and all starts 0: the model that measured times are compared with."""
     names = [student.name for student in recipe.students]
     return Calibration(
-        source="nominal",
+        source=NOMINAL,
         generate=1.0,
         generate_start_s=0.0,
         train=dict.fromkeys(names, 1.0),
@@ -173,8 +176,9 @@ def _with_cells(found: Calibration, train: Manifest, inputs: Inputs) -> Calibrat
             name = one.cell.student.name
             shape = inputs.shapes[one.cell.student.model]
             _add(modelled, name, step_s(one, inputs.work, inputs.recipe, shape, inputs.machines))
-            _add(steps, name, seconds["train"])
-            _add(rest, name, sum(seconds.values()) - seconds["train"])
+            rounds_s = cells[one.cell.name].get("rounds", {}).get("write_s", 0.0)
+            _add(steps, name, seconds["train"] - rounds_s)
+            _add(rest, name, sum(seconds.values()) - seconds["train"] - seconds.get("rollouts", 0.0))
             numbers[name] += 1
     found = replace(
         found,

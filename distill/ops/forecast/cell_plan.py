@@ -23,6 +23,7 @@ from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.models.engine_check import require_engine
 from distill.models.shape import SCORE_LOGIT_BYTES, ModelShape, planned_settings, shape_of
+from distill.ops.forecast.whole_table import print_whole
 from distill.ops.forecast.workload import source_share
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells
@@ -112,7 +113,6 @@ def _expected(recipe: Recipe, mix: MixConfig, prompts: int) -> MixData:
     return MixData(rows, rows * sides * min(longest + 1, recipe.train.max_length), is_upper_bound=True)
 
 
-TABLE_WIDTH = 160
 COLUMNS = (
     "#",
     "cell",
@@ -138,9 +138,7 @@ def show_plan(plan: Plan, machines: Machines, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("cell", "workers") else "right", no_wrap=True)
     for number, one in enumerate(plan.cells, 1):
         table.add_row(str(number), *_row(one), f"{plan.starts[one.cell.name]:.0%}")
-    # On a narrow terminal rich would truncate numbers: lines are wrapped instead.
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(table, crop=False)
+    print_whole(table, console)
     if any(one.is_upper_bound for one in plan.cells):
         console.print("≤ is an upper bound: the mix does not exist yet, and every trace counts with its longest length")
     starts = [(one.cell.mix, parent.mix) for one in plan.cells for parent in one.cell.parents]

@@ -10,23 +10,28 @@ from distill.config.teachers import AskedTeacher, EndpointTeacher
 from distill.core.run_dir import StageName
 from distill.models.shape import ModelShape
 from distill.ops.forecast.generate_time import GenerateTime, Group, endpoint_s, engine_groups, generate_time
+from distill.ops.forecast.own_answers import own_answers, taught
 from distill.ops.forecast.train_eval_time import (
+    CellTime,
     EvaluateTime,
     Pace,
     TrainTime,
     answers_per_model,
+    devices,
     evaluate_time,
     num_requests,
     train_time,
 )
 from distill.ops.forecast.workload import Assumption, Workload
 from distill.train.machines import Machines
-from distill.train.plan import Plan
+from distill.train.plan import Plan, PlannedCell
 
 ROW_S = {"prompts": 7e-4, "verify": 6e-5, "mix": 3.3e-4, "report": 0.0}
 """Seconds per row of the stages that run in one process: prompts cleaned, traces indexed, traces read by the filters.
 Measured on 2026-11-25 on one core of an AMD EPYC (docs/benchmarks/scale.md)."""
 RAY_START_S = 15.0
+NOMINAL = "nominal"
+"""Source of the calibration that changes nothing, which measured times are compared with."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,25 @@ class StageForecast:
 
 
 @dataclass(frozen=True)
+class ArmCost:
+    """What one student costs as one arm, all seeds together. Optimiser steps alone do not compare objectives."""
+
+    student: str
+    arm: str
+    objective: str
+    steps: int | None
+    """Of each seed."""
+    trained: float
+    """Supervised tokens."""
+    written: float
+    """Tokens that the student writes for its own training."""
+    scored: float
+    """Of these, tokens that a teacher scores before."""
+    device_s: float | None
+    """GPU seconds (CPU: thread seconds) of steps, writing and scoring; None: not known."""
+
+
+@dataclass(frozen=True)
 class Forecast:
     """The forecast of a recipe on some machines."""
 
@@ -79,6 +103,8 @@ class Forecast:
     api_usd: float
     """Paid to endpoints, by their prices per token."""
     calibration: Calibration
+    arms: tuple[ArmCost, ...] = ()
+    """Every student as every arm that is trained."""
 
     @property
     def seconds(self) -> float | None:
@@ -134,12 +160,13 @@ class Inputs:
 
 def forecast(inputs: Inputs) -> Forecast:
     """The stages one after another, as `distill run` does them; a weight search is not forecast."""
+    trained = _train_time(inputs)
     found = {
         "prompts": _small("prompts", inputs.work.prompts, inputs),
         "generate": _generate(inputs),
         "verify": _small("verify", inputs.work.traces, inputs),
         "mix": _small("mix", inputs.work.traces, inputs),
-        "train": _train(inputs),
+        "train": _train(trained, inputs),
         "evaluate": _evaluate(inputs),
         "report": _small("report", 0.0, inputs),
     }
@@ -153,6 +180,38 @@ def forecast(inputs: Inputs) -> Forecast:
         usd_per_gpu_hour=price,
         api_usd=sum(_paid(pool.teacher, pool.traces * pool.tokens) for pool in inputs.work.pools),
         calibration=inputs.calibration,
+        arms=arm_costs(inputs, trained.cells if trained else {}),
+    )
+
+
+def arm_costs(inputs: Inputs, times: Mapping[str, CellTime]) -> tuple[ArmCost, ...]:
+    """Every student as every arm, in the order of the recipe. `times`: of the cells; empty where they are not known."""
+    groups: dict[tuple[str, str], list[PlannedCell]] = {}
+    for one in inputs.plan.cells:
+        groups.setdefault((one.cell.student.name, one.cell.mix), []).append(one)
+    places = {mix.name: number for number, mix in enumerate(inputs.recipe.mixes)}
+    return tuple(
+        _arm_cost(groups[key], inputs, times) for key in sorted(groups, key=lambda key: (key[0], places[key[1]]))
+    )
+
+
+def _arm_cost(cells: Sequence[PlannedCell], inputs: Inputs, times: Mapping[str, CellTime]) -> ArmCost:
+    first, work, recipe = cells[0], inputs.work, inputs.recipe
+    learnt, own = taught(first, work, recipe), own_answers(first, work, recipe)
+    device_s = [
+        (found.seconds - found.rest_s) * devices(one, inputs.machines.device)
+        for one in cells
+        if (found := times.get(one.cell.name))
+    ]
+    return ArmCost(
+        student=first.cell.student.name,
+        arm=first.cell.mix,
+        objective=first.cell.objective.kind,
+        steps=first.steps,
+        trained=learnt.examples * learnt.supervised_tokens * len(cells),
+        written=own.written * len(cells),
+        scored=own.scored * len(cells),
+        device_s=sum(device_s) if len(device_s) == len(cells) else None,
     )
 
 
@@ -204,21 +263,31 @@ def _engines_note(found: GenerateTime, groups: Sequence[Group], machines: Machin
     return note + (f"; {idle:g} GPUs are idle: raise its replicas" if idle >= 1 else "")
 
 
-def _train(inputs: Inputs) -> StageForecast:
+def _train_time(inputs: Inputs) -> TrainTime | None:
+    """None where times on these machines are not known."""
     measured, recipe = inputs.calibration, inputs.recipe
     mean = sum(measured.train.values()) / len(measured.train) if measured.train else None
     if not can_forecast(inputs.machines, mean):
-        return StageForecast("train", None)
+        return None
     names = [student.name for student in recipe.students]
-    cell_s = sum(measured.cell_s.values()) / len(measured.cell_s) if measured.cell_s else recipe.forecast.cell_start_s
+    assumed = recipe.forecast
+    cell_s = sum(measured.cell_s.values()) / len(measured.cell_s) if measured.cell_s else assumed.cell_start_s
+    start_s = measured.evaluate_start_s
     pace = Pace(
-        {name: measured.train.get(name, mean or 1.0) for name in names},
-        {name: measured.cell_s.get(name, cell_s) for name in names},
+        factor={name: measured.train.get(name, mean or 1.0) for name in names},
+        cell_s={name: measured.cell_s.get(name, cell_s) for name in names},
+        write=measured.evaluate or measured.generate or 1.0,
+        engine_start_s=assumed.engine_start_s if start_s is None else start_s,
+        scorer_start_s=assumed.cell_start_s if measured.source != NOMINAL else 0.0,
     )
-    found = train_time(inputs.plan, inputs.work, recipe, inputs.shapes, inputs.machines, pace)
-    return StageForecast(
-        "train", found.seconds + measured.train_rest_s, found.device_s, found.tokens, _cells_note(found, inputs)
-    )
+    return train_time(inputs.plan, inputs.work, recipe, inputs.shapes, inputs.machines, pace)
+
+
+def _train(found: TrainTime | None, inputs: Inputs) -> StageForecast:
+    if found is None:
+        return StageForecast("train", None)
+    seconds = found.seconds + inputs.calibration.train_rest_s
+    return StageForecast("train", seconds, found.device_s, found.tokens, _cells_note(found, inputs))
 
 
 def _cells_note(found: TrainTime, inputs: Inputs) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from cluster.gpus import GPU_KINDS, GpuKind
 from cluster.placement import Resources
 from cluster.units import GIB
+from distill.config.objectives import IMITATE
 from distill.config.recipe import Recipe
 from distill.config.teachers import AskedTeacher
 from distill.core.errors import ConfigError
@@ -18,6 +19,7 @@ from distill.core.run_dir import RunDir
 from distill.ops.forecast.inputs import forecast_recipe
 from distill.ops.forecast.scaling_limits import NEAR_SHARE, ScalingLimit, scaling_limits
 from distill.ops.forecast.stage_times import Forecast
+from distill.ops.forecast.whole_table import print_whole
 from distill.ops.forecast.workload import Assumption, PoolWork
 from distill.train.machines import Machines
 
@@ -25,6 +27,7 @@ NOT_KNOWN = "?"
 NEEDS_PROMPTS = "the number of prompts is unknown until they are read: set forecast.num_prompts"
 NEEDS_KIND = "hours are unknown: name the kind of GPU, for example --cluster {nodes}x{gpus}xh100"
 NEEDS_RUN = "hours are unknown: no run was measured on a CPU like this; --measured RUN takes the rates of a run"
+ALL_SEEDS = "arms: tokens and hours of all seeds; own answers as long as forecast.answer_tokens, engine starts included"
 NO_SEARCH = "the weight search is not part of the forecast"
 
 
@@ -41,14 +44,18 @@ def show_forecast(
     if found is None:
         console.print(f"forecast: {NEEDS_PROMPTS}")
         return
-    console.print(_stage_table(found), crop=False)
+    print_whole(_stage_table(found), console)
     for line in notes(found):
         console.print(line, markup=False)
+    if any(one.objective != IMITATE.kind for one in found.arms):
+        console.print()
+        print_whole(_arm_table(found), console)
+        console.print(ALL_SEEDS)
     if recipe.search:
         console.print(NO_SEARCH)
     if machines.device == "gpu":
         console.print()
-        console.print(_kind_table(by_kind(recipe, run_dir, machines, measured=measured)), crop=False)
+        print_whole(_kind_table(by_kind(recipe, run_dir, machines, measured=measured)), console)
     for limit in near_limits(found):
         console.print(
             f"near its limit: {limit.name}, {limit.used:,.1f} of {limit.most:,.0f} -> {limit.remedy}", markup=False
@@ -72,6 +79,20 @@ def _stage_table(found: Forecast) -> Table:
     table.add_row(
         "total", format_hours(found.seconds), format_hours(total), "", format_usd(found.usd(found.seconds)), ""
     )
+    return table
+
+
+def _arm_table(found: Forecast) -> Table:
+    hours = "GPU hours" if found.num_gpus else "core hours"
+    table = _table("arm", "steps", "tokens trained", "written by itself", "scored", hours, "objective")
+    for one in found.arms:
+        table.add_row(
+            f"{one.student}@{one.arm}",
+            NOT_KNOWN if one.steps is None else f"{one.steps:,}",
+            *(f"{count:.2e}" if count else "" for count in (one.trained, one.written, one.scored)),
+            format_hours(one.device_s),
+            one.objective,
+        )
     return table
 
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.schedule import best_order, simulate, with_chains
-from distill.config.objectives import Prefer
 from distill.config.recipe import Recipe
 from distill.evaluate.arms import ArmOf, arms_of
 from distill.evaluate.models import engines_that_fit
 from distill.evaluate.requests import benchmark_settings
 from distill.evaluate.shared_engines import engines_per_class, may_share
 from distill.models.shape import ModelShape
+from distill.ops.forecast.own_answers import own_answers, scoring_s, taught, writing_s
 from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
 from distill.ops.forecast.workload import Workload
-from distill.train.budget import num_passes
 from distill.train.cells import all_cells
 from distill.train.layout import Device
 from distill.train.machines import Machines
@@ -36,7 +35,30 @@ class Pace:
     factor: Mapping[str, float]
     """Student -> measured over modelled time of the steps."""
     cell_s: Mapping[str, float]
-    """Student -> seconds of a cell besides its steps."""
+    """Student -> seconds of a cell besides its steps and its student's own answers."""
+    write: float = 1.0
+    """Measured over modelled time of engines."""
+    engine_start_s: float = 0.0
+    """Of an engine that writes a student's own answers."""
+    scorer_start_s: float = 0.0
+    """Of a process that scores them."""
+
+
+class CellTime(NamedTuple):
+    """Seconds of one cell, starts of its processes included."""
+
+    train_s: float
+    """Of the steps."""
+    write_s: float
+    """Of the engine that writes the student's own answers."""
+    score_s: float
+    """Of the teachers that score them."""
+    rest_s: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return sum(self)
 
 
 class TrainTime(NamedTuple):
@@ -49,27 +71,33 @@ class TrainTime(NamedTuple):
     """The cell that takes longest."""
     tokens: float
     """Trained on, prompts included."""
+    cells: Mapping[str, CellTime]
+    """Cell -> its time."""
 
 
 def cell_tokens(one: PlannedCell, work: Workload, recipe: Recipe) -> float:
-    """Tokens of a cell, prompts included."""
-    mix = work.mixes[one.cell.mix]
-    passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
-    rows = mix.rows * (2 if isinstance(one.cell.objective, Prefer) else 1)
-    return passes * (mix.supervised_tokens + rows * work.row_prompt_tokens)
+    """Tokens that a cell is trained on, prompts included."""
+    found = taught(one, work, recipe)
+    return found.examples * (found.supervised_tokens + found.rows * work.row_prompt_tokens)
 
 
 def step_s(one: PlannedCell, work: Workload, recipe: Recipe, shape: ModelShape, machines: Machines) -> float:
     """Modelled seconds of a cell's steps."""
-    mix = work.mixes[one.cell.mix]
-    mean = mix.supervised_tokens / max(1, mix.rows)
-    passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
+    found = taught(one, work, recipe)
     each = example_flops(
-        one.cell, shape, mean, max_length=recipe.train.max_length, prompt_tokens=work.row_prompt_tokens
+        one.cell,
+        shape,
+        found.supervised_tokens,
+        max_length=recipe.train.max_length,
+        prompt_tokens=work.row_prompt_tokens,
     )
-    flops = each * mix.rows * passes
     factor = RECOMPUTE_FACTOR if one.layout.checkpoint_activations else 1.0
-    return flops * factor / (one.job.num_workers * worker_flops(one, machines) * recipe.forecast.train_flops)
+    return each * found.examples * factor / (one.job.num_workers * trained_flops(one, machines, recipe))
+
+
+def trained_flops(one: PlannedCell, machines: Machines, recipe: Recipe) -> float:
+    """FLOPs per second of one worker while it trains."""
+    return worker_flops(one, machines) * recipe.forecast.train_flops
 
 
 def worker_flops(one: PlannedCell, machines: Machines) -> float:
@@ -84,23 +112,37 @@ def train_time(
     plan: Plan, work: Workload, recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Machines, pace: Pace
 ) -> TrainTime:
     """All cells, in the order that the queue would choose."""
-    steps = {
-        one.cell.name: step_s(one, work, recipe, shapes[one.cell.student.model], machines)
-        * pace.factor.get(one.cell.student.name, 1.0)
-        for one in plan.cells
-    }
-    start_s = recipe.forecast.cell_start_s
-    costs = [steps[one.cell.name] + pace.cell_s.get(one.cell.student.name, start_s) for one in plan.cells]
-    jobs = with_chains([one.job._replace(cost=cost) for one, cost in zip(plan.cells, costs, strict=True)])
+    times = {one.cell.name: cell_time(one, work, recipe, shapes, machines, pace) for one in plan.cells}
+    jobs = with_chains([one.job._replace(cost=times[one.cell.name].seconds) for one in plan.cells])
     order = best_order(jobs, [], machines.nodes, recipe.train.max_parallel_cells)
     schedule = simulate(order, [], machines.nodes, recipe.train.max_parallel_cells)
-    device_s = sum(steps[one.cell.name] * _devices(one, machines.device) for one in plan.cells)
+    device_s = sum(
+        (found.seconds - found.rest_s) * devices(one, machines.device)
+        for one, found in zip(plan.cells, times.values(), strict=True)
+    )
     longest = max(jobs, key=lambda job: job.cost, default=None)
     tokens = sum(cell_tokens(one, work, recipe) for one in plan.cells)
-    return TrainTime(schedule.makespan, device_s, longest.name if longest else "", tokens)
+    return TrainTime(schedule.makespan, device_s, longest.name if longest else "", tokens, times)
 
 
-def _devices(one: PlannedCell, device: Device) -> float:
+def cell_time(
+    one: PlannedCell, work: Workload, recipe: Recipe, shapes: Mapping[str, ModelShape], machines: Machines, pace: Pace
+) -> CellTime:
+    """The time of one cell by itself."""
+    name, shape = one.cell.student.name, shapes[one.cell.student.model]
+    factor, own = pace.factor.get(name, 1.0), own_answers(one, work, recipe)
+    engine_s = pace.engine_start_s if own.answers else 0.0
+    scoring = scoring_s(one, own, recipe, shapes, trained_flops(one, machines, recipe))
+    return CellTime(
+        train_s=step_s(one, work, recipe, shape, machines) * factor,
+        write_s=writing_s(one, own, recipe, shape, machines) * pace.write + engine_s,
+        score_s=scoring * factor + own.num_scorers * pace.scorer_start_s,
+        rest_s=pace.cell_s.get(name, recipe.forecast.cell_start_s),
+    )
+
+
+def devices(one: PlannedCell, device: Device) -> float:
+    """GPUs of a cell (CPU: threads)."""
     return one.job.num_workers * (one.job.worker.cpus if device == "cpu" else 1)
 
 

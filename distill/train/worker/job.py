@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from cluster.cpus import has_fast_bf16
-from distill.config.objectives import IMITATE, Imitate, Objective, Prefer, Reinforce
+from distill.config.objectives import IMITATE, Imitate, Objective, Prefer
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.train.layout import Layout
@@ -60,12 +60,6 @@ class CellJob:
     def rows_per_example(self) -> int:
         """Rows that are drawn, dropped and counted in a batch together: the two of a pair."""
         return 2 if isinstance(self.objective, Prefer) else 1
-
-    @property
-    def is_scored_first(self) -> bool:
-        """Whether a step scores its rows before any token has its weight."""
-        on_its_own = isinstance(self.objective, Reinforce) and self.objective.steps_per_round == 1
-        return not isinstance(self.objective, Imitate) and not on_its_own
 
     @property
     def has_dropout(self) -> bool:

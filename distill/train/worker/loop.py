@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from distill.config.objectives import Match, Prefer, Reinforce
+from distill.config.objectives import Match, Prefer, Reinforce, is_scored_first
 from distill.config.students import LoraTune
 from distill.core.errors import DistillError, StageError
 from distill.core.run_dir import RunDir, Training
@@ -347,7 +347,7 @@ class TrainingCell:
         shape, tune, lengths = self.job.shape, self.job.student.tune, [self.lengths[row] for row in batch]
         if shape is None:
             return None
-        scored = score_flops(shape, lengths, supervised) if self.job.is_scored_first else 0.0
+        scored = score_flops(shape, lengths, supervised) if is_scored_first(self.job.objective) else 0.0
         return train_flops(shape, tune, lengths, supervised) + scored
 
     def _micro_batches(self, steps: Iterable[int]) -> Iterator[tuple[list[int], bool]]:

@@ -1,0 +1,60 @@
+"""What cells cost beside their steps, in a synthetic run's report."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.report.build import build_report
+from distill.report.data import CellCost, Report
+from distill.report.html import render_page
+from tests.fixtures.report_run import make_recipe, make_run
+
+SECONDS = {"train": 50.0, "saving": 2.0, "start_up": 8.0}
+RESOURCES = {"num_workers": 1, "devices": 2}
+IMITATED = {"objective": "imitate", "seconds": SECONDS, "resources": RESOURCES}
+MATCHED = {
+    "objective": "match",
+    "seconds": SECONDS | {"rollouts": 30.0},
+    "resources": RESOURCES,
+    "rollouts": {"tokens": 900, "seconds": {"write": 20.0, "score_itself": 4.0, "score_long": 6.0}},
+}
+REWARDED = {
+    "objective": "reinforce",
+    "seconds": SECONDS,
+    "resources": RESOURCES,
+    "rounds": {"answers": 64, "cut": 1, "errors": 0, "tokens": 2000, "write_s": 35.0},
+}
+
+
+def report_of(folder: Path, *details: dict[str, Any]) -> Report:
+    """A report in which the first cells have these details beside their own."""
+    recipe = make_recipe()
+    run_dir = make_run(folder, recipe)
+    manifest = run_dir.read_manifest("train")
+    assert manifest is not None
+    names = list(manifest.details["cells"])
+    cells = manifest.details["cells"] | {
+        name: manifest.details["cells"][name] | found for name, found in zip(names, details, strict=False)
+    }
+    run_dir.write_manifest(dataclasses.replace(manifest, details=manifest.details | {"cells": cells}), "train")
+    return build_report(recipe, run_dir)
+
+
+def test_writing_and_scoring_are_told_apart_from_the_steps(tmp_path: Path) -> None:
+    found = report_of(tmp_path, IMITATED, MATCHED, REWARDED)
+    imitated, matched, rewarded = (cell.cost for cell in found.cells[:3])
+    assert imitated == CellCost("imitate", 41_200, 0, 0, 50.0, 0.0, 0.0, 10.0, 120.0)
+    assert matched == CellCost("match", 41_200, 900, 900, 50.0, 20.0, 10.0, 10.0, 180.0)
+    assert rewarded == CellCost("reinforce", 41_200, 2000, 0, 15.0, 35.0, 0.0, 10.0, 120.0)
+    page = render_page(found)
+    assert "What the objectives cost" in page
+    assert "tokens written by itself" in page
+
+
+@pytest.mark.parametrize("details", [(), (IMITATED, IMITATED)])
+def test_arms_of_one_objective_that_write_nothing_have_no_such_table(
+    tmp_path: Path, details: tuple[dict[str, Any], ...]
+) -> None:
+    assert "What the objectives cost" not in render_page(report_of(tmp_path, *details))
