@@ -46,16 +46,15 @@ def prepare_rollouts(work: CellWork, *, train: TrainConfig, run_dir: RunDir, dev
     if plan is None or not isinstance(objective, Match) or run_dir.exists(*Training(name).file(FIGURES)):
         return
     ask = partial(_in_task, worker_resources(device, threads, work.cell.student.gpu), name)
-    seconds: dict[str, float] = {}
+    began, seconds = time.monotonic(), dict[str, float]()
     if not run_dir.exists(*Training(name).file(ROLLOUTS)):
-        started = time.monotonic()
         environment = engine_env(device, plan.student, threads) | single_worker_env(device, plan.engine.num_gpus)
         job = _rollout_job(work, plan, objective, train, run_dir, device)
-        ask("writing answers", write_answers, job, environment)
-        seconds["write"] = round(time.monotonic() - started, 2)
+        seconds["write"] = round(ask("writing answers", write_answers, job, environment), 2)
     for one in _score_jobs(work, plan, run_dir, device):
         if not run_dir.exists(*Training(name).file(scores_file(one.scorer))):
             seconds[f"score_{one.scorer}"] = round(ask(f"scoring by {one.scorer}", score_answers, one, {}), 2)
+    seconds["starts"] = round(time.monotonic() - began - sum(seconds.values()), 2)  # of engine and scorers
     figures = _figures(work, plan, run_dir)
     log_event("rollouts", run=run_dir.address, stage=StageName.TRAIN, cell=name, **figures)
     if found := faults(figures):  # nothing is written: looked at again, should the run be continued

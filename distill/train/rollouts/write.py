@@ -6,6 +6,7 @@ own code (`distill.train.rollouts.score`): an engine's are in its own precision,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -82,8 +83,8 @@ def prompts_of(job: RolloutJob, examples: Sequence[Mapping[str, Any]], tokenizer
             yield Asked(example["trace_id"], tokens, room)
 
 
-def write_answers(job: RolloutJob) -> int:
-    """The Ray task: write and store the answers; their number."""
+def write_answers(job: RolloutJob) -> float:
+    """The Ray task: write and store the answers; the seconds that it took without starting the engine."""
     from vllm import LLM, SamplingParams
     from vllm.inputs.llm import TokensPrompt
     from vllm.lora.request import LoRARequest
@@ -95,6 +96,7 @@ def write_answers(job: RolloutJob) -> int:
     rank = job.rank if job.adapter else 0
     engine = LLM(model=local_folder(job.model), **llm_arguments(job.engine, job.device, seed=job.seed, rank=rank))
     rollouts: list[Rollout] = []
+    started = time.monotonic()
     for start in range(0, len(asked), CHUNK):
         part = asked[start : start + CHUNK]
         params = [
@@ -113,8 +115,9 @@ def write_answers(job: RolloutJob) -> int:
         prompts = [TokensPrompt(prompt_token_ids=one.tokens) for one in part]
         outputs = engine.generate(prompts, params, use_tqdm=False, lora_request=adapter)
         rollouts += [_rollout(one.trace_id, output.outputs[0]) for one, output in zip(part, outputs, strict=True)]
+    seconds = time.monotonic() - started
     write_rollouts(run_dir, job.cell, [one for one in rollouts if len(one.tokens)])
-    return len(rollouts)
+    return seconds
 
 
 def llm_arguments(engine: EngineConfig, device: Device, *, seed: int, rank: int) -> dict[str, Any]:
