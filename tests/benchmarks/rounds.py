@@ -26,6 +26,7 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from cluster.cpus import has_fast_bf16
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Example, Prompt
 from distill.train.rollouts.rewards import OwnAnswer
@@ -201,12 +202,12 @@ def run_trl(run_dir: RunDir, asked: argparse.Namespace, per_pass: int, folder: P
         learning_rate=1e-4,
         beta=0.0,
         loss_type="dr_grpo",
-        scale_rewards=False,
+        scale_rewards="none",
         mask_truncated_completions=True,
         shuffle_dataset=False,
         temperature=1.0,
         use_cpu=True,
-        bf16=False,
+        bf16=has_fast_bf16(),
         gradient_checkpointing=False,
         logging_steps=1,
         save_strategy="no",
