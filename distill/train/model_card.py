@@ -11,6 +11,7 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles
 from distill.mix.export.dataset_card import counts_table
 from distill.mix.export.licences import is_hub_id
+from distill.models.chat_template import example_turns
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell
 from distill.train.merge_students import describe_merge
@@ -124,8 +125,13 @@ def describe_arm(entry: Mapping[str, Any]) -> str:
 def describe_prompt(recipe: Recipe) -> str:
     """The format of its prompts in training and in evaluation."""
     chat = recipe.student_chat
-    system = f"The system prompt is `{chat.system}`; t" if chat.system else "T"
-    return f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+    told = "empty" if chat.system == "" else f"`{chat.system}`"
+    system = "T" if chat.system is None else f"The system prompt is {told}; t"
+    words = f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+    if not chat.examples:
+        return words
+    turns = "\n".join(json.dumps(turn, ensure_ascii=False) for turn in example_turns(chat))
+    return f"{words} Before it stand worked examples, as earlier turns:\n\n```\n{turns}\n```"
 
 
 def describe_files(saved: SavedFiles | None) -> str:

@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import InputError
-from distill.models.chat_template import chat_messages, control_tokens, end_of_turn, prompt_text, render_prompt
+from distill.models.chat_template import control_tokens, end_of_turn, example_turns, prompt_text, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -170,6 +170,9 @@ def losses(
     found = [] if segments else [NO_TEMPLATE]
     if segments:
         found += [what for what, asked in CONVERSATIONS.items() if not _is_same(tokenizer, segments, asked, options)]
+        untold = turns(("system", ""), ("user", "2+2?"))
+        if chat.system == "" and not _is_same(tokenizer, segments, untold, options):
+            found.append("that the system line is empty: the chat template's own one is written")
     if chat.template != "{problem}":
         found.append(f"the text around a problem, which whoever asks has to write: {json.dumps(chat.template)}")
     if chat.system is not None and chat.system_as == "user":
@@ -250,11 +253,6 @@ def modelfile(
         f"PARAMETER num_predict {sampling.max_tokens}",
     ]
     return Modelfile("\n".join(lines) + "\n", lost)
-
-
-def example_turns(chat: ChatFormat) -> list[dict[str, str]]:
-    """Worked examples, as turns before the first one."""
-    return chat_messages("", chat.model_copy(update={"system": None}))[:-1]
 
 
 def _is_quoted(shown: Turns) -> bool:
