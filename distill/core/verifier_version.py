@@ -14,7 +14,7 @@ RULES_VERSION = 6
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")
 
 OF_KIND = {
-    AnswerKind.INSTRUCTIONS: ("instructions-1", ("if-verifiable", "langdetect", "nltk")),
+    AnswerKind.INSTRUCTIONS: ("instructions-2", ("if-verifiable", "langdetect", "nltk")),
     AnswerKind.REFUSAL: ("refusals-1", ()),
 }
 """Kinds of answers with a version of their own, raised in the same way, and packages: other verdicts do not depend on

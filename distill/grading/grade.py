@@ -6,6 +6,7 @@ can be killed. So do the checkers of instructions.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -94,8 +95,8 @@ def _error(rule: str, detail: str, extracted: str = "") -> Grade:
     return Grade(Verdict.ERROR, extracted[:MAX_ANSWER_CHARS], rule, detail[:DETAIL_CHARS])
 
 
-def _no_answer(rule: str) -> Grade:
-    return Grade(Verdict.NO_ANSWER, "", rule, "")
+def _no_answer(rule: str, detail: str = "") -> Grade:
+    return Grade(Verdict.NO_ANSWER, "", rule, detail)
 
 
 def _graded(found: Found, result: RuleResult) -> Grade:
@@ -120,14 +121,13 @@ def _check_rules(request: GradeRequest) -> Grade | SymbolicTask:
     if len(request.reference) > MAX_REFERENCE_CHARS:
         return _error("reference_too_long", f"{len(request.reference)} characters")
     part = answer_part(request.completion, request.reasoning_end, must_reason=request.must_reason)
-    if part is None:
-        return _no_answer("reasoning_not_closed")
-    if not part.strip():
-        return _no_answer("empty")
+    fault = "reasoning_not_closed" if part is None else "" if part.strip() else "empty"
+    if kind == AnswerKind.INSTRUCTIONS:
+        return _instructions_task(request.entry, part or "", fault)
+    if part is None or fault:
+        return _no_answer(fault)
     if kind == AnswerKind.REFUSAL:
         return _check_refusal(part)
-    if kind == AnswerKind.INSTRUCTIONS:
-        return _instructions_task(request.entry, part)
     found = _find(part, kind, is_cut=request.finish_reason == "length")
     if isinstance(found, Missing):
         return _no_answer(found.rule)
@@ -139,15 +139,24 @@ def _check_refusal(part: str) -> Grade:
     return Grade(Verdict.INCORRECT if words else Verdict.CORRECT, words, "opening:refusal", "")
 
 
-def _instructions_task(entry: str, part: str) -> Grade | SymbolicTask:
-    """The whole answer part, also of a completion that the token limit cut: what is there follows or does not."""
-    if len(part) > MAX_TAG_CHARS:
-        return _no_answer("answer_too_long")
+def _instructions_task(entry: str, part: str, fault: str) -> Grade | SymbolicTask:
+    """The whole answer part, also of a completion that the token limit cut: what is there follows or does not.
+
+    `fault`: why there is no answer, or empty.
+    """
     try:
-        instructions.parse_instructions(entry)
+        asked = instructions.parse_instructions(entry)
     except ValueError as error:
         return _error("bad_entry", str(error))
+    if fault or len(part) > MAX_TAG_CHARS:
+        return _follows_none(asked, fault or "answer_too_long")
     return SymbolicTask(AnswerKind.INSTRUCTIONS, "", part, "whole", entry)
+
+
+def _follows_none(asked: Sequence[instructions.Instruction], rule: str) -> Grade:
+    """No answer, which follows no instruction under either reading: the prompt counts in both, as one not followed."""
+    followed = [instructions.Followed(one.name, instructions.NOT) for one in asked]
+    return _no_answer(rule, instructions.in_words(followed))
 
 
 def _find(part: str, kind: str, *, is_cut: bool) -> Found | Missing:
@@ -382,9 +391,10 @@ def _score_reasoning_gym(task: SymbolicTask) -> Grade:
 
 def _check_instructions(task: SymbolicTask) -> Grade:
     """CORRECT if every instruction is followed under the strict reading; the detail has the loose one as well."""
-    followed = instructions.check(instructions.parse_instructions(task.entry), task.answer)
-    if not followed:
-        return _no_answer("empty")
+    asked = instructions.parse_instructions(task.entry)
+    followed = instructions.check(asked, task.answer)
+    if not followed:  # the package takes blocks of reasoning off as well
+        return _follows_none(asked, "empty")
     is_whole = all(one.how == instructions.STRICT for one in followed)
     verdict = Verdict.CORRECT if is_whole else Verdict.INCORRECT
     return Grade(verdict, "", f"{task.where}:instructions", instructions.in_words(followed))

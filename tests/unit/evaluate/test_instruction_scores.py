@@ -56,6 +56,27 @@ def test_scores_hold_both_readings_and_single_instructions(run_dir: RunDir) -> N
     assert (score.correct, score.incorrect, score.string_match) == (1, 2, None)
 
 
+def test_a_prompt_without_an_answer_follows_nothing_under_either_reading(run_dir: RunDir) -> None:
+    recipe, asked = make_recipe(evaluate={"benchmarks": [NAME]}), prompts()
+    by_id = {prompt.prompt_id: prompt for prompt in asked}
+    followed, *texts = [next(iter(ANSWERS.values())), "<think>Hm, so", "<think>Hm, so.</think>", "la " * 9_000]
+    first = next(prompt.prompt_id for prompt in asked if prompt.problem.startswith(next(iter(ANSWERS))))
+    rows = [row for row in request_rows(EvaluationItem(MODEL, NAME, "k"), asked, recipe) if row["prompt_id"] == first]
+    done = [
+        {**answered(row, by_id[row["prompt_id"]].problem), "completion": text, "sample_index": sample}
+        for row in rows
+        for sample, text in enumerate([followed, *texts])
+    ]
+    with GraderPool(deadline_s=60.0) as graders:
+        scores = score_rows(done, by_id, recipe.evaluate, graders.grade_batch)
+    assert [score.verdict for score in scores] == [Verdict.CORRECT, *[Verdict.NO_ANSWER] * 3]
+    assert [score.rule for score in scores[1:]] == ["reasoning_not_closed", "empty", "answer_too_long"]
+    run_dir.write_rows(scores, Score, *benchmark_scores("student", NAME))
+    scored = read_scored(run_dir, ScoredModel("student", "student", "", None), NAME)
+    assert scored.second_verdicts.tolist() == [Verdict.CORRECT.value, *[Verdict.INCORRECT.value] * 3]
+    assert scored.instructions.tolist() == [[1, 1, 1], *[[1, 0, 0]] * 3]
+
+
 def _of(beginning: str, by_id: dict[str, Prompt], *verdicts: dict[str, Verdict]) -> tuple[Verdict, ...]:
     name = next(name for name, prompt in by_id.items() if prompt.problem.startswith(beginning))
     return tuple(one[name] for one in verdicts)

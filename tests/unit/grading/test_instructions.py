@@ -157,7 +157,8 @@ def test_a_prompt_is_correct_if_all_its_instructions_are_followed_strictly() -> 
         found = grade(GradeRequest(f"<think>Now, well, think.</think>{answer}", "", "instructions", entry=both))
         assert found.verdict == verdict and [one.how for one in from_words(found.detail)] == hows.split()
     for completion in ("", "<think>Now,", "<think>Done.</think> \n"):
-        assert grade(GradeRequest(completion, "", "instructions", entry=both)).verdict == Verdict.NO_ANSWER
+        found = grade(GradeRequest(completion, "", "instructions", entry=both))
+        assert found.verdict == Verdict.NO_ANSWER and [one.how for one in from_words(found.detail)] == ["not", "not"]
     cut = GradeRequest("Four words are enough. And", "", "instructions", entry=both, finish_reason="length")
     assert grade(cut).verdict == Verdict.CORRECT, "as in IFEval, what is there counts"
 
