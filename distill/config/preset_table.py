@@ -270,7 +270,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "mmlu-pro": Preset(
         "TIGER-Lab/MMLU-Pro",
-        prompts={**_rows(problem="question", choices="options", subject="category"), "answer_kind": "choice"},
+        prompts={
+            **_rows(problem="question", choices="options", choice_index="answer_index", subject="category"),
+            "answer_kind": "choice",
+        },
         traces=None,
         source={"split": "test"},
         licence="mit",

@@ -130,8 +130,13 @@ class Columns(Section):
     """Multiple choice: the column with the list of options (or with `{ text, label }` lists, or a table of label to
     text), or one column per option. They are listed as A), B), ... below the question. Columns whose names end in A,
     B, C, ... (`opa`, `en_B`) are listed in that order, and rows may lack the last of them; options in other columns are
-    listed in an order that the problem's hash decides. The reference may be a letter, a label, an index from 0, or an
-    option's text."""
+    listed in an order that the problem's hash decides. The reference may be a label, a letter, an index from 0, or an
+    option's text. Rows whose reference is the letter of one option and the text of another are dropped, and counted,
+    unless `choice_index` decides."""
+    choice_index: Column | None = Field(default=None, json_schema_extra=IF_SET)
+    """With `choices`: column with the index of the right option, from 0. It decides where a row has it; rows whose
+    reference is another option are dropped, and counted. The column of the reference itself may be named: then it holds
+    indices and nothing else."""
     language: Column | None = Field(default=None, json_schema_extra=IF_SET)
     """Column with the code of a row's language (`de`), where rows differ. Absent, or empty in a row: the source's
     `language`."""
@@ -158,6 +163,8 @@ class Columns(Section):
     def _can_be_voted_on(self) -> Self:
         if self.choices and self.reference_from == "majority":
             raise ValueError("reference_from = 'majority' does not count letters of choices: use 'box', or remove it")
+        if self.choice_index and not self.choices:
+            raise ValueError("columns.choice_index counts options: name their columns as choices, or remove it")
         if self.correct and not self.reference_from:
             raise ValueError(
                 "columns.correct says which traces give a reference: set reference_from = 'box', or remove it"

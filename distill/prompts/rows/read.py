@@ -73,7 +73,7 @@ def named_columns(columns: Columns | TraceColumns, answer_kind: str) -> list[str
     else:
         reference = () if answer_kind in WITHOUT_REFERENCE else (columns.reference,)
         needed = [columns.problem, *reference, *_choices(columns)]
-        fields = ("level", "subject", "context", "correct", "answer_kind", "language", "entry")
+        fields = ("level", "subject", "context", "correct", "choice_index", "answer_kind", "language", "entry")
         optional = {name: getattr(columns, name) for name in (*fields, "instructions", "arguments")}
     defaults = {name: field.default for name, field in type(columns).model_fields.items()}
     return [*needed, *(path for name, path in optional.items() if path and path != defaults[name])]

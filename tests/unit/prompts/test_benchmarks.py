@@ -96,6 +96,50 @@ def test_options_are_lettered_whatever_form_they_have(row: dict[str, Any], lette
     assert right.verdict == Verdict.CORRECT
 
 
+BLOOD = {"problem": "Which group?", "options": ["B", "A", "AB", "O"]}
+
+
+def test_a_letter_that_is_also_the_text_of_another_option_is_never_guessed() -> None:
+    unclear = chosen(BLOOD | {"answer": "A"}, choices="options")
+    assert isinstance(unclear, Dropped) and "name columns.choice_index" in unclear.reason
+    told = {"choices": "options", "choice_index": "answer_index"}
+    for index, letter in ((0, "A"), (1, "B"), ("1", "B"), (1.0, "B")):
+        prompt = chosen(BLOOD | {"answer": "A", "answer_index": index}, **told)
+        assert isinstance(prompt, Prompt) and prompt.reference == letter
+    for index in (2, 7, -1, "A"):
+        found = chosen(BLOOD | {"answer": "A", "answer_index": index}, **told)
+        assert isinstance(found, Dropped) and found.reason.startswith("columns.choice_index is no choice")
+    alike = chosen(BLOOD | {"options": ["A", "B", "AB", "O"], "answer": "A"}, choices="options")
+    assert isinstance(alike, Prompt) and alike.reference == "A", "both readings are the same option"
+    only_text = chosen(BLOOD | {"answer": "O"}, choices="options")
+    assert isinstance(only_text, Prompt) and only_text.reference == "D"
+
+
+def test_letters_that_the_data_set_writes_itself_decide() -> None:
+    columns = dict(zip("ABCD", BLOOD["options"], strict=True))
+    lettered = chosen({"problem": "?", "answer": "A", **columns}, choices=tuple("ABCD"))
+    own = chosen({"problem": "?", "answer": "A", "options": ["A) B", "B) A"]}, choices="options")
+    right = chosen({"problem": "?", "right": "B", "wrong": "A"}, reference="right", choices=("right", "wrong"))
+    assert isinstance(lettered, Prompt) and isinstance(own, Prompt) and isinstance(right, Prompt)
+    assert (lettered.reference, own.reference) == ("A", "A")
+    assert f"{right.reference}) B" in right.problem
+
+
+def test_a_number_that_is_an_index_and_the_text_of_another_option_is_never_guessed() -> None:
+    row = {"problem": "How many?", "options": ["4", "2", "1", "3"], "answer": 1}
+    unclear = chosen(row, choices="options")
+    assert isinstance(unclear, Dropped) and "index of one choice" in unclear.reason
+    told = chosen(row, choices="options", choice_index="answer")
+    assert isinstance(told, Prompt) and told.reference == "B"
+    numbers = chosen(row | {"options": [4, 2, 1, 3]}, choices="options")
+    assert isinstance(numbers, Prompt) and numbers.reference == "C", "among numbers it is one of them"
+
+
+def test_an_index_without_options_is_refused() -> None:
+    with pytest.raises(ValueError, match="name their columns as choices"):
+        Columns(choice_index="answer_index")
+
+
 def test_an_options_own_letter_is_not_written_twice() -> None:
     for options in (["A)21", "B)22"], ["(A) 21", "(B) 22"], {"A": "A. 21", "B": "B. 22"}):
         prompt = chosen({"problem": "?", "answer": "B", "options": options}, choices="options")
