@@ -61,8 +61,8 @@ def format_choices(problem: str, reference: str, row: Mapping[str, Any], columns
 def _options(row: Mapping[str, Any], columns: Columns) -> list[Option]:
     """The options of a row in the data set's order; those of a table of label to text in the order of its labels."""
     if isinstance(columns.choices, tuple):
-        labels = ascii_uppercase if columns.has_lettered_choices else [""] * len(columns.choices)
-        return [Option(label, as_text(get(row, name))) for label, name in zip(labels, columns.choices, strict=False)]
+        letters = ascii_uppercase if columns.has_lettered_choices else [""] * len(columns.choices)
+        return [Option(letter, as_text(get(row, name))) for letter, name in zip(letters, columns.choices, strict=False)]
     found = get(row, columns.choices)
     if isinstance(found, str):
         found = nested(found)
@@ -144,8 +144,7 @@ def _is_other(place: int | None, than: int) -> bool:
 
 def _are_texts(row: Mapping[str, Any], columns: Columns) -> bool:
     """Whether no option is a number: among numbers, an answer that is a number is one of them."""
-    names = columns.choices if isinstance(columns.choices, tuple) else (columns.choices,)
-    found = [get(row, name) for name in names]
+    found = [get(row, name) for name in (columns.choices if isinstance(columns.choices, tuple) else [columns.choices])]
     listed = [one["text"] if isinstance(one, Mapping) and isinstance(one.get("text"), list) else one for one in found]
     values = [value for one in listed for value in (one if isinstance(one, list) else [one])]
     return not any(isinstance(value, int | float) for value in values)

@@ -49,19 +49,25 @@ def answering_curves(recipe: Recipe, arms: Sequence[Arm], comparisons: Sequence[
     for of, plans in _plans(recipe).items():
         student, _, mix = of.partition("@")
         for benchmark in recipe.evaluate.benchmarks:
-            points, plain = [], []
+            points, plain, left_out = [], [], []
             for suffix, budget in plans.items():
                 name = arm_name(mix, suffix)
                 arm, *others = (by_key.get((student, one, benchmark)) for one in (name, *bases[name]))
                 base = next((one for one in others if one), None)
                 change = changes.get((arm.label, base.label, benchmark)) if arm and base else None
                 if arm and base and change:
-                    points.append(_point(arm, suffix.removeprefix("+"), budget, base, change))
-                    plain += [one for one in others if one and one not in plain]
-            if points:
+                    way = suffix.removeprefix("+")
+                    left_out += [_silent_words(one) for one in (arm, base) if _silent(one)]
+                    if _answered(arm, base):
+                        points.append(_point(arm, way, budget, base, change))
+                        plain += [one for one in others if one and one not in plain and _answered(one)]
+                    else:
+                        left_out.append(_unmeasured_words(arm, base))
+            if points or left_out:
                 points.sort(key=lambda point: (point.budget is None, point.budget or 0))
                 itself = [_point(one, BY_ITSELF, None, one, None) for one in plain]
-                found.append(AnsweringCurve(student, mix, benchmark, (*points, *itself)))
+                said = tuple(dict.fromkeys(left_out))
+                found.append(AnsweringCurve(student, mix, benchmark, (*points, *itself), said))
     return found
 
 
@@ -80,8 +86,8 @@ def verdict(accuracy: Comparison, tokens: Difference) -> str:
 
 
 def answering_words(curve: AnsweringCurve) -> list[str]:
-    """A sentence for each way of answering."""
-    return [_point_words(curve, one) for one in curve.points if one.change]
+    """A sentence for each way of answering, and for what is left out."""
+    return [*(_point_words(curve, one) for one in curve.points if one.change), *curve.left_out]
 
 
 def equal_words(comparisons: Sequence[Comparison]) -> list[str]:
@@ -143,10 +149,34 @@ def _more_tokens(first: Arm, second: Arm) -> Difference:
 
 
 def _answered(*arms: Arm) -> list[Shares]:
-    """[runs, prompts] of each arm: mean tokens of a prompt's completions, of the prompts that every run answered."""
-    tokens = [np.vstack(list(_run_tokens(arm))) for arm in arms]
-    whole = np.logical_and.reduce([~np.isnan(one).any(axis=0) for one in tokens])
-    return [one[:, whole] for one in tokens]
+    """[runs, prompts] of each arm: mean tokens of a prompt's completions, of the prompts that every run answered.
+
+    Runs without any tokens are left out: their requests failed. Empty where no prompt is left.
+    """
+    tokens = [[run for run in _run_tokens(arm) if not np.isnan(run).all()] for arm in arms]
+    if not all(tokens):
+        return []
+    stacked = [np.vstack(runs) for runs in tokens]
+    whole = np.logical_and.reduce([~np.isnan(one).any(axis=0) for one in stacked])
+    return [one[:, whole] for one in stacked] if whole.any() else []
+
+
+def _silent(arm: Arm) -> list[str]:
+    """The runs of an arm whose completions have no tokens."""
+    return [run.model for run, tokens in zip(arm.runs, _run_tokens(arm), strict=True) if np.isnan(tokens).all()]
+
+
+def _silent_words(arm: Arm) -> str:
+    names = ", ".join(f"`{name}`" for name in _silent(arm))
+    why = "requests failed, or their server counts none"
+    return f"`{arm.label}` on `{arm.benchmark}`: no completion of {names} has tokens ({why}): they are left out."
+
+
+def _unmeasured_words(arm: Arm, base: Arm) -> str:
+    return (
+        f"`{arm.label}` on `{arm.benchmark}`: tokens are not compared with `{base.label}`, since no problem has "
+        "tokens in every run of both."
+    )
 
 
 def _run_tokens(arm: Arm) -> Iterator[Shares]:

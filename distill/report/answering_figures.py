@@ -16,7 +16,7 @@ MARKERS = "sD^vP*X"
 def answering_plots(report: Report) -> dict[str, str]:
     """A plot for each student and benchmark."""
     found: dict[tuple[str, str], list[AnsweringCurve]] = {}
-    for curve in report.answering:
+    for curve in filter(lambda one: one.points, report.answering):
         found.setdefault((curve.student, curve.benchmark), []).append(curve)
     return {
         f"answering {student} on {benchmark}": _answering_plot(report, curves)

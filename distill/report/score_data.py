@@ -278,7 +278,9 @@ class AnsweringCurve:
     """Empty for the untouched student."""
     benchmark: str
     points: tuple[AnsweringPoint, ...]
-    """By itself last; before that budgets, ascending."""
+    """By itself last; before that budgets, ascending. Empty where nothing can be compared."""
+    left_out: tuple[str, ...] = ()
+    """Runs and ways without tokens, which are missing, in sentences."""
 
     @property
     def label(self) -> str:

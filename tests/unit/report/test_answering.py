@@ -11,6 +11,7 @@ from rich.console import Console
 
 from distill.core.run_dir import RunDir
 from distill.core.schema import Score
+from distill.evaluate.read_scores import expected_models
 from distill.evaluate.statistics import Difference, Interval
 from distill.report.answering import answering_words, equal_words, verdict
 from distill.report.build import build_report
@@ -43,6 +44,33 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     for mix, (accuracy, tokens) in WAYS.items():
         write_answers(run_dir, rng, f"smol-135m@{mix}", accuracy, tokens)
     return build_report(recipe, run_dir)
+
+
+@pytest.mark.parametrize("all_runs", [True, False])
+def test_runs_without_any_tokens_are_left_out_and_said(tmp_path: Path, all_runs: bool) -> None:
+    way = {"of": "smol-135m@short", "budget": [16]}
+    recipe = make_recipe(evaluate={"benchmarks": ["arithmetic"], "arms": [way]}, train={"seeds": [0, 1]})
+    run_dir, rng = RunDir(str(tmp_path)), random.Random(5)
+    models = [one for one in expected_models(recipe) if (one.student, one.mix[:5]) == ("smol-135m", "short")]
+    for model in models:
+        write_answers(run_dir, rng, model.name, 0.5, 20)
+    made = [model.name for model in models if "+" in model.mix]
+    for name in made if all_runs else made[1:]:
+        path = ("evaluate", name, "arithmetic.parquet")
+        rows = [Score(**row) for row in run_dir.read_table(*path, row_type=Score).to_pylist()]
+        lost = [replace(row, verdict="CORRECT" if all_runs else "ERROR", completion_tokens=0) for row in rows]
+        run_dir.write_rows(lost, Score, *path)
+    report = build_report(recipe, run_dir)
+    (curve,) = report.answering
+    said = " ".join(answering_words(curve))
+    assert f"`{made[1]}`" in said and "no completion" in said
+    if all_runs:
+        assert curve.points == () and "no problem has tokens in every run of both" in said
+    else:
+        assert [one.way for one in curve.points] == ["budget-16", "by itself"]
+        assert curve.points[0].mean_tokens == pytest.approx(21, abs=0.1)
+    page = render_page(report)
+    assert "Made to answer" in page and "no completion" in page.partition("Made to answer")[2]
 
 
 def write_answers(run_dir: RunDir, rng: random.Random, model: str, accuracy: float, tokens: int) -> None:
