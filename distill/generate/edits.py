@@ -34,10 +34,11 @@ def read_of(teacher: Reader, completion: str, reasoning_end: str) -> str:
     """
     is_parted = bool(reasoning_end) and reasoning_end in completion
     reasoning, answer = split_reasoning(completion, reasoning_end)
-    thought = reasoning.strip().removeprefix(opening_delimiter(reasoning_end))
+    # Of a trace that was cut inside its thinking all is thought: its reader opens the thinking itself.
+    thought = (reasoning if is_parted else completion).strip().removeprefix(opening_delimiter(reasoning_end))
     if teacher.part is not None:
         text = (thought if teacher.part == "reasoning" else answer) if is_parted else ""
-    elif isinstance(teacher, AskedTeacher) and teacher.continues is not None and is_parted:
+    elif isinstance(teacher, AskedTeacher) and teacher.continues is not None:
         text = thought
     else:
         text = completion

@@ -37,6 +37,8 @@ def reader(**fields: Any) -> VllmTeacher:
         ({"part": "reasoning"}, "<think>Two and", ""),
         ({"continues": "Wait,"}, THOUGHT, "Two and two. Or is it?"),
         ({"continues": "Wait,"}, "It is 4. ", "It is 4."),
+        ({"continues": "Wait,"}, "<think>\nTwo and", "Two and"),
+        ({}, "<think>\nTwo and", "<think>\nTwo and"),
         ({"continues": "Wait,", "part": "answer"}, THOUGHT, "It is \\boxed{4}."),
         ({"part": "reasoning", "keep": 0.5}, THOUGHT, "Two and"),
         ({}, "  ", ""),
@@ -76,6 +78,12 @@ def test_all_of_a_text_is_its_whole() -> None:
 )
 def test_an_answer_begins_with_what_was_read_and_the_cue(fields: dict[str, Any], opens: bool, begun: str) -> None:
     assert begun_answer(reader(**fields), "It is 4.", opens=opens) == begun
+
+
+def test_the_thinking_of_a_trace_that_was_cut_inside_it_is_opened_once() -> None:
+    teacher = reader(continues="Wait,")
+    begun = begun_answer(teacher, read_of(teacher, "<think>\nTwo and", "</think>"), opens=True)
+    assert begun == "<think>\nTwo and\n\nWait,"
 
 
 @pytest.mark.parametrize(
