@@ -32,6 +32,8 @@ class PoolPlan:
     """The pool that it reads; empty: none."""
     takes: str = "correct"
     """Which of its traces."""
+    is_closed: bool = False
+    """It writes nothing now: a data set, or a teacher of an earlier pass. What it holds is all there will be."""
 
 
 class PoolState(NamedTuple):
@@ -138,6 +140,8 @@ NOTHING = PoolState()
 
 def samples(pool: PoolPlan, states: States) -> Iterable[int]:
     """The numbers of all samples that can be asked for now; of a reader only edits of traces that are there."""
+    if pool.is_closed:
+        return ()
     if not pool.reads:
         return range(pool.max_samples)
     marks, sources = TAKEN[pool.takes], states.get(pool.reads, NOTHING).sources
@@ -155,7 +159,7 @@ def is_spent(pool: PoolPlan, plan: AskPlan, states: States) -> bool:
     """Whether the prompt's budget is used up: nothing is left to be asked, and nothing more can be read."""
     if missing_sample(pool, states) is not None:
         return False
-    return not pool.reads or is_spent(plan.plan(pool.reads), plan, states)
+    return pool.is_closed or not pool.reads or is_spent(plan.plan(pool.reads), plan, states)
 
 
 def is_lost(pool: PoolPlan, plan: AskPlan, states: States) -> bool:

@@ -1,6 +1,6 @@
 """What the pools need to be asked: requests, pools grouped by engine, the plan, sampling parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -76,26 +76,29 @@ def group_by_engine(pools: Sequence[Pool]) -> list[list[Pool]]:
     return [[by_name[name] for name in group] for group in order]
 
 
-def pool_plan(pool: Pool) -> PoolPlan:
-    """How many traces a pool wants for every prompt."""
+def pool_plan(pool: Pool, *, is_closed: bool) -> PoolPlan:
+    """How many traces a pool wants for every prompt. `is_closed`: it writes none now."""
     teacher = pool.teacher
     if isinstance(teacher, AskedTeacher):
         wanted = teacher.num_correct if teacher.reads else min(teacher.num_correct, teacher.num_samples)
-        return PoolPlan(teacher.name, teacher.num_samples, wanted, teacher.reads or "", teacher.takes)
-    return PoolPlan(teacher.name, teacher.num_samples, 1, read_pool(teacher) or "")
+        return PoolPlan(teacher.name, teacher.num_samples, wanted, teacher.reads or "", teacher.takes, is_closed)
+    return PoolPlan(teacher.name, teacher.num_samples, 1, read_pool(teacher) or "", is_closed=is_closed)
 
 
-def ask_plan(groups: Sequence[Sequence[Pool]], taught: Sequence[ArmGroup], *, stop_early: bool) -> AskPlan:
+def ask_plan(
+    groups: Sequence[Sequence[Pool]], taught: Sequence[ArmGroup], names: Set[str], *, stop_early: bool
+) -> AskPlan:
     """The plan of a run. Mixes of the same sources teach the same prompts: the pools that they name are useful only
     together.
 
     Args:
         groups: the pools as they are asked.
         taught: the mixes that teach the same prompts.
+        names: the pools that can be asked now; what the others hold is all there will be.
         stop_early: ask only for what is of use.
     """
     return AskPlan(
-        pools=tuple(pool_plan(pool) for group in groups for pool in group),
+        pools=tuple(pool_plan(pool, is_closed=pool.name not in names) for group in groups for pool in group),
         groups=tuple(frozenset(one.pools) for one in taught),
         stop_early=stop_early,
         sources=tuple(one.sources for one in taught),

@@ -49,10 +49,10 @@ def generate_stage(run: RunContext) -> Manifest:
     started = time.monotonic()
     recipe, run_dir, pools = run.recipe, run.run_dir, run.pools
     groups = group_by_engine(pools)
-    plan = ask_plan(groups, recipe.arm_groups, stop_early=recipe.generate.stop_early)
-    imported = import_pools(pools, run_dir, run.base, recipe.verify, run.console)
     asked = asked_now(groups, recipe.pass_numbers)
     names = {pool.name for group in asked for pool in group}
+    plan = ask_plan(groups, recipe.arm_groups, names, stop_early=recipe.generate.stop_early)
+    imported = import_pools(pools, run_dir, run.base, recipe.verify, run.console)
     survey = survey_prompts(run_dir, pools, plan, names)
     counts: Counter[str] = Counter()
     if survey.num_open and not is_enough(survey, recipe.generate.enough_prompts):

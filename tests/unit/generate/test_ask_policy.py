@@ -183,6 +183,22 @@ def test_a_solved_source_is_asked_again_only_where_its_reader_made_nothing_of_al
     assert next_samples(CHAIN, solved_last, NAMES) == []
 
 
+@pytest.mark.parametrize("num_edits", [1, 0])
+def test_a_reader_of_what_writes_no_more_has_done_all_it_can_once_everything_is_read(num_edits: int) -> None:
+    given = PoolPlan("base", 1024, is_closed=True)
+    edit = PoolPlan("edit", 1, num_correct=2, reads="base")
+    plan = AskPlan((given, edit, DEAR), (frozenset({"edit", "dear"}),))
+    names = ("edit", "dear")
+    states = {"base": read(f"c{ONE}", f"c{TWO}", correct=2, done=2)}
+    for source in (ONE, TWO):
+        assert next_samples(plan, states, names) == [("edit", edit_number(source, 0))]
+        is_correct = num_edits == 1 and source == ONE
+        states |= {"edit": states.get("edit", PoolState()).add(edit_number(source, 0), is_correct=is_correct)}
+    assert is_solved(edit, plan, states) == bool(num_edits) and is_lost(edit, plan, states) != bool(num_edits)
+    assert next_samples(plan, states, names) == ([("dear", 0)] if num_edits else [])
+    assert is_lost(given, plan, {}) and is_lost(edit, plan, {}), "a prompt that is not in the data set"
+
+
 def test_what_is_only_read_is_asked_only_while_its_reader_can_use_it() -> None:
     cheap, own = PoolPlan("cheap", 1), frozenset({"cheap", "edit"})
     plan = AskPlan((cheap, BASE, EDIT), (own,))

@@ -1,7 +1,7 @@
 """Identity of pools, and which share an engine."""
 
 from distill.config.pass_order import PassNumbers
-from distill.generate.pools import group_by_engine
+from distill.generate.pools import ask_plan, group_by_engine
 from distill.generate.stage import asked_now
 from distill.run.pools import Pool
 from tests.fixtures.teacher_jobs import pool
@@ -28,3 +28,8 @@ def test_a_pass_asks_its_own_teachers_only() -> None:
     numbers = PassNumbers({"first": 1, "own": 2}, {})
     assert [[one.name for one in group] for group in asked_now([[first, own]], numbers)] == [["own"]]
     assert asked_now([[first], [own]], PassNumbers({"first": 1, "own": 1}, {})) == [[first], [own]]
+
+
+def test_what_cannot_be_asked_now_is_closed() -> None:
+    plan = ask_plan([[pool("earlier"), pool("now")]], [], {"now"}, stop_early=True)
+    assert {one.name: one.is_closed for one in plan.pools} == {"earlier": True, "now": False}
