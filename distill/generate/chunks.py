@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from distill.config.teachers import AskedTeacher
 from distill.core.schema import content_hash
 from distill.run.pools import Pool
 
@@ -60,5 +61,9 @@ def chunk_table(chunks: Sequence[Chunk]) -> pa.Table:
 
 
 def batch_key(prompts: Sequence[PromptRow], pools: Sequence[Pool]) -> str:
-    """Identity of a batch: its prompts, their states, and the pools that are asked."""
-    return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], [pool.folder for pool in pools])
+    """Identity of a batch: its prompts, their states, the pools that are asked, and which traces these take: edits of
+    others are in no state, and no batch may write over the shard that they are in."""
+    asked = [
+        [pool.folder, teacher.takes if isinstance(teacher := pool.teacher, AskedTeacher) else ""] for pool in pools
+    ]
+    return content_hash([[prompt.prompt_id, prompt.states] for prompt in prompts], asked)

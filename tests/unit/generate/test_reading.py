@@ -72,6 +72,21 @@ def test_right_wrong_or_all_traces_are_read(tmp_path: Path, takes: str, read: se
     assert {request.read for request in engine.asked if request.parent} == read
 
 
+def test_edits_stay_when_a_reader_takes_other_traces(tmp_path: Path) -> None:
+    base, run_dir = pool("base", num_samples=2), RunDir(str(tmp_path))
+    engine = Engine(lambda request, right: right if request.parent or request.sample_index else "99")
+    write_prompts(run_dir, 1)
+    ask(job(tmp_path, [base], LocalHandle(), stop_early=False), engine, [prompt(0)])
+    sources = {row["verdict"]: row["trace_id"] for row in traces(tmp_path, [base])}
+    for takes in ("correct", "wrong", "correct"):
+        edit = reader("edit", base, takes=takes)
+        work = job(tmp_path, [base, edit], LocalHandle(), mine=[edit])
+        for chunk in survey_prompts(run_dir, [base, edit], work.plan, {"edit"}).open_chunks:
+            asyncio.run(Asker(work, engine).answer_table(chunk_table([chunk])))
+    assert {row["parent"] for row in traces(tmp_path, [edit])} == {sources["CORRECT"], sources["INCORRECT"]}
+    assert len([request for request in engine.asked if request.parent]) == 2, "what was paid for is not asked again"
+
+
 def test_another_engine_reads_what_the_first_one_wrote_in_this_session_and_before(tmp_path: Path) -> None:
     base = pool("base", num_samples=1)
     edit, engine, run_dir = reader("edit", base), Engine(), RunDir(str(tmp_path))
