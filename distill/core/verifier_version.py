@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from distill.core.schema import AnswerKind
 
-RULES_VERSION = 6
+RULES_VERSION = 7
 """Raised whenever a change to our own rules can change a verdict."""
 
 PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "reasoning-gym")

@@ -30,14 +30,27 @@ MARKER = re.compile(
 )
 """Begins with a set of letters, and looks back from it, because the engine then skips what cannot begin a marker."""
 FOREIGN_MARKER = re.compile(
-    r"(?i:\b(?:antwort|lösung|ergebnis|réponse|respuesta|resposta|risposta|odpowiedź|svar|antwoord|cevap|jawaban"
-    r"|đáp án)|ответ|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर)"
-    r"[ \t*_]*(?:[:=]|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là)\b|هو|هي|是|为|為|は|คือ|은|는|है)[ \t*_:]*"
+    r"(?i:\b(?:antwort|lösung|ergebnis|odpowiedź|svar|antwoord|cevap|jawaban|đáp án|jibu(?:[ \t]+sahihi)?"
+    r"|(?:réponse|respuesta|resposta|risposta)(?:[ \t]+(?:correct[ae]|corret[ta]{1,2}|finale?|exacta|juste))?)"
+    r"|[Оо]твет|答案|解答|答え|答|정답|답|คำตอบ|الجواب|الإجابة|उत्तर|উত্তর(?:টি|টা)?|సమాధానం|జవాబు)"
+    r"[ \t*_]*(?:[:=]|(?<=вет )[—–-](?=\s)|(?i:ist|lautet|est|es|é|è|to|är|is|adalah|là|ni)\b"
+    r"|هو|هي|是|为|為|は|คือ|은|는|है|হলো|হল)[ \t*_:]*"
 )
-ASCII_MARKERS = ["antwort", "ergebnis", "respuesta", "resposta", "risposta", "svar", "antwoord", "cevap", "jawaban"]
+ASCII_MARKERS = [
+    "antwort",
+    "ergebnis",
+    "respuesta",
+    "resposta",
+    "risposta",
+    "svar",
+    "antwoord",
+    "cevap",
+    "jawaban",
+    "jibu",
+]
 COMMA_COUNTRY = re.compile(r"(?i)antwort|lösung|ergebnis|resposta|risposta|odpowiedź|cevap|jawaban|antwoord")
 """Markers of languages whose thousands have points."""
-POINTED = re.compile(r"(?<![\d.,])(\d{1,3})\.(\d{3})(?![\d.,]*\d)")
+POINTED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})\.(\d{3})(?![\d.,]*\d)")
 OTHER_LABEL = re.compile(r"(?m)[B-PR-Z](?<=^.):")
 UNIT_IN_DOLLARS = re.compile(r"(?<=\d)\s+\$\s*([a-zA-Z]{1,3}(?:\^\{?\d\}?)?)\s*\$")
 CONCLUSION = re.compile(r"(?i:final answer):?\s+(?i:the final answer is):?\s+\$([^$\n]{1,300})\$")
@@ -59,6 +72,8 @@ class Found(NamedTuple):
     """How it was found, first part of a grade's `rule`: "box", "marker", "last_number" and so on."""
     is_closed: bool
     """Whether text behind it shows that it is complete, even if the token limit cut the completion."""
+    may_be_grouped: bool = False
+    """Behind a marker in a language whose thousands have points: "1.234" may be 1234 as well."""
 
 
 class Missing(NamedTuple):
@@ -231,11 +246,18 @@ def find_marked(text: str) -> Found | None:
     if value.startswith(("\\[", "$$")) and len(value) <= 3:  # displayed maths: the value is on its own lines
         value = " ".join(rest.split())
     value = (CLOSING_PHRASE.sub("", value) if "hope" in value else value).strip(" \t*")
-    if last.re is FOREIGN_MARKER and COMMA_COUNTRY.match(last.group()):
-        value = POINTED.sub(r"\1\2", value)
     if "$" in value:
         value = UNIT_IN_DOLLARS.sub(r" \1", value)
-    return Found(value, "marker", is_closed=bool(newline) or bool(CLOSING.search(rest))) if value else None
+    if not value:
+        return None
+    is_local = last.re is FOREIGN_MARKER and bool(COMMA_COUNTRY.match(last.group()))
+    is_closed = bool(newline) or bool(CLOSING.search(rest))
+    return Found(value, "marker", is_closed, may_be_grouped=is_local and bool(POINTED.search(value)))
+
+
+def without_points(found: Found) -> Found:
+    """The answer without points between thousands."""
+    return found._replace(text=POINTED.sub(r"\1\2", found.text))
 
 
 def _is_label(match: re.Match[str], tail: str) -> bool:

@@ -44,6 +44,7 @@ from distill.grading.extract import (
     first_sentence,
     last_line,
     only_statement,
+    without_points,
 )
 from distill.grading.normalize import readable, with_opaque_symbols
 from distill.grading.number_phrases import last_number, marked_number, number_in_words, only_number
@@ -198,14 +199,24 @@ def _find_unmarked(part: str, kind: str) -> Found | Missing:
 
 
 def _compare_as_written(request: GradeRequest, kind: str, found: Found) -> Grade | SymbolicTask:
-    """Compares; in a language that writes a decimal comma the answer is right in its writing, or else with points."""
-    if request.language not in COMMA_LANGUAGES or kind not in (AnswerKind.NUMBER, AnswerKind.MATH):
+    """Compares; in a language that writes a decimal comma the answer is right in its writing, or else with points.
+
+    Where only its marker is in such a language, it is right as it stands, or else without points between thousands.
+    """
+    if kind not in (AnswerKind.NUMBER, AnswerKind.MATH):
         return _compare(request, kind, found)
-    request, local = replace(request, reference=reference_with_point(request.reference)), with_points(found.text)
-    graded = _compare(request, kind, found._replace(text=local))
-    if local == found.text or _is_correct(graded):
+    if request.language in COMMA_LANGUAGES:
+        request = replace(request, reference=reference_with_point(request.reference))
+        return _compare_either(request, kind, found._replace(text=with_points(found.text)), found)
+    return _compare_either(request, kind, found, without_points(found) if found.may_be_grouped else found)
+
+
+def _compare_either(request: GradeRequest, kind: str, first: Found, second: Found) -> Grade | SymbolicTask:
+    """The grade under the first reading, unless only the second is right."""
+    graded = _compare(request, kind, first)
+    if first.text == second.text or _is_correct(graded):
         return graded
-    other = _compare(request, kind, found)
+    other = _compare(request, kind, second)
     return other if _is_correct(other) else graded
 
 
