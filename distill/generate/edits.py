@@ -11,6 +11,7 @@ from distill.config.teachers import AskedTeacher, Reader, RuleTeacher, TeacherCo
 from distill.core.schema import Style, Verdict, is_teachable
 from distill.generate.pools import split_reasoning
 from serve.api.reasoning_parser import opening_delimiter, opening_line
+from serve.api.word_ends import word_end
 
 SOURCE_MISSING = "source missing"
 """The trace that was read is gone, or is none any more that its reader takes."""
@@ -47,12 +48,7 @@ def read_of(teacher: Reader, completion: str, reasoning_end: str) -> str:
 
 def first_part(text: str, share: float) -> str:
     """The first share of a text's characters, up to the end of a word."""
-    size = round(len(text) * share)
-    head = text[:size]
-    is_inside_word = 0 < size < len(text) and not text[size].isspace() and not head[-1].isspace()
-    if is_inside_word and len(parts := head.rsplit(maxsplit=1)) > 1:
-        head = parts[0]
-    return head.rstrip()
+    return text[: word_end(text, round(len(text) * share))].rstrip()
 
 
 def rewritten(teacher: RuleTeacher, text: str) -> str:

@@ -11,7 +11,6 @@ The end of the reasoning is text, several tokens for most tokenizers. All of the
 bias applies to one token, so it is refused where the end is more than one.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -28,6 +27,7 @@ from serve.api.thinking import (
     requested_tokens,
     stop_at,
 )
+from serve.api.word_ends import word_end
 
 NEED_REASONING = frozenset({"thinking_budget", "share", "extend", "end_bias", "think"})
 """Request fields that a model without delimiters of its reasoning has no use for."""
@@ -219,10 +219,7 @@ def first_share(text: str, share: float) -> str:
     at = round(len(text) * share)
     if at >= len(text):
         return text
-    head = text[:at]
-    if not text[at].isspace():
-        head = re.sub(r"(?<=\s)\S+$", "", head)
-    return head.rstrip(" ")
+    return text[: word_end(text, at)].rstrip(" ")
 
 
 def _begun(thought: str, delimiters: Delimiters) -> str:

@@ -63,6 +63,11 @@ def test_a_first_part_is_a_beginning_of_whole_words_within_its_share(text: str, 
     assert part.split() == words[: len(part.split())] or len(part.split()) == 1, "a word was cut"
 
 
+def test_a_share_of_a_text_without_spaces_is_that_share() -> None:
+    text = "第一步\n" + "我们先计算两个数的和" * 20
+    assert first_part(text, 0.5) == text[: len(text) // 2]
+
+
 def test_all_of_a_text_is_its_whole() -> None:
     assert first_part("one two", 1.0) == "one two"
 

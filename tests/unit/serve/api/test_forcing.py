@@ -99,6 +99,7 @@ def test_a_helper_that_does_not_reason_has_nothing_to_share(helpers: Delimiters 
 
 def test_a_share_is_cut_at_the_end_of_a_word_where_there_are_words() -> None:
     assert first_share("One two three", 1.0) == "One two three"
+    assert first_share("はい。\n" + "計算します" * 20, 0.5) == "はい。\n" + ("計算します" * 20)[:48]
     assert first_share("One two three", 0.5) == "One" and first_share("One\ntwo three", 0.4) == "One\n"
     assert first_share("我们先把它拆开", 0.5) == "我们先把"
 
