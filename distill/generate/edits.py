@@ -17,6 +17,7 @@ SOURCE_MISSING = "source missing"
 """The trace that was read is gone, or is none any more that its reader takes."""
 PART_MISSING = "part missing"
 """The trace holds no such part, so it is not read at all."""
+CUT = "cut by the token limit"
 NOT_SHORTER = "not shorter than its source"
 ANSWER_CHANGED = "answer changed"
 STILL_WRONG = "still wrong"
@@ -110,7 +111,7 @@ def edit_outcome(verdict: str, drop: str, *, was_correct: bool) -> str:
 
     Args:
         verdict: on the edit.
-        drop: why it is not used whatever its verdict (`SOURCE_MISSING`, `NOT_SHORTER`), or empty.
+        drop: why it is not used whatever its verdict (`SOURCE_MISSING`, `CUT`, `NOT_SHORTER`), or empty.
         was_correct: what it was made from was correct.
     """
     if drop == SOURCE_MISSING:

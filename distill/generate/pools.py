@@ -62,6 +62,7 @@ def failure(request: Request, problem: str, reason: str, detail: str) -> Dropped
     row = {
         "trace_id": request.trace_id,
         "prompt_id": request.prompt_id,
+        "parent": request.parent,
         "sample_index": request.sample_index,
         "problem": problem[:500],  # the row must stay valid JSON within a dropped row's size limit
     }

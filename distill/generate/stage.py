@@ -25,7 +25,7 @@ from distill.config.verify import VerifyConfig
 from distill.core.manifest import Manifest
 from distill.core.memory import release_freed_memory
 from distill.core.run_dir import FAILED_REQUESTS, RunDir, StageName
-from distill.core.schema import Dropped
+from distill.core.schema import Dropped, trace_id
 from distill.generate.ask_policy import plan_jobs
 from distill.generate.dataset_teacher import import_pool
 from distill.generate.pools import ask_plan, group_by_engine
@@ -118,7 +118,7 @@ def generate_manifest(
     """The manifest. `rows_in` are requests and rows of data sets; each became a trace or a counted drop."""
     ids = read_prompt_ids(run_dir)
     indices = {pool.name: read_traces(run_dir, pool, ids, columns=("completion_tokens",)) for pool in pools}
-    failed = failures(run_dir, indices, ids)
+    failed = failures(run_dir, pools, indices, ids)
     counted = {pool.name: pool_counts(pool, indices[pool.name], failed[pool.name]) for pool in pools}
     traces = sum(pool["traces"] for pool in counted.values())
     drops = sum(failed.values(), Counter[str]())
@@ -152,10 +152,11 @@ def pool_counts(pool: Pool, index: PoolTraces, failed: Mapping[str, int]) -> dic
 
 
 def failures(
-    run_dir: RunDir, indices: Mapping[str, PoolTraces], prompt_ids: pa.ChunkedArray
+    run_dir: RunDir, pools: Sequence[Pool], indices: Mapping[str, PoolTraces], prompt_ids: pa.ChunkedArray
 ) -> dict[str, Counter[str]]:
-    """Pool -> its requests without a trace, by reason; only those of the current prompts and teachers, each once."""
-    found = {name: Counter[str]() for name in indices}
+    """Pool -> its requests without a trace, by reason; only those of the current prompts and teachers, each once. Those
+    of a teacher that has changed since are of a pool that is no longer there."""
+    found, fingerprints = {name: Counter[str]() for name in indices}, {pool.name: pool.fingerprint for pool in pools}
     failed = run_dir.read_table(*FAILED_REQUESTS, row_type=Dropped).to_pylist()
     if not failed:
         return found
@@ -163,7 +164,8 @@ def failures(
     lost: dict[str, tuple[str, str]] = {}
     for row in failed:
         request = _dropped_request(row["row"])
-        if row["where"] in indices and request.get("prompt_id") in present:
+        mine = fingerprints.get(row["where"])
+        if mine is not None and request.get("prompt_id") in present and _is_of(request, mine):
             lost[request["trace_id"]] = (row["where"], row["reason"])
     names = [*lost]
     on_disk = np.logical_or.reduce([index.holds(names) for index in indices.values()])
@@ -171,6 +173,12 @@ def failures(
         pool, reason = lost[name]
         found[pool][reason] += not is_there
     return {pool: +counts for pool, counts in found.items()}
+
+
+def _is_of(request: Mapping[str, Any], fingerprint: str) -> bool:
+    """Whether a failed request was one of the pool with this fingerprint: its identity follows from that."""
+    source, index = request.get("parent") or request["prompt_id"], request.get("sample_index")
+    return isinstance(index, int) and request.get("trace_id") == trace_id(source, fingerprint, index)
 
 
 def _dropped_request(text: str) -> dict[str, Any]:

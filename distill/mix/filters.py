@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.config.mix import FiltersConfig
+from distill.generate.edits import CUT
 from distill.mix.seeded_order import contains, keys_of, order_hash
 from distill.mix.trace_index import TraceIndex
 from distill.verify.edit_drops import DROPS
@@ -18,7 +19,6 @@ REASONS = (
     "usable",
     "not correct",
     "of no mixed pool",
-    "cut by the token limit",
     *DROPS[1:],
     "no_completion",
     "end_of_turn_inside",
@@ -83,7 +83,7 @@ def reasons_without_text(
     is_wanted = index.is_correct() if is_wanted is None else is_wanted
     dropped = [index.drops == code for code in range(1, len(DROPS))]
     states = [~is_ours, ~is_wanted, index.is_cut, *dropped]
-    names = ("of no mixed pool", "not correct", "cut by the token limit", *DROPS[1:])
+    names = ("of no mixed pool", "not correct", CUT, *DROPS[1:])
     codes: list[Any] = [np.int8(CODES[name]) for name in names]
     return np.select(states, codes, default=np.int8(USABLE))
 

@@ -14,7 +14,7 @@ from distill.report.data import EditRow
 
 
 def edit_rows(recipe: Recipe, manifests: Mapping[str, Manifest]) -> Iterator[EditRow]:
-    """One row per teacher that reads and has edits."""
+    """One row per teacher that reads, as soon as its edits were counted."""
     verified = _pools(manifests, StageName.VERIFY)
     written = _pools(manifests, StageName.GENERATE)
     for teacher in recipe.teachers:

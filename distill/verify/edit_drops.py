@@ -1,4 +1,4 @@
-"""Why edits are not used: what was read is gone, or the edit is as long as that. Columns, no texts."""
+"""Why edits are not used: what was read is gone, or the edit was cut, or is as long as that. Columns, no texts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from distill.config.teachers import AskedTeacher, Reader, TeacherConfig, read_pool
 from distill.core.schema import Verdict
 from distill.generate.ask_policy import TAKEN
-from distill.generate.edits import NOT_SHORTER, SOURCE_MISSING, edit_outcome
+from distill.generate.edits import CUT, NOT_SHORTER, SOURCE_MISSING, edit_outcome
 from distill.generate.traces import PoolTraces, positions
 
-DROPS = ("", NOT_SHORTER, SOURCE_MISSING)
+DROPS = ("", CUT, NOT_SHORTER, SOURCE_MISSING)
 """Meaning of the codes."""
 
 
@@ -41,6 +41,7 @@ def with_drops(traces: PoolTraces, teacher: TeacherConfig, read: Mapping[str, Ma
     if isinstance(teacher, Reader) and teacher.reads:
         if teacher.keep_if == "shorter":
             codes[traces.columns["growth"] >= 1.0] = DROPS.index(NOT_SHORTER)
+        codes[traces.is_word("finish_reason", "length")] = DROPS.index(CUT)
         taken = TAKEN[teacher.takes if isinstance(teacher, AskedTeacher) else "correct"]
         marks = _marks(traces, read[teacher.reads])
         codes[~np.isin(marks, [mark.encode() for mark in taken])] = DROPS.index(SOURCE_MISSING)

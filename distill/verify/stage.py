@@ -71,9 +71,9 @@ def write_index(
     for table in traces.tables():
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
     found = pool_details(traces)
-    if edits := outcomes(traces, pool.teacher, read):
-        found["edits"] = edits
-        found["changes"] = changes(traces, read[str(read_pool(pool.teacher))])
+    if source := read_pool(pool.teacher):  # also where all its requests failed and it has no edit
+        found["edits"] = outcomes(traces, pool.teacher, read)
+        found["changes"] = changes(traces, read[source])
     return found, traces
 
 

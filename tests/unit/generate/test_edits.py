@@ -121,6 +121,8 @@ def test_only_a_shorter_edit_is_kept_where_that_is_asked_for() -> None:
         (Verdict.INCORRECT, "not shorter than its source", True, "answer changed"),
         (Verdict.NO_ANSWER, "", True, "no answer marked"),
         (Verdict.ERROR, "", True, "could not be graded"),
+        (Verdict.CORRECT, "cut by the token limit", True, "cut by the token limit"),
+        (Verdict.INCORRECT, "cut by the token limit", True, "answer changed"),
         (Verdict.CORRECT, "source missing", True, "source missing"),
         (Verdict.NO_ANSWER, "source missing", False, "source missing"),
     ],

@@ -55,6 +55,19 @@ def test_every_edit_that_was_asked_for_is_kept_or_has_a_reason(tmp_path: Path) -
             assert text in shown
 
 
+def test_a_reader_whose_every_request_failed_has_its_row(tmp_path: Path) -> None:
+    teachers = [dict(one) for one in make_recipe().model_dump(mode="json")["teachers"]]
+    recipe = make_recipe(teachers=[*teachers, READER | {"chat": {"template": "{trace}"}}])
+    run_dir = make_run(tmp_path, make_recipe())
+    none = dict.fromkeys(COUNTS["changes"], 0) | {"source_tokens": None, "tokens": None, "growth": None}
+    with_details(run_dir, StageName.VERIFY, {"edits": {"edits": {}, "changes": none}, "long": {}})
+    with_details(run_dir, StageName.GENERATE, {"edits": {"failed": {"request failed": 3}}})
+    report = build_report(recipe, run_dir)
+    (row,) = report.edits
+    assert (row.pool, row.asked, row.kept, row.drops) == ("edits", 3, 0, {"request failed": 3})
+    assert "3 request failed" in render_page(report)
+
+
 def test_a_run_without_readers_has_no_such_table(tmp_path: Path) -> None:
     recipe = make_recipe()
     report = build_report(recipe, make_run(tmp_path, recipe))

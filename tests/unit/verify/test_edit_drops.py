@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 
 from distill.config.teachers import RuleTeacher, TeacherConfig, VllmTeacher
-from distill.core.run_dir import RunDir
+from distill.core.run_dir import VERDICTS, RunDir
 from distill.core.schema import Trace
-from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, PoolTraces, read_traces
+from distill.generate.traces import EDIT_COLUMNS, INDEX_COLUMNS, SCHEMA, PoolTraces, read_traces
 from distill.run.pools import Pool
 from distill.verify.edit_drops import changes, marked, outcomes, with_drops
 from distill.verify.regrade import pool_details
-from distill.verify.stage import pool_line, rejected
+from distill.verify.stage import pool_line, rejected, write_index
 from tests.fixtures.mix_run import prompt, trace
 
 BASE = VllmTeacher(name="long", model="m", style="long")
@@ -81,6 +81,28 @@ def test_every_edit_is_kept_or_dropped_for_one_reason(
     assert drops == {name: number for name, number in found.items() if name != "kept"} | {"incorrect": 1}
     (table,) = edits.tables()
     assert set(table.column("drop").to_pylist()) <= {"", "not shorter than its source", "source missing"}
+
+
+def test_a_right_edit_that_was_cut_is_not_kept(run_dir: RunDir) -> None:
+    sources = {"long": marked(read(run_dir, BASE, SOURCES, INDEX_COLUMNS))}
+    teacher = VllmTeacher.model_validate(
+        {"name": "short", "model": "m", "style": "short", "reads": "long", **CHAT, "keep_if": "shorter"}
+    )
+    first = SOURCES[0].trace_id
+    rows = [edit(0, first), *(edit(n, first, growth, finish_reason="length") for n, growth in ((1, 0.5), (2, 1.5)))]
+    rows += [edit(3, first, verdict="INCORRECT", finish_reason="length"), edit(4, GONE, finish_reason="length")]
+    edits = with_drops(read(run_dir, teacher, rows, (*INDEX_COLUMNS, *EDIT_COLUMNS)), teacher, sources)
+    found = {"kept": 1, "cut by the token limit": 2, "answer changed": 1, "source missing": 1}
+    assert outcomes(edits, teacher, sources) == found and pool_details(edits)["correct"] == 1
+
+
+def test_a_reader_without_any_edit_is_counted_all_the_same(run_dir: RunDir) -> None:
+    teacher = RuleTeacher(name="short", style="short", reads="long", part="answer")
+    sources = {"long": marked(read(run_dir, BASE, SOURCES, INDEX_COLUMNS))}
+    with run_dir.table_writer(SCHEMA, *VERDICTS) as writer:
+        ids = pa.chunked_array([[prompt(0).prompt_id]])
+        found, _ = write_index(run_dir, Pool(teacher, "m", "none"), ids, writer, sources)
+    assert found["edits"] == {} and found["changes"]["of_correct"] == 0 and "none lost" in pool_line(found)
 
 
 def test_what_an_edit_changed_is_counted_by_what_it_read(run_dir: RunDir) -> None:
