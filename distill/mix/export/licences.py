@@ -14,6 +14,7 @@ from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
+from distill.models.folder import CARD_FILE, read_text
 from distill.prompts.load import source_name
 
 UNKNOWN = "not recorded here"
@@ -95,11 +96,9 @@ def prompts_source(source: PromptSource) -> Source:
 
 def model_licence(folder: str, model: ModelConfig) -> str:
     """The licence in the folder's model card, else as the recipe says, else that of the package it comes from."""
-    card = Path(folder) / "README.md"
-    if folder and card.is_file():
-        found = front_matter_licence(card.read_text(encoding="utf-8", errors="replace"))
-        if found:
-            return found
+    card = read_text(folder, CARD_FILE) if folder else None
+    if card and (found := front_matter_licence(card)):
+        return found
     packages = [source.removeprefix(IN_PACKAGE) for source in model.sources if source.startswith(IN_PACKAGE)]
     return model.licence or (package_licence(packages[0]) if packages else UNKNOWN)
 

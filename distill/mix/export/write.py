@@ -140,12 +140,12 @@ def without_shards(text: str) -> str:
 
 
 def model_folders(run_dir: RunDir) -> dict[str, str]:
-    """Model -> the local folder that the run resolved it to."""
+    """Model -> the folder that the run resolved it to; where another machine has that, its address in the storage."""
     found = {}
     for path in run_dir.matching(*model_record("*")):
-        found[str(path).rsplit("/", 1)[1].removesuffix(".json")] = json.loads(run_dir.fs.cat_file(path))["model"][
-            "path"
-        ]
+        model = json.loads(run_dir.fs.cat_file(path))["model"]
+        name = str(path).rsplit("/", 1)[1].removesuffix(".json")
+        found[name] = model["path"] if Path(model["path"]).is_dir() else model.get("published") or model["path"]
     return found
 
 
