@@ -9,9 +9,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distill.config.benchmarks import benchmark_config
 from distill.config.recipe import Recipe
-from distill.mix.export.dataset_card import licence_table, shared_licence, teacher_line
+from distill.mix.export.dataset_card import licence_notes, licence_table, teacher_line
+from distill.mix.export.licence_ids import front_matter_fields
 from distill.mix.export.licences import is_hub_id
-from distill.mix.export.terms import obligations
+from distill.mix.export.terms import shared_licence
 from distill.ops.publish.gguf import GgufFile
 from distill.ops.publish.student import TrainedStudent
 from distill.report.formats import bounds, number, percent
@@ -19,7 +20,6 @@ from distill.report.quantised_words import quantised_words
 from distill.report.score_data import ModelScore
 from distill.train.model_card import describe_arm, describe_lineage, describe_prompt, describe_training
 
-OTHER = "terms-of-every-source"
 MODELFILE = "Modelfile"
 
 
@@ -53,7 +53,7 @@ def publish_card(
         "The manifest of the mix is in `mix.json`.",
         "## Files\n\n" + file_table(files, ggufs),
         "## Sources and licences\n\n" + licence_table(student.sources),
-        "\n".join(f"* {line}" for line in obligations(student.sources)),
+        licence_notes(student.sources),
         "The terms of every source above apply to the use and redistribution of this model.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -62,14 +62,12 @@ def publish_card(
 def front_matter(student: TrainedStudent, scores: Sequence[ModelScore], has_gguf: bool) -> ModelCardData:
     """What the hub reads: licence, base model, data sets, scores."""
     recipe, base = student.recipe, student.sources[0]
-    licence = shared_licence(student.sources)
     datasets = [one.name.split(" ")[0] for one in student.sources[1:] if "/datasets/" in one.terms]
     own = [score for score in scores if score.mix and score.accuracy is not None]
     return ModelCardData(
         base_model=base.name if is_hub_id(base.name) else None,
         datasets=list(dict.fromkeys(datasets)) or None,
-        license=licence,
-        license_name=OTHER if licence == "other" else None,
+        **front_matter_fields(shared_licence(student.sources)),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["reasoning", "distillation", *(["gguf"] if has_gguf else [])],

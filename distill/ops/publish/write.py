@@ -12,11 +12,10 @@ from rich.console import Console
 
 from distill.core.errors import InputError
 from distill.core.run_dir import Training
-from distill.mix.export.licences import UNKNOWN
-from distill.mix.export.terms import refuse_forbidden
+from distill.mix.export.terms import obligations, refuse_forbidden
 from distill.mix.export.write import atomic_folder
 from distill.models.chat_template import end_of_turn
-from distill.models.folder import TEMPLATE
+from distill.models.folder import TEMPLATE, notice_files
 from distill.models.resolve import unchanged_tokenizer
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
@@ -61,6 +60,7 @@ def planned_files(student: TrainedStudent, formats: Sequence[str]) -> list[Plann
     fs, files = student.run_dir.fs, student.files
     kept = files if SAFETENSORS in formats else {}
     found = [PlannedFile(name, float(fs.info(path)["size"])) for name, path in sorted(kept.items())]
+    found += [PlannedFile(file.name, float(file.stat().st_size)) for file in base_notices(student)]
     weights = sum(float(fs.info(path)["size"]) for name, path in files.items() if name.endswith(".safetensors"))
     made = modelfiles(student, formats)
     for kind in gguf_types(tuple(formats)):
@@ -86,6 +86,8 @@ def write_folder(
         with atomic_folder(target) as folder:
             kept = folder if SAFETENSORS in formats else folder / ".model"
             copy_model(student, kept)
+            for notice in base_notices(student):
+                shutil.copyfile(notice, folder / notice.name)
             ggufs = _write_ggufs(student, formats, kept, folder, console)
             if is_scored:
                 for file in ggufs:
@@ -122,6 +124,12 @@ def copy_model(student: TrainedStudent, folder: Path) -> None:
     if template != unchanged_tokenizer(str(folder)).chat_template:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
     set_ends(folder / GENERATION_CONFIG, end_of_turn(student.tokenizer)[-1])
+
+
+def base_notices(student: TrainedStudent) -> list[Path]:
+    """The files with the base model's licence, where they are on this machine; without its card."""
+    folder = Path(student.model_folders.get(student.cell.student.model, ""))
+    return [file for file in notice_files(folder) if file.name != CARD] if folder.is_dir() else []
 
 
 def set_ends(path: Path, end: int) -> None:
@@ -161,12 +169,12 @@ def warnings(student: TrainedStudent, made: Mapping[str, Modelfile]) -> list[str
     """What whoever publishes has to know."""
     base = student.sources[0]
     found = [f"{name} cannot say: {what}" for name, one in made.items() for what in one.lost]
-    if base.licence == UNKNOWN:
+    if not base.licences:
         found.append(
             f"the licence of the base model {base.name} is not recorded: read it first, and state it in"
             f" `models.{student.cell.student.model}.licence` of the recipe"
         )
-    return found
+    return [*found, *obligations(student.sources)]
 
 
 def show_files(files: Sequence[PlannedFile], console: Console) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distill.config.models import ModelConfig
 from distill.core.errors import InputError
 from distill.core.schema import content_hash
-from distill.mix.export.licences import model_licence
+from distill.mix.export.licences import model_licences
 from distill.models.cut import cut_value
 from distill.models.resolve import (
     AdapterBase,
@@ -53,7 +53,7 @@ def test_a_changed_model_keeps_its_card_and_licence(tmp_path: Path, config: dict
     (folder / "LICENSE").write_text("terms")
     found = resolved(folder, **config).folder
     assert found != folder and (found / "LICENSE").read_text() == "terms"
-    assert model_licence(str(found), ModelConfig(sources=(str(folder),))) == "cc-by-nd-4.0"
+    assert model_licences(str(found), ModelConfig(sources=(str(folder),))) == ("cc-by-nd-4.0",)
 
 
 def test_the_hub_is_asked_for_the_card_and_the_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_the_hub_is_asked_for_the_card_and_the_licence(tmp_path: Path, monkeypat
     config = ModelConfig(sources=("owner/name",))
     found = resolve_model("m", config).folder
     assert {file.name for file in theirs.iterdir()} - {file.name for file in found.iterdir()} == {"train.py"}
-    assert model_licence(str(found), config) == "cc-by-nd-4.0"
+    assert model_licences(str(found), config) == ("cc-by-nd-4.0",)
 
 
 def opened(folder: Path) -> torch.Tensor:

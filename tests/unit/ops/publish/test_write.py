@@ -17,7 +17,7 @@ from distill.ops.publish import write
 from distill.ops.publish.formats import FORMATS, read_formats
 from distill.ops.publish.push import repository
 from distill.ops.publish.student import TrainedStudent, find_student
-from distill.ops.publish.write import check, planned_files, write_folder
+from distill.ops.publish.write import check, planned_files, warnings, write_folder
 from tests.fixtures.chat_templates import DATED
 from tests.fixtures.published_run import MODEL, published_run, trained, write_licence
 from tests.fixtures.report_run import make_recipe
@@ -141,7 +141,8 @@ def test_no_write_access_is_told(student: TrainedStudent, tmp_path: Path, monkey
 def test_a_base_that_may_not_be_passed_on_is_refused(tmp_path: Path, licence: str) -> None:
     student = published_run(tmp_path)
     write_licence(student.run_dir, tmp_path, licence)
-    with pytest.raises(InputError, match=f"base model hub/smol-135m: its licence '{licence}' forbids"):
+    what = f"base model hub/smol-135m: its licence '{licence.lower()}' forbids"
+    with pytest.raises(InputError, match=what):
         check(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False)
 
 
@@ -153,6 +154,26 @@ def test_what_licences_ask_is_in_the_card(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "README.md").read_text()
     assert "license: other\nlicense_name: terms-of-every-source" in text  # the data's is another one
     assert "Name these sources" in text and "under the same licence" in text and "No commercial use" in text
+
+
+def test_the_files_with_the_bases_licence_are_published_but_not_its_card(tmp_path: Path) -> None:
+    student = published_run(tmp_path)
+    for name in ("LICENSE", "NOTICE.txt"):
+        (tmp_path / "base" / name).write_text("theirs")
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    planned = {one.name for one in planned_files(student, ("safetensors",))}
+    assert planned == {file.name for file in (tmp_path / "out").iterdir()} > {"LICENSE", "NOTICE.txt"}
+    assert (tmp_path / "out" / "LICENSE").read_text() == "theirs"
+    assert "license: apache-2.0" not in (tmp_path / "out" / "README.md").read_text().split("---")[2]
+
+
+@pytest.mark.parametrize("licence", ["other", "unknown", "cc", "llama3.2"])
+def test_whoever_publishes_is_told_what_the_licences_ask_for(tmp_path: Path, licence: str) -> None:
+    student = published_run(tmp_path)
+    write_licence(student.run_dir, tmp_path, licence)
+    notes = warnings(find_student(student.recipe, student.run_dir, MODEL), {})
+    what = "Built with Llama" if licence == "llama3.2" else "read it first"
+    assert any(what in note and f"hub/smol-135m ({licence})" in note for note in notes), notes
 
 
 def test_a_student_that_is_not_there_is_told_with_those_that_are(student: TrainedStudent) -> None:
