@@ -19,6 +19,7 @@ from distill.report.formats import bounds, number, percent
 from distill.report.quantised_words import quantised_words
 from distill.report.score_data import ModelScore
 from distill.train.model_card import describe_arm, describe_lineage, describe_prompt, describe_training
+from serve.api.modes import AUTO
 
 MODELFILE = "Modelfile"
 
@@ -79,8 +80,8 @@ def front_matter(student: TrainedStudent, scores: Sequence[ModelScore], has_gguf
 def eval_result(recipe: Recipe, score: ModelScore) -> EvalResult:
     """A score in the hub's own format: percent, with its interval in words."""
     source = benchmark_config(recipe.benchmarks, score.benchmark).source
-    mode = score.model.partition(":")[2]
-    asked = f", asked in the mode {mode}" if mode else ""
+    mode, is_free = score.model.partition(":")[2], "+" in score.model
+    asked = f", asked in the mode {mode}" if mode else ", left to choose its mode" if is_free else ""
     assert score.accuracy is not None
     return EvalResult(
         task_type="text-generation",
@@ -91,7 +92,7 @@ def eval_result(recipe: Recipe, score: ModelScore) -> EvalResult:
         metric_type="accuracy",
         metric_name=f"accuracy, 95 % interval {bounds(score.interval, 1)}, {score.num_prompts} problems{asked}",
         metric_value=round(100 * score.accuracy, 2),
-        metric_config=mode or None,
+        metric_config=mode or (AUTO if is_free else None),
     )
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from distill.core.errors import InputError
 from distill.core.run_dir import Training
+from distill.evaluate.read_scores import models_by_itself
 from distill.mix.export.terms import obligations, refuse_forbidden
 from distill.mix.export.write import atomic_folder
 from distill.models.chat_template import end_of_turn
@@ -51,6 +52,13 @@ def check(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool) -
     kinds = gguf_types(tuple(formats))
     if is_scored and not kinds:
         raise InputError("--score asks GGUF files, and --formats names none -> add gguf-q4_k_m, or leave --score out")
+    if is_scored and not models_by_itself(student.recipe, student.cell.name).keys() >= student.asked_modes.keys():
+        name = f"{student.cell.student.name}@{student.cell.mix}"
+        raise InputError(
+            f"--score: {student.cell.name} writes its mode itself, and its full weights were not scored so: its GGUF"
+            f' files would be compared with nothing -> add {{ of = "{name}", mode = "auto" }} to evaluate.arms and run'
+            " distill run, or leave --score out"
+        )
     if kinds:
         require_packages((*CONVERTERS, *(RUNTIME if is_scored else ())))
 

@@ -12,7 +12,9 @@ from transformers import AutoTokenizer, pipeline
 
 from distill.cli.main import main
 from distill.core.errors import InputError
-from distill.core.run_dir import Training
+from distill.core.run_dir import Training, benchmark_scores
+from distill.core.schema import Score
+from distill.evaluate.read_scores import models_by_itself
 from distill.ops.publish import write
 from distill.ops.publish.formats import FORMATS, read_formats
 from distill.ops.publish.push import repository
@@ -192,6 +194,42 @@ def test_modes_are_scored_apart_and_told(tmp_path: Path) -> None:
     assert list(student.modes) == ["long", "short"]
     assert "* Mode `short`: system prompt `Brief.`" in text
     yaml.safe_load(text.split("---")[1])
+
+
+def writes_its_mode(folder: Path, *arms: dict[str, str]) -> TrainedStudent:
+    """A student that writes its mode itself, scored as every model of its recipe."""
+    modes = {"long": "Think.", "short": "Brief."}
+    mix = {"name": "mix-long", "weights": {"long": 0.5, "short": 0.5}, "modes": modes, "modes_in": "completion"}
+    evaluate = {"benchmarks": ["arithmetic"], "arms": list(arms)}
+    student = trained(folder, make_recipe(mixes=[mix], evaluate=evaluate))
+    run_dir = student.run_dir
+    rows = run_dir.read_table(*benchmark_scores(MODEL, "arithmetic"), row_type=Score).to_pylist()
+    run_dir.remove(*benchmark_scores(MODEL, "arithmetic"))  # of a student without modes
+    for name in (*(one.name for one in models_by_itself(student.recipe, MODEL).values()), f"{MODEL}/q8_0"):
+        run_dir.write_rows(
+            [Score(**row | {"model": name}) for row in rows], Score, *benchmark_scores(name, "arithmetic")
+        )
+    return student
+
+
+AUTO_ARM = {"of": MODEL, "mode": "auto"}
+
+
+def test_a_student_that_writes_its_mode_is_published_with_all_its_scores(tmp_path: Path) -> None:
+    student = writes_its_mode(tmp_path / "run", AUTO_ARM)
+    own = [score.model for score in student.scores() if score.mix]
+    assert own == [f"{MODEL}:long", f"{MODEL}:short", f"{MODEL}+auto"]
+    assert [(one.model, one.full) for one in student.quantised()] == [(f"{MODEL}/q8_0", f"{MODEL}+auto")]
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    results = ModelCard.load(tmp_path / "out" / "README.md").data.eval_results
+    assert [one.metric_config for one in results] == ["long", "short", "auto"]
+    assert "left to choose its mode" in results[2].metric_name
+
+
+def test_files_are_not_scored_where_there_is_nothing_to_compare_them_with(tmp_path: Path) -> None:
+    student = writes_its_mode(tmp_path)
+    with pytest.raises(InputError, match=f'writes its mode itself, .* -> add {{ of = "{MODEL}", mode = "auto" }}'):
+        check(student, ("gguf-q8_0",), is_scored=True)
 
 
 def test_formats_are_read_in_one_order() -> None:
