@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ from rich.console import Console
 
 from distill.core.errors import InputError
 from distill.core.run_dir import Training
+from distill.core.schema import content_hash
 from distill.evaluate.read_scores import models_by_itself
 from distill.mix.export.terms import obligations, refuse_forbidden
-from distill.mix.export.write import atomic_folder
+from distill.mix.export.write import atomic_folder, refuse_existing
 from distill.models.chat_template import end_of_turn
-from distill.models.folder import TEMPLATE, notice_files
+from distill.models.folder import TEMPLATE, content_digest, notice_files
 from distill.models.resolve import unchanged_tokenizer
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
@@ -90,37 +92,30 @@ def write_folder(
         InputError: the folder exists, cannot be written, or a format cannot be made of the student.
     """
     refuse_existing(target)
-    try:
-        with atomic_folder(target) as folder:
-            kept = folder if SAFETENSORS in formats else folder / ".model"
-            copy_model(student, kept)
-            for notice in base_notices(student):
-                shutil.copyfile(notice, folder / notice.name)
-            ggufs = _write_ggufs(student, formats, kept, folder, console)
-            if is_scored:
-                for file in ggufs:
-                    score_quantised(student, file, console)
-            shutil.rmtree(folder / ".model", ignore_errors=True)
-            made = modelfiles(student, formats)
-            for name, one in made.items():
-                (folder / name).write_text(one.text, encoding="utf-8")
-            (folder / MIX).write_text(mix_json(student.arms), encoding="utf-8")
-            lost = {name: one.lost for name, one in made.items()}
-            (folder / CARD).write_text(publish_card(student, sizes(folder), ggufs, lost), encoding="utf-8")
-            written = sizes(folder)
-    except PermissionError as error:
-        raise InputError(f"{target}: no write access ({error.strerror}) -> name another folder with --to") from error
-    return written
+    with atomic_folder(target) as folder:
+        kept = folder if SAFETENSORS in formats else folder / ".model"
+        copy_model(student, kept)
+        for notice in base_notices(student):
+            shutil.copyfile(notice, folder / notice.name)
+        ggufs = _write_ggufs(student, formats, kept, folder, console)
+        if is_scored:
+            for file in ggufs:
+                score_quantised(student, file, console)
+        shutil.rmtree(folder / ".model", ignore_errors=True)
+        made = modelfiles(student, formats)
+        for name, one in made.items():
+            (folder / name).write_text(one.text, encoding="utf-8")
+        (folder / MIX).write_text(mix_json(student.arms), encoding="utf-8")
+        lost = {name: one.lost for name, one in made.items()}
+        (folder / CARD).write_text(publish_card(student, sizes(folder), ggufs, lost), encoding="utf-8")
+        return sizes(folder)
 
 
-def refuse_existing(target: Path) -> None:
-    """That nothing is at the place yet.
-
-    Raises:
-        InputError: something is.
-    """
-    if target.exists():
-        raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
+def folder_key(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool) -> str:
+    """Hash of all that decides what `write_folder` writes, but for the scores that it asks for itself."""
+    notices = [(file.name, content_digest(file)) for file in base_notices(student)]
+    made_by = [student.recipe.model_dump(mode="json"), asdict(student.manifest), student.cell.name, student.arms]
+    return content_hash("publish", made_by, student.scores(), student.sources, notices, list(formats), is_scored)
 
 
 def copy_model(student: TrainedStudent, folder: Path) -> None:

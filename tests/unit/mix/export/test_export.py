@@ -29,7 +29,7 @@ from distill.mix.export.formats import FORMATS
 from distill.mix.export.licences import Source, front_matter_licences, model_licences, package_licences, prompts_source
 from distill.mix.export.rows import GRADED_BY
 from distill.mix.export.terms import refuse_forbidden
-from distill.mix.export.write import export
+from distill.mix.export.write import export, export_key
 from distill.mix.stage import mix_stage
 from distill.ops.publish import push
 from distill.prompts.load import load_prompts
@@ -133,6 +133,33 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
     with pytest.raises(TypeError):
         exported(run, tmp_path / "third", "dataset")
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    run: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="out: a part of this path is a file"):
+        exported(run, tmp_path / "file" / "out", "messages")
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # the tests may run as root, who may write anywhere
+    with pytest.raises(InputError, match="out: no write access there -> name another folder with --to"):
+        exported(run, tmp_path / "out", "messages")
+
+
+def test_a_push_is_kept_apart_by_all_that_decides_it(run: RunContext) -> None:
+    manifest, found = run.run_dir.read_manifest("mix"), [Source("prompts", "a", ("mit",), "page")]
+    assert manifest is not None
+
+    def key(licence: str = "mit", student: str = "", description: str = run.recipe.description) -> str:
+        recipe = run.recipe.model_copy(update={"description": description})
+        return export_key(recipe, manifest, "mix-long", "messages", student, [found[0]._replace(licences=(licence,))])
+
+    assert key() == key()
+    assert len({key(), key("cc-by-4.0"), key(student="s"), key(description="Another.")}) == 4
 
 
 def test_licences_come_from_cards_recipes_and_packages(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A published folder: whole, with its scores, ends and licences, or not there."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -19,7 +20,7 @@ from distill.ops.publish import write
 from distill.ops.publish.formats import FORMATS, read_formats
 from distill.ops.publish.push import repository
 from distill.ops.publish.student import TrainedStudent, find_student
-from distill.ops.publish.write import check, planned_files, warnings, write_folder
+from distill.ops.publish.write import check, folder_key, planned_files, warnings, write_folder
 from tests.fixtures.chat_templates import DATED
 from tests.fixtures.published_run import MODEL, published_run, trained, write_licence
 from tests.fixtures.report_run import make_recipe
@@ -230,6 +231,44 @@ def test_files_are_not_scored_where_there_is_nothing_to_compare_them_with(tmp_pa
     student = writes_its_mode(tmp_path)
     with pytest.raises(InputError, match=f'writes its mode itself, .* -> add {{ of = "{MODEL}", mode = "auto" }}'):
         check(student, ("gguf-q8_0",), is_scored=True)
+
+
+def test_all_that_decides_the_folder_is_in_its_key(tmp_path: Path) -> None:
+    student = published_run(tmp_path)
+    first = folder_key(student, ("safetensors",), is_scored=False)
+    again = find_student(student.recipe, student.run_dir, MODEL)
+    assert folder_key(again, ("safetensors",), is_scored=False) == first
+    described = student.recipe.model_copy(update={"description": "Another."})
+    write_licence(student.run_dir, tmp_path, "mit")
+    others = {
+        folder_key(student, ("safetensors",), is_scored=True),
+        folder_key(student, ("gguf-q8_0",), is_scored=False),
+        folder_key(find_student(described, student.run_dir, MODEL), ("safetensors",), is_scored=False),
+        folder_key(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False),
+    }
+    assert len(others | {first}) == 5
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [(errno.EACCES, "no write access"), (errno.ENOSPC, "no room left -> make room"), (errno.EROFS, "no write access")],
+)
+def test_a_place_that_cannot_be_written_is_told_on_the_way_too(
+    student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(write, "mix_json", refuse)
+    with pytest.raises(InputError, match=f"out: .*{what}"):
+        write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_below_a_file_is_told(student: TrainedStudent, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="a part of this path is a file"):
+        write_folder(student, ("safetensors",), tmp_path / "file" / "out", CONSOLE)
 
 
 def test_formats_are_read_in_one_order() -> None:
