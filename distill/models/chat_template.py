@@ -87,6 +87,11 @@ def chat_messages(problem: str, chat: ChatFormat, trace: str | None = None) -> l
     return [{"role": "system", "content": chat.system}, *turns]
 
 
+def example_turns(chat: ChatFormat) -> list[dict[str, str]]:
+    """The worked examples of a format, as turns before the first one; without the system text."""
+    return chat_messages("", chat.model_copy(update={"system": None}))[:-1]
+
+
 def with_mode(chat: ChatFormat, mode: Mode | None) -> ChatFormat:
     """The format for one mode of a student: the mode's line below the system text, its options beside the others."""
     if mode is None:

@@ -1,6 +1,7 @@
 """The model card of a student: what it is, what it was trained on, by which run; with `mix.json` beside it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles
 from distill.mix.export.dataset_card import counts_table
 from distill.mix.export.licences import is_hub_id
+from distill.models.chat_template import example_turns
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell
 from distill.train.merge_students import describe_merge
@@ -124,8 +126,22 @@ def describe_arm(entry: Mapping[str, Any]) -> str:
 def describe_prompt(recipe: Recipe) -> str:
     """The format of its prompts in training and in evaluation."""
     chat = recipe.student_chat
-    system = f"The system prompt is `{chat.system}`; t" if chat.system else "T"
-    return f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+    place = " and stands above the first user turn" if chat.system_as == "user" else ""
+    system = f"The system prompt is `{chat.system}`{place}; t" if chat.system else "T"
+    text = f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+    if chat.template_options:
+        text += f" The chat template gets the variables `{json.dumps(chat.template_options)}`."
+    if not chat.examples:
+        return text
+    turns = json.dumps(example_turns(chat), indent=1, ensure_ascii=False)
+    return f"{text} Before it stand the worked examples, as earlier turns:\n\n{fenced(turns, 'json')}"
+
+
+def fenced(text: str, language: str) -> str:
+    """A block of code, whatever backticks are in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def describe_files(saved: SavedFiles | None) -> str:

@@ -9,16 +9,18 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distill.config.benchmarks import benchmark_config
 from distill.config.recipe import Recipe
+from distill.config.teachers import ChatFormat, GreedySampling
 from distill.mix.export.dataset_card import licence_notes, licence_table, teacher_line
 from distill.mix.export.licence_ids import front_matter_fields
 from distill.mix.export.licences import is_hub_id
 from distill.mix.export.terms import shared_licence
+from distill.models.chat_template import chat_messages
 from distill.ops.publish.gguf import GgufFile
 from distill.ops.publish.student import TrainedStudent
 from distill.report.formats import bounds, number, percent
 from distill.report.quantised_words import quantised_words
 from distill.report.score_data import ModelScore
-from distill.train.model_card import describe_arm, describe_lineage, describe_prompt, describe_training
+from distill.train.model_card import describe_arm, describe_lineage, describe_prompt, describe_training, fenced
 from serve.api.modes import AUTO
 
 MODELFILE = "Modelfile"
@@ -114,15 +116,8 @@ def usage(
     student: TrainedStudent, files: Mapping[str, int], ggufs: Sequence[GgufFile], lost: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """How each program runs it."""
-    sampling = student.recipe.evaluate.sampling
-    greedy = sampling.temperature == 0
     if "config.json" in files:
-        yield (
-            "```python\nfrom transformers import pipeline\n\n"
-            'write = pipeline("text-generation", model=".")\n'
-            f'write([{{"role": "user", "content": "..."}}], max_new_tokens={sampling.max_tokens},'
-            f" do_sample={not greedy})\n```"
-        )
+        yield fenced(python_lines(next(iter(student.modes.values())), student.recipe.evaluate.sampling), "python")
         yield "vLLM: `vllm serve . --generation-config vllm`; without it the base model's sampling applies."
     if ggufs:
         yield f"llama.cpp: `llama-server -m {ggufs[0].path.name} --jinja`; LM Studio opens the file."
@@ -131,6 +126,20 @@ def usage(
         yield f"Ollama: `ollama create {own} -f {name}`." + (
             f" The file says nothing of: {'; '.join(missing)}." if missing else ""
         )
+
+
+def python_lines(chat: ChatFormat, sampling: GreedySampling) -> str:
+    """Python that asks it in a format, as it was scored. Three dots stand for the problem."""
+    turns = "".join(f"    {json.dumps(turn, ensure_ascii=False)},\n" for turn in chat_messages("...", chat))
+    settings: dict[str, Any] = {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
+    if sampling.temperature > 0:  # top_k: transformers would cut to the 50 likeliest tokens
+        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    if chat.template_options:
+        settings["tokenizer_encode_kwargs"] = dict(chat.template_options)
+    return (
+        'from transformers import pipeline\n\nwrite = pipeline("text-generation", model=".")\n'
+        f"turns = [\n{turns}]\nwrite(turns, {', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    )
 
 
 def mode_lines(student: TrainedStudent) -> Iterator[str]:

@@ -131,8 +131,10 @@ def copy_model(student: TrainedStudent, folder: Path) -> None:
 
 def base_notices(student: TrainedStudent) -> list[Path]:
     """The files with the base model's licence, where they are on this machine; without its card."""
-    folder = Path(student.model_folders.get(student.cell.student.model, ""))
-    return [file for file in notice_files(folder) if file.name != CARD] if folder.is_dir() else []
+    folder = student.model_folders.get(student.cell.student.model)
+    if folder is None or not Path(folder).is_dir():
+        return []
+    return [file for file in notice_files(Path(folder)) if file.name != CARD]
 
 
 def set_ends(path: Path, end: int) -> None:
@@ -161,9 +163,9 @@ def modelfiles(student: TrainedStudent, formats: Sequence[str]) -> Mapping[str, 
     if not kinds:
         return {}
     tokenizer, gguf = student.tokenizer, gguf_name(student.name, kinds[0])
-    sampling = student.recipe.evaluate.sampling
+    sampling, longest = student.recipe.evaluate.sampling, student.recipe.serve.engine.max_model_len
     return {
-        MODELFILE + (f".{mode}" if number else ""): modelfile(tokenizer, gguf, chat, sampling, mode)
+        MODELFILE + (f".{mode}" if number else ""): modelfile(tokenizer, gguf, chat, sampling, longest, mode)
         for number, (mode, chat) in enumerate(student.modes.items())
     }
 

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from transformers import AutoTokenizer, pipeline
 
 from distill.cli.main import main
 from distill.core.errors import InputError
-from distill.core.run_dir import Training, benchmark_scores
+from distill.core.run_dir import Training, benchmark_scores, model_record
 from distill.core.schema import Score
 from distill.evaluate.read_scores import models_by_itself
+from distill.models.chat_template import chat_messages
 from distill.ops.publish import write
 from distill.ops.publish.formats import FORMATS, read_formats
 from distill.ops.publish.push import repository
@@ -269,6 +272,54 @@ def test_a_folder_below_a_file_is_told(student: TrainedStudent, tmp_path: Path) 
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="a part of this path is a file"):
         write_folder(student, ("safetensors",), tmp_path / "file" / "out", CONSOLE)
+
+
+def test_the_card_says_all_of_how_it_is_prompted_and_its_python_asks_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = {
+        "system": "You `solve`.",
+        "system_as": "user",
+        "template": "Solve: {problem}",
+        "template_options": {"enable_thinking": False},
+        "examples": [{"problem": "1+1", "completion": "```2```"}],
+    }
+    sampling = {"temperature": 0.6, "top_p": 0.9, "max_tokens": 8}
+    evaluate = {"benchmarks": ["arithmetic"], "sampling": sampling}
+    student = trained(tmp_path / "run", make_recipe(student_chat=chat, evaluate=evaluate))
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "`You `solve`.` and stands above the first user turn" in text
+    assert 'gets the variables `{"enable_thinking": false}`' in text
+    assert "Before it stand the worked examples" in text and '"content": "```2```"' in text
+    code = re.search(r"^(`{3,})python\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
+    assert code
+    asked: dict[str, object] = {}
+
+    def pipe(*_: object, **__: object) -> Callable[..., object]:
+        return lambda turns, **settings: asked.update(settings, turns=turns)
+
+    monkeypatch.setattr("transformers.pipeline", pipe)
+    exec(code[2], {})
+    assert asked.pop("turns") == chat_messages("...", student.recipe.student_chat)
+    assert asked == {
+        "max_new_tokens": 8, "do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 0,
+        "tokenizer_encode_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "out")
+    exec(code[2], {})
+
+
+def test_without_a_record_of_the_base_no_licence_is_taken_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = published_run(tmp_path / "run")
+    student.run_dir.remove(*model_record("smol-135m"))
+    (tmp_path / "LICENSE").write_text("of the folder that the command runs in")
+    monkeypatch.chdir(tmp_path)
+    names = {one.name for one in planned_files(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",))}
+    assert "LICENSE" not in names
 
 
 def test_formats_are_read_in_one_order() -> None:
