@@ -34,7 +34,8 @@ def ask(
 ) -> Iterator[str]:
     """Stream the answer of `model` to one question, piece by piece, without separate reasoning.
 
-    The question is formatted as in training, by the model's metadata (`system`, `template`, `modes`).
+    The question is formatted as in training, by the model's metadata (`system`, `template`, `examples`,
+    `modes`).
 
     Args:
         base_url: address of the endpoint, without `/v1`.
@@ -126,11 +127,12 @@ def chosen_mode(metadata: Mapping[str, Any], mode: str = "") -> str:
 
 
 def question_turns(text: str, metadata: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Chat turns of one question in the model's own format; the endpoint adds what its mode asks for."""
-    template = str(metadata.get("template") or "{problem}")
-    turns = [{"role": "system", "content": str(metadata["system"])}] if metadata.get("system") else []
-    turns.append({"role": "user", "content": template.replace("{problem}", text)})
-    return turns
+    """Chat turns of one question in the model's own format: its system text, also an empty one, its worked examples,
+    the question in its template. The endpoint adds what its mode asks for."""
+    template, system = str(metadata.get("template") or "{problem}"), metadata.get("system")
+    before = [] if system is None else [{"role": "system", "content": str(system)}]
+    examples = [dict(turn) for turn in metadata.get("examples") or ()]
+    return [*before, *examples, {"role": "user", "content": template.replace("{problem}", text)}]
 
 
 def served_models(base_url: str, api_key: str = NO_KEY) -> dict[str, dict[str, Any]]:

@@ -50,7 +50,7 @@ class Endpoint(BaseModel):
     adapter: str | None = None
     """Folder of a LoRA adapter on `source`. Absent: the plain weights."""
 
-    metadata: dict[str, str | float | dict[str, str]] = Field(default_factory=dict)
+    metadata: dict[str, str | float | dict[str, str] | list[dict[str, str]]] = Field(default_factory=dict)
     """Listed with the model under /v1/models."""
 
     reasoning: Delimiters | None = None

@@ -27,7 +27,7 @@ class Student(Protocol):
         """The mode that it is asked in at first; empty: its first one, if it has any."""
 
     def card(self) -> Mapping[str, Any]:
-        """How it is asked: `system`, `template`, `modes`."""
+        """How it is asked: `system`, `template`, `examples`, `modes`."""
 
     def answer(self, turns: Sequence[Mapping[str, str]], mode: str) -> Iterator[Piece]:
         """Stream its next turn. `mode`: one of its modes; empty where it has none."""
@@ -71,7 +71,7 @@ def chat(student: Student, console: Console, read: Callable[[str], str] = input)
     card = student.card()
     mode = chosen_mode(card, student.mode)
     turns: list[Mapping[str, str]] = []
-    console.print(f"{student.where}. {HELP}{about_modes(card, mode)}", markup=False)
+    console.print(f"{student.where}. {HELP}{about_modes(card, mode)}{about_examples(card)}", markup=False)
     while (text := _next_question(read)) is not None:
         if text == NEW:
             turns = []
@@ -105,6 +105,11 @@ def about_modes(card: Mapping[str, Any], mode: str) -> str:
     return f" It answers in the mode {mode}; {MODE} {' or '.join(others)} changes that." if others else ""
 
 
+def about_examples(card: Mapping[str, Any]) -> str:
+    """That a conversation begins with turns that are not shown; empty where it does not."""
+    return " Its worked examples are sent before the first question." if card.get("examples") else ""
+
+
 def _changed_mode(card: Mapping[str, Any], mode: str, wanted: str, console: Console) -> str:
     try:
         changed = chosen_mode(card, wanted or mode)
@@ -116,7 +121,8 @@ def _changed_mode(card: Mapping[str, Any], mode: str, wanted: str, console: Cons
 
 
 def next_turns(turns: Sequence[Mapping[str, str]], text: str, card: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    """The conversation with one more question. Only the first has the model's own format, as in training."""
+    """The conversation with one more question. Only the first has the model's own format, as in training, with the
+    worked examples before it."""
     return [*turns, {"role": "user", "content": text}] if turns else [*question_turns(text, card)]
 
 

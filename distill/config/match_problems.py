@@ -8,6 +8,7 @@ from distill.config.base import one_of, section_of
 from distill.config.mix import MergeConfig, MixConfig, PairsMix
 from distill.config.objectives import Match, Reinforce
 from distill.config.teachers import EngineConfig, TeacherConfig, VllmTeacher, read_pool
+from distill.config.train import TrainConfig
 from distill.core.errors import Problem
 
 
@@ -72,9 +73,16 @@ def _scorer_problems(where: str, teacher: TeacherConfig) -> Iterator[Problem]:
 
 
 def answer_room_problems(where: str, objective: Match | Reinforce, raw: Mapping[str, Any]) -> Iterator[Problem]:
-    """Answers of students for which their engine has no room behind a prompt. `raw`: the recipe as it was written."""
+    """Answers of students for which their engine, or a row of the training, has no room behind a prompt.
+
+    `raw`: the recipe as it was written.
+    """
     engine = section_of(raw, "serve").get("engine", {})
     most = engine.get("max_model_len", EngineConfig.model_fields["max_model_len"].default)
     if isinstance(most, int) and objective.max_tokens >= most:
         what = f"{objective.max_tokens} leaves no room for a prompt in serve.engine.max_model_len {most}"
         yield Problem(f"{where}.max_tokens", what, "lower it, or raise serve.engine.max_model_len")
+    longest = section_of(raw, "train").get("max_length", TrainConfig.model_fields["max_length"].default)
+    if isinstance(longest, int) and objective.max_tokens >= longest:
+        what = f"{objective.max_tokens} leaves no room for a prompt in train.max_length {longest}"
+        yield Problem(f"{where}.max_tokens", what, "lower it, or raise train.max_length")

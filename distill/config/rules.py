@@ -59,7 +59,7 @@ def cross_problems(raw: Mapping[str, Any]) -> list[Problem]:
         ),
         *(problem for mix in mixes for problem in pair_problems(mix, pools)),
         *match_problems(raw, teachers, mixes, merges),
-        *reinforce_problems(raw, mixes, students),
+        *reinforce_problems(raw, mixes, merges, students),
         *filter_problems(section_of(raw, "filters"), mixes, section_of(raw, "train").get("max_length", 4096)),
         *(problem for teacher in asked for problem in teacher_problems(teacher)),
         *(problem for teacher in ours for problem in engine_problems(teacher)),

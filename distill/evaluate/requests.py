@@ -136,8 +136,13 @@ def questions(model: EvaluatedModel, benchmark: str, recipe: Scoring) -> Questio
     chat = with_mode(recipe.student_chat, model.asked_as)
     options = model.plan.request if model.plan else {"mode": model.mode} if model.opening else {}
     options |= {"chat_template_kwargs": dict(chat.template_options)} if chat.template_options else {}
-    template = benchmark_config(recipe.benchmarks, benchmark).template or "{problem}"
-    return Questions(benchmark_settings(recipe.evaluate, benchmark), template, chat, options, recipe.seed)
+    settings, template = benchmark_settings(recipe.evaluate, benchmark), benchmark_template(recipe, benchmark)
+    return Questions(settings, template, chat, options, recipe.seed)
+
+
+def benchmark_template(recipe: Scoring, benchmark: str) -> str:
+    """What the problems of a benchmark are put into, before the student's own template; with `{problem}`."""
+    return benchmark_config(recipe.benchmarks, benchmark).template or "{problem}"
 
 
 def as_taken(sampling: Mapping[str, Any], fields: RequestFields | None) -> dict[str, Any]:

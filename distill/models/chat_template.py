@@ -88,7 +88,7 @@ def chat_messages(problem: str, chat: ChatFormat, trace: str | None = None) -> l
 
 
 def example_turns(chat: ChatFormat) -> list[dict[str, str]]:
-    """The worked examples of a format, as turns before the first one; without the system text."""
+    """The worked examples alone, as the turns that stand before the question."""
     return chat_messages("", chat.model_copy(update={"system": None}))[:-1]
 
 

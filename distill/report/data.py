@@ -238,8 +238,8 @@ class CellCost:
     score_s: float
     rest_s: float
     """Of starting, loading and saving."""
-    device_s: float | None
-    """All seconds times the GPUs (CPU: threads) of the cell; None: not recorded."""
+    device_s: float
+    """All seconds times the GPUs (CPU: threads) of the cell."""
 
 
 @dataclass(frozen=True)

@@ -205,16 +205,19 @@ def _match(recorded: Mapping[str, Any]) -> MatchRow | None:
 
 
 def _cost(recorded: Mapping[str, Any]) -> CellCost | None:
-    """`recorded`: of the cell."""
+    """`recorded`: of the cell. Steps, writing and scoring are of all of its attempts, the rest of the last one."""
     seconds = recorded.get("seconds")
-    if not seconds or "objective" not in recorded:
+    if not seconds or "steps_s" not in recorded:
         return None
     rollouts, rounds = recorded.get("rollouts", {}), recorded.get("rounds", {})
     taken = rollouts.get("seconds", {})
     write_s = taken.get("write", 0.0) + rounds.get("write_s", 0.0)
     score_s = sum(value for name, value in taken.items() if name.startswith("score_"))
-    train_s = seconds["train"] - rounds.get("write_s", 0.0)
-    wall_s, devices = sum(seconds.values()), recorded["resources"].get("devices")
+    train_s, devices = recorded["steps_s"], recorded["resources"]["devices"]
+    others_s = sum(value for name, value in seconds.items() if name not in ("train", "rollouts"))
+    starts_s = taken.get("starts", 0.0) + rounds.get("start_s", 0.0)
+    within_s = max(0.0, seconds["train"] - train_s - rounds.get("write_s", 0.0) - rounds.get("start_s", 0.0))
+    rest_s = others_s + starts_s + within_s
     return CellCost(
         objective=recorded["objective"],
         trained=recorded.get("supervised_tokens"),
@@ -223,8 +226,8 @@ def _cost(recorded: Mapping[str, Any]) -> CellCost | None:
         train_s=train_s,
         write_s=write_s,
         score_s=score_s,
-        rest_s=wall_s - train_s - write_s - score_s,
-        device_s=wall_s * devices if devices else None,
+        rest_s=rest_s,
+        device_s=(train_s + write_s + score_s + rest_s) * devices,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from cluster.storage import IN_PACKAGE, package_path
 from distill.config.identity import stage_parts
 from distill.config.models import ModelConfig
+from distill.config.objectives import Match, Reinforce
 from distill.config.passes import base_model, passes
 from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import FileSource, PromptSource, kind_of
@@ -20,6 +21,7 @@ from distill.core.verifier_version import verifier_version
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
 from distill.run.source_files import source_files
+from distill.train.rollouts.plan import writing_key
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
@@ -62,10 +64,22 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
             "judge": judge_name(judge) if judge else None,
         },
         StageName.MIX: {"mixer": MIXER_VERSION},
+        StageName.TRAIN: _own_answers(recipe),
     }
     if students := _model_stamps(recipe, [student.model for student in recipe.students], base):
         further[StageName.MIX]["files"] = students
     return {stage: {**parts[stage], **further.get(stage, {})} for stage in StageName}
+
+
+def _own_answers(recipe: Recipe) -> dict[str, Any]:
+    """What of other sections decides how students write, and what they are rewarded for, within their training."""
+    objectives = [mix.objective for mix in recipe.mixes]
+    found: dict[str, Any] = {}
+    if any(isinstance(one, Match | Reinforce) for one in objectives):
+        found["own_answers_engine"] = writing_key(recipe.serve.engine)
+    if any(isinstance(one, Reinforce) for one in objectives):
+        found["rewarded_reasoning_end"] = recipe.evaluate.reasoning_end
+    return found
 
 
 def _file_stamps(sources: Sequence[PromptSource], base: Path | None) -> dict[str, str]:

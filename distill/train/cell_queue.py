@@ -10,12 +10,11 @@ they take what is free without this queue, and ZeRO's checkpoints can only be re
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,12 +39,12 @@ from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
 from distill.core.manifest import Manifest
 from distill.core.metrics import Value
-from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.run_dir import RunDir, StageName
 from distill.train.cells import CellWork, num_at_once
-from distill.train.layout import Device, Layout, threads_per_worker, worker_resources
+from distill.train.layout import Device, threads_per_worker, worker_resources
 from distill.train.merge_students import merge_cell
+from distill.train.saved_layout import has_checkpoint, with_saved_layout
 from distill.train.train_cell import train_cell
-from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -242,7 +241,6 @@ class _CellQueue:
         if self.works[name].cell.merge:
             return merge_cell(self.works[name], train=self.train, run_dir=self.run_dir)
         work = replace(self.works[name], num_workers=placement.job.num_workers)
-        save_layout(work, self.run_dir)
         memory = _counted_memory(work, self.device, self.nodes)
         threads = threads_per_worker(work.resolved_workers, self.at_once, self.nodes, memory)
         train = work.cell.budget(self.train)
@@ -305,31 +303,6 @@ class _CellQueue:
 def _with_name(name: str, error: DistillError | OSError) -> str:
     text = str(error)
     return text if text.startswith(name) else f"{name}: {text}"
-
-
-# Layouts on disk: checkpoints can only be continued with the layout that wrote them
-
-SAVED_LAYOUT = "layout.json"
-
-
-def has_checkpoint(work: CellWork, run_dir: RunDir) -> bool:
-    """Whether the cell would continue rather than start from the beginning."""
-    return bool(Checkpoints(run_dir, work.cell.name, work.key).complete_steps())
-
-
-def save_layout(work: CellWork, run_dir: RunDir) -> None:
-    """Write down how a cell is laid out, for the attempt that continues it."""
-    record = {"layout": asdict(work.resolved_layout), "num_workers": work.resolved_workers}
-    run_dir.write_bytes(json.dumps(record).encode(), *Training(work.cell.name).file(SAVED_LAYOUT))
-
-
-def with_saved_layout(work: CellWork, run_dir: RunDir) -> CellWork:
-    """The cell with the layout of the attempt whose checkpoints it continues, if there is one."""
-    data = run_dir.read_bytes(*Training(work.cell.name).file(SAVED_LAYOUT))
-    if not has_checkpoint(work, run_dir) or data is None:
-        return work
-    record = json.loads(data)
-    return replace(work, layout=Layout(**record["layout"]), num_workers=record["num_workers"])
 
 
 def _bytes(work: CellWork, run_dir: RunDir) -> float:

@@ -126,18 +126,19 @@ def describe_arm(entry: Mapping[str, Any]) -> str:
 def describe_prompt(recipe: Recipe) -> str:
     """The format of its prompts in training and in evaluation."""
     chat = recipe.student_chat
+    told = "empty" if chat.system == "" else f"`{chat.system}`"
     place = " and stands above the first user turn" if chat.system_as == "user" else ""
-    system = f"The system prompt is `{chat.system}`{place}; t" if chat.system else "T"
-    text = f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+    system = "T" if chat.system is None else f"The system prompt is {told}{place}; t"
+    words = f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
     if chat.template_options:
-        text += f" The chat template gets the variables `{json.dumps(chat.template_options)}`."
+        words += f" The chat template gets the variables `{json.dumps(chat.template_options)}`."
     if not chat.examples:
-        return text
-    turns = json.dumps(example_turns(chat), indent=1, ensure_ascii=False)
-    return f"{text} Before it stand the worked examples, as earlier turns:\n\n{fenced(turns, 'json')}"
+        return words
+    turns = "\n".join(json.dumps(turn, ensure_ascii=False) for turn in example_turns(chat))
+    return f"{words} Before it stand worked examples, as earlier turns:\n\n{fenced(turns)}"
 
 
-def fenced(text: str, language: str) -> str:
+def fenced(text: str, language: str = "") -> str:
     """A block of code, whatever backticks are in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -109,7 +109,7 @@ def cell_keys(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedMode
     for cell in dict.fromkeys(one for last in all_cells(recipe) for one in last.lineage):
         parents = [keys[parent.name] for parent in cell.parents]
         rounds = rounds_key(rounds_plan(cell.mix, cell.objective, recipe))
-        scored_by = scorers_key(cell_scorers(cell, recipe, models)) or rounds
+        scored_by = scorers_key(cell_scorers(cell, recipe, models), recipe.serve.engine) or rounds
         model = models[cell.student.model].identity
         keys[cell.name] = cell_key(cell, recipe, run_dir, model, parents, scored_by)
     return keys

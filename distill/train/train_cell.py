@@ -16,6 +16,7 @@ from distill.train.cells import CellWork
 from distill.train.layout import Device, worker_resources
 from distill.train.rollouts.prepare import prepare_rollouts
 from distill.train.rollouts.store import read_figures
+from distill.train.saved_layout import save_layout
 from distill.train.saved_weights import parents_of, require_unchanged
 from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.job import CellJob
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from ray.train import TrainingFailedError
 
     from distill.config.train import TrainConfig
+
+
+STEP_TIMEOUT_S = 1800
+"""Longest wait of a worker for the others, Ray Train's own."""
+ROUND_TIMEOUT_S = 24 * 3600
+"""The same where the first worker writes a round of answers while the others wait. Ray sees a lost worker by itself."""
 
 
 def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int = 1) -> Manifest:
@@ -41,7 +48,8 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     name = work.cell.name
     require_unchanged([*parents_of(run_dir, [parent.name for parent in work.cell.parents])])
     _clear_other_attempts(work, run_dir)
-    prepare_rollouts(work, train=train, run_dir=run_dir, device=device, threads=threads)
+    save_layout(work, run_dir)
+    rollouts_s = prepare_rollouts(work, train=train, run_dir=run_dir, device=device, threads=threads)
     job = _cell_job(work, train=train, run_dir=run_dir, device=device, threads=threads)
     try:
         _trainer(job, run_dir).fit()
@@ -54,7 +62,7 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
         raise StageError(f"{outcome.error}; log: {_log_path(run_dir, name)}")
     devices = work.resolved_workers * (threads if device == "cpu" else 1)
     wall_s = time.monotonic() - started
-    manifest = _manifest(work, outcome, read_figures(run_dir, name), wall_s=wall_s, devices=devices)
+    manifest = _manifest(work, outcome, read_figures(run_dir, name), wall_s=wall_s - rollouts_s, devices=devices)
     run_dir.remove(*Training(name).ray)
     run_dir.write_manifest(manifest, *Training(name).folder)
     Checkpoints(run_dir, name, work.key).remove()
@@ -101,10 +109,11 @@ def _trainer(job: CellJob, run_dir: RunDir) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     worker = worker_resources(job.device, job.threads, job.student.gpu)
+    timeout_s = ROUND_TIMEOUT_S if job.rounds else STEP_TIMEOUT_S
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="gloo" if job.device == "cpu" else None),
+        torch_config=TorchConfig(backend="gloo" if job.device == "cpu" else None, timeout_s=timeout_s),
         scaling_config=ScalingConfig(
             num_workers=job.num_workers,
             use_gpu=job.device == "gpu",
@@ -132,16 +141,16 @@ def _manifest(
     work: CellWork, outcome: Outcome, rollouts: Mapping[str, Any], *, wall_s: float, devices: int
 ) -> Manifest:
     seconds = dict(outcome.details["seconds"])
+    seconds["start_up"] = round(wall_s - sum(seconds.values()), 2)
     if rollouts:
         seconds["rollouts"] = round(sum(rollouts["seconds"].values()), 2)
-    seconds["start_up"] = round(wall_s - sum(seconds.values()), 2)
     return Manifest(
         stage=StageName.TRAIN,
         key=work.key,
         rows_in=outcome.rows_in,
         rows_out=outcome.rows_out,
         drops=outcome.drops,
-        wall_s=round(wall_s, 2),
+        wall_s=round(wall_s + seconds.get("rollouts", 0.0), 2),
         finished_at=now(),
         details={
             "cell": work.cell.name,

@@ -152,8 +152,14 @@ def _format(text: _Text | None) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
+COMPLETED, INCOMPLETE = "completed", "incomplete"
+
+
 class ResponseBuilder:
-    """A response, whole or as the events of a stream, from what a chat answers."""
+    """A response, whole or as the events of a stream, from what a chat answers.
+
+    It has an item for each kind of text that there is; an empty message where there is none.
+    """
 
     def __init__(self, model: str) -> None:
         self._base = {
@@ -178,11 +184,12 @@ class ResponseBuilder:
     def whole(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The response to a chat's whole answer."""
         (choice,) = answer["choices"]
-        message = choice["message"]
-        self._add("reasoning", message.get("reasoning_content") or "")
-        self._logprobs = _entries(choice)
-        self._add("message", message.get("content") or "")
+        message, self._logprobs = choice["message"], _entries(choice)
         self._usage, self._finish = answer["usage"], choice["finish_reason"]
+        given = [("reasoning", message.get("reasoning_content")), ("message", message.get("content"))]
+        shown = [(kind, text) for kind, text in given if text] or [("message", "")]
+        ends = [COMPLETED] * (len(shown) - 1) + [self._status]
+        self._items = [_item(*one, end, self._logprobs) for one, end in zip(shown, ends, strict=True)]
         return self._response()
 
     def begin(self) -> Iterator[str]:
@@ -205,13 +212,13 @@ class ResponseBuilder:
         """The events behind all text."""
         if not self._items:
             yield from self._open("message")
-        yield from self._close()
+        yield from self._close(self._status)
         response = self._response()
         yield self._event(f"response.{response['status']}", response=response)
 
     def _piece(self, kind: str, text: str, entries: list[Any]) -> Iterator[str]:
         if not self._items or self._items[-1]["type"] != kind:
-            yield from self._close()
+            yield from self._close(COMPLETED)
             yield from self._open(kind)
         self._texts.append(text)
         yield self._event(f"{_PREFIX[kind]}.delta", **self._at(), delta=text, **_logprobs_of(kind, entries))
@@ -223,11 +230,11 @@ class ResponseBuilder:
         yield self._event("response.output_item.added", output_index=len(self._items) - 1, item=empty)
         yield self._event("response.content_part.added", **self._at(), part=self._items[-1]["content"][0])
 
-    def _close(self) -> Iterator[str]:
+    def _close(self, status: str) -> Iterator[str]:
         if not self._items:
             return
         item, text = self._items[-1], "".join(self._texts)
-        self._items[-1] = done = {**_item(item["type"], text, "completed", self._logprobs), "id": item["id"]}
+        self._items[-1] = done = {**_item(item["type"], text, status, self._logprobs), "id": item["id"]}
         entries = _logprobs_of(item["type"], self._logprobs)
         yield self._event(f"{_PREFIX[item['type']]}.done", **self._at(), text=text, **entries)
         yield self._event("response.content_part.done", **self._at(), part=done["content"][0])
@@ -236,16 +243,16 @@ class ResponseBuilder:
     def _at(self) -> dict[str, Any]:
         return {"item_id": self._items[-1]["id"], "output_index": len(self._items) - 1, "content_index": 0}
 
-    def _add(self, kind: str, text: str) -> None:
-        if text or kind == "message":
-            self._items.append(_item(kind, text, "completed", self._logprobs))
+    @property
+    def _status(self) -> str:
+        """Of the response, and of its last item: the one that a limit has cut."""
+        return INCOMPLETE if self._finish == "length" else COMPLETED
 
     def _response(self) -> dict[str, Any]:
-        is_cut = self._finish == "length"
         return {
             **self._base,
-            "status": "incomplete" if is_cut else "completed",
-            "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+            "status": self._status,
+            "incomplete_details": {"reason": "max_output_tokens"} if self._status == INCOMPLETE else None,
             "output": self._items,
             "usage": _usage(self._usage),
         }

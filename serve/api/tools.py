@@ -61,10 +61,15 @@ def _call(function: Mapping[str, Any]) -> Format:
 
 
 class CallSplitter:
-    """Splits one answer incrementally into text and calls; what may still become a call is held back."""
+    """Splits one answer incrementally into text and calls; what may still become a call is held back.
+
+    A closing tag within a string of a call is part of the call, which goes on to a later one.
+    """
 
     def __init__(self) -> None:
         self._held = ""
+        self._looked_at = 0
+        """Where to look for the next closing tag of a call that has begun, behind the opening one."""
         self.num_calls = 0
 
     def feed(self, text: str) -> tuple[str, list[Call]]:
@@ -78,15 +83,20 @@ class CallSplitter:
                 content += self._held[: len(self._held) - kept]
                 self._held = self._held[len(self._held) - kept :]
                 break
-            inner, closed, rest = after.partition(CLOSE)
             content, self._held = content + before, opened + after
-            if not closed:
+            end = after.find(CLOSE, self._looked_at)
+            if end < 0:
                 break
-            self._held = rest
+            inner = after[:end]
             if call := parse_call(inner):
                 calls.append(call)
-            else:
-                content += f"{OPEN}{inner}{CLOSE}"
+            elif ends_in_string(inner):
+                self._looked_at = end + len(CLOSE)
+                continue
+            else:  # never a call: text up to its first closing tag, behind which one may stand
+                end = after.find(CLOSE)
+                content += f"{OPEN}{after[:end]}{CLOSE}"
+            self._held, self._looked_at = after[end + len(CLOSE) :], 0
         self.num_calls += len(calls)
         return content, calls
 
@@ -106,6 +116,16 @@ def parse_call(text: str) -> Call | None:
         return None
     arguments = found.get("arguments", {})
     return Call(found["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+
+
+def ends_in_string(text: str) -> bool:
+    """Whether a text is the beginning of a JSON object or list up to somewhere within a string."""
+    closed = f'{text}"'
+    try:
+        json.loads(closed)
+    except json.JSONDecodeError as error:
+        return error.pos == len(closed)  # nothing is wrong but that it ends
+    return False
 
 
 def split_calls(text: str) -> tuple[str, list[Call]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from distill.evaluate.models import (
     serve_config,
 )
 from distill.evaluate.proof import check_weights, weights_folders
-from distill.evaluate.requests import benchmark_settings, questions
+from distill.evaluate.requests import benchmark_settings, benchmark_template, questions
 from distill.grading import GraderPool, grade_request
+from distill.models.chat_template import example_turns
 from distill.run.context import RunContext, read_benchmark
 from distill.train.cells import all_cells
 from serve.config import Endpoint, ServingSettings
@@ -160,13 +161,23 @@ def accuracies(recipe: Recipe, run_dir: RunDir, name: str, weights: str) -> dict
 
 
 def chat_card(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The prompt format of a student, which `distill ask` reads under /v1/models."""
+    """The prompt format of a student, which `distill ask` and the playground read under /v1/models.
+
+    `examples` are turns. An empty system text is kept: it is a turn, in whose place a chat template may have its own.
+    The endpoint itself applies `system_as` and the options of the chat template.
+    """
     chat = recipe.student_chat
     mix = mix_of(recipe, name)
     lines = {str(style): mode.line for style, mode in mix.modes.items()} if mix else {}
     modes_in = mix.modes_in if mix else None
-    found = {"template": chat.template, "system": chat.system, "modes": lines, "modes_in": modes_in}
-    return {key: value for key, value in found.items() if value}
+    found = {
+        "template": chat.template,
+        "system": chat.system,
+        "examples": example_turns(chat),
+        "modes": lines,
+        "modes_in": modes_in,
+    }
+    return {key: value for key, value in found.items() if value or value == ""}
 
 
 def choose_models(models: Sequence[EvaluatedModel], names: Sequence[str]) -> list[EvaluatedModel]:
@@ -199,7 +210,7 @@ class BenchmarkChecker:
     """A run's benchmark problems and its verifier, for the playground. Sent to the ingress, where its worker starts."""
 
     by_id: Mapping[str, tuple[str, Prompt]]
-    """prompt_id -> benchmark and prompt."""
+    """prompt_id -> benchmark and prompt, with the problem in the benchmark's template."""
     reasoning_end: str
     graders: list[GraderPool] = field(default_factory=list)
     """Created for the first verdict."""
@@ -208,8 +219,9 @@ class BenchmarkChecker:
     def of(cls, recipe: Recipe, run_dir: RunDir) -> "BenchmarkChecker":
         """The first problems of every benchmark of a run."""
         by_id = {
-            prompt.prompt_id: (name, prompt)
+            prompt.prompt_id: (name, replace(prompt, problem=template.replace("{problem}", prompt.problem)))
             for name in recipe.evaluate.benchmarks
+            for template in [benchmark_template(recipe, name)]
             for prompt in islice(read_benchmark(run_dir, name).values(), MAX_PLAYGROUND_PROBLEMS)
         }
         return cls(by_id, recipe.evaluate.reasoning_end)

@@ -171,14 +171,16 @@ def _with_cells(found: Calibration, train: Manifest, inputs: Inputs) -> Calibrat
     modelled: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for one in inputs.plan.cells:
-        seconds = cells.get(one.cell.name, {}).get("seconds")
-        if seconds:
+        measured = cells.get(one.cell.name, {})
+        if "steps_s" in measured:
+            seconds, rounds = measured["seconds"], measured.get("rounds", {})
             name = one.cell.student.name
             shape = inputs.shapes[one.cell.student.model]
             _add(modelled, name, step_s(one, inputs.work, inputs.recipe, shape, inputs.machines))
-            rounds_s = cells[one.cell.name].get("rounds", {}).get("write_s", 0.0)
-            _add(steps, name, seconds["train"] - rounds_s)
-            _add(rest, name, sum(seconds.values()) - seconds["train"] - seconds.get("rollouts", 0.0))
+            others_s = sum(value for what, value in seconds.items() if what not in ("train", "rollouts"))
+            own_s = rounds.get("write_s", 0.0) + rounds.get("start_s", 0.0)
+            _add(steps, name, measured["steps_s"])
+            _add(rest, name, others_s + max(0.0, seconds["train"] - measured["steps_s"] - own_s))
             numbers[name] += 1
     found = replace(
         found,

@@ -16,6 +16,7 @@ from distill.ops.forecast.workload import Workload
 from distill.train.budget import num_passes
 from distill.train.machines import Machines
 from distill.train.plan import PlannedCell
+from distill.train.rollouts.write import CHUNK
 
 GPU_SEQUENCES = 1024
 """vLLM's `max_num_seqs` for an engine of offline answers on a GPU of 70 GB or more."""
@@ -55,10 +56,11 @@ NOTHING_WRITTEN = OwnAnswers(0.0, 0.0, 0.0, 0.0, 0.0, 0)
 def taught(one: PlannedCell, work: Workload, recipe: Recipe) -> Taught:
     """What a cell's steps learn from: its rows, or the student's answers to their prompts."""
     mix, how = work.mixes[one.cell.mix], one.cell.objective
-    passes = num_passes(one.cell.budget(recipe.train), mix.rows, mix.supervised_tokens)
-    examples = mix.rows * passes
+    budget = one.cell.budget(recipe.train)
     if isinstance(how, Match):
-        return Taught(examples, min(work.answer_tokens, how.first_tokens or how.max_tokens, how.max_tokens), 1)
+        mean = min(work.answer_tokens, how.first_tokens or how.max_tokens, how.max_tokens)
+        return Taught(mix.rows * num_passes(budget, mix.rows, round(mix.rows * mean)), mean, 1)
+    examples = mix.rows * num_passes(budget, mix.rows, mix.supervised_tokens)
     if isinstance(how, Reinforce):
         return Taught(examples * how.samples, min(work.answer_tokens, how.max_tokens), 1)
     mean = mix.supervised_tokens / max(1, mix.rows)
@@ -70,7 +72,8 @@ def own_answers(one: PlannedCell, work: Workload, recipe: Recipe) -> OwnAnswers:
     how, rows = one.cell.objective, work.mixes[one.cell.mix].rows
     if isinstance(how, Match):
         written = rows * min(work.answer_tokens, how.max_tokens)
-        return OwnAnswers(rows, written, written, work.row_prompt_tokens, rows, 1 + len(_scorers(one, recipe)))
+        at_once, num_scorers = min(rows, CHUNK), 1 + len(_scorers(one, recipe))
+        return OwnAnswers(rows, written, written, work.row_prompt_tokens, at_once, num_scorers)
     if isinstance(how, Reinforce):
         found = taught(one, work, recipe)
         at_once = recipe.train.batch_size * how.steps_per_round * how.samples

@@ -170,6 +170,9 @@ def losses(
     found = [] if segments else [NO_TEMPLATE]
     if segments:
         found += [what for what, asked in CONVERSATIONS.items() if not _is_same(tokenizer, segments, asked, options)]
+        untold = turns(("system", ""), ("user", "2+2?"))
+        if chat.system == "" and not _is_same(tokenizer, segments, untold, options):
+            found.append("that the system line is empty: the chat template's own one is written")
     if chat.template != "{problem}":
         found.append(f"the text around a problem, which whoever asks has to write: {json.dumps(chat.template)}")
     if chat.system is not None and chat.system_as == "user":

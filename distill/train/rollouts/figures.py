@@ -18,6 +18,7 @@ SELF_TOLERANCE = 0.05
 leaves a divergence, of second order; a prompt that is rendered otherwise, or tokens off by one, a far larger one."""
 CUT_WARNING = 0.05
 """Share of cut answers above which a person is told."""
+AT_A_LIMIT = "(by objective.max_tokens, or where train.max_length or serve.engine.max_model_len leave no room)"
 LEAST_END_PROBABILITY = 1e-3
 """Of the teacher, for the token that ends an answer: below, it does not end its answers so."""
 
@@ -39,26 +40,36 @@ def third_of(num_tokens: int) -> NDArray[np.int64]:
     return np.arange(num_tokens) * len(PARTS) // max(1, num_tokens)
 
 
-def by_thirds(values: Sequence[NDArray[np.float32]]) -> Thirds:
-    """A value of every token, summed over the thirds of its answer."""
+def by_thirds(values: Sequence[NDArray[np.float32]], first_tokens: int | None = None) -> Thirds:
+    """A value of every token, summed over the thirds of its answer.
+
+    `first_tokens`: only so many at the beginning of each; thirds are those of the whole.
+    """
     sums, counts = np.zeros(len(PARTS)), np.zeros(len(PARTS), dtype=np.int64)
     for one in values:
-        thirds = third_of(len(one))
-        sums += np.bincount(thirds, weights=one, minlength=len(PARTS))
+        thirds = third_of(len(one))[:first_tokens]
+        sums += np.bincount(thirds, weights=one[:first_tokens], minlength=len(PARTS))
         counts += np.bincount(thirds, minlength=len(PARTS))
     return Thirds(sums, counts)
 
 
-def kl_per_token(rollouts: Sequence[Rollout], teacher: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
-    """Sampled reverse KL of the student that wrote, nats per token: over all tokens (`kl`) and by thirds."""
+def kl_per_token(
+    rollouts: Sequence[Rollout], teacher: Mapping[str, NDArray[np.float32]], first_tokens: int | None = None
+) -> dict[str, float]:
+    """Sampled reverse KL of the student that wrote, nats per token: over all tokens (`kl`) and by thirds.
+
+    `first_tokens`: only over so many at the beginning of each answer, those that are learnt from.
+    """
     gaps = [one.sampled - teacher[one.trace_id] for one in rollouts]
-    thirds = by_thirds(gaps)
+    thirds = by_thirds(gaps, first_tokens)
     return {"kl": float(thirds.sums.sum() / max(1, thirds.counts.sum())), **thirds.means}
 
 
-def rollout_figures(rollouts: Sequence[Rollout], teacher: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
-    """Of the answers: mean length (tokens), share that was cut, divergence from the teacher, and the probability (a
-    geometric mean) of the token that ends an answer, for student and teacher."""
+def rollout_figures(
+    rollouts: Sequence[Rollout], teacher: Mapping[str, NDArray[np.float32]], first_tokens: int | None = None
+) -> dict[str, float]:
+    """Of the answers: mean length (tokens), share that was cut, divergence from the teacher over what is learnt from
+    (`first_tokens`), and the probability of the token that ends an answer (geometric means), by student and teacher."""
     finished = [one for one in rollouts if one.is_finished]
     ends = {
         "end_student": [float(one.sampled[-1]) for one in finished],
@@ -70,7 +81,7 @@ def rollout_figures(rollouts: Sequence[Rollout], teacher: Mapping[str, NDArray[n
         "mean_tokens": sum(len(one.tokens) for one in rollouts) / max(1, len(rollouts)),
         "cut_share": 1 - len(finished) / max(1, len(rollouts)),
         **{f"start_{name}" if name == "kl" else f"start_kl_{name}": value
-           for name, value in kl_per_token(rollouts, teacher).items()},
+           for name, value in kl_per_token(rollouts, teacher, first_tokens).items()},
         **{name: math.exp(sum(values) / len(values)) for name, values in ends.items() if values},
     }  # fmt: skip
 
@@ -87,7 +98,7 @@ def faults(figures: Mapping[str, float]) -> list[str]:
     if not figures["answers"]:
         found.append("the student wrote no answer that fits train.max_length")
     elif figures["cut_share"] == 1:
-        found.append("every answer was cut at objective.max_tokens: the student does not end its turns; raise it")
+        found.append(f"every answer was cut {AT_A_LIMIT}: the student does not end its turns; raise what cuts them")
     if abs(figures.get("self_difference", 0.0)) > SELF_TOLERANCE:
         found.append(
             f"scored by itself the student differs by {figures['self_difference']:.3f} nats a token from what its "
@@ -104,7 +115,7 @@ def faults(figures: Mapping[str, float]) -> list[str]:
 def warnings(figures: Mapping[str, float]) -> list[str]:
     """What a person should know of the answers."""
     if figures["cut_share"] > CUT_WARNING:
-        return [f"{figures['cut_share']:.0%} of the student's answers were cut at objective.max_tokens"]
+        return [f"{figures['cut_share']:.0%} of the student's answers were cut {AT_A_LIMIT}"]
     return []
 
 

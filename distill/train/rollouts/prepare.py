@@ -30,49 +30,66 @@ if TYPE_CHECKING:
     from distill.train.cells import CellWork
     from distill.train.rollouts.plan import RolloutPlan
 
+SECONDS = "rollout-seconds.json"
 CHECKED_ROWS = 64
 """Answers that the student scores itself."""
 
 ResultT = TypeVar("ResultT")
 
 
-def prepare_rollouts(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int) -> None:
-    """Write, score and check the answers of a cell's student. Ray must be connected.
+def prepare_rollouts(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: Device, threads: int) -> float:
+    """Write, score and check the answers of a cell's student; the seconds that this took now. Ray must be connected.
 
     Raises:
         StageError: nothing can be learnt from them; says what to change.
     """
     plan, objective, name = work.rollouts, work.cell.objective, work.cell.name
     if plan is None or not isinstance(objective, Match) or run_dir.exists(*Training(name).file(FIGURES)):
-        return
+        return 0.0
     ask = partial(_in_task, worker_resources(device, threads, work.cell.student.gpu), name)
-    began, seconds = time.monotonic(), dict[str, float]()
+    began, seconds = time.monotonic(), Seconds(run_dir, name)
     if not run_dir.exists(*Training(name).file(ROLLOUTS)):
         environment = engine_env(device, plan.student, threads) | single_worker_env(device, plan.engine.num_gpus)
         job = _rollout_job(work, plan, objective, train, run_dir, device)
-        seconds["write"] = round(ask("writing answers", write_answers, job, environment), 2)
+        seconds.add("write", partial(ask, "writing answers", write_answers, job, environment))
     for one in _score_jobs(work, plan, run_dir, device):
         if not run_dir.exists(*Training(name).file(scores_file(one.scorer))):
-            seconds[f"score_{one.scorer}"] = round(ask(f"scoring by {one.scorer}", score_answers, one, {}), 2)
-    seconds["starts"] = round(time.monotonic() - began - sum(seconds.values()), 2)  # of engine and scorers
-    figures = _figures(work, plan, run_dir)
+            seconds.add(f"score_{one.scorer}", partial(ask, f"scoring by {one.scorer}", score_answers, one, {}))
+    figures = _figures(work, plan, objective.first_tokens, run_dir)
     log_event("rollouts", run=run_dir.address, stage=StageName.TRAIN, cell=name, **figures)
     if found := faults(figures):  # nothing is written: looked at again, should the run be continued
         raise StageError(
             f"{name}: nothing can be learnt from its student's answers:" + "".join(f"\n  {one}" for one in found)
         )
     run_dir.write_bytes(
-        json.dumps({**figures, "seconds": seconds, "warnings": warnings(figures)}, indent=1).encode(),
+        json.dumps({**figures, "seconds": seconds.taken, "warnings": warnings(figures)}, indent=1).encode(),
         *Training(name).file(FIGURES),
     )
+    return time.monotonic() - began
 
 
-def _figures(work: CellWork, plan: RolloutPlan, run_dir: RunDir) -> Mapping[str, float]:
+class Seconds:
+    """Seconds by what they were spent on, kept on disk: what one attempt finished the next neither does nor times."""
+
+    def __init__(self, run_dir: RunDir, cell: str) -> None:
+        self._run_dir, self._parts = run_dir, Training(cell).file(SECONDS)
+        self.taken: dict[str, float] = json.loads(run_dir.read_bytes(*self._parts) or b"{}")
+
+    def add(self, name: str, task: Callable[[], float]) -> None:
+        """Do a task that tells its own seconds; what it took beside them is the start of its process."""
+        began = time.monotonic()
+        self.taken[name] = round(task(), 2)
+        start_s = time.monotonic() - began - self.taken[name]
+        self.taken["starts"] = round(self.taken.get("starts", 0.0) + start_s, 2)
+        self._run_dir.write_bytes(json.dumps(self.taken).encode(), *self._parts)
+
+
+def _figures(work: CellWork, plan: RolloutPlan, first_tokens: int | None, run_dir: RunDir) -> Mapping[str, float]:
     name = work.cell.name
     teacher, own = teacher_scores(run_dir, name, plan), read_scores(run_dir, name, ITSELF)
     written = read_rollouts(run_dir, name)
     scored, checked = ([one for one in written if one.trace_id in known] for known in (teacher, own))
-    return {**rollout_figures(scored, teacher), "self_difference": self_difference(checked, own)}
+    return {**rollout_figures(scored, teacher, first_tokens), "self_difference": self_difference(checked, own)}
 
 
 def _rollout_job(

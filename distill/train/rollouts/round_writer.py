@@ -60,6 +60,10 @@ class RoundWriter:
         self._graders = GraderPool.from_config(plan.verify)
         self._engine = LLM(model=local_folder(model), **llm_arguments(plan.engine, device, seed=seed, rank=rank))
 
+    def is_up(self) -> bool:
+        """Whether it can write; answered once it can."""
+        return True
+
     def write(self, number: int, adapter: str, questions: Sequence[Question]) -> list[OwnAnswer]:
         """The graded answers of a round. `adapter`: folder of the student's newest adapter."""
         from vllm import SamplingParams

@@ -11,6 +11,7 @@ from distill.config.teachers import EngineConfig
 from distill.config.verify import VerifyConfig
 from distill.core.schema import AnswerKind
 from distill.core.verifier_version import verifier_version
+from distill.train.rollouts.plan import writing_key
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -38,7 +39,8 @@ def rounds_plan(mix: str, objective: Objective, recipe: Recipe) -> RoundsPlan | 
 
 
 def rounds_key(plan: RoundsPlan | None) -> list[Any]:
-    """What of it decides a cell's weights: the verdicts, and how much of an answer says its mode."""
+    """What of it decides a cell's weights: verdicts, how much of an answer says its mode, the engine's limits."""
     if plan is None:
         return []
-    return ["rounds", verifier_version(AnswerKind), plan.reasoning_end, list(plan.openings)]
+    written = writing_key(plan.engine)
+    return ["rounds", verifier_version(AnswerKind), plan.reasoning_end, list(plan.openings), written]

@@ -9,8 +9,8 @@ from distill.config.decides import identity
 from distill.config.match_problems import scorers
 from distill.config.mix import Mix
 from distill.config.objectives import Match
-from distill.config.teachers import VllmTeacher
-from distill.train.rollouts.plan import RolloutPlan, Scorer
+from distill.config.teachers import EngineConfig, VllmTeacher
+from distill.train.rollouts.plan import RolloutPlan, Scorer, writing_key
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -28,9 +28,9 @@ def cell_scorers(cell: Cell, recipe: Recipe, models: Mapping[str, ResolvedModel]
     return tuple(Scorer(one.name, models[one.model].address, models[one.model].identity, one.chat) for one in found)
 
 
-def scorers_key(found: tuple[Scorer, ...]) -> list[Any]:
-    """What of the scorers decides a cell's weights."""
-    return [[one.name, one.identity, identity(one.chat)] for one in found]
+def scorers_key(found: tuple[Scorer, ...], engine: EngineConfig) -> list[Any]:
+    """What of the scorers, and of the engine that writes for them, decides a cell's weights; empty without any."""
+    return [[one.name, one.identity, identity(one.chat)] for one in found] + ([writing_key(engine)] if found else [])
 
 
 def rollout_plan(cell: Cell, recipe: Recipe, models: Mapping[str, ResolvedModel], student: str) -> RolloutPlan | None:

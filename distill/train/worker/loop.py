@@ -206,6 +206,8 @@ class TrainingCell:
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
         tracked = TrackedRun.of_cell(self.job.cell, self.job.key)
         trackers = Trackers(self.job.train, self.run_dir, tracked, log=log_line) if log else None
+        if isinstance(self.job.objective, Match):
+            self.divergences = self._earlier_divergences(log)
         try:
             for step in range(first, self.num_steps):
                 self.prepare(step, is_first=step == first)
@@ -224,6 +226,12 @@ class TrainingCell:
                 log.flush()
         held_out = {"before": before, "after": self.held_out_loss()} if self.rows.held_out else {}
         return self._summary(log.lines) | {"held_out_loss": held_out} if log else {}
+
+    def _earlier_divergences(self, log: MetricsLog | None) -> list[float]:
+        """Those of the steps before this attempt's first, the same for every worker: all of them decide by these."""
+        shared: list[Any] = [[line.match["kl"] for line in log.lines if line.match] if log else []]
+        dist.broadcast_object_list(shared)
+        return list(shared[0])
 
     def prepare(self, step: int, *, is_first: bool) -> None:
         """What has to be there before a step. `is_first`: of this attempt."""
@@ -508,6 +516,7 @@ class TrainingCell:
         seconds, flops = sum(line.seconds for line in lines), sum(line.flops or 0.0 for line in lines) or None
         return {
             "steps": self.num_steps,
+            "steps_s": round(seconds, 2),
             "supervised_tokens": sum(line.supervised_tokens for line in lines),
             "tokens": sum(line.tokens for line in lines),
             "flops": flops,

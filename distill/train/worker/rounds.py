@@ -104,7 +104,11 @@ class Rounds:
         dist.broadcast_object_list(shared)
         if shared[1]:
             raise StageError(shared[1])
-        return round_rows(self.objective, first, steps, shared[0], self._openings)
+        try:
+            return round_rows(self.objective, first, steps, shared[0], self._openings)
+        except StageError:
+            self._forget_errors(number)
+            raise
 
     def _written(self, number: int, steps: Sequence[Sequence[TrainRow]], model: PreTrainedModel) -> list[OwnAnswer]:
         """The answers of a round: those on disk where they are whole, else new ones."""
@@ -114,29 +118,40 @@ class Rounds:
             found = [OwnAnswer(**row) for row in table.to_pylist()]
         else:
             started = time.monotonic()
+            self.start()
+            start_s, started = time.monotonic() - started, time.monotonic()
             found = self._ask(number, questions(steps, self, number), model)
             self._run_dir.write_rows(found, OwnAnswer, *known.round(number, ANSWERS))
             written = {"key": job.key, **round_figures(self.objective, found)}
-            written["write_s"] = round(time.monotonic() - started, 2)
+            written |= {"write_s": round(time.monotonic() - started, 2), "start_s": round(start_s, 2)}
             self._run_dir.write_bytes(json.dumps(written, indent=1).encode(), *known.round(number, FIGURES))
         rounds = [self._figures(one) for one in range(max(0, number - CONSTANT_ROUNDS + 1), number + 1)]
         log_line(f"round {number + 1}: {round_words(rounds[-1])}")
         if fault := round_fault(rounds):
+            self._forget_errors(number)
             raise StageError(f"{job.cell}: round {number + 1}: {fault}")
         return found
 
     def _figures(self, number: int) -> dict[str, Any]:
         return dict(json.loads(self._run_dir.read_bytes(*Training(self._job.cell).round(number, FIGURES)) or b"{}"))
 
+    def _forget_errors(self, number: int) -> None:
+        """Have a round that stopped the training written and graded anew, should the cell be continued, where verdicts
+        are missing: more time for the verifier may find them."""
+        if rank() == 0 and self._figures(number).get("errors"):
+            self._run_dir.remove(*Training(self._job.cell).round(number, FIGURES))
+
     def totals(self, num_steps: int) -> dict[str, float]:
-        """Over all rounds of a training: answers, those without a reward, tokens, and the seconds of writing them."""
+        """Over all rounds of a training: answers, those without a reward, tokens, and the seconds of writing them and
+        of starting the engine."""
         rounds = [self._figures(one) for one in range(num_steps // self.size)]
         return {
-            name: sum(one.get(name, 0) for one in rounds) for name in ("answers", "cut", "errors", "tokens", "write_s")
+            name: sum(one.get(name, 0) for one in rounds)
+            for name in ("answers", "cut", "errors", "tokens", "write_s", "start_s")
         }
 
     def _ask(self, number: int, asked: Sequence[Question], model: PreTrainedModel) -> list[OwnAnswer]:
-        """Hand the adapter to the engine, which is started at the first round of an attempt."""
+        """Hand the adapter to the engine, and ask."""
         folder = tempfile.mkdtemp(prefix="adapter-")
         try:
             model.save_pretrained(folder)
@@ -144,8 +159,8 @@ class Rounds:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def write(self, number: int, adapter: str, asked: Sequence[Question]) -> list[OwnAnswer]:
-        """The engine's answers. `adapter`: folder of the student's."""
+    def start(self) -> None:
+        """Start the engine, in the first round of an attempt, and wait until it is up."""
         import ray
 
         job = self._job
@@ -155,6 +170,12 @@ class Rounds:
                 job.run_uri, self._plan, model=job.model_path, rank=job.student.tune.rank, device=job.device,
                 threads=job.threads, seed=job.seed,
             )  # fmt: skip
+            ray.get(self._writer.is_up.remote())
+
+    def write(self, number: int, adapter: str, asked: Sequence[Question]) -> list[OwnAnswer]:
+        """The engine's answers. `adapter`: folder of the student's."""
+        import ray
+
         answers: list[OwnAnswer] = ray.get(self._writer.write.remote(number, adapter, list(asked)))
         return answers
 
@@ -178,10 +199,10 @@ def questions(steps: Sequence[Sequence[TrainRow]], rounds: Rounds, number: int) 
     """Everything that is asked in a round: `samples` answers to each prompt of each of its steps."""
     found = []
     for step, prompts in enumerate(steps):
-        for row in prompts:
+        for place, row in enumerate(prompts):  # a prompt may be drawn twice in a step, and is answered anew then
             tokens, opened = list(row.input_ids), rounds.is_opened(row.input_ids)
             for sample in range(rounds.objective.samples):
-                name = f"{step}/{row.trace_id}/{sample}"
+                name = f"{step}/{place}/{row.trace_id}/{sample}"
                 found.append(
                     Question(
                         name, row.trace_id, rounds.prompt_id(row.trace_id), tokens, opened,

@@ -50,6 +50,23 @@ def test_a_conversation_keeps_its_turns_until_it_is_cleared(monkeypatch: pytest.
     assert asked == [["Q: one"], ["Q: one", "answer 1", "two"], ["Q: three"]]
 
 
+def test_a_conversation_has_the_worked_examples_once_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [{"role": "user", "content": "Q: 2?"}, {"role": "assistant", "content": "2"}]
+    asked: list[list[str]] = []
+
+    def answer(url: str, model: str, turns: Any, **options: Any) -> Iterator[Piece]:
+        asked.append([turn["content"] for turn in turns])
+        yield Piece("yes")
+
+    monkeypatch.setattr(asking, "stream_chat", answer)
+    monkeypatch.setattr(asking, "model_card", lambda *given: {"template": "Q: {problem}", "examples": shown})
+    lines, to = iter(["one", "two", "/new", "three", "/quit"]), console()
+    assert chat(ServedStudent("u", "m", "k", {}), to, read=lambda prompt: next(lines)) == 0
+    before = ["Q: 2?", "2"]
+    assert asked == [[*before, "Q: one"], [*before, "Q: one", "yes", "two"], [*before, "Q: three"]]
+    assert "worked examples are sent before the first question" in printed(to) and "Q: 2?" not in printed(to)
+
+
 def test_the_mode_is_told_and_changes_within_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 

@@ -11,21 +11,25 @@ from distill.report.data import CellCost, Report
 from distill.report.html import render_page
 from tests.fixtures.report_run import make_recipe, make_run
 
-SECONDS = {"train": 50.0, "saving": 2.0, "start_up": 8.0}
+SECONDS = {"train": 60.0, "finish": 2.0, "start_up": 8.0}
 RESOURCES = {"num_workers": 1, "devices": 2}
-IMITATED = {"objective": "imitate", "seconds": SECONDS, "resources": RESOURCES}
+IMITATED = {"objective": "imitate", "seconds": SECONDS, "resources": RESOURCES, "steps_s": 50.0}
 MATCHED = {
     "objective": "match",
+    "steps_s": 50.0,
     "seconds": SECONDS | {"rollouts": 30.0},
     "resources": RESOURCES,
-    "rollouts": {"tokens": 900, "seconds": {"write": 20.0, "score_itself": 4.0, "score_long": 6.0}},
+    "rollouts": {"tokens": 900, "seconds": {"write": 20.0, "score_itself": 4.0, "score_long": 6.0, "starts": 5.0}},
 }
 REWARDED = {
     "objective": "reinforce",
+    "steps_s": 15.0,
     "seconds": SECONDS,
     "resources": RESOURCES,
-    "rounds": {"answers": 64, "cut": 1, "errors": 0, "tokens": 2000, "write_s": 35.0},
+    "rounds": {"answers": 64, "cut": 1, "errors": 0, "tokens": 2000, "write_s": 35.0, "start_s": 4.0},
 }
+RESUMED = REWARDED | {"seconds": SECONDS | {"train": 9.0}}
+"""Killed once: the last attempt had a few seconds, all steps and answers more."""
 
 
 def report_of(folder: Path, *details: dict[str, Any]) -> Report:
@@ -45,12 +49,17 @@ def report_of(folder: Path, *details: dict[str, Any]) -> Report:
 def test_writing_and_scoring_are_told_apart_from_the_steps(tmp_path: Path) -> None:
     found = report_of(tmp_path, IMITATED, MATCHED, REWARDED)
     imitated, matched, rewarded = (cell.cost for cell in found.cells[:3])
-    assert imitated == CellCost("imitate", 41_200, 0, 0, 50.0, 0.0, 0.0, 10.0, 120.0)
-    assert matched == CellCost("match", 41_200, 900, 900, 50.0, 20.0, 10.0, 10.0, 180.0)
-    assert rewarded == CellCost("reinforce", 41_200, 2000, 0, 15.0, 35.0, 0.0, 10.0, 120.0)
+    assert imitated == CellCost("imitate", 41_200, 0, 0, 50.0, 0.0, 0.0, 20.0, 140.0)
+    assert matched == CellCost("match", 41_200, 900, 900, 50.0, 20.0, 10.0, 25.0, 210.0)
+    assert rewarded == CellCost("reinforce", 41_200, 2000, 0, 15.0, 35.0, 0.0, 20.0, 140.0)
     page = render_page(found)
     assert "What the objectives cost" in page
     assert "tokens written by itself" in page
+
+
+def test_a_cell_that_was_resumed_costs_all_of_its_steps_and_answers(tmp_path: Path) -> None:
+    (cost,) = (cell.cost for cell in report_of(tmp_path, RESUMED).cells[:1])
+    assert cost == CellCost("reinforce", 41_200, 2000, 0, 15.0, 35.0, 0.0, 14.0, 128.0)
 
 
 @pytest.mark.parametrize("details", [(), (IMITATED, IMITATED)])

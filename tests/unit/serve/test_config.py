@@ -116,6 +116,9 @@ def test_a_question_has_the_format_that_the_model_was_trained_with() -> None:
         {"role": "system", "content": "Answer."},
         {"role": "user", "content": "Q: {1} + 1?"},
     ]
+    shown = [{"role": "user", "content": "Q: 2?"}, {"role": "assistant", "content": "2"}]
+    asked = question_turns("1 + 1?", card | {"system": "", "examples": shown})
+    assert asked == [{"role": "system", "content": ""}, *shown, {"role": "user", "content": "Q: 1 + 1?"}]
     assert question_turns("1 + 1?", {}) == [{"role": "user", "content": "1 + 1?"}]
 
 

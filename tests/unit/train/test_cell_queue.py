@@ -15,9 +15,11 @@ from distill.core.errors import StageError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
 from distill.train import cell_queue
-from distill.train.cell_queue import Progress, save_layout, train_all, with_saved_layout
+from distill.train.cell_queue import Progress, train_all
 from distill.train.cells import Cell, CellWork
 from distill.train.layout import Layout, threads_per_worker
+from distill.train.saved_layout import save_layout, with_saved_layout
+from distill.train.train_cell import train_cell
 from distill.train.worker.checkpoint import Checkpoints
 
 
@@ -179,6 +181,21 @@ def test_a_cell_continues_with_the_layout_that_its_checkpoint_was_written_with(
     train_on_gpus(run_dir, [work])
     assert counts.workers == {"a": 2}
     assert with_saved_layout(work, run_dir).resolved_layout.zero_stage == 2
+
+
+def test_a_fresh_attempt_writes_down_the_layout_that_it_begins_with(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise StageError("stopped")
+
+    monkeypatch.setattr("distill.train.train_cell._trainer", stopped)
+    (work,) = works(run_dir, "a", max_workers=4)
+    begun = replace(work, layout=Layout(zero_stage=2), num_workers=2)
+    with pytest.raises(StageError, match="stopped"):
+        train_cell(begun, train=TrainConfig(), run_dir=run_dir, device="cpu")
+    Checkpoints(run_dir, "a", work.key).commit(5)
+    assert with_saved_layout(work, run_dir).resolved_workers == 2
 
 
 def test_the_highest_priority_starts_first(run_dir: RunDir, trained: list[str]) -> None:

@@ -55,3 +55,12 @@ def test_the_name_of_an_arm_decides_nothing(taught: RunDir, tmp_path: Path) -> N
     taught.write_table(table, "mix", "start.parquet")
     before, after = keys(taught, staged()), keys(taught, recipe((0,), mixes=renamed, merges=MERGES))
     assert after["s@start"] == before["s@first"] and after["s@third"] == before["s@third"]
+
+
+def test_what_students_write_with_decides_the_arms_that_learn_from_it(taught: RunDir) -> None:
+    own = {"kind": "reinforce", "max_tokens": 8}
+    mixes = [{**mix, "objective": own} if mix["name"] == "third" else mix for mix in STAGES]
+    shared = {"mixes": mixes, "merges": MERGES, "train": {"budget": "steps", "num_steps": 4}}
+    engine = {"serve": {"engine": {"max_model_len": 4096}}}
+    before, after = keys(taught, recipe((0,), **shared)), keys(taught, recipe((0,), **shared, **engine))
+    assert {name for name in before if before[name] != after[name]} == {"s@third"}

@@ -19,6 +19,7 @@ from serve.keys import Key, hash_key
 from tests.fixtures.browser import CTRL, Page, open_page
 
 MODELS = ("small", "small@short", "small@long", "small@mix-long")
+SHOWN = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "four"}]
 CARDS: dict[str, dict[str, Any]] = {
     "small": {"accuracy:sums": 0.125, "system": "Be brief.", "template": "Solve: {problem}"},
     "small@short": {"accuracy:sums": 0.5, "weights": "0123456789abcdef"},
@@ -28,6 +29,7 @@ CARDS: dict[str, dict[str, Any]] = {
         "accuracy:sums:short": 0.625,
         "reasoning_end": "</think>",
     },
+    "small@mix-long": {"examples": SHOWN, "system": "", "template": "{problem} Now: {problem}"},
 }
 PROBLEM = {"id": "p1", "benchmark": "sums", "problem": "What is 3 + 4?"}
 LONG_PROBLEM = {"id": "p2", "benchmark": "sums", "problem": "What is " + "3 + " * 30 + "4?"}
@@ -205,6 +207,23 @@ def test_the_mode_is_chosen_for_students_that_know_it_and_shown(page: Page) -> N
     assert "sums (short) 62.5 %" in texts[1] and "(long)" not in texts[1], "the score in that mode"
 
 
+def test_worked_examples_begin_a_conversation_and_are_told_of(page: Page) -> None:
+    choose(page, "small@mix-long")
+    for question in ("3?", "4?"):
+        ask(page, question)
+        page.wait(ANSWERED)
+    before = [{"role": "system", "content": ""}, *SHOWN, {"role": "user", "content": "3? Now: 3?"}]
+    answered = {"role": "assistant", "content": ANSWER}
+    assert [one["messages"] for one in requests] == [before, [*before, answered, {"role": "user", "content": "4?"}]]
+    texts = page.run("[...document.querySelectorAll('article')].map((a) => a.innerText)")
+    assert all("asked after 1 worked example" in text for text in texts)
+    assert "four" not in page.run("document.body.innerText")
+    page.run("$('fresh').click()")
+    ask(page, "5?")
+    page.wait(ANSWERED)
+    assert len(requests[-1]["messages"]) == len(before)
+
+
 def test_a_page_that_needs_a_key_asks_for_it_and_offers_its_models(tmp_path: Path) -> None:
     key = Key(name="a", sha256=hash_key("open-sesame"), models=("small", "small@short"))
     with listen((key,)) as url, open_page(url, tmp_path / "profile") as page:
@@ -254,7 +273,7 @@ def test_names_are_explained_with_scores_modes_and_weights(page: Page) -> None:
         "untouched · sums 12.5 %",
         "trained, arm short · sums 50.0 % · weights 0123456789ab",
         "trained, arm long · sums (long) 75.0 % · sums (short) 62.5 % · modes long, short",
-        "trained, arm mix-long",
+        "trained, arm mix-long · asked after 1 worked example",
     ]
 
 

@@ -40,6 +40,9 @@ class Sampled(Rounds):
     asked: tuple[int, ...] = ()
     is_mute = False
 
+    def start(self) -> None:
+        """There is no engine to start."""
+
     @torch.no_grad()
     def write(self, number: int, adapter: str, asked: Sequence[Question]) -> list[OwnAnswer]:
         self.asked = (*self.asked, number)

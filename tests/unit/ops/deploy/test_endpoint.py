@@ -10,7 +10,8 @@ from distill.core.run_dir import RunDir, benchmark_problems, benchmark_scores
 from distill.core.schema import Prompt, Score
 from distill.evaluate.requests import EvaluationItem, request_rows, score_rows
 from distill.grading import grade
-from distill.ops.deploy.endpoint import chat_card, limits_note, smoke_checks
+from distill.models.chat_template import chat_messages, with_mode
+from distill.ops.deploy.endpoint import BenchmarkChecker, chat_card, limits_note, smoke_checks
 from serve.api.limits import Limits
 from serve.api.prepare import prepared_chat
 from serve.client import chosen_mode, question_turns
@@ -32,6 +33,33 @@ def test_a_reader_chooses_the_mode_and_gets_the_first_without_choosing() -> None
         chosen_mode(card, "medium")
     with pytest.raises(ServeError, match="without modes"):
         chosen_mode(chat_card(parse_recipe(RECIPE), "s"), "short")
+
+
+EXAMPLES = [{"problem": "1 + 1?", "completion": "2"}, {"problem": "2 + {problem}?", "completion": "<think>\n</think>4"}]
+
+
+@pytest.mark.parametrize("system", [None, "", "Be brief."])
+@pytest.mark.parametrize("system_as", [None, "user"])
+@pytest.mark.parametrize("mode", ["", "short"])
+def test_a_reader_asks_as_the_evaluation_does(system: str | None, system_as: str | None, mode: str) -> None:
+    how = {"system": system, "system_as": system_as, "template": "{problem} Now: {problem}", "examples": EXAMPLES}
+    recipe = parse_recipe((with_modes(RECIPE) if mode else RECIPE) | {"student_chat": how})
+    card, modes = chat_card(recipe, "s@mix-long"), recipe.mixes[-1].modes
+    endpoint = Endpoint(name="s@mix-long", source="s", metadata=card, system_as=recipe.student_chat.system_as)
+    asked = prepared_chat({"messages": question_turns("3?", card), "mode": mode or None}, endpoint)
+    assert asked["messages"] == chat_messages("3?", with_mode(recipe.student_chat, modes[mode] if mode else None))
+
+
+def test_the_playgrounds_problems_are_asked_as_the_benchmark_words_them(tmp_path: Path) -> None:
+    recipe, run_dir = two_benchmarks(**repeated(4) | {"benchmarks": []}), RunDir(str(tmp_path))
+    worded = recipe.benchmarks["other"].model_copy(update={"template": "Pick.\n{problem}"})
+    recipe = recipe.model_copy(update={"benchmarks": {**recipe.benchmarks, "other": worded}})
+    prompts = make_prompts(2)
+    for name in recipe.evaluate.benchmarks:
+        run_dir.write_rows(prompts, Prompt, *benchmark_problems(name))
+    shown = [one for one in BenchmarkChecker.of(recipe, run_dir).problems() if one["benchmark"] == "other"]
+    sent = request_rows(EvaluationItem(MODEL, "other", "k"), prompts, recipe)
+    assert shown and {one["problem"] for one in shown} == {row["messages"][-1]["content"] for row in sent}
 
 
 def test_a_smoke_check_sends_what_the_evaluation_sent(tmp_path: Path) -> None:

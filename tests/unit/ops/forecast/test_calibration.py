@@ -30,6 +30,7 @@ def finished_run(folder: Path, *, slower: float = 1.0) -> RunDir:
     cells = {
         f"{student}@{mix}": {
             "steps": 24, "tokens": tokens + 3104, "supervised_tokens": tokens,
+            "steps_s": train * slower,
             "seconds": {"train": train * slower, "load": 7.0, "engine": 1.0, "finish": 4.0, "start_up": 15.0},
         }
         for student, train in (("smol-135m", 40.0), ("smol-26-layers", 50.0))

@@ -147,11 +147,12 @@ def test_worked_examples_are_turns_before_the_first() -> None:
         (NUMBERED, ChatFormat(), "earlier turns"),
         (CHATML, ChatFormat(template="Solve: {problem}"), 'the text around a problem, .*"Solve: {problem}"'),
         (CHATML, ChatFormat(system='Say """x"""'), "the system line"),
+        (OWN_SYSTEM, ChatFormat(system=""), "that the system line is empty"),
         (NO_SYSTEM, ChatFormat(system="Be kind.", system_as="user"), "the system line inside the first user turn"),
         (CHATML.replace("m['content']", "m['content'].strip()"), ChatFormat(), "white space"),
         (CHATML.replace("m['content']", "m['content'] + m['content']"), ChatFormat(), "the chat template: Ollama"),
     ],
-    ids=["strips", "numbered", "template", "quotes", "system as user", "white space", "twice"],
+    ids=["strips", "numbered", "template", "quotes", "empty system", "system as user", "white space", "twice"],
 )
 def test_what_cannot_be_said_is_told_and_stands_in_the_file(template: str, chat: ChatFormat, what: str) -> None:
     text, lost = written(template, chat)

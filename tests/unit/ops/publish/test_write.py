@@ -291,7 +291,7 @@ def test_the_card_says_all_of_how_it_is_prompted_and_its_python_asks_so(
     text = (tmp_path / "out" / "README.md").read_text()
     assert "`You `solve`.` and stands above the first user turn" in text
     assert 'gets the variables `{"enable_thinking": false}`' in text
-    assert "Before it stand the worked examples" in text and '"content": "```2```"' in text
+    assert "Before it stand worked examples" in text and '"content": "```2```"' in text
     code = re.search(r"^(`{3,})python\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     assert code
     asked: dict[str, object] = {}

@@ -123,6 +123,43 @@ def test_a_cut_answer_is_incomplete() -> None:
     assert response.status == "incomplete" and response.incomplete_details is not None
 
 
+@pytest.mark.parametrize(
+    ("message", "items"),
+    [
+        ({"reasoning_content": "so"}, [("reasoning", "incomplete")]),
+        ({"reasoning_content": "so", "content": "4"}, [("reasoning", "completed"), ("message", "incomplete")]),
+        ({"content": "4"}, [("message", "incomplete")]),
+        ({}, [("message", "incomplete")]),
+    ],
+)
+def test_an_answer_that_was_cut_has_the_same_items_whole_and_streamed(
+    message: dict[str, str], items: list[tuple[str, str]]
+) -> None:
+    answer = {"choices": [{"message": {"content": "", **message}, "finish_reason": "length"}], "usage": USAGE}
+    whole = Response.model_validate(ResponseBuilder("m").whole(answer))
+    builder = ResponseBuilder("m")
+    deltas = [{"role": "assistant", "content": ""}, *({kind: text} for kind, text in message.items())]
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
+    events += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}, {"choices": [], "usage": USAGE}]
+    texts = [*builder.begin(), *(text for event in events for text in builder.events(event)), *builder.end()]
+    told = [json.loads(text.partition("data: ")[2]) for text in texts]
+    assert told[-1]["type"] == "response.incomplete"
+    streamed = Response.model_validate(told[-1]["response"])
+    for response in (whole, streamed):
+        assert [(item.type, item.status) for item in response.output] == items
+    done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    assert [(item["type"], item["status"]) for item in done] == items
+
+
+def test_reasoning_without_an_answer_has_no_empty_message_beside_it() -> None:
+    message = {"content": "", "reasoning_content": "so"}
+    answer = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE}
+    response = Response.model_validate(ResponseBuilder("m").whole(answer))
+    assert [(item.type, item.status) for item in response.output] == [("reasoning", "completed")]
+
+
 def test_a_stream_opens_and_closes_every_item_in_order() -> None:
     builder = ResponseBuilder("m")
     deltas = [{"role": "assistant", "content": ""}, {"reasoning_content": "a"}, {"reasoning_content": "b"}]

@@ -8,6 +8,9 @@ from serve.api.tools import Call, CallSplitter, StreamCallSplitter, asks_in_this
 
 ADD = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": "é"}}\n</tool_call>'
 CALL = Call("add", '{"a": 1, "b": "é"}')
+TAGGED = '<tool_call>{"name": "say", "arguments": {"x": "a \\"</tool_call> b</tool_call>"}}</tool_call>'
+SAID = Call("say", '{"x": "a \\"</tool_call> b</tool_call>"}')
+UNCLOSED = '<tool_call>{"name": "say</tool_call>'
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,11 @@ CALL = Call("add", '{"a": 1, "b": "é"}')
         ("a <tool_call>7</tool_call>", "a <tool_call>7</tool_call>", []),
         ('<tool_call>{"name": "add", "argu', '<tool_call>{"name": "add", "argu', []),
         ("1 < 2 and <tool", "1 < 2 and <tool", []),
+        (f"So: {TAGGED}\n{ADD}", "So:", [SAID, CALL]),
+        (TAGGED[:-20], TAGGED[:-20], []),
+        (UNCLOSED, UNCLOSED, []),
+        (f"{UNCLOSED} or\n{ADD}", f"{UNCLOSED} or", [CALL]),
+        (f'<tool_call>5" wide</tool_call>\n{ADD}', '<tool_call>5" wide</tool_call>', [CALL]),
     ],
 )
 def test_calls_are_taken_out_of_a_text(text: str, content: str, calls: list[Call]) -> None:
@@ -29,6 +37,13 @@ def test_calls_are_taken_out_of_a_text(text: str, content: str, calls: list[Call
         piece, called = splitter.feed(letter)
         streamed, found = streamed + piece, found + called
     assert found == calls and (streamed + splitter.finish()).strip() == content
+
+
+def test_only_what_may_still_become_a_call_is_held_back() -> None:
+    splitter = CallSplitter()
+    assert splitter.feed(f"{TAGGED[:-30]}") == ("", [])
+    assert splitter.feed(f"{TAGGED[-30:]} so") == (" so", [SAID])
+    assert splitter.feed('<tool_call>5" wide</tool_call>') == ('<tool_call>5" wide</tool_call>', [])
 
 
 def test_arguments_that_are_text_already_stay_so() -> None:

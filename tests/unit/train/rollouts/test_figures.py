@@ -45,6 +45,14 @@ def test_the_divergence_is_told_by_thirds_of_the_answers() -> None:
     assert "50% of the student's answers were cut" in warnings(figures)[0]
 
 
+def test_the_divergence_is_that_of_the_tokens_which_are_learnt_from() -> None:
+    figures = rollout_figures(ANSWERS, TEACHER, first_tokens=3)
+    assert figures["start_kl"] == pytest.approx((0 + 0 + 1 + 0 + 0 + 3) / 6)
+    assert figures["start_kl_middle"] == pytest.approx(1 / 2), "thirds are those of the whole answers"
+    assert figures["start_kl_last"] == pytest.approx(3.0), "of the short answer alone"
+    assert figures["mean_tokens"] == 4.5 and figures["end_teacher"] == pytest.approx(math.exp(-0.5))
+
+
 def test_nothing_is_learnt_from_answers_that_are_not_what_they_seem() -> None:
     good = rollout_figures(ANSWERS, TEACHER)
     assert faults({**good, "self_difference": 0.01}) == []
