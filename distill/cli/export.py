@@ -4,11 +4,10 @@ from pathlib import Path
 
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, StageName
-from distill.core.schema import content_hash
 from distill.mix.auto_weights import with_found_weights
 from distill.mix.export.licences import sources
 from distill.mix.export.terms import refuse_forbidden
-from distill.mix.export.write import export, model_folders, require_arm
+from distill.mix.export.write import export, export_key, model_folders, require_arm
 from distill.ops.publish.push import push, repository, staging
 from distill.run.run_recipe import load_run_recipe
 
@@ -41,9 +40,10 @@ def push_arm(run_dir: RunDir, recipe: Recipe, mix: str, kind: str, *, student: s
     """Push an arm; returns the address of the data set."""
     from huggingface_hub import HfApi  # start time: only a push needs it
 
-    arms = require_arm(run_dir, mix).details["mixes"]  # told before a repository is made
-    refuse_forbidden(sources(recipe, model_folders(run_dir)))
-    folder = staging(repo, content_hash("export", arms[mix]["digest"], mix, kind, student))
+    manifest = require_arm(run_dir, mix)  # told before a repository is made
+    found = list(sources(recipe, model_folders(run_dir)))
+    refuse_forbidden(found)
+    folder = staging(repo, export_key(recipe, manifest, mix, kind, student, found), "dataset")
 
     def write(target: Path) -> None:
         export(run_dir, recipe, mix, kind=kind, target=target, student=student)

@@ -10,13 +10,14 @@ from distill.core.manifest import now
 from distill.core.progress_bars import quiet
 from distill.core.run_dir import RunDir, StageName, log_path
 from distill.core.run_lock import run_lock
+from distill.mix.export.write import refuse_existing
 from distill.ops.publish.push import HUB, push, repository, staging
 from distill.ops.publish.student import TrainedStudent, find_student
 from distill.ops.publish.write import (
     check,
+    folder_key,
     modelfiles,
     planned_files,
-    refuse_existing,
     show_files,
     warnings,
     write_folder,
@@ -61,7 +62,7 @@ def _write(student: TrainedStudent, target: Path, formats: Sequence[str], *, sco
 def _push(student: TrainedStudent, repo: str, formats: Sequence[str], *, score: bool) -> str:
     from huggingface_hub import HfApi  # start time: only a push needs it
 
-    folder = staging(repo, f"{student.manifest.key} {student.cell.name} {' '.join(formats)}")
+    folder = staging(repo, folder_key(student, formats, is_scored=score))
     return push(repo, folder, lambda target: _write(student, target, formats, score=score), HfApi())
 
 

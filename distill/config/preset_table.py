@@ -2,7 +2,7 @@
 
 Schemas are those that the data sets' cards and published code that reads them show; no hub was reachable where they
 were written, so rows of our own in the same schema are what each is tested with (`tests/cases/presets.jsonl`).
-Licences are those of cards that were read; where one was not, it is empty.
+Licences are those of cards that were read; where one was not, there are none.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,8 @@ class Preset:
     """Fields of a teacher of kind `dataset`; None where its rows hold no traces that can be verified."""
     source: Fields = field(default_factory=dict)
     """Further fields of the hub source: subset, split, data_files, streaming; of a file that ships its path."""
-    licence: str = ""
+    licences: tuple[str, ...] = ()
+    """As its card states them; none where it was not read."""
     note: str = ""
     """What is lost or has to be known; why there are no prompts or traces where there are none."""
 
@@ -73,7 +74,7 @@ def _nemotron_math(split: str) -> Preset:
         prompts=_rows(reference="expected_answer", subject="data_source"),
         traces=_rows(completion="messages"),
         source={"split": split, "streaming": True},
-        licence="cc-by-4.0 and cc-by-sa-4.0",
+        licences=("cc-by-4.0", "cc-by-sa-4.0"),
         note=note,
     )
 
@@ -86,7 +87,7 @@ PRESETS: dict[str, Preset] = {
         "open-r1/OpenR1-Math-220k",
         prompts=_rows(subject="problem_type"),
         traces=_rows(completion="generations", finish_reason="finish_reasons"),
-        licence="apache-2.0",
+        licences=("apache-2.0",),
         note="its own correctness columns are not used, the verifier grades; `columns.correct` uses one of them",
     ),
     "mixture-of-thoughts": Preset(
@@ -98,12 +99,12 @@ PRESETS: dict[str, Preset] = {
             **_rows({"domain": "math"}, problem="conversations", reference="conversations", reference_from="majority"),
         },
         traces={**CONVERSATIONS, "where": {"domain": "math"}},
-        licence="apache-2.0",
+        licences=("apache-2.0",),
         note="no reference answers: the majority of a problem's traces is taken, and marked so; problems without one"
         " are dropped",
     ),
     "openthoughts-114k": Preset(
-        "open-thoughts/OpenThoughts-114k", STRIPPED_PROMPTS, STRIPPED_TRACES, licence="apache-2.0", note=FROM_TRACES
+        "open-thoughts/OpenThoughts-114k", STRIPPED_PROMPTS, STRIPPED_TRACES, licences=("apache-2.0",), note=FROM_TRACES
     ),
     "bespoke-stratos-17k": Preset(
         "bespokelabs/Bespoke-Stratos-17k", STRIPPED_PROMPTS, STRIPPED_TRACES, note=FROM_TRACES
@@ -114,7 +115,7 @@ PRESETS: dict[str, Preset] = {
         prompts=_rows({"problem_type": "has_answer_extracted"}, reference="expected_answer", subject="problem_source"),
         traces={**_rows({"inference_mode": "cot"}, completion="generated_solution")},
         source={"split": "cot"},
-        licence="cc-by-4.0",
+        licences=("cc-by-4.0",),
         note="two teachers in one split: choose by `where = { generation_model = ... }`",
     ),
     "openmathinstruct-2": Preset(
@@ -145,7 +146,7 @@ PRESETS: dict[str, Preset] = {
         prompts={**_rows(problem="question"), "answer_kind": "number"},
         traces=_rows(problem="question", completion="answer"),
         source={"subset": "main"},
-        licence="mit",
+        licences=("mit",),
         note="short traces, with calculator marks in them",
     ),
     "math": Preset(
@@ -176,7 +177,7 @@ PRESETS: dict[str, Preset] = {
         "simplescaling/s1K-1.1",
         prompts=_rows(problem="question", reference="solution", subject="cot_type"),
         traces=_rows(problem="question", completion="deepseek_attempt", reasoning="deepseek_thinking_trajectory"),
-        licence="mit",
+        licences=("mit",),
         note="some references are whole solutions, or proofs",
     ),
     "am-deepseek-r1-distilled": Preset(
@@ -191,7 +192,7 @@ PRESETS: dict[str, Preset] = {
         prompts=_rows({"task_type": "verifiable_math"}, problem="prompt", reference="verification_info.ground_truth"),
         traces=_rows({"task_type": "verifiable_math"}, problem="prompt", completion="llm_response"),
         source={"streaming": True},
-        licence="apache-2.0",
+        licences=("apache-2.0",),
         note=SENTENCE,
     ),
     "synthetic-1-sft": Preset(
@@ -205,7 +206,7 @@ PRESETS: dict[str, Preset] = {
         "zwhe99/DeepMath-103K",
         prompts=_rows(problem="question", reference="final_answer", level="difficulty", subject="topic"),
         traces=_rows(problem="question", completion=["r1_solution_1", "r1_solution_2", "r1_solution_3"]),
-        licence="mit",
+        licences=("mit",),
         note="three traces a problem, in one pool",
     ),
     "nemotron-post-training-v1": Preset(
@@ -213,14 +214,14 @@ PRESETS: dict[str, Preset] = {
         prompts=_rows(problem="messages", reference="metadata.expected_answer"),
         traces=MESSAGES,
         source={"split": "math", "streaming": True},
-        licence="cc-by-4.0",
+        licences=("cc-by-4.0",),
     ),
     "llama-nemotron-post-training": Preset(
         "nvidia/Llama-Nemotron-Post-Training-Dataset",
         prompts=_rows({"reasoning": "on"}, problem="input", reference="output", reference_from="majority"),
         traces=_rows({"reasoning": "on"}, problem="input", completion="output"),
         source={"subset": "SFT", "split": "math", "streaming": True},
-        licence="cc-by-4.0",
+        licences=("cc-by-4.0",),
         note="no reference answers: the majority of a problem's traces is taken, and marked so; problems of one trace"
         " have none",
     ),
@@ -254,7 +255,7 @@ PRESETS: dict[str, Preset] = {
         prompts={**_rows(problem="question", reference="answer_number"), "answer_kind": "number"},
         traces=None,
         source={"split": "test"},
-        licence="cc-by-sa-4.0",
+        licences=("cc-by-sa-4.0",),
         note="a benchmark; set `subset` and `language` to one of its languages",
     ),
     "anesbench": Preset(
@@ -265,7 +266,7 @@ PRESETS: dict[str, Preset] = {
         },
         traces=None,
         source={"split": "test"},
-        licence="c-uda",
+        licences=("c-uda",),
         note="level 1 is factual retrieval, 2 hybrid reasoning, 3 complex decisions",
     ),
     "mmlu-pro": Preset(
@@ -276,7 +277,7 @@ PRESETS: dict[str, Preset] = {
         },
         traces=None,
         source={"split": "test"},
-        licence="mit",
+        licences=("mit",),
         note="up to ten options",
     ),
     "natural-reasoning": Preset(

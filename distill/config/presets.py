@@ -68,7 +68,9 @@ def _filled(mapping: Fields | None, own: dict[str, Any], preset: Preset, where: 
 def _location(preset: Preset, own: Mapping[str, Any]) -> dict[str, Any]:
     """Where the rows are: the data set, unless the recipe names a copy."""
     is_copy = "path" in own or own.get("kind") == "file" or not preset.location
-    return {"kind": "file"} if is_copy else preset.location
+    if not is_copy:
+        return preset.location
+    return {"kind": "file", **({"licence": " and ".join(preset.licences)} if preset.licences else {})}
 
 
 def _named(section: Any, where: str, problems: list[Problem]) -> tuple[Preset | None, Any]:
@@ -82,6 +84,6 @@ def _named(section: Any, where: str, problems: list[Problem]) -> tuple[Preset | 
     return PRESETS.get(name), own
 
 
-def known_licences() -> Iterator[tuple[str, str]]:
-    """(data set, licence) of all presets whose card was read."""
-    return ((one.dataset, one.licence) for one in PRESETS.values() if one.dataset and one.licence)
+def known_licences() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(data set, licences) of all presets whose card was read."""
+    return ((one.dataset, one.licences) for one in PRESETS.values() if one.dataset and one.licences)

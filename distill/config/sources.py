@@ -196,6 +196,9 @@ class FileSource(Section):
     language: Language | None = Field(default=None, json_schema_extra=IF_SET)
     """Code of the language that its problems are in (`de`): the verifier reads decimal commas where that language has
     them, and the report says how much of the reasoning is in it. Absent: not known."""
+    licence: str = Field(default="", json_schema_extra=NOTHING)
+    """Its licence, for example `cc-by-4.0`; several are joined with `and`. Exported data and published students name
+    it, and are refused where it forbids them. Absent: not known."""
 
 
 class HubSource(Section):
@@ -227,6 +230,8 @@ class HubSource(Section):
     """How answers are compared, as for files."""
     language: Language | None = Field(default=None, json_schema_extra=IF_SET)
     """Code of the language that its problems are in, as for files."""
+    licence: str = Field(default="", json_schema_extra=NOTHING)
+    """Its licence, as for files. Absent: that of the data set's card where a preset names it."""
 
 
 class GymSource(Section):

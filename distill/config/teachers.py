@@ -97,6 +97,11 @@ class EngineConfig(Section):
         return kwargs
 
     @property
+    def limits(self) -> dict[str, Any]:
+        """What decides the answers of a model that is asked for them: the room behind a prompt, and vLLM's options."""
+        return {"max_model_len": self.max_model_len, "kwargs": self.kwargs}
+
+    @property
     def num_gpus(self) -> int:
         """GPUs (on CPU: workers) that one engine spans."""
         return self.tensor_parallel * self.pipeline_parallel

@@ -89,6 +89,16 @@ def _made_to_answer(recipe: Recipe, models: Sequence[ScoredModel]) -> Iterator[S
         yield replace(model, name=arm.name, mix=arm_name(mix, arm.plan.suffix), cell="")
 
 
+def models_by_itself(recipe: Recipe, cell: str) -> dict[str, ScoredModel]:
+    """How a cell's student answers by itself: mode -> the model that is scored in it.
+
+    The mode is empty where the student has none, and where it is left to choose (the evaluation arm `mode = "auto"`).
+    """
+    free = {arm.name for arm in arms_of(recipe) if arm.base == cell and arm.plan.key == "mode"}
+    own = [one for one in expected_models(recipe) if one.cell == cell or one.name in free]
+    return {one.name.removeprefix(cell).removeprefix(":") if one.cell else "": one for one in own}
+
+
 def trained_models(recipe: Recipe) -> list[ScoredModel]:
     """The trained and merged models, each once whatever modes it is scored in."""
     models = {model.cell: model for model in expected_models(recipe) if model.cell}

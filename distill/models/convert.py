@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import InputError
 from distill.models.cut import cut_layers
+from distill.models.folder import copy_notices
 from distill.models.save import save_folder
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ PROBE_TOLERANCE = 1e-3
 
 
 def convert_gguf(file: Path, target: Path) -> None:
-    """Write the model in a GGUF file as a Hugging Face folder, its weights in bf16."""
+    """Write the model in a GGUF file as a Hugging Face folder, its weights in bf16.
+
+    Nothing that lies beside the file is taken along: a folder of GGUF files holds several models.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -65,6 +69,7 @@ def convert_pickled(folder: Path, target: Path) -> None:
     """
     model = _loaded(folder, "its pytorch_model*.bin cannot be read as weights", "convert it to safetensors yourself")
     save_folder(model, _tokenizer(folder), target)
+    copy_notices(folder, target)
 
 
 def convert_cut(folder: Path, target: Path, keep: int) -> None:
@@ -84,6 +89,7 @@ def convert_cut(folder: Path, target: Path, keep: int) -> None:
         raise InputError(
             f"{folder}: cut to {keep} layers, this {kind} cannot be written ({error}) -> leave keep_layers out"
         ) from error
+    copy_notices(folder, target)
     del model
     found = probe_logits(_loaded(target, f"a {kind} of {keep} layers cannot be opened again", "leave keep_layers out"))
     difference = float((found - expected).abs().max() / expected.abs().max())

@@ -25,6 +25,11 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 OTHER_FORMATS = ("*/*", "consolidated*", "tekken.json", "params.json", "adapter_*")
 """Of these, copies of the model in other formats, everything in folders below, and adapters that lie beside it."""
 
+CARD_FILE = "README.md"
+NOTICE_FILES = (CARD_FILE, *(f"{name}*" for name in ("LICENSE", "LICENCE", "License", "Licence", "license", "NOTICE",
+                                                     "Notice", "USE_POLICY")))  # fmt: skip
+"""What comes with a model and says under which licence: no part of it, so that no digest counts it."""
+
 PICKLED = ("pytorch_model*.bin",)
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
@@ -57,6 +62,21 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 def model_files(folder: Path) -> list[Path]:
     """The files that the model consists of, in order."""
     return sorted(file for file in folder.iterdir() if file.is_file() and is_model_file(file.name))
+
+
+def notice_files(folder: Path) -> list[Path]:
+    """The model's card and the files with its licence, in order."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file() and _matches(file.name, NOTICE_FILES) and not is_model_file(file.name)
+    )
+
+
+def copy_notices(original: Path, target: Path) -> None:
+    """Copy a model's card and the files with its licence into another folder."""
+    for file in notice_files(original):
+        shutil.copyfile(file, target / file.name)
 
 
 def has_other_formats(folder: Path) -> bool:
@@ -142,7 +162,7 @@ def read_text(address: str, name: str) -> str | None:
     if not fs.exists(path):
         return None
     with fs.open(path, "rb") as file:
-        return bytes(file.read()).decode()
+        return bytes(file.read()).decode(errors="replace")
 
 
 def _open(address: str) -> tuple[Any, str]:
@@ -230,12 +250,13 @@ def content_digest(source: Path) -> str:
 
 
 def link_folder(original: Path, target: Path, chat_template: str | None) -> None:
-    """Make a folder of links to a model's files, without its other formats, with another chat template if one is given.
+    """Make a folder of links to a model's files and notices, without its other formats, with another chat template if
+    one is given.
 
     The weights stay as they are, in their own precision and with all their parts.
     """
     target.mkdir(parents=True)
-    for file in model_files(original):
+    for file in [*model_files(original), *notice_files(original)]:
         is_template = chat_template is not None and file.name in (TEMPLATE, "chat_template.json")
         if not is_template:
             (target / file.name).symlink_to(file.resolve())

@@ -25,6 +25,7 @@ from distill.models.engine_check import require_engine
 from distill.models.folder import (
     CONFIG,
     MODEL_FILES,
+    NOTICE_FILES,
     OTHER_FORMATS,
     content_digest,
     count_parameters,
@@ -32,6 +33,7 @@ from distill.models.folder import (
     is_usable,
     link_folder,
     model_files,
+    notice_files,
     replace_folder,
     validate_folder,
     weight_files,
@@ -41,8 +43,11 @@ from distill.models.packages import fetch_parts, package_file
 CONVERSION_VERSION = 1
 """Raised when a conversion below leads to other results, so that those of the old one are not used."""
 
-FOLDER_VERSION = 2
+FOLDER_VERSION = 3
 """Raised when converted folders are written in another way but compute the same."""
+
+GGUF_FOLDER_VERSION = 2
+"""The same of folders that come from a GGUF file: packages in parts are downloaded again for each."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def publish(model: ResolvedModel, run_dir: RunDir) -> ResolvedModel:
         return model
     parts = published_model(f"{model.name}-{model.identity}")
     stored = {str(path).rsplit("/", 1)[1]: run_dir.fs.size(path) for path in run_dir.fs.find(run_dir.path(*parts))}
-    for file in model_files(Path(model.path)):
+    for file in [*model_files(Path(model.path)), *notice_files(Path(model.path))]:
         if stored.get(file.name) != file.stat().st_size:  # equal: an interrupted run has copied it
             run_dir.fs.put_file(str(file), run_dir.path(*parts, file.name))
     address = run_dir.address_of(*parts)
@@ -235,7 +240,8 @@ def _unchanged(source: str, config: ModelConfig, on_progress: Callable[[str], No
 
 
 def _cached(source: str, config: ModelConfig) -> Path:
-    return cache_dir() / f"{model_identity(source, config)}-{FOLDER_VERSION}"
+    is_gguf = source.endswith(".gguf") or source.startswith(IN_PACKAGE)
+    return cache_dir() / f"{model_identity(source, config)}-{GGUF_FOLDER_VERSION if is_gguf else FOLDER_VERSION}"
 
 
 def _from_cache(source: str, config: ModelConfig, write: Callable[[Path], None]) -> Path:
@@ -278,7 +284,7 @@ def _fetch_hub(repo: str, config: ModelConfig, on_progress: Callable[[str], None
         folder = snapshot_download(
             repo,
             revision=config.revision,
-            allow_patterns=list(MODEL_FILES),
+            allow_patterns=[*MODEL_FILES, *NOTICE_FILES],
             ignore_patterns=list(OTHER_FORMATS),
             etag_timeout=5,
         )

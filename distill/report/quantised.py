@@ -8,7 +8,14 @@ import numpy as np
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_scores, quantised_folders
 from distill.evaluate.power import ALPHA
-from distill.evaluate.read_scores import Scored, ScoredModel, expected_models, outcome_shares, read_scored
+from distill.evaluate.read_scores import (
+    Scored,
+    ScoredModel,
+    expected_models,
+    models_by_itself,
+    outcome_shares,
+    read_scored,
+)
 from distill.evaluate.statistics import Difference, holm, paired_difference
 from distill.report.model_scores import model_score
 from distill.report.score_data import QuantisedScore
@@ -27,17 +34,15 @@ def quantised_name(cell: str, kind: str, mode: str = "") -> str:
 
 
 def quantised_models(recipe: Recipe, run_dir: RunDir) -> Iterator[tuple[ScoredModel, ScoredModel]]:
-    """Every model with each of its quantised files that was scored."""
-    for model in expected_models(recipe):
-        if not model.cell:
-            continue
-        mode = model.name.removeprefix(model.cell).removeprefix(":")
-        for path in run_dir.matching(*quantised_folders(model.cell)):
-            kind, _, own_mode = path.rsplit("/", 1)[1].partition(":")
-            name = quantised_name(model.cell, kind, own_mode)
+    """Every model with each of its quantised files that was scored as it was: in its mode, or left to choose."""
+    for cell in dict.fromkeys(model.cell for model in expected_models(recipe) if model.cell):
+        full = models_by_itself(recipe, cell)
+        for path in run_dir.matching(*quantised_folders(cell)):
+            kind, _, mode = path.rsplit("/", 1)[1].partition(":")
+            name = quantised_name(cell, kind, mode)
             is_scored = any(run_dir.exists(*benchmark_scores(name, one)) for one in recipe.evaluate.benchmarks)
-            if own_mode == mode and is_scored:
-                yield model, replace(model, name=name, mix=f"{model.mix}/{kind}", cell="")
+            if mode in full and is_scored:
+                yield full[mode], replace(full[mode], name=name, mix=f"{full[mode].mix}/{kind}", cell="")
 
 
 def quantised_scores(recipe: Recipe, run_dir: RunDir, rng: np.random.Generator) -> list[QuantisedScore]:

@@ -21,7 +21,6 @@ from distill.core.verifier_version import verifier_version
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
 from distill.run.source_files import source_files
-from distill.train.rollouts.plan import writing_key
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
@@ -76,7 +75,7 @@ def _own_answers(recipe: Recipe) -> dict[str, Any]:
     objectives = [mix.objective for mix in recipe.mixes]
     found: dict[str, Any] = {}
     if any(isinstance(one, Match | Reinforce) for one in objectives):
-        found["own_answers_engine"] = writing_key(recipe.serve.engine)
+        found["own_answers_engine"] = recipe.serve.engine.limits
     if any(isinstance(one, Reinforce) for one in objectives):
         found["rewarded_reasoning_end"] = recipe.evaluate.reasoning_end
     return found

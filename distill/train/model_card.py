@@ -1,6 +1,7 @@
 """The model card of a student: what it is, what it was trained on, by which run; with `mix.json` beside it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -126,12 +127,22 @@ def describe_prompt(recipe: Recipe) -> str:
     """The format of its prompts in training and in evaluation."""
     chat = recipe.student_chat
     told = "empty" if chat.system == "" else f"`{chat.system}`"
-    system = "T" if chat.system is None else f"The system prompt is {told}; t"
+    place = " and stands above the first user turn" if chat.system_as == "user" else ""
+    system = "T" if chat.system is None else f"The system prompt is {told}{place}; t"
     words = f"{system}he problem goes into the template `{json.dumps(chat.template)}`."
+    if chat.template_options:
+        words += f" The chat template gets the variables `{json.dumps(chat.template_options)}`."
     if not chat.examples:
         return words
     turns = "\n".join(json.dumps(turn, ensure_ascii=False) for turn in example_turns(chat))
-    return f"{words} Before it stand worked examples, as earlier turns:\n\n```\n{turns}\n```"
+    return f"{words} Before it stand worked examples, as earlier turns:\n\n{fenced(turns)}"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A block of code, whatever backticks are in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def describe_files(saved: SavedFiles | None) -> str:

@@ -8,8 +8,9 @@ from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, RuleTeacher, TeacherConfig
 from distill.core.manifest import Manifest
 from distill.mix.export.formats import OPTIONS_FIELD, TABLE_FORMATS
-from distill.mix.export.licences import UNKNOWN, Source, teacher_name
-from distill.mix.export.terms import OTHER, carried_licence, obligations
+from distill.mix.export.licence_ids import front_matter_fields
+from distill.mix.export.licences import Source, teacher_name
+from distill.mix.export.terms import carried_licence, obligations
 
 
 def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], num_rows: int) -> str:
@@ -29,18 +30,16 @@ def card(recipe: Recipe, mix: str, manifest: Manifest, found: Sequence[Source], 
         f" {manifest.finished_at}",
         "The part of the recipe that chose the rows:\n\n```json\n" + recipe_part(recipe, mix) + "\n```",
         "## Sources and licences\n\n" + licence_table(found),
-        *(["\n".join(f"* {line}" for line in asked)] if (asked := obligations(found)) else []),
+        licence_notes(found),
         "The terms of every source above apply to the use and redistribution of this data.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: int) -> str:
     """The YAML front matter. Strings are written as JSON, which is valid YAML, so that no name can break out of it."""
-    licence = carried_licence(found)
     lines = [
-        f"license: {json.dumps(licence)}",
-        *(["license_name: terms-of-every-source"] if licence == OTHER else []),
+        *(f"{name}: {json.dumps(value)}" for name, value in front_matter_fields(carried_licence(found)).items()),
         f"pretty_name: {json.dumps(f'{recipe.name} {mix}')}",
         f"size_categories: [{size_category(num_rows)}]",
         "task_categories: [text-generation]",
@@ -48,12 +47,6 @@ def front_matter(recipe: Recipe, mix: str, found: Sequence[Source], num_rows: in
         "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*",
     ]
     return "---\n" + "\n".join(lines) + "\n---"
-
-
-def shared_licence(found: Sequence[Source]) -> str:
-    """The hub's name of the licence that all sources are under; `other` where they are not, or one is not known."""
-    licences = {source.licence.lower() for source in found}
-    return next(iter(licences)) if len(licences) == 1 and UNKNOWN not in licences else "other"
 
 
 def size_category(num_rows: int) -> str:
@@ -111,6 +104,13 @@ def licence_table(found: Sequence[Source]) -> str:
     """A table of all sources with their licences and terms."""
     lines = [f"| {one.role} | {one.name} | {one.licence} | {one.terms} |" for one in dict.fromkeys(found)]
     return "| role | source | licence | terms |\n|---|---|---|---|\n" + "\n".join(lines)
+
+
+def licence_notes(found: Sequence[Source]) -> str:
+    """What the licences ask for, as a list; empty where they ask for nothing."""
+    lines = [f"* {line}" for line in obligations(found)]
+    intro = "What these licences ask for, by their names alone; their texts decide, and this is no legal advice:"
+    return "\n".join([intro, "", *lines]) if lines else ""
 
 
 # Use

@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from cluster.storage import IN_PACKAGE
 from distill.config.models import ModelConfig
 from distill.config.pass_order import trained_student
@@ -14,6 +16,8 @@ from distill.config.presets import known_licences
 from distill.config.recipe import Recipe
 from distill.config.sources import FileSource, GymSource, PromptSource
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
+from distill.mix.export.licence_ids import OTHER, UNCLEAR_IDS, licence_ids
+from distill.models.folder import CARD_FILE, read_text
 from distill.prompts.load import source_name
 
 UNKNOWN = "not recorded here"
@@ -26,10 +30,15 @@ class Source(NamedTuple):
 
     role: str
     name: str
-    licence: str
-    """An SPDX-like identifier, or UNKNOWN."""
+    licences: tuple[str, ...]
+    """Identifiers as of `licence_ids`; none where it is not known."""
     terms: str
     """Where its terms can be read."""
+
+    @property
+    def licence(self) -> str:
+        """The licences in words."""
+        return " and ".join(self.licences) or UNKNOWN
 
 
 def sources(recipe: Recipe, model_folders: dict[str, str]) -> Iterator[Source]:
@@ -49,18 +58,18 @@ def teacher_source(recipe: Recipe, teacher: TeacherConfig, model_folders: Mappin
         source = next(one for one in recipe.teachers if one.name == teacher.reads)
         return teacher_source(recipe, source, model_folders)._replace(role=role)
     if isinstance(teacher, EndpointTeacher):
-        return Source(role, name, UNKNOWN, "the terms of the endpoint")
+        return Source(role, name, (), "the terms of the endpoint")
     base = base_model(recipe, teacher.model)
     model = recipe.models[base]
-    licence = model_licence(model_folders.get(base, ""), model)
-    return Source(role, name, licence, _hub_page(model.sources[0]))
+    licences = model_licences(model_folders.get(base, ""), model)
+    return Source(role, name, licences, _hub_page(model.sources[0]))
 
 
 def base_source(recipe: Recipe, model: str, model_folders: Mapping[str, str]) -> Source:
     """A model that students are trained from."""
     config = recipe.models[model]
-    licence = model_licence(model_folders.get(model, ""), config)
-    return Source("base model", source_label(config), licence, _hub_page(config.sources[0]))
+    licences = model_licences(model_folders.get(model, ""), config)
+    return Source("base model", source_label(config), licences, _hub_page(config.sources[0]))
 
 
 def source_label(model: ModelConfig) -> str:
@@ -86,43 +95,56 @@ def teacher_name(recipe: Recipe, teacher: TeacherConfig) -> str:
 def prompts_source(source: PromptSource) -> Source:
     """A source of prompts or traces, and its licence."""
     if isinstance(source, GymSource):
-        return Source("prompts", f"reasoning-gym task {source.task}", package_licence("reasoning-gym"), "reasoning-gym")
+        return Source(
+            "prompts", f"reasoning-gym task {source.task}", package_licences("reasoning-gym"), "reasoning-gym"
+        )
     if isinstance(source, FileSource):
-        return Source("prompts", Path(source.path).name, UNKNOWN, "the owner of the file")
+        return Source("prompts", Path(source.path).name, licence_ids(source.licence), "the owner of the file")
     page = f"https://huggingface.co/datasets/{source.dataset}"
-    return Source("prompts", f"{source.dataset} ({source.split})", KNOWN_DATASETS.get(source.dataset, UNKNOWN), page)
+    licences = licence_ids(source.licence) or KNOWN_DATASETS.get(source.dataset, ())
+    return Source("prompts", f"{source.dataset} ({source.split})", licences, page)
 
 
-def model_licence(folder: str, model: ModelConfig) -> str:
-    """The licence in the folder's model card, else as the recipe says, else that of the package it comes from."""
-    card = Path(folder) / "README.md"
-    if folder and card.is_file():
-        found = front_matter_licence(card.read_text(encoding="utf-8", errors="replace"))
-        if found:
-            return found
+def model_licences(folder: str, model: ModelConfig) -> tuple[str, ...]:
+    """The licences in the folder's model card, as the recipe says, or of the package it comes from: the first that says
+    which, else what the card has."""
+    card = read_text(folder, CARD_FILE) if folder else None
+    stated = front_matter_licences(card or "")
+    if stated and not UNCLEAR_IDS & set(stated):
+        return stated
     packages = [source.removeprefix(IN_PACKAGE) for source in model.sources if source.startswith(IN_PACKAGE)]
-    return model.licence or (package_licence(packages[0]) if packages else UNKNOWN)
+    return licence_ids(model.licence) or stated or (package_licences(packages[0]) if packages else ())
 
 
-def front_matter_licence(card: str) -> str:
-    """`license:` of a card's front matter, or `license_name:` where that is `other`; empty where there is none."""
-    head = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-    fields: dict[str, str] = (
-        dict(re.findall(r"^(license|license_name):\s*(\S+)\s*$", head.group(1), re.MULTILINE)) if head else {}
-    )
-    licence = fields.get("license", "")
-    return fields.get("license_name", licence) if licence == "other" else licence
+def front_matter_licences(card: str) -> tuple[str, ...]:
+    """`license:` of a card's front matter, or `license_name:` where that is `other`; none where nothing is stated, or
+    the front matter is no YAML."""
+    head = re.match(r"\ufeff?\s*---[ \t]*\r?\n(.*?)^---[ \t]*$", card.replace("\r\n", "\n"), re.DOTALL | re.MULTILINE)
+    try:
+        fields = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError:
+        return ()
+    if not isinstance(fields, dict):
+        return ()
+    stated = fields.get("license")
+    found = [one for part in (stated if isinstance(stated, list) else [stated]) for one in _read(part)]
+    name = _read(fields.get("license_name"))
+    return tuple(dict.fromkeys(name if name and found == [OTHER] else found))
 
 
-def package_licence(name: str) -> str:
-    """The licence in an installed package's metadata."""
+def _read(stated: object) -> tuple[str, ...]:
+    return licence_ids(stated) if isinstance(stated, str) else ()
+
+
+def package_licences(name: str) -> tuple[str, ...]:
+    """The licences in an installed package's metadata."""
     try:
         found = metadata(name)
     except PackageNotFoundError:
-        return UNKNOWN
+        return ()
     stated = [str(found[field]) for field in ("License-Expression", "License") if field in found]
     short = stated[0].strip().split("\n")[0] if stated else ""
-    return short if 0 < len(short) <= 60 else UNKNOWN
+    return licence_ids(short) if len(short) <= 60 else ()
 
 
 def is_hub_id(reference: str) -> bool:

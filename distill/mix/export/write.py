@@ -1,11 +1,14 @@
 """Writes an export: a folder with a Hugging Face data set or JSON Lines, streamed, and atomic by rename."""
 
+import errno
 import json
+import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,25 @@ from distill.config.recipe import Recipe
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, arm_examples, model_record, pool_shards
+from distill.core.schema import content_hash
 from distill.mix.export.dataset_card import card, usage
 from distill.mix.export.formats import LINE_FORMATS, RENDERED_FORMAT, TABLE_FORMATS, with_options
-from distill.mix.export.licences import sources
+from distill.mix.export.licences import Source, sources
 from distill.mix.export.render import rendered_rows
 from distill.mix.export.rows import EXAMPLE_SCHEMA, GROUPED_SCHEMA, arm_batches, example_rows, grouped_rows
 from distill.models.resolve import load_tokenizer
 
 SHARD_ROWS = 50_000
 GROUP_ROWS = 1_000
+
+_ELSEWHERE = "name another folder with --to"
+WRITE_FAULTS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"no write access there -> {_ELSEWHERE}"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), f"there is no room left -> make room, or {_ELSEWHERE}"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), f"a part of this path is a file -> {_ELSEWHERE}"),
+    errno.ENAMETOOLONG: f"the name is too long -> {_ELSEWHERE}",
+}
+"""Error number of a folder that cannot be written -> what is wrong, and what helps."""
 
 
 def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path, student: str = "") -> int:
@@ -34,11 +47,11 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
     `student`: whose chat template renders the format `text`; empty: the first student's.
 
     Raises:
-        InputError: the run has no such arm or student, the arm is made of pairs, or the target exists.
+        InputError: the run has no such arm or student, the arm is made of pairs, or the target exists or cannot be
+            written.
     """
     manifest = require_arm(run_dir, mix)
-    if target.exists():
-        raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
+    refuse_existing(target)
     left_out: Counter[str] = Counter()
     has_options = kind != RENDERED_FORMAT and sets_options(run_dir, mix)
     with atomic_folder(target) as folder:
@@ -56,6 +69,16 @@ def export(run_dir: RunDir, recipe: Recipe, mix: str, *, kind: str, target: Path
         text += usage(recipe, mix, kind, left_out, sets_options=has_options)
         (folder / "README.md").write_text(text if kind in TABLE_FORMATS else without_shards(text), encoding="utf-8")
     return num_rows
+
+
+def refuse_existing(target: Path) -> None:
+    """That nothing is at the place yet.
+
+    Raises:
+        InputError: something is.
+    """
+    if os.path.exists(target):  # Path.exists raises where a folder above may not be entered
+        raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
 
 
 def require_arm(run_dir: RunDir, mix: str) -> Manifest:
@@ -139,23 +162,36 @@ def without_shards(text: str) -> str:
     return text.replace("path: data/train-*", "path: train.jsonl")
 
 
+def export_key(recipe: Recipe, manifest: Manifest, mix: str, kind: str, student: str, found: Sequence[Source]) -> str:
+    """Hash of all that decides an exported folder. `found`: its sources."""
+    return content_hash("export", recipe.model_dump(mode="json"), asdict(manifest), mix, kind, student, list(found))
+
+
 def model_folders(run_dir: RunDir) -> dict[str, str]:
-    """Model -> the local folder that the run resolved it to."""
+    """Model -> the folder that the run resolved it to; where another machine has that, its address in the storage."""
     found = {}
     for path in run_dir.matching(*model_record("*")):
-        found[str(path).rsplit("/", 1)[1].removesuffix(".json")] = json.loads(run_dir.fs.cat_file(path))["model"][
-            "path"
-        ]
+        model = json.loads(run_dir.fs.cat_file(path))["model"]
+        name = str(path).rsplit("/", 1)[1].removesuffix(".json")
+        found[name] = model["path"] if Path(model["path"]).is_dir() else model.get("published") or model["path"]
     return found
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that is renamed to `target` once everything in it is written."""
+    """A temporary folder that is renamed to `target` once everything in it is written.
+
+    Raises:
+        InputError: the place cannot be written to, or has no room.
+    """
     temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(target)
+    except OSError as error:
+        if error.errno not in WRITE_FAULTS:  # a fault of what is read
+            raise
+        raise InputError(f"{target}: {WRITE_FAULTS[error.errno]}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,17 +9,20 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distill.config.benchmarks import benchmark_config
 from distill.config.recipe import Recipe
-from distill.mix.export.dataset_card import licence_table, shared_licence, teacher_line
+from distill.config.teachers import ChatFormat, GreedySampling
+from distill.mix.export.dataset_card import licence_notes, licence_table, teacher_line
+from distill.mix.export.licence_ids import front_matter_fields
 from distill.mix.export.licences import is_hub_id
-from distill.mix.export.terms import obligations
+from distill.mix.export.terms import shared_licence
+from distill.models.chat_template import chat_messages
 from distill.ops.publish.gguf import GgufFile
 from distill.ops.publish.student import TrainedStudent
 from distill.report.formats import bounds, number, percent
 from distill.report.quantised_words import quantised_words
 from distill.report.score_data import ModelScore
-from distill.train.model_card import describe_arm, describe_lineage, describe_prompt, describe_training
+from distill.train.model_card import describe_arm, describe_lineage, describe_prompt, describe_training, fenced
+from serve.api.modes import AUTO
 
-OTHER = "terms-of-every-source"
 MODELFILE = "Modelfile"
 
 
@@ -53,7 +56,7 @@ def publish_card(
         "The manifest of the mix is in `mix.json`.",
         "## Files\n\n" + file_table(files, ggufs),
         "## Sources and licences\n\n" + licence_table(student.sources),
-        "\n".join(f"* {line}" for line in obligations(student.sources)),
+        licence_notes(student.sources),
         "The terms of every source above apply to the use and redistribution of this model.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -62,14 +65,12 @@ def publish_card(
 def front_matter(student: TrainedStudent, scores: Sequence[ModelScore], has_gguf: bool) -> ModelCardData:
     """What the hub reads: licence, base model, data sets, scores."""
     recipe, base = student.recipe, student.sources[0]
-    licence = shared_licence(student.sources)
     datasets = [one.name.split(" ")[0] for one in student.sources[1:] if "/datasets/" in one.terms]
     own = [score for score in scores if score.mix and score.accuracy is not None]
     return ModelCardData(
         base_model=base.name if is_hub_id(base.name) else None,
         datasets=list(dict.fromkeys(datasets)) or None,
-        license=licence,
-        license_name=OTHER if licence == "other" else None,
+        **front_matter_fields(shared_licence(student.sources)),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["reasoning", "distillation", *(["gguf"] if has_gguf else [])],
@@ -81,8 +82,8 @@ def front_matter(student: TrainedStudent, scores: Sequence[ModelScore], has_gguf
 def eval_result(recipe: Recipe, score: ModelScore) -> EvalResult:
     """A score in the hub's own format: percent, with its interval in words."""
     source = benchmark_config(recipe.benchmarks, score.benchmark).source
-    mode = score.model.partition(":")[2]
-    asked = f", asked in the mode {mode}" if mode else ""
+    mode, is_free = score.model.partition(":")[2], "+" in score.model
+    asked = f", asked in the mode {mode}" if mode else ", left to choose its mode" if is_free else ""
     assert score.accuracy is not None
     return EvalResult(
         task_type="text-generation",
@@ -93,7 +94,7 @@ def eval_result(recipe: Recipe, score: ModelScore) -> EvalResult:
         metric_type="accuracy",
         metric_name=f"accuracy, 95 % interval {bounds(score.interval, 1)}, {score.num_prompts} problems{asked}",
         metric_value=round(100 * score.accuracy, 2),
-        metric_config=mode or None,
+        metric_config=mode or (AUTO if is_free else None),
     )
 
 
@@ -115,15 +116,8 @@ def usage(
     student: TrainedStudent, files: Mapping[str, int], ggufs: Sequence[GgufFile], lost: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """How each program runs it."""
-    sampling = student.recipe.evaluate.sampling
-    greedy = sampling.temperature == 0
     if "config.json" in files:
-        yield (
-            "```python\nfrom transformers import pipeline\n\n"
-            'write = pipeline("text-generation", model=".")\n'
-            f'write([{{"role": "user", "content": "..."}}], max_new_tokens={sampling.max_tokens},'
-            f" do_sample={not greedy})\n```"
-        )
+        yield fenced(python_lines(next(iter(student.modes.values())), student.recipe.evaluate.sampling), "python")
         yield "vLLM: `vllm serve . --generation-config vllm`; without it the base model's sampling applies."
     if ggufs:
         yield f"llama.cpp: `llama-server -m {ggufs[0].path.name} --jinja`; LM Studio opens the file."
@@ -132,6 +126,20 @@ def usage(
         yield f"Ollama: `ollama create {own} -f {name}`." + (
             f" The file says nothing of: {'; '.join(missing)}." if missing else ""
         )
+
+
+def python_lines(chat: ChatFormat, sampling: GreedySampling) -> str:
+    """Python that asks it in a format, as it was scored. Three dots stand for the problem."""
+    turns = "".join(f"    {json.dumps(turn, ensure_ascii=False)},\n" for turn in chat_messages("...", chat))
+    settings: dict[str, Any] = {"max_new_tokens": sampling.max_tokens, "do_sample": sampling.temperature > 0}
+    if sampling.temperature > 0:  # top_k: transformers would cut to the 50 likeliest tokens
+        settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    if chat.template_options:
+        settings["tokenizer_encode_kwargs"] = dict(chat.template_options)
+    return (
+        'from transformers import pipeline\n\nwrite = pipeline("text-generation", model=".")\n'
+        f"turns = [\n{turns}]\nwrite(turns, {', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    )
 
 
 def mode_lines(student: TrainedStudent) -> Iterator[str]:

@@ -222,7 +222,12 @@ class Modelfile:
 
 
 def modelfile(
-    tokenizer: PreTrainedTokenizerBase, gguf: str, chat: ChatFormat, sampling: GreedySampling, mode: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    gguf: str,
+    chat: ChatFormat,
+    sampling: GreedySampling,
+    context_tokens: int,
+    mode: str = "",
 ) -> Modelfile:
     """The Modelfile that runs a GGUF file as the student was trained and scored.
 
@@ -231,12 +236,13 @@ def modelfile(
         gguf: name of the file.
         chat: how it is asked, in the mode that it is asked for.
         sampling: what it was scored with.
+        context_tokens: longest prompt plus completion that it was scored with; Ollama's own is shorter.
         mode: name of the mode; empty where it has none.
     """
     segments = find_segments(tokenizer, chat.template_options)
     shown = example_turns(chat)
-    lost = tuple(losses(tokenizer, segments, chat.template_options, chat))
     stops = (*stop_texts(tokenizer), *sampling.stop)
+    lost = (*losses(tokenizer, segments, chat.template_options, chat), *lost_stops(stops))
     lines = [
         *([f"# Answers in the mode {mode!r}."] if mode else []),
         *(f"# Not expressed here: {what}." for what in lost),
@@ -244,15 +250,21 @@ def modelfile(
         *([f"TEMPLATE {QUOTES}{segments.go_template}{QUOTES}"] if segments else []),
         *([f"SYSTEM {QUOTES}{chat.system}{QUOTES}"] if chat.system and QUOTES not in chat.system else []),
         *(f"MESSAGE {turn['role']} {QUOTES}{turn['content']}{QUOTES}" for turn in shown if not _is_quoted(shown)),
-        *(f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in stops),
+        *(f"PARAMETER stop {QUOTES}{text}{QUOTES}" for text in stops if QUOTES not in text),
         f"PARAMETER temperature {sampling.temperature:g}",
         f"PARAMETER top_p {sampling.top_p:g}",
         "PARAMETER top_k 0",
         "PARAMETER min_p 0",
         "PARAMETER repeat_penalty 1",
         f"PARAMETER num_predict {sampling.max_tokens}",
+        f"PARAMETER num_ctx {context_tokens}",
     ]
     return Modelfile("\n".join(lines) + "\n", lost)
+
+
+def lost_stops(stops: Sequence[str]) -> list[str]:
+    """The texts that end an answer and that a Modelfile cannot hold: it knows quotes but no escapes."""
+    return [f"the stop {json.dumps(text)}, which holds three quotation marks" for text in stops if QUOTES in text]
 
 
 def _is_quoted(shown: Turns) -> bool:

@@ -18,8 +18,7 @@ from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import Style, seed_for
-from distill.evaluate.models import mode_name
-from distill.evaluate.read_scores import ScoredModel, expected_models, read_scored
+from distill.evaluate.read_scores import ScoredModel, expected_models, models_by_itself, read_scored
 from distill.mix.export.licences import Source, base_source, sources
 from distill.mix.export.write import model_folders
 from distill.models.chat_template import with_mode
@@ -96,12 +95,10 @@ class TrainedStudent:
         return loaded
 
     def scores(self) -> list[ModelScore]:
-        """What it scored by itself in every mode, then what the untouched student did."""
-        names = {mode_name(self.cell.name, mode) for mode in self.modes}
+        """What it scored by itself, in every mode and left to choose, then what the untouched student did."""
         known = expected_models(self.recipe)
-        own = [model for model in known if model.name in names]
         untouched = [model for model in known if not model.mix and model.student == self.cell.student.name]
-        return list(self._scored([*own, *untouched]))
+        return list(self._scored([*models_by_itself(self.recipe, self.cell.name).values(), *untouched]))
 
     def _scored(self, models: list[ScoredModel]) -> Iterator[ModelScore]:
         for model in models:
@@ -113,7 +110,7 @@ class TrainedStudent:
     def quantised(self) -> list[QuantisedScore]:
         """What its quantised files scored, of those that were asked."""
         rng = np.random.default_rng(seed_for("publish", self.recipe.seed))
-        full = {mode_name(self.cell.name, mode) for mode in self.modes}
+        full = {model.name for model in models_by_itself(self.recipe, self.cell.name).values()}
         return [one for one in quantised_scores(self.recipe, self.run_dir, rng) if one.full in full]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ from rich.console import Console
 
 from distill.core.errors import InputError
 from distill.core.run_dir import Training
-from distill.mix.export.licences import UNKNOWN
-from distill.mix.export.terms import refuse_forbidden
-from distill.mix.export.write import atomic_folder
+from distill.core.schema import content_hash
+from distill.evaluate.read_scores import models_by_itself
+from distill.mix.export.terms import obligations, refuse_forbidden
+from distill.mix.export.write import atomic_folder, refuse_existing
 from distill.models.chat_template import end_of_turn
-from distill.models.folder import TEMPLATE
+from distill.models.folder import TEMPLATE, content_digest, notice_files
 from distill.models.resolve import unchanged_tokenizer
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
@@ -52,6 +54,13 @@ def check(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool) -
     kinds = gguf_types(tuple(formats))
     if is_scored and not kinds:
         raise InputError("--score asks GGUF files, and --formats names none -> add gguf-q4_k_m, or leave --score out")
+    if is_scored and not models_by_itself(student.recipe, student.cell.name).keys() >= student.asked_modes.keys():
+        name = f"{student.cell.student.name}@{student.cell.mix}"
+        raise InputError(
+            f"--score: {student.cell.name} writes its mode itself, and its full weights were not scored so: its GGUF"
+            f' files would be compared with nothing -> add {{ of = "{name}", mode = "auto" }} to evaluate.arms and run'
+            " distill run, or leave --score out"
+        )
     if kinds:
         require_packages((*CONVERTERS, *(RUNTIME if is_scored else ())))
 
@@ -61,6 +70,7 @@ def planned_files(student: TrainedStudent, formats: Sequence[str]) -> list[Plann
     fs, files = student.run_dir.fs, student.files
     kept = files if SAFETENSORS in formats else {}
     found = [PlannedFile(name, float(fs.info(path)["size"])) for name, path in sorted(kept.items())]
+    found += [PlannedFile(file.name, float(file.stat().st_size)) for file in base_notices(student)]
     weights = sum(float(fs.info(path)["size"]) for name, path in files.items() if name.endswith(".safetensors"))
     made = modelfiles(student, formats)
     for kind in gguf_types(tuple(formats)):
@@ -82,35 +92,30 @@ def write_folder(
         InputError: the folder exists, cannot be written, or a format cannot be made of the student.
     """
     refuse_existing(target)
-    try:
-        with atomic_folder(target) as folder:
-            kept = folder if SAFETENSORS in formats else folder / ".model"
-            copy_model(student, kept)
-            ggufs = _write_ggufs(student, formats, kept, folder, console)
-            if is_scored:
-                for file in ggufs:
-                    score_quantised(student, file, console)
-            shutil.rmtree(folder / ".model", ignore_errors=True)
-            made = modelfiles(student, formats)
-            for name, one in made.items():
-                (folder / name).write_text(one.text, encoding="utf-8")
-            (folder / MIX).write_text(mix_json(student.arms), encoding="utf-8")
-            lost = {name: one.lost for name, one in made.items()}
-            (folder / CARD).write_text(publish_card(student, sizes(folder), ggufs, lost), encoding="utf-8")
-            written = sizes(folder)
-    except PermissionError as error:
-        raise InputError(f"{target}: no write access ({error.strerror}) -> name another folder with --to") from error
-    return written
+    with atomic_folder(target) as folder:
+        kept = folder if SAFETENSORS in formats else folder / ".model"
+        copy_model(student, kept)
+        for notice in base_notices(student):
+            shutil.copyfile(notice, folder / notice.name)
+        ggufs = _write_ggufs(student, formats, kept, folder, console)
+        if is_scored:
+            for file in ggufs:
+                score_quantised(student, file, console)
+        shutil.rmtree(folder / ".model", ignore_errors=True)
+        made = modelfiles(student, formats)
+        for name, one in made.items():
+            (folder / name).write_text(one.text, encoding="utf-8")
+        (folder / MIX).write_text(mix_json(student.arms), encoding="utf-8")
+        lost = {name: one.lost for name, one in made.items()}
+        (folder / CARD).write_text(publish_card(student, sizes(folder), ggufs, lost), encoding="utf-8")
+        return sizes(folder)
 
 
-def refuse_existing(target: Path) -> None:
-    """That nothing is at the place yet.
-
-    Raises:
-        InputError: something is.
-    """
-    if target.exists():
-        raise InputError(f"{target} exists already -> name another folder with --to, or remove it")
+def folder_key(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool) -> str:
+    """Hash of all that decides what `write_folder` writes, but for the scores that it asks for itself."""
+    notices = [(file.name, content_digest(file)) for file in base_notices(student)]
+    made_by = [student.recipe.model_dump(mode="json"), asdict(student.manifest), student.cell.name, student.arms]
+    return content_hash("publish", made_by, student.scores(), student.sources, notices, list(formats), is_scored)
 
 
 def copy_model(student: TrainedStudent, folder: Path) -> None:
@@ -122,6 +127,14 @@ def copy_model(student: TrainedStudent, folder: Path) -> None:
     if template != unchanged_tokenizer(str(folder)).chat_template:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
     set_ends(folder / GENERATION_CONFIG, end_of_turn(student.tokenizer)[-1])
+
+
+def base_notices(student: TrainedStudent) -> list[Path]:
+    """The files with the base model's licence, where they are on this machine; without its card."""
+    folder = student.model_folders.get(student.cell.student.model)
+    if folder is None or not Path(folder).is_dir():
+        return []
+    return [file for file in notice_files(Path(folder)) if file.name != CARD]
 
 
 def set_ends(path: Path, end: int) -> None:
@@ -150,9 +163,9 @@ def modelfiles(student: TrainedStudent, formats: Sequence[str]) -> Mapping[str, 
     if not kinds:
         return {}
     tokenizer, gguf = student.tokenizer, gguf_name(student.name, kinds[0])
-    sampling = student.recipe.evaluate.sampling
+    sampling, longest = student.recipe.evaluate.sampling, student.recipe.serve.engine.max_model_len
     return {
-        MODELFILE + (f".{mode}" if number else ""): modelfile(tokenizer, gguf, chat, sampling, mode)
+        MODELFILE + (f".{mode}" if number else ""): modelfile(tokenizer, gguf, chat, sampling, longest, mode)
         for number, (mode, chat) in enumerate(student.modes.items())
     }
 
@@ -161,12 +174,12 @@ def warnings(student: TrainedStudent, made: Mapping[str, Modelfile]) -> list[str
     """What whoever publishes has to know."""
     base = student.sources[0]
     found = [f"{name} cannot say: {what}" for name, one in made.items() for what in one.lost]
-    if base.licence == UNKNOWN:
+    if not base.licences:
         found.append(
             f"the licence of the base model {base.name} is not recorded: read it first, and state it in"
             f" `models.{student.cell.student.model}.licence` of the recipe"
         )
-    return found
+    return [*found, *obligations(student.sources)]
 
 
 def show_files(files: Sequence[PlannedFile], console: Console) -> None:

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from distill.config.teachers import ChatFormat, EngineConfig
-
-
-def writing_key(engine: EngineConfig) -> dict[str, Any]:
-    """What of the engine that a student writes with decides its answers: the room behind a prompt, vLLM's options."""
-    return {"max_model_len": engine.max_model_len, "kwargs": engine.kwargs}
 
 
 @dataclass(frozen=True)

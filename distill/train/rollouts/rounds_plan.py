@@ -11,7 +11,6 @@ from distill.config.teachers import EngineConfig
 from distill.config.verify import VerifyConfig
 from distill.core.schema import AnswerKind
 from distill.core.verifier_version import verifier_version
-from distill.train.rollouts.plan import writing_key
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -42,5 +41,4 @@ def rounds_key(plan: RoundsPlan | None) -> list[Any]:
     """What of it decides a cell's weights: verdicts, how much of an answer says its mode, the engine's limits."""
     if plan is None:
         return []
-    written = writing_key(plan.engine)
-    return ["rounds", verifier_version(AnswerKind), plan.reasoning_end, list(plan.openings), written]
+    return ["rounds", verifier_version(AnswerKind), plan.reasoning_end, list(plan.openings), plan.engine.limits]

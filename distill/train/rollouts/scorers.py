@@ -10,7 +10,7 @@ from distill.config.match_problems import scorers
 from distill.config.mix import Mix
 from distill.config.objectives import Match
 from distill.config.teachers import EngineConfig, VllmTeacher
-from distill.train.rollouts.plan import RolloutPlan, Scorer, writing_key
+from distill.train.rollouts.plan import RolloutPlan, Scorer
 
 if TYPE_CHECKING:
     from distill.config.recipe import Recipe
@@ -30,7 +30,7 @@ def cell_scorers(cell: Cell, recipe: Recipe, models: Mapping[str, ResolvedModel]
 
 def scorers_key(found: tuple[Scorer, ...], engine: EngineConfig) -> list[Any]:
     """What of the scorers, and of the engine that writes for them, decides a cell's weights; empty without any."""
-    return [[one.name, one.identity, identity(one.chat)] for one in found] + ([writing_key(engine)] if found else [])
+    return [[one.name, one.identity, identity(one.chat)] for one in found] + ([engine.limits] if found else [])
 
 
 def rollout_plan(cell: Cell, recipe: Recipe, models: Mapping[str, ResolvedModel], student: str) -> RolloutPlan | None:

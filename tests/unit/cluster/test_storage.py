@@ -70,14 +70,15 @@ def test_a_model_is_published_once_and_every_machine_opens_it_from_its_own_cache
 ) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("config.json", "model.safetensors", "pytorch_model.bin"):
+    for name in ("README.md", "config.json", "model.safetensors", "pytorch_model.bin"):
         (folder / name).write_text(name)
     there = bucket / "bucket/runs/one/models/student-id"
     there.mkdir(parents=True)
     (there / "model.safetensors").write_text("torn off")
     made = publish(ResolvedModel("student", str(folder), "hub/id", "id", 1, 1), RunDir(URI))
     assert made.address == f"{URI}/models/student-id"
-    assert sorted(path.name for path in bucket.rglob("student-id/*")) == ["config.json", "model.safetensors"]
+    names = sorted(path.name for path in bucket.rglob("student-id/*"))
+    assert names == ["README.md", "config.json", "model.safetensors"]
     assert Path(local_folder(made.address)).resolve() == folder, "the machine that has it fetches it again"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
     copy = Path(local_folder(made.address))

@@ -96,13 +96,13 @@ def test_a_preset_that_cannot_be_used_here_is_named(raw: dict[str, Any], where: 
 
 def test_licences_are_those_of_cards() -> None:
     known = dict(known_licences())
-    assert known["openai/gsm8k"] == "mit" and "GAIR/LIMO" not in known
+    assert known["openai/gsm8k"] == ("mit",) and "GAIR/LIMO" not in known
 
 
 def test_the_page_of_data_sets_names_every_preset_with_its_licence_and_note() -> None:
     page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     for name, preset in PRESETS.items():
         (line,) = [line for line in page.splitlines() if f"| `{name}` |" in line]
-        licence = preset.licence or ("see its card" if preset.dataset else "")
+        licence = " and ".join(preset.licences) or ("see its card" if preset.dataset else "")
         has = ["yes" if mapping is not None else "no" for mapping in (preset.prompts, preset.traces)]
         assert line.split("|")[3:7] == [f" {cell} " for cell in [*has, licence, preset.note]], name

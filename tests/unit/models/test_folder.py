@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from distill.core.errors import InputError
 from distill.models.folder import (
     content_digest,
+    copy_notices,
     count_parameters,
     cut_weights,
     has_other_formats,
@@ -86,6 +87,19 @@ def test_engines_see_a_folder_of_one_format(tmp_path: Path) -> None:
     assert is_usable(tmp_path / "linked") and count_parameters(tmp_path / "linked") == 100
     (folder / "model.safetensors").unlink()
     assert not is_usable(tmp_path / "linked"), "a link to a file that is gone"
+
+
+def test_card_and_licence_are_carried_along_and_are_no_part_of_the_model(tmp_path: Path) -> None:
+    notices = {"README.md": "card", "LICENSE.txt": "terms", "NOTICE": "names", "USE_POLICY.md": "uses"}
+    folder = make_folder(tmp_path / "m", **notices, **{"train.py": "code"})
+    link_folder(folder, tmp_path / "linked", None)
+    (tmp_path / "copied").mkdir()
+    copy_notices(folder, tmp_path / "copied")
+    assert {file.name for file in (tmp_path / "copied").iterdir()} == notices.keys()
+    linked = {file.name for file in (tmp_path / "linked").iterdir()}
+    assert notices.keys() < linked and "train.py" not in linked
+    assert not any(is_model_file(name) for name in notices)
+    assert content_digest(folder) == content_digest(make_folder(tmp_path / "other"))
 
 
 def test_a_chat_template_replaces_all_others_and_leaves_the_weights_alone(tmp_path: Path) -> None:

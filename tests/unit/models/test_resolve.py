@@ -1,15 +1,18 @@
 """A model by reference becomes a folder that computes what the reference does."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.config.models import ModelConfig
 from distill.core.errors import InputError
 from distill.core.schema import content_hash
+from distill.mix.export.licences import model_licences
 from distill.models.cut import cut_value
 from distill.models.resolve import (
     AdapterBase,
@@ -39,6 +42,39 @@ def saved(path: Path, name: str) -> Path:
 
 def resolved(folder: Path, **config: object) -> ResolvedModel:
     return resolve_model("m", ModelConfig.model_validate({"sources": (str(folder),), **config}))
+
+
+@pytest.mark.parametrize(
+    "config", [{"keep_layers": 2}, {"chat_template": "{{ messages[0].content }}"}], ids=["cut", "another template"]
+)
+def test_a_changed_model_keeps_its_card_and_licence(tmp_path: Path, config: dict[str, object]) -> None:
+    folder = saved(tmp_path / "m", "llama")
+    (folder / "README.md").write_text("---\nlicense: cc-by-nd-4.0\n---\n")
+    (folder / "LICENSE").write_text("terms")
+    found = resolved(folder, **config).folder
+    assert found != folder and (found / "LICENSE").read_text() == "terms"
+    assert model_licences(str(found), ModelConfig(sources=(str(folder),))) == ("cc-by-nd-4.0",)
+
+
+def test_the_hub_is_asked_for_the_card_and_the_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = saved(tmp_path / "hub", "llama")
+    for name in ("README.md", "LICENSE", "USE_POLICY.md", "NOTICE.txt", "train.py"):
+        (theirs / name).write_text("---\nlicense: cc-by-nd-4.0\n---\n")
+
+    def download(repo: str, *, allow_patterns: list[str], ignore_patterns: list[str], **_: object) -> str:
+        names = [file.name for file in theirs.iterdir()]
+        kept = filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        fetched = tmp_path / "fetched"
+        fetched.mkdir()
+        for name in kept:
+            shutil.copy(theirs / name, fetched / name)
+        return str(fetched)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    config = ModelConfig(sources=("owner/name",))
+    found = resolve_model("m", config).folder
+    assert {file.name for file in theirs.iterdir()} - {file.name for file in found.iterdir()} == {"train.py"}
+    assert model_licences(str(found), config) == ("cc-by-nd-4.0",)
 
 
 def opened(folder: Path) -> torch.Tensor:
@@ -86,7 +122,9 @@ def test_pickled_weights_are_converted_once(tmp_path: Path) -> None:
     weights = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
+    (folder / "LICENSE").write_text("terms")
     model = resolved(folder)
+    assert (model.folder / "LICENSE").read_text() == "terms"
     assert torch.equal(opened(model.folder), expected) and model.num_parameters > 0
     assert [file.suffix for file in model.folder.iterdir() if file.stat().st_size > 100_000] == [".safetensors"]
     assert resolved(folder) == model

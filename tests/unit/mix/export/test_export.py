@@ -26,10 +26,10 @@ from distill.grading import grade, grade_request
 from distill.mix.export import write
 from distill.mix.export.dataset_card import OWN_PRESETS, card, usage
 from distill.mix.export.formats import FORMATS
-from distill.mix.export.licences import UNKNOWN, Source, front_matter_licence, model_licence, package_licence
+from distill.mix.export.licences import Source, front_matter_licences, model_licences, package_licences, prompts_source
 from distill.mix.export.rows import GRADED_BY
-from distill.mix.export.terms import carried_licence
-from distill.mix.export.write import export
+from distill.mix.export.terms import refuse_forbidden
+from distill.mix.export.write import export, export_key
 from distill.mix.stage import mix_stage
 from distill.ops.publish import push
 from distill.prompts.load import load_prompts
@@ -135,14 +135,66 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
 
 
-def test_licences_come_from_cards_and_packages() -> None:
-    assert front_matter_licence("---\nlicense: apache-2.0\nlanguage: en\n---\n# Card") == "apache-2.0"
-    stated = ModelConfig(sources=("org/name",), licence="mit")
-    assert model_licence("", stated) == "mit" and model_licence("", ModelConfig(sources=("org/name",))) == UNKNOWN
-    assert front_matter_licence("---\nlicense: other\nlicense_name: qwen-research\n---\n") == "qwen-research"
-    assert front_matter_licence("# license: mit") == ""
-    assert package_licence("no-such-package-at-all") == UNKNOWN
+def test_a_place_that_cannot_be_written_is_told(
+    run: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="out: a part of this path is a file"):
+        exported(run, tmp_path / "file" / "out", "messages")
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # the tests may run as root, who may write anywhere
+    with pytest.raises(InputError, match="out: no write access there -> name another folder with --to"):
+        exported(run, tmp_path / "out", "messages")
+
+
+def test_a_push_is_kept_apart_by_all_that_decides_it(run: RunContext) -> None:
+    manifest, found = run.run_dir.read_manifest("mix"), [Source("prompts", "a", ("mit",), "page")]
+    assert manifest is not None
+
+    def key(licence: str = "mit", student: str = "", description: str = run.recipe.description) -> str:
+        recipe = run.recipe.model_copy(update={"description": description})
+        return export_key(recipe, manifest, "mix-long", "messages", student, [found[0]._replace(licences=(licence,))])
+
+    assert key() == key()
+    assert len({key(), key("cc-by-4.0"), key(student="s"), key(description="Another.")}) == 4
+
+
+def test_licences_come_from_cards_recipes_and_packages(tmp_path: Path) -> None:
+    stated = ModelConfig(sources=("org/name",), licence="MIT License")
+    assert model_licences("", stated) == ("mit",) and model_licences("", ModelConfig(sources=("org/name",))) == ()
+    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert model_licences(str(tmp_path), stated) == ("apache-2.0",)
+    (tmp_path / "README.md").write_text("---\nlicense: other\n---\n")
+    assert model_licences(str(tmp_path), stated) == ("mit",), "the recipe knows which"
+    assert model_licences(str(tmp_path), ModelConfig(sources=("org/name",))) == ("other",)
+    assert package_licences("no-such-package-at-all") == ()
     assert set(FORMATS) == {"dataset", "open_r1", "messages", "prompt_completion", "sharegpt", "text"}
+
+
+@pytest.mark.parametrize(
+    ("card", "licences"),
+    [
+        ("---\nlicense: apache-2.0\nlanguage: en\n---\n# Card", ["apache-2.0"]),
+        ("---\nlicense: 'cc-by-nd-4.0'  # theirs\n---\n", ["cc-by-nd-4.0"]),
+        ('\ufeff---\r\nlicense: "mit"\r\n---\r\n# Card\r\n', ["mit"]),
+        ("---\nlicense:\n  cc-by-nd-4.0\n---\n", ["cc-by-nd-4.0"]),
+        ("---\nlicense:\n- mit\n- cc-by-sa-4.0\n---\n", ["mit", "cc-by-sa-4.0"]),
+        ("---\nlicense: [mit, mit]\n---\n", ["mit"]),
+        ("---\nlicense: other\nlicense_name: Qwen Research License\n---\n", ["qwen-research"]),
+        ("---\nlicense: other\n---\n", ["other"]),
+        ("---\nlicense: mit\nlicense_name: own\n---\n", ["mit"]),
+        ("---\nlicense: {a: [b\n---\n", []),
+        ("---\nlicense: 2\n---\n", []),
+        ("---\n- license\n---\n", []),
+        ("# license: mit", []),
+        ("# Card\n\n---\nlicense: mit\n---\n", []),
+    ],
+)
+def test_front_matter_is_read_as_yaml(card: str, licences: list[str]) -> None:
+    assert front_matter_licences(card) == tuple(licences)
 
 
 def test_text_is_what_the_student_is_taught(run: RunContext, tmp_path: Path) -> None:
@@ -226,6 +278,16 @@ def test_rendered_text_comes_back_as_it_was(run: RunContext, tmp_path: Path) -> 
     assert set(back.values()) == {"CORRECT"}
 
 
+def test_a_source_whose_licence_the_recipe_states_is_refused_where_that_forbids_it() -> None:
+    stated = source_of(kind="file", path="theirs.jsonl", licence="CC-BY-ND-4.0")
+    teacher = teacher_of(kind="dataset", source={"kind": "hub", "dataset": "a/b", "licence": "cc-by-nd-4.0"})
+    assert prompts_source(source_of(kind="hub", dataset="openai/gsm8k")).licences == ("mit",)
+    assert prompts_source(source_of(preset="gsm8k", path="copy.jsonl")).licences == ("mit",), "a copy of it"
+    for source in (prompts_source(stated), prompts_source(teacher.source)):
+        with pytest.raises(InputError, match=r"its licence 'cc-by-nd-4\.0' forbids"):
+            refuse_forbidden([source])
+
+
 def test_a_push_brings_shards_and_card_to_the_hub(
     run: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,31 +302,14 @@ def test_a_push_brings_shards_and_card_to_the_hub(
 
 
 def test_data_that_may_not_be_passed_on_is_not_pushed(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source("prompts", "theirs", "cc-by-nd-4.0", "their page")
+    source = Source("prompts", "theirs", ("cc-by-nd-4.0",), "their page")
     monkeypatch.setattr(exporting, "sources", lambda recipe, folders: [source])
     with pytest.raises(InputError, match=r"prompts theirs: its licence 'cc-by-nd-4\.0' forbids"):
         push_arm(run.run_dir, run.recipe, "mix-long", "dataset", student="", repo="me/data")
 
 
-@pytest.mark.parametrize(
-    ("licences", "carried"),
-    [
-        (["mit", "MIT"], "mit"),
-        (["mit", "apache-2.0"], "other"),
-        (["mit", "cc-by-sa-4.0"], "cc-by-sa-4.0"),
-        (["mit", "cc-by-4.0", "apache-2.0"], "cc-by-4.0"),
-        (["cc-by-4.0", "cc-by-sa-4.0"], "other"),
-        (["mit", "llama3.2"], "other"),
-        (["cc-by-sa-4.0", UNKNOWN], "other"),
-        ([UNKNOWN], "other"),
-    ],
-)
-def test_a_licence_that_asks_for_itself_is_carried_over(licences: list[str], carried: str) -> None:
-    assert carried_licence([Source("prompts", "a", one, "") for one in licences]) == carried
-
-
 def test_what_licences_ask_for_stands_in_the_card(run: RunContext, tmp_path: Path) -> None:
-    found = [Source("prompts", "sums", "cc-by-sa-4.0", "page"), Source("teacher long", "m", "mit", "page")]
+    found = [Source("prompts", "sums", ("cc-by-sa-4.0",), "page"), Source("teacher long", "m", ("mit",), "page")]
     manifest = run.run_dir.read_manifest("mix")
     assert manifest is not None
     text = card(run.recipe, "mix-long", manifest, found, 20)

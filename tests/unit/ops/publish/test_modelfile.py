@@ -19,8 +19,10 @@ NUMBERED = "{% for m in messages %}[{{ loop.index }}]{{ m.content }}<|im_end|>{%
 SCORED = GreedySampling(max_tokens=512, stop=("###",))
 
 
-def written(template: str, chat: ChatFormat | None = None, mode: str = "") -> tuple[str, tuple[str, ...]]:
-    made = modelfile(tokenizer(template), "student-q8_0.gguf", chat or ChatFormat(), SCORED, mode)
+def written(
+    template: str, chat: ChatFormat | None = None, mode: str = "", scored: GreedySampling = SCORED
+) -> tuple[str, tuple[str, ...]]:
+    made = modelfile(tokenizer(template), "student-q8_0.gguf", chat or ChatFormat(), scored, 2048, mode)
     return made.text, made.lost
 
 
@@ -97,9 +99,27 @@ def test_the_go_template_gives_the_students_own_prompts(template: str) -> None:
 def test_the_opening_think_tag_is_part_of_the_prompt_and_ends_are_stops() -> None:
     text, _ = written(chat_templates.OPENS)
     assert go(text, turns(("user", "Hi"))).endswith("<|im_start|>assistant\n<think>\n")
-    assert 'PARAMETER stop "<|im_end|>"' in text and 'PARAMETER stop "###"' in text
+    assert 'PARAMETER stop """<|im_end|>"""\n' in text and 'PARAMETER stop """###"""\n' in text
+    assert "PARAMETER num_predict 512\nPARAMETER num_ctx 2048\n" in text
     assert "PARAMETER repeat_penalty 1\n" in text and "PARAMETER temperature 0\n" in text
     assert text.splitlines()[0] == "FROM ./student-q8_0.gguf"
+
+
+def stops(text: str) -> list[str]:
+    """What Ollama reads as stops: the text between three quotes, as it stands."""
+    return re.findall(r'^PARAMETER stop """(.*?)"""$', text, re.DOTALL | re.MULTILINE)
+
+
+def test_stops_are_what_they_are_without_escapes() -> None:
+    texts = ("\n\n", '"end"', "\\n", "\u00e9\t", '"')
+    text, lost = written(CHATML, scored=GreedySampling(stop=texts))
+    assert stops(text) == ["<|im_end|>", *texts] and not lost
+
+
+def test_a_stop_that_a_modelfile_cannot_hold_is_told() -> None:
+    text, lost = written(CHATML, scored=GreedySampling(stop=('a"""b',)))
+    assert stops(text) == ["<|im_end|>"] and len(lost) == 1
+    assert "# Not expressed here: the stop" in text and "three quotation marks" in lost[0]
 
 
 def test_a_mode_is_a_system_line_or_the_templates_own_switch() -> None:

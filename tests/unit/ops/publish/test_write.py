@@ -1,7 +1,10 @@
 """A published folder: whole, with its scores, ends and licences, or not there."""
 
+import errno
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,15 @@ from transformers import AutoTokenizer, pipeline
 
 from distill.cli.main import main
 from distill.core.errors import InputError
-from distill.core.run_dir import Training
+from distill.core.run_dir import Training, benchmark_scores, model_record
+from distill.core.schema import Score
+from distill.evaluate.read_scores import models_by_itself
+from distill.models.chat_template import chat_messages
 from distill.ops.publish import write
 from distill.ops.publish.formats import FORMATS, read_formats
 from distill.ops.publish.push import repository
 from distill.ops.publish.student import TrainedStudent, find_student
-from distill.ops.publish.write import check, planned_files, write_folder
+from distill.ops.publish.write import check, folder_key, planned_files, warnings, write_folder
 from tests.fixtures.chat_templates import DATED
 from tests.fixtures.published_run import MODEL, published_run, trained, write_licence
 from tests.fixtures.report_run import make_recipe
@@ -141,7 +147,8 @@ def test_no_write_access_is_told(student: TrainedStudent, tmp_path: Path, monkey
 def test_a_base_that_may_not_be_passed_on_is_refused(tmp_path: Path, licence: str) -> None:
     student = published_run(tmp_path)
     write_licence(student.run_dir, tmp_path, licence)
-    with pytest.raises(InputError, match=f"base model hub/smol-135m: its licence '{licence}' forbids"):
+    what = f"base model hub/smol-135m: its licence '{licence.lower()}' forbids"
+    with pytest.raises(InputError, match=what):
         check(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False)
 
 
@@ -153,6 +160,26 @@ def test_what_licences_ask_is_in_the_card(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "README.md").read_text()
     assert "license: other\nlicense_name: terms-of-every-source" in text  # the data's is another one
     assert "Name these sources" in text and "under the same licence" in text and "No commercial use" in text
+
+
+def test_the_files_with_the_bases_licence_are_published_but_not_its_card(tmp_path: Path) -> None:
+    student = published_run(tmp_path)
+    for name in ("LICENSE", "NOTICE.txt"):
+        (tmp_path / "base" / name).write_text("theirs")
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    planned = {one.name for one in planned_files(student, ("safetensors",))}
+    assert planned == {file.name for file in (tmp_path / "out").iterdir()} > {"LICENSE", "NOTICE.txt"}
+    assert (tmp_path / "out" / "LICENSE").read_text() == "theirs"
+    assert "license: apache-2.0" not in (tmp_path / "out" / "README.md").read_text().split("---")[2]
+
+
+@pytest.mark.parametrize("licence", ["other", "unknown", "cc", "llama3.2"])
+def test_whoever_publishes_is_told_what_the_licences_ask_for(tmp_path: Path, licence: str) -> None:
+    student = published_run(tmp_path)
+    write_licence(student.run_dir, tmp_path, licence)
+    notes = warnings(find_student(student.recipe, student.run_dir, MODEL), {})
+    what = "Built with Llama" if licence == "llama3.2" else "read it first"
+    assert any(what in note and f"hub/smol-135m ({licence})" in note for note in notes), notes
 
 
 def test_a_student_that_is_not_there_is_told_with_those_that_are(student: TrainedStudent) -> None:
@@ -171,6 +198,128 @@ def test_modes_are_scored_apart_and_told(tmp_path: Path) -> None:
     assert list(student.modes) == ["long", "short"]
     assert "* Mode `short`: system prompt `Brief.`" in text
     yaml.safe_load(text.split("---")[1])
+
+
+def writes_its_mode(folder: Path, *arms: dict[str, str]) -> TrainedStudent:
+    """A student that writes its mode itself, scored as every model of its recipe."""
+    modes = {"long": "Think.", "short": "Brief."}
+    mix = {"name": "mix-long", "weights": {"long": 0.5, "short": 0.5}, "modes": modes, "modes_in": "completion"}
+    evaluate = {"benchmarks": ["arithmetic"], "arms": list(arms)}
+    student = trained(folder, make_recipe(mixes=[mix], evaluate=evaluate))
+    run_dir = student.run_dir
+    rows = run_dir.read_table(*benchmark_scores(MODEL, "arithmetic"), row_type=Score).to_pylist()
+    run_dir.remove(*benchmark_scores(MODEL, "arithmetic"))  # of a student without modes
+    for name in (*(one.name for one in models_by_itself(student.recipe, MODEL).values()), f"{MODEL}/q8_0"):
+        run_dir.write_rows(
+            [Score(**row | {"model": name}) for row in rows], Score, *benchmark_scores(name, "arithmetic")
+        )
+    return student
+
+
+AUTO_ARM = {"of": MODEL, "mode": "auto"}
+
+
+def test_a_student_that_writes_its_mode_is_published_with_all_its_scores(tmp_path: Path) -> None:
+    student = writes_its_mode(tmp_path / "run", AUTO_ARM)
+    own = [score.model for score in student.scores() if score.mix]
+    assert own == [f"{MODEL}:long", f"{MODEL}:short", f"{MODEL}+auto"]
+    assert [(one.model, one.full) for one in student.quantised()] == [(f"{MODEL}/q8_0", f"{MODEL}+auto")]
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    results = ModelCard.load(tmp_path / "out" / "README.md").data.eval_results
+    assert [one.metric_config for one in results] == ["long", "short", "auto"]
+    assert "left to choose its mode" in results[2].metric_name
+
+
+def test_files_are_not_scored_where_there_is_nothing_to_compare_them_with(tmp_path: Path) -> None:
+    student = writes_its_mode(tmp_path)
+    with pytest.raises(InputError, match=f'writes its mode itself, .* -> add {{ of = "{MODEL}", mode = "auto" }}'):
+        check(student, ("gguf-q8_0",), is_scored=True)
+
+
+def test_all_that_decides_the_folder_is_in_its_key(tmp_path: Path) -> None:
+    student = published_run(tmp_path)
+    first = folder_key(student, ("safetensors",), is_scored=False)
+    again = find_student(student.recipe, student.run_dir, MODEL)
+    assert folder_key(again, ("safetensors",), is_scored=False) == first
+    described = student.recipe.model_copy(update={"description": "Another."})
+    write_licence(student.run_dir, tmp_path, "mit")
+    others = {
+        folder_key(student, ("safetensors",), is_scored=True),
+        folder_key(student, ("gguf-q8_0",), is_scored=False),
+        folder_key(find_student(described, student.run_dir, MODEL), ("safetensors",), is_scored=False),
+        folder_key(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False),
+    }
+    assert len(others | {first}) == 5
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [(errno.EACCES, "no write access"), (errno.ENOSPC, "no room left -> make room"), (errno.EROFS, "no write access")],
+)
+def test_a_place_that_cannot_be_written_is_told_on_the_way_too(
+    student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(write, "mix_json", refuse)
+    with pytest.raises(InputError, match=f"out: .*{what}"):
+        write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_below_a_file_is_told(student: TrainedStudent, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="a part of this path is a file"):
+        write_folder(student, ("safetensors",), tmp_path / "file" / "out", CONSOLE)
+
+
+def test_the_card_says_all_of_how_it_is_prompted_and_its_python_asks_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = {
+        "system": "You `solve`.",
+        "system_as": "user",
+        "template": "Solve: {problem}",
+        "template_options": {"enable_thinking": False},
+        "examples": [{"problem": "1+1", "completion": "```2```"}],
+    }
+    sampling = {"temperature": 0.6, "top_p": 0.9, "max_tokens": 8}
+    evaluate = {"benchmarks": ["arithmetic"], "sampling": sampling}
+    student = trained(tmp_path / "run", make_recipe(student_chat=chat, evaluate=evaluate))
+    write_folder(student, ("safetensors",), tmp_path / "out", CONSOLE)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "`You `solve`.` and stands above the first user turn" in text
+    assert 'gets the variables `{"enable_thinking": false}`' in text
+    assert "Before it stand worked examples" in text and '"content": "```2```"' in text
+    code = re.search(r"^(`{3,})python\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
+    assert code
+    asked: dict[str, object] = {}
+
+    def pipe(*_: object, **__: object) -> Callable[..., object]:
+        return lambda turns, **settings: asked.update(settings, turns=turns)
+
+    monkeypatch.setattr("transformers.pipeline", pipe)
+    exec(code[2], {})
+    assert asked.pop("turns") == chat_messages("...", student.recipe.student_chat)
+    assert asked == {
+        "max_new_tokens": 8, "do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 0,
+        "tokenizer_encode_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "out")
+    exec(code[2], {})
+
+
+def test_without_a_record_of_the_base_no_licence_is_taken_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = published_run(tmp_path / "run")
+    student.run_dir.remove(*model_record("smol-135m"))
+    (tmp_path / "LICENSE").write_text("of the folder that the command runs in")
+    monkeypatch.chdir(tmp_path)
+    names = {one.name for one in planned_files(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",))}
+    assert "LICENSE" not in names
 
 
 def test_formats_are_read_in_one_order() -> None:
