@@ -174,6 +174,15 @@ def infeasible_jobs(jobs: Iterable[Job], nodes: Sequence[Resources]) -> tuple[Jo
     return tuple(job for job in jobs if find_placement(job, nodes) is None)
 
 
+def placeable_jobs(jobs: Sequence[Job], nodes: Sequence[Resources]) -> list[Job]:
+    """The jobs that fit when nothing else runs, without those that wait for one that does not: what can be ordered."""
+    kept, lost = list(jobs), {job.name for job in infeasible_jobs(jobs, nodes)}
+    while lost:
+        kept = [job for job in kept if job.name not in lost]
+        lost = {job.name for job in kept if not lost.isdisjoint(job.waits_for)}
+    return kept
+
+
 def cpus_per_worker(num_workers: int, num_jobs: int, num_cpus: float) -> int:
     """Whole CPUs for each worker, at least one, when as many jobs as possible run at the same time.
 

@@ -34,7 +34,10 @@ class Schedule:
 def simulate(
     order: Order, running: Sequence[Running], nodes: Sequence[Resources], max_parallel: int | None = None
 ) -> Schedule:
-    """The schedule if jobs are admitted in this order whenever one ends, and take as long as they cost."""
+    """The schedule if jobs are admitted in this order whenever one ends, and take as long as they cost.
+
+    Each must fit the nodes when nothing else runs (`cluster.placement.placeable_jobs`).
+    """
     waiting, busy, starts, time = list(order.jobs), list(running), dict[str, float](), 0.0
     while True:
         started = admit(Order(tuple(waiting), order.is_reserving), busy, nodes, max_parallel)

@@ -22,7 +22,7 @@ from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
 from distill.core.manifest import Manifest, now
 from distill.core.memory import PeakMemory
-from distill.core.run_dir import RECIPE, RunDir, StageName, finished_pass
+from distill.core.run_dir import RECIPE, RunDir, StageName, Training, finished_pass
 from distill.ops.doctor.preflight import refuse_templates, refuse_unready
 from distill.run.context import RunContext
 from distill.run.stage_keys import StageState, stage_states, stages_to_run
@@ -54,9 +54,14 @@ def run(
     Raises:
         StageError, InputError: what failed and how to continue; finished work is on disk.
     """
-    if not _stale(states, until, only):
+    stale = _stale(states, until, only)
+    if not stale:
         return False
     refuse_unready(recipe, base, run_dir)
+    if StageName.TRAIN in [stage.name for stage in stale]:
+        for state in states.values():
+            if state.is_redone:  # else a run that ends before them would take them for done
+                run_dir.remove_manifest(state.stage)
     run_dir.write_bytes(recipe.model_dump_json(indent=1).encode(), *RECIPE)
     with ExitStack() as resources:
         context = RunContext(recipe, base, run_dir, console, resources)
@@ -99,7 +104,7 @@ def run_pass(context: RunContext, number: int) -> None:
     recipe, run_dir = context.recipe, context.run_dir
     states = stage_states(recipe, context.base, run_dir)
     key = states[StageName.TRAIN].key
-    if run_dir.is_complete(key, *finished_pass(number)):
+    if run_dir.is_complete(key, *finished_pass(number)) and not _lost_cells(run_dir, number):
         return
     context.console.print(f"[bold]pass {number}: {', '.join(mix.name for mix in recipe.mixes)}[/]", highlight=False)
     # Whatever the manifest of its last stage says: rows may differ under the same keys (`require_same_students`).
@@ -108,6 +113,13 @@ def run_pass(context: RunContext, number: int) -> None:
     keys = cell_keys(recipe, run_dir, context.models)
     done = Manifest(StageName.TRAIN, key, finished_at=now(), details={"cells": keys})
     run_dir.write_manifest(done, *finished_pass(number))
+
+
+def _lost_cells(run_dir: RunDir, number: int) -> list[str]:
+    """The cells of a finished pass whose folders were deleted since, to be trained again."""
+    done = run_dir.read_manifest(*finished_pass(number))
+    cells = done.details["cells"] if done else ()
+    return [cell for cell in cells if not run_dir.has_manifest(*Training(cell).folder)]
 
 
 def require_same_students(context: RunContext) -> None:

@@ -234,6 +234,10 @@ class RunDir:
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a manifest ({error}); delete it to have the stage done again") from error
 
+    def has_manifest(self, *item: str) -> bool:
+        """Whether the item was finished, with whatever key."""
+        return self.exists(*item, "manifest.json")
+
     def is_complete(self, key: str, *item: str) -> bool:
         """Whether the item was finished with this key."""
         manifest = self.read_manifest(*item)
@@ -244,6 +248,10 @@ class RunDir:
         self.write_bytes(
             json.dumps(dataclasses.asdict(manifest), indent=1, default=str).encode(), *item, "manifest.json"
         )
+
+    def remove_manifest(self, *item: str) -> None:
+        """Take an item's commitment back: it is done again, from what is on disk of it."""
+        self.remove(*item, "manifest.json")
 
     # Files
 

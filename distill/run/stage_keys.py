@@ -15,7 +15,8 @@ from distill.config.sources import FileSource, PromptSource, kind_of
 from distill.config.teachers import DatasetTeacher, VllmTeacher
 from distill.config.verify import judge_name
 from distill.core.errors import InputError
-from distill.core.run_dir import RunDir, StageName
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.schema import content_hash
 from distill.core.verifier_version import verifier_version
 from distill.models.folder import content_digest
@@ -42,6 +43,8 @@ class StageState:
     """`done`, `new` or `changed`."""
     reason: str = ""
     """What changed, for people; empty unless `changed`."""
+    is_redone: bool = False
+    """Whether it was done for the present recipe, and what it is made of is gone."""
 
 
 def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str, Any]]:
@@ -147,11 +150,21 @@ def _state(
     if manifest is None:
         return StageState(stage, key, config, "new")
     if manifest.key == key:
-        return StageState(stage, key, config, "done")
+        reason = _lost(stage, manifest, run_dir, before)
+        return StageState(stage, key, config, "changed" if reason else "done", reason, is_redone=bool(reason))
     changes = list(changed_keys(manifest.details.get("config", {}), config))
     upstream = [state.stage for state in before.values() if state.status != "done"]
     reason = ", ".join(changes) or f"{upstream[0]} before it" if upstream or changes else "the version that wrote it"
     return StageState(stage, key, config, "changed", reason)
+
+
+def _lost(stage: StageName, manifest: Manifest, run_dir: RunDir, before: Mapping[StageName, StageState]) -> str:
+    """What a stage that was done for this recipe no longer has: a cell whose folder was deleted, to be trained again.
+    Its weights may come out otherwise, so that what comes after is done again too."""
+    if stage == StageName.TRAIN:
+        cells = [cell for cell in manifest.details.get("cells", {}) if not run_dir.has_manifest(*Training(cell).folder)]
+        return "/".join(Training(cells[0]).folder) if cells else ""
+    return next((f"{state.stage} before it" for state in before.values() if state.is_redone), "")
 
 
 def stages_to_run(

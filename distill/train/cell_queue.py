@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from cluster.placement import (
     find_placement,
     free_resources,
     infeasible_jobs,
+    placeable_jobs,
     ready_jobs,
 )
 from cluster.schedule import best_order, with_chains
@@ -55,7 +57,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a cell. `phase`: starting, training, saving, done, failed."""
+    """Progress of a cell. `phase`: waiting for nodes, starting, training, saving, done, failed."""
 
     cell: str
     phase: str
@@ -81,8 +83,11 @@ def train_all(
     device: Device,
     report_progress: Callable[[Progress], None] = lambda progress: None,
     nodes: Sequence[Resources] | None = None,
+    deadline_s: float = 0.0,
 ) -> list[Manifest]:
-    """Train or merge all cells, as many at once as fit, parents first; their manifests.
+    """Train or merge all cells, as many at once as fit, parents first; their manifests, one for each cell.
+
+    A cell whose node has left waits for another one: as long as others run, and then up to the deadline.
 
     Args:
         works: the cells.
@@ -91,24 +96,32 @@ def train_all(
         device: what they are trained on.
         report_progress: called when a cell has advanced.
         nodes: the nodes to fill; the connected cluster's by default.
+        deadline_s: how long cells that fit no node are waited for while nothing runs, seconds. Only a cluster that was
+            joined can get other nodes.
 
     Raises:
-        StageError: Some cells failed; raised after all others have finished, naming each with its cause and log.
+        StageError: Some cells failed, or no node came that holds them; raised after all others have finished, naming
+            each with its cause and log.
     """
     known = nodes_by_id() if nodes is None else {str(index): node for index, node in enumerate(nodes)}
     _set_ray_train_defaults(len(known))
     queue = _CellQueue(works, train=train, run_dir=run_dir, device=device, nodes=known)
     queue.refuse_unplaceable()
-    demand = Demand()
-    while queue.start_next():
+    demand, may_grow, idle_since = Demand(), nodes is None and is_joined(), time.monotonic()
+    wait_s = deadline_s if may_grow else 0.0
+    while queue.start_next() or queue.waiting:
+        if queue.running:
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since >= wait_s:
+            queue.give_up_waiting(wait_s)
         queue.wait()
-        if nodes is None and is_joined():
+        if may_grow:
             queue.update_nodes(nodes_by_id())
             demand.request_for(queue.next_job)
         for progress in queue.progress():
             report_progress(progress)
     queue.raise_failures()
-    return [queue.finished[work.cell.name] for work in works if work.cell.name in queue.finished]
+    return [queue.finished[work.cell.name] for work in works]
 
 
 MERGE = Resources(1.0)
@@ -188,9 +201,21 @@ class _CellQueue:
         """Raise where a cell could not start even on an idle cluster."""
         found = infeasible_jobs(self.waiting.values(), self.nodes)
         if found:
-            needs = "; ".join(f"{job.name} needs {job.num_workers} x ({job.worker})" for job in found)
-            has = ", ".join(map(str, self.nodes))
-            raise StageError(f"these cells do not fit the cluster ({has}): {needs}. Lower students.num_workers.")
+            needs = "; ".join(f"{job.name} needs {_need(job)}" for job in found)
+            raise StageError(f"these cells do not fit the cluster ({self._has}): {needs}. Lower students.num_workers.")
+
+    @property
+    def _has(self) -> str:
+        """The nodes that are there, in words."""
+        return ", ".join(str(node) for node in self.nodes if node != GONE) or "no nodes"
+
+    def give_up_waiting(self, waited_s: float) -> None:
+        """Fail the waiting cells: nothing runs, and no node holds any that could start."""
+        for job in list(self._ready()):
+            why = f"needs {_need(job)}, and after {waited_s:g} s without a running cell the cluster has {self._has}"
+            remedy = "bring nodes that hold it, or raise generate.startup_deadline_s"
+            del self.waiting[job.name]
+            self._fail(job.name, StageError(f"{job.name}: {why} -> {remedy}"))
 
     def start_next(self) -> bool:
         """Start what fits, if a cell has ended or the nodes have changed since; whether anything runs."""
@@ -207,7 +232,7 @@ class _CellQueue:
     def _admitted(self) -> Sequence[Placement]:
         busy = [Running(placement, self._remaining(placement.job)) for placement, _ in self.running.values()]
         most = self.train.max_parallel_cells
-        order = best_order(list(self.waiting.values()), busy, self.nodes, most)
+        order = best_order(placeable_jobs(list(self.waiting.values()), self.nodes), busy, self.nodes, most)
         return admit(order, busy, self.nodes, most)
 
     def _remaining(self, job: Job) -> float:
@@ -248,11 +273,15 @@ class _CellQueue:
 
     def wait(self) -> None:
         """Wait until a cell ends, or for one polling interval."""
+        if not self.running and self.waiting:
+            time.sleep(POLL_S)
         wait([future for _, future in self.running.values()], timeout=POLL_S, return_when=FIRST_COMPLETED)
 
     def progress(self) -> list[Progress]:
         """Progress that is new since the last call. Ended cells are removed from the running ones."""
         current = [self._progress_of(name, future) for name, (_, future) in list(self.running.items())]
+        if not self.running:
+            current += [Progress(job.name, "waiting for nodes") for job in infeasible_jobs(self._ready(), self.nodes)]
         fresh = [progress for progress in current if self._reported.get(progress.cell) != progress]
         self._reported.update({progress.cell: progress for progress in fresh})
         return fresh
@@ -298,6 +327,10 @@ class _CellQueue:
                 f"{len(self.failed)} of {len(self.works)} cells failed; the others are finished and on disk. "
                 f"The same command retries the failed ones from their last checkpoints.\n{causes}"
             )
+
+
+def _need(job: Job) -> str:
+    return f"{job.num_workers} x ({job.worker})"
 
 
 def _with_name(name: str, error: DistillError | OSError) -> str:

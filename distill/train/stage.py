@@ -16,6 +16,7 @@ from cluster.session import Session
 from distill.config.decides import identity
 from distill.config.objectives import IMITATE
 from distill.config.recipe import Recipe
+from distill.core.errors import StageError
 from distill.core.manifest import Manifest
 from distill.core.metrics import publish
 from distill.core.progress_bars import bars
@@ -168,7 +169,14 @@ def train_cells(
             shown.update(progress.cell, progress.step, progress.num_steps or 1, progress.message)
             publish(recipe.name, train_values(progress))
 
-        train_all([*planned, *merged], train=recipe.train, run_dir=run_dir, device=session.device, report_progress=show)
+        train_all(
+            [*planned, *merged],
+            train=recipe.train,
+            run_dir=run_dir,
+            device=session.device,
+            report_progress=show,
+            deadline_s=recipe.generate.startup_deadline_s,
+        )
 
 
 def smallest_job(cell: Cell, device: Device) -> Job:
@@ -205,9 +213,15 @@ def with_layouts(
 
 
 def train_manifest(recipe: Recipe, run_dir: RunDir, models: Mapping[str, ResolvedModel]) -> Manifest:
-    """Sums over the cells; a row that one cell drops counts once for that cell."""
+    """Sums over the cells; a row that one cell drops counts once for that cell.
+
+    Raises:
+        StageError: a cell is not trained.
+    """
     done = {cell.name: run_dir.read_manifest(*Training(cell.name).folder) for cell in all_cells(recipe)}
     manifests = {name: manifest for name, manifest in done.items() if manifest is not None}
+    if missing := [name for name in done if name not in manifests]:
+        raise StageError(f"{run_dir.uri}: not trained: {', '.join(missing)} -> the same command trains what is missing")
     drops: Counter[str] = Counter()
     for manifest in manifests.values():
         drops.update(manifest.drops)

@@ -42,7 +42,7 @@ LAYERS = (
 
 PATH_METHODS = {
     "path": 0, "address_of": 0, "local_path": 0, "nested": 0, "exists": 0, "remove": 0, "shards": 0, "num_rows": 0,
-    "matching": 0, "read_lines": 0,
+    "matching": 0, "read_lines": 0, "has_manifest": 0, "remove_manifest": 0,
     "read_table": 0, "read_manifest": 0, "column_tables": 1, "write_table": 1, "write_bytes": 1, "table_writer": 1,
     "write_manifest": 1, "is_complete": 1, "write_rows": 2,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from distill import pipeline
 from distill.config.load import parse_recipe
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, StageName, finished_pass
+from distill.core.run_dir import RunDir, StageName, Training, finished_pass
 from distill.run.context import RunContext
 from distill.run.stage_keys import StageState, stage_states
 from distill.stages import Stage
@@ -32,6 +32,8 @@ class Driver:
     def __init__(self, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         self.run_dir, self.calls = run_dir, list[tuple[str, tuple[str, ...]]]()
         self.keys = {"s@sft": "first"}
+        self.fails = ""
+        """The stage that fails."""
         monkeypatch.setattr(pipeline, "STAGES", tuple(self.stage(one.name, one.reads) for one in pipeline.STAGES))
         monkeypatch.setattr(pipeline, "run_stage", unmeasured)
         monkeypatch.setattr(pipeline, "refuse_unready", lambda *_: None)
@@ -42,6 +44,10 @@ class Driver:
     def stage(self, name: StageName, reads: tuple[StageName, ...]) -> Stage:
         def run(context: RunContext) -> Manifest:
             self.calls.append((name, tuple(mix.name for mix in context.recipe.mixes)))
+            if name == StageName.TRAIN:
+                self.run_dir.write_manifest(Manifest(name, "first"), *Training("s@sft").folder)
+            if name == self.fails:
+                raise StageError("stopped")
             return Manifest(name, "")
 
         return Stage(name, run, reads, ())
@@ -96,3 +102,18 @@ def test_rows_that_changed_since_their_student_wrote_are_told_and_the_pass_is_do
         driver.run()
     again = driver.run()
     assert ("train", FIRST) in again and ("train", BOTH) in again
+
+
+def test_a_deleted_cell_is_trained_again_in_its_pass_and_scored_again_even_after_a_stop(driver: Driver) -> None:
+    driver.run(StageName.EVALUATE)
+    driver.run_dir.remove(*Training("s@sft").folder)
+    train = driver.run_dir.read_manifest("train")
+    assert train is not None
+    train = dataclasses.replace(train, details={**train.details, "cells": {"s@sft": {}}})
+    driver.run_dir.write_manifest(train, "train")
+    driver.fails = StageName.TRAIN
+    with pytest.raises(StageError, match="stopped"):
+        driver.run(StageName.EVALUATE)
+    assert driver.calls[-1] == ("train", FIRST)
+    driver.fails = ""
+    assert driver.run(StageName.EVALUATE)[-1] == ("evaluate", BOTH)

@@ -1,5 +1,6 @@
 """Which stages are stale after an edit of the recipe, and why."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,20 @@ def test_an_edited_local_model_makes_what_depends_on_it_stale(run_dir: RunDir, t
     assert found["prompts"] == "done" and found["generate"] == found["mix"] == found["train"] == "changed"
     recipe = parse_recipe(raw)
     assert {one.status for one in stage_states(recipe, None, run_dir).values()} == {"done"}, "where it cannot be seen"
+
+
+def test_a_cell_whose_folder_was_deleted_is_trained_and_scored_again(run_dir: RunDir) -> None:
+    raw = recipe_with({})
+    finish(run_dir, raw)
+    done = run_dir.read_manifest("train")
+    assert done is not None
+    run_dir.write_manifest(
+        dataclasses.replace(done, details={**done.details, "cells": {"s@a": {}, "s@b": {}}}), "train"
+    )
+    for cell in ("s@a", "s@b"):
+        run_dir.write_manifest(Manifest("train", "key"), "train", cell)
+    assert set(statuses(run_dir, raw).values()) == {"done"}
+    run_dir.remove("train", "s@b")
+    states = stage_states(parse_recipe(raw), Path(), run_dir)
+    again = {stage: state.reason for stage, state in states.items() if state.status == "changed"}
+    assert again == {"train": "train/s@b", "evaluate": "train before it", "report": "train before it"}

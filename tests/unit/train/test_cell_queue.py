@@ -251,3 +251,77 @@ def test_waiting_cells_are_placed_on_machines_that_join_and_on_none_that_left(
     done = train_all(items, train=TrainConfig(), run_dir=run_dir, device="cpu")
     assert len(done) == 2 and sorted(begun) == ["first", "second"]
     assert wanted[0] == "second" and wanted[-1] is None, "room is wanted for the cell that waits, then for none"
+
+
+class Spot:
+    """A cluster whose second node leaves once `leaves_after` cells have begun, and may come back later."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, comes_back: bool, leaves_after: int = 1) -> None:
+        self.comes_back, self.leaves_after = comes_back, leaves_after
+        self.begun, self.wanted, self.polls, self.has_left = list[str](), list[str](), 0, threading.Event()
+        monkeypatch.setenv("RAY_ADDRESS", "somewhere")
+        monkeypatch.setattr(cell_queue, "POLL_S", 0.01)
+        monkeypatch.setattr(cell_queue, "train_cell", self.train)
+        monkeypatch.setattr(cell_queue, "nodes_by_id", self.nodes)
+        monkeypatch.setattr(cell_queue.Demand, "request_for", self.request)
+
+    def train(self, work: CellWork, **_: Any) -> Manifest:
+        self.begun.append(work.cell.name)
+        assert self.has_left.wait(10)
+        return Manifest("train", work.key)
+
+    def request(self, job: Any) -> None:
+        self.wanted += [job.name] if job else []
+
+    def nodes(self) -> dict[str, Resources]:
+        small, large = Resources(cpus=1), Resources(cpus=3)
+        if len(self.begun) < self.leaves_after:
+            return {"small": small, "large": large}
+        self.has_left.set()
+        self.polls += 1
+        return {"small": small} | ({"new": large} if self.comes_back and self.polls > 5 else {})
+
+
+def spot_works(run_dir: RunDir) -> list[CellWork]:
+    first, *wide = works(run_dir, "first", "w1", "w2")
+    wide = [
+        replace(one, cell=replace(one.cell, student=StudentConfig(name="s", model="m", num_workers=3))) for one in wide
+    ]
+    return [replace(first, cell=replace(first.cell, student=StudentConfig(name="s", model="m", priority=1))), *wide]
+
+
+def test_cells_whose_node_has_left_wait_for_another_one(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    spot = Spot(monkeypatch, comes_back=True)
+    seen: list[Progress] = []
+    done = train_all(
+        spot_works(run_dir), train=TrainConfig(max_parallel_cells=1), run_dir=run_dir, device="cpu", deadline_s=60,
+        report_progress=seen.append,
+    )  # fmt: skip
+    assert [one.key for one in done] == ["first", "w1", "w2"] == spot.begun
+    assert "w1" in spot.wanted, "their room is requested meanwhile"
+    assert "waiting for nodes" in {one.phase for one in seen if one.cell == "w1"}
+
+
+def test_cells_whose_node_never_comes_back_are_named_with_what_they_need(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spot(monkeypatch, comes_back=False)
+    first, w1, w2 = spot_works(run_dir)
+    (child,) = works(run_dir, "child")
+    with pytest.raises(StageError, match=r"3 of 4 cells failed.*\n  w1: needs 3 x \(1 CPU\).*has 1 CPU ->") as raised:
+        train_all(
+            [first, w1, w2, after(child, w1)], train=TrainConfig(max_parallel_cells=1), run_dir=run_dir, device="cpu",
+            deadline_s=0.05,
+        )  # fmt: skip
+    assert "w2: needs 3 x" in str(raised.value) and "child: starts from w1, which failed" in str(raised.value)
+
+
+def test_one_cell_whose_node_has_left_is_never_taken_for_trained(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spot(monkeypatch, comes_back=False)
+    with pytest.raises(StageError, match=r"1 of 2 cells failed.*\n  w1: needs 3 x"):
+        train_all(
+            spot_works(run_dir)[:2], train=TrainConfig(max_parallel_cells=1), run_dir=run_dir, device="cpu",
+            deadline_s=0.05,
+        )  # fmt: skip

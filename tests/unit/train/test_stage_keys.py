@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from distill.config.recipe import Recipe
-from distill.core.run_dir import RunDir
+from distill.core.errors import StageError
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Example, Message
 from distill.models.resolve import ResolvedModel
-from distill.train.stage import cell_keys
+from distill.train.stage import cell_keys, train_manifest
 from tests.unit.train.test_cells import MERGES, STAGES, recipe
 
 
@@ -64,3 +66,14 @@ def test_what_students_write_with_decides_the_arms_that_learn_from_it(taught: Ru
     engine = {"serve": {"engine": {"max_model_len": 4096}}}
     before, after = keys(taught, recipe((0,), **shared)), keys(taught, recipe((0,), **shared, **engine))
     assert {name for name in before if before[name] != after[name]} == {"s@third"}
+
+
+def test_training_is_not_committed_while_a_cell_is_missing(taught: RunDir) -> None:
+    made = staged()
+    names = list(keys(taught, made))
+    for name in names[1:]:
+        taught.write_manifest(Manifest("train", "key"), *Training(name).folder)
+    with pytest.raises(StageError, match=f"not trained: {names[0]} -> the same command"):
+        train_manifest(made, taught, {})
+    taught.write_manifest(Manifest("train", "key"), *Training(names[0]).folder)
+    assert set(train_manifest(made, taught, {}).details["cells"]) == set(names)
