@@ -1,9 +1,13 @@
 """Addresses of this machine are asked directly: a proxy of the environment (HTTP_PROXY, ALL_PROXY) is for others."""
 
+import asyncio
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import openai
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
@@ -33,6 +37,29 @@ def direct_options(url: str) -> dict[str, Any]:
         return {"trust_env": False}
     # The environment also names the certificates (SSL_CERT_FILE), so only its proxies are passed by.
     return {"mounts": {f"all://{f'[{host}]' if ':' in host else host}": None}}
+
+
+def bounded_client(url: str, timeout_s: float) -> "openai.DefaultAsyncHttpxClient":
+    """The HTTP client for an OpenAI client of this address, with a bound on a whole reply.
+
+    The client's own timeout is for one read: a server that sends a byte now and then, as some do to keep a connection
+    open, would never reach it.
+
+    Args:
+        url: address of the endpoint.
+        timeout_s: from the request to the end of its reply, seconds; then an APITimeoutError.
+    """
+    import openai  # takes most of a second
+
+    class Bounded(openai.DefaultAsyncHttpxClient):
+        async def send(self, request: Any, **options: Any) -> Any:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await super().send(request, **options)
+            except TimeoutError as error:
+                raise openai.APITimeoutError(request=request) from error
+
+    return Bounded(**direct_options(url))
 
 
 def exempt_loopback(environment: Mapping[str, str]) -> dict[str, str]:

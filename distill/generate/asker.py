@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from distill.config.teachers import AskedTeacher, GenerateConfig, Reader
+from distill.config.teachers import AskedTeacher, EndpointTeacher, GenerateConfig, Reader
 from distill.config.verify import VerifyConfig
+from distill.core.errors import StageError
 from distill.core.events import log_event
 from distill.core.run_dir import PROMPTS, RunDir, StageName
 from distill.core.schema import Dropped, Style, Trace
@@ -46,6 +47,8 @@ REPORT_S = 1.0
 """Interval of an engine's progress reports. Not one per trace: a single actor receives those of all engines."""
 HEARTBEAT_S = 10.0
 """Interval of an engine's heartbeats, sent also while none of its completions has finished."""
+MAX_GIVEN_UP = 20
+"""Requests that an engine may give up in a row before the stage ends."""
 BACKOFF_S = 0.5
 """Wait before the second attempt of a request; it doubles with every further one."""
 
@@ -123,6 +126,7 @@ class Asker:
         self.batches: set[str] = set()
         """Batches that this engine works on now."""
         self.grader = AsyncGrader(GraderPool.from_config(job.verify))
+        self._given_up_in_row = 0
         self._unsent: Counter[str] = Counter()
         self._unsent_complete = 0
         self._next_report_s = 0.0
@@ -309,10 +313,12 @@ class Asker:
                 return Answered(None, failure(request, prompt.problem, REFUSED, f"attempt {attempt}: {error}"))
             except RequestFailed as error:
                 if attempt == self.job.generate.max_attempts:
+                    self._count_given_up(pool, error)
                     what = f"{attempt} attempts, the last: {error}"
                     return Answered(None, failure(request, prompt.problem, FAILED, what))
                 await asyncio.sleep(BACKOFF_S * 2 ** (attempt - 1))
                 continue
+            self._given_up_in_row = 0
             ended, delimiter = completion.finish_reason, pool.teacher.reasoning_end
             text = graded_text(completion.text, completion.given, delimiter)
             asked = grade_request(prompt, text, finish_reason=ended, reasoning_end=delimiter)
@@ -320,6 +326,20 @@ class Asker:
             trace = to_trace(request, pool, completion, grade, prompt.answer_kind, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
         raise AssertionError("unreachable: the last attempt returns")
+
+    def _count_given_up(self, pool: Pool, error: RequestFailed) -> None:
+        """End the stage where not a request but the engine or endpoint is at fault: none of many was answered.
+
+        Recorded as failed, they would never be asked again.
+        """
+        self._given_up_in_row += 1
+        if self._given_up_in_row >= MAX_GIVEN_UP:
+            where = f" at {pool.teacher.base_url}" if isinstance(pool.teacher, EndpointTeacher) else ""
+            raise StageError(
+                f"teachers[{pool.name}]: {self._given_up_in_row} requests{where} in a row failed after "
+                f"{self.job.generate.max_attempts} attempts each, the last: {error} -> see that it answers; what was "
+                "written stays, and the same command goes on".replace("\n", " ")
+            )
 
     def _given_up(self, prompts: Sequence[PromptRow], states: list[dict[str, PoolState]], why: str) -> list[Dropped]:
         """Drops for all open requests of a batch that keeps killing its engine, so that the run can continue."""

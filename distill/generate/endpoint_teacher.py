@@ -3,6 +3,8 @@
 import asyncio
 import re
 import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -11,20 +13,31 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from distill.config.teachers import EndpointTeacher
 from distill.core.errors import InputError
+from distill.core.events import log_event
+from distill.core.run_dir import StageName
 from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused, TeacherJob
 from distill.generate.chunks import CHUNK_ROWS
 from distill.generate.edits import begun_answer
 from distill.generate.pools import Request, endpoint_params
-from distill.models.api_key import endpoint_key
+from distill.models.api_key import ApiKey, endpoint_key
 from distill.models.chat_template import chat_messages
 from distill.run.pools import Pool
 from serve.api.reasoning_parser import opening_line
 from serve.chat_reply import DEFAULT_END, LENGTH, REFUSED, end_of, read_message, whole_text
 from serve.errors import fault_label
-from serve.loopback import direct_options
+from serve.loopback import bounded_client
 
 RETRIED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
 """Transient faults. The client retries these itself first, and honours Retry-After."""
+
+CLIENT_WAITS_S = 120.0
+"""The longest Retry-After that the client waits for by itself."""
+MAX_WAIT_S = 3600.0
+"""As long is waited at once for an endpoint that asks for more than the client waits; then it is asked again."""
+MAX_WAITS = 24
+"""Such waits of one request."""
+_FLAGGED = re.compile(r"moderat|flagged|polic|safety|harm", re.IGNORECASE)
+"""In a 403 that is about one request's text, as routers send it, and not about the key."""
 
 WRONG_FIELD = (400, 422)
 """Statuses with which servers refuse a field of a request."""
@@ -60,16 +73,18 @@ class RateLimiter:
 class EndpointActor:
     """The single actor that sends an endpoint's requests: its limits and budgets hold for the whole run."""
 
-    def __init__(self, job: TeacherJob) -> None:
+    def __init__(self, job: TeacherJob, key: ApiKey) -> None:
         pool = job.pools[0]
         assert isinstance(pool.teacher, EndpointTeacher)
-        self.teacher, self.progress = pool.teacher, job.progress
+        self.teacher, self.progress, self.run_uri = pool.teacher, job.progress, job.run_uri
+        self.resumes_at = 0.0
+        """Until when the endpoint has asked not to be asked, by the monotonic clock, seconds."""
         self.client = openai.AsyncOpenAI(
             base_url=self.teacher.base_url,
-            api_key=_key(self.teacher),
+            api_key=key.value,
             timeout=self.teacher.timeout_s,
             max_retries=4,
-            http_client=openai.DefaultAsyncHttpxClient(**direct_options(self.teacher.base_url)),
+            http_client=bounded_client(self.teacher.base_url, self.teacher.timeout_s),
         )
         self.window = asyncio.Semaphore(self.teacher.max_in_flight)
         self.rate_limiter = RateLimiter(self.teacher.requests_per_minute)
@@ -93,26 +108,87 @@ class EndpointActor:
         return continued(completion, begun_answer(self.teacher, request.read, opens=True), self.teacher.reasoning_end)
 
     async def _send(self, request: Request, problem: str) -> Any:
-        try:
-            return await self.client.chat.completions.create(
-                model=self.teacher.remote_model,
-                messages=sent_messages(self.teacher, problem, request.read),
-                **endpoint_params(self.teacher, request.seed),
-            )
-        except RETRIED as error:
-            raise RequestFailed(_reason(error)) from error
-        except openai.APIStatusError as error:
-            text, param = _complaint(error)
-            if error.status_code in WRONG_FIELD and (remedy := refused_field(self.teacher, text, param)):
-                raise InputError(f"teachers[{self.teacher.name}]: {text[:300]} -> {remedy}") from error
-            raise RequestRefused(f"{fault_label(error)}: {text}"[:500]) from error
-        except (openai.APIError, ValueError) as error:  # a reply that is not JSON, or does not follow the protocol
-            raise RequestFailed(_reason(error)) from error
+        """The endpoint's reply. Where it asks for a longer wait than the client keeps, all requests wait."""
+        num_waits = 0
+        while True:
+            await self._resumed()
+            try:
+                return await self.client.chat.completions.create(
+                    model=self.teacher.remote_model,
+                    messages=sent_messages(self.teacher, problem, request.read),
+                    **endpoint_params(self.teacher, request.seed),
+                )
+            except openai.APIStatusError as error:
+                wait_s = long_wait_s(error.response.headers)
+                if not wait_s or num_waits == MAX_WAITS or not isinstance(error, RETRIED):
+                    raise self._fault(error) from error
+                num_waits += 1
+                self._pause(wait_s)
+            except (openai.APIError, ValueError) as error:  # broken, not JSON, or not as the protocol has it
+                raise RequestFailed(_reason(error)) from error
+
+    def _fault(self, error: openai.APIStatusError) -> Exception:
+        """What an error is worth: InputError ends the stage, RequestFailed is tried again, RequestRefused is not."""
+        text, param = _complaint(error)
+        if remedy := shut_out(self.teacher, error.status_code, text, error.code):
+            what = f"{self.teacher.base_url} answers {error.status_code}: {text[:300]}"
+            return InputError(f"teachers[{self.teacher.name}]: {what} -> {remedy}".replace("\n", " "))
+        if isinstance(error, RETRIED):
+            return RequestFailed(_reason(error))
+        if error.status_code in WRONG_FIELD and (remedy := refused_field(self.teacher, text, param)):
+            return InputError(f"teachers[{self.teacher.name}]: {text[:300]} -> {remedy}".replace("\n", " "))
+        return RequestRefused(f"{fault_label(error)}: {text}"[:500])
+
+    def _pause(self, wait_s: float) -> None:
+        self.resumes_at = max(self.resumes_at, time.monotonic() + min(wait_s, MAX_WAIT_S))
+        about = {"teacher": self.teacher.name, "asked_s": wait_s, "waits_s": min(wait_s, MAX_WAIT_S)}
+        log_event("endpoint asks to wait", run=self.run_uri, stage=StageName.GENERATE, **about)
+
+    async def _resumed(self) -> None:
+        while (wait_s := self.resumes_at - time.monotonic()) > 0:
+            await asyncio.sleep(wait_s)
 
     async def _check_budget(self) -> None:
         spent = await self.progress.spent.remote(self.teacher.name)
         if problem := over_budget(self.teacher, spent):
             raise RequestRefused(problem)
+
+
+def long_wait_s(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks to wait (Retry-After), where they are more than the client waits by itself; else 0."""
+    text = headers.get("retry-after", "")
+    try:
+        wait_s = float(text)
+    except ValueError:
+        try:
+            wait_s = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:  # no date either
+            return 0.0
+    return wait_s if CLIENT_WAITS_S < wait_s < float("inf") else 0.0
+
+
+def shut_out(teacher: EndpointTeacher, status: int, text: str, code: str | None = None) -> str:
+    """The remedy where an endpoint refuses not this request but all: a wrong key, no credit, no such model; else empty.
+
+    Args:
+        teacher: whose request it was.
+        status: of the reply.
+        text: of the error.
+        code: the error's own code, if it has one.
+    """
+    key = f"the key in {teacher.api_key_env}" if teacher.api_key_env else "no key (api_key_env is not set)"
+    end = "; what was written stays, and the same command goes on"
+    if status == 401:
+        return f"it was asked with {key}: export one that it takes{end}"
+    if status == 402 or code == "insufficient_quota":
+        return f"the account behind {key} has no credit there: add some{end}"
+    if status == 403 and not _FLAGGED.search(text):
+        return (
+            f"it was asked for {teacher.remote_model!r} with {key}, which may not use it: take another of either{end}"
+        )
+    if status == 404:
+        return f"check base_url (up to and including /v1) and remote_model {teacher.remote_model!r}{end}"
+    return ""
 
 
 def sent_messages(teacher: EndpointTeacher, problem: str, read: str) -> Any:
@@ -222,22 +298,21 @@ def _reason(error: Exception) -> str:
     return f"{fault_label(error)}: {getattr(error, 'message', error)}"[:500]
 
 
-def _key(teacher: EndpointTeacher) -> str:
-    return endpoint_key(teacher.api_key_env, f"teachers[{teacher.name}].api_key_env")
+def _key(teacher: EndpointTeacher) -> ApiKey:
+    return ApiKey(endpoint_key(teacher.api_key_env, f"teachers[{teacher.name}].api_key_env"))
 
 
 def ask_endpoint(chunks: Dataset, job: TeacherJob) -> Dataset:
     """Ask an endpoint chunk by chunk, lazily; the chunks come back with their new states."""
     teacher = job.pools[0].teacher
     assert isinstance(teacher, EndpointTeacher)
-    variables = {teacher.api_key_env: _key(teacher)} if teacher.api_key_env else {}
     return chunks.map_batches(
         EndpointActor,
-        fn_constructor_args=(job,),
+        # Not as a variable of a runtime environment: Ray's agent logs those.
+        fn_constructor_args=(job, _key(teacher)),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=1),
         max_concurrency=max(2, -(-2 * teacher.max_in_flight // CHUNK_ROWS)),
         num_cpus=0.1,
-        runtime_env={"env_vars": variables},
     )

@@ -20,15 +20,16 @@ import pyarrow as pa
 from rich.console import Console
 
 from distill.config.pass_order import PassNumbers
-from distill.config.teachers import DatasetTeacher
+from distill.config.teachers import DatasetTeacher, EndpointTeacher
 from distill.config.verify import VerifyConfig
+from distill.core.errors import StageError
 from distill.core.manifest import Manifest
 from distill.core.memory import release_freed_memory
 from distill.core.run_dir import FAILED_REQUESTS, RunDir, StageName
 from distill.core.schema import Dropped, trace_id
 from distill.generate.ask_policy import plan_jobs
 from distill.generate.dataset_teacher import import_pool
-from distill.generate.pools import ask_plan, group_by_engine
+from distill.generate.pools import FAILED, REFUSED, ask_plan, group_by_engine
 from distill.generate.survey import Survey, is_enough, survey_prompts
 from distill.generate.trace_shards import drop_duplicates
 from distill.generate.traces import PoolTraces, read_traces
@@ -74,7 +75,9 @@ def generate_stage(run: RunContext) -> Manifest:
     for pool in pools:
         drop_duplicates(run_dir, pool.folder)
     release_freed_memory()
-    return generate_manifest(run_dir, pools, survey, counts, imported, wall_s=time.monotonic() - started)
+    done = generate_manifest(run_dir, pools, survey, counts, imported, wall_s=time.monotonic() - started)
+    require_answers([pool for pool in pools if pool.name in names], done.details["pools"])
+    return done
 
 
 def asked_now(groups: Sequence[Sequence[Pool]], numbers: PassNumbers) -> list[list[Pool]]:
@@ -101,6 +104,28 @@ def import_pools(pools: Sequence[Pool], run_dir: RunDir, base: Path, verify: Ver
             warnings.append(found.warning)
         outcomes += found.counts
     return Imports(outcomes, warnings)
+
+
+def require_answers(asked: Sequence[Pool], counted: Mapping[str, Mapping[str, Any]]) -> None:
+    """That every teacher whose requests failed has answered at least one: else it was not there, and is asked again by
+    the same command. An engine of ours refuses a request for what is in it, an endpoint may refuse all.
+
+    Args:
+        asked: the pools that were asked.
+        counted: pool -> its counts (`pool_counts`).
+
+    Raises:
+        StageError: of one no trace is on disk.
+    """
+    for pool in asked:
+        reasons = (FAILED, REFUSED) if isinstance(pool.teacher, EndpointTeacher) else (FAILED,)
+        lost = {reason: count for reason, count in counted[pool.name]["failed"].items() if reason in reasons}
+        if lost and not counted[pool.name]["traces"]:
+            told = ", ".join(f"{count} x {reason}" for reason, count in lost.items())
+            raise StageError(
+                f"teachers[{pool.name}]: none of its requests was answered ({told}; the rows under generate/failed say "
+                "why) -> correct that; the same command asks again"
+            )
 
 
 # Accounting

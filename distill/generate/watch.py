@@ -7,10 +7,12 @@ from collections.abc import Callable
 from queue import Empty, Queue
 from typing import Any, NamedTuple
 
-from distill.core.errors import StageError
+from distill.core.errors import InputError, StageError
 from distill.generate.progress_actor import Snapshot
 
 POLL_S = 0.5
+TOLD = re.compile(r"\bdistill\.core\.errors\.(InputError|StageError): (.+)")
+"""An error with its remedy, in the text of the error as which Ray brings it from an actor."""
 
 
 class Ended(NamedTuple):
@@ -34,8 +36,9 @@ def watch(
         The counts of this session.
 
     Raises:
-        StageError: the job failed, no engine started in time, or all were lost and none came back. Traces on disk are
-            kept.
+        InputError: the job failed by what the recipe names, as an endpoint that takes no key of ours.
+        StageError: the job failed otherwise, no engine started in time, or all were lost and none came back. Traces on
+            disk are kept.
     """
     import ray
 
@@ -52,7 +55,7 @@ def watch(
             continue
         snapshot = ray.get(progress.snapshot.remote())
         if ended.error is not None:
-            raise StageError(_job_failure(ended.error, snapshot)) from ended.error
+            raise _job_failure(ended.error, snapshot) from ended.error
         show(snapshot)
         return Counter(snapshot.counts) + Counter({"busy_ms": round(1000 * snapshot.busy_s)})
 
@@ -72,21 +75,28 @@ def _no_engine(snapshot: Snapshot, deadline_s: float) -> str:
 
 
 def _run_job(work: Callable[[], None], ends: "Queue[Ended]") -> None:
-    from ray.exceptions import RayError
-
     try:
         work()
-    except (RayError, RuntimeError, ValueError, OSError) as error:
+    except BaseException as error:  # noqa: BLE001 - not swallowed: `watch` raises it in the main thread
         ends.put(Ended(error))
     else:
         ends.put(Ended(None))
 
 
-def _job_failure(error: BaseException, snapshot: Snapshot) -> str:
-    return (
+def _job_failure(error: BaseException, snapshot: Snapshot) -> BaseException:
+    """The error to raise for one that ended the job: a bug stays what it is."""
+    from ray.exceptions import RayError
+
+    kept = f"{snapshot.counts.get('traces', 0)} traces of this attempt are on disk"
+    if told := TOLD.findall(str(error)):
+        kind, text = told[-1]
+        return (InputError if kind == InputError.__name__ else StageError)(f"generate: {text}\n  ({kept})")
+    if not isinstance(error, RayError | RuntimeError | ValueError | OSError):
+        return error
+    return StageError(
         f"generate: a teacher's engine failed: {root_cause(str(error))}\n"
-        f"  -> {snapshot.counts.get('traces', 0)} traces of this attempt are on disk; correct the teacher's engine "
-        "settings if they are named above, then run the same command to continue"
+        f"  -> {kept}; correct the teacher's engine settings if they are named above, then run the same command to "
+        "continue"
     )
 
 

@@ -7,6 +7,19 @@ from distill.core.errors import InputError
 from serve.key_variables import NO_KEY
 
 
+class ApiKey:
+    """An API key on its way to another process: no log shows it, however it prints what it is given. Picklable.
+
+    Not a dataclass: Ray Data writes those into its logs field by field.
+    """
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "ApiKey(hidden)"
+
+
 def endpoint_key(variable: str | None, where: str, environment: Mapping[str, str] = os.environ) -> str:
     """The API key in an environment variable.
 

@@ -15,7 +15,7 @@ from distill.config.verify import JUDGE_SYSTEM, JUDGE_USER, REFUSAL_SYSTEM, REFU
 from distill.core.schema import Verdict
 from serve.chat_reply import read_message
 from serve.errors import fault_label
-from serve.loopback import direct_options
+from serve.loopback import bounded_client
 
 if TYPE_CHECKING:
     import openai
@@ -126,7 +126,7 @@ class Judge:
             api_key=self._key,
             timeout=self.config.timeout_s,
             max_retries=self.config.max_retries,
-            http_client=openai.DefaultAsyncHttpxClient(**direct_options(self.config.base_url)),
+            http_client=bounded_client(self.config.base_url, self.config.timeout_s),
         ) as client:
             return list(await asyncio.gather(*(self._judge(client, window, question) for question in questions)))
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from distill.core.errors import StageError
 from distill.core.events import events_in
 from distill.core.run_dir import RunDir
 from distill.core.schema import Dropped
 from distill.generate.ask_policy import PoolState
-from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefused
+from distill.generate.asker import MAX_GIVEN_UP, Asker, Completion, RequestFailed, RequestRefused
 from distill.generate.chunks import CHUNK_ROWS, PAGE_ROWS, Chunk, chunk_table
 from distill.generate.pool_index import decode_states, encode_states
 from distill.generate.pools import Request
@@ -83,6 +84,36 @@ def test_a_request_that_always_fails_is_given_up_within_its_budget(tmp_path: Pat
     ask(job(tmp_path, pools, LocalHandle(), max_attempts=2), broken, [prompt(3)])
     assert len(calls) == 2
     assert len(RunDir(str(tmp_path)).read_table("generate", "failed", row_type=Dropped)) == 1
+
+
+def test_many_requests_in_a_row_that_all_fail_end_the_stage_and_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, rows = [pool("a", num_samples=1)], [prompt(number) for number in range(MAX_GIVEN_UP)]
+    is_down = True
+
+    async def down(request: Request, pool: Pool, problem: str) -> Completion:
+        if is_down:
+            raise RequestFailed("connection refused")
+        return Completion(problem.split()[0], "stop", 5, 7, "test")
+
+    work = job(tmp_path, pools, LocalHandle(), max_attempts=1)
+    with pytest.raises(StageError, match=r"teachers\[a\]: 20 requests in a row failed.*connection refused"):
+        ask(work, down, rows)
+    is_down = False
+    ask(work, down, rows)
+    assert len(traces(tmp_path, pools)) == MAX_GIVEN_UP
+
+
+def test_failures_between_answers_end_nothing(tmp_path: Path) -> None:
+    async def moody(request: Request, pool: Pool, problem: str) -> Completion:
+        if int(problem.split()[0]) % MAX_GIVEN_UP:
+            raise RequestFailed("malformed reply")
+        return Completion(problem.split()[0], "stop", 5, 7, "test")
+
+    rows = [prompt(number) for number in range(3 * MAX_GIVEN_UP)]
+    ask(job(tmp_path, pools := [pool("a", num_samples=1)], LocalHandle(), max_attempts=1), moody, rows)
+    assert len(traces(tmp_path, pools)) == 3
 
 
 def test_a_batch_whose_engine_died_asks_only_for_missing_traces(tmp_path: Path) -> None:

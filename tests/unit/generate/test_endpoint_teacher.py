@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from distill.config.identity import fingerprint, source_identity
 from distill.config.teachers import EndpointTeacher
 from distill.core.errors import InputError
+from distill.generate import endpoint_teacher
 from distill.generate.ask_policy import edit_number
 from distill.generate.asker import Completion, RequestFailed, RequestRefused
-from distill.generate.endpoint_teacher import EndpointActor, refused_field, to_completion
+from distill.generate.endpoint_teacher import EndpointActor, ask_endpoint, long_wait_s, refused_field, to_completion
 from distill.generate.pools import build_request, endpoint_params, sent_sampling
+from distill.models.api_key import ApiKey
 from distill.run.pools import Pool
 from tests.fixtures.chat_server import ChatServer, Reply, chat_server, completion
 from tests.fixtures.teacher_jobs import LocalHandle, job, pool
@@ -33,7 +36,7 @@ def ask(folder: Path, reply: Reply, **fields: Any) -> tuple[Completion, ChatServ
     async def run(server: ChatServer) -> Completion:
         one = teacher(base_url=server.url, **fields)
         pool = Pool(one, one.base_url, "fingerprint")
-        actor = EndpointActor(job(folder, [pool], LocalHandle()))
+        actor = EndpointActor(job(folder, [pool], LocalHandle()), ApiKey("key"))
         return await actor.write(build_request("p", pool, 0, 1), pool, "2 + 2 =")
 
     with chat_server(lambda number, body: reply) as server:
@@ -121,7 +124,7 @@ def asked_to_read(folder: Path, read: str, reply: Reply, **fields: Any) -> tuple
     async def run(server: ChatServer) -> Completion:
         one, base = teacher(base_url=server.url, reads="base", **fields), pool("base")
         far = Pool(one, one.base_url, "fingerprint")
-        actor = EndpointActor(job(folder, [base, far], LocalHandle(), mine=[far]))
+        actor = EndpointActor(job(folder, [base, far], LocalHandle(), mine=[far]), ApiKey("key"))
         request = build_request("p", far, edit_number("00000000000000a1", 0), 1)
         return await actor.write(dataclasses.replace(request, read=read), far, "2 + 2 =")
 
@@ -178,3 +181,111 @@ def test_what_is_declined_is_not_paid_for_again(one: Any) -> None:
 def test_what_is_no_whole_reply_is_asked_again(one: Any) -> None:
     with pytest.raises(RequestFailed, match="malformed"):
         to_completion(one)
+
+
+@pytest.mark.parametrize(
+    ("reply", "fields", "remedy"),
+    [
+        (refusal("no such key", 401), {"api_key_env": "FAR_KEY"}, "asked with the key in FAR_KEY: export one"),
+        (refusal("who are you?", 401), {}, "no key (api_key_env is not set)"),
+        (refusal("pay first", 402), {"api_key_env": "FAR_KEY"}, "the account behind the key in FAR_KEY has no credit"),
+        (refusal("quota", 429, code="insufficient_quota"), {}, "has no credit"),
+        (refusal("not for you", 403), {"api_key_env": "FAR_KEY"}, "asked for 'remote-1' with the key in FAR_KEY"),
+        (refusal("no such model", 404), {}, "check base_url (up to and including /v1) and remote_model 'remote-1'"),
+    ],
+)
+def test_an_endpoint_that_takes_none_of_our_requests_ends_the_stage_with_the_remedy(
+    tmp_path: Path, reply: Reply, fields: dict[str, Any], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+    with pytest.raises(InputError, match=r"teachers\[remote\]: http://127\.0\.0\.1:\d+/v1 answers 4") as raised:
+        ask(tmp_path, reply, **fields)
+    assert remedy in str(raised.value) and "the same command goes on" in str(raised.value)
+
+
+def test_a_prompt_that_a_router_flags_is_refused_alone(tmp_path: Path) -> None:
+    with pytest.raises(RequestRefused):
+        ask(tmp_path, refusal("Your input was flagged by moderation", 403))
+
+
+def actor_of(folder: Path, server: ChatServer, **fields: Any) -> tuple[EndpointActor, Pool]:
+    one = teacher(base_url=server.url, **fields)
+    far = Pool(one, one.base_url, "fingerprint")
+    return EndpointActor(job(folder, [far], LocalHandle()), ApiKey("key")), far
+
+
+def test_a_wait_that_an_endpoint_asks_for_is_kept_by_all_requests_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged, clock = list[dict[str, Any]](), [0.0]
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(endpoint_teacher, "log_event", lambda event, **about: logged.append({"event": event, **about}))
+    monkeypatch.setattr(endpoint_teacher, "time", SimpleNamespace(monotonic=lambda: clock[0], time=lambda: 0.0))
+    monkeypatch.setattr(endpoint_teacher.asyncio, "sleep", sleep)
+
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        return refusal("slow down", 429) if number == 1 else (200, completion("4"))
+
+    async def run(server: ChatServer) -> Completion:
+        actor, far = actor_of(tmp_path, server)
+        return await actor.write(build_request("p", far, 0, 1), far, "2 + 2 =")
+
+    with chat_server(answer) as server:
+        server.headers = {"Retry-After": "90000"}
+        assert asyncio.run(run(server)).text == "4"
+    assert clock[0] == endpoint_teacher.MAX_WAIT_S, "an hour, then it is asked again"
+    assert [one["asked_s"] for one in logged] == [90000.0] and len(server.requests) == 2
+
+
+def test_an_endpoint_that_never_ends_its_waits_fails_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_teacher, "MAX_WAIT_S", 0.001)
+
+    async def run(server: ChatServer) -> Completion:
+        actor, far = actor_of(tmp_path, server)
+        return await actor.write(build_request("p", far, 0, 1), far, "2 + 2 =")
+
+    with chat_server(lambda number, body: refusal("slow down", 503)) as server:
+        server.headers = {"Retry-After": "600"}
+        with pytest.raises(RequestFailed):
+            asyncio.run(run(server))
+    assert len(server.requests) == endpoint_teacher.MAX_WAITS + 1
+
+
+def test_waits_are_read_in_seconds_and_as_dates_and_short_ones_are_the_clients() -> None:
+    assert [long_wait_s({"retry-after": text}) for text in ("121", "120", "soon", "inf")] == [121.0, 0.0, 0.0, 0.0]
+    assert long_wait_s({}) == 0.0 and long_wait_s({"retry-after": "Mon, 30 Nov 2099 07:00:00 GMT"}) > 1e9
+
+
+def test_a_reply_that_only_keeps_the_connection_open_runs_into_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
+
+    async def run(server: ChatServer) -> Completion:
+        actor, far = actor_of(tmp_path, server, timeout_s=0.3)
+        return await actor.write(build_request("p", far, 0, 1), far, "2 + 2 =")
+
+    with chat_server(lambda number, body: (200, completion("4"))) as server:
+        server.drip_s = 0.1  # each far below the timeout, 0.5 s in all
+        with pytest.raises(RequestFailed):
+            asyncio.run(run(server))
+
+
+def test_the_key_is_in_no_environment_and_in_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAR_KEY", "sk-secret")
+    one = teacher(api_key_env="FAR_KEY")
+    given = dict[str, Any]()
+
+    class Chunks:
+        def map_batches(self, actor: type, **how: Any) -> None:
+            given.update(how)
+
+    ask_endpoint(Chunks(), job(tmp_path, [Pool(one, one.base_url, "f")], LocalHandle()))  # type: ignore[arg-type]
+    key = given["fn_constructor_args"][1]
+    assert key.value == "sk-secret" and pickle.loads(pickle.dumps(key)).value == "sk-secret"
+    assert "sk-secret" not in repr(given) and "sk-secret" not in str(key) and not dataclasses.is_dataclass(key)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distill.core.errors import StageError
+from distill.core.errors import InputError, StageError
 from distill.generate import progress_actor
 from distill.generate import watch as generate
 from distill.generate.progress_actor import LOST_S, ProgressActor, Snapshot
@@ -87,6 +87,29 @@ def test_a_failed_job_names_its_cause_and_that_traces_are_kept(progress: Handle)
         raise RuntimeError("Traceback ...\n  File x\nValueError: max_model_len is too large")
 
     with pytest.raises(StageError, match=r"max_model_len is too large[\s\S]*7 traces of this attempt are on disk"):
+        watch(fail, progress, deadline_s=5, show=lambda snapshot: None)
+
+
+@pytest.mark.parametrize(("kind", "raised"), [("InputError", InputError), ("StageError", StageError)])
+def test_an_error_with_a_remedy_from_an_actor_is_told_as_it_is(
+    progress: Handle, kind: str, raised: type[Exception]
+) -> None:
+    progress.progress.add({"traces": 7}, 0)
+
+    def fail() -> None:
+        what = f"distill.core.errors.{kind}: teachers[far]: no credit -> add some"
+        raise RuntimeError(f"Traceback ...\n{what}\n\nray.exceptions.UserCodeException: UDF failed")
+
+    with pytest.raises(raised, match=r"^generate: teachers\[far\]: no credit -> add some\n  \(7 traces"):
+        watch(fail, progress, deadline_s=5, show=lambda snapshot: None)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), AssertionError("y"), MemoryError(), InputError("no prompts")])
+def test_whatever_ends_the_job_ends_the_wait_at_once(progress: Handle, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
         watch(fail, progress, deadline_s=5, show=lambda snapshot: None)
 
 

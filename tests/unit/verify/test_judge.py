@@ -237,3 +237,11 @@ def test_a_reasoning_model_can_be_the_judge(endpoint: Endpoint) -> None:
     (body,) = endpoint.requests
     assert body["max_completion_tokens"] == 1024 and body["reasoning_effort"] == "low"
     assert not body.keys() & {"temperature", "max_tokens"}
+
+
+def test_a_judge_that_only_keeps_the_connection_open_gives_no_judgement() -> None:
+    with chat_server(lambda number, body: (200, completion("VERDICT: SAME"))) as server:
+        server.drip_s = 0.1  # each far below the timeout, 0.5 s in all
+        config = JudgeConfig(base_url=server.url, model="judge-1", max_retries=0, timeout_s=0.3)
+        (found,) = Judge(config, "key").judge_batch([Question("1 + 1?", "2", "two")])
+    assert found.verdict == "" and "Timeout" in found.detail
