@@ -1,8 +1,7 @@
 """The nodes of the connected Ray cluster as `Resources`."""
 
-import psutil
-
 from cluster.gpus import gpu_name
+from cluster.limits import usable_memory_bytes
 from cluster.placement import Resources
 from cluster.units import GIB
 
@@ -24,5 +23,5 @@ def cluster_nodes() -> tuple[Resources, ...]:
 def _node(total: dict[str, float], *, is_here: bool) -> Resources:
     # Ray reports the memory that was free when the node started; a job may also use what has become free since.
     reported = total.get("memory", 0.0) + total.get("object_store_memory", 0.0)
-    memory = psutil.virtual_memory().total if is_here else reported
+    memory = usable_memory_bytes() if is_here else reported
     return Resources(total.get("CPU", 0.0), total.get("GPU", 0.0), memory / GIB, gpu_name(total))

@@ -10,6 +10,7 @@ import psutil
 
 from cluster.gpus import gpu_name
 from cluster.leftovers import remove_semaphores, remove_session, scratch_folder, semaphores_of
+from cluster.limits import usable_cpus
 from cluster.nodes import cluster_nodes
 from cluster.placement import Resources
 from cluster.units import GIB
@@ -129,7 +130,7 @@ def _started() -> Iterator[Any]:
             log_to_driver=False,
             include_dashboard=False,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            num_cpus=max(2, os.cpu_count() or 2),
+            num_cpus=max(2, usable_cpus()),
         )
         has_failed = False
         try:

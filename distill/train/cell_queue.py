@@ -41,7 +41,7 @@ from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
 from distill.core.manifest import Manifest
 from distill.core.metrics import Value
-from distill.core.run_dir import RunDir, StageName
+from distill.core.run_dir import RunDir, StageName, Training
 from distill.train.cells import CellWork, num_at_once
 from distill.train.layout import Device, threads_per_worker, worker_resources
 from distill.train.merge_students import merge_cell
@@ -202,7 +202,20 @@ class _CellQueue:
         found = infeasible_jobs(self.waiting.values(), self.nodes)
         if found:
             needs = "; ".join(f"{job.name} needs {_need(job)}" for job in found)
-            raise StageError(f"these cells do not fit the cluster ({self._has}): {needs}. Lower students.num_workers.")
+            remedies = ", and ".join(dict.fromkeys(self._remedy(job) for job in found))
+            raise StageError(f"these cells do not fit the cluster ({self._has}): {needs} -> {remedies}")
+
+    def _remedy(self, job: Job) -> str:
+        """What lets a cell run on the nodes that are there. A checkpoint can only be read by as many workers as wrote
+        it."""
+        work, lower = self.works[job.name], "lower students.num_workers"
+        if work.cell.merge or not has_checkpoint(work, self.run_dir):
+            return lower
+        folder = self.run_dir.path(*Training(job.name).checkpoints)
+        own = work.cell.student.num_workers
+        fewer = f"the {own} of students.num_workers" if own < job.num_workers else "fewer"
+        further = "" if own < job.num_workers else f", and {lower}"
+        return f"delete {folder}, which {job.num_workers} workers wrote, to have it trained anew by {fewer}{further}"
 
     @property
     def _has(self) -> str:
@@ -213,7 +226,7 @@ class _CellQueue:
         """Fail the waiting cells: nothing runs, and no node holds any that could start."""
         for job in list(self._ready()):
             why = f"needs {_need(job)}, and after {waited_s:g} s without a running cell the cluster has {self._has}"
-            remedy = "bring nodes that hold it, or raise generate.startup_deadline_s"
+            remedy = f"bring nodes that hold it, raise generate.startup_deadline_s, or {self._remedy(job)}"
             del self.waiting[job.name]
             self._fail(job.name, StageError(f"{job.name}: {why} -> {remedy}"))
 

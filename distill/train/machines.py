@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import psutil
-
-from cluster.gpus import GPU_KINDS, GpuKind, gpu_kind
+from cluster.gpus import GPU_KINDS, GpuKind, gpu_kind, gpu_kind_request
+from cluster.limits import usable_cpus, usable_memory_bytes
 from cluster.nodes import cluster_nodes
 from cluster.placement import Resources
 from cluster.session import connect, is_joined, resolve_device
 from cluster.units import GIB
 from cluster.vllm_args import engine_threads
 from distill.config.recipe import Recipe
+from distill.config.teachers import VllmTeacher
 from distill.core.errors import InputError
 from distill.train.layout import Device
 
 CUDA_DRIVER = "libcuda.so.1"
+PROBE_TIMEOUT_S = 300
+"""Longest wait for a free GPU that is asked for its memory; importing torch on a cold node takes most of a minute."""
 CPUS_PER_GPU = 8
 """CPUs of a described node."""
 
@@ -64,11 +66,11 @@ def machines_here(recipe: Recipe) -> Machines:
     """The nodes that a run started here would use: those of the cluster in `RAY_ADDRESS`, or this machine.
 
     Raises:
-        InputError: the recipe asks for GPUs and there are none.
+        InputError: the recipe asks for GPUs and there are none, or none answers.
     """
     if is_joined():
         with connect(recipe.device) as session:
-            return connected_machines(session.device)
+            return connected_machines(session.device, _asked_kinds(recipe))
     gpus = gpus_here()
     count = len(gpus)
     try:
@@ -77,8 +79,8 @@ def machines_here(recipe: Recipe) -> Machines:
         raise InputError(f"{error}, or describe the cluster: distill plan --cluster 1x8x80") from error
     memory = min((memory for memory, _ in gpus), default=0)
     kind = gpu_kind(gpus[0][1]) if device == "gpu" else None
-    total = psutil.virtual_memory().total / GIB
-    node = Resources(max(2, os.cpu_count() or 2), count, total, kind.ray_name if kind else "")
+    total = usable_memory_bytes() / GIB
+    node = Resources(max(2, usable_cpus()), count, total, kind.ray_name if kind else "")
     return Machines((node,), device, memory / GIB, kind)
 
 
@@ -94,11 +96,51 @@ def gpus_here() -> list[tuple[int, str]]:
     return [(int(one.total_memory), str(one.name)) for one in found]
 
 
-def connected_machines(device: Device) -> Machines:
-    """The nodes of the connected cluster. Memory and kind of the GPUs are those of the first free one."""
+def _asked_kinds(recipe: Recipe) -> set[str]:
+    """The kinds of GPU that students, teachers and endpoints ask for; empty: any."""
+    teachers = {teacher.gpu for teacher in recipe.teachers if isinstance(teacher, VllmTeacher)}
+    return teachers | {student.gpu for student in recipe.students} | {recipe.serve.gpu}
+
+
+def connected_machines(device: Device, kinds: Collection[str]) -> Machines:
+    """The nodes of the connected cluster, with the memory of the GPUs that will be used.
+
+    Args:
+        device: what is computed on.
+        kinds: of GPU that are asked for, as Ray names them; an empty name stands for all that there are.
+
+    Raises:
+        InputError: no node with a GPU is up, or no GPU of a kind could be asked within `PROBE_TIMEOUT_S`.
+    """
     nodes = cluster_nodes()
     if device == "cpu":
         return Machines(nodes, "cpu")
+    found = _probe_gpus(probed_kinds(nodes, kinds))
+    memory, name = min(found.values())
+    by_kind = {kind: bytes_ / GIB for kind, (bytes_, _) in found.items()}
+    return Machines(nodes, "gpu", memory / GIB, gpu_kind(name), by_kind)
+
+
+def probed_kinds(nodes: Sequence[Resources], kinds: Collection[str]) -> list[str]:
+    """The kinds of GPU whose memory is asked for: those of `kinds` that are up, or all that are. One that is not up is
+    refused where it is placed.
+
+    Raises:
+        InputError: no node has a GPU.
+    """
+    live = {kind for node in nodes if node.gpus for kind in node.gpu.split(", ")}
+    if not live:
+        has = ", ".join(map(str, nodes)) or "no nodes"
+        raise InputError(
+            f"device = gpu, and no node with a GPU is up ({has}) -> start one (ray status lists what is up), or "
+            "describe the cluster: distill plan --cluster 1x8x80"
+        )
+    asked = live & set(kinds)
+    return sorted(live if "" in kinds or not asked else asked)
+
+
+def _probe_gpus(kinds: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Kind -> (bytes of memory, CUDA's name) of one of its GPUs, asked on a node that has it."""
     import ray
 
     @ray.remote(num_gpus=1, num_cpus=0)
@@ -107,8 +149,17 @@ def connected_machines(device: Device) -> Machines:
 
         return int(torch.cuda.get_device_properties(0).total_memory), torch.cuda.get_device_name(0)
 
-    memory, name = ray.get(first_gpu.remote())
-    return Machines(nodes, "gpu", memory / GIB, gpu_kind(name))
+    asked = {kind: first_gpu.options(resources=gpu_kind_request(kind)).remote() for kind in kinds}
+    try:
+        return dict(zip(asked, ray.get(list(asked.values()), timeout=PROBE_TIMEOUT_S), strict=True))
+    except ray.exceptions.GetTimeoutError as error:
+        for task in asked.values():
+            ray.cancel(task)
+        names = ", ".join(kind or "any kind" for kind in kinds)
+        raise InputError(
+            f"no GPU ({names}) was free within {PROBE_TIMEOUT_S} s to ask for its memory -> see with ray status what "
+            "holds them, and end it or wait for it"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -120,15 +171,21 @@ class Machines:
     gpu_memory_gib: float = 0.0
     """Of one GPU; the smallest where they differ."""
     gpu: GpuKind | None = None
-    """Kind of its GPUs; None where it is not known."""
+    """Kind of its GPUs; None where it is not known. Where they differ, that of the smallest."""
+    memory_by_kind: Mapping[str, float] = field(default_factory=dict)
+    """Kind, as Ray names it -> GiB of one such GPU; empty where they are all alike."""
 
     def engine_threads(self, *, is_served: bool) -> int:
         """Compute threads of a CPU engine on the largest node, of a served one or a teacher's."""
         return engine_threads(max(1, int(max(node.cpus for node in self.nodes))), is_served=is_served)
 
-    def worker_memory_gib(self, num_workers: int) -> float:
-        """The most memory that a worker can have, when its cell runs alone."""
+    def memory_of(self, gpu: str) -> float:
+        """GiB of a GPU of this kind; of the smallest, where any kind will do."""
+        return self.memory_by_kind.get(gpu, self.gpu_memory_gib) if gpu else self.gpu_memory_gib
+
+    def worker_memory_gib(self, num_workers: int, gpu: str = "") -> float:
+        """The most memory that a worker can have, when its cell runs alone; `gpu`: the kind that it needs."""
         if self.device == "gpu":
-            return self.gpu_memory_gib
+            return self.memory_of(gpu)
         on_one_node = -(-num_workers // max(1, len(self.nodes)))
         return max((node.memory_gib for node in self.nodes), default=0.0) / on_one_node

@@ -112,7 +112,7 @@ def plan_cells(
 
 
 def _layout(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Layout | None:
-    memory = machines.worker_memory_gib(student.num_workers)
+    memory = machines.worker_memory_gib(student.num_workers, student.gpu)
     return choose_layout(shape, student, train, memory_gib=memory, device=machines.device)
 
 
@@ -194,7 +194,7 @@ def _others(names: Sequence[str], tables: Sequence[str]) -> str:
 
 
 def _layout_problem(student: StudentConfig, train: TrainConfig, shape: ModelShape, machines: Machines) -> Problem:
-    memory = machines.worker_memory_gib(student.num_workers)
+    memory = machines.worker_memory_gib(student.num_workers, student.gpu)
     max_workers = int(sum(node.gpus if machines.device == "gpu" else node.cpus for node in machines.nodes))
     remedy = suggest_changes(shape, student, train, memory_gib=memory, device=machines.device, max_workers=max_workers)
     what = (

@@ -34,6 +34,7 @@ from distill.train.model_card import write_cards
 from distill.train.plan import describe_resources, plan_cells, read_mix_data, resolved_shapes
 from distill.train.rollouts.rounds_plan import rounds_key, rounds_plan
 from distill.train.rollouts.scorers import cell_scorers, rollout_plan, scorers_key
+from distill.train.saved_layout import with_saved_layout
 
 
 def train_stage(run: RunContext) -> Manifest:
@@ -156,7 +157,7 @@ def train_cells(
 ) -> None:
     """Wait for nodes, lay the cells out on them, and train or merge them all."""
     wait_for_nodes(
-        [smallest_job(work.cell, session.device) for work in todo if work.cell.merge is None],
+        [smallest_job(with_saved_layout(work, run_dir), session.device) for work in todo if work.cell.merge is None],
         deadline_s=recipe.generate.startup_deadline_s,
         report=lambda text: console.print(f"  [dim]{text}[/]"),
     )
@@ -179,9 +180,10 @@ def train_cells(
         )
 
 
-def smallest_job(cell: Cell, device: Device) -> Job:
-    """The least that a cell can run with, before its layout is chosen for the nodes that are there."""
-    return Job(cell.name, worker_resources(device, 1, cell.student.gpu), cell.student.num_workers)
+def smallest_job(work: CellWork, device: Device) -> Job:
+    """The least that a cell can run with, before its layout is chosen for the nodes that are there; one that goes on
+    from a checkpoint needs the workers that wrote it, borrowed ones too."""
+    return Job(work.cell.name, worker_resources(device, 1, work.cell.student.gpu), work.resolved_workers)
 
 
 def with_layouts(
@@ -194,7 +196,7 @@ def with_layouts(
 ) -> list[CellWork]:
     """The cells with their layouts. All arms are planned, also finished ones, so that unequal ones are refused."""
     shapes = resolved_shapes(recipe, models)
-    machines = connected_machines(device)
+    machines = connected_machines(device, {student.gpu for student in recipe.students})
     plan = plan_cells(cells(recipe), recipe.train, shapes=shapes, data=read_mix_data(run_dir), machines=machines)
     by_name = {one.cell.name: one for one in plan.cells}
     for student in recipe.students:

@@ -34,7 +34,7 @@ def _of_kind(where: str, gpu: str, machines: Machines) -> tuple[Machines, list[P
     """The nodes with GPUs of a kind; a problem where there are none."""
     nodes = tuple(node for node in machines.nodes if node.is_of_kind(gpu) or machines.device == "cpu")
     if nodes:
-        return replace(machines, nodes=nodes), []
+        return replace(machines, nodes=nodes, gpu_memory_gib=machines.memory_of(gpu)), []
     found = ", ".join(sorted({node.gpu or "GPUs of an unknown kind" for node in machines.nodes})) or "no node"
     what = f'gpu = "{gpu}": no node has one; the cluster has {found}'
     return machines, [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from cluster.gpus import GPU_KINDS, GpuKind
+from cluster.limits import usable_memory_bytes
 from cluster.placement import Resources
 from cluster.units import GIB
 from distill.config.objectives import IMITATE
@@ -214,7 +214,7 @@ def near_limits(found: Forecast, driver_gib: float | None = None) -> list[Scalin
 
 def _driver_gib(nodes: tuple[Resources, ...]) -> float:
     """Memory of the first node, or of this machine where that is unknown."""
-    return nodes[0].memory_gib if nodes and nodes[0].memory_gib else psutil.virtual_memory().total / GIB
+    return nodes[0].memory_gib if nodes and nodes[0].memory_gib else usable_memory_bytes() / GIB
 
 
 def format_hours(seconds: float | None) -> str:

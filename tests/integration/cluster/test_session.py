@@ -1,6 +1,5 @@
 """What a run connects to, and where its workers go: local clusters with nodes that only claim to have GPUs."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, placement_group_table
 
+from cluster.limits import usable_cpus
 from cluster.session import KEEPALIVE_ENV, connect
 from cluster.vllm_args import engine_bundles
 from distill.train.layout import worker_resources
@@ -33,7 +33,7 @@ def test_a_run_without_an_address_starts_its_own_ray_beside_a_running_cluster(
     with connect("cpu") as session:
         assert session.address != mixed.address
         assert [node.gpus for node in session.nodes()] == [0]
-        assert session.num_cpus == max(2, os.cpu_count() or 2)
+        assert session.num_cpus == max(2, usable_cpus())
 
 
 def test_engines_and_cells_that_name_a_kind_of_gpu_are_placed_on_it(

@@ -3,24 +3,28 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from cluster.placement import Resources
+from cluster.placement import Job, Resources
+from distill.config.load import parse_recipe
 from distill.config.mix import MergeConfig
 from distill.config.students import StudentConfig
 from distill.config.train import TrainConfig
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
-from distill.train import cell_queue
+from distill.train import cell_queue, stage
 from distill.train.cell_queue import Progress, train_all
 from distill.train.cells import Cell, CellWork
 from distill.train.layout import Layout, threads_per_worker
 from distill.train.saved_layout import save_layout, with_saved_layout
 from distill.train.train_cell import train_cell
 from distill.train.worker.checkpoint import Checkpoints
+from tests.fixtures.recipes import GOOD
 
 
 def works(run_dir: RunDir, *names: str, **student: Any) -> list[CellWork]:
@@ -325,3 +329,42 @@ def test_one_cell_whose_node_has_left_is_never_taken_for_trained(
             spot_works(run_dir)[:2], train=TrainConfig(max_parallel_cells=1), run_dir=run_dir, device="cpu",
             deadline_s=0.05,
         )  # fmt: skip
+
+
+def borrowed(run_dir: RunDir, *, num_workers: int) -> CellWork:
+    """A cell that was killed after a checkpoint of four workers."""
+    (work,) = works(run_dir, "a", num_workers=num_workers, max_workers=4)
+    save_layout(replace(work, layout=Layout(zero_stage=2), num_workers=4), run_dir)
+    Checkpoints(run_dir, "a", work.key).commit(5)
+    return work
+
+
+def test_nodes_are_waited_for_with_the_workers_that_a_checkpoint_needs(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception):
+        """Ends the stage where it begins to wait."""
+
+    waited = list[tuple[str, int]]()
+
+    def wait_for_nodes(jobs: list[Job], **_: Any) -> None:
+        waited.extend((job.name, job.num_workers) for job in jobs)
+        raise Asked
+
+    monkeypatch.setattr(stage, "wait_for_nodes", wait_for_nodes)
+    recipe, session = parse_recipe(GOOD), SimpleNamespace(device="cpu")
+    with pytest.raises(Asked):
+        stage.train_cells(
+            [borrowed(run_dir, num_workers=1), *works(run_dir, "b", num_workers=2)], recipe, run_dir, {},
+            session, Console(),  # type: ignore[arg-type]
+        )  # fmt: skip
+    assert waited == [("a", 4), ("b", 2)]
+
+
+@pytest.mark.parametrize(("own", "ending"), [(1, "the 1 of students.num_workers$"), (4, "fewer, and lower students")])
+def test_a_checkpoint_of_more_workers_than_there_are_is_named_as_what_to_delete(
+    run_dir: RunDir, own: int, ending: str
+) -> None:
+    folder = run_dir.path("train", "a", "checkpoints")
+    with pytest.raises(StageError, match=rf"a needs 4 x .*-> delete {folder}, which 4 workers wrote, .* by {ending}"):
+        train_on_cpus(run_dir, [borrowed(run_dir, num_workers=own)])
