@@ -1,6 +1,5 @@
 """Addresses of this machine are asked directly: a proxy of the environment (HTTP_PROXY, ALL_PROXY) is for others."""
 
-import asyncio
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,9 @@ def bounded_client(url: str, timeout_s: float) -> "openai.DefaultAsyncHttpxClien
         url: address of the endpoint.
         timeout_s: from the request to the end of its reply, seconds; then an APITimeoutError.
     """
-    import openai  # takes most of a second
+    import asyncio  # start time, as the next: a command that only shows its help needs neither
+
+    import openai
 
     class Bounded(openai.DefaultAsyncHttpxClient):
         async def send(self, request: Any, **options: Any) -> Any:

@@ -13,6 +13,9 @@ from typing import TypedDict
 from fsspec.implementations.local import LocalFileSystem
 
 from cluster.storage import cache_dir, is_uri, open_storage
+from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir, Training
+from distill.core.schema import content_hash
 
 CARD, MIX = "README.md", "mix.json"
 """Notes about a student beside its weights, which are written anew whenever a run ends."""
@@ -50,6 +53,24 @@ def saved_files(folder: Path) -> dict[str, SavedFile]:
 def weight_hashes(saved: SavedFiles | None) -> dict[str, str]:
     """File of weights -> its SHA-256; empty where nothing was recorded."""
     return {name: file["sha256"] for name, file in (saved or {}).items() if name.endswith(WEIGHTS)}
+
+
+def saved_of(manifest: Manifest | None, kind: str) -> SavedFiles | None:
+    """The files that were saved of a cell, of its `model` or its `adapter`; None where they were not recorded."""
+    files: Mapping[str, SavedFiles] = manifest.details.get(FILES, {}) if manifest else {}
+    return files.get(kind)
+
+
+def trained_address(run_dir: RunDir, cell: str, kind: str, manifest: Manifest | None) -> str:
+    """Address of the saved `model` or `adapter` of a cell. In a bucket its version is that of the files: a cell that
+    was trained again under its key to other weights is not taken from a machine's cache.
+
+    `manifest`: the cell's.
+    """
+    files = Training(cell).adapter if kind == ADAPTER else Training(cell).model
+    key, saved = manifest.key if manifest else "", saved_of(manifest, kind) or {}
+    digests = sorted((name, file["sha256"]) for name, file in saved.items())
+    return run_dir.address_of(*files, version=content_hash("saved", key, digests) if digests else key)
 
 
 def changed_files(address: str, saved: SavedFiles) -> list[str]:

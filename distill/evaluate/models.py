@@ -15,14 +15,13 @@ from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, Training
-from distill.core.saved_files import ADAPTER, MODEL, weight_hashes
+from distill.core.saved_files import ADAPTER, MODEL, saved_of, trained_address, weight_hashes
 from distill.core.schema import content_hash
 from distill.models.adapters import unmatched_modules
 from distill.models.conversation import Conversation, conversation, prompt_start
 from distill.models.folder import tensor_shapes
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, all_cells
-from distill.train.saved_weights import saved_of
 from serve.api.reasoning_parser import Delimiters, opening_delimiter
 from serve.config import Endpoint, EngineSpec, ServeConfig, group_engines
 
@@ -107,11 +106,11 @@ def mode_name(name: str, mode: str) -> str:
 
 def _trained(cell: Cell, models: Mapping[str, ResolvedModel], run_dir: RunDir) -> EvaluatedModel:
     manifest = run_dir.read_manifest(*Training(cell.name).folder)
-    key, base = manifest.key if manifest else "", models[cell.student.model].address
+    base = models[cell.student.model].address
     if cell.has_adapter and is_applied(run_dir, cell, base):
-        adapter = run_dir.address_of(*Training(cell.name).adapter, version=key)
+        adapter = trained_address(run_dir, cell.name, ADAPTER, manifest)
         return EvaluatedModel(cell.name, base, adapter, weights_key(manifest, ADAPTER), tokenizer=base)
-    merged = run_dir.address_of(*Training(cell.name).model, version=key)
+    merged = trained_address(run_dir, cell.name, MODEL, manifest)
     whole = weights_key(manifest, MODEL)
     # Not under the adapter's key: with it, an engine would have scored the untouched student.
     whole = content_hash("merged", whole) if cell.has_adapter else whole

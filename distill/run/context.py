@@ -22,7 +22,7 @@ from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, TeacherConfig, VllmTeacher, engine_key, read_pool
 from distill.core.errors import InputError
 from distill.core.run_dir import PROMPTS, Parts, RunDir, Training, benchmark_problems, finished_pass, model_record
-from distill.core.saved_files import FILES, SavedFiles, saved_files, weight_hashes
+from distill.core.saved_files import FILES, MODEL, SavedFiles, saved_files, trained_address, weight_hashes
 from distill.core.schema import Prompt, content_hash
 from distill.models.resolve import ResolvedModel, model_identity, publish, resolve_model
 from distill.run.pools import Pool
@@ -107,7 +107,8 @@ class RunContext:
             raise InputError(
                 f"{self.run_dir.uri}: {cell} is not trained yet, and writes traces -> distill run trains it"
             )
-        address = self.run_dir.address_of(*Training(cell).model, version=key)
+        manifest = self.run_dir.read_manifest(*Training(cell).folder)
+        address = trained_address(self.run_dir, cell, MODEL, manifest)
         return dataclasses.replace(
             bases[base_model(self.recipe, name)],
             name=name,

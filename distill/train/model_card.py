@@ -9,14 +9,13 @@ from distill.config.objectives import Match, Prefer, Reinforce
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
-from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles
+from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles, saved_of
 from distill.mix.export.dataset_card import counts_table
 from distill.mix.export.licences import is_hub_id
 from distill.models.chat_template import example_turns
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell
 from distill.train.merge_students import describe_merge
-from distill.train.saved_weights import saved_of
 
 
 def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: Mapping[str, ResolvedModel]) -> None:

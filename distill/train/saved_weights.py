@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from cluster.storage import cache_dir
 from distill.core.errors import InputError
-from distill.core.manifest import Manifest
 from distill.core.run_dir import Parts, RunDir, StageName, Training, model_record
-from distill.core.saved_files import ADAPTER, FILES, MODEL, SavedFiles, changed_files
+from distill.core.saved_files import ADAPTER, FILES, MODEL, SavedFiles, changed_files, saved_of
 from distill.models.folder import cut_weights
 
 
@@ -37,12 +36,6 @@ class WeightsFolder(NamedTuple):
         except OSError as error:
             found = [f"cannot be read ({error})"]
         return [f"{self.address}: {fault}" for fault in found]
-
-
-def saved_of(manifest: Manifest | None, kind: str) -> SavedFiles | None:
-    """The files that were saved of a cell, of its `model` or its `adapter`; None where they were not recorded."""
-    files: Mapping[str, SavedFiles] = manifest.details.get(FILES, {}) if manifest else {}
-    return files.get(kind)
 
 
 def cell_folder(run_dir: RunDir, cell: str, kind: str) -> WeightsFolder:

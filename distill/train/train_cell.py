@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest, now
 from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.saved_files import ADAPTER, MODEL, trained_address
 from distill.train.attempts import failure_recorder
 from distill.train.cells import CellWork
 from distill.train.layout import Device, worker_resources
@@ -47,6 +48,7 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     started = time.monotonic()
     name = work.cell.name
     require_unchanged([*parents_of(run_dir, [parent.name for parent in work.cell.parents])])
+    work = with_present_parents(work, run_dir)
     _clear_other_attempts(work, run_dir)
     save_layout(work, run_dir)
     rollouts_s = prepare_rollouts(work, train=train, run_dir=run_dir, device=device, threads=threads)
@@ -67,6 +69,25 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     run_dir.write_manifest(manifest, *Training(name).folder)
     Checkpoints(run_dir, name, work.key).remove()
     return manifest
+
+
+def with_present_parents(work: CellWork, run_dir: RunDir) -> CellWork:
+    """The cell with the addresses that its parents' weights have now. It was planned before they were trained, when
+    only their keys were known; in a bucket an address has the version of the files (`trained_address`)."""
+    present: dict[str, str] = {}
+    for cell in work.cell.lineage[:-1]:
+        manifest = run_dir.read_manifest(*Training(cell.name).folder)
+        if manifest is not None:
+            for kind, files in ((MODEL, Training(cell.name).model), (ADAPTER, Training(cell.name).adapter)):
+                planned = run_dir.address_of(*files, version=manifest.key)
+                present[planned] = trained_address(run_dir, cell.name, kind, manifest)
+    rollouts = work.rollouts
+    return replace(
+        work,
+        model_path=present.get(work.model_path, work.model_path),
+        adapter_path=present.get(work.adapter_path, work.adapter_path),
+        rollouts=rollouts and replace(rollouts, student=present.get(rollouts.student, rollouts.student)),
+    )
 
 
 def _clear_other_attempts(work: CellWork, run_dir: RunDir) -> None:

@@ -5,7 +5,8 @@ import os
 from rich.console import Console
 
 from cluster.session import connect
-from distill.core.run_dir import RunDir, Training, log_path
+from distill.core.run_dir import RunDir, log_path
+from distill.core.saved_files import MODEL, trained_address
 from distill.core.schema import Prompt, content_hash
 from distill.core.versions import package_versions
 from distill.evaluate.models import EvaluatedModel
@@ -49,7 +50,7 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
 def quantised_students(student: TrainedStudent, file: GgufFile) -> list[EvaluatedModel]:
     """The file as models to be scored, one per mode. Their key is of the file's content and the runtime's version."""
     key = content_hash("gguf", content_digest(file.path), package_versions(("xllamacpp",)))
-    address = student.run_dir.address_of(*Training(student.cell.name).model, version=student.manifest.key)
+    address = trained_address(student.run_dir, student.cell.name, MODEL, student.manifest)
     return [
         EvaluatedModel(
             quantised_name(student.cell.name, file.kind.name, mode),

@@ -17,6 +17,7 @@ from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.saved_files import MODEL, trained_address
 from distill.core.schema import Style, seed_for
 from distill.evaluate.read_scores import ScoredModel, expected_models, models_by_itself, read_scored
 from distill.mix.export.licences import Source, base_source, sources
@@ -90,7 +91,7 @@ class TrainedStudent:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer, whose chat template writes a fixed date."""
         loaded: PreTrainedTokenizerBase = load_tokenizer(
-            self.run_dir.address_of(*Training(self.cell.name).model, version=self.manifest.key)
+            trained_address(self.run_dir, self.cell.name, MODEL, self.manifest)
         )
         return loaded
 
