@@ -4,10 +4,10 @@ import argparse
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import gettempdir
 
 from rich.console import Console
 
+from cluster.storage import cache_dir
 from distill.core.errors import InputError
 from distill.core.run_dir import RunDir, StageName, open_run
 from serve.key_variables import KEYS_VARIABLE
@@ -46,7 +46,7 @@ def plan_verb(arguments: argparse.Namespace) -> int:
 
     run_dir = RunDir(arguments.run_dir or f"runs/{recipe.name}")
     measured = open_run(arguments.measured) if arguments.measured else None
-    with quiet(Path(gettempdir()) / "distill-plan.log") as console:
+    with quiet(cache_dir().with_name("logs") / "plan.log") as console:
         machines = planned_machines(recipe, arguments.cluster)
         fetch_settings(recipe, console)
         show_plan(plan_recipe(recipe, path.parent, run_dir, machines), machines, console)
@@ -67,7 +67,7 @@ def doctor_verb(arguments: argparse.Namespace) -> int:
     from distill.core.progress_bars import quiet  # start time
     from distill.ops.doctor.preflight import doctor  # start time
 
-    with quiet(Path(gettempdir()) / "distill-doctor.log") as console:
+    with quiet(cache_dir().with_name("logs") / "doctor.log") as console:
         return doctor(recipe, path.parent, RunDir(arguments.run_dir or f"runs/{recipe.name}"), console)
 
 

@@ -7,12 +7,12 @@ URI; object stores make a single PUT visible at once, which serves the same purp
 
 import dataclasses
 import fnmatch
+import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
-from cluster.storage import canonical_address, open_storage
+from cluster.storage import cache_dir, canonical_address, open_storage
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.schema import Dropped, Trace, arrow_schema, with_defaults
@@ -263,8 +263,11 @@ class RunDir:
             self.fs.pipe_file(path, data)
             return
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        self.fs.pipe_file(temporary, data)
-        Path(temporary).replace(path)
+        try:
+            self.fs.pipe_file(temporary, data)
+            Path(temporary).replace(path)
+        finally:  # of a write that failed: a full disk would fill up with parts
+            Path(temporary).unlink(missing_ok=True)
 
     def _make_folder(self, path: str) -> None:
         if not isinstance(self.fs, ArrowFSWrapper):  # a bucket has no folders to make
@@ -403,9 +406,15 @@ def rows_table(rows: Iterable[Any], row_type: type) -> pa.Table:
     return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=arrow_schema(row_type))
 
 
+def own_folder(kind: str, run_dir: RunDir) -> Path:
+    """Where this user keeps files of one kind about a run that is in a bucket: a folder for each run."""
+    return cache_dir().with_name(kind) / hashlib.sha256(run_dir.address.encode()).hexdigest()[:16]
+
+
 def log_path(run_dir: RunDir) -> Path:
-    """Where libraries' messages go: into the run directory where it is local."""
-    return run_dir.local_path(*LIBRARY_LOG) if run_dir.is_local else Path(gettempdir()) / "distill-run.log"
+    """Where libraries' messages go: into the run directory where it is local, else into a folder of this user's for
+    this run."""
+    return run_dir.local_path(*LIBRARY_LOG) if run_dir.is_local else own_folder("logs", run_dir) / LIBRARY_LOG[-1]
 
 
 def event_path(run_dir: RunDir) -> Path:

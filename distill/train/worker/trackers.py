@@ -14,11 +14,10 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from distill.core.errors import InputError
-from distill.core.run_dir import MLFLOW, TRACKED, Parts, Training
+from distill.core.run_dir import MLFLOW, TRACKED, Parts, Training, own_folder
 from distill.train.worker.checkpoint import writing
 from distill.train.worker.logged_run import ARGUMENTS, Cell, LoggedRun, OpenedAs
 from distill.train.worker.metrics import StepMetrics
@@ -125,7 +124,7 @@ def open_tracker(name: str, train: TrainConfig, run_dir: RunDir, run: TrackedRun
     if name == "tensorboard":
         return TensorBoard(run_dir, run.files)
     if name in ARGUMENTS:
-        folder = run_dir.local_path(*TRACKED) if run_dir.is_local else Path(gettempdir()) / "distill-trackers"
+        folder = run_dir.local_path(*TRACKED) if run_dir.is_local else own_folder("trackers", run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         return LoggedRun(name, OpenedAs(project, run.name, run.key, str(folder)))
     uri = train.tracking_uri or run_dir.local_path(*MLFLOW).absolute().as_uri()

@@ -8,7 +8,7 @@ import pytest
 
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, Training, benchmark_scores, pool_shards
+from distill.core.run_dir import RunDir, Training, benchmark_scores, event_path, log_path, pool_shards
 from distill.core.schema import Prompt, arrow_schema, prompt_id
 from distill.train.worker.checkpoint import Checkpoints
 
@@ -94,3 +94,25 @@ def test_only_a_line_feed_ends_a_line_of_json(run_dir: RunDir) -> None:
     assert run_dir.read_lines("a.jsonl") == []
     run_dir.write_bytes('{"a": "x\u2028y\x85z"}\r\n\n{"b": 1}'.encode(), "a.jsonl")
     assert [json.loads(line) for line in run_dir.read_lines("a.jsonl")] == [{"a": "x\u2028y\x85z"}, {"b": 1}]
+
+
+def test_a_write_that_fails_leaves_nothing(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir.write_bytes(b"before", "folder", "file")
+
+    def full(path: str, data: bytes) -> None:
+        Path(path).write_bytes(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_dir.fs, "pipe_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_dir.write_bytes(b"after", "folder", "file")
+    assert [file.read_bytes() for file in run_dir.local_path("folder").iterdir()] == [b"before"]
+
+
+def test_logs_of_runs_in_buckets_are_this_users_and_each_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one, other = log_path(RunDir("memory://one")), log_path(RunDir("memory://other"))
+    assert one != other and one.name == other.name == "run.log"
+    assert all(path.is_relative_to(tmp_path) for path in (one, other, event_path(RunDir("memory://one"))))

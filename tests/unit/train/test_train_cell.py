@@ -14,7 +14,7 @@ from distill.evaluate.models import EvaluatedModel
 from distill.models.resolve import ResolvedModel
 from distill.train.cells import Cell, CellWork
 from distill.train.rollouts.plan import RolloutPlan
-from distill.train.train_cell import with_present_parents
+from distill.train.train_cell import _log_path, with_present_parents
 
 STUDENT = StudentConfig(name="s", model="m")
 PARENT = Cell("parent", STUDENT, "first", 0)
@@ -69,3 +69,8 @@ def test_a_student_that_was_trained_again_under_its_key_is_served_from_its_new_f
     assert served().source != first.source
     trained(bucket, "a")
     assert served().source == first.source
+
+
+def test_a_failure_names_a_log_that_is_there(bucket: RunDir, run_dir: RunDir) -> None:
+    assert _log_path(run_dir, "a") == run_dir.path(*Training("a").log(0))
+    assert "Ray's session folder" in _log_path(bucket, "a") and "train/a" not in _log_path(bucket, "a")
