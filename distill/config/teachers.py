@@ -329,4 +329,5 @@ class GenerateConfig(Section):
     """Longest time that a graded trace is only in memory, before it is written to disk, seconds."""
     startup_deadline_s: float = Field(default=1800.0, gt=0, json_schema_extra=NOTHING)
     """Longest wait for a teacher's first engine, seconds: it may download weights and compile kernels. The same limit
-    applies to a later silence of all engines, and to nodes that an autoscaler must add before cells can be trained."""
+    applies to a later silence of all engines, to nodes that an autoscaler must add before cells can be trained, and to
+    new ones for cells whose node has left, while no other cell runs."""
