@@ -63,6 +63,14 @@ def test_seeds_that_agree_on_everything_add_nothing() -> None:
     assert estimate([np.repeat(once, 3, axis=0)]).error == pytest.approx(estimate([once]).error)
 
 
+@pytest.mark.parametrize(("num_arms", "error"), [(1, 0.5), (2, 1.0), (4, 2.0)])
+def test_one_problem_has_the_largest_error_that_shares_differences_and_changes_can_have(
+    num_arms: int, error: float
+) -> None:
+    found = estimate(*[[np.ones((1, 1))]] * num_arms)
+    assert (found.error, found.degrees) == (error, 1)
+
+
 def test_runs_that_agree_by_chance_are_not_certain() -> None:
     shares = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     assert estimate([shares]).error > 0.15
