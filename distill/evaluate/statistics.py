@@ -71,6 +71,7 @@ def accuracy_interval(shares: Shares) -> Interval:
 
 def macro_interval(benchmarks: Sequence[Shares]) -> Interval:
     """Interval of the unweighted mean over benchmarks that the same runs were scored on, as `accuracy_interval`."""
+    benchmarks = [_graded_prompts(shares) for shares in benchmarks]
     found = estimate(benchmarks)
     num_prompts = min(shares.shape[1] for shares in benchmarks)
     effective = effective_prompts(found, num_prompts)

@@ -22,7 +22,7 @@ from distill.report.build import build_report
 from distill.report.comparisons import FAMILIES, MACRO, all_pairs, planned_pairs
 from distill.report.data import Report
 from distill.report.families import unequal_pairs
-from distill.report.figures import pareto_front, token_ticks
+from distill.report.figures import all_plots, pareto_front, token_ticks
 from distill.report.html import render_page
 from distill.report.paper_metrics import sweeps
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run, write_scores
@@ -153,6 +153,13 @@ def test_a_sweep_leaves_out_other_objectives_and_arms_without_a_share(tmp_path: 
     assert [[(point.share, point.mix) for point in one.points] for one in found] == [
         [(0.0, "short"), (0.2, "mix"), (1.0, "long")]
     ] * len(recipe.students)
+
+
+def test_sweeps_of_one_pool_against_two_others_are_two_plots(report: Report) -> None:
+    one = report.sweeps[0]
+    of_both = dataclasses.replace(report, sweeps=(one, dataclasses.replace(one, other="third")))
+    names = [name for name in all_plots(of_both) if name.startswith("sweep ")]
+    assert len(names) == 2 and names[1].endswith("by the weight of long against third")
 
 
 def test_large_against_small_teacher_is_recognised_by_their_sizes() -> None:

@@ -18,7 +18,7 @@ from distill.report.build import build_report
 from distill.report.data import Report
 from distill.report.html import render_page, ticks
 from distill.report.run_history import read_curve
-from distill.report.tables import render_terminal
+from distill.report.tables import model_table, render_terminal
 from distill.report.wording import headline
 from distill.report.write import write_report
 from tests.fixtures.report_run import make_recipe, make_run
@@ -224,6 +224,23 @@ def test_a_diverged_loss_is_null_in_the_json(tmp_path: Path, recipe: Recipe) -> 
 def test_back_quotes_in_a_sentence_are_code_and_the_rest_is_escaped() -> None:
     assert ticks("`a<b` & c") == "<code>a&lt;b</code> &amp; c"
     assert ticks("one ` alone <i>") == "one ` alone &lt;i&gt;"
+
+
+def test_shares_of_a_models_completions_are_of_all_of_them(report: Report) -> None:
+    stream = io.StringIO()
+    cut = {"num_graded": 1, "correct": 1, "incorrect": 0, "no_answer": 0, "errors": 3, "truncated": 3, "looping": 2}
+    Console(file=stream, width=300).print(model_table([dataclasses.replace(report.models[0], **cut)]))
+    assert "75.0 %" in stream.getvalue() and "50.0 %" in stream.getvalue() and "300.0 %" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model", "mix"),
+    [("smol@mix@0:short", "mix:short"), ("smol@mix@0+budget-16", "mix+budget-16"), ("smol@mix@0", "mix")],
+)
+def test_the_page_asks_a_student_by_the_name_that_is_served(report: Report, model: str, mix: str) -> None:
+    first = dataclasses.replace(report.models[0], model=model, mix=mix)
+    page = render_page(dataclasses.replace(report, models=(first,)))
+    assert 'distill ask smol@mix@0 "your problem"' in page and 'model="smol@mix@0"' in page
 
 
 def test_terminal_shows_every_arm_with_its_interval(report: Report) -> None:
