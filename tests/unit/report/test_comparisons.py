@@ -25,6 +25,7 @@ from distill.report.families import unequal_pairs
 from distill.report.figures import all_plots, pareto_front, token_ticks
 from distill.report.html import render_page
 from distill.report.paper_metrics import sweeps
+from distill.report.paper_numbers import paper_rows
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run, write_scores
 
 pytestmark = pytest.mark.usefixtures("unrendered_plots")
@@ -33,14 +34,14 @@ QWEN = "Qwen/Qwen2.5-{}-Instruct"
 GYM = {"kind": "reasoning_gym", "task": "chain_sum", "size": 240, "seed": 4}
 
 
-def paper_recipe() -> Recipe:
+def paper_recipe(*more: dict[str, Any]) -> Recipe:
     models = {"small": QWEN.format("1.5B"), "mid": QWEN.format("3B"), "qwq": "Qwen/QwQ-32B-Preview"}
     teachers = [{"name": "long", "model": "qwq", "style": "long"}, {"name": "short", "model": "q32", "style": "short"}]
     weights = {"short": (0, 1), "long": (1, 0), "mix-long": (0.2, 0.8), "half": (0.5, 0.5)}
     return make_recipe(
         models={name: {"sources": [source]} for name, source in {**models, "q32": QWEN.format("32B")}.items()},
         teachers=teachers,
-        mixes=[{"name": name, "weights": {"long": a, "short": b}} for name, (a, b) in weights.items()],
+        mixes=[{"name": name, "weights": {"long": a, "short": b}} for name, (a, b) in weights.items()] + [*more],
         students=[{"name": name, "model": name, "num_workers": 2} for name in ("small", "mid")],
         benchmarks={name: {"source": GYM} for name in ("easy", "hard")},
         evaluate={"benchmarks": ["easy", "hard"]},
@@ -229,6 +230,21 @@ def test_the_papers_numbers_are_shown_beside_ours_for_its_students(report: Repor
     assert "mid@half" not in rows
     page = render_page(report)
     assert "Beside the paper’s numbers" in page and "Cost of the gains" in page and "Accuracy by level" in page
+
+
+def test_only_the_papers_own_mix_is_set_beside_its_number() -> None:
+    weights = {"long": 0.2, "short": 0.8}
+    recipe = paper_recipe(
+        {"name": "by-tokens", "policy": "weighted_tokens", "weights": weights},
+        {"name": "hard", "policy": "hard_gets_long", "weights": weights, "order": ["long", "short"]},
+        {"name": "in-order", "policy": "curriculum", "weights": weights, "order": ["short", "long"]},
+        {"name": "rewarded", "weights": weights, **OWN_ANSWERS},
+        {"name": "moded", "weights": weights, "modes": {"long": "Think.", "short": "Be brief."}},
+    )
+    blends = [
+        row.what for row in paper_rows(recipe, [], [], []) if row.what.startswith("mid@") and " - " not in row.what
+    ]
+    assert blends == ["mid@long", "mid@short", "mid@mix-long"]
 
 
 def test_another_recipe_is_not_set_beside_the_paper(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
+from distill.core.schema import Score
 from distill.report.build import build_report
 from distill.report.data import Report
 from distill.report.html import render_page, ticks
@@ -21,7 +23,7 @@ from distill.report.run_history import read_curve
 from distill.report.tables import model_table, render_terminal
 from distill.report.wording import headline
 from distill.report.write import write_report
-from tests.fixtures.report_run import make_recipe, make_run
+from tests.fixtures.report_run import make_prompt, make_recipe, make_run, make_score
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +184,36 @@ def test_seeds_are_one_arm_with_several_runs(tmp_path: Path) -> None:
     assert any("`smol-135m@long` on `arithmetic`" in line for line in report.caveats if line.startswith("Not scored"))
     assert arm.gain is not None and arm.gain.test.startswith("t test")
     assert "2 training seeds" in report.caveats[0]
+
+
+def test_a_seed_that_is_missing_is_named_and_an_arm_of_one_run_is_not_said_to_have_more(tmp_path: Path) -> None:
+    recipe = make_recipe(train={"seeds": [0, 1, 2]}, students=[{"name": "smol-135m", "model": "smol-135m"}])
+    run_dir, rng = RunDir(str(tmp_path)), random.Random(1)
+    seeds = {"short": (0, 2), "long": (1,), "mix-long": (0, 1, 2)}
+
+    def caveats(names: list[str]) -> list[str]:
+        for name in names:
+            rows = [make_score(rng, name, "arithmetic", make_prompt(number), 0.5) for number in range(20)]
+            run_dir.write_rows(rows, Score, "evaluate", name, "arithmetic.parquet")
+        return list(build_report(recipe, run_dir).caveats)
+
+    alone = caveats(["smol-135m", "smol-135m@long@1"])
+    assert not any("3 training seeds: intervals cover" in line for line in alone)
+    said = caveats([f"smol-135m@{mix}@{seed}" for mix, mine in seeds.items() for seed in mine])
+    assert said[0].startswith("3 training seeds: intervals cover")
+    assert said[1].startswith("Of 3 training seeds only one has a graded answer of `smol-135m@long` on `arithmetic`:")
+    missing = next(line for line in said if line.startswith("Not scored"))
+    names = ("short@1", "long@0", "long@2")
+    assert missing == f"Not scored: {', '.join(f'`smol-135m@{name}` on `arithmetic`' for name in names)}."
+
+
+def test_the_mean_of_all_is_no_benchmark_that_arms_are_counted_on(tmp_path: Path) -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum"}
+    names = {name: {"source": source | {"seed": seed}} for seed, name in enumerate(("arithmetic", "sums"), 5)}
+    recipe = make_recipe(benchmarks=names, evaluate={"benchmarks": list(names)})
+    report = build_report(recipe, make_run(tmp_path, recipe, num_prompts=20, num_scored=20))
+    num_arms = len(recipe.students) * len(recipe.mixes) * 2
+    assert report.findings[0].startswith(f"{num_arms} trained arms (a student trained on one mix, on one benchmark)")
 
 
 def test_several_benchmarks_get_a_mean_and_their_own_plots(tmp_path: Path) -> None:
