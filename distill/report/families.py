@@ -46,7 +46,7 @@ def told_by_traces(mixes: Sequence[MixConfig]) -> list[MixConfig]:
     They have one objective: imitation where any arm imitates, else the one that all share; no arm where they have
     several. Arms of pairs are never among them: both sides of a pair are traces, and the pairs decide their shares.
     """
-    single = [mix for mix in mixes if not isinstance(mix, PairsMix)]
+    single: list[MixConfig] = [mix for mix in mixes if not isinstance(mix, PairsMix)]
     imitating = [mix for mix in single if objective_of(mix) == IMITATE]
     is_one = bool(single) and all(objective_of(mix) == objective_of(single[0]) for mix in single)
     return imitating or (single if is_one else [])

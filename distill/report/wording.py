@@ -143,6 +143,7 @@ def caveats(
         *_seed_caveats(recipe, models),
         *(_detectable_words(one) for one in detectable),
         *_error_caveats(models),
+        *_ungraded_caveats(recipe, models),
         *_truncation_caveats(models),
         *_missing_caveats(recipe, models),
         *_step_caveats(recipe, cells),
@@ -185,6 +186,16 @@ def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
         return []
     named = _listed([f"`{model}` {count}" for model, count in errors.items()])
     return [f"{sum(errors.values())} completions could not be graded and are left out of every accuracy ({named})."]
+
+
+def _ungraded_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
+    lost = [f"`{one.model}` on `{one.benchmark}`" for one in models if one.errors and not one.num_graded]
+    if not lost:
+        return []
+    words = f"No completion could be graded of {_listed(lost)}: intervals and tests do not count these runs"
+    several = len(recipe.evaluate.benchmarks) > 1
+    mean = "; an arm whose benchmarks lack different seeds has no mean over them" if several else ""
+    return [f"{words}{mean}."]
 
 
 def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:

@@ -94,6 +94,21 @@ def test_a_completion_that_was_not_graded_is_neither_wrong_nor_a_lost_problem() 
         estimate([np.array([[1.0, np.nan]])], [np.array([[np.nan, 1.0]])])
 
 
+def test_a_run_without_a_graded_completion_is_none() -> None:
+    rng = np.random.default_rng(7)
+    first, second = (arm(rng, rng.normal(0, 0.3, 60), seeds=2, spread=0.1) for _ in range(2))
+    failed = np.vstack([first, np.full((1, 60), np.nan)])
+    assert estimate([failed]) == estimate([first]) and accuracy_interval(failed) == accuracy_interval(first)
+    assert estimate([failed, failed]) == estimate([first, first])
+    single, lost = first[:1], np.vstack([first[:1], np.full((1, 60), np.nan)])
+    for many, few in ((failed, first), (lost, single)):
+        assert paired_difference(many, second, np.random.default_rng(0)) == paired_difference(
+            few, second, np.random.default_rng(0)
+        )
+    assert paired_difference(lost, second[:1], np.random.default_rng(0)).test == "exact McNemar"
+    assert paired_change((lost, single), (single, lost), np.random.default_rng(0)).test.startswith("sign-flip")
+
+
 @pytest.mark.parametrize(("seeds", "problems", "spread"), [(5, 100, 0.04), (3, 100, 0.04), (2, 60, 0.04), (3, 60, 0.0)])
 def test_no_difference_is_called_one_five_times_in_a_hundred(seeds: int, problems: int, spread: float) -> None:
     """Two arms of one recipe in truth; the same seeds never, the same problems always."""

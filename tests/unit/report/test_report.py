@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import random
 import re
@@ -205,6 +206,29 @@ def test_a_seed_that_is_missing_is_named_and_an_arm_of_one_run_is_not_said_to_ha
     missing = next(line for line in said if line.startswith("Not scored"))
     names = ("short@1", "long@0", "long@2")
     assert missing == f"Not scored: {', '.join(f'`smol-135m@{name}` on `arithmetic`' for name in names)}."
+
+
+def test_a_seed_whose_requests_all_failed_is_no_run_and_that_is_said(tmp_path: Path) -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum"}
+    names = {name: {"source": source | {"seed": seed}} for seed, name in enumerate(("arithmetic", "sums"), 5)}
+    recipe = make_recipe(benchmarks=names, evaluate={"benchmarks": list(names)}, train={"seeds": [0, 1]})
+    run_dir, rng = RunDir(str(tmp_path)), random.Random(1)
+    failed = {("smol-135m@short@1", "arithmetic"), ("smol-135m@long@1", "arithmetic"), ("smol-135m@long@1", "sums")}
+    for mix, seed, benchmark in itertools.product(("short", "long", "mix-long"), (0, 1), names):
+        name = f"smol-135m@{mix}@{seed}"
+        rows = [make_score(rng, name, benchmark, make_prompt(number), 0.5) for number in range(20)]
+        if (name, benchmark) in failed:
+            rows = [dataclasses.replace(row, verdict="ERROR", completion_tokens=0) for row in rows]
+        run_dir.write_rows(rows, Score, "evaluate", name, f"{benchmark}.parquet")
+    report = build_report(recipe, run_dir)
+    runs = {(one.label, one.benchmark): one.num_runs for one in report.arms}
+    assert [runs["smol-135m@short", name] for name in names] == [1, 2] and runs["smol-135m@mix-long", "sums"] == 2
+    assert [one.mix for one in report.macros] == ["long", "mix-long"]
+    said = next(line for line in report.caveats if line.startswith("No completion could be graded"))
+    assert "`smol-135m@short@1` on `arithmetic`, `smol-135m@long@1` on `arithmetic`" in said
+    assert "has no mean" in said
+    alone = next(line for line in report.caveats if line.startswith("Of 2 training seeds only one"))
+    assert "`smol-135m@short` on `arithmetic`" in alone and "`smol-135m@long` on `sums`" in alone
 
 
 def test_the_mean_of_all_is_no_benchmark_that_arms_are_counted_on(tmp_path: Path) -> None:
