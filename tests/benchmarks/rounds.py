@@ -102,7 +102,7 @@ def run_ours(folder: Path, asked: argparse.Namespace) -> RunDir:
     """Run the recipe until its students are trained."""
     recipe = folder / "rounds.toml"
     recipe.write_text(recipe_text(asked))
-    command = [sys.executable, "-m", "distill.cli.main", "run", str(recipe), "--run-dir", str(folder / "run")]
+    command = [str(Path(sys.executable).with_name("distill")), "run", str(recipe), "--run-dir", str(folder / "run")]
     subprocess.run([*command, "--until", "train"], check=True)
     return RunDir(str(folder / "run"))
 
