@@ -36,8 +36,8 @@ class Arm:
     @property
     def graded_seeds(self) -> tuple[int | None, ...]:
         """The training seeds of its runs with a graded completion; of others nothing is known."""
-        is_graded = (~np.isnan(self.shares)).any(axis=1).tolist()
-        return tuple(run.seed for run, counts in zip(self.runs, is_graded, strict=True) if counts)
+        rows = zip(self.runs, self.shares, strict=True)
+        return tuple(run.seed for run, outcomes in rows if not np.isnan(outcomes).all())
 
 
 def build_arms(recipe: Recipe, scores: Sequence[Scored]) -> list[Arm]:
