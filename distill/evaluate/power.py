@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from distill.evaluate.variance import Error, Shares, Term
+from distill.evaluate.variance import Error, Shares, Term, largest_variance
 
 ALPHA = 0.05
 POWER = 0.8
@@ -63,13 +63,14 @@ def detectable_over_all(errors: Sequence[Error], num_candidates: int) -> float:
 
 
 def planned_difference(terms: Sequence[Term], num_over: int = 1, num_candidates: int = 1) -> float:
-    """As `detectable_over_all`, before the run: the difference that its test will show with 80 % power at least.
+    """As `detectable_over_all`, before the run: the difference that its test will show with 80 % power at least, at
+    most 1.
 
     The test takes both the error and its degrees of freedom from the same few runs. What that costs is drawn here,
     since a t test of the expected degrees would promise 80 % where two seeds give 72.
 
     Args:
-        terms: of the variance of each comparison, as `planned_terms` expects them.
+        terms: of the variance of each comparison, as `planned_terms` expects them; together above 0.
         num_over: arms that the candidate must beat.
         num_candidates: over which Holm corrects.
     """
@@ -86,10 +87,18 @@ def planned_terms(problems: Sequence[int], seeds: int, spread: Spread) -> list[T
     """The terms that `estimate` is expected to find in the variance of the difference between two arms.
 
     Args:
-        problems: of each benchmark; the difference is that of the means over them.
+        problems: of each benchmark; the difference is that of the means over them. Of a single problem the variance
+            is the largest one, as the test takes it.
         seeds: of each arm. Of one seed the error is that of these very weights.
-        spread: of the outcomes. Several completions of a problem count as one, the cautious side.
+        spread: of the outcomes. Several completions of a problem count as one, the cautious side. Where outcomes are
+            taken not to vary, the variance is at least that of one discordant problem in each direction.
     """
+    terms = _expected_terms(problems, seeds, spread)
+    lack = 2 / sum(problems) ** 2 - sum(one.variance for one in terms)
+    return [*terms, Term(lack, sum(count - 1 for count in problems) or 1)] if lack > 0 else terms
+
+
+def _expected_terms(problems: Sequence[int], seeds: int, spread: Spread) -> list[Term]:
     weight = 1 / len(problems) ** 2
     variance = spread.accuracy * (1 - spread.accuracy)
     of_arms, of_seeds = (
@@ -97,10 +106,16 @@ def planned_terms(problems: Sequence[int], seeds: int, spread: Spread) -> list[T
         for first, second in ((spread.seed_correlation, spread.arm_correlation), (1.0, spread.seed_correlation))
     )
     if seeds == 1:
-        return [Term(weight * (of_arms + of_seeds) / count, count - 1) for count in problems]
+        return [_problems_term(weight, of_arms + of_seeds, count) for count in problems]
     luck = spread.seed_spread**2 + sum(weight * of_seeds / 2 / count for count in problems)
     of_runs = [Term(luck / seeds, seeds - 1)] * 2
-    return [*of_runs, *(Term(weight * of_arms / count, count - 1) for count in problems if of_arms)]
+    return [*of_runs, *(_problems_term(weight, of_arms, count) for count in problems)]
+
+
+def _problems_term(weight: float, variance: float, count: int) -> Term:
+    if count == 1:
+        return Term(weight * largest_variance(2), 1)
+    return Term(weight * variance / count, count - 1)
 
 
 def observed_spread(groups: Sequence[Sequence[Shares]]) -> Spread | None:

@@ -16,7 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from distill.evaluate.interval import Interval
 from distill.evaluate.power import ALPHA
-from distill.evaluate.variance import Estimate, Shares, estimate
+from distill.evaluate.variance import Estimate, Shares, estimate, graded_runs
 
 LEVEL = 0.95
 NUM_RESAMPLES = 4000
@@ -63,7 +63,9 @@ def accuracy_interval(shares: Shares) -> Interval:
     (Franco et al., J. Survey Statistics and Methodology 7:334, 2019). It stays within [0, 1] and keeps its coverage
     where benchmarks are small or nearly solved, as the bootstrap does not.
     """
-    shares = _graded_prompts(shares)
+    (shares,) = graded_runs([_graded_prompts(shares)])
+    if not shares.size:
+        return wilson_interval(0, 0)
     if is_binary(shares):
         return wilson_interval(float(shares.sum()), shares.shape[1])
     return macro_interval([shares])
@@ -71,6 +73,7 @@ def accuracy_interval(shares: Shares) -> Interval:
 
 def macro_interval(benchmarks: Sequence[Shares]) -> Interval:
     """Interval of the unweighted mean over benchmarks that the same runs were scored on, as `accuracy_interval`."""
+    benchmarks = [_graded_prompts(shares) for shares in benchmarks]
     found = estimate(benchmarks)
     num_prompts = min(shares.shape[1] for shares in benchmarks)
     effective = effective_prompts(found, num_prompts)
@@ -91,8 +94,9 @@ def paired_difference(first: Shares, second: Shares, rng: np.random.Generator) -
     """Compare two models (or arms of several seeds) whose columns are the same prompts in the same order.
 
     One run each: paired bootstrap over prompts; exact McNemar, or sign flips where completions were several. Several
-    runs: t interval and t test with seeds and problems random.
+    runs: t interval and t test with seeds and problems random. Runs without any graded completion do not count.
     """
+    (first,), (second,) = graded_runs([first]), graded_runs([second])
     found = estimate([first], [second])
     if max(len(first), len(second)) > 1:
         return random_difference(found, _common_prompts(first, second)[0].shape[1])
@@ -121,7 +125,7 @@ def paired_change(first: Pair, second: Pair, rng: np.random.Generator) -> Differ
 
     One run each: paired bootstrap over prompts and sign flips. Several runs: t, with seeds and problems random.
     """
-    arms = (*first, *second)
+    arms = [one for arm in (*first, *second) for one in graded_runs([arm])]
     found = estimate(*([arm] for arm in arms))
     common = _common_prompts(*arms)
     if max(map(len, arms)) > 1:

@@ -66,11 +66,13 @@ def estimate(*arms: Sequence[Shares]) -> Estimate:
     Args:
         arms: one, two or four; each a list of benchmarks, the same for all, with the same runs in each benchmark.
             Columns are the same prompts in all arms; prompts that one of them has no graded completion of are left out.
+            They are shares: of one prompt the error is the largest that shares can have. Other quantities need two.
+            Runs that were graded on no prompt of a benchmark are left out of all: see `graded_runs`.
 
     Raises:
         ValueError: a benchmark has no prompt that all arms were graded on.
     """
-    benchmarks = [_filled(group) for group in zip(*arms, strict=True)]
+    benchmarks = [_filled(group) for group in zip(*map(graded_runs, arms), strict=True)]
     weight = 1 / len(benchmarks)
     value = weight * sum(
         sign * float(shares.mean()) for group in benchmarks for sign, shares in zip(SIGNS, group, strict=False)
@@ -81,6 +83,16 @@ def estimate(*arms: Sequence[Shares]) -> Estimate:
         total = weight**2 * sum(_noise(group) / group[0].shape[1] for group in benchmarks)
         return Estimate(value, float(np.sqrt(total)), float(sum(degrees for _, degrees in terms[: len(arms)]) or 1))
     return Estimate(value, *combined(terms))
+
+
+def graded_runs(benchmarks: Sequence[Shares]) -> list[Shares]:
+    """An arm without the runs that have no graded completion on one of its benchmarks, [runs left, prompts] each.
+
+    Of such a run (its requests failed) nothing is known. Filled in, it would agree with the others, and so make the
+    error too small and its degrees of freedom too many.
+    """
+    is_graded = np.logical_and.reduce([~np.isnan(shares).all(axis=1) for shares in benchmarks])
+    return [shares[is_graded] for shares in benchmarks]
 
 
 def combined(terms: Sequence[Term]) -> Error:
@@ -105,9 +117,17 @@ def _prompt_term(group: Sequence[Shares]) -> Term:
     """
     num_prompts = group[0].shape[1]
     if num_prompts < 2:
-        return Term(0.25, 1)  # one problem says nothing about others: the largest variance that a share can have
+        return Term(largest_variance(len(group)), 1)  # one problem says nothing about others
     by_prompt = np.sum([sign * shares.mean(axis=0) for sign, shares in zip(SIGNS, group, strict=False)], axis=0)
     return Term(max(float(by_prompt.var(ddof=1)) - _noise(group), 0.0) / num_prompts, num_prompts - 1)
+
+
+def largest_variance(num_arms: int) -> float:
+    """The largest variance of a share (one arm), of a difference of two shares, or of the change of one (four arms).
+
+    A quarter of the squared range: half of the problems are at one of its ends, half at the other.
+    """
+    return (num_arms / 2) ** 2
 
 
 def _noise(group: Sequence[Shares]) -> float:

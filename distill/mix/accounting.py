@@ -104,7 +104,11 @@ def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:
         listed = ", ".join(map(str, sizes))
         same = f"arms of one size teach the same prompts, those of a smaller one are among those of a larger ({listed})"
     wide = [f"{name} has {entry['rows']} rows" for name, entry in single.items() if entry["rows"] != entry["prompts"]]
-    rows = "one row each" if not wide else f"one row each, but {', '.join(wide)} and as many more steps"
+    rows = (
+        "one row each"
+        if not wide
+        else f"one row each, but {', '.join(wide)}, which are more steps with the budget epochs only"
+    )
     of_these = [f"; of these prompts {', '.join(pairs)}"] if pairs else []
     return "".join([f"{same}, {rows}", *of_these])
 

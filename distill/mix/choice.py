@@ -1,6 +1,8 @@
 """What a policy decides, and the seeded order of prompts that most policies cut into pools."""
 
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -99,7 +101,18 @@ def exact_counts(name: str, weights: Mapping[str, float], candidates: Candidates
         if weight > 0 and not counts[pool]:
             raise StageError(
                 f"mix: mixes[{name}] asks for {weight:g} of the rows from {pool}, but that rounds to no row with"
-                f" {len(candidates)} prompts\n  -> use at least {np.ceil(0.5 / weight):.0f} prompts or a"
+                f" {len(candidates)} prompts\n  -> use at least {_enough_prompts(weights)} prompts or a"
                 f" larger weight, or leave {pool} out"
             )
     return counts
+
+
+def _enough_prompts(weights: Mapping[str, float]) -> int:
+    """From this number of prompts on every positive weight has a row.
+
+    Of k pools one without a whole row is passed over only where the rows that are left, as many as all remainders make
+    up, go to pools with remainders at least as large as its own: to k - 1 of them at most, so that its own is at most
+    (k - 1) / k.
+    """
+    positive = [Fraction(str(weight)) for weight in weights.values() if weight > 0]
+    return math.floor(Fraction(len(positive) - 1, len(positive)) / min(positive)) + 1

@@ -151,14 +151,15 @@ def _more_tokens(first: Arm, second: Arm) -> Difference:
 def _answered(*arms: Arm) -> list[Shares]:
     """[runs, prompts] of each arm: mean tokens of a prompt's completions, of the prompts that every run answered.
 
-    Runs without any tokens are left out: their requests failed. Empty where no prompt is left.
+    Runs without any tokens are left out: their requests failed. Empty where fewer than two prompts are left: one says
+    nothing about the tokens of others.
     """
     tokens = [[run for run in _run_tokens(arm) if not np.isnan(run).all()] for arm in arms]
     if not all(tokens):
         return []
     stacked = [np.vstack(runs) for runs in tokens]
     whole = np.logical_and.reduce([~np.isnan(one).any(axis=0) for one in stacked])
-    return [one[:, whole] for one in stacked] if whole.any() else []
+    return [one[:, whole] for one in stacked] if whole.sum() > 1 else []
 
 
 def _silent(arm: Arm) -> list[str]:
@@ -174,8 +175,8 @@ def _silent_words(arm: Arm) -> str:
 
 def _unmeasured_words(arm: Arm, base: Arm) -> str:
     return (
-        f"`{arm.label}` on `{arm.benchmark}`: tokens are not compared with `{base.label}`, since no problem has "
-        "tokens in every run of both."
+        f"`{arm.label}` on `{arm.benchmark}`: tokens are not compared with `{base.label}`, since fewer than two "
+        "problems have tokens in every run of both."
     )
 
 

@@ -33,6 +33,12 @@ class Arm:
         """`student@mix`, or the student's name where it is untouched."""
         return f"{self.student}@{self.mix}" if self.mix else self.student
 
+    @property
+    def graded_seeds(self) -> tuple[int | None, ...]:
+        """The training seeds of its runs with a graded completion; of others nothing is known."""
+        rows = zip(self.runs, self.shares, strict=True)
+        return tuple(run.seed for run, outcomes in rows if not np.isnan(outcomes).all())
+
 
 def build_arms(recipe: Recipe, scores: Sequence[Scored]) -> list[Arm]:
     """Group the scored models; all arms of a benchmark have the same prompts as columns, in the same order."""
@@ -72,7 +78,7 @@ def arm_score(arm: Arm) -> ArmScore:
         interval=accuracy_interval(arm.shares),
         standard_error=estimate([arm.shares]).error,
         num_prompts=int((~np.isnan(arm.shares).all(axis=0)).sum()),
-        num_runs=len(arm.runs),
+        num_runs=len(arm.graded_seeds),
         errors=int((verdicts == Verdict.ERROR.value).sum()),
         mean_tokens=float(tokens.mean()) if len(tokens) else None,
         p95_tokens=float(np.quantile(tokens, 0.95)) if len(tokens) else None,
@@ -84,12 +90,12 @@ def arm_score(arm: Arm) -> ArmScore:
 
 
 def whole_arms(arms: Sequence[Arm], num_benchmarks: int) -> Iterator[tuple[Arm, ...]]:
-    """An arm's entries on all benchmarks, for arms whose every seed was scored on all of several benchmarks."""
+    """An arm's entries on all benchmarks, for arms whose every seed has graded answers on all of several benchmarks."""
     groups: dict[str, list[Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.label, []).append(arm)
     for group in groups.values():
-        seeds = {tuple(run.seed for run in arm.runs) for arm in group}
+        seeds = {arm.graded_seeds for arm in group}
         if num_benchmarks > 1 and len(group) == num_benchmarks and len(seeds) == 1:
             yield tuple(group)
 

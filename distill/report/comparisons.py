@@ -2,12 +2,12 @@
 
 Each family is corrected by Holm on its own, over every student and benchmark of the report, since a reader may quote
 any of its lines. `training`: does it help? Every mix against the untouched student. `mix`: does the mix matter? The
-gaps, and every blend against each of its pools alone, which the recipe plans. `unequal steps`: blends against their
-pools where the recipe sets their steps apart. `stages`: an arm that starts from another against that one, and against
-the same traces taught in one stage. `answering`: a student that is made to answer in another way against itself as it
-answers by itself. `equal answering`: two arms of a student that are made to answer in the same way. `other pairs`: all
-pairs that the recipe does not plan; as a family of their own they do not cost the planned ones any power. The families
-of what training may break are made in `regressions`.
+gaps, and every blend against each of its pools alone, which the recipe plans, among arms of one objective. `unequal
+steps`: blends against their pools where the recipe sets their steps apart. `stages`: an arm that starts from another
+against that one, and against the same traces taught in one stage. `answering`: a student that is made to answer in
+another way against itself as it answers by itself. `equal answering`: two arms of a student that are made to answer in
+the same way. `other pairs`: all pairs that the recipe does not plan; as a family of their own they do not cost the
+planned ones any power. The families of what training may break are made in `regressions`.
 """
 
 import itertools
@@ -18,7 +18,7 @@ import numpy as np
 
 from distill.config.arm_graph import ArmConfig, arm_budgets
 from distill.config.eval_arms import AnsweringPlan
-from distill.config.mix import MergeConfig, MixConfig
+from distill.config.mix import MergeConfig, MixConfig, PairsMix
 from distill.config.recipe import Recipe
 from distill.core.schema import Style
 from distill.evaluate.arms import arm_name, bases_of
@@ -27,7 +27,7 @@ from distill.evaluate.power import ALPHA, minimum_detectable
 from distill.evaluate.statistics import Difference, holm, macro_difference, paired_difference
 from distill.evaluate.variance import Error
 from distill.report.arms import Arm, whole_arms
-from distill.report.families import STEPS_OF_STAGES, arm_families, unequal_pairs
+from distill.report.families import STEPS_OF_STAGES, arm_families, merges_of, told_by_traces, unequal_pairs
 from distill.report.score_data import Comparison, Detectable
 
 MACRO = "mean of all"
@@ -76,14 +76,15 @@ def pure_style(mix: MixConfig, styles: Mapping[str, Style]) -> Style | None:
 
 
 def blends(mixes: Sequence[MixConfig]) -> list[MixConfig]:
-    """Mixes that draw from several pools."""
-    return [mix for mix in mixes if len(mix.drawn) > 1]
+    """Mixes that draw from several pools, other than pairs, which blend none."""
+    return [mix for mix in mixes if len(mix.drawn) > 1 and not isinstance(mix, PairsMix)]
 
 
 def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
-    """Every arm against untouched; and among arms of as many prompts and steps, long against short, large against
-    small, every blend against each of its pools, and merged students against trained blends; then blends against their
-    pools with unequal steps, and arms in stages against their parents and against the same in one stage.
+    """Every arm against untouched; and among arms of as many prompts and steps and of one objective (`told_by_traces`),
+    long against short, large against small, every blend against each of its pools, and merged students against trained
+    blends; then blends against their pools with unequal steps, and arms in stages against their parents and against the
+    same in one stage.
 
     Args:
         sizes: teacher -> parameters of its model, where they are known.
@@ -91,9 +92,9 @@ def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
     budgets = arm_budgets(recipe.mixes, recipe.merges)
     pairs = [Pair("gain", arm, "") for arm in recipe.arms]
     for budget in dict.fromkeys(budgets.values()):
-        mixes = [mix for mix in recipe.mixes if budgets[mix.name] == budget]
+        mixes = told_by_traces([mix for mix in recipe.mixes if budgets[mix.name] == budget])
         merges = [merge for merge in recipe.merges if budgets[merge.name] == budget]
-        pairs += _equal_pairs(recipe, mixes, merges, sizes)
+        pairs += _equal_pairs(recipe, mixes, merges_of(mixes, merges, recipe.mixes), sizes)
     unequal = [Pair("unequal", one.blend, one.pure) for one in unequal_pairs(recipe)]
     return [*pairs, *unequal, *_stage_pairs(recipe)]
 
@@ -101,7 +102,7 @@ def planned_pairs(recipe: Recipe, sizes: Mapping[str, int]) -> list[Pair]:
 def _equal_pairs(
     recipe: Recipe, mixes: Sequence[MixConfig], merges: Sequence[MergeConfig], sizes: Mapping[str, int]
 ) -> Iterator[Pair]:
-    """The planned pairs of arms that are trained on equally much."""
+    """The planned pairs of arms that are trained on equally much, with one objective."""
     styles = {teacher.name: teacher.style for teacher in recipe.teachers}
     by_style = {pure_style(mix, styles): mix.name for mix in reversed(mixes)}
     if Style.LONG in by_style and Style.SHORT in by_style:

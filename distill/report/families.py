@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from distill.config.arm_graph import ArmBudget, arm_budgets
-from distill.config.mix import MixConfig
+from distill.config.mix import MergeConfig, Mix, MixConfig, PairsMix
+from distill.config.objectives import IMITATE, Objective
 from distill.config.recipe import Recipe
 
 OWN = {"name", "num_prompts", "num_steps"}
@@ -32,6 +33,31 @@ def main_mixes(recipe: Recipe) -> list[MixConfig]:
     budgets = arm_budgets(recipe.mixes, ())
     most = max((budgets[mix.name] for mix in recipe.mixes), key=_amount)
     return [mix for mix in recipe.mixes if budgets[mix.name] == most]
+
+
+def objective_of(mix: Mix) -> Objective:
+    """What an arm learns from its rows, which are imitated where the recipe names nothing else."""
+    return mix.objective or IMITATE
+
+
+def told_by_traces(mixes: Sequence[MixConfig]) -> list[MixConfig]:
+    """Of arms that are trained on equally much those whose traces alone may explain a difference between them.
+
+    They have one objective: imitation where any arm imitates, else the one that all share; no arm where they have
+    several. Arms of pairs are never among them: both sides of a pair are traces, and the pairs decide their shares.
+    """
+    single: list[MixConfig] = [mix for mix in mixes if not isinstance(mix, PairsMix)]
+    imitating = [mix for mix in single if objective_of(mix) == IMITATE]
+    is_one = bool(single) and all(objective_of(mix) == objective_of(single[0]) for mix in single)
+    return imitating or (single if is_one else [])
+
+
+def merges_of(
+    mixes: Sequence[MixConfig], merges: Sequence[MergeConfig], all_mixes: Sequence[MixConfig]
+) -> list[MergeConfig]:
+    """The merges of students that were all taught with the objective of these arms, which have one."""
+    taught = {mix.name: objective_of(mix) for mix in all_mixes if not isinstance(mix, PairsMix)}
+    return [merge for merge in merges if mixes and all(taught.get(name) == objective_of(mixes[0]) for name in merge.of)]
 
 
 def budget_words(budget: ArmBudget) -> str:
@@ -89,6 +115,7 @@ def _unequal_pairs(recipe: Recipe) -> Iterator[UnequalPair]:
     for blend, pure in itertools.product(matched, matched):
         mixes = matched[blend], matched[pure]
         is_pair = blend[1] == pure[1] and len(mixes[0].drawn) > 1 and len(mixes[1].drawn) == 1
+        is_pair = is_pair and len(told_by_traces(mixes)) == 2
         if not is_pair or not {*mixes[1].drawn} <= {*mixes[0].drawn}:
             continue
         own = _unequal(_own(versions[blend]), _own(versions[pure]), common)

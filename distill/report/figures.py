@@ -48,11 +48,12 @@ def all_plots(report: Report) -> Mapping[str, str]:
 
 
 def _by_pools(report: Report) -> dict[str, list[Sweep]]:
-    """Sweeps of one benchmark and pool, over mixes that are trained on equally much, go into one plot."""
+    """Sweeps of one benchmark and two pools, over mixes that are trained on equally much, go into one plot."""
     found: dict[str, list[Sweep]] = {}
     for sweep in report.sweeps:
         budget = f" ({sweep.budget})" if sweep.budget else ""
-        found.setdefault(f"{sweep.benchmark} by the weight of {sweep.pool}{budget}", []).append(sweep)
+        name = f"{sweep.benchmark} by the weight of {sweep.pool} against {sweep.other}{budget}"
+        found.setdefault(name, []).append(sweep)
     return found
 
 

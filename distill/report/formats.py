@@ -71,6 +71,11 @@ def size(num_parameters: int | None) -> str:
     return f"{num_parameters / 1e9:.1f}B" if num_parameters >= 1e9 else f"{num_parameters / 1e6:.0f}M"
 
 
+def served_name(model: str) -> str:
+    """The name that `distill serve` has for a scored model: modes and ways of answering are asked for in requests."""
+    return model.partition(":")[0].partition("+")[0]
+
+
 def p_value(value: float) -> str:
     """`0.031` or `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

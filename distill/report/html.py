@@ -66,6 +66,7 @@ def _environment() -> Environment:
         formats.duration,
         formats.size,
         formats.p_value,
+        formats.served_name,
         formats.gap_name,
         answering_words,
         equal_words,

@@ -12,7 +12,7 @@ from distill.core.schema import Style
 from distill.prompts.load import source_name, versioned
 from distill.report.comparisons import MACRO
 from distill.report.data import CellRow
-from distill.report.families import budget_words
+from distill.report.families import budget_words, told_by_traces
 from distill.report.pools import Traces
 from distill.report.score_data import (
     ArmScore,
@@ -35,7 +35,7 @@ def sweeps(recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore
     budgets = dict.fromkeys(of_mix[mix.name] for mix in recipe.mixes)
     for budget in budgets:
         words = budget_words(budget) if len(budgets) > 1 else ""
-        equal = [mix for mix in recipe.mixes if of_mix[mix.name] == budget]
+        equal = told_by_traces([mix for mix in recipe.mixes if of_mix[mix.name] == budget])
         for pools, mixes in _weighted_mixes(recipe, equal).items():
             for benchmark, student in itertools.product(dict.fromkeys(key[0] for key in scores), recipe.students):
                 points = [
@@ -61,7 +61,7 @@ def scores_by_arm(
 def _weighted_mixes(recipe: Recipe, equal: Sequence[MixConfig]) -> dict[tuple[str, str], list[tuple[float, str]]]:
     """(pool, other pool) -> the mixes of these two by the first one's weight, pools alone included.
 
-    `equal`: mixes that are trained on equally much.
+    `equal`: mixes that are trained on equally much, with one objective. Those that ask for no share are left out.
     """
     styles = {teacher.name: teacher.style for teacher in recipe.teachers}
     found: dict[tuple[str, str], list[tuple[float, str]]] = {}
@@ -70,7 +70,11 @@ def _weighted_mixes(recipe: Recipe, equal: Sequence[MixConfig]) -> dict[tuple[st
         for blend in (mix for mix in blended if mix.policy == policy):
             first, second = sorted(blend.drawn, key=lambda pool: (styles.get(pool) != Style.LONG, pool))
             mixes = [mix for mix in equal if mix.policy == policy or len(mix.drawn) == 1]
-            mine = [(float(mix.shares.get(first) or 0.0), mix.name) for mix in mixes if {*mix.drawn} <= {first, second}]
+            mine = [
+                (share, mix.name)
+                for mix in mixes
+                if {*mix.drawn} <= {first, second} and (share := mix.shares.get(first, 0.0)) is not None
+            ]
             found.setdefault((first, second), sorted(mine))
     return found
 

@@ -7,11 +7,13 @@ used the paper's harness and MATH-500 for MATH (github.com/charlie1587/Small-Mod
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from distill.config.mix import WeightedMix
+from distill.config.objectives import IMITATE
 from distill.config.pass_order import student_of
 from distill.config.recipe import Recipe
 from distill.config.teachers import VllmTeacher
-from distill.report.comparisons import MACRO, blends
-from distill.report.families import main_mixes
+from distill.report.comparisons import MACRO
+from distill.report.families import main_mixes, objective_of
 from distill.report.score_data import ArmScore, Comparison, MacroScore, PaperRow
 
 TEACHERS = {
@@ -78,15 +80,18 @@ def _student_rows(
     recipe: Recipe, student: str, kinds: tuple[str, str], pools: tuple[str, str], ours: Mapping[str, PaperRow]
 ) -> Iterator[PaperRow]:
     source = _model(recipe, next(one.model for one in recipe.students if one.name == student))
-    pure, mixes = PURE[kinds[0]].get(source), {mix.name: mix.shares for mix in main_mixes(recipe)}
+    imitating = [mix for mix in main_mixes(recipe) if objective_of(mix) == IMITATE and not mix.modes]
+    pure, mixes = PURE[kinds[0]].get(source), {mix.name: mix.shares for mix in imitating}
     alone = {pool: name for name, shares in reversed(mixes.items()) for pool, share in shares.items() if share == 1}
     if pure and set(pools) <= alone.keys():
         first, second = (f"{student}@{alone[pool]}" for pool in pools)
         for label, value in ((first, pure[0]), (second, pure[1]), (f"{first} - {second}", pure[0] - pure[1])):
             yield _row(student, label, round(value, 1), ours)
-    for mix in blends(main_mixes(recipe)):
+    for mix in imitating:
         share = mix.shares.get(pools[0])
-        is_published = set(mix.shares) == set(pools) and share is not None and abs(share - 0.2) < 1e-9
+        # The paper's 0.2 is a share of the rows, drawn whatever the prompt, in no order.
+        is_published = isinstance(mix, WeightedMix) and set(mix.shares) == set(pools)
+        is_published = is_published and share is not None and abs(share - 0.2) < 1e-9
         if is_published and (kinds[0], source) in MIXED:
             yield _row(student, f"{student}@{mix.name}", MIXED[kinds[0], source], ours)
     if source in UNTOUCHED:

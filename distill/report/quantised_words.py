@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from distill.core.run_dir import QUANTISED_MANIFESTS, RunDir, score_item
-from distill.report.formats import bounds, percent, points
+from distill.report.formats import bounds, p_value, percent, points
 from distill.report.score_data import QuantisedScore
 
 
@@ -17,8 +17,9 @@ def quantised_words(scores: Sequence[QuantisedScore]) -> Iterator[str]:
         elif one.is_shown:
             yield f"Quantised it solves more: {beside}: {by}."
         else:
-            excluded = percent(-one.difference_interval.low, 1)
-            yield f"No loss shown: {beside}: {by}; a loss of more than {excluded} of all problems is excluded."
+            excluded = percent(max(0.0, -one.difference_interval.low), 1)
+            why = "" if one.difference_interval.covers(0.0) else f" (Holm-corrected p = {p_value(one.p_adjusted)})"
+            yield f"No loss shown: {beside}: {by}{why}; a loss of more than {excluded} of all problems is excluded."
 
 
 def newest_quantised(run_dir: RunDir) -> str:

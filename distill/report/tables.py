@@ -197,14 +197,13 @@ def model_table(scores: Sequence[ModelScore]) -> Table:
     right = ["accuracy [95 %]", "problems x each", "string match", "no answer", "truncated", "looping", "errors"]
     table = _table("Scores", ["model", "benchmark"], [*right, "tokens, mean / p95", "pass@k"])
     for one in scores:
-        graded = max(1, one.num_graded)
-        shares = [percent(count / graded, 1) for count in (one.no_answer, one.truncated)]
+        written = max(1, one.num_graded + one.errors)  # as in the run report: cut ones may be ungraded
+        shares = [percent(count / written, 1) for count in (one.no_answer, one.truncated, one.looping)]
         values = [
             f"{percent(one.accuracy, 1)} {bounds(one.interval, 1)}",
             f"{one.num_prompts} x {one.num_samples}",
             percent(one.string_match, 1),
             *shares,
-            percent(one.looping / graded, 1),
             number(one.errors),
             f"{number(one.mean_tokens)} / {number(one.p95_tokens)}",
             ", ".join(f"{rate.k}: {percent(rate.value, 1)}" for rate in one.pass_at),

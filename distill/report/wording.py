@@ -1,5 +1,7 @@
 """Sentences of the report, computed from the numbers; the recipe decides which arm they describe."""
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 from distill.config.arm_graph import ArmBudget, arm_budgets
@@ -75,7 +77,7 @@ def _signed(one: Comparison) -> str:
 def findings(comparisons: Sequence[Comparison], changes: Sequence[GapChange]) -> list[str]:
     """How many arms gained, how the gaps of base students differ from those of their instruction-tuned versions, then
     how the mixes of each student compare on each benchmark."""
-    gains = [one for one in comparisons if one.purpose == "gain"]
+    gains = [one for one in comparisons if one.purpose == "gain" and one.benchmark != MACRO]
     rest = [one for one in comparisons if one.family == "mix"]
     keys = sorted(dict.fromkeys((one.student, one.benchmark) for one in rest), key=lambda key: key[1] != MACRO)
     lines = [_student_words([one for one in rest if (one.student, one.benchmark) == key]) for key in keys]
@@ -138,9 +140,10 @@ def caveats(
 ) -> list[str]:
     """What a reader must know before quoting a number: seeds, power, ungraded and cut completions, uneven budgets."""
     return [
-        *_seed_caveats(recipe),
+        *_seed_caveats(recipe, models),
         *(_detectable_words(one) for one in detectable),
         *_error_caveats(models),
+        *_ungraded_caveats(recipe, models),
         *_truncation_caveats(models),
         *_missing_caveats(recipe, models),
         *_step_caveats(recipe, cells),
@@ -156,15 +159,25 @@ def _detectable_words(one: Detectable) -> str:
     )
 
 
-def _seed_caveats(recipe: Recipe) -> list[str]:
+def _seed_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
     seeds = len(recipe.train.seeds)
     if seeds == 1:
         return [
             "One training seed: intervals cover the sampling of problems for these trained weights; they do not cover "
             "another training seed."
         ]
-    words = f"{seeds} training seeds: intervals cover other seeds as well, and are wide because the seeds are few."
-    return [words] if seeds < 5 else []
+    graded = [one for one in models if one.seed is not None and one.num_graded]
+    runs = Counter((f"`{one.student}@{one.mix}`", one.benchmark) for one in graded)
+    single = [f"{label} on `{benchmark}`" for (label, benchmark), count in runs.items() if count == 1]
+    several = f"{seeds} training seeds: intervals cover other seeds as well, and are wide because the seeds are few."
+    alone = (
+        f"Of {seeds} training seeds only one has a graded answer of {_listed(single)}: intervals cover the sampling of "
+        "problems for those trained weights; they do not cover another training seed."
+    )
+    return [
+        *([several] if seeds < 5 and (not runs or len(single) < len(runs)) else []),
+        *([alone] if single else []),
+    ]
 
 
 def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
@@ -173,6 +186,16 @@ def _error_caveats(models: Sequence[ModelScore]) -> list[str]:
         return []
     named = _listed([f"`{model}` {count}" for model, count in errors.items()])
     return [f"{sum(errors.values())} completions could not be graded and are left out of every accuracy ({named})."]
+
+
+def _ungraded_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
+    lost = [f"`{one.model}` on `{one.benchmark}`" for one in models if one.errors and not one.num_graded]
+    if not lost:
+        return []
+    words = f"No completion could be graded of {_listed(lost)}: intervals and tests do not count these runs"
+    several = len(recipe.evaluate.benchmarks) > 1
+    mean = "; an arm whose benchmarks lack different seeds has no mean over them" if several else ""
+    return [f"{words}{mean}."]
 
 
 def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
@@ -184,15 +207,17 @@ def _truncation_caveats(models: Sequence[ModelScore]) -> list[str]:
 
 
 def _missing_caveats(recipe: Recipe, models: Sequence[ModelScore]) -> list[str]:
+    """Arms that were not scored at all by their label, single training seeds of others by the model's name."""
     scored = {(one.student, one.mix, one.benchmark) for one in models}
-    expected = dict.fromkeys((one.student, one.mix) for one in expected_models(recipe))
-    missing = [
-        f"`{student}@{mix}` on `{benchmark}`" if mix else f"`{student}` untouched on `{benchmark}`"
-        for benchmark in recipe.evaluate.benchmarks
-        for student, mix in expected
-        if (student, mix, benchmark) not in scored
-    ]
-    return [f"Not scored: {_listed(missing)}."] if missing else []
+    runs = {(one.model, one.benchmark) for one in models}
+    missing: dict[str, None] = {}
+    for benchmark, one in itertools.product(recipe.evaluate.benchmarks, expected_models(recipe)):
+        if (one.name, benchmark) in runs:
+            continue
+        label = f"`{one.student}@{one.mix}`" if one.mix else f"`{one.student}` untouched"
+        name = f"`{one.name}`" if (one.student, one.mix, benchmark) in scored else label
+        missing[f"{name} on `{benchmark}`"] = None
+    return [f"Not scored: {_listed(list(missing))}."] if missing else []
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -27,9 +27,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cluster.cpus import has_fast_bf16
+from distill.config.teachers import VllmTeacher
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Example, Prompt
+from distill.mix.feature_store import read_problems
+from distill.models.resolve import load_tokenizer
+from distill.run.run_recipe import load_run_recipe
 from distill.train.rollouts.rewards import OwnAnswer
+from distill.train.rollouts.score import scorer_prompt
+from distill.train.rollouts.store import read_rollouts
 
 PROBLEM = "State the final answer to the following arithmetic problem: "
 RECIPE = """
@@ -85,7 +91,7 @@ seeds = [0]
 unmatched = true
 max_parallel_cells = 1
 """.replace("PROBLEM", PROBLEM)
-PASSES = (8, 32, 64)
+PASSES = (8, 32)
 """Answers in a pass of TRL's training."""
 
 
@@ -102,7 +108,7 @@ def run_ours(folder: Path, asked: argparse.Namespace) -> RunDir:
     """Run the recipe until its students are trained."""
     recipe = folder / "rounds.toml"
     recipe.write_text(recipe_text(asked))
-    command = [sys.executable, "-m", "distill.cli.main", "run", str(recipe), "--run-dir", str(folder / "run")]
+    command = [str(Path(sys.executable).with_name("distill")), "run", str(recipe), "--run-dir", str(folder / "run")]
     subprocess.run([*command, "--until", "train"], check=True)
     return RunDir(str(folder / "run"))
 
@@ -128,14 +134,25 @@ def measured_rounds(run_dir: RunDir) -> dict[str, Any]:
 
 
 def measured_scoring(run_dir: RunDir) -> dict[str, float]:
-    """Tokens per second of writing and of scoring, engine and model loaded."""
-    found = json.loads(run_dir.read_bytes(*cell_of(run_dir, "match").file("rollouts.json")) or b"{}")
-    seconds = found["seconds"]
-    return {
-        "written_per_s": found["tokens"] / seconds["write"],
-        "scored_per_s": found["tokens"] / seconds["score_short"],
-        "score_over_write": seconds["write"] / seconds["score_short"],
-    }
+    """Tokens written and positions scored per second, engine and model loaded. Positions are those of the teacher's
+    prompt, worked examples and all, and of the answer."""
+    cell = cell_of(run_dir, "match")
+    found = json.loads(run_dir.read_bytes(*cell.file("rollouts.json")) or b"{}")
+    examples = {row["trace_id"]: row for row in read(run_dir, ("mix", "match.parquet"), Example)}
+    chat = next(one.chat for one in load_run_recipe(run_dir).teachers if isinstance(one, VllmTeacher))
+    tokenizer, problems = load_tokenizer(base_of(run_dir)), read_problems(run_dir)
+    positions = sum(
+        len(scorer_prompt(tokenizer, examples[one.trace_id], chat, problems)) + len(one.tokens)
+        for one in read_rollouts(run_dir, Path(cell.folder[-1]).name)
+    )
+    written, scored = found["tokens"] / found["seconds"]["write"], positions / found["seconds"]["score_short"]
+    return {"written_per_s": written, "scored_per_s": scored, "score_over_write": scored / written}
+
+
+def base_of(run_dir: RunDir) -> str:
+    """The folder of the weights that the adapters are on."""
+    config = Path(run_dir.path(*cell_of(run_dir, "sft").adapter)) / "adapter_config.json"
+    return str(json.loads(config.read_text())["base_model_name_or_path"])
 
 
 # TRL
@@ -145,9 +162,8 @@ def asked_rows(run_dir: RunDir) -> list[dict[str, Any]]:
     """The prompts of our rounds in their order, with the right answers."""
     rl = cell_of(run_dir, "rl")
     paths = sorted(path for path in run_dir.matching(*rl.file("rounds"), "*.parquet"))
-    answers = {row["prompt_id"]: row["answer"] for row in read(run_dir, ("prompts", "prompts.parquet"), Prompt)}
-    (shard,) = run_dir.matching("mix", "rl", "*.parquet")
-    examples = {row["trace_id"]: row for row in read(run_dir, ("mix", "rl", Path(shard).name), Example)}
+    answers = {row["prompt_id"]: row["reference"] for row in read(run_dir, ("prompts", "prompts.parquet"), Prompt)}
+    examples = {row["trace_id"]: row for row in read(run_dir, ("mix", "rl.parquet"), Example)}
     rows = []
     for path in paths:
         found = read(run_dir, (*rl.file("rounds"), Path(path).name), OwnAnswer)
@@ -183,7 +199,7 @@ def run_trl(run_dir: RunDir, asked: argparse.Namespace, per_pass: int, folder: P
     from trl import GRPOConfig, GRPOTrainer
 
     adapter = run_dir.path(*cell_of(run_dir, "sft").adapter)
-    base = json.loads((Path(adapter) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    base = base_of(run_dir)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter, is_trainable=True)
     ends: list[float] = []
 

@@ -119,10 +119,15 @@ def power_words(one: Planned) -> str:
 
 def _difference_words(one: Planned) -> str:
     points = f"{one.difference * 100:.0f} points"
+    is_hopeless = one.difference + one.margin_points / 100 > 1 - 1e-9
+    if not one.candidates and is_hopeless:
+        return "no true difference between two arms, however large,"
     if not one.candidates:
         return f"a true difference of {points} between two arms"
     over = max(len(candidate.over) for _, candidate in one.candidates)
     beaten = {1: "the arm", 2: "both arms"}.get(over, f"all {over} arms")
+    if is_hopeless:
+        return f"no lead of an arm of the question over {beaten} it is held against, however large,"
     if one.margin_points:
         truly = f"{abs(one.difference) * 100:.0f} points {'above' if one.difference >= 0 else 'below'}"
         return (

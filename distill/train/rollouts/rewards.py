@@ -11,6 +11,8 @@ from distill.config.objectives import Reinforce
 from distill.core.schema import Verdict
 from distill.train.rollouts.figures import CUT_WARNING
 
+SAME = 1e-9
+"""Advantages up to this are rounding: the answers to the prompt have the same reward."""
 CONSTANT_ROUNDS = 3
 """Rounds without any difference in reward after which a training stops."""
 
@@ -60,7 +62,7 @@ def round_figures(objective: Reinforce, answers: Sequence[OwnAnswer]) -> dict[st
     right answers (of all), mean length (tokens), and prompts whose answers differ in reward."""
     usable = [one for one in answers if one.is_usable]
     found = advantages(objective, answers)
-    moved = {one.trace_id for one in usable if abs(found[one.answer_id]) > 1e-9}
+    moved = {one.trace_id for one in usable if abs(found[one.answer_id]) > SAME}
     return {
         "answers": len(answers),
         "cut": sum(not one.is_finished for one in answers),

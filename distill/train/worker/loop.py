@@ -386,7 +386,7 @@ class TrainingCell:
     def _accumulate(self, batch: Sequence[int], supervised: int, step: int) -> BatchLoss:
         """Add up the gradients of a step."""
         if isinstance(self.job.objective, Reinforce) and isinstance(self.order, RoundRows):
-            return self._accumulate_rewarded(self.order, supervised, step, self.job.objective)
+            return self._accumulate_rewarded(self.order, step, self.job.objective)
         if isinstance(self.job.objective, Prefer):
             return self._accumulate_pairs(batch, self.job.objective)
         if isinstance(self.job.objective, Match):
@@ -421,9 +421,9 @@ class TrainingCell:
         self._add_gradients(micros, supervised, weights)
         return BatchLoss(scored.figures["kl"], {}, {}, scored.figures)
 
-    def _accumulate_rewarded(self, answers: RoundRows, supervised: int, step: int, objective: Reinforce) -> BatchLoss:
+    def _accumulate_rewarded(self, answers: RoundRows, step: int, objective: Reinforce) -> BatchLoss:
         """The same for answers with a reward: each token weighs what its answer is better than the others."""
-        micros = list(self._step_micros())
+        micros, num_tokens = list(self._step_micros()), answers.num_tokens(step)
         # Before the first step of a round the student is the one that wrote: every ratio is 1.
         is_moved = step > answers.first and bool(self._written)
         now = [losses for _, losses in scored(self.engine, micros)] if is_moved else []
@@ -436,9 +436,9 @@ class TrainingCell:
             rows = [self.rows.kept[row] for row in micro.rows]
             weights.append(found.weights * mode_weights(rows, self.job.mode_weight, self.engine.device))
             table += torch.stack([found.losses.double().sum(), found.is_clipped.double().sum()])
-        self._add_gradients(micros, supervised, weights)
+        self._add_gradients(micros, num_tokens, weights)
         dist.all_reduce(table)
-        loss, clipped = (table / supervised).tolist()
+        loss, clipped = (table / num_tokens).tolist()
         return BatchLoss(loss, {}, {}, rewards={**answers.shown, "clipped": clipped})
 
     def _add_gradients(

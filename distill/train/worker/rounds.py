@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
@@ -26,6 +27,7 @@ from distill.models.chat_template import IGNORED, encode
 from distill.models.thinking import prompt_end
 from distill.train.rollouts.rewards import (
     CONSTANT_ROUNDS,
+    SAME,
     OwnAnswer,
     advantages,
     round_fault,
@@ -49,13 +51,16 @@ ANSWERS, FIGURES = "parquet", "json"
 
 @dataclass(frozen=True)
 class RoundRows:
-    """The usable answers of a round as rows."""
+    """The answers of a round that its steps learn from, as rows. An answer as good as the others to its prompt has no
+    gradient: it takes no pass, and its tokens count in the mean."""
 
     first: int
     """The round's first step."""
     answers: list[TrainRow]
     steps: tuple[tuple[int, ...], ...]
     """Of each step of the round its rows, by number."""
+    tokens: tuple[int, ...]
+    """Of each step: tokens of all its usable answers, those without a gradient included."""
     advantages: list[float]
     """Of every row."""
     shown: Mapping[str, float]
@@ -64,6 +69,10 @@ class RoundRows:
     def rows(self, step: int) -> tuple[int, ...]:
         """The rows of a step over all workers, by number."""
         return self.steps[step - self.first]
+
+    def num_tokens(self, step: int) -> int:
+        """Tokens that the loss of a step is a mean over."""
+        return self.tokens[step - self.first]
 
 
 class Rounds:
@@ -233,18 +242,27 @@ def round_rows(
     """
     prompts = {row.trace_id: row for step in steps for row in step}
     found, figures = advantages(objective, answers), round_figures(objective, answers)
-    usable = [one for one in answers if one.is_usable]
-    rows = [answer_row(prompts[one.trace_id], one, openings) for one in usable]
-    of_step: list[list[int]] = [[] for _ in steps]
-    for number, one in enumerate(usable):
-        of_step[int(one.answer_id.partition("/")[0])].append(number)
-    if not all(of_step):
+    usable: list[list[OwnAnswer]] = [[] for _ in steps]
+    for one in answers:
+        if one.is_usable:
+            usable[int(one.answer_id.partition("/")[0])].append(one)
+    if not all(usable):
         raise StageError(
             f"no answer to the prompts of a step has a reward ({figures['cut']} of the round's {figures['answers']} "
             f"were cut, {figures['errors']} could not be graded) -> raise objective.max_tokens or train.batch_size"
         )
-    shown = {name: figures[name] for name in ("reward", "right", "mean_tokens")}
-    return RoundRows(first, rows, tuple(map(tuple, of_step)), [found[one.answer_id] for one in usable], shown)
+    # A step in which nothing differs keeps one row, so that every worker has a pass to take.
+    learnt = [[one for one in group if abs(found[one.answer_id]) > SAME] or group[:1] for group in usable]
+    ends = list(accumulate(map(len, learnt), initial=0))
+    every = [one for group in learnt for one in group]
+    return RoundRows(
+        first=first,
+        answers=[answer_row(prompts[one.trace_id], one, openings) for one in every],
+        steps=tuple(tuple(range(start, end)) for start, end in pairwise(ends)),
+        tokens=tuple(sum(len(one.tokens) for one in group) for group in usable),
+        advantages=[found[one.answer_id] for one in every],
+        shown={name: figures[name] for name in ("reward", "right", "mean_tokens")},
+    )
 
 
 def answer_row(prompt: TrainRow, answer: OwnAnswer, openings: Sequence[Sequence[int]]) -> TrainRow:

@@ -87,6 +87,29 @@ def test_more_seeds_and_problems_show_smaller_differences_as_far_as_the_other_al
     assert error(200, 1) == pytest.approx(math.sqrt(0.5 * 0.7 / 200)), "of these very weights: no luck"
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(
+    ("problems", "spread"),
+    [((1,), CAUTIOUS), ((1, 200), CAUTIOUS), ((1,), CAUTIOUS._replace(accuracy=1.0, seed_spread=0.0))],
+)
+def test_a_benchmark_of_one_problem_is_planned_with_the_error_that_the_test_takes(
+    seeds: int, problems: tuple[int, ...], spread: Spread
+) -> None:
+    terms = planned_terms(problems, seeds, spread)
+    arms = [[np.zeros((seeds, count)) for count in problems] for _ in range(2)]
+    assert combined(terms).error >= estimate(*arms).error and all(one.degrees for one in terms)
+    assert planned_difference(terms) == 1.0
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_outcomes_that_do_not_vary_promise_no_exactness(seeds: int, accuracy: float) -> None:
+    terms = planned_terms((100, 100), seeds, CAUTIOUS._replace(accuracy=accuracy, seed_spread=0.0))
+    least = math.sqrt(2) / 200
+    assert combined(terms) == (pytest.approx(least), pytest.approx(198))
+    assert planned_difference(terms) == pytest.approx(minimum_detectable(least, 198), rel=0.02)
+
+
 def test_the_spread_of_a_run_is_found_again() -> None:
     rng, truth = np.random.default_rng(3), Spread(0.5, 0.25, 0.55, 0.05)
     groups = [[arm[0] for arm in simulated_arms(rng, (0.5,) * 4, (400,), 3, truth)] for _ in range(20)]

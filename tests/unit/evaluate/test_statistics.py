@@ -13,6 +13,7 @@ from distill.evaluate.statistics import (
     accuracy_interval,
     holm,
     is_binary,
+    macro_interval,
     mcnemar_p,
     paired_difference,
     pass_at,
@@ -64,6 +65,13 @@ def test_what_was_not_graded_is_left_out_and_never_wrong(rng: np.random.Generato
     assert accuracy_interval(shares) == wilson_interval(2, 3)
     found = paired_difference(shares, np.array([[0.0, 0.0, 1.0, np.nan]]), rng)
     assert found.num_prompts == 2 and found.estimate == 0.5
+
+
+def test_the_interval_of_a_mean_counts_only_graded_prompts() -> None:
+    shares = np.full((1, 100), np.nan)
+    shares[0, 7] = 1.0
+    assert macro_interval([shares, np.ones((1, 100))]) == macro_interval([np.ones((1, 1)), np.ones((1, 100))])
+    assert macro_interval([shares]).low == pytest.approx(wilson_interval(1, 1).low)
 
 
 def test_models_without_a_common_prompt_are_refused(rng: np.random.Generator) -> None:

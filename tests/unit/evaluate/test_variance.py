@@ -63,6 +63,14 @@ def test_seeds_that_agree_on_everything_add_nothing() -> None:
     assert estimate([np.repeat(once, 3, axis=0)]).error == pytest.approx(estimate([once]).error)
 
 
+@pytest.mark.parametrize(("num_arms", "error"), [(1, 0.5), (2, 1.0), (4, 2.0)])
+def test_one_problem_has_the_largest_error_that_shares_differences_and_changes_can_have(
+    num_arms: int, error: float
+) -> None:
+    found = estimate(*[[np.ones((1, 1))]] * num_arms)
+    assert (found.error, found.degrees) == (error, 1)
+
+
 def test_runs_that_agree_by_chance_are_not_certain() -> None:
     shares = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
     assert estimate([shares]).error > 0.15
@@ -84,6 +92,21 @@ def test_a_completion_that_was_not_graded_is_neither_wrong_nor_a_lost_problem() 
     assert abs(found.value - whole.value) < 0.01 and found.error == pytest.approx(whole.error, rel=0.1)
     with pytest.raises(ValueError, match="no graded prompt in common"):
         estimate([np.array([[1.0, np.nan]])], [np.array([[np.nan, 1.0]])])
+
+
+def test_a_run_without_a_graded_completion_is_none() -> None:
+    rng = np.random.default_rng(7)
+    first, second = (arm(rng, rng.normal(0, 0.3, 60), seeds=2, spread=0.1) for _ in range(2))
+    failed = np.vstack([first, np.full((1, 60), np.nan)])
+    assert estimate([failed]) == estimate([first]) and accuracy_interval(failed) == accuracy_interval(first)
+    assert estimate([failed, failed]) == estimate([first, first])
+    single, lost = first[:1], np.vstack([first[:1], np.full((1, 60), np.nan)])
+    for many, few in ((failed, first), (lost, single)):
+        assert paired_difference(many, second, np.random.default_rng(0)) == paired_difference(
+            few, second, np.random.default_rng(0)
+        )
+    assert paired_difference(lost, second[:1], np.random.default_rng(0)).test == "exact McNemar"
+    assert paired_change((lost, single), (single, lost), np.random.default_rng(0)).test.startswith("sign-flip")
 
 
 @pytest.mark.parametrize(("seeds", "problems", "spread"), [(5, 100, 0.04), (3, 100, 0.04), (2, 60, 0.04), (3, 60, 0.0)])

@@ -23,7 +23,7 @@ from distill.core.errors import StageError
 from distill.core.schema import content_hash
 from distill.mix.accounting import equal_arms, lost_prompts, mix_details
 from distill.mix.candidates import Candidates, build_candidates
-from distill.mix.choice import Choice
+from distill.mix.choice import Choice, exact_counts
 from distill.mix.filters import USABLE, reasons_without_text
 from distill.mix.policies import choose, validate_common, validate_sizes
 from distill.mix.seeded_order import identities_of, keys_of, order_hash, order_hash_of
@@ -91,6 +91,32 @@ def test_a_weight_is_met_exactly_or_refused(share: float, num_prompts: int, seed
     choice = chosen(weighted(share), candidates, seed)
     assert len(long_prompts(choice)) == counts["long"]
     assert choice.prompts.tolist() == list(range(num_prompts))
+
+
+@FEW
+@given(
+    parts=st.lists(st.integers(1, 20), min_size=2, max_size=4), num_prompts=st.integers(1, 20), more=st.integers(0, 40)
+)
+def test_the_number_of_prompts_that_is_asked_for_is_enough(parts: list[int], num_prompts: int, more: int) -> None:
+    pools = "abcd"[: len(parts)]
+    weights = {pool: part / 100 for pool, part in zip(pools[1:], parts[1:], strict=True)}
+    weights |= {"a": float(1 - sum(Fraction(str(one)) for one in weights.values()))}
+
+    def counts(number: int) -> dict[str, int]:
+        return exact_counts("m", weights, candidates_of(full_rows(number, tuple(pools)), tuple(pools)))
+
+    try:
+        assert all(counts(num_prompts).values())
+    except StageError as refused:
+        enough = int(str(refused).partition("use at least ")[2].partition(" ")[0])
+        assert num_prompts < enough and all(counts(enough + more).values())
+
+
+def test_three_pools_may_need_more_prompts_than_two() -> None:
+    pools = ("a", "b", "c")
+    weights = {"a": 0.1, "b": 0.45, "c": 0.45}
+    with pytest.raises(StageError, match="use at least 7 prompts"):
+        exact_counts("m", weights, candidates_of(full_rows(2, pools), pools))
 
 
 @FEW
@@ -163,7 +189,8 @@ def test_all_arms_teach_the_prompts_that_every_pool_solved(solved: list[tuple[bo
         assert set(arms[mix.name].prompts.tolist()) == set(range(len(candidates)))
         assert len(arms[mix.name].prompts) == len(candidates) * (2 if mix.name == "both" else 1)
     details = {mix.name: mix_details(mix, arms[mix.name], candidates, index_of(rows)) for mix in ALL_ARMS}
-    assert f"both has {2 * len(candidates)} rows" in equal_arms(details)
+    wide = f"one row each, but both has {2 * len(candidates)} rows, which are more steps with the budget epochs only"
+    assert wide in equal_arms(details)
     assert "but" not in equal_arms({name: entry for name, entry in details.items() if name != "both"})
 
 

@@ -65,12 +65,26 @@ def test_runs_without_any_tokens_are_left_out_and_said(tmp_path: Path, all_runs:
     said = " ".join(answering_words(curve))
     assert f"`{made[1]}`" in said and "no completion" in said
     if all_runs:
-        assert curve.points == () and "no problem has tokens in every run of both" in said
+        assert curve.points == () and "fewer than two problems have tokens in every run of both" in said
     else:
         assert [one.way for one in curve.points] == ["budget-16", "by itself"]
         assert curve.points[0].mean_tokens == pytest.approx(21, abs=0.1)
     page = render_page(report)
     assert "Made to answer" in page and "no completion" in page.partition("Made to answer")[2]
+
+
+def test_one_problem_tells_nothing_about_the_tokens_of_others(tmp_path: Path) -> None:
+    recipe = make_recipe(evaluate={"benchmarks": ["arithmetic"], "arms": [{"of": "smol-135m@short", "budget": [16]}]})
+    for num_problems in (1, 2):
+        run_dir = RunDir(str(tmp_path / str(num_problems)))
+        for model in ("smol-135m@short", "smol-135m@short+budget-16"):
+            rows = [
+                make_score(random.Random(1), model, "arithmetic", make_prompt(at), 1.0) for at in range(num_problems)
+            ]
+            run_dir.write_rows(rows, Score, "evaluate", model, "arithmetic.parquet")
+        (curve,) = build_report(recipe, run_dir).answering
+        assert len(curve.points) == (0 if num_problems == 1 else 2)
+        assert ("fewer than two problems have tokens" in " ".join(answering_words(curve))) == (num_problems == 1)
 
 
 def write_answers(run_dir: RunDir, rng: random.Random, model: str, accuracy: float, tokens: int) -> None:

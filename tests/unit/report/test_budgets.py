@@ -127,7 +127,7 @@ def test_the_page_shows_both_plots_of_every_benchmark_and_a_sweep_per_size(sized
         for student in sized.students:
             assert f"Accuracy of {student} on {benchmark} by rows of the mix" in page
             assert f"Accuracy per token of {student} on {benchmark} by rows of the mix" in page
-        assert f"Weight sweep on {benchmark} by the weight of long (20 prompts)" in page
+        assert f"Weight sweep on {benchmark} by the weight of long against short (20 prompts)" in page
     assert {sweep.budget for sweep in sized.sweeps} == {f"{size} prompts" for size in SIZES}
 
 

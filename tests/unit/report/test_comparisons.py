@@ -1,6 +1,7 @@
 """Families of comparisons, gaps, sweeps, costs, levels and the paper's numbers, on synthetic runs."""
 
 import dataclasses
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,21 @@ from distill.config.benchmarks import DEFINITIONS
 from distill.config.recipe import Recipe
 from distill.config.sources import HubSource
 from distill.core.manifest import Manifest
+from distill.core.run_dir import RunDir
 from distill.core.schema import Prompt
+from distill.evaluate.read_scores import read_scores
 from distill.evaluate.statistics import holm
 from distill.prompts.load import versioned
+from distill.report.arms import arm_scores, build_arms
 from distill.report.build import build_report
 from distill.report.comparisons import FAMILIES, MACRO, all_pairs, planned_pairs
 from distill.report.data import Report
-from distill.report.figures import pareto_front, token_ticks
+from distill.report.families import unequal_pairs
+from distill.report.figures import all_plots, pareto_front, token_ticks
 from distill.report.html import render_page
-from tests.fixtures.report_run import make_prompt, make_recipe, make_run
+from distill.report.paper_metrics import sweeps
+from distill.report.paper_numbers import paper_rows
+from tests.fixtures.report_run import make_prompt, make_recipe, make_run, write_scores
 
 pytestmark = pytest.mark.usefixtures("unrendered_plots")
 
@@ -27,14 +34,14 @@ QWEN = "Qwen/Qwen2.5-{}-Instruct"
 GYM = {"kind": "reasoning_gym", "task": "chain_sum", "size": 240, "seed": 4}
 
 
-def paper_recipe() -> Recipe:
+def paper_recipe(*more: dict[str, Any]) -> Recipe:
     models = {"small": QWEN.format("1.5B"), "mid": QWEN.format("3B"), "qwq": "Qwen/QwQ-32B-Preview"}
     teachers = [{"name": "long", "model": "qwq", "style": "long"}, {"name": "short", "model": "q32", "style": "short"}]
     weights = {"short": (0, 1), "long": (1, 0), "mix-long": (0.2, 0.8), "half": (0.5, 0.5)}
     return make_recipe(
         models={name: {"sources": [source]} for name, source in {**models, "q32": QWEN.format("32B")}.items()},
         teachers=teachers,
-        mixes=[{"name": name, "weights": {"long": a, "short": b}} for name, (a, b) in weights.items()],
+        mixes=[{"name": name, "weights": {"long": a, "short": b}} for name, (a, b) in weights.items()] + [*more],
         students=[{"name": name, "model": name, "num_workers": 2} for name in ("small", "mid")],
         benchmarks={name: {"source": GYM} for name in ("easy", "hard")},
         evaluate={"benchmarks": ["easy", "hard"]},
@@ -79,6 +86,81 @@ def test_an_arm_in_stages_is_compared_with_its_parent_and_with_one_stage_of_its_
     }  # fmt: skip
     assert ("chilled", "staged") in found["other"] and ("control", "chilled") in found["other"]
     assert ("staged", "long") not in found["blend"] and ("direct", "warm") in found["blend"]
+
+
+OWN_ANSWERS = {"objective": {"kind": "reinforce"}}
+PAIRED = {"policy": "pairs", "objective": {"kind": "prefer"}}
+
+
+def planned_of(*mixes: dict[str, Any], merges: list[dict[str, Any]] | None = None) -> set[tuple[str, str, str]]:
+    recipe = make_recipe(mixes=list(mixes), merges=merges or [])
+    return {(one.purpose, one.first, one.second) for one in planned_pairs(recipe, {}) if one.purpose != "gain"}
+
+
+def test_only_arms_of_one_objective_are_compared_for_their_traces() -> None:
+    long, short = ({"name": name, "weights": {name: 1.0}} for name in ("long", "short"))
+    blend = {"name": "mix", "weights": {"long": 0.2, "short": 0.8}}
+    others = [
+        {"name": "rl-short", "weights": {"short": 1.0}, **OWN_ANSWERS},
+        {"name": "rl-mix", "weights": {"long": 0.5, "short": 0.5}, **OWN_ANSWERS},
+        {"name": "dpo-long", "pools": ["long"], **PAIRED},
+        {"name": "dpo-both", "pools": ["long", "short"], **PAIRED},
+    ]
+    merges = [{"name": "merged", "of": ["long", "short"]}, {"name": "mixed-up", "of": ["long", "rl-short"]}]
+    found = {("gap", "long", "short"), ("blend", "mix", "long"), ("blend", "mix", "short")}
+    assert planned_of(*others, long, short, blend, merges=merges) == {*found, ("merge", "merged", "mix")}
+    assert planned_of(*others, long, blend) == {("blend", "mix", "long")}, "nothing imitates short traces"
+
+
+def test_arms_that_all_share_another_objective_are_compared_and_those_of_several_are_not() -> None:
+    names = {"long": {"long": 1.0}, "short": {"short": 1.0}, "mix": {"long": 0.2, "short": 0.8}}
+    own = [{"name": name, "weights": weights, **OWN_ANSWERS} for name, weights in names.items()]
+    found = {("gap", "long", "short"), ("blend", "mix", "long"), ("blend", "mix", "short")}
+    assert planned_of(*own) == found
+    assert planned_of(*own, {"name": "dpo", "pools": ["long"], **PAIRED}) == found
+    larger = {"kind": "reinforce", "samples": 16}
+    assert planned_of(*own[:2], own[2] | {"objective": larger}) == set()
+
+
+def test_steps_are_set_apart_only_between_arms_of_one_objective() -> None:
+    blend = {"name": "mix", "weights": {"long": 0.2, "short": 0.8}}
+    own_steps = blend | {"name": "mix-24", "num_steps": 24}
+    pure = {"name": "short", "weights": {"short": 1.0}}
+    train = {"budget": "steps", "num_steps": 60, "unmatched": True}
+
+    def pairs(*pures: dict[str, Any]) -> list[tuple[str, str]]:
+        found = unequal_pairs(make_recipe(mixes=[blend, own_steps, *pures], train=train))
+        return [(one.blend, one.pure) for one in found]
+
+    assert pairs(pure) == [("mix-24", "short")]
+    assert pairs(pure | OWN_ANSWERS, {"name": "dpo", "pools": ["long"], **PAIRED}) == []
+
+
+def test_a_sweep_leaves_out_other_objectives_and_arms_without_a_share(tmp_path: Path) -> None:
+    weights = {"short": (0, 1), "long": (1, 0), "mix": (0.2, 0.8)}
+    mixes = [{"name": name, "weights": {"long": a, "short": b}} for name, (a, b) in weights.items()]
+    recipe = make_recipe(
+        mixes=[
+            *mixes,
+            {"name": "rl", "weights": {"long": 0.5, "short": 0.5}, **OWN_ANSWERS},
+            {"name": "dpo", "pools": ["long"], **PAIRED},
+            {"name": "fitting", "policy": "student_fit", "pools": ["long", "short"], "student": "smol-135m"},
+        ]
+    )
+    run_dir = RunDir(str(tmp_path))
+    write_scores(run_dir, recipe, random.Random(1), 20)
+    arms = arm_scores(build_arms(recipe, list(read_scores(recipe, run_dir))), [])
+    found = sweeps(recipe, arms, [])
+    assert [[(point.share, point.mix) for point in one.points] for one in found] == [
+        [(0.0, "short"), (0.2, "mix"), (1.0, "long")]
+    ] * len(recipe.students)
+
+
+def test_sweeps_of_one_pool_against_two_others_are_two_plots(report: Report) -> None:
+    one = report.sweeps[0]
+    of_both = dataclasses.replace(report, sweeps=(one, dataclasses.replace(one, other="third")))
+    names = [name for name in all_plots(of_both) if name.startswith("sweep ")]
+    assert len(names) == 2 and names[1].endswith("by the weight of long against third")
 
 
 def test_large_against_small_teacher_is_recognised_by_their_sizes() -> None:
@@ -148,6 +230,21 @@ def test_the_papers_numbers_are_shown_beside_ours_for_its_students(report: Repor
     assert "mid@half" not in rows
     page = render_page(report)
     assert "Beside the paper’s numbers" in page and "Cost of the gains" in page and "Accuracy by level" in page
+
+
+def test_only_the_papers_own_mix_is_set_beside_its_number() -> None:
+    weights = {"long": 0.2, "short": 0.8}
+    recipe = paper_recipe(
+        {"name": "by-tokens", "policy": "weighted_tokens", "weights": weights},
+        {"name": "hard", "policy": "hard_gets_long", "weights": weights, "order": ["long", "short"]},
+        {"name": "in-order", "policy": "curriculum", "weights": weights, "order": ["short", "long"]},
+        {"name": "rewarded", "weights": weights, **OWN_ANSWERS},
+        {"name": "moded", "weights": weights, "modes": {"long": "Think.", "short": "Be brief."}},
+    )
+    blends = [
+        row.what for row in paper_rows(recipe, [], [], []) if row.what.startswith("mid@") and " - " not in row.what
+    ]
+    assert blends == ["mid@long", "mid@short", "mid@mix-long"]
 
 
 def test_another_recipe_is_not_set_beside_the_paper(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, benchmark_scores, score_item
 from distill.core.schema import Score, Verdict
+from distill.evaluate.interval import Interval
 from distill.report.build import build_report
 from distill.report.html import render_page
 from distill.report.quantised import quantised_name, quantised_scores
@@ -60,6 +61,18 @@ def test_a_file_that_loses_a_third_has_its_loss_shown_with_its_interval(run: tup
     assert one.difference_interval.low < one.difference < one.difference_interval.high < 0
     (line,) = quantised_words([one])
     assert line.startswith("Quantisation cost accuracy: ") and "points [−" in line
+
+
+def test_what_the_correction_hides_is_said_and_no_loss_is_negative(run: tuple[Recipe, RunDir]) -> None:
+    recipe, run_dir = run
+    write_quantised(run_dir, FULL, quantised_name(FULL, "q8_0"), lost=0.0)
+    (one,) = quantised_scores(recipe, run_dir, np.random.default_rng(0))
+    above = dataclasses.replace(one, difference=0.03, difference_interval=Interval(0.005, 0.06), p_adjusted=0.08)
+    (line,) = quantised_words([above])
+    assert line.startswith("No loss shown") and "(Holm-corrected p = 0.080); a loss of more than 0.0 % of" in line
+    below = dataclasses.replace(one, difference=-0.03, difference_interval=Interval(-0.06, -0.005), p_adjusted=0.08)
+    (line,) = quantised_words([below])
+    assert "(Holm-corrected p = 0.080); a loss of more than 6.0 % of" in line
 
 
 def test_it_stands_in_the_report_which_is_built_again_for_it(run: tuple[Recipe, RunDir]) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import itertools
 import json
+import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,14 +16,15 @@ from rich.console import Console
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
+from distill.core.schema import Score
 from distill.report.build import build_report
 from distill.report.data import Report
 from distill.report.html import render_page, ticks
 from distill.report.run_history import read_curve
-from distill.report.tables import render_terminal
+from distill.report.tables import model_table, render_terminal
 from distill.report.wording import headline
 from distill.report.write import write_report
-from tests.fixtures.report_run import make_recipe, make_run
+from tests.fixtures.report_run import make_prompt, make_recipe, make_run, make_score
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +187,59 @@ def test_seeds_are_one_arm_with_several_runs(tmp_path: Path) -> None:
     assert "2 training seeds" in report.caveats[0]
 
 
+def test_a_seed_that_is_missing_is_named_and_an_arm_of_one_run_is_not_said_to_have_more(tmp_path: Path) -> None:
+    recipe = make_recipe(train={"seeds": [0, 1, 2]}, students=[{"name": "smol-135m", "model": "smol-135m"}])
+    run_dir, rng = RunDir(str(tmp_path)), random.Random(1)
+    seeds = {"short": (0, 2), "long": (1,), "mix-long": (0, 1, 2)}
+
+    def caveats(names: list[str]) -> list[str]:
+        for name in names:
+            rows = [make_score(rng, name, "arithmetic", make_prompt(number), 0.5) for number in range(20)]
+            run_dir.write_rows(rows, Score, "evaluate", name, "arithmetic.parquet")
+        return list(build_report(recipe, run_dir).caveats)
+
+    alone = caveats(["smol-135m", "smol-135m@long@1"])
+    assert not any("3 training seeds: intervals cover" in line for line in alone)
+    said = caveats([f"smol-135m@{mix}@{seed}" for mix, mine in seeds.items() for seed in mine])
+    assert said[0].startswith("3 training seeds: intervals cover")
+    assert said[1].startswith("Of 3 training seeds only one has a graded answer of `smol-135m@long` on `arithmetic`:")
+    missing = next(line for line in said if line.startswith("Not scored"))
+    names = ("short@1", "long@0", "long@2")
+    assert missing == f"Not scored: {', '.join(f'`smol-135m@{name}` on `arithmetic`' for name in names)}."
+
+
+def test_a_seed_whose_requests_all_failed_is_no_run_and_that_is_said(tmp_path: Path) -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum"}
+    names = {name: {"source": source | {"seed": seed}} for seed, name in enumerate(("arithmetic", "sums"), 5)}
+    recipe = make_recipe(benchmarks=names, evaluate={"benchmarks": list(names)}, train={"seeds": [0, 1]})
+    run_dir, rng = RunDir(str(tmp_path)), random.Random(1)
+    failed = {("smol-135m@short@1", "arithmetic"), ("smol-135m@long@1", "arithmetic"), ("smol-135m@long@1", "sums")}
+    for mix, seed, benchmark in itertools.product(("short", "long", "mix-long"), (0, 1), names):
+        name = f"smol-135m@{mix}@{seed}"
+        rows = [make_score(rng, name, benchmark, make_prompt(number), 0.5) for number in range(20)]
+        if (name, benchmark) in failed:
+            rows = [dataclasses.replace(row, verdict="ERROR", completion_tokens=0) for row in rows]
+        run_dir.write_rows(rows, Score, "evaluate", name, f"{benchmark}.parquet")
+    report = build_report(recipe, run_dir)
+    runs = {(one.label, one.benchmark): one.num_runs for one in report.arms}
+    assert [runs["smol-135m@short", name] for name in names] == [1, 2] and runs["smol-135m@mix-long", "sums"] == 2
+    assert [one.mix for one in report.macros] == ["long", "mix-long"]
+    said = next(line for line in report.caveats if line.startswith("No completion could be graded"))
+    assert "`smol-135m@short@1` on `arithmetic`, `smol-135m@long@1` on `arithmetic`" in said
+    assert "has no mean" in said
+    alone = next(line for line in report.caveats if line.startswith("Of 2 training seeds only one"))
+    assert "`smol-135m@short` on `arithmetic`" in alone and "`smol-135m@long` on `sums`" in alone
+
+
+def test_the_mean_of_all_is_no_benchmark_that_arms_are_counted_on(tmp_path: Path) -> None:
+    source = {"kind": "reasoning_gym", "task": "chain_sum"}
+    names = {name: {"source": source | {"seed": seed}} for seed, name in enumerate(("arithmetic", "sums"), 5)}
+    recipe = make_recipe(benchmarks=names, evaluate={"benchmarks": list(names)})
+    report = build_report(recipe, make_run(tmp_path, recipe, num_prompts=20, num_scored=20))
+    num_arms = len(recipe.students) * len(recipe.mixes) * 2
+    assert report.findings[0].startswith(f"{num_arms} trained arms (a student trained on one mix, on one benchmark)")
+
+
 def test_several_benchmarks_get_a_mean_and_their_own_plots(tmp_path: Path) -> None:
     source = {"kind": "reasoning_gym", "task": "chain_sum", "seed": 5}
     names = {"arithmetic": {"source": source}, "sums $x$ & <b>": {"source": source | {"seed": 6}}}
@@ -224,6 +280,23 @@ def test_a_diverged_loss_is_null_in_the_json(tmp_path: Path, recipe: Recipe) -> 
 def test_back_quotes_in_a_sentence_are_code_and_the_rest_is_escaped() -> None:
     assert ticks("`a<b` & c") == "<code>a&lt;b</code> &amp; c"
     assert ticks("one ` alone <i>") == "one ` alone &lt;i&gt;"
+
+
+def test_shares_of_a_models_completions_are_of_all_of_them(report: Report) -> None:
+    stream = io.StringIO()
+    cut = {"num_graded": 1, "correct": 1, "incorrect": 0, "no_answer": 0, "errors": 3, "truncated": 3, "looping": 2}
+    Console(file=stream, width=300).print(model_table([dataclasses.replace(report.models[0], **cut)]))
+    assert "75.0 %" in stream.getvalue() and "50.0 %" in stream.getvalue() and "300.0 %" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("model", "mix"),
+    [("smol@mix@0:short", "mix:short"), ("smol@mix@0+budget-16", "mix+budget-16"), ("smol@mix@0", "mix")],
+)
+def test_the_page_asks_a_student_by_the_name_that_is_served(report: Report, model: str, mix: str) -> None:
+    first = dataclasses.replace(report.models[0], model=model, mix=mix)
+    page = render_page(dataclasses.replace(report, models=(first,)))
+    assert 'distill ask smol@mix@0 "your problem"' in page and 'model="smol@mix@0"' in page
 
 
 def test_terminal_shows_every_arm_with_its_interval(report: Report) -> None:

@@ -68,6 +68,20 @@ def test_a_question_about_one_benchmark_counts_only_its_problems(tmp_path: Path)
     assert found is not None and found.benchmarks == {"two-terms": 120}
 
 
+def test_a_benchmark_of_one_problem_is_said_to_show_nothing(tmp_path: Path) -> None:
+    asked = shipped("graded-sums")
+    plain = asked.model_copy(update={"question": None})
+    for recipe, start in (
+        (plain, "no true difference between two arms, however large, on the mean"),
+        (asked, "no lead of an arm of the question over both arms it is held against, however large, on the mean"),
+    ):
+        one = {"num_prompts": 1}
+        benchmarks = {name: config.model_copy(update=one) for name, config in recipe.benchmarks.items()}
+        found = planned_power(recipe.model_copy(update={"benchmarks": benchmarks}), RunDir(str(tmp_path)))
+        assert found is not None and set(found.benchmarks.values()) == {1}
+        assert power_words(found).startswith(start)
+
+
 def test_the_recipe_then_a_run_then_caution_say_how_outcomes_vary() -> None:
     recipe = shipped("graded-sums", "forecast.seed_spread=0.01")
     assert chosen_spread(recipe, None) == (CAUTIOUS._replace(seed_spread=0.01), ("assumed",) * 3 + ("recipe",))

@@ -36,3 +36,18 @@ def test_a_prompt_that_is_drawn_twice_in_a_step_is_answered_anew() -> None:
     assert worth[found[0].answer_id] == 1 - 1 / 6 and worth[found[1].answer_id] == -1 / 6
     made = round_rows(OBJECTIVE, 0, [[ROW, ROW], [ROW]], answers, [])
     assert [len(made.rows(step)) for step in (0, 1)] == [4, 2]
+
+
+def test_answers_as_good_as_the_others_take_no_pass_and_count_in_the_mean() -> None:
+    other = TrainRow("u", "pool", [5], [IGNORED], 0)
+    steps = [[ROW, other], [other]]
+    verdicts = [Verdict.CORRECT, Verdict.INCORRECT, *[Verdict.CORRECT] * 4]
+    answers = [
+        OwnAnswer(one.answer_id, one.trace_id, [7, 8, 9], "x", is_finished=True, verdict=verdict.value)
+        for one, verdict in zip(asked(steps), verdicts, strict=True)
+    ]
+    made = round_rows(OBJECTIVE, 4, steps, answers, [])
+    assert [one.trace_id for one in made.answers] == [answers[0].answer_id, answers[1].answer_id, answers[4].answer_id]
+    assert (made.rows(4), made.rows(5)) == ((0, 1), (2,)), "where nothing differs one row is left"
+    assert (made.num_tokens(4), made.num_tokens(5)) == (12, 6)
+    assert made.advantages == [0.5, -0.5, 0.0]
