@@ -17,6 +17,10 @@ CPU_BLOCK_SIZE = 32
 up to 127 tokens of worked examples, to be computed for each of them; its kernels need a multiple of 32."""
 
 
+LARGE_BYTES = 600_000_000
+"""Weights from which computing outweighs all else that a served engine needs a core for: 0.3 billion in bf16."""
+
+
 def engine_arguments(
     device: Device, *, max_model_len: int, max_num_seqs: int = 64, kv_cache_gib: float, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -58,14 +62,27 @@ def engine_env(device: Device, model: str, cpu_threads: int | None = None) -> di
     return variables
 
 
-def engine_threads(cores: int, *, is_served: bool = False) -> int:
+def engine_threads(cores: int, *, is_served: bool = False, served_bytes: int = 0) -> int:
     """Compute threads of an engine on CPU: all cores but one for everything else; a teacher has both of two cores.
 
     All threads wait for the slowest, so one that shares its core with another process holds all of them up. On two
-    cores a teacher's second thread is worth more than that. A served engine's is not: the processes that take the
-    requests and bring them to the engine need a core (docs/benchmarks/quickstart.md).
+    cores a teacher's second thread is worth more than that. A served engine's is not, unless its model is large: the
+    processes that take the requests and bring them to the engine need a core (docs/benchmarks/evaluation.md).
+
+    `served_bytes`: of the weights of a served model.
     """
-    return max(1, cores - 1) if is_served or cores > 2 else cores
+    needs_a_core_beside = is_served and served_bytes < LARGE_BYTES
+    return max(1, cores - 1) if needs_a_core_beside or cores > 2 else cores
+
+
+def weight_bytes(source: str) -> int:
+    """Bytes of the weights in a local folder; 0 for what lies elsewhere."""
+    return sum(file.stat().st_size for file in Path(source).glob("*.safetensors")) if not is_uri(source) else 0
+
+
+def served_threads(source: str) -> int:
+    """Compute threads of a served engine on this machine. `source`: of its weights."""
+    return engine_threads(os.cpu_count() or 1, is_served=True, served_bytes=weight_bytes(source))
 
 
 def single_worker_env(device: Device, num_workers: int) -> dict[str, str]:

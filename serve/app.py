@@ -16,7 +16,7 @@ from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 from vllm.entrypoints.openai.models.protocol import LoRAModulePath
 
-from cluster.vllm_args import engine_arguments, engine_bundles, engine_env, engine_threads
+from cluster.vllm_args import engine_arguments, engine_bundles, engine_env, served_threads
 from serve.api.admission import AdmissionSettings
 from serve.api.ingress import Checker, ModelCard, build_ingress
 from serve.config import ENGINE_PREFIX, LOOPBACK, Endpoint, EngineSpec, ServeConfig, group_engines
@@ -98,7 +98,7 @@ def admission_settings(specs: Sequence[EngineSpec], config: ServeConfig) -> Admi
 
 def build_llm_config(spec: EngineSpec, config: ServeConfig) -> LLMConfig:
     """Ray's config of one engine."""
-    threads = config.cpu_threads or engine_threads(os.cpu_count() or 1, is_served=True)
+    threads = config.cpu_threads or served_threads(spec.source)
     return LLMConfig(
         model_loading_config={"model_id": spec.base_model, "model_source": spec.source},
         engine_kwargs=_engine_kwargs(spec, config),

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.leftovers import scratch_folder
-from cluster.vllm_args import engine_env, engine_threads
+from cluster.vllm_args import engine_env, served_threads
 from serve.config import Endpoint, ServeConfig
 from serve.errors import ServeError
 
@@ -45,7 +45,7 @@ def local_server(endpoint: Endpoint, config: ServeConfig, log: Path) -> Iterator
     address = log.with_name(f"{log.name}.address")
     address.unlink(missing_ok=True)
     command = [sys.executable, "-m", APP, endpoint.model_dump_json(), config.model_dump_json()]
-    threads = config.cpu_threads or engine_threads(os.cpu_count() or 1, is_served=True)
+    threads = config.cpu_threads or served_threads(endpoint.source)
     with scratch_folder(), log.open("wb") as sink:
         process = subprocess.Popen(
             [*command, str(address)],

@@ -119,7 +119,7 @@ def shared_where_needed(
     """The endpoints; students of the same shapes take turns where the cluster has no room for an engine each, or no
     cores: engines that start at the same time, and then answer, would only take them from each other."""
     fitting = engines_at_once(recipe.serve, session)
-    useful = engines_at_work(fitting, session.device, session.nodes())
+    useful = engines_at_work(fitting, session.device, session.nodes(), [endpoint.source for endpoint in endpoints])
     shared = share_engines(models, recipe.serve, min(fitting, useful), alone=recipe.serve.on_demand)
     labels = {model.served_name: model.shared_engine for model in shared}
     return [endpoint.model_copy(update={"shared_engine": labels[endpoint.name]}) for endpoint in endpoints]

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.placement import Resources
 from cluster.session import Device, Session
-from cluster.vllm_args import engine_threads, parallel_arguments
+from cluster.vllm_args import engine_threads, parallel_arguments, weight_bytes
 from distill.config.eval_arms import AnsweringPlan
 from distill.config.mix import Mix, Mode
 from distill.config.recipe import Recipe
@@ -258,12 +258,17 @@ def engines_that_fit(section: ServeSection, device: Device, *, num_cpus: float, 
     return max(1, min(section.max_engines, int(min(by_cpu, by_gpu))))
 
 
-def engines_at_work(num_engines: int, device: Device, nodes: Sequence[Resources]) -> int:
-    """How many of the engines that are up compute at the same time: on CPUs as many as take no core from each other."""
+def engines_at_work(num_engines: int, device: Device, nodes: Sequence[Resources], sources: Iterable[str]) -> int:
+    """How many of the engines that are up compute at the same time: on CPUs as many as take no core from each other.
+
+    `sources`: of their weights.
+    """
     if device == "gpu":
         return num_engines
+    largest = max(map(weight_bytes, sources), default=0)
     cores = [max(1, int(node.cpus)) for node in nodes]
-    return min(num_engines, sum(count // engine_threads(count, is_served=True) for count in cores))
+    threads = [engine_threads(count, is_served=True, served_bytes=largest) for count in cores]
+    return min(num_engines, sum(count // taken for count, taken in zip(cores, threads, strict=True)))
 
 
 def serve_config(section: ServeSection, device: Device, **settings: Any) -> ServeConfig:

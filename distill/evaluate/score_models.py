@@ -157,7 +157,7 @@ def _score_wave(
     asked = asked_endpoints(wave, recipe.student_chat, recipe.evaluate.reasoning_end)
     url = deploy(asked, config, log_dir=session.log_dir, on_progress=told_on(sink.console))
     is_up = time.monotonic()
-    at_once = engines_at_work(len(specs), session.device, session.nodes())
+    at_once = engines_at_work(len(specs), session.device, session.nodes(), [spec.source for spec in specs])
     batch = BatchConfig(max_in_flight=recipe.evaluate.max_in_flight * at_once)
     try:
         score_items(todo, benchmarks, recipe, sink, EndpointAddress(url, batch, at_once))

@@ -39,4 +39,6 @@ def test_engines_on_cpu_compute_in_what_is_fast(monkeypatch: pytest.MonkeyPatch,
 def test_an_engine_leaves_a_core_where_there_are_more_than_two() -> None:
     assert [engine_threads(cores) for cores in (1, 2, 3, 8)] == [1, 2, 2, 7]
     assert [engine_threads(cores, is_served=True) for cores in (1, 2, 3, 8)] == [1, 1, 2, 7]
+    large = [engine_threads(cores, is_served=True, served_bytes=990_000_000) for cores in (1, 2, 3, 8)]
+    assert large == [1, 2, 2, 7]
     assert engine_env("cpu", "no/folder", 5)["OMP_NUM_THREADS"] == "5"

@@ -1,5 +1,7 @@
 """How many engines of an evaluation work at the same time."""
 
+from pathlib import Path
+
 import pytest
 
 from cluster.placement import Resources
@@ -8,10 +10,21 @@ from distill.evaluate.models import engines_at_work
 
 
 @pytest.mark.parametrize(
-    ("device", "cores", "at_work"),
-    [("cpu", [2], 2), ("cpu", [1], 1), ("cpu", [8], 1), ("cpu", [2, 2], 3), ("gpu", [2], 3)],
+    ("device", "cores", "megabytes", "at_work"),
+    [
+        ("cpu", [2], 270, 2),
+        ("cpu", [2], 990, 1),
+        ("cpu", [1], 270, 1),
+        ("cpu", [8], 990, 1),
+        ("cpu", [2, 2], 270, 3),
+        ("cpu", [2, 2], 990, 2),
+        ("gpu", [2], 990, 3),
+    ],
 )
 def test_as_many_of_three_engines_are_asked_at_once_as_take_no_core_from_each_other(
-    device: Device, cores: list[float], at_work: int
+    tmp_path: Path, device: Device, cores: list[float], megabytes: int, at_work: int
 ) -> None:
-    assert engines_at_work(3, device, [Resources(cpus=count) for count in cores]) == at_work
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(megabytes * 10**6)  # a sparse file
+    nodes = [Resources(cpus=count) for count in cores]
+    assert engines_at_work(3, device, nodes, ["s3://elsewhere/model", str(tmp_path)]) == at_work
