@@ -6,8 +6,9 @@ A process of its own: the converter is a set of top-level modules that auto-roun
 import json
 import os
 import sys
+from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distill.models.folder import weight_files
 
@@ -52,11 +53,13 @@ def convert(source: Path, target: Path, name: str) -> None:
     from auto_round.export.export_to_gguf.export import FTYPE_MAP
     from auto_round.export.export_to_gguf.llama_cpp_conversion import get_conversion
 
-    conversion = get_conversion(source, auto_update=False)  # True would fetch code from the network
+    # Without a folder it does not look for the architecture: it would take a name that gguf lacks for one that it does
+    # not support. With updates it would fetch code from the network.
+    conversion = get_conversion(auto_update=False)
     settings = conversion.ModelBase.load_hparams(source, False)
     architecture = conversion.get_model_architecture(settings, conversion.ModelType.TEXT)
     with torch.inference_mode():
-        conversion.get_model_class(architecture)(
+        converter(conversion, architecture)(
             dir_model=source,
             ftype=FTYPE_MAP[WHOLE.get(weight_type(source), "bf16")],
             fname_out=target,
@@ -64,6 +67,30 @@ def convert(source: Path, target: Path, name: str) -> None:
             model_name=name,
             hparams=settings,
         ).write()
+
+
+def converter(conversion: Any, architecture: str) -> Any:
+    """llama.cpp's class for an architecture.
+
+    auto-round carries a newer converter than any published gguf package: a module of it whose other classes name what
+    gguf does not know cannot be imported. Such names are given the value None; a class that is known by none of them
+    converts as ever (auto-round 0.16.1, gguf 0.19.0: Qwen 2 and 3, Gemma 3, DeepSeek, Granite).
+
+    Raises:
+        NotImplementedError: llama.cpp, or gguf, does not know the architecture.
+    """
+    while True:
+        try:
+            found = conversion.get_model_class(architecture)
+        except AttributeError as error:
+            names = error.obj
+            if not (isinstance(names, type) and issubclass(names, Enum)):
+                raise
+            setattr(names, error.name, None)
+            continue
+        if found.model_arch is None:
+            raise NotImplementedError(f"{architecture} is newer than the gguf package")
+        return found
 
 
 def weight_type(folder: Path) -> str:
