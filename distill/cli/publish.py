@@ -38,7 +38,7 @@ def publish(run_dir: RunDir, model: str, to: str, formats: Sequence[str], *, dry
     if not repo:
         refuse_existing(Path(target))
     shown = Console(highlight=False, soft_wrap=True)
-    for line in warnings(student, modelfiles(student, formats)):
+    for line in warnings(student, modelfiles(student, formats), formats):
         shown.print(f"note: {line}", markup=False)
     if dry_run:
         show_files(planned_files(student, formats), shown)

@@ -17,6 +17,12 @@ class GgufType(NamedTuple):
     bits: float
     """Bits per weight, about. Rows whose length 256 does not divide take more."""
 
+    @property
+    def is_coarse(self) -> bool:
+        """Whether small changes of weights that were quantised before are rounded away: below eight bits
+        (findings/gguf_quantised_twice.sh)."""
+        return self.bits < 8
+
 
 GGUF_TYPES = {
     f"gguf-{one.name}": one

@@ -34,6 +34,22 @@ class GgufFile(NamedTuple):
     path: Path
     tensors: str
     """Its tensors by the type that they are stored in, the most first: `150 Q5_0, 61 F32`."""
+    kept: float | None = None
+    """How much it keeps of what training changed: 1 all, 0 nothing; None: not known."""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is nearer to the base model than to the student."""
+        return self.kept is not None and self.kept < 0.5
+
+
+def kept_words(file: GgufFile) -> str:
+    """What a file keeps of the training, in words; empty where it is not known."""
+    if file.kept is None:
+        return ""
+    share = f"keeps {max(0.0, min(1.0, file.kept)):.0%} of what training changed"
+    why = ": rounding took it back to its base model, whose weights were quantised before" if file.is_base else ""
+    return share + why
 
 
 def require_packages(packages: Sequence[str] = PACKAGES) -> None:
@@ -47,7 +63,13 @@ def require_packages(packages: Sequence[str] = PACKAGES) -> None:
 
 
 def write_gguf(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, name: str, *, kinds: Sequence[GgufType], target: Path
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    *,
+    kinds: Sequence[GgufType],
+    target: Path,
+    base: Path | None = None,
 ) -> list[GgufFile]:
     """Write a model folder as GGUF files, `NAME-KIND.gguf` each.
 
@@ -57,6 +79,7 @@ def write_gguf(
         name: of the files.
         kinds: how weights are stored.
         target: folder for them.
+        base: folder of the model that it was trained from, where it is on this machine.
 
     Raises:
         InputError: a package is missing, or llama.cpp does not know the architecture or the tokenizer.
@@ -70,8 +93,8 @@ def write_gguf(
         link_folder(folder, source, tokenizer.chat_template)
         set_end_token(source, str(tokenizer.convert_ids_to_tokens(end)))
         outputs = tuple((str(path), kind.number) for kind, path in paths.items())
-        _run(GgufJob(str(source), name, str(Path(temporary) / "whole.gguf"), outputs))
-    return [GgufFile(kind, path, check_file(path, end)) for kind, path in paths.items()]
+        kept = _run(GgufJob(str(source), name, str(Path(temporary) / "whole.gguf"), outputs, str(base or "")))
+    return [GgufFile(kind, path, check_file(path, end), kept.get(str(path))) for kind, path in paths.items()]
 
 
 def gguf_name(name: str, kind: GgufType) -> str:
@@ -88,11 +111,12 @@ def set_end_token(folder: Path, end: str) -> None:
     settings.write_text(json.dumps(values, ensure_ascii=False))
 
 
-def _run(job: GgufJob) -> None:
+def _run(job: GgufJob) -> dict[str, float | None]:
+    """What every file keeps of the training, where that was asked for."""
     command = [sys.executable, "-m", "distill.ops.publish.gguf_job", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        return
+        return dict(json.loads(done.stdout.strip().splitlines()[-1])) if job.base else {}
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()] or ["no message"]
     if done.returncode == UNSUPPORTED:
         raise InputError(f"{job.name}: llama.cpp cannot convert it: {lines[-1]} -> use --formats safetensors")

@@ -29,6 +29,8 @@ class GgufJob(NamedTuple):
     """Path of the file with whole weights, which is temporary."""
     outputs: tuple[tuple[str, int], ...]
     """Path and type (`llama_ftype`) of every file."""
+    base: str = ""
+    """Model folder that the student was trained from, to tell what the files keep of the training; empty: not told."""
 
 
 def main(job: GgufJob) -> int:
@@ -40,6 +42,10 @@ def main(job: GgufJob) -> int:
         return UNSUPPORTED
     for path, number in job.outputs:
         quantise(job.whole, path, number)
+    if job.base:
+        base = f"{job.whole}.base"
+        convert(Path(job.base), Path(base), job.name)
+        print(json.dumps({path: kept_share(base, job.whole, path) for path, _ in job.outputs}))
     return 0
 
 
@@ -108,6 +114,43 @@ def quantise(whole: str, target: str, number: int) -> None:
     settings = llama_cpp.LlamaModelQuantizeParams()
     settings.ftype, settings.nthread = number, os.cpu_count() or 1
     llama_cpp.model_quantize(whole, target, settings)
+
+
+def kept_share(base: str, whole: str, target: str) -> float | None:
+    """How much a file keeps of what training changed: its difference from the base model, projected on the student's.
+
+    1: all of it, on the mean, beside the noise of rounding; 0: the file is the base model. Weights that were read from
+    a quantised file are rounded back to it by as few bits (findings/gguf_quantised_twice.sh).
+
+    Args:
+        base: GGUF file of the base model, not quantised.
+        whole: of the student, not quantised.
+        target: of the student.
+
+    Returns:
+        None where training changed no weight.
+    """
+    from gguf import GGUFReader
+
+    before, trained = ({one.name: one for one in GGUFReader(path).tensors} for path in (base, whole))
+    left = total = 0.0
+    for tensor in GGUFReader(target).tensors:
+        start, end = before.get(tensor.name), trained.get(tensor.name)
+        if start is None or end is None or tuple(start.shape) != tuple(end.shape):
+            continue  # a vocabulary that was widened for the training
+        values = weights(start)
+        change = weights(end) - values
+        if change.any():
+            left += float(((weights(tensor) - values) * change).sum(dtype="float64"))
+            total += float((change * change).sum(dtype="float64"))
+    return left / total if total else None
+
+
+def weights(tensor: Any) -> Any:
+    """The weights of a tensor of a GGUF file, fp32."""
+    from gguf.quants import dequantize
+
+    return dequantize(tensor.data, tensor.tensor_type)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluster.storage import IN_PACKAGE
 from distill.config.base import one_of
 from distill.config.mix import Mode
 from distill.config.recipe import Recipe
@@ -16,7 +18,7 @@ from distill.config.students import StudentConfig
 from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.run_dir import RunDir, StageName, Training, model_record
 from distill.core.saved_files import MODEL, trained_address
 from distill.core.schema import Style, seed_for
 from distill.evaluate.read_scores import ScoredModel, expected_models, models_by_itself, read_scored
@@ -74,6 +76,13 @@ class TrainedStudent:
     def model_folders(self) -> dict[str, str]:
         """Model of the recipe -> its folder on this machine."""
         return model_folders(self.run_dir)
+
+    @cached_property
+    def base_file(self) -> str:
+        """Where the weights of its base model were read from, if from a quantised file; else empty."""
+        record = self.run_dir.read_bytes(*model_record(self.cell.student.model))
+        source = str(json.loads(record)["model"]["source"]) if record else ""
+        return source.partition("#")[0] if source.endswith(".gguf") or source.startswith(IN_PACKAGE) else ""
 
     @cached_property
     def sources(self) -> list[Source]:

@@ -23,7 +23,7 @@ from distill.models.resolve import unchanged_tokenizer
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
 from distill.ops.publish.gguf import PACKAGES as CONVERTERS
-from distill.ops.publish.gguf import GgufFile, gguf_name, require_packages, write_gguf
+from distill.ops.publish.gguf import GgufFile, gguf_name, kept_words, require_packages, write_gguf
 from distill.ops.publish.llama_server import PACKAGES as RUNTIME
 from distill.ops.publish.modelfile import Modelfile, modelfile
 from distill.ops.publish.score import score_quantised
@@ -154,7 +154,13 @@ def _write_ggufs(
     if not kinds:
         return []
     console.print(f"  [dim]converting to GGUF: {', '.join(kind.name for kind in kinds)} ...[/]")
-    return write_gguf(model, student.tokenizer, student.name, kinds=kinds, target=target)
+    known = student.model_folders.get(student.cell.student.model)
+    base = Path(known) if known and Path(known).is_dir() else None
+    files = write_gguf(model, student.tokenizer, student.name, kinds=kinds, target=target, base=base)
+    for file in files:
+        if file.is_base:
+            console.print(f"  warning: {file.path.name} {kept_words(file)}", highlight=False, markup=False)
+    return files
 
 
 def modelfiles(student: TrainedStudent, formats: Sequence[str]) -> Mapping[str, Modelfile]:
@@ -170,14 +176,20 @@ def modelfiles(student: TrainedStudent, formats: Sequence[str]) -> Mapping[str, 
     }
 
 
-def warnings(student: TrainedStudent, made: Mapping[str, Modelfile]) -> list[str]:
-    """What whoever publishes has to know."""
+def warnings(student: TrainedStudent, made: Mapping[str, Modelfile], formats: Sequence[str] = ()) -> list[str]:
+    """What whoever publishes has to know. `made`: the Modelfiles; `formats`: those that are written."""
     base = student.sources[0]
     found = [f"{name} cannot say: {what}" for name, one in made.items() for what in one.lost]
     if not base.licences:
         found.append(
             f"the licence of the base model {base.name} is not recorded: read it first, and state it in"
             f" `models.{student.cell.student.model}.licence` of the recipe"
+        )
+    few_bits = [kind.name for kind in gguf_types(tuple(formats)) if kind.is_coarse]
+    if few_bits and student.base_file:
+        found.append(
+            f"{', '.join(few_bits)}: the base model's weights come from a quantised file ({student.base_file}), and"
+            " rounding to as few bits again may lose all that training changed: --score tells"
         )
     return [*found, *obligations(student.sources)]
 

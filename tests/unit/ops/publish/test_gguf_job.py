@@ -1,10 +1,13 @@
 """Which architectures llama.cpp's converter, as auto-round carries it, can be had for."""
 
+from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 
-from distill.ops.publish.gguf_job import converter
+from distill.ops.publish.gguf_job import converter, kept_share
 
 conversions = pytest.importorskip("auto_round.export.export_to_gguf.llama_cpp_conversion")
 
@@ -34,3 +37,31 @@ def test_an_architecture_that_gguf_knows_has_its_converter_whatever_its_neighbou
 def test_what_nobody_knows_is_refused(conversion: Any) -> None:
     with pytest.raises(NotImplementedError):
         converter(conversion, "NoSuchForCausalLM")
+
+
+def written(path: Path, weights: np.ndarray[Any, Any], kind: gguf.GGMLQuantizationType | None = None) -> str:
+    writer = gguf.GGUFWriter(path, "llama")
+    raw = weights if kind is None else gguf.quants.quantize(weights, kind)
+    writer.add_tensor("blk.0.ffn_down.weight", raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)
+
+
+@pytest.mark.parametrize(("was_quantised", "low", "high"), [(False, 0.9, 1.1), (True, -0.1, 0.2)])
+def test_a_file_tells_what_it_keeps_of_the_training(
+    tmp_path: Path, was_quantised: bool, low: float, high: float
+) -> None:
+    few = gguf.GGMLQuantizationType.Q4_0
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.0, 0.03, (256, 256)).astype(np.float32)
+    if was_quantised:
+        base = gguf.quants.dequantize(gguf.quants.quantize(base, few), few)
+    student = base + (0.01 * np.abs(base).mean() * rng.normal(size=base.shape)).astype(np.float32)
+    before, whole = written(tmp_path / "base.gguf", base), written(tmp_path / "whole.gguf", student)
+    assert kept_share(before, whole, whole) == pytest.approx(1.0)
+    kept = kept_share(before, whole, written(tmp_path / "q4.gguf", student, few))
+    assert kept is not None and low < kept < high
+    assert kept_share(before, before, before) is None, "nothing was trained"
