@@ -90,7 +90,7 @@ def converter(conversion: Any, architecture: str) -> Any:
             found = conversion.get_model_class(architecture)
         except AttributeError as error:
             names = error.obj
-            if not (isinstance(names, type) and issubclass(names, Enum)):
+            if error.name is None or not (isinstance(names, type) and issubclass(names, Enum)):
                 raise
             setattr(names, error.name, None)
             continue
