@@ -5,6 +5,7 @@ folder for temporary files, and a semaphore of multiprocessing in /dev/shm.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -63,6 +64,8 @@ def remove_semaphores(found: set[Path]) -> None:
 
 def remove_session(folder: str) -> None:
     """Remove the session folder of a Ray that was started here and has ended, with its logs."""
+    for handler in logging.getLogger("ray.data").handlers:
+        handler.close()  # it would go on with its file here in this process's next session; closed, it opens one there
     path = Path(folder)
     shutil.rmtree(path, ignore_errors=True)
     latest = path.with_name("session_latest")

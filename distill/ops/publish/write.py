@@ -18,7 +18,7 @@ from distill.evaluate.read_scores import models_by_itself
 from distill.mix.export.terms import obligations, refuse_forbidden
 from distill.mix.export.write import atomic_folder, refuse_existing
 from distill.models.chat_template import end_of_turn
-from distill.models.folder import TEMPLATE, content_digest, notice_files
+from distill.models.folder import CONFIG, TEMPLATE, content_digest, notice_files, weight_files
 from distill.models.resolve import unchanged_tokenizer
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
@@ -154,9 +154,11 @@ def _write_ggufs(
     if not kinds:
         return []
     console.print(f"  [dim]converting to GGUF: {', '.join(kind.name for kind in kinds)} ...[/]")
-    known = student.model_folders.get(student.cell.student.model)
-    base = Path(known) if known and Path(known).is_dir() else None
-    files = write_gguf(model, student.tokenizer, student.name, kinds=kinds, target=target, base=base)
+    base = Path(student.model_folders.get(student.cell.student.model, ""))
+    is_whole = (base / CONFIG).is_file() and bool(weight_files(base))
+    files = write_gguf(
+        model, student.tokenizer, student.name, kinds=kinds, target=target, base=base if is_whole else None
+    )
     for file in files:
         if file.is_base:
             console.print(f"  warning: {file.path.name} {kept_words(file)}", highlight=False, markup=False)

@@ -206,7 +206,7 @@ class TrainingCell:
         log = MetricsLog(self.run_dir, self.job.cell, resume_step=first, lease=self.lease) if rank() == 0 else None
         tracked = TrackedRun.of_cell(self.job.cell, self.job.key)
         trackers = Trackers(self.job.train, self.run_dir, tracked, log=log_line) if log else None
-        if isinstance(self.job.objective, Match):
+        if first and isinstance(self.job.objective, Match):
             self.divergences = self._earlier_divergences(log)
         try:
             for step in range(first, self.num_steps):
