@@ -19,7 +19,7 @@ from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Score
 from distill.ops.forecast.expected_samples import ExpectedSamples
-from distill.ops.forecast.stage_times import NOMINAL, ROW_S, Calibration, Inputs, forecast
+from distill.ops.forecast.stage_times import ROW_S, Calibration, Inputs, forecast
 from distill.ops.forecast.train_eval_time import num_requests, step_s
 from distill.ops.forecast.workload import MeasuredTeacher, MeasuredWork, teacher_order
 from distill.train.machines import Machines
@@ -153,11 +153,12 @@ def nominal(recipe: Recipe) -> Calibration:
     """All factors 1 and all starts 0: the model that measured times are compared with."""
     names = [student.name for student in recipe.students]
     return Calibration(
-        source=NOMINAL,
+        source="nominal",
         generate=1.0,
         generate_start_s=0.0,
         train=dict.fromkeys(names, 1.0),
         cell_s=dict.fromkeys(names, 0.0),
+        scorer_start_s=0.0,
         evaluate=1.0,
         evaluate_start_s=0.0,
     )

@@ -12,7 +12,7 @@ from distill.config.recipe import Recipe
 from distill.config.teachers import EndpointTeacher, EngineConfig, VllmTeacher, engine_key
 from distill.generate.ask_policy import plan_jobs
 from distill.models.shape import ModelShape
-from distill.ops.forecast.roofline import CPU_SEQUENCES, TEACHER_SEQUENCES, UNKNOWN_CPU, EngineSize, Rate, engine_rate
+from distill.ops.forecast.roofline import CPU_SEQUENCES, TEACHER_SEQUENCES, EngineSize, Rate, device_kind, engine_rate
 from distill.ops.forecast.workload import PoolWork, Workload
 from distill.train.machines import Machines
 
@@ -134,12 +134,14 @@ def _rate(group: Group, engines: int, work: Workload, machines: Machines, recipe
     read = sum(pool.traces * pool.read_tokens for pool in group.pools) / traces
     own = group.engine.kwargs.get("max_num_seqs")
     default = CPU_SEQUENCES if machines.device == "cpu" else TEACHER_SEQUENCES
-    kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
-    assert kind is not None, "only called where the kind is known"
     size = EngineSize(group.shape, _devices(group, machines), int(own) if own else default)
     requests = min(prompts / engines, IN_FLIGHT) * samples
     return engine_rate(
-        size, kind, recipe.forecast, context_tokens=work.prompt_tokens + read + tokens / 2, requests=requests
+        size,
+        device_kind(machines),
+        recipe.forecast,
+        context_tokens=work.prompt_tokens + read + tokens / 2,
+        requests=requests,
     )
 
 

@@ -11,15 +11,12 @@ from distill.config.objectives import Match, Prefer, Reinforce
 from distill.config.recipe import Recipe
 from distill.config.teachers import VllmTeacher
 from distill.models.shape import ModelShape
-from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate, token_flops
+from distill.ops.forecast.roofline import SERVED_SEQUENCES, EngineSize, device_kind, engine_rate, token_flops
 from distill.ops.forecast.workload import Workload
 from distill.train.budget import num_passes
 from distill.train.machines import Machines
 from distill.train.plan import PlannedCell
 from distill.train.rollouts.write import CHUNK
-
-GPU_SEQUENCES = 1024
-"""vLLM's `max_num_seqs` for an engine of offline answers on a GPU of 70 GB or more."""
 
 
 class Taught(NamedTuple):
@@ -87,13 +84,10 @@ def writing_s(one: PlannedCell, found: OwnAnswers, recipe: Recipe, shape: ModelS
     if not found.answers:
         return 0.0
     mean = found.written / found.answers
-    is_cpu = machines.device == "cpu"
-    kind = UNKNOWN_CPU if is_cpu else machines.gpu
-    assert kind is not None, "only called where the kind is known"
-    devices = one.job.worker.cpus if is_cpu else recipe.serve.engine.num_gpus
-    size = EngineSize(shape, int(devices), CPU_SEQUENCES if is_cpu else GPU_SEQUENCES)
+    devices = one.job.worker.cpus if machines.device == "cpu" else recipe.serve.engine.num_gpus
+    size = EngineSize(shape, int(devices), SERVED_SEQUENCES[machines.device])
     context = found.read + mean / 2
-    rate = engine_rate(size, kind, recipe.forecast, context_tokens=context, requests=found.at_once)
+    rate = engine_rate(size, device_kind(machines), recipe.forecast, context_tokens=context, requests=found.at_once)
     return found.answers * (mean / rate.tokens_per_s + found.read / rate.prefill_per_s)
 
 

@@ -14,6 +14,7 @@ from cluster.gpus import GpuKind
 from cluster.units import GIB
 from distill.config.forecast import ForecastConfig
 from distill.models.shape import ModelShape
+from distill.train.machines import Machines
 
 BYTES = 2
 """Bytes of a weight, and of a key or value: bf16."""
@@ -25,8 +26,18 @@ CPU_SEQUENCES = 64
 """`max_num_seqs` of our engines on CPU (`cluster.vllm_args`)."""
 TEACHER_SEQUENCES = 128
 """vLLM's `max_num_seqs` for an engine that is no API server, which is how ray.data.llm starts it."""
+SERVED_SEQUENCES = {"cpu": CPU_SEQUENCES, "gpu": 1024}
+"""vLLM's `max_num_seqs` for an API server, and for offline answers, on a GPU of 70 GB or more; 256 for a server on
+smaller ones, more than is requested."""
 UNKNOWN_CPU = GpuKind("cpu", 0.0, 1e9, float("inf"))
 """A CPU thread of nominal 10^9 FLOPs per second; its real rate is measured (`distill.ops.forecast.calibration`)."""
+
+
+def device_kind(machines: Machines) -> GpuKind:
+    """The kind of device that is computed on. Only where it is known: a CPU, or a named kind of GPU."""
+    kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
+    assert kind is not None, "only called where the kind is known"
+    return kind
 
 
 @dataclass(frozen=True)

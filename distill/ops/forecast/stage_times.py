@@ -30,8 +30,6 @@ ROW_S = {"prompts": 7e-4, "verify": 6e-5, "mix": 3.3e-4, "report": 0.0}
 """Seconds per row of the stages that run in one process: prompts cleaned, traces indexed, traces read by the filters.
 Measured on 2026-11-25 on one core of an AMD EPYC (docs/benchmarks/scale.md)."""
 RAY_START_S = 15.0
-NOMINAL = "nominal"
-"""Source of the calibration that changes nothing, which measured times are compared with."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Calibration:
     """Student -> measured over modelled time of the steps."""
     cell_s: Mapping[str, float] = field(default_factory=dict)
     """Student -> seconds of a cell besides its steps."""
+    scorer_start_s: float | None = None
+    """Of a process that scores own answers; None: as the recipe assumes for a cell."""
     train_rest_s: float = 0.0
     """Seconds of the stage besides its cells."""
     evaluate: float | None = None
@@ -199,9 +199,7 @@ def _arm_cost(cells: Sequence[PlannedCell], inputs: Inputs, times: Mapping[str, 
     first, work, recipe = cells[0], inputs.work, inputs.recipe
     learnt, own = taught(first, work, recipe), own_answers(first, work, recipe)
     device_s = [
-        (found.seconds - found.rest_s) * devices(one, inputs.machines.device)
-        for one in cells
-        if (found := times.get(one.cell.name))
+        found.worked_s * devices(one, inputs.machines.device) for one in cells if (found := times.get(one.cell.name))
     ]
     return ArmCost(
         student=first.cell.student.name,
@@ -278,7 +276,7 @@ def _train_time(inputs: Inputs) -> TrainTime | None:
         cell_s={name: measured.cell_s.get(name, cell_s) for name in names},
         write=measured.evaluate or measured.generate or 1.0,
         engine_start_s=assumed.engine_start_s if start_s is None else start_s,
-        scorer_start_s=assumed.cell_start_s if measured.source != NOMINAL else 0.0,
+        scorer_start_s=assumed.cell_start_s if measured.scorer_start_s is None else measured.scorer_start_s,
     )
     return train_time(inputs.plan, inputs.work, recipe, inputs.shapes, inputs.machines, pace)
 

@@ -15,7 +15,7 @@ from distill.evaluate.requests import benchmark_settings
 from distill.evaluate.shared_engines import engines_per_class, may_share
 from distill.models.shape import ModelShape
 from distill.ops.forecast.own_answers import own_answers, scoring_s, taught, writing_s
-from distill.ops.forecast.roofline import CPU_SEQUENCES, UNKNOWN_CPU, EngineSize, engine_rate
+from distill.ops.forecast.roofline import SERVED_SEQUENCES, EngineSize, device_kind, engine_rate
 from distill.ops.forecast.workload import Workload
 from distill.train.cells import all_cells
 from distill.train.layout import Device
@@ -24,8 +24,6 @@ from distill.train.plan import Plan, PlannedCell, example_flops
 
 RECOMPUTE_FACTOR = 4 / 3
 """Computation with activation checkpointing over that without."""
-SERVED_SEQUENCES = {"cpu": CPU_SEQUENCES, "gpu": 1024}
-"""vLLM's `max_num_seqs` for an API server on a GPU of 70 GB or more; 256 on smaller ones, more than is requested."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,11 @@ class CellTime(NamedTuple):
     def seconds(self) -> float:
         """All of it."""
         return sum(self)
+
+    @property
+    def worked_s(self) -> float:
+        """Of steps, writing and scoring."""
+        return self.seconds - self.rest_s
 
 
 class TrainTime(NamedTuple):
@@ -102,10 +105,8 @@ def trained_flops(one: PlannedCell, machines: Machines, recipe: Recipe) -> float
 
 def worker_flops(one: PlannedCell, machines: Machines) -> float:
     """Peak FLOPs per second of one worker."""
-    if machines.device == "cpu":
-        return UNKNOWN_CPU.flops * one.job.worker.cpus
-    assert machines.gpu is not None, "only called where the kind is known"
-    return machines.gpu.flops
+    number = one.job.worker.cpus if machines.device == "cpu" else 1
+    return device_kind(machines).flops * number
 
 
 def train_time(
@@ -117,8 +118,7 @@ def train_time(
     order = best_order(jobs, [], machines.nodes, recipe.train.max_parallel_cells)
     schedule = simulate(order, [], machines.nodes, recipe.train.max_parallel_cells)
     device_s = sum(
-        (found.seconds - found.rest_s) * devices(one, machines.device)
-        for one, found in zip(plan.cells, times.values(), strict=True)
+        found.worked_s * devices(one, machines.device) for one, found in zip(plan.cells, times.values(), strict=True)
     )
     longest = max(jobs, key=lambda job: job.cost, default=None)
     tokens = sum(cell_tokens(one, work, recipe) for one in plan.cells)
@@ -300,9 +300,7 @@ def _engine(
     one: ServedEngine, work: Workload, recipe: Recipe, shape: ModelShape, machines: Machines, window: float
 ) -> tuple[float, float]:
     """Seconds per answer, and the batch, of an engine with so many open requests."""
-    kind = UNKNOWN_CPU if machines.device == "cpu" else machines.gpu
-    assert kind is not None, "only called where the kind is known"
     size = EngineSize(shape, _serve_devices(recipe, machines), SERVED_SEQUENCES[machines.device])
     context = work.answer_prompt_tokens + work.answer_tokens / 2
-    rate = engine_rate(size, kind, recipe.forecast, context_tokens=context, requests=window)
+    rate = engine_rate(size, device_kind(machines), recipe.forecast, context_tokens=context, requests=window)
     return work.answer_tokens / rate.tokens_per_s + work.answer_prompt_tokens / rate.prefill_per_s, rate.batch
