@@ -25,6 +25,7 @@ from distill.report.data import (
 )
 from distill.report.pools import Traces, common_prompts
 from distill.train.attempts import Attempt, read_attempts
+from distill.train.cell_seconds import cell_seconds
 from distill.train.cells import Cell, all_cells
 
 Manifests = Mapping[str, Manifest]
@@ -205,29 +206,21 @@ def _match(recorded: Mapping[str, Any]) -> MatchRow | None:
 
 
 def _cost(recorded: Mapping[str, Any]) -> CellCost | None:
-    """`recorded`: of the cell. Steps, writing and scoring are of all of its attempts, the rest of the last one."""
-    seconds = recorded.get("seconds")
-    if not seconds or "steps_s" not in recorded:
+    """`recorded`: of the cell."""
+    found = cell_seconds(recorded)
+    if found is None:
         return None
     rollouts, rounds = recorded.get("rollouts", {}), recorded.get("rounds", {})
-    taken = rollouts.get("seconds", {})
-    write_s = taken.get("write", 0.0) + rounds.get("write_s", 0.0)
-    score_s = sum(value for name, value in taken.items() if name.startswith("score_"))
-    train_s, devices = recorded["steps_s"], recorded["resources"]["devices"]
-    others_s = sum(value for name, value in seconds.items() if name not in ("train", "rollouts"))
-    starts_s = taken.get("starts", 0.0) + rounds.get("start_s", 0.0)
-    within_s = max(0.0, seconds["train"] - train_s - rounds.get("write_s", 0.0) - rounds.get("start_s", 0.0))
-    rest_s = others_s + starts_s + within_s
     return CellCost(
         objective=recorded["objective"],
         trained=recorded.get("supervised_tokens"),
         written=int(rollouts.get("tokens", 0) + rounds.get("tokens", 0)),
         scored=int(rollouts.get("tokens", 0)),
-        train_s=train_s,
-        write_s=write_s,
-        score_s=score_s,
-        rest_s=rest_s,
-        device_s=(train_s + write_s + score_s + rest_s) * devices,
+        train_s=found.train,
+        write_s=found.write,
+        score_s=found.score,
+        rest_s=found.starts + found.rest,
+        device_s=sum(found) * recorded["resources"]["devices"],
     )
 
 

@@ -22,6 +22,7 @@ from distill.ops.forecast.expected_samples import ExpectedSamples
 from distill.ops.forecast.stage_times import ROW_S, Calibration, Inputs, forecast
 from distill.ops.forecast.train_eval_time import num_requests, step_s
 from distill.ops.forecast.workload import MeasuredTeacher, MeasuredWork, teacher_order
+from distill.train.cell_seconds import cell_seconds
 from distill.train.machines import Machines
 
 
@@ -172,16 +173,13 @@ def _with_cells(found: Calibration, train: Manifest, inputs: Inputs) -> Calibrat
     modelled: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for one in inputs.plan.cells:
-        measured = cells.get(one.cell.name, {})
-        if "steps_s" in measured:
-            seconds, rounds = measured["seconds"], measured.get("rounds", {})
+        seconds = cell_seconds(cells.get(one.cell.name, {}))
+        if seconds is not None:
             name = one.cell.student.name
             shape = inputs.shapes[one.cell.student.model]
             _add(modelled, name, step_s(one, inputs.work, inputs.recipe, shape, inputs.machines))
-            others_s = sum(value for what, value in seconds.items() if what not in ("train", "rollouts"))
-            own_s = rounds.get("write_s", 0.0) + rounds.get("start_s", 0.0)
-            _add(steps, name, measured["steps_s"])
-            _add(rest, name, others_s + max(0.0, seconds["train"] - measured["steps_s"] - own_s))
+            _add(steps, name, seconds.train)
+            _add(rest, name, seconds.rest)
             numbers[name] += 1
     found = replace(
         found,
