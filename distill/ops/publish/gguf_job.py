@@ -6,6 +6,7 @@ A process of its own: the converter is a set of top-level modules that auto-roun
 import json
 import os
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def main(job: GgufJob) -> int:
     if job.base:
         base = f"{job.whole}.base"
         convert(Path(job.base), Path(base), job.name)
-        print(json.dumps({path: kept_share(base, job.whole, path) for path, _ in job.outputs}))
+        print(json.dumps(kept_shares(base, job.whole, [path for path, _ in job.outputs])))
     return 0
 
 
@@ -116,8 +117,8 @@ def quantise(whole: str, target: str, number: int) -> None:
     llama_cpp.model_quantize(whole, target, settings)
 
 
-def kept_share(base: str, whole: str, target: str) -> float | None:
-    """How much a file keeps of what training changed: its difference from the base model, projected on the student's.
+def kept_shares(base: str, whole: str, targets: Sequence[str]) -> dict[str, float | None]:
+    """How much files keep of what training changed: their difference from the base model, projected on the student's.
 
     1: all of it, on the mean, beside the noise of rounding; 0: the file is the base model. Weights that were read from
     a quantised file are rounded back to it by as few bits (findings/gguf_quantised_twice.sh).
@@ -125,25 +126,28 @@ def kept_share(base: str, whole: str, target: str) -> float | None:
     Args:
         base: GGUF file of the base model, not quantised.
         whole: of the student, not quantised.
-        target: of the student.
+        targets: of the student.
 
     Returns:
-        None where training changed no weight.
+        Target -> its share; None where training changed no weight.
     """
     from gguf import GGUFReader
 
-    before, trained = ({one.name: one for one in GGUFReader(path).tensors} for path in (base, whole))
-    left = total = 0.0
-    for tensor in GGUFReader(target).tensors:
-        start, end = before.get(tensor.name), trained.get(tensor.name)
-        if start is None or end is None or tuple(start.shape) != tuple(end.shape):
+    before, trained, *written = (
+        {one.name: one for one in GGUFReader(path).tensors} for path in (base, whole, *targets)
+    )
+    left, total = dict.fromkeys(targets, 0.0), 0.0
+    for name, start in before.items():
+        end = trained.get(name)
+        if end is None or tuple(start.shape) != tuple(end.shape):
             continue  # a vocabulary that was widened for the training
         values = weights(start)
         change = weights(end) - values
         if change.any():
-            left += float(((weights(tensor) - values) * change).sum(dtype="float64"))
             total += float((change * change).sum(dtype="float64"))
-    return left / total if total else None
+            for path, tensors in zip(targets, written, strict=True):
+                left[path] += float(((weights(tensors[name]) - values) * change).sum(dtype="float64"))
+    return {path: one / total if total else None for path, one in left.items()}
 
 
 def weights(tensor: Any) -> Any:

@@ -18,7 +18,7 @@ from distill.evaluate.read_scores import models_by_itself
 from distill.mix.export.terms import obligations, refuse_forbidden
 from distill.mix.export.write import atomic_folder, refuse_existing
 from distill.models.chat_template import end_of_turn
-from distill.models.folder import CONFIG, TEMPLATE, content_digest, notice_files, weight_files
+from distill.models.folder import TEMPLATE, content_digest, is_usable, notice_files
 from distill.models.resolve import unchanged_tokenizer
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
@@ -129,6 +129,12 @@ def copy_model(student: TrainedStudent, folder: Path) -> None:
     set_ends(folder / GENERATION_CONFIG, end_of_turn(student.tokenizer)[-1])
 
 
+def base_folder(student: TrainedStudent) -> Path | None:
+    """The base model's folder, if it is on this machine and whole."""
+    known = student.model_folders.get(student.cell.student.model)
+    return Path(known) if known and is_usable(Path(known)) else None
+
+
 def base_notices(student: TrainedStudent) -> list[Path]:
     """The files with the base model's licence, where they are on this machine; without its card."""
     folder = student.model_folders.get(student.cell.student.model)
@@ -154,11 +160,7 @@ def _write_ggufs(
     if not kinds:
         return []
     console.print(f"  [dim]converting to GGUF: {', '.join(kind.name for kind in kinds)} ...[/]")
-    base = Path(student.model_folders.get(student.cell.student.model, ""))
-    is_whole = (base / CONFIG).is_file() and bool(weight_files(base))
-    files = write_gguf(
-        model, student.tokenizer, student.name, kinds=kinds, target=target, base=base if is_whole else None
-    )
+    files = write_gguf(model, student.tokenizer, student.name, kinds=kinds, target=target, base=base_folder(student))
     for file in files:
         if file.is_base:
             console.print(f"  warning: {file.path.name} {kept_words(file)}", highlight=False, markup=False)

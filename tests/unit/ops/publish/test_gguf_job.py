@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 
-from distill.ops.publish.gguf_job import converter, kept_share
+from distill.ops.publish.gguf_job import converter, kept_shares
 
 conversions = pytest.importorskip("auto_round.export.export_to_gguf.llama_cpp_conversion")
 
@@ -61,7 +61,8 @@ def test_a_file_tells_what_it_keeps_of_the_training(
         base = gguf.quants.dequantize(gguf.quants.quantize(base, few), few)
     student = base + (0.01 * np.abs(base).mean() * rng.normal(size=base.shape)).astype(np.float32)
     before, whole = written(tmp_path / "base.gguf", base), written(tmp_path / "whole.gguf", student)
-    assert kept_share(before, whole, whole) == pytest.approx(1.0)
-    kept = kept_share(before, whole, written(tmp_path / "q4.gguf", student, few))
-    assert kept is not None and low < kept < high
-    assert kept_share(before, before, before) is None, "nothing was trained"
+    coarse = written(tmp_path / "q4.gguf", student, few)
+    kept = kept_shares(before, whole, [whole, coarse])
+    assert kept[whole] == pytest.approx(1.0)
+    assert kept[coarse] is not None and low < kept[coarse] < high
+    assert kept_shares(before, before, [before]) == {before: None}, "nothing was trained"
