@@ -77,12 +77,12 @@ def answer_room_problems(where: str, objective: Match | Reinforce, raw: Mapping[
 
     `raw`: the recipe as it was written.
     """
-    engine = section_of(raw, "serve").get("engine", {})
-    most = engine.get("max_model_len", EngineConfig.model_fields["max_model_len"].default)
-    if isinstance(most, int) and objective.max_tokens >= most:
-        what = f"{objective.max_tokens} leaves no room for a prompt in serve.engine.max_model_len {most}"
-        yield Problem(f"{where}.max_tokens", what, "lower it, or raise serve.engine.max_model_len")
-    longest = section_of(raw, "train").get("max_length", TrainConfig.model_fields["max_length"].default)
-    if isinstance(longest, int) and objective.max_tokens >= longest:
-        what = f"{objective.max_tokens} leaves no room for a prompt in train.max_length {longest}"
-        yield Problem(f"{where}.max_tokens", what, "lower it, or raise train.max_length")
+    limits = (
+        ("serve.engine", section_of(raw, "serve").get("engine", {}), EngineConfig, "max_model_len"),
+        ("train", section_of(raw, "train"), TrainConfig, "max_length"),
+    )
+    for section, found, config, name in limits:
+        most, field = found.get(name, config.model_fields[name].default), f"{section}.{name}"
+        if isinstance(most, int) and objective.max_tokens >= most:
+            what = f"{objective.max_tokens} leaves no room for a prompt in {field} {most}"
+            yield Problem(f"{where}.max_tokens", what, f"lower it, or raise {field}")

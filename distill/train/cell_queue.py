@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.autoscaling import Demand
@@ -37,6 +36,7 @@ from cluster.placement import (
 from cluster.schedule import best_order, with_chains
 from cluster.session import is_joined
 from cluster.storage import local_folder
+from cluster.vllm_args import weight_bytes
 from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
 from distill.core.manifest import Manifest
@@ -353,8 +353,8 @@ def _with_name(name: str, error: DistillError | OSError) -> str:
 
 def _bytes(work: CellWork, run_dir: RunDir) -> float:
     """Bytes of weights times bytes of rows: enough to order cells by their cost."""
-    weights = sum(file.stat().st_size for file in Path(local_folder(work.model_path)).glob("*.safetensors"))
-    return float(weights) * sum(float(run_dir.fs.size(shard)) for shard in work.shards)
+    rows = sum(float(run_dir.fs.size(shard)) for shard in work.shards)
+    return weight_bytes(local_folder(work.model_path)) * rows
 
 
 def _in_background(call: Callable[[], Manifest]) -> Future[Manifest]:
