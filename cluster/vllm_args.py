@@ -8,6 +8,7 @@ from typing import Any
 from cluster.cpus import has_fast_bf16
 from cluster.gpus import gpu_kind_request
 from cluster.leftovers import scratch_env
+from cluster.limits import usable_cpus
 from cluster.session import Device
 from cluster.storage import is_uri
 from cluster.units import GIB
@@ -58,7 +59,7 @@ def engine_env(device: Device, model: str, cpu_threads: int | None = None) -> di
         variables["HF_HUB_OFFLINE"] = "1"  # an unreachable hub costs minutes of time-outs
     variables |= scratch_env(os.environ)
     if device == "cpu":
-        variables["OMP_NUM_THREADS"] = str(cpu_threads or engine_threads(os.cpu_count() or 1))
+        variables["OMP_NUM_THREADS"] = str(cpu_threads or engine_threads(usable_cpus()))
     return variables
 
 
@@ -82,7 +83,7 @@ def weight_bytes(source: str) -> int:
 
 def served_threads(source: str) -> int:
     """Compute threads of a served engine on this machine. `source`: of its weights."""
-    return engine_threads(os.cpu_count() or 1, is_served=True, served_bytes=weight_bytes(source))
+    return engine_threads(usable_cpus(), is_served=True, served_bytes=weight_bytes(source))
 
 
 def single_worker_env(device: Device, num_workers: int) -> dict[str, str]:
