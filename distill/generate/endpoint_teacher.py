@@ -98,6 +98,7 @@ class EndpointActor:
     async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
         """One completion by the endpoint."""
         async with self.window:
+            self.asker.require_no_fault()
             await self._check_budget()
             await asyncio.sleep(self.rate_limiter.wait_s(time.monotonic()))
             response = await self._send(request, problem)
