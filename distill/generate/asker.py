@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -153,7 +153,8 @@ class Asker:
         starts, deaths = await self.job.progress.start_batch.remote(batch)
         # Of the batches that an engine has died with, one is the cause: alone, it takes no other with it.
         is_last_try = 0 < deaths == self.job.generate.max_attempts - 1
-        async with self._last_tries if is_last_try else nullcontext():
+        turn: AbstractAsyncContextManager[None] = self._last_tries if is_last_try else nullcontext()
+        async with turn:
             return await self._answer_batch(batch, prompts, sources, starts=starts, deaths=deaths)
 
     async def _answer_batch(

@@ -66,10 +66,12 @@ class BatchShards:
         last = self.flush if error else self.finish
         for wait_s in WRITE_WAITS_S:
             try:
-                return await self._write(last)
+                await self._write(last)
             except OSError as fault:
                 self._log_unwritten(fault)
                 await asyncio.sleep(wait_s)
+            else:
+                return
         await self._write(last)
 
     async def _flush_regularly(self) -> None:
