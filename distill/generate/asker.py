@@ -132,6 +132,7 @@ class Asker:
         self.fault: DistillError | None = None
         """What ends the stage: no request is begun any more."""
         self._num_open = 0
+        self._shards: set[BatchShards] = set()
         self._given_up_in_row = 0
         self._unsent: Counter[str] = Counter()
         self._unsent_complete = 0
@@ -170,6 +171,7 @@ class Asker:
         flush_s = self.job.generate.flush_s
         try:
             async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
+                self._shards.add(shards)
                 before: list[Trace] = []
                 if starts > 1:
                     self._log("batch restarted", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
@@ -186,6 +188,7 @@ class Asker:
                     states = await self._all([self._ask(prompt, state, work) for prompt, state in pairs])
         finally:
             heartbeats.cancel()
+            self._shards = {one for one in self._shards if one.batch != batch}
             self.batches.discard(batch)
             self._send_progress()
             self._send_heartbeat()
@@ -198,9 +201,8 @@ class Asker:
             return list(await asyncio.gather(*asks))
         except DistillError:
             until_s = time.monotonic() + DRAIN_S
-            while self._num_open and time.monotonic() < until_s:
+            while (self._num_open or not all(map(BatchShards.is_written, self._shards))) and time.monotonic() < until_s:
                 await asyncio.sleep(0.05)
-            await asyncio.sleep(2 * self.job.generate.flush_s)  # the other batches write by their own clock
             raise
 
     def require_no_fault(self) -> None:

@@ -107,6 +107,10 @@ class BatchShards:
         self._num_written = len(self.traces)
         return self.traces
 
+    def is_written(self) -> bool:
+        """Whether all traces so far are on disk."""
+        return self._num_written == len(self.traces)
+
     def flush(self) -> None:
         """Write the traces that are not on disk yet as a partial shard."""
         fresh = self.traces[self._num_written :]

@@ -82,7 +82,7 @@ def test_an_adapter_names_the_hub_id_and_revision_that_the_recipe_has(base: Path
 def test_a_student_of_16_bits_may_round_otherwise_where_it_was_trained_and_no_other(
     base: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    """Trained weights are on a GPU, the saved ones are read on a CPU: in bf16 these give other losses by 0.2 %."""
+    """Two kernels of one CPU give SmolLM2-135M in bf16 losses that are 0.55 % apart, 2.2514 and 2.2391."""
     model, tokenizer = load_model(str(base), dtype), load_tokenizer(str(base))
     save_folder(model, tokenizer, tmp_path / "student")
     rows = [TrainRow("7", "", [4, 5, 6, 7], [IGNORED, 5, 6, 7])]
