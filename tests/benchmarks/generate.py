@@ -4,10 +4,11 @@
 
 Both sides take the quickstart's short teacher (SmolLM2-135M), the same engine arguments, prompts, sampling and seeds;
 ours also verifies and writes every trace. Direct means AsyncLLM in a process of its own, all requests handed over at
-once: as vLLM sets it up, once more with the model in the core process, as our engines on CPU have it, and with our
-sampler as well (`serve/engines/cpu_sampling.py`). A last direct engine has the engine arguments that this project had before (`BEFORE`), in the place of today's. Steady state:
-completion tokens over the seconds from the first request to the last answer; the start of the engine is told on a line
-of its own. The last line is a JSON object; goals `ratio_vs_asyncllm` >= 0.98, `ratio_vs_before` >= 1.8.
+once: as vLLM sets it up, once more with the model in the core process, as our engines on CPU have it, and once with
+our sampler as well (`serve/engines/cpu_sampling.py`). A last direct engine has the engine arguments that this project
+had before (`BEFORE`), in the place of today's. Steady state: completion tokens over the seconds from the first request
+to the last answer; the start of the engine is told on a line of its own. The last line is a JSON object; goals
+`ratio_vs_asyncllm` >= 0.98, `ratio_vs_before` >= 1.8.
 `--sweep` tries engine arguments one after another instead, each in a direct engine of its own.
 """
 
