@@ -36,7 +36,7 @@ def register() -> None:
         weight = self.weight.data if self.has_weight else None
         fits = self.variance_size_override is None and fits_kernel(x, weight)
         if not fits or (residual is not None and not fits_kernel(residual, weight)):
-            return self.forward_native(x, residual)  # type: ignore[no-any-return]  # vLLM is not typed
+            return self.forward_native(x, residual)
         if residual is None:
             output = torch.empty_like(x)
             torch.ops._C.rms_norm(output, x, weight, self.variance_epsilon)
