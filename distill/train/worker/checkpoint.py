@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from cluster.storage import download, local_folder, upload
+from distill.core.full_disk import full_disk_said
 from distill.core.run_dir import Parts, Training
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 MARKER = "complete.json"
 STATE = "state"
 KEPT = 2
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What Python, torch and safetensors raise where they cannot write."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +99,18 @@ class Checkpoints:
 
 @contextmanager
 def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
-    """A local folder, uploaded to the run directory when the block ends, or that folder itself where it is local."""
+    """A local folder, uploaded to the run directory when the block ends, or that folder itself where it is local.
+
+    Raises:
+        FullDiskError: the disk is full.
+    """
     if run_dir.is_local:
         folder = run_dir.local_path(*parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        with full_disk_said(str(folder), errors=WRITE_ERRORS):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with full_disk_said(tempfile.gettempdir(), errors=WRITE_ERRORS), tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)
         upload(run_dir.fs, Path(temporary), run_dir.path(*parts))
 
