@@ -7,6 +7,7 @@ continue: at the newest checkpoint of the present key whose files are all there 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from cluster.storage import download, local_folder, upload
+from distill.core.errors import FullDiskError
 from distill.core.full_disk import full_disk_said
 from distill.core.run_dir import Parts, Training
 
@@ -102,13 +104,17 @@ def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
     """A local folder, uploaded to the run directory when the block ends, or that folder itself where it is local.
 
     Raises:
-        FullDiskError: the disk is full.
+        FullDiskError: the disk is full; the folder is gone, for with a part of it there nobody could write a line.
     """
     if run_dir.is_local:
         folder = run_dir.local_path(*parts)
-        with full_disk_said(str(folder), errors=WRITE_ERRORS):
-            folder.mkdir(parents=True, exist_ok=True)
-            yield folder
+        try:
+            with full_disk_said(str(folder), errors=WRITE_ERRORS):
+                folder.mkdir(parents=True, exist_ok=True)
+                yield folder
+        except FullDiskError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return
     with full_disk_said(tempfile.gettempdir(), errors=WRITE_ERRORS), tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)

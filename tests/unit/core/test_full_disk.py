@@ -1,4 +1,4 @@
-"""A full disk: one sentence with place and remedy, nothing half-written, and the same write works once there is room."""
+"""A full disk: a sentence with place and remedy, nothing half-written, and the same write works once there is room."""
 
 import errno
 import pickle
