@@ -19,8 +19,9 @@ import torch.distributed as dist
 
 from distill.config.objectives import Match, Prefer, Reinforce, is_scored_first
 from distill.config.students import LoraTune
-from distill.core.errors import DistillError, StageError
-from distill.core.run_dir import RunDir, Training
+from distill.core.errors import DistillError, FullDiskError, StageError
+from distill.core.full_disk import full_disk_said
+from distill.core.run_dir import RunDir, Training, written_folders
 from distill.core.schema import Dropped, seed_for
 from distill.models.chat_template import end_of_turn
 from distill.models.resolve import load_tokenizer
@@ -105,7 +106,12 @@ def train_worker(config: dict[str, Any]) -> None:
         if rank() == 0:
             record_begin(run_dir, job.cell, job.num_workers)
         try:
-            outcome = _train(job, run_dir)
+            with full_disk_said(*written_folders(run_dir)):
+                outcome = _train(job, run_dir)
+        except FullDiskError:
+            # It meets one worker, and others may wait for that one: Ray ends them all, and tries again, for room may
+            # have been made by then.
+            raise
         except DistillError as error:
             # Ray Train would restart the cell, and it would fail again: the error goes to the driver instead.
             outcome = Outcome(job.key, error=str(error))

@@ -99,12 +99,12 @@ def test_only_a_line_feed_ends_a_line_of_json(run_dir: RunDir) -> None:
 def test_a_write_that_fails_leaves_nothing(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir.write_bytes(b"before", "folder", "file")
 
-    def full(path: str, data: bytes) -> None:
+    def failing(path: str, data: bytes) -> None:
         Path(path).write_bytes(data[:1])
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(run_dir.fs, "pipe_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(run_dir.fs, "pipe_file", failing)
+    with pytest.raises(OSError, match="Input/output error"):
         run_dir.write_bytes(b"after", "folder", "file")
     assert [file.read_bytes() for file in run_dir.local_path("folder").iterdir()] == [b"before"]
 
