@@ -130,6 +130,8 @@ class Trace:
     """Characters at its beginning that its teacher did not write but continued."""
     growth: float = 0.0
     """Its characters over those of its parent; 0 where it has none."""
+    graded_against: str = ""
+    """Identity of what it was graded against (`reference_identity`); empty where that was not kept."""
 
 
 # Producer: verify. Consumers: mix, report. The traces without their texts: policies choose from this index.
