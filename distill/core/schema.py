@@ -121,7 +121,7 @@ class Trace:
     judge_verdict: str = ""
     """What an LLM judge said of a trace that the rules reject; never counted as `verdict`. Empty: no judgement."""
     judge: str = ""
-    """Model and instructions that judged."""
+    """Model, instructions and options that judged."""
     judge_detail: str = ""
     """The judge's words, or why there is no judgement."""
     parent: str = ""
@@ -217,7 +217,7 @@ class Score:
     """What an LLM judge said of an answer to a question that might be refused; never counted as `verdict`. Empty: no
     judgement."""
     judge: str = ""
-    """Model and instructions that judged."""
+    """Model, instructions and options that judged."""
     judge_detail: str = ""
     """The judge's words, or why there is no judgement."""
     reasoning_language: str = ""

@@ -135,8 +135,7 @@ def import_pool(
             grades = graders.grade_batch([_request(row, prompts, teacher) for row in batch])
             pairs = zip(batch, grades, strict=True)
             traces = [
-                to_trace(row, grade, pool, count_tokens(row.completion), prompts[row.prompt_id])
-                for row, grade in pairs
+                to_trace(row, grade, pool, count_tokens(row.completion), prompts[row.prompt_id]) for row, grade in pairs
             ]
             name = content_hash([trace.trace_id for trace in traces])
             run_dir.write_rows(traces, Trace, *pool_shards(pool.folder, f"{name}.parquet"))

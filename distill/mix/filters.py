@@ -55,9 +55,10 @@ class Features:
 
 
 def features_columns(table: pa.Table) -> Features:
-    """A table of `TraceFeatures` as columns, each trace once."""
-    keys, first = np.unique(keys_of(table.column("trace_id"), "trace id"), return_index=True)
-    column = {name: table.column(name).to_numpy()[first] for name in ("tokens", "most_tokens", "row_tokens")}
+    """A table of `TraceFeatures` as columns, each trace once, as it was read last."""
+    keys, from_end = np.unique(keys_of(table.column("trace_id"), "trace id")[::-1], return_index=True)
+    last = table.num_rows - 1 - from_end
+    column = {name: table.column(name).to_numpy()[last] for name in ("tokens", "most_tokens", "row_tokens")}
     refusals = table.column("refusal").combine_chunks().dictionary_encode()
     codes = np.array([CODES[name] if name else USABLE for name in refusals.dictionary.to_pylist()] or [0], np.int8)
     return Features(
@@ -65,10 +66,10 @@ def features_columns(table: pa.Table) -> Features:
         tokens=column["tokens"].astype(np.int32),
         most_tokens=column["most_tokens"].astype(np.int32),
         row_tokens=column["row_tokens"].astype(np.int32),
-        refusals=codes[refusals.indices.to_numpy()][first],
-        repetition=table.column("repetition").to_numpy()[first].astype(np.float32),
-        foreign=table.column("foreign").to_numpy()[first].astype(np.float32),
-        digests=keys_of(table.column("digest"), "digest")[first],
+        refusals=codes[refusals.indices.to_numpy()][last],
+        repetition=table.column("repetition").to_numpy()[last].astype(np.float32),
+        foreign=table.column("foreign").to_numpy()[last].astype(np.float32),
+        digests=keys_of(table.column("digest"), "digest")[last],
     )
 
 
@@ -154,9 +155,10 @@ def filter_counts(
     return counts
 
 
-def too_long_prompts(index: TraceIndex, reasons: NDArray[np.int8]) -> NDArray[np.uint64]:
-    """Prompts with a trace that is too long for a student, sorted."""
-    return np.unique(index.prompt_keys[reasons == CODES["too long for a student"]])
+def is_too_long(reasons: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Whether each trace may be taught but for its length: it is too long for a student."""
+    found: NDArray[np.bool_] = reasons == CODES["too long for a student"]
+    return found
 
 
 def with_student_tokens(index: TraceIndex, is_used: NDArray[np.bool_], features: Features) -> NDArray[np.int32]:

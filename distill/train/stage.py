@@ -136,6 +136,8 @@ def cell_key(
     content: list[Any] = [texts, phases] if any(phases) else texts
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
+    given = rows.column("given").to_pylist()
+    content = [content, ["given", *given]] if any(given) else content
     openings = rows.column("opening").to_pylist()
     content = [content, openings, cell.mode_weight] if any(openings) else content
     if cell.objective != IMITATE:

@@ -77,3 +77,12 @@ def test_training_is_not_committed_while_a_cell_is_missing(taught: RunDir) -> No
         train_manifest(made, taught, {})
     taught.write_manifest(Manifest("train", "key"), *Training(names[0]).folder)
     assert set(train_manifest(made, taught, {}).details["cells"]) == set(names)
+
+
+def test_a_beginning_that_is_not_learnt_any_more_is_another_result(taught: RunDir) -> None:
+    before = keys(taught, staged())
+    rows = taught.read_table("mix", "third.parquet", row_type=Example)
+    column = rows.schema.get_field_index("given")
+    taught.write_table(rows.set_column(column, rows.schema.field(column), [[2] * len(rows)]), "mix", "third.parquet")
+    after = keys(taught, staged())
+    assert {name for name in before if before[name] != after[name]} == {"s@third"}
