@@ -12,6 +12,7 @@ from distill.config.mix import FiltersConfig
 from distill.generate.edits import CUT
 from distill.mix.seeded_order import contains, keys_of, order_hash
 from distill.mix.trace_index import TraceIndex
+from distill.models.thinking import THINKING_CLOSED
 from distill.verify.edit_drops import DROPS
 
 USABLE = 0
@@ -22,7 +23,7 @@ REASONS = (
     *DROPS[1:],
     "no_completion",
     "end_of_turn_inside",
-    "thinking_closed",
+    THINKING_CLOSED,
     "too long for a student",
     "fewer than filters.min_tokens",
     "more than filters.max_tokens",
@@ -47,6 +48,7 @@ class Features:
     repetition: NDArray[np.float32]
     foreign: NDArray[np.float32]
     digests: NDArray[np.uint64]
+    holds_reasoning: NDArray[np.bool_]
 
     def rows(self, trace_keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of the traces in these columns; all of them must be there."""
@@ -70,6 +72,7 @@ def features_columns(table: pa.Table) -> Features:
         repetition=table.column("repetition").to_numpy()[last].astype(np.float32),
         foreign=table.column("foreign").to_numpy()[last].astype(np.float32),
         digests=keys_of(table.column("digest"), "digest")[last],
+        holds_reasoning=table.column("holds_reasoning").to_numpy()[last],
     )
 
 
@@ -96,6 +99,7 @@ def reasons_with_text(
     filters: FiltersConfig,
     *,
     max_length: int,
+    closed: frozenset[str] = frozenset(),
     seed: int,
 ) -> NDArray[np.int8]:
     """Adds the reasons that depend on texts. Every trace that is usable so far must have features.
@@ -106,12 +110,15 @@ def reasons_with_text(
         features: of the traces that are usable so far.
         filters: of the recipe.
         max_length: of a training row, tokens.
+        closed: styles that an arm asks for by a prompt which has closed the reasoning.
         seed: decides which of several duplicates is kept.
     """
     rows = np.flatnonzero(reasons == USABLE)
     at = features.rows(index.trace_keys[rows])
     most = filters.max_tokens or max_length
+    in_closed = tuple(pool for pool in index.pool_names if index.styles.get(pool) in closed)
     tests = {
+        THINKING_CLOSED: features.holds_reasoning[at] & (index.pool_codes(in_closed)[rows] >= 0),
         "too long for a student": features.row_tokens[at] > max_length,
         "fewer than filters.min_tokens": features.most_tokens[at] < filters.min_tokens,
         "more than filters.max_tokens": features.most_tokens[at] > most,

@@ -41,7 +41,7 @@ from distill.mix.filters import (
 from distill.mix.pairs import Sides, find_pairs, pair_details
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out, validate_sizes
 from distill.mix.seeded_order import contains, keys_of
-from distill.mix.source import MixSource, longest_chat
+from distill.mix.source import MixSource, closed_styles, longest_chat
 from distill.mix.student_fit import fit_details, with_fits
 from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex, read_index
@@ -314,8 +314,9 @@ def filtered_index(source: MixSource, console: Console) -> Filtered:
         _compute_missing(source, key, missing, prompts, folders, console)
     features = load_features(run_dir, key)
     max_length = recipe.train.max_length - mode_tokens(recipe, map(load_tokenizer, folders))
+    closed = closed_styles(recipe, map(load_tokenizer, folders))
     reasons, wrong = (
-        reasons_with_text(index, one, features, recipe.filters, max_length=max_length, seed=recipe.seed)
+        reasons_with_text(index, one, features, recipe.filters, max_length=max_length, closed=closed, seed=recipe.seed)
         for one in (reasons, wrong)
     )
     is_used = (reasons == USABLE) | (wrong == USABLE)
