@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from distill.config.arm_graph import arm_budgets
 from distill.config.base import Section, Share
@@ -65,6 +65,13 @@ class TrainConfig(Section):
     tracking_uri: str = Field(default="", pattern=r"^[^@\s]*$", json_schema_extra=NOTHING)
     """URI of the MLflow server, without credentials, which MLflow reads from the environment. Absent: the folder
     `mlruns` of the run."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _validate_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+            raise ValueError(f"{', '.join(twice)} is named twice, and one training would count as two runs")
+        return seeds
 
     @property
     def without_budget(self) -> "TrainConfig":

@@ -91,6 +91,10 @@ class BatchLoss(NamedTuple):
 
 # The worker
 
+FIRST_ENDS_S = 60.0
+"""As long a worker with an error waits for the first one to end by the same; then the error is its own."""
+POLL_S = 0.5
+
 
 def train_worker(config: dict[str, Any]) -> None:
     """The function that Ray Train runs on every worker: `config["job"]` is the cell."""
@@ -105,10 +109,20 @@ def train_worker(config: dict[str, Any]) -> None:
         except DistillError as error:
             # Ray Train would restart the cell, and it would fail again: the error goes to the driver instead.
             outcome = Outcome(job.key, error=str(error))
+            if rank() != 0 and not _first_has_ended(run_dir, job.cell):
+                raise  # the others would wait for this worker until they time out, and nobody would know why
         if rank() == 0:
             ended = "failed" if outcome.error else "done"
             record_event(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
             run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), *Training(job.cell).outcome)
+
+
+def _first_has_ended(run_dir: RunDir, cell: str) -> bool:
+    """Whether the first worker has told the driver how the cell ended, or does within `FIRST_ENDS_S`."""
+    until_s = time.monotonic() + FIRST_ENDS_S
+    while not (has_ended := run_dir.exists(*Training(cell).outcome)) and time.monotonic() < until_s:
+        time.sleep(POLL_S)
+    return has_ended
 
 
 def _train(job: CellJob, run_dir: RunDir) -> Outcome:

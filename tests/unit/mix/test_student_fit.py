@@ -10,7 +10,15 @@ import torch
 
 from distill.config.mix import StudentFitMix
 from distill.core.run_dir import trace_fits
-from distill.mix.fit_scorer import TraceFit, length_batches, shared_batches, split_row, surprisal_and_rank, trace_fit
+from distill.mix.fit_scorer import (
+    COPIED_TOKENS,
+    TraceFit,
+    length_batches,
+    shared_batches,
+    split_row,
+    surprisal_and_rank,
+    trace_fit,
+)
 from distill.mix.policies import choose
 from distill.mix.source import MixSource
 from distill.mix.stage import mix_stage
@@ -43,6 +51,13 @@ def test_batches_keep_to_the_budget_and_hold_every_row_once() -> None:
     batches = list(length_batches(lengths, budget=400))
     assert sorted(row for batch in batches for row in batch) == list(range(7))
     assert all(len(batch) == 1 or max(lengths[row] for row in batch) * len(batch) <= 400 for batch in batches)
+
+
+def test_rows_with_a_long_common_prompt_are_few_in_a_pass_since_each_has_a_copy_of_it() -> None:
+    assert [len(batch) for batch in length_batches([10] * 256, copied=100)] == [256]
+    batches = list(length_batches([10] * 256, copied=COPIED_TOKENS // 100))
+    assert [len(batch) for batch in batches] == [100, 100, 56]
+    assert [len(batch) for batch in length_batches([10] * 2, copied=2 * COPIED_TOKENS)] == [1, 1]
 
 
 def test_the_arm_takes_the_trace_that_fits_best() -> None:

@@ -12,7 +12,7 @@ from distill.core.run_dir import PROMPTS, RunDir
 from distill.core.schema import IndexRow, Prompt, Trace
 from distill.core.verifier_version import verifier_version
 from distill.generate import traces as traces_module
-from distill.generate.traces import INDEX_COLUMNS, index_rows, read_traces, stored_tokens
+from distill.generate.traces import INDEX_COLUMNS, index_rows, paid_tokens, read_traces
 from distill.grading import reference_identity
 from distill.run.pools import Pool
 from distill.verify.regrade import pool_details, read_references, regrade
@@ -62,7 +62,6 @@ def test_a_pool_is_counted(filled: RunDir) -> None:
         "completion_tokens": 88,
         "truncated": 1,
     }
-    assert stored_tokens(filled, POOL) == 102
 
 
 def test_it_knows_which_traces_it_holds(filled: RunDir) -> None:
@@ -74,7 +73,21 @@ def test_a_pool_without_shards_is_empty(run_dir: RunDir) -> None:
     found = read_traces(run_dir, POOL, IDS)
     assert [*found.tables()] == []
     assert pool_details(found)["mean_tokens"] == 0.0
-    assert stored_tokens(run_dir, POOL) == 0
+    assert paid_tokens(run_dir, POOL.name) == 0
+
+
+def test_what_endpoints_were_paid_for_under_a_name_is_counted_whatever_their_settings(run_dir: RunDir) -> None:
+    """A budget began anew with every change of a teacher's sampling."""
+    first = dataclasses.replace(TRACES[0], engine="endpoint remote-1", completion_tokens=3)
+    second = dataclasses.replace(TRACES[1], engine="endpoint remote-1", completion_tokens=10)
+    ours = dataclasses.replace(TRACES[2], engine="vllm 0.29", completion_tokens=100)
+    before, now, other = (f"{name}-{digit * 16}" for name, digit in (("long", "a"), ("long", "b"), ("long-api", "a")))
+    for folder, shard, rows in (
+        (before, "0", [first]), (now, "0", [first, second]), (now, "1", [second, ours]), (other, "0", [first]),
+    ):  # fmt: skip
+        run_dir.write_rows(rows, Trace, "generate", folder, f"{shard}.parquet")
+    assert paid_tokens(run_dir, "long") == 3 + 3 + 10
+    assert paid_tokens(run_dir, "long-api") == 3
 
 
 def graded(run_dir: RunDir, pool: Pool, asked: Prompt) -> tuple[int, Trace]:
