@@ -41,7 +41,7 @@ from distill.generate.pool_index import decode_states, encode_states, merge_trac
 from distill.generate.pools import FAILED, REFUSED, Request, build_request, failure, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
 from distill.generate.trace_shards import BatchShards, read_texts, whole_shard
-from distill.grading import Grade, GraderPool, grade_request
+from distill.grading import Grade, GraderPool, grade_request, reference_identity
 from distill.run.pools import Pool
 
 REPORT_S = 1.0
@@ -377,7 +377,7 @@ class Asker:
             text = graded_text(completion.text, completion.given, delimiter)
             asked = grade_request(prompt, text, finish_reason=ended, reasoning_end=delimiter)
             grade = await self.grader.grade(asked)
-            trace = to_trace(request, pool, completion, grade, prompt.answer_kind, attempts=attempt)
+            trace = to_trace(request, pool, completion, grade, prompt, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
         raise AssertionError("unreachable: the last attempt returns")
 
@@ -409,9 +409,9 @@ class Asker:
 
 
 def to_trace(
-    request: Request, pool: Pool, completion: Completion, grade: Grade, answer_kind: str, *, attempts: int
+    request: Request, pool: Pool, completion: Completion, grade: Grade, prompt: PromptRow, *, attempts: int
 ) -> Trace:
-    """The `Trace` of a graded completion. `answer_kind`: of its prompt."""
+    """The `Trace` of a graded completion."""
     teacher = pool.teacher
     reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
     sampling = sent_sampling(teacher) if isinstance(teacher, AskedTeacher) else {}
@@ -435,8 +435,9 @@ def to_trace(
         verdict=grade.verdict,
         extracted=grade.extracted,
         rule=grade.rule,
-        verifier=verifier_version([answer_kind]),
+        verifier=verifier_version([prompt.answer_kind]),
         detail=grade.detail,
         parent=request.parent,
         given=completion.given,
+        graded_against=reference_identity(prompt),
     )

@@ -76,12 +76,13 @@ class TextBuckets:
         return str(self._folder / f"{bucket}.arrow")
 
     def read(self, start: int) -> pa.Table:
-        """`row` and `text` of the bucket that starts at a prompt: sorted by row, each row once."""
+        """`row` and `text` of the bucket that starts at a prompt: sorted by row, each row once, as added last."""
         bucket = start // self.size
         if bucket not in self._writers:
             return SCHEMA.empty_table()
         self._writers[bucket].close()
         with pa.OSFile(self._path(bucket), "rb") as source:
             table = pa.ipc.open_stream(source).read_all()
-        _, first = np.unique(table.column("row").to_numpy(), return_index=True)
-        return table.take(pa.array(first))
+        rows = table.column("row").to_numpy()
+        _, from_end = np.unique(rows[::-1], return_index=True)
+        return table.take(pa.array(len(rows) - 1 - from_end))

@@ -28,6 +28,7 @@ from distill.models.folder import (
     MODEL_FILES,
     NOTICE_FILES,
     OTHER_FORMATS,
+    VOCABULARIES,
     content_digest,
     count_parameters,
     has_other_formats,
@@ -116,7 +117,8 @@ def resolve_model(
             with full_disk_said(str(cache_dir())):  # another source would not fit either, and would be another model
                 folder = _prepare(source, config, on_progress)
         except (FileNotFoundError, ConnectionError, OSError, ImportError) as error:
-            skipped.append(f"{source}: {str(error).splitlines()[0][:200]}")
+            first = (str(error).splitlines() or [type(error).__name__])[0]  # a timeout may say nothing
+            skipped.append(f"{source}: {first[:200]}")
             continue
         return _describe(name, config, source, folder, tuple(skipped))
     lines = "".join(f"\n    {line}" for line in skipped)
@@ -295,7 +297,7 @@ def _fetch_hub(repo: str, config: ModelConfig, on_progress: Callable[[str], None
         folder = snapshot_download(
             repo,
             revision=config.revision,
-            allow_patterns=[*MODEL_FILES, *NOTICE_FILES],
+            allow_patterns=[*MODEL_FILES, *VOCABULARIES, *NOTICE_FILES],
             ignore_patterns=list(OTHER_FORMATS),
             etag_timeout=5,
         )

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from distill.config.mix import StudentFitMix
+from distill.core.run_dir import trace_fits
 from distill.mix.fit_scorer import (
     COPIED_TOKENS,
+    TraceFit,
     length_batches,
     shared_batches,
     split_row,
@@ -17,8 +20,12 @@ from distill.mix.fit_scorer import (
     trace_fit,
 )
 from distill.mix.policies import choose
+from distill.mix.source import MixSource
+from distill.mix.stage import mix_stage
+from distill.mix.student_fit import student_key
 from distill.models.chat_template import IGNORED, Rendered
 from tests.fixtures.mix_data import candidates_of, full_rows
+from tests.fixtures.mix_run import RECIPE, make_run, trace
 
 
 def test_scores_follow_their_definitions() -> None:
@@ -73,3 +80,16 @@ def test_a_row_is_cut_before_the_token_that_predicts_its_answer() -> None:
     shared, alone = split_row(row, shares=True), split_row(row, shares=False)
     assert shared == ([5, 6], [7, 8, 9], [8, 9, IGNORED])
     assert alone == ([], [5, 6, 7, 8, 9], [IGNORED, IGNORED, 8, 9, IGNORED])
+
+
+def test_a_pool_whose_prompts_were_all_routed_has_no_scores(tmp_path: Path) -> None:
+    fit = {"name": "fit", "policy": "student_fit", "pools": ["long", "short"], "student": "s"}
+    short, long = ([trace(number, pool) for number in range(3)] for pool in ("short", "long"))
+    long = [dataclasses.replace(one, completion=" ".join(map(str, range(200)))) for one in long]
+    changes = {"mixes": [*RECIPE["mixes"][:2], fit], "filters": {"too_long_takes": "short"}}
+    run = make_run(tmp_path, [*short, *long], num_prompts=3, change=lambda raw: raw | changes)
+    key = student_key(MixSource(run.recipe, run.run_dir, (), run.models), "s")
+    scores = [trace_fit(one.trace_id, [7, 8], [0.5, 2.0], [1, 5]) for one in short]
+    run.run_dir.write_rows(scores, TraceFit, *trace_fits(key), "0.parquet")
+    found = mix_stage(run).details["fit"]["s"]
+    assert found.keys() == {"short"} and found["short"]["traces"] == 3
