@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config.base import one_of
+from distill.config.base import one_of, repeated
 from distill.config.mix import (
     AutoMix,
     BothMix,
@@ -39,6 +39,8 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
         yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
     if isinstance(mix, AutoMix | BothMix | PairsMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
         yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
+    if twice := repeated(mix.students):
+        yield Problem(f"mixes[{mix.name}].students", f"names {', '.join(twice)} twice", "name each student once")
     for student in mix.students:
         if student not in students:
             yield Problem(f"mixes[{mix.name}].students", f"no student is called {student!r}", one_of(student, students))
