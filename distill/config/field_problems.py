@@ -57,7 +57,7 @@ def field_problems(error: ValidationError, raw: Mapping[str, Any], model: type) 
 def _is_echo(detail: Any) -> bool:
     """pydantic counts the valid items: it calls a list too short when items were refused, which are reported by
     themselves."""
-    return detail["type"] == "too_short" and detail["ctx"]["actual_length"] < len(detail["input"])
+    return bool(detail["type"] == "too_short" and detail["ctx"]["actual_length"] < len(detail["input"]))
 
 
 def _is_explained(place: _Place, others: Iterable[_Place]) -> bool:

@@ -17,6 +17,7 @@ from distill.config.mix import (
     StudentFitMix,
 )
 from distill.core.errors import Problem
+from distill.core.stage_names import NO_ARM_NAMES
 
 
 def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[str]) -> Iterator[Problem]:
@@ -32,6 +33,9 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
     for pool in mix.shares:
         if pool not in pools:
             yield Problem(where, f"no teacher is called {pool!r}", one_of(pool, pools))
+    if mix.name in NO_ARM_NAMES:
+        what = f"the mix stage's own file {mix.name}.parquet would take the place of its rows"
+        yield Problem(f"mixes[{mix.name}].name", what, "give it another name")
     if isinstance(mix, PoolWeights | HardGetsLongMix):
         yield from _weight_problems(mix.name, mix.weights)
     if isinstance(mix, StudentFitMix) and mix.student not in students:

@@ -71,6 +71,8 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
         ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
         ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),
+        ({"mixes": [{"name": "traces", "weights": {"long": 1.0}}]}, "mixes[traces].name", "file traces.parquet"),
+        ({"merges": [{"name": "m", "of": ["a", "b"]}] * 2}, "merges", "used 2 times"),
         ({"mixes": [{"name": "a", "policy": "weihgted", "weights": {}}]}, "mixes[a]", "'weihgted'"),
         ({"mixes": [{"name": "a", "weights": {"long": 2.0}}]}, "mixes[a].weights.long", "2.0 is refused"),
         ({"mixes": [{"name": "a", "weihgts": {"long": 1.0}}]}, "mixes[a].weihgts", "did you mean 'weights'"),
