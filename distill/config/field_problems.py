@@ -83,10 +83,9 @@ def _problem(details: Sequence[Any], place: _Place, raw: Mapping[str, Any], mode
         return Problem(f"{where}.{field}", "is missing: it says what this is", f"add {kinds}")
     value = json.dumps(first.get("input"), default=str)[:200]
     messages = dict.fromkeys(_said(detail) for detail in details)
-    is_single = any(detail["type"] == "tuple_type" for detail in details) and isinstance(
-        first["input"], str | int | float
-    )
-    remedy = f"write it as a list: [{value}]" if is_single else "correct the value"
+    needs_list = any(detail["type"] == "tuple_type" for detail in details)
+    is_item = isinstance(first["input"], str | int | float)
+    remedy = f"write it as a list: [{value}]" if needs_list and is_item else "correct the value"
     return Problem(where, f"{value} is refused: {', or '.join(messages)}", remedy)
 
 

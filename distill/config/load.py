@@ -97,9 +97,13 @@ def apply_override(raw: dict[str, Any], override: str) -> Problem | None:
     """Set one dotted key in place; list items are addressed by number or by their `name`. Returns what is wrong."""
     key, separator, text = override.partition("=")
     if not separator:
-        return Problem(override, "is not of the form key.path=value", "for example train.num_epochs=3")
+        return Problem(
+            override,
+            "is not of the form key.path=value",
+            "for example train.num_epochs=3; a value with spaces goes into quotes",
+        )
     node: Any = raw
-    *parents, last = key.strip().split(".")
+    *parents, last = _parts(raw, key.strip())
     if not all([*parents, last]):
         return Problem(override, "has an empty name in its key", "for example train.num_epochs=3")
     for part in parents:
@@ -114,6 +118,25 @@ def apply_override(raw: dict[str, Any], override: str) -> Problem | None:
     else:
         return _no_place(key, last, node)
     return None
+
+
+def _parts(raw: Mapping[str, Any], key: str) -> list[str]:
+    """The names in a dotted key. A name that the recipe has may hold dots itself: of several the longest is meant."""
+    parts, rest = list[str](), key.split(".")
+    node: Any = raw
+    while rest:
+        known = names_of(node) if isinstance(node, list) else node if isinstance(node, dict) else ()
+        lengths = (count for count in range(len(rest), 1, -1) if ".".join(rest[:count]) in known)
+        length = next(lengths, 1)
+        parts.append(".".join(rest[:length]))
+        rest = rest[length:]
+        node = _existing(node, parts[-1])
+    return parts
+
+
+def _existing(node: Any, part: str) -> Any:
+    """What a part of a key leads to; None where there is nothing yet."""
+    return node.get(part) if isinstance(node, dict) else _child(node, part)
 
 
 def _no_place(key: str, part: str, node: Any) -> Problem:

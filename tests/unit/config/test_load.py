@@ -218,6 +218,16 @@ def test_overrides_reach_list_items_by_name_and_number() -> None:
     assert recipe.description == "plain words"
 
 
+def test_overrides_reach_names_with_dots() -> None:
+    raw = recipe_with({"mixes": [{"name": "mix-0.2", "weights": {"long": 0.2, "short": 0.8}}]})
+    raw["models"]["m-0.5b"] = {"sources": ["somewhere/else"]}
+    assert apply_override(raw, "mixes.mix-0.2.weights.long=0.3") is None
+    assert apply_override(raw, "mixes.mix-0.2.weights.short=0.7") is None
+    assert apply_override(raw, "models.m-0.5b.revision=v1") is None
+    recipe = parse_recipe(raw)
+    assert recipe.mixes[0].shares == {"long": 0.3, "short": 0.7} and recipe.models["m-0.5b"].revision == "v1"
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
