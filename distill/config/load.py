@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from distill.config.base import laid_over, names_of, one_of
 from distill.config.evaluate import with_suites
 from distill.config.field_problems import field_problems
+from distill.config.inherited_files import with_files_of
 from distill.config.presets import with_presets
 from distill.config.recipe import Recipe
 from distill.config.rules import cross_problems
@@ -69,7 +70,8 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         return raw
     beside = path.parent / str(base)
     below = beside if beside.is_file() else find_recipe(str(base), f"{path}: extends")
-    return laid_over(read_recipe(below, (*seen, path.resolve())), raw)
+    inherited = read_recipe(below, (*seen, path.resolve()))
+    return laid_over(with_files_of(inherited, below.parent, path.parent), raw)
 
 
 def parse_recipe(raw: Mapping[str, Any], problems: Iterable[Problem] = ()) -> Recipe:

@@ -10,7 +10,9 @@ import pytest
 from distill.config.load import apply_override, find_recipe, load_recipe, parse_recipe, read_recipe
 from distill.config.recipe import Recipe
 from distill.config.shipped import RECIPES_DIR, shipped_recipes
+from distill.config.sources import FileSource
 from distill.core.errors import ConfigError
+from distill.run.source_files import source_files
 from tests.fixtures.recipes import GOOD, problems_of, recipe_with
 
 
@@ -266,6 +268,19 @@ def test_a_json_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(ConfigError, match=r"rows\.json: holds a list"):
         read_recipe(path)
+
+
+def test_files_of_a_recipe_that_is_extended_stay_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('extends = "languages"\nname = "own"')
+    recipe = load_recipe(tmp_path / "own.toml")
+    (source,) = [one for one in recipe.prompts.sources if isinstance(one, FileSource)]
+    assert source.path == "package://distill/recipes/language-sums.jsonl"
+    assert source_files(source, tmp_path).paths == [str(RECIPES_DIR / "language-sums.jsonl")]
+    (tmp_path / "below").mkdir()
+    (tmp_path / "base.toml").write_text('[[teachers]]\nname = "t"\nsource = { kind = "file", path = "t.jsonl" }')
+    for folder, path in ((tmp_path, "t.jsonl"), (tmp_path / "below", str(tmp_path.resolve() / "t.jsonl"))):
+        (folder / "top.toml").write_text(f'extends = "{tmp_path}/base.toml"')
+        assert read_recipe(folder / "top.toml")["teachers"][0]["source"]["path"] == path
 
 
 def test_an_unknown_base_is_told_where_it_is_named(tmp_path: Path) -> None:
