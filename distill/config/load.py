@@ -59,7 +59,7 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError([Problem("extends", f"extends itself: {circle}", "remove `extends` from one of them")])
     try:
         text = path.read_text(encoding="utf-8")
-        raw: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        raw: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError([Problem(str(path), f"cannot be read: {error}", "correct the file")]) from error
     if not isinstance(raw, dict):
