@@ -103,7 +103,7 @@ def _add_run(verbs: Any, recipes: str) -> None:
     run.add_argument("recipe", metavar="RECIPE", help=recipes)
     run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
     run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
-    stages, which = [*StageName], run.add_mutually_exclusive_group()
+    stages, which = [stage.value for stage in StageName], run.add_mutually_exclusive_group()
     which.add_argument("--until", metavar="STAGE", choices=stages, help=f"stop after this stage: {', '.join(stages)}")
     which.add_argument("--only", metavar="STAGE", choices=stages, help="this stage alone; those it reads must be done")
     run.set_defaults(verb="run")

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from distill.config.arm_graph import arm_budgets
-from distill.config.base import Section, Share
+from distill.config.base import Section, Share, seed_problems
 from distill.config.decides import EXTENT, NOTHING, from_stage
 from distill.config.mix import BothMix, MixConfig
 from distill.core.errors import Problem
@@ -66,13 +66,6 @@ class TrainConfig(Section):
     """URI of the MLflow server, without credentials, which MLflow reads from the environment. Absent: the folder
     `mlruns` of the run."""
 
-    @field_validator("seeds")
-    @classmethod
-    def _validate_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if twice := [str(seed) for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
-            raise ValueError(f"{', '.join(twice)} is named twice, and one training would count as two runs")
-        return seeds
-
     @property
     def without_budget(self) -> "TrainConfig":
         """The same with the default budget, for runs that have one of their own."""
@@ -105,7 +98,8 @@ def missing_trackers(names: Sequence[str]) -> list[str]:
 
 
 def budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
-    """A budget without its number, or a number that the budget does not use."""
+    """A budget without its number, or a number that the budget does not use; a seed that is named twice."""
+    yield from seed_problems("train.seeds", train.get("seeds"))
     budget = train.get("budget", "epochs")
     needed = {"steps": ["num_steps"], "tokens": ["num_steps", "num_tokens"]}.get(budget, [])
     for name in ("num_steps", "num_tokens"):
