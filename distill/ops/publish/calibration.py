@@ -24,6 +24,7 @@ class Calibration(NamedTuple):
     """Rows of a student's training, prompts and reasoning included."""
 
     arms: tuple[str, ...]
+    """That they are of."""
     rows: tuple[tuple[int, ...], ...]
     """Token ids of each. The last may be cut."""
     pools: tuple[str, ...]
@@ -64,29 +65,30 @@ def calibration_rows(
         None where none of the arms has a row.
     """
     places = [
-        (order_hash_of(row["trace_id"], "calibration", seed), arm, index)
-        for arm in arms
+        (order_hash_of(row["trace_id"], "calibration", seed), number, index)
+        for number, arm in enumerate(arms)
         for index, row in enumerate(_rows(run_dir, arm, ("trace_id", "side")))
         if row["side"] != "rejected"
     ]
     wanted = heapq.nsmallest(num_tokens // SHORTEST_ROW, places)
     examples = {
-        (arm, index): row
-        for arm in dict.fromkeys(arm for _, arm, _ in wanted)
-        for index, row in _wanted(run_dir, arm, {index for _, one, index in wanted if one == arm})
+        (number, index): row
+        for number in {number for _, number, _ in wanted}
+        for index, row in _wanted(run_dir, arms[number], {index for _, one, index in wanted if one == number})
     }
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    found: dict[str, tuple[int, str, tuple[int, ...]]] = {}
     left = num_tokens
-    for _, arm, index in wanted:
-        example = examples[arm, index]
+    for _, number, index in wanted:
+        example = examples[number, index]
         rendered = render_row(tokenizer, example, max_length)
         if left and isinstance(rendered, Rendered) and example["trace_id"] not in found:
-            found[example["trace_id"]] = example["pool"], tuple(rendered.input_ids[:left])
-            left -= min(left, len(rendered.input_ids))
+            tokens = tuple(rendered.input_ids[:left])
+            found[example["trace_id"]] = number, example["pool"], tokens
+            left -= len(tokens)
     if not found:
         return None
-    pools, rows = zip(*found.values(), strict=True)
-    return Calibration(tuple(arms), rows, pools)
+    numbers, pools, rows = zip(*found.values(), strict=True)
+    return Calibration(tuple(arms[number] for number in sorted(set(numbers))), rows, pools)
 
 
 def _rows(run_dir: RunDir, arm: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -66,7 +66,7 @@ def test_all_arms_of_the_student_are_drawn_from_and_a_trace_counts_once(tmp_path
         both=[example(number, "both") for number in range(20)],
     )
     found = chosen(run_dir, "long", "both", "gone", num_tokens=10**6)
-    assert len(found.rows) == 20 and found.arms == ("long", "both", "gone")
+    assert len(found.rows) == 20 and found.arms == ("long", "both")
 
 
 def test_what_was_not_learnt_is_left_out(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distill.ops.publish.gguf import uncalibrated
 from distill.ops.publish.importance import mean_squares, of_tensors, tensor_name
 
 ROWS = [(1, 5, 9, 4), (7, 2)]
@@ -86,14 +85,3 @@ def test_a_tensor_whose_columns_were_changed_is_left_out(model: LlamaForCausalLM
     found = of_tensors(importance, model, whole_file(tmp_path / "whole.gguf", tensors))
     assert found.keys() == {"blk.0.attn_q.weight"}
     assert (found["blk.0.attn_q.weight"] == importance["model.layers.0.self_attn.q_proj"]).all()
-
-
-def test_experts_and_others_without_an_importance_are_named() -> None:
-    tensors = {
-        "token_embd.weight": "Q6_K",
-        "blk.0.attn_q.weight": "Q4_K",
-        "blk.0.attn_norm.weight": "F32",
-        "blk.0.ffn_up_exps.weight": "Q4_K",
-        "blk.1.ffn_up_exps.weight": "Q6_K",
-    }
-    assert uncalibrated(tensors, ["blk.0.attn_q.weight"]) == ("ffn_up_exps",)
