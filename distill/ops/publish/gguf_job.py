@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cluster.cpus import has_fast_bf16
 from distill.models.folder import weight_files
+from distill.ops.publish.importance import mean_squares, of_tensors
 from distill.ops.publish.quantise import Importance, quantise
 
 UNSUPPORTED = 3
@@ -83,12 +84,10 @@ def measure(source: str, whole: str, rows: Sequence[Sequence[int]]) -> Importanc
         whole: its GGUF file, not quantised.
         rows: token ids.
     """
-    import torch
+    from transformers import AutoModelForCausalLM
 
-    from distill.ops.publish.importance import mean_squares, of_tensors
-    from distill.train.worker.student import load_model
-
-    model = load_model(source, torch.bfloat16 if has_fast_bf16() else torch.float32)
+    dtype = "bfloat16" if has_fast_bf16() else "float32"
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
     return of_tensors(mean_squares(model, rows), model, whole)
 
 

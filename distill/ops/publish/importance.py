@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from distill.ops.publish.quantise import Importance
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -28,6 +28,8 @@ def mean_squares(model: PreTrainedModel, rows: Iterable[Sequence[int]]) -> Impor
         model: of transformers.
         rows: token ids, each by itself.
     """
+    import torch
+
     sums: dict[str, torch.Tensor] = {}
     counts: Counter[str] = Counter()
 
@@ -51,6 +53,8 @@ def mean_squares(model: PreTrainedModel, rows: Iterable[Sequence[int]]) -> Impor
 
 def linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
     """Name -> layer. Experts that are stored as one tensor are no such layers."""
+    import torch
+
     return {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
 
 
