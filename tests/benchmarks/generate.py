@@ -4,10 +4,11 @@
 
 Both sides take the quickstart's short teacher (SmolLM2-135M), the same engine arguments, prompts, sampling and seeds;
 ours also verifies and writes every trace. Direct means AsyncLLM in a process of its own, all requests handed over at
-once: as vLLM sets it up, and once more with the model in the core process, as our engines on CPU have it. A third
-direct engine has the engine arguments that this project had before (`BEFORE`), in the place of today's. Steady state:
-completion tokens over the seconds from the first request to the last answer; the start of the engine is told on a line
-of its own. The last line is a JSON object; goals `ratio_vs_asyncllm` >= 0.98, `ratio_vs_before` >= 1.8.
+once: as vLLM sets it up, once more with the model in the core process, as our engines on CPU have it, and once with
+our sampler as well (`serve/engines/cpu_sampling.py`). A last direct engine has the engine arguments that this project
+had before (`BEFORE`), in the place of today's. Steady state: completion tokens over the seconds from the first request
+to the last answer; the start of the engine is told on a line of its own. The last line is a JSON object; goals
+`ratio_vs_asyncllm` >= 0.98, `ratio_vs_before` >= 1.8.
 `--sweep` tries engine arguments one after another instead, each in a direct engine of its own.
 """
 
@@ -43,7 +44,9 @@ WORKER_NICENESS = 15
 
 CORES = os.cpu_count() or 1
 
-BEFORE: dict[str, Any] = {"block_size": 128, "dtype": "bfloat16", "threads": max(1, CORES - 1)}
+NO_PLUGINS: dict[str, Any] = {"plugins": ""}
+"""vLLM's own sampler."""
+BEFORE: dict[str, Any] = {"block_size": 128, "dtype": "bfloat16", "threads": max(1, CORES - 1), **NO_PLUGINS}
 """Engine arguments of commit eac3b4a5 on CPU, where they may be others than today's."""
 
 SWEEP: tuple[dict[str, Any], ...] = (
@@ -59,8 +62,9 @@ SWEEP: tuple[dict[str, Any], ...] = (
     {"dtype": "float32"},
     {"enforce_eager": False},
     {"malloc": "tcmalloc"},
+    {"plugins": "mix_cpu_lora"},
 )
-"""Changes of the engine's arguments, its threads and its memory allocator that `--sweep` tries."""
+"""Changes of the engine's arguments, its threads, its memory allocator and our plugins that `--sweep` tries."""
 
 
 class Speed(NamedTuple):
@@ -149,10 +153,12 @@ def direct_in_own_process(
         folder: the run, whose prompts are asked.
         num_prompts: how many there are.
         lone_worker: the model in the core process, too.
-        extra: engine arguments beside ours; `threads` and `malloc` go into the environment.
+        extra: engine arguments beside ours; `threads`, `malloc` and `plugins` go into the environment.
     """
     changes = dict(extra or {})
     environment = {**os.environ, **engine_env("cpu", str(folder), changes.pop("threads", None))}
+    if (plugins := changes.pop("plugins", None)) is not None:
+        environment["VLLM_PLUGINS"] = plugins
     if malloc := changes.pop("malloc", None):
         environment["LD_PRELOAD"] = library_path(malloc)
     if lone_worker:
@@ -213,7 +219,8 @@ def main() -> None:
             return
         mine = ours(Path(folder), arguments.prompts)
         peers = {
-            "asyncllm": direct_in_own_process(Path(folder), arguments.prompts, lone_worker=False),
+            "asyncllm": direct_in_own_process(Path(folder), arguments.prompts, lone_worker=False, extra=NO_PLUGINS),
+            "asyncllm_vllm_sampling": direct_in_own_process(Path(folder), arguments.prompts, extra=NO_PLUGINS),
             "asyncllm_lone_worker": direct_in_own_process(Path(folder), arguments.prompts),
             "before": direct_in_own_process(Path(folder), arguments.prompts, extra=BEFORE),
         }
