@@ -28,7 +28,9 @@ from distill.report.write import write_report
 from distill.run.run_recipe import load_run_recipe
 
 
-def publish(run_dir: RunDir, model: str, to: str, formats: Sequence[str], *, dry_run: bool, score: bool) -> int:
+def publish(
+    run_dir: RunDir, model: str, to: str, formats: Sequence[str], *, dry_run: bool, score: bool, calibrate: bool
+) -> int:
     """Write the folder, or list its files; returns the exit code."""
     recipe = load_run_recipe(run_dir)
     student = find_student(recipe, run_dir, model)
@@ -43,27 +45,29 @@ def publish(run_dir: RunDir, model: str, to: str, formats: Sequence[str], *, dry
     if dry_run:
         show_files(planned_files(student, formats), shown)
         return 0
-    where = _push(student, repo, formats, score=score) if repo else _write(student, Path(target), formats, score=score)
+    how = {"score": score, "calibrate": calibrate}
+    where = _push(student, repo, formats, **how) if repo else _write(student, Path(target), formats, **how)
     shown.print(where, markup=False)
     return 0
 
 
-def _write(student: TrainedStudent, target: Path, formats: Sequence[str], *, score: bool) -> str:
+def _write(student: TrainedStudent, target: Path, formats: Sequence[str], *, score: bool, calibrate: bool) -> str:
     if not score:
         with quiet(log_path(student.run_dir)) as console:
-            files = write_folder(student, formats, target, console)
+            files = write_folder(student, formats, target, console, is_calibrated=calibrate)
         return f"{len(files)} files in {target}"
     with run_lock(student.run_dir), quiet(log_path(student.run_dir)) as console:
-        files = write_folder(student, formats, target, console, is_scored=True)
+        files = write_folder(student, formats, target, console, is_scored=True, is_calibrated=calibrate)
         refresh_report(student)
     return f"{len(files)} files in {target}; what quantisation cost is in its card and in the run's report"
 
 
-def _push(student: TrainedStudent, repo: str, formats: Sequence[str], *, score: bool) -> str:
+def _push(student: TrainedStudent, repo: str, formats: Sequence[str], *, score: bool, calibrate: bool) -> str:
     from huggingface_hub import HfApi  # start time: only a push needs it
 
-    folder = staging(repo, folder_key(student, formats, is_scored=score))
-    return push(repo, folder, lambda target: _write(student, target, formats, score=score), HfApi())
+    folder = staging(repo, folder_key(student, formats, is_scored=score, is_calibrated=calibrate))
+    how = {"score": score, "calibrate": calibrate}
+    return push(repo, folder, lambda target: _write(student, target, formats, **how), HfApi())
 
 
 def refresh_report(student: TrainedStudent) -> None:

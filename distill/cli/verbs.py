@@ -136,7 +136,10 @@ def publish_verb(arguments: argparse.Namespace) -> int:
     formats = read_formats(arguments.formats)
     run_dir = open_run(arguments.run_dir)
     return publish(
-        run_dir, arguments.model, arguments.to or "", formats, dry_run=arguments.dry_run, score=arguments.score
+        *(run_dir, arguments.model, arguments.to or "", formats),
+        dry_run=arguments.dry_run,
+        score=arguments.score,
+        calibrate=not arguments.no_calibration,
     )
 
 

@@ -186,6 +186,17 @@ def render_example(
     return Rendered(input_ids=[*prompt, *mode, *target], labels=labels)
 
 
+def render_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], max_length: int) -> Rendered | str:
+    """The training row of an arm's example (`distill.core.schema.Example`), or why it has none.
+
+    Raises:
+        InputError: The tokenizer has no chat template, or the template refuses these turns.
+    """
+    options = read_options(row["template_options"])
+    spans = {name: row[name] for name in ("given", "opening")}
+    return render_example(tokenizer, row["messages"] or [], max_length, options, **spans)
+
+
 class Asked(NamedTuple):
     """What decides how a template begins an assistant's turn, beside the end of the prompt."""
 

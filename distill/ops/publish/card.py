@@ -15,7 +15,7 @@ from distill.mix.export.licence_ids import front_matter_fields
 from distill.mix.export.licences import is_hub_id
 from distill.mix.export.terms import shared_licence
 from distill.models.chat_template import chat_messages
-from distill.ops.publish.gguf import GgufFile, kept_words
+from distill.ops.publish.gguf import GgufFile, calibration_words, kept_words
 from distill.ops.publish.student import TrainedStudent
 from distill.report.formats import bounds, number, percent
 from distill.report.quantised_words import quantised_words
@@ -155,11 +155,17 @@ def mode_lines(student: TrainedStudent) -> Iterator[str]:
 
 
 def file_table(files: Mapping[str, int], ggufs: Sequence[GgufFile]) -> str:
-    """The files with their sizes; of GGUF files how their tensors are stored, and what they keep of the training."""
+    """The files with their sizes; of GGUF files how their tensors are stored, what they keep of the training, and what
+    they were calibrated on."""
     types = {one.path.name: one.tensors for one in ggufs}
     lines = [f"| {name} | {megabytes(size)} | {types.get(name, '')} |" for name, size in sorted(files.items())]
-    kept = [f"\n* `{one.path.name}` {words}." for one in ggufs if (words := kept_words(one))]
-    return "| file | size | tensors |\n|---|---|---|\n" + "\n".join(lines) + ("\n" + "".join(kept) if kept else "")
+    told = [
+        f"\n* `{one.path.name}` {words}."
+        for one in ggufs
+        for words in (kept_words(one), calibration_words(one))
+        if words
+    ]
+    return "| file | size | tensors |\n|---|---|---|\n" + "\n".join(lines) + ("\n" + "".join(told) if told else "")
 
 
 def megabytes(size: float) -> str:

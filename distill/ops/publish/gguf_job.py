@@ -1,17 +1,20 @@
-"""`python -m distill.ops.publish.gguf_job JOB`: convert a model folder to GGUF, and quantise it.
+"""`python -m distill.ops.publish.gguf_job JOB`: convert a model folder to GGUF, calibrate and quantise it.
 
-A process of its own: the converter is a set of top-level modules that auto-round carries, and the quantiser is C++.
+A process of its own: the converter is a set of top-level modules that auto-round carries, and the quantiser is C++. The
+last line that it prints is a `JobResult`.
 """
 
 import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster.cpus import has_fast_bf16
 from distill.models.folder import weight_files
+from distill.ops.publish.importance import mean_squares, of_tensors
+from distill.ops.publish.quantise import Importance, quantise
 
 UNSUPPORTED = 3
 """Exit code where llama.cpp does not know the architecture or the tokenizer."""
@@ -28,10 +31,23 @@ class GgufJob(NamedTuple):
     """Name of the model in the files."""
     whole: str
     """Path of the file with whole weights, which is temporary."""
-    outputs: tuple[tuple[str, int], ...]
-    """Path and type (`llama_ftype`) of every file."""
+    outputs: tuple[tuple[str, int, bool], ...]
+    """Path and type (`llama_ftype`) of every file, and whether it is calibrated."""
     base: str = ""
     """Model folder that the student was trained from, to tell what the files keep of the training; empty: not told."""
+    rows: str = ""
+    """JSON file with the token ids of the rows that it is calibrated on; empty: it is not."""
+    dataset: str = ""
+    """What these rows are, for the files' metadata."""
+
+
+class JobResult(NamedTuple):
+    """What the job found out."""
+
+    kept: Mapping[str, float | None]
+    """Path -> what the file keeps of the training; empty where that was not asked for."""
+    calibrated: Sequence[str]
+    """Tensors with an importance, in the files that are calibrated."""
 
 
 def main(job: GgufJob) -> int:
@@ -41,13 +57,38 @@ def main(job: GgufJob) -> int:
     except NotImplementedError as error:
         print(str(error).replace("\n", " "), file=sys.stderr)
         return UNSUPPORTED
-    for path, number in job.outputs:
-        quantise(job.whole, path, number)
+    rows = json.loads(Path(job.rows).read_text()) if job.rows else []
+    importance = measure(job.source, job.whole, rows) if rows else {}
+    notes: dict[str, str | int] = {
+        "quantize.imatrix.file": "measured by distill publish, not kept",
+        "quantize.imatrix.dataset": job.dataset,
+        "quantize.imatrix.entries_count": len(importance),
+        "quantize.imatrix.chunks_count": len(rows),
+    }
+    for path, number, is_calibrated in job.outputs:
+        quantise(job.whole, path, number, importance if is_calibrated else {}, notes)
+    kept: Mapping[str, float | None] = {}
     if job.base:
         base = f"{job.whole}.base"
         convert(Path(job.base), Path(base), job.name)
-        print(json.dumps(kept_shares(base, job.whole, [path for path, _ in job.outputs])))
+        kept = kept_shares(base, job.whole, [path for path, *_ in job.outputs])
+    print(json.dumps(JobResult(kept, list(importance))))
     return 0
+
+
+def measure(source: str, whole: str, rows: Sequence[Sequence[int]]) -> Importance:
+    """The importance of a model's tensors.
+
+    Args:
+        source: model folder.
+        whole: its GGUF file, not quantised.
+        rows: token ids.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = "bfloat16" if has_fast_bf16() else "float32"
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+    return of_tensors(mean_squares(model, rows), model, whole)
 
 
 def convert(source: Path, target: Path, name: str) -> None:
@@ -106,15 +147,6 @@ def weight_type(folder: Path) -> str:
 
     with safe_open(weight_files(folder)[0], framework="pt") as file:
         return str(file.get_slice(next(iter(file.keys()))).get_dtype())
-
-
-def quantise(whole: str, target: str, number: int) -> None:
-    """Write a GGUF file with its weights in another type. `number`: of that type, `llama_ftype`."""
-    from cyllama.llama import llama_cpp
-
-    settings = llama_cpp.LlamaModelQuantizeParams()
-    settings.ftype, settings.nthread = number, os.cpu_count() or 1
-    llama_cpp.model_quantize(whole, target, settings)
 
 
 def kept_shares(base: str, whole: str, targets: Sequence[str]) -> dict[str, float | None]:

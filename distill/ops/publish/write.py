@@ -20,10 +20,18 @@ from distill.mix.export.write import atomic_folder, refuse_existing
 from distill.models.chat_template import end_of_turn
 from distill.models.folder import TEMPLATE, content_digest, is_usable, notice_files
 from distill.models.resolve import unchanged_tokenizer
+from distill.ops.publish.calibration import Calibration, calibration_rows
 from distill.ops.publish.card import MODELFILE, megabytes, mix_json, publish_card, sizes
 from distill.ops.publish.formats import SAFETENSORS, gguf_types
 from distill.ops.publish.gguf import PACKAGES as CONVERTERS
-from distill.ops.publish.gguf import GgufFile, gguf_name, kept_words, require_packages, write_gguf
+from distill.ops.publish.gguf import (
+    GgufFile,
+    calibration_words,
+    gguf_name,
+    kept_words,
+    require_packages,
+    write_gguf,
+)
 from distill.ops.publish.llama_server import PACKAGES as RUNTIME
 from distill.ops.publish.modelfile import Modelfile, modelfile
 from distill.ops.publish.score import score_quantised
@@ -84,9 +92,23 @@ def planned_files(student: TrainedStudent, formats: Sequence[str]) -> list[Plann
 
 
 def write_folder(
-    student: TrainedStudent, formats: Sequence[str], target: Path, console: Console, *, is_scored: bool = False
+    student: TrainedStudent,
+    formats: Sequence[str],
+    target: Path,
+    console: Console,
+    *,
+    is_scored: bool = False,
+    is_calibrated: bool = True,
 ) -> dict[str, int]:
-    """Write the folder; returns the sizes of its files. `is_scored`: its GGUF files are asked the run's benchmarks.
+    """Write the folder; returns the sizes of its files.
+
+    Args:
+        student: what is published.
+        formats: of its weights.
+        target: the folder, which is new.
+        console: for what is told on the way.
+        is_scored: its GGUF files are asked the run's benchmarks.
+        is_calibrated: those below eight bits are calibrated on the traces of its arms, where the run has them.
 
     Raises:
         InputError: the folder exists, cannot be written, or a format cannot be made of the student.
@@ -97,7 +119,7 @@ def write_folder(
         copy_model(student, kept)
         for notice in base_notices(student):
             shutil.copyfile(notice, folder / notice.name)
-        ggufs = _write_ggufs(student, formats, kept, folder, console)
+        ggufs = _write_ggufs(student, formats, kept, folder, console, is_calibrated=is_calibrated)
         if is_scored:
             for file in ggufs:
                 score_quantised(student, file, console)
@@ -111,11 +133,12 @@ def write_folder(
         return sizes(folder)
 
 
-def folder_key(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool) -> str:
+def folder_key(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool, is_calibrated: bool = True) -> str:
     """Hash of all that decides what `write_folder` writes, but for the scores that it asks for itself."""
     notices = [(file.name, content_digest(file)) for file in base_notices(student)]
     made_by = [student.recipe.model_dump(mode="json"), asdict(student.manifest), student.cell.name, student.arms]
-    return content_hash("publish", made_by, student.scores(), student.sources, notices, list(formats), is_scored)
+    how = (list(formats), is_scored, is_calibrated)
+    return content_hash("publish", made_by, student.scores(), student.sources, notices, *how)
 
 
 def copy_model(student: TrainedStudent, folder: Path) -> None:
@@ -154,17 +177,46 @@ def set_ends(path: Path, end: int) -> None:
 
 
 def _write_ggufs(
-    student: TrainedStudent, formats: Sequence[str], model: Path, target: Path, console: Console
+    student: TrainedStudent,
+    formats: Sequence[str],
+    model: Path,
+    target: Path,
+    console: Console,
+    *,
+    is_calibrated: bool,
 ) -> list[GgufFile]:
     kinds = gguf_types(tuple(formats))
     if not kinds:
         return []
+    coarse = [kind.name for kind in kinds if kind.is_coarse]
+    calibration = calibration_of(student) if coarse and is_calibrated else None
+    if calibration:
+        console.print(f"  [dim]calibrating {', '.join(coarse)} on {calibration.words} ...[/]", highlight=False)
+    elif coarse and is_calibrated:
+        arms = ", ".join(one.mix for one in student.cell.lineage)
+        console.print(f"  note: {', '.join(coarse)} not calibrated: the run has no traces of {arms}", markup=False)
     console.print(f"  [dim]converting to GGUF: {', '.join(kind.name for kind in kinds)} ...[/]")
-    files = write_gguf(model, student.tokenizer, student.name, kinds=kinds, target=target, base=base_folder(student))
+    files = write_gguf(
+        *(model, student.tokenizer, student.name),
+        kinds=kinds,
+        target=target,
+        base=base_folder(student),
+        calibration=calibration,
+    )
     for file in files:
         if file.is_base:
             console.print(f"  warning: {file.path.name} {kept_words(file)}", highlight=False, markup=False)
+        if file.uncalibrated:
+            console.print(f"  note: {file.path.name} {calibration_words(file)}", highlight=False, markup=False)
     return files
+
+
+def calibration_of(student: TrainedStudent) -> Calibration | None:
+    """Rows of the arms that the student was trained on; None where the run's folder has none."""
+    recipe, cell = student.recipe, student.cell
+    arms = tuple(dict.fromkeys(one.mix for one in cell.lineage))
+    how = {"max_length": recipe.train.max_length, "seed": cell.seed}
+    return calibration_rows(student.run_dir, arms, student.tokenizer, **how)
 
 
 def modelfiles(student: TrainedStudent, formats: Sequence[str]) -> Mapping[str, Modelfile]:

@@ -13,8 +13,7 @@ from distill.config.objectives import Match, Reinforce
 from distill.core.errors import StageError
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
-from distill.models.chat_template import IGNORED, TOO_LONG, Rendered, encode, render_example
-from distill.models.template_options import read_options
+from distill.models.chat_template import IGNORED, TOO_LONG, Rendered, encode, render_row
 from distill.train.rollouts.write import read_examples, student_prompt
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.match import OwnToken, load_answers
@@ -81,7 +80,7 @@ def _rendered(
     drops: list[Dropped] = []
     for start in range(0, len(examples), together):
         group = examples[start : start + together]
-        rendered = [_render(example, tokenizer, job.train.max_length) for example in group]
+        rendered = [render_row(tokenizer, example, job.train.max_length) for example in group]
         refusal = next((one for one in rendered if isinstance(one, str)), "")
         for example, one in zip(group, rendered, strict=True):
             if isinstance(one, Rendered) and not refusal:
@@ -108,13 +107,6 @@ def _prompts(
             row = TrainRow(example["trace_id"], example["pool"], tokens, [IGNORED] * len(tokens), example["phase"])
             kept.append(row)
     return kept, drops
-
-
-def _render(example: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rendered | str:
-    """The row of an example, or why it has none."""
-    options = read_options(example["template_options"])
-    spans = {name: example[name] for name in ("given", "opening")}
-    return render_example(tokenizer, example["messages"] or [], max_length, options, **spans)
 
 
 def _compact(example: Mapping[str, Any], rendered: Rendered, tokenizer: PreTrainedTokenizerBase) -> TrainRow:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from gguf import GGUFReader
 from rich.console import Console
 
 from distill.core.errors import InputError, StageError
@@ -74,6 +75,9 @@ def test_the_folder_has_every_file_and_a_card_that_names_them(folder: Path) -> N
     assert not [name for name in names if name.startswith(".")]
     card = (folder / "README.md").read_text()
     assert "llama-server -m smol-135m-mix-long-q8_0.gguf" in card and "Q8_0" in card and "Q5_0" in card
+    assert "`smol-135m-mix-long-q4_k_m.gguf` was calibrated on" in card and "verified traces of mix-long" in card
+    noted = {file.name[19:-5]: GGUFReader(file).get_field("quantize.imatrix.dataset") for file in folder.glob("*.gguf")}
+    assert noted["q8_0"] is None and "verified traces of mix-long" in noted["q4_k_m"].contents()
     assert 'SYSTEM """Answer at once."""' in (folder / "Modelfile.short").read_text()
 
 

@@ -20,6 +20,7 @@ from distill.core.schema import Score
 from distill.evaluate.read_scores import models_by_itself
 from distill.models.chat_template import chat_messages
 from distill.ops.publish import write
+from distill.ops.publish.calibration import Calibration
 from distill.ops.publish.formats import FORMATS, read_formats
 from distill.ops.publish.push import repository
 from distill.ops.publish.student import TrainedStudent, find_student
@@ -117,6 +118,19 @@ def test_a_dry_run_of_gguf_estimates_sizes_and_names_modelfiles(student: Trained
     one, other = (planned[f"smol-135m-mix-long-{kind}.gguf"] for kind in ("q8_0", "q4_k_m"))
     assert one.is_estimated and other.size < one.size < whole
     assert "Modelfile" in planned and "model.safetensors" not in planned
+
+
+def test_files_below_eight_bits_are_calibrated_on_the_arms_traces_unless_told_otherwise(
+    student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Calibration | None] = []
+    monkeypatch.setattr(write, "write_gguf", lambda *_, calibration, **__: given.append(calibration) or [])
+    write_folder(student, ("gguf-q4_k_m",), tmp_path / "default", CONSOLE)
+    write_folder(student, ("gguf-q4_k_m",), tmp_path / "without", CONSOLE, is_calibrated=False)
+    write_folder(student, ("gguf-q8_0",), tmp_path / "eight", CONSOLE)
+    calibration, *others = given
+    assert calibration is not None and calibration.arms == ("mix-long",) and set(calibration.pools) == {"long", "short"}
+    assert others == [None, None]
 
 
 def test_an_existing_folder_is_refused_and_left_as_it_is(student: TrainedStudent, tmp_path: Path) -> None:
@@ -246,10 +260,11 @@ def test_all_that_decides_the_folder_is_in_its_key(tmp_path: Path) -> None:
     others = {
         folder_key(student, ("safetensors",), is_scored=True),
         folder_key(student, ("gguf-q8_0",), is_scored=False),
+        folder_key(student, ("safetensors",), is_scored=False, is_calibrated=False),
         folder_key(find_student(described, student.run_dir, MODEL), ("safetensors",), is_scored=False),
         folder_key(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False),
     }
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 6
 
 
 @pytest.mark.parametrize(
