@@ -2,12 +2,13 @@
 
 vLLM 0.29 copies an adapter's weights once per token of the batch, and gives requests for the plain weights (index -1)
 the adapter of the last slot while they decode. Here rows of one adapter are multiplied together, and plain rows are
-skipped. Registered as a vLLM plugin in pyproject.toml, so that every process of an engine loads it.
+skipped; where a whole batch has one adapter, as in an evaluation, its two products are added in place. Registered as a
+vLLM plugin in pyproject.toml, so that every process of an engine loads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -78,6 +79,32 @@ def _groups(weights: torch.Tensor, indices: torch.Tensor) -> Iterator[tuple[Any,
         yield rows, weight.reshape(weight.shape[-2:]) if weight is not None else None
 
 
+def add_lora(
+    output: torch.Tensor,
+    inputs: torch.Tensor,
+    downs: Sequence[torch.Tensor],
+    ups: Sequence[torch.Tensor],
+    scaling: float,
+    widths: Sequence[int],
+) -> None:
+    """`output += scaling * B @ A @ inputs` of one adapter for all rows, slice by slice of the columns.
+
+    What lies between the products is rounded to the weights' precision, as in vLLM's kernels for GPUs.
+
+    Args:
+        output: [tokens, at least the sum of widths], written.
+        inputs: [tokens, in].
+        downs: A of each slice, [rank, in].
+        ups: B of each slice, [width, rank].
+        scaling: factor.
+        widths: columns of each slice.
+    """
+    begin = 0
+    for down, up, width in zip(downs, ups, widths, strict=True):
+        output[:, begin : begin + width].addmm_(inputs @ down.T, up.T, alpha=scaling)
+        begin += width
+
+
 def register() -> None:
     """Called by vLLM in each of its processes; does nothing on other devices than the CPU."""
     from vllm.platforms import current_platform
@@ -90,3 +117,30 @@ def register() -> None:
     for name in REPLACED:
         for module in (lora_ops, punica_cpu):  # the second bound the names when it was imported
             setattr(module, name, globals()[name])
+    wrapper = punica_cpu.PunicaWrapperCPU
+    update_metadata, add_lora_linear = wrapper.update_metadata, wrapper.add_lora_linear
+
+    def updated(self: Any, *args: Any, **kwargs: Any) -> None:
+        update_metadata(self, *args, **kwargs)
+        present = self.token_lora_indices.unique().tolist()
+        self.only_adapter = present[0] if len(present) == 1 else None
+
+    def added(
+        self: Any,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: Any,
+        lora_b_stacked: Any,
+        scale: float,
+        widths: Any,
+        **kwargs: Any,
+    ) -> None:
+        adapter = self.only_adapter
+        if adapter is None or lora_a_stacked[0].dtype != x.dtype:
+            add_lora_linear(self, y, x, lora_a_stacked, lora_b_stacked, scale, widths, **kwargs)
+        elif adapter >= 0:
+            downs, ups = ([weights[adapter, 0] for weights in part] for part in (lora_a_stacked, lora_b_stacked))
+            add_lora(y, x, downs, ups, scale, widths)
+
+    wrapper.only_adapter = None
+    wrapper.update_metadata, wrapper.add_lora_linear = updated, added

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from serve.engines.cpu_lora import bgmv_expand, bgmv_expand_slice, bgmv_shrink
+from serve.engines.cpu_lora import add_lora, bgmv_expand, bgmv_expand_slice, bgmv_shrink
 
 RANK, WIDTH_IN, WIDTH_OUT = 3, 8, 5
 
@@ -31,3 +31,14 @@ def test_each_token_is_multiplied_by_its_own_adapter_and_a_plain_one_by_none(ind
     bgmv_expand_slice(small, up, wide, index, 2, WIDTH_OUT, add_inputs=False)
     torch.testing.assert_close(wide[:, 2 : 2 + WIDTH_OUT], reference(up, small, indices))
     assert wide[:, :2].abs().sum() == wide[:, 2 + WIDTH_OUT :].abs().sum() == 0
+
+
+def test_one_adapter_for_all_rows_is_added_slice_by_slice() -> None:
+    torch.manual_seed(0)
+    inputs, base = torch.randn(4, WIDTH_IN), torch.randn(4, WIDTH_OUT + 2)
+    downs = [torch.randn(RANK, WIDTH_IN), torch.randn(RANK, WIDTH_IN)]
+    ups = [torch.randn(WIDTH_OUT, RANK), torch.randn(2, RANK)]
+    output = base.clone()
+    add_lora(output, inputs, downs, ups, 0.5, (WIDTH_OUT, 2))
+    parts = [inputs @ down.T @ up.T for down, up in zip(downs, ups, strict=True)]
+    torch.testing.assert_close(output, base + 0.5 * torch.cat(parts, dim=1))
