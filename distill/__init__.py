@@ -49,10 +49,13 @@ def run_recipe(
     """
     from distill.cli.run import run_recipe as bring_up_to_date  # start time
     from distill.config.load import find_recipe  # start time
+    from distill.core.errors import InputError  # start time
     from distill.core.stage_names import stage_named  # start time
 
     checked = load_recipe(recipe, *overrides)
     uri = str(run_dir) or f"runs/{checked.name}"
+    if until and only:
+        raise InputError(f"until {until!r} and only {only!r}: a last stage or a single one -> give one of them")
     stages = {"until": stage_named(until), "only": stage_named(only)}
     bring_up_to_date(checked, find_recipe(str(recipe)).parent, uri, **stages)
     return open_run(uri)

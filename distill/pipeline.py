@@ -20,9 +20,10 @@ from distill.config.passes import passes
 from distill.config.recipe import Recipe
 from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
+from distill.core.full_disk import full_disk_said
 from distill.core.manifest import Manifest, now
 from distill.core.memory import PeakMemory
-from distill.core.run_dir import RECIPE, RunDir, StageName, Training, finished_pass
+from distill.core.run_dir import RECIPE, RunDir, StageName, Training, finished_pass, written_folders
 from distill.ops.doctor.preflight import refuse_templates, refuse_unready
 from distill.run.context import RunContext
 from distill.run.stage_keys import StageState, stage_states, stages_to_run
@@ -163,7 +164,7 @@ def run_stage(stage: Stage, context: RunContext, state: StageState) -> Manifest:
     """Run a stage; its manifest with key, code version, wall time and peak memory."""
     about = {"run": context.run_dir.address, "stage": stage.name}
     log_event("stage begins", **about, recipe=context.recipe.name, why=state.reason)
-    with _failure_logged(about), PeakMemory() as memory:
+    with _failure_logged(about), full_disk_said(*written_folders(context.run_dir)), PeakMemory() as memory:
         started = time.monotonic()
         manifest = stage.run(context)
         wall_s = round(time.monotonic() - started, 2)

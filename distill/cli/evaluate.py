@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from cluster.session import Session, connect
-from distill.config.base import one_of
+from distill.config.base import one_of, repeated
 from distill.config.benchmarks import DEFINITIONS, benchmark_config, regression_benchmarks
 from distill.config.eval_command import EvalConfig
 from distill.config.evaluate import with_suites
@@ -94,6 +94,8 @@ def _problems(config: EvalConfig) -> Iterator[Problem]:
     for name in config.evaluate.benchmarks:
         if name not in known:
             yield Problem("--benchmarks", f"no benchmark is called {name!r}", one_of(name, known))
+    for name in repeated(config.evaluate.benchmarks):
+        yield Problem("--benchmarks", f"names {name!r} twice: it would count twice in the mean", "name it once")
     for name in config.evaluate.repeated:
         if name not in config.evaluate.benchmarks:
             yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, config.evaluate.benchmarks))

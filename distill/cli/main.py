@@ -12,6 +12,7 @@ from typing import Any
 
 from distill.config.shipped import shipped_recipes
 from distill.core.errors import DistillError
+from distill.core.full_disk import full_disk_said
 from distill.core.stage_names import StageName
 from distill.mix.export.formats import FORMATS
 from distill.ops.publish.formats import FORMATS as FORMAT_NAMES
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     os.environ.update(exempt_loopback(os.environ))
     try:
-        return verb_named(arguments.verb)(arguments)
+        with full_disk_said("."):  # of what is written beside a run: its lock, a manifest, a file of answers
+            return verb_named(arguments.verb)(arguments)
     except DistillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -101,7 +103,7 @@ def _add_run(verbs: Any, recipes: str) -> None:
     run.add_argument("recipe", metavar="RECIPE", help=recipes)
     run.add_argument("overrides", nargs="*", metavar="key=value", help="for example train.num_epochs=3")
     run.add_argument("--run-dir", metavar="DIR", help="folder or URI of the run (default: runs/NAME)")
-    stages, which = [*StageName], run.add_mutually_exclusive_group()
+    stages, which = [stage.value for stage in StageName], run.add_mutually_exclusive_group()
     which.add_argument("--until", metavar="STAGE", choices=stages, help=f"stop after this stage: {', '.join(stages)}")
     which.add_argument("--only", metavar="STAGE", choices=stages, help="this stage alone; those it reads must be done")
     run.set_defaults(verb="run")

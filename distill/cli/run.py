@@ -53,7 +53,9 @@ def _run_stale(
 
 def show_next(console: Console, recipe: Recipe, run_dir: RunDir) -> None:
     """What a person does with a finished run."""
-    name = [cell.name for cell in cells(recipe) if cell.student == recipe.students[0]][-1]
+    trained = cells(recipe)
+    # The first student may be scored untouched alone, and trained on no arm.
+    name = ([cell.name for cell in trained if cell.student == recipe.students[0]] or [trained[-1].name])[-1]
     console.print("\nserve the students   distill serve " + run_dir.uri, markup=False)
     console.print(f'ask one of them      distill ask {name} "{sample_problem(recipe, run_dir)}"', markup=False)
     console.print("report               " + run_dir.address_of(*REPORT_PAGE), markup=False)

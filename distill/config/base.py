@@ -1,10 +1,13 @@
 """What every section of the config tree is made of."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from distill.core.errors import Problem
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -19,14 +22,32 @@ class Section(BaseModel):
 
 def names_of(items: Any) -> list[str]:
     """The names in a list of sections as it was written."""
-    listed = items if isinstance(items, list | tuple) else ()
-    return [str(item["name"]) for item in listed if isinstance(item, dict) and "name" in item]
+    return [str(item["name"]) for item in items_of(items) if isinstance(item, dict) and "name" in item]
 
 
 def section_of(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A section as it was written; empty where it is absent or no table."""
     value = raw.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def items_of(value: Any) -> Sequence[Any]:
+    """The items of a list as it was written; none of anything else, which is a field problem: a text is no list of its
+    letters."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def repeated(items: Iterable[Any]) -> list[Any]:
+    """What a list names more than once, each once."""
+    counts = Counter(items)
+    return [item for item, count in counts.items() if count > 1]
+
+
+def seed_problems(where: str, seeds: Any) -> Iterator[Problem]:
+    """A training seed that is named twice: one run would be counted as two independent ones."""
+    if twice := repeated(str(seed) for seed in items_of(seeds)):
+        what = f"names {', '.join(twice)} twice: the same run would count as two, and make intervals too narrow"
+        yield Problem(where, what, "name each seed once")
 
 
 def one_of(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from distill.config.base import Name, Section, one_of, section_of
+from distill.config.base import Name, Section, items_of, one_of, section_of
 from distill.config.benchmarks import DEFINITIONS
 from distill.config.decides import identity
 from distill.config.mix import MergeConfig, MixConfig
@@ -186,8 +186,7 @@ def _takes(student: str, arm: MixConfig | MergeConfig, mixes: Sequence[MixConfig
 
 def _parsed_arms(evaluate: Mapping[str, Any]) -> Iterator[tuple[str, EvaluationArm]]:
     """The arms that are valid by themselves, with where they stand; the others are reported as field problems."""
-    arms = evaluate.get("arms", ())
-    for index, arm in enumerate(arms if isinstance(arms, list | tuple) else ()):
+    for index, arm in enumerate(items_of(evaluate.get("arms"))):
         name = arm.get("name", index) if isinstance(arm, dict) else index
         try:
             yield f"evaluate.arms[{name}]", EvaluationArm.model_validate(arm)
@@ -230,7 +229,7 @@ def _language_problems(where: str, arm: EvaluationArm, raw: Mapping[str, Any]) -
     """A forced language that is not told apart, where the report is to say in which language the reasoning is."""
     if arm.language is None or arm.language.name in KNOWN_LANGUAGES:
         return
-    for name in section_of(raw, "evaluate").get("benchmarks", ()):
+    for name in items_of(section_of(raw, "evaluate").get("benchmarks")):
         if _has_language(str(name), section_of(raw, "benchmarks")):
             what = f"the detector knows no language {arm.language.name!r}, and benchmark {name!r} asks for languages"
             yield Problem(f"{where}.language", what, "name it by a code that it knows: docs/suites.md")

@@ -5,12 +5,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from distill.config.base import Section, one_of, section_of
+from distill.config.base import Section, items_of, one_of, repeated, section_of
 from distill.config.benchmarks import DEFINITIONS, SUITES, BenchmarkConfig, suite_benchmarks
 from distill.config.decides import EXTENT, NOTHING
 from distill.config.eval_arms import EvaluationArm
 from distill.config.sources import GymSource
-from distill.config.teachers import GreedySampling
+from distill.config.teachers import EngineConfig, GreedySampling
 from distill.config.verify import JudgeConfig
 from distill.core.errors import Problem
 
@@ -83,7 +83,7 @@ def _is_in(benchmark: Any) -> bool:
 
 def benchmark_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     known = {*section_of(raw, "benchmarks"), *DEFINITIONS}
-    named = [("evaluate.benchmarks", name) for name in section_of(raw, "evaluate").get("benchmarks", ())]
+    named = [("evaluate.benchmarks", name) for name in items_of(section_of(raw, "evaluate").get("benchmarks"))]
     named += [("search.benchmark", name) for name in filter(None, [section_of(raw, "search").get("benchmark")])]
     for where, name in named:
         if name not in known:
@@ -100,7 +100,7 @@ def template_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
 
 def leak_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     """A benchmark with the generator and seed of the training prompts: it would consist of training prompts."""
-    sources = section_of(raw, "prompts").get("sources", ())
+    sources = items_of(section_of(raw, "prompts").get("sources"))
     for name, benchmark in section_of(raw, "benchmarks").items():
         try:
             source = BenchmarkConfig.model_validate(benchmark).source
@@ -122,7 +122,23 @@ def evaluate_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(samples, int) and samples > 1 and temperature == 0:
         what = f"num_samples {samples} at temperature 0 gives {samples} times the same completion"
         yield Problem("evaluate", what, "raise evaluate.sampling.temperature or set num_samples = 1")
-    benchmarks = [str(name) for name in evaluate.get("benchmarks", ())]
+    benchmarks = [str(name) for name in items_of(evaluate.get("benchmarks"))]
+    for name in repeated(benchmarks):
+        yield Problem("evaluate.benchmarks", f"names {name!r} twice: it would count twice in the mean", "name it once")
     for name in section_of(evaluate, "repeated"):
         if name not in benchmarks:
             yield Problem("evaluate.repeated", f"{name!r} is not evaluated", one_of(name, benchmarks))
+    yield from _room_problems(raw)
+
+
+def _room_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """Completions that leave no room for a problem: the engine would refuse every request, when all is trained."""
+    sampling, engine = (
+        section_of(section_of(raw, "evaluate"), "sampling"),
+        section_of(section_of(raw, "serve"), "engine"),
+    )
+    asked = sampling.get("max_tokens", GreedySampling.model_fields["max_tokens"].default)
+    room = engine.get("max_model_len", EngineConfig.model_fields["max_model_len"].default)
+    if isinstance(asked, int) and isinstance(room, int) and asked >= room:
+        what = f"{asked} leaves no room for a problem in serve.engine.max_model_len {room}"
+        yield Problem("evaluate.sampling.max_tokens", what, "lower it, or raise serve.engine.max_model_len")

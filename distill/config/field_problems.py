@@ -16,6 +16,14 @@ KINDS = ("lora", "full", "file", "hub", "reasoning_gym", "vllm", "endpoint", "da
 HOLDERS = ("source", "tune", "objective")
 """Fields that hold a section of some kind; items of lists may be one too."""
 VARIANT_FIELDS = ("kind", "policy")
+IN_RECIPES = {
+    "tuple_type": "a list is needed",
+    "dict_type": "a table is needed",
+    "model_type": "a table is needed",
+    "model_attributes_type": "a table is needed",
+    "union_tag_not_found": "a table is needed",
+}
+"""Kind of a refusal of pydantic's -> how it is said of a recipe."""
 
 Location = Sequence[str | int]
 
@@ -47,8 +55,9 @@ def field_problems(error: ValidationError, raw: Mapping[str, Any], model: type) 
 
 
 def _is_echo(detail: Any) -> bool:
-    """pydantic calls a list too short when its items were refused; those are reported by themselves."""
-    return detail["type"] == "too_short" and bool(detail.get("input"))
+    """pydantic counts the valid items: it calls a list too short when items were refused, which are reported by
+    themselves."""
+    return bool(detail["type"] == "too_short" and detail["ctx"]["actual_length"] < len(detail["input"]))
 
 
 def _is_explained(place: _Place, others: Iterable[_Place]) -> bool:
@@ -68,9 +77,26 @@ def _problem(details: Sequence[Any], place: _Place, raw: Mapping[str, Any], mode
     if first["type"] == "union_tag_invalid":
         tag, known = first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", ")
         return Problem(where, f"there is no kind {tag!r} of this section", one_of(tag, known))
+    if first["type"] == "union_tag_not_found" and isinstance(first["input"], Mapping):
+        field = first["ctx"]["discriminator"].strip("'")
+        kinds = " or ".join(f"{field} = {kind!r}" for kind in _fields_at(model, place.path) if kind)
+        return Problem(f"{where}.{field}", "is missing: it says what this is", f"add {kinds}")
     value = json.dumps(first.get("input"), default=str)[:200]
-    messages = dict.fromkeys(detail["msg"].removeprefix("Value error, ") for detail in details)
-    return Problem(where, f"{value} is refused: {', or '.join(messages)}", "correct the value")
+    messages = dict.fromkeys(_said(detail) for detail in details)
+    needs_list = any(detail["type"] == "tuple_type" for detail in details)
+    is_item = isinstance(first["input"], str | int | float)
+    remedy = f"write it as a list: [{value}]" if needs_list and is_item else "correct the value"
+    return Problem(where, f"{value} is refused: {', or '.join(messages)}", remedy)
+
+
+def _said(detail: Any) -> str:
+    """What is wrong with a value; pydantic speaks of Python's types, a recipe has lists and tables."""
+    if detail["type"] in IN_RECIPES:
+        return IN_RECIPES[detail["type"]]
+    if detail["type"] == "too_short":
+        least = detail["ctx"]["min_length"]
+        return f"at least {least} item{'s' * (least > 1)} must be in it"
+    return str(detail["msg"]).removeprefix("Value error, ")
 
 
 # Locations

@@ -316,9 +316,9 @@ class FiltersConfig(Section):
     max_tokens: int | None = Field(default=None, ge=1)
     """Longest completion, tokens. Absent: only `train.max_length` limits it, together with its prompt."""
     too_long_takes: str | None = None
-    """Name of a pool. Where all correct traces that another pool has for a prompt are too long for a student, the
-    prompt takes its trace from this pool instead, and is counted as routed. Absent: it is left out of every arm. No
-    trace is ever truncated."""
+    """Name of a pool. Where another pool has no usable trace for a prompt, but a correct one that is too long for a
+    student, the prompt takes its trace from this pool instead, and is counted as routed. Absent: it is left out of
+    every arm. No trace is ever truncated."""
     max_repetition: Share = 0.5
     """Largest share of a completion's 8-word runs that occur earlier in it. Of 1,468 correct and finished traces of
     five models on MATH-500 none is above 0.47; loops are between 0.7 and 1."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.config.base import one_of
+from distill.config.base import one_of, repeated
 from distill.config.mix import (
     AutoMix,
     BothMix,
@@ -17,6 +17,7 @@ from distill.config.mix import (
     StudentFitMix,
 )
 from distill.core.errors import Problem
+from distill.core.stage_names import NO_ARM_NAMES
 
 
 def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[str]) -> Iterator[Problem]:
@@ -32,6 +33,9 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
     for pool in mix.shares:
         if pool not in pools:
             yield Problem(where, f"no teacher is called {pool!r}", one_of(pool, pools))
+    if mix.name in NO_ARM_NAMES:
+        what = f"the mix stage's own file {mix.name}.parquet would take the place of its rows"
+        yield Problem(f"mixes[{mix.name}].name", what, "give it another name")
     if isinstance(mix, PoolWeights | HardGetsLongMix):
         yield from _weight_problems(mix.name, mix.weights)
     if isinstance(mix, StudentFitMix) and mix.student not in students:
@@ -39,6 +43,8 @@ def mix_problems(mix: MixConfig, pools: Mapping[str, int], students: Sequence[st
         yield Problem(f"mixes[{mix.name}].student", what, one_of(mix.student, students))
     if isinstance(mix, AutoMix | BothMix | PairsMix | StudentFitMix) and len(set(mix.pools)) < len(mix.pools):
         yield Problem(where, f"{', '.join(mix.pools)} names a pool twice", "name each pool once")
+    if twice := repeated(mix.students):
+        yield Problem(f"mixes[{mix.name}].students", f"names {', '.join(twice)} twice", "name each student once")
     for student in mix.students:
         if student not in students:
             yield Problem(f"mixes[{mix.name}].students", f"no student is called {student!r}", one_of(student, students))

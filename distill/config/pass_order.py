@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from distill.config.arm_graph import ArmConfig, arms_by_name, students_of
-from distill.config.base import circle, one_of, section_of
+from distill.config.base import circle, items_of, one_of, section_of
 from distill.config.match_problems import scorers
 from distill.config.mix import AutoMix, MergeConfig, Mix, MixConfig
 from distill.config.teachers import TeacherConfig, VllmTeacher, read_pool
@@ -121,7 +121,7 @@ def _name_problems(
     elif name.student not in students_of(arms[name.arm], arms, students):
         what = f"{name.student!r} is not trained on {name.arm!r}"
         yield Problem(where, what, f"add it to the students of {name.arm!r}, or name another arm")
-    seeds = [str(seed) for seed in train.get("seeds", (0,))]
+    seeds = [str(seed) for seed in items_of(train.get("seeds", (0,)))]
     if name.seed and name.seed not in seeds:
         yield Problem(where, f"no student is trained with the seed {name.seed!r}", one_of(name.seed, seeds))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distill.config.base import one_of, section_of
+from distill.config.base import items_of, one_of, section_of
 from distill.config.mix import MixConfig
 from distill.config.sources import GymSource
 from distill.core.errors import Problem
@@ -82,7 +82,7 @@ GYM, GYM_SIZE = (GymSource.model_fields[name].default for name in ("kind", "size
 
 
 def _named_sources(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    listed = section_of(raw, "prompts").get("sources", ())
+    listed = items_of(section_of(raw, "prompts").get("sources"))
     return [one for one in listed if isinstance(one, dict) and one.get("name")]
 
 

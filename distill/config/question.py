@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from distill.config.arm_graph import arm_budgets
-from distill.config.base import Section, one_of, section_of
+from distill.config.base import Section, items_of, one_of, section_of
 from distill.config.mix import MergeConfig, MixConfig
 from distill.core.errors import Problem
 
@@ -86,7 +86,7 @@ def question_problems(
     yield from unknown
     for name in sorted({*question.arms} & {*question.over}):
         yield Problem("question.over", f"{name!r} is one of question.arms too", "remove it from one of them")
-    benchmarks = [str(name) for name in section_of(raw, "evaluate").get("benchmarks", ())]
+    benchmarks = [str(name) for name in items_of(section_of(raw, "evaluate").get("benchmarks"))]
     if question.benchmark is not None and question.benchmark not in benchmarks:
         what = f"{question.benchmark!r} is not evaluated"
         yield Problem("question.benchmark", what, one_of(question.benchmark, benchmarks))

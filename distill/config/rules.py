@@ -114,7 +114,7 @@ def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
 
 
 def _duplicate_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
-    for section in ("teachers", "mixes", "students"):
+    for section in ("teachers", "mixes", "merges", "students"):
         names = names_of(raw.get(section))
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield Problem(section, f"the name {name!r} is used {names.count(name)} times", "give each its own name")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from distill.config.base import Section
+from distill.config.base import Section, items_of, seed_problems
 from distill.config.mix import AutoMix, MixConfig
 from distill.core.errors import Problem
 
@@ -38,6 +38,7 @@ def search_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig], students
     if arms and not search:
         what, remedy = 'weights = "auto", but the recipe has no search', "add a section [search]"
         yield Problem(f"mixes[{arms[0].name}].weights", what, remedy)
+    yield from seed_problems("search.seeds", search.get("seeds") if isinstance(search, dict) else None)
     if search and not arms:
         yield Problem("search", 'no mix has weights = "auto"', "add one, or remove the section")
     for mix in arms:
@@ -52,7 +53,7 @@ def search_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig], students
         if isinstance(search, dict) and (many := num_mixes(len(mix.pools), search.get("grid", 4))) > MAX_MIXES:
             what = f"{many:,} mixes of {len(mix.pools)} pools, more than the {MAX_MIXES} that a search accepts"
             yield Problem("search.grid", what, "make the grid coarser, or name fewer pools")
-    asked = evaluate.get("benchmarks", ()) if isinstance(evaluate, dict) else ()
+    asked = items_of(evaluate.get("benchmarks")) if isinstance(evaluate, dict) else ()
     if isinstance(search, dict) and (name := search.get("benchmark")) in asked:
         what = f"{name!r} is evaluated: scores on the set that chose the mix must not be reported"
         yield Problem("search.benchmark", what, "choose another set, for example other problems of the same kind")

@@ -178,8 +178,9 @@ class FileSource(Section):
 
     kind: Literal["file"] = "file"
     path: str
-    """File, folder or glob; any fsspec URI. Relative paths are relative to the recipe. Of a folder, all data files
-    below it are read; they must be of one format. `package://NAME/...` is below an installed Python package."""
+    """File, folder or glob; any fsspec URI. Relative paths are relative to the recipe that names them. Of a folder,
+    all data files below it are read; they must be of one format. `package://NAME/...` is below an installed Python
+    package."""
     columns: Columns = Field(default_factory=Columns)
     """Which column means what."""
     name: Name | None = Field(default=None, json_schema_extra=IF_SET)

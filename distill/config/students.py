@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cluster.gpus import GpuName
-from distill.config.base import Name, Section, one_of, section_of
+from distill.config.base import Name, Section, items_of, one_of, section_of
 from distill.config.decides import EXTENT, IF_SET, NOTHING, from_stage
 from distill.config.models import text_settings
 from distill.core.errors import Problem
@@ -98,12 +98,21 @@ def length_problems(raw: Mapping[str, Any], students: Sequence[StudentConfig]) -
 
 def _local_context(model: Mapping[str, Any]) -> int | None:
     """Context of a model in a local folder, from its config.json; None where it is not known yet."""
-    for source in model.get("sources", ()):
+    for source in items_of(model.get("sources")):
         config = Path(str(source)) / "config.json"
         if config.is_file():
-            value = text_settings(json.loads(config.read_text())).get("max_position_embeddings")
+            value = _settings(config).get("max_position_embeddings")
             return value if isinstance(value, int) else None
     return None
+
+
+def _settings(config: Path) -> Mapping[str, Any]:
+    """The settings in a config.json; none where it cannot be read, which is told where the model is opened."""
+    try:
+        settings = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return {}
+    return text_settings(settings) if isinstance(settings, Mapping) else {}
 
 
 def batch_problems(raw: Mapping[str, Any], student: StudentConfig) -> Iterator[Problem]:

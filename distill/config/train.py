@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from distill.config.arm_graph import arm_budgets
-from distill.config.base import Section, Share
+from distill.config.base import Section, Share, seed_problems
 from distill.config.decides import EXTENT, NOTHING, from_stage
 from distill.config.mix import BothMix, MixConfig
 from distill.core.errors import Problem
@@ -98,7 +98,8 @@ def missing_trackers(names: Sequence[str]) -> list[str]:
 
 
 def budget_problems(train: Mapping[str, Any]) -> Iterator[Problem]:
-    """A budget without its number, or a number that the budget does not use."""
+    """A budget without its number, or a number that the budget does not use; a seed that is named twice."""
+    yield from seed_problems("train.seeds", train.get("seeds"))
     budget = train.get("budget", "epochs")
     needed = {"steps": ["num_steps"], "tokens": ["num_steps", "num_tokens"]}.get(budget, [])
     for name in ("num_steps", "num_tokens"):

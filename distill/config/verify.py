@@ -77,8 +77,15 @@ JUDGE_PROMPT_HASH = content_hash("judge", JUDGE_SYSTEM, JUDGE_USER)
 
 
 def judge_name(config: JudgeConfig) -> str:
-    """The judge's model and instructions, stored with every trace that it judged."""
-    return f"{config.model};prompt-{JUDGE_PROMPT_HASH}"
+    """The judge's model, instructions and own options, stored with every trace that it judged."""
+    return f"{config.model};prompt-{JUDGE_PROMPT_HASH}{_own_options(config)}"
+
+
+def _own_options(config: JudgeConfig) -> str:
+    """What a judge is asked with beside the usual; empty for none. Another address is no other judge."""
+    if not config.extra_body and not config.omit_sampling:
+        return ""
+    return f";options-{content_hash('judge options', config.extra_body, sorted(config.omit_sampling))}"
 
 
 REFUSAL_SYSTEM = """You decide whether an assistant answered a question or refused to answer it.
@@ -105,5 +112,5 @@ REFUSAL_PROMPT_HASH = content_hash("refusal judge", REFUSAL_SYSTEM, REFUSAL_USER
 
 
 def refusal_judge_name(config: JudgeConfig) -> str:
-    """The model and instructions of a judge of refusals, stored with every answer that it judged."""
-    return f"{config.model};refusals-{REFUSAL_PROMPT_HASH}"
+    """The model, instructions and own options of a judge of refusals, stored with every answer that it judged."""
+    return f"{config.model};refusals-{REFUSAL_PROMPT_HASH}{_own_options(config)}"

@@ -45,3 +45,7 @@ class InputError(DistillError):
 
 class StageError(DistillError):
     """A stage that could not finish. Results on disk are safe; the same command continues from them."""
+
+
+class FullDiskError(StageError):
+    """Something could not be written, since there is no room (`distill.core.full_disk`). In one line."""

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -81,8 +81,9 @@ def quiet(log_file: Path) -> Iterator[Console]:
             width = None if is_terminal else FILE_COLUMNS
             yield Console(file=terminal, highlight=False, soft_wrap=not is_terminal, width=width)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # the log's disk is full: what is said next has to reach the terminal
+                    stream.flush()
             for number, descriptor in enumerate(saved, 1):
                 os.dup2(descriptor, number)
                 os.close(descriptor)

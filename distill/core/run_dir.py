@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from cluster.storage import cache_dir, canonical_address, open_storage
 from distill.core.errors import InputError
+from distill.core.full_disk import full_disk_said
 from distill.core.manifest import Manifest
 from distill.core.schema import Dropped, Trace, arrow_schema, with_defaults
 from distill.core.stage_names import StageName as StageName  # its values are this module's folder names
@@ -256,12 +258,20 @@ class RunDir:
     # Files
 
     def write_bytes(self, data: bytes, *parts: str) -> None:
-        """Write a whole file at once: a reader sees the old one or the new one, never a part."""
+        """Write a whole file at once: a reader sees the old one or the new one, never a part.
+
+        Raises:
+            FullDiskError: the disk is full; the old file is still there.
+        """
         path = self.path(*parts)
-        self._make_folder(path)
-        if not self.is_local:
-            self.fs.pipe_file(path, data)
-            return
+        with full_disk_said(path):
+            self._make_folder(path)
+            if self.is_local:
+                self._write_local(data, path)
+            else:
+                self.fs.pipe_file(path, data)
+
+    def _write_local(self, data: bytes, path: str) -> None:
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             self.fs.pipe_file(temporary, data)
@@ -286,17 +296,22 @@ class RunDir:
 
     @contextmanager
     def table_writer(self, schema: pa.Schema, *parts: str) -> Iterator[pq.ParquetWriter]:
-        """Write one Parquet shard table by table; it appears when all is written, and not at all after an error."""
+        """Write one Parquet shard table by table; it appears when all is written, and not at all after an error.
+
+        Raises:
+            FullDiskError: the disk is full.
+        """
         path = self.path(*parts)
-        self._make_folder(path)
         temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with self.fs.open(temporary, "wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-                yield writer
-            self.fs.mv(temporary, path)
-        finally:
-            if self.fs.exists(temporary):
-                self.fs.rm(temporary)
+        with full_disk_said(path):
+            self._make_folder(path)
+            try:
+                with self.fs.open(temporary, "wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as table:
+                    yield table
+                self.fs.mv(temporary, path)
+            finally:
+                if self.fs.exists(temporary):
+                    self.fs.rm(temporary)
 
     def shards(self, *parts: str) -> list[str]:
         """Complete Parquet shards of a folder, or the one file named; temporary files are not shards."""
@@ -385,6 +400,12 @@ class RunDir:
         """Delete a file or folder that is stale or temporary."""
         if self.exists(*parts):
             self.fs.rm(self.path(*parts), recursive=True)
+
+
+def written_folders(run_dir: RunDir) -> tuple[str, ...]:
+    """Folders of this machine that work on a run writes to: its own, that for temporary files, the cache of models."""
+    own = (run_dir.path(),) if run_dir.is_local else ()
+    return (*own, tempfile.gettempdir(), str(cache_dir()))
 
 
 def open_run(uri: str) -> RunDir:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from distill.core.errors import InputError
 from distill.core.run_dir import LOCK, RunDir, own_folder
@@ -21,6 +22,16 @@ def lock_path(run_dir: RunDir) -> Path:
     return own_folder("locks", run_dir)
 
 
+def _open_lock(run_dir: RunDir) -> TextIO:
+    path = lock_path(run_dir)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:  # a read-only mount, another user's folder, a file in the place of a folder
+        remedy = "name a run directory that can be written"
+        raise InputError(f"{run_dir.uri} cannot be written to: {path}: {error.strerror} -> {remedy}") from error
+
+
 @contextmanager
 def run_lock(run_dir: RunDir) -> Iterator[None]:
     """Keep a second process off a run directory. The lock goes with the process, however it ends.
@@ -29,11 +40,9 @@ def run_lock(run_dir: RunDir) -> Iterator[None]:
     none, for this machine alone. Where the file system has no locks the run goes on, with a warning.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process has it, or the place cannot be written to.
     """
-    path = lock_path(run_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
+    with _open_lock(run_dir) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -44,7 +53,7 @@ def run_lock(run_dir: RunDir) -> Iterator[None]:
             if error.errno not in WITHOUT_LOCKS:
                 raise
             sys.stderr.write(
-                f"WARNING: {path} cannot be locked ({error.strerror}): nothing keeps a second process off "
+                f"WARNING: {lock.name} cannot be locked ({error.strerror}): nothing keeps a second process off "
                 f"{run_dir.uri} -> run only one at a time\n"
             )
         yield

@@ -121,7 +121,7 @@ class Trace:
     judge_verdict: str = ""
     """What an LLM judge said of a trace that the rules reject; never counted as `verdict`. Empty: no judgement."""
     judge: str = ""
-    """Model and instructions that judged."""
+    """Model, instructions and options that judged."""
     judge_detail: str = ""
     """The judge's words, or why there is no judgement."""
     parent: str = ""
@@ -130,6 +130,8 @@ class Trace:
     """Characters at its beginning that its teacher did not write but continued."""
     growth: float = 0.0
     """Its characters over those of its parent; 0 where it has none."""
+    graded_against: str = ""
+    """Identity of what it was graded against (`reference_identity`); empty where that was not kept."""
 
 
 # Producer: verify. Consumers: mix, report. The traces without their texts: policies choose from this index.
@@ -215,7 +217,7 @@ class Score:
     """What an LLM judge said of an answer to a question that might be refused; never counted as `verdict`. Empty: no
     judgement."""
     judge: str = ""
-    """Model and instructions that judged."""
+    """Model, instructions and options that judged."""
     judge_detail: str = ""
     """The judge's words, or why there is no judgement."""
     reasoning_language: str = ""

@@ -18,6 +18,10 @@ class StageName(StrEnum):
     REPORT = "report"
 
 
+NO_ARM_NAMES = ("traces", "dropped")
+"""What the mix stage's own files beside those of the arms are called: a mix of such a name would be written over."""
+
+
 def stage_named(name: str | None) -> StageName | None:
     """The stage of a name; None for none.
 

@@ -22,7 +22,7 @@ from distill.generate.endpoint_teacher import ask_endpoint
 from distill.generate.progress_actor import Snapshot, generate_values, start_progress_actor
 from distill.generate.rule_teacher import ask_rule
 from distill.generate.survey import Group, Survey, is_enough, survey_prompts
-from distill.generate.traces import stored_tokens
+from distill.generate.traces import paid_tokens
 from distill.generate.vllm_teacher import ask_vllm, engine_need
 from distill.generate.watch import describe, watch
 from distill.run.pools import Pool
@@ -118,8 +118,9 @@ def _print_start(survey: Survey, names: str, console: Console) -> None:
 
 
 def spent_tokens(run_dir: RunDir, pools: Sequence[Pool]) -> dict[str, int]:
-    """Endpoint -> completion tokens of its traces on disk: what earlier sessions paid for."""
-    return {pool.name: stored_tokens(run_dir, pool) for pool in pools if isinstance(pool.teacher, EndpointTeacher)}
+    """Endpoint -> completion tokens of its traces on disk, whatever its settings were: what earlier sessions paid
+    for."""
+    return {pool.name: paid_tokens(run_dir, pool.name) for pool in pools if isinstance(pool.teacher, EndpointTeacher)}
 
 
 def consume(jobs: Sequence[TeacherJob], survey: Survey, device: Device) -> None:

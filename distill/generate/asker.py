@@ -11,7 +11,8 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from distill.config.teachers import AskedTeacher, EndpointTeacher, GenerateConfig, Reader
 from distill.config.verify import VerifyConfig
-from distill.core.errors import StageError
+from distill.core.errors import DistillError, StageError
 from distill.core.events import log_event
 from distill.core.run_dir import PROMPTS, RunDir, StageName
 from distill.core.schema import Dropped, Style, Trace
@@ -40,7 +41,7 @@ from distill.generate.pool_index import decode_states, encode_states, merge_trac
 from distill.generate.pools import FAILED, REFUSED, Request, build_request, failure, sent_sampling, split_reasoning
 from distill.generate.progress_actor import MAX_STARTS
 from distill.generate.trace_shards import BatchShards, read_texts, whole_shard
-from distill.grading import Grade, GraderPool, grade_request
+from distill.grading import Grade, GraderPool, grade_request, reference_identity
 from distill.run.pools import Pool
 
 REPORT_S = 1.0
@@ -49,6 +50,8 @@ HEARTBEAT_S = 10.0
 """Interval of an engine's heartbeats, sent also while none of its completions has finished."""
 MAX_GIVEN_UP = 20
 """Requests that an engine may give up in a row before the stage ends."""
+DRAIN_S = 300.0
+"""As long is waited, when an error ends the stage, for the requests that are under way: they are paid for."""
 BACKOFF_S = 0.5
 """Wait before the second attempt of a request; it doubles with every further one."""
 
@@ -126,11 +129,16 @@ class Asker:
         self.batches: set[str] = set()
         """Batches that this engine works on now."""
         self.grader = AsyncGrader(GraderPool.from_config(job.verify))
+        self.fault: DistillError | None = None
+        """What ends the stage: no request is begun any more."""
+        self._num_open = 0
+        self._shards: set[BatchShards] = set()
         self._given_up_in_row = 0
         self._unsent: Counter[str] = Counter()
         self._unsent_complete = 0
         self._next_report_s = 0.0
         self._reading = asyncio.Lock()
+        self._last_tries = asyncio.Lock()
         self._page = functools.lru_cache(maxsize=2)(self._read_page)
         self._log("engine begins", pools=sorted(self.pools))
 
@@ -144,6 +152,16 @@ class Asker:
         ]
         batch = batch_key(prompts, self.job.pools)
         starts, deaths = await self.job.progress.start_batch.remote(batch)
+        # Of the batches that an engine has died with, one is the cause: alone, it takes no other with it.
+        is_last_try = 0 < deaths == self.job.generate.max_attempts - 1
+        turn: AbstractAsyncContextManager[None] = self._last_tries if is_last_try else nullcontext()
+        async with turn:
+            return await self._answer_batch(batch, prompts, sources, starts=starts, deaths=deaths)
+
+    async def _answer_batch(
+        self, batch: str, prompts: Sequence[PromptRow], sources: Sequence[str], *, starts: int, deaths: int
+    ) -> list[str]:
+        """The new states of a batch. `starts`: times that it was begun, of which `deaths` ended with its engine's."""
         self.batches.add(batch)
         heartbeats = asyncio.create_task(self._beat_regularly())
 
@@ -153,6 +171,7 @@ class Asker:
         flush_s = self.job.generate.flush_s
         try:
             async with BatchShards(self.run_dir, batch, self.pools, flush_s=flush_s, is_ours=is_ours) as shards:
+                self._shards.add(shards)
                 before: list[Trace] = []
                 if starts > 1:
                     self._log("batch restarted", batch=batch, starts=starts, deaths=deaths, prompts=len(prompts))
@@ -166,13 +185,34 @@ class Asker:
                     shards.failures += self._given_up(prompts, states, why)
                 else:
                     pairs = zip(prompts, states, strict=True)
-                    states = list(await asyncio.gather(*(self._ask(prompt, state, work) for prompt, state in pairs)))
+                    states = await self._all([self._ask(prompt, state, work) for prompt, state in pairs])
         finally:
             heartbeats.cancel()
+            self._shards = {one for one in self._shards if one.batch != batch}
             self.batches.discard(batch)
             self._send_progress()
             self._send_heartbeat()
         return [encode_states(state) for state in states]
+
+    async def _all(self, asks: Sequence[Coroutine[Any, Any, dict[str, PoolState]]]) -> list[dict[str, PoolState]]:
+        """The new states of all prompts of a batch. An error that ends the stage leaves when what is under way is on
+        disk: Ray ends this process then, with all of its batches."""
+        try:
+            return list(await asyncio.gather(*asks))
+        except DistillError:
+            until_s = time.monotonic() + DRAIN_S
+            while (self._num_open or not all(map(BatchShards.is_written, self._shards))) and time.monotonic() < until_s:
+                await asyncio.sleep(0.05)
+            raise
+
+    def require_no_fault(self) -> None:
+        """Before a request is sent.
+
+        Raises:
+            DistillError: what ends the stage.
+        """
+        if self.fault is not None:
+            raise self.fault
 
     async def _beat_regularly(self) -> None:
         """Send heartbeats until cancelled."""
@@ -241,6 +281,19 @@ class Asker:
         self, prompt: PromptRow, states: dict[str, PoolState], name: str, number: int, work: Batch
     ) -> None:
         """Request one trace and add it to the shards at once: the next flush writes it."""
+        self.require_no_fault()
+        self._num_open += 1
+        try:
+            await self._add_sample(prompt, states, name, number, work)
+        except DistillError as error:
+            self.fault = self.fault or error
+            raise
+        finally:
+            self._num_open -= 1
+
+    async def _add_sample(
+        self, prompt: PromptRow, states: dict[str, PoolState], name: str, number: int, work: Batch
+    ) -> None:
         pool, plan = self.pools[name], self.job.plan
         request = build_request(prompt.prompt_id, pool, number, self.job.seed)
         answer = await self._answered(prompt, pool, request, work.texts)
@@ -307,6 +360,7 @@ class Asker:
     async def _trace(self, prompt: PromptRow, pool: Pool, request: Request) -> Answered:
         """One graded trace. A failed request is retried up to `max_attempts` times, then recorded with its reason."""
         for attempt in range(1, self.job.generate.max_attempts + 1):
+            self.require_no_fault()
             try:
                 completion = await self.write(request, pool, prompt.problem)
             except RequestRefused as error:
@@ -323,7 +377,7 @@ class Asker:
             text = graded_text(completion.text, completion.given, delimiter)
             asked = grade_request(prompt, text, finish_reason=ended, reasoning_end=delimiter)
             grade = await self.grader.grade(asked)
-            trace = to_trace(request, pool, completion, grade, prompt.answer_kind, attempts=attempt)
+            trace = to_trace(request, pool, completion, grade, prompt, attempts=attempt)
             return Answered(trace, cached_tokens=completion.cached_tokens)
         raise AssertionError("unreachable: the last attempt returns")
 
@@ -355,9 +409,9 @@ class Asker:
 
 
 def to_trace(
-    request: Request, pool: Pool, completion: Completion, grade: Grade, answer_kind: str, *, attempts: int
+    request: Request, pool: Pool, completion: Completion, grade: Grade, prompt: PromptRow, *, attempts: int
 ) -> Trace:
-    """The `Trace` of a graded completion. `answer_kind`: of its prompt."""
+    """The `Trace` of a graded completion."""
     teacher = pool.teacher
     reasoning, answer = split_reasoning(completion.text, teacher.reasoning_end)
     sampling = sent_sampling(teacher) if isinstance(teacher, AskedTeacher) else {}
@@ -381,8 +435,9 @@ def to_trace(
         verdict=grade.verdict,
         extracted=grade.extracted,
         rule=grade.rule,
-        verifier=verifier_version([answer_kind]),
+        verifier=verifier_version([prompt.answer_kind]),
         detail=grade.detail,
         parent=request.parent,
         given=completion.given,
+        graded_against=reference_identity(prompt),
     )

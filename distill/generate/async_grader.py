@@ -14,7 +14,11 @@ class AsyncGrader:
         self._worker: asyncio.Task[None] | None = None
 
     async def grade(self, request: GradeRequest) -> Grade:
-        """The grade of one request."""
+        """The grade of one request.
+
+        Raises:
+            Exception: whatever its batch could not be graded for, as that no process can be started.
+        """
         future: asyncio.Future[Grade] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if self._worker is None or self._worker.done():
@@ -24,7 +28,13 @@ class AsyncGrader:
     async def _grade_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            grades = await asyncio.to_thread(self._pool.grade_batch, [request for request, _ in batch])
+            try:
+                grades = await asyncio.to_thread(self._pool.grade_batch, [request for request, _ in batch])
+            except Exception as error:  # noqa: BLE001 - not swallowed: all that wait for a grade of this batch get it
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
             for (_, future), grade in zip(batch, grades, strict=True):
                 if not future.done():
                     future.set_result(grade)

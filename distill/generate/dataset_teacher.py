@@ -15,7 +15,7 @@ from distill.core.schema import Dropped, Prompt, Style, Trace, content_hash, dro
 from distill.core.verifier_version import verifier_version
 from distill.generate.pools import split_reasoning
 from distill.generate.trace_shards import keep_rows
-from distill.grading import Grade, GradeRequest, GraderPool, grade_request
+from distill.grading import Grade, GradeRequest, GraderPool, grade_request, reference_identity
 from distill.models.resolve import load_tokenizer
 from distill.prompts.load import source_name
 from distill.prompts.rows.completions import Completion, completions_of
@@ -135,8 +135,7 @@ def import_pool(
             grades = graders.grade_batch([_request(row, prompts, teacher) for row in batch])
             pairs = zip(batch, grades, strict=True)
             traces = [
-                to_trace(row, grade, pool, count_tokens(row.completion), prompts[row.prompt_id].answer_kind)
-                for row, grade in pairs
+                to_trace(row, grade, pool, count_tokens(row.completion), prompts[row.prompt_id]) for row, grade in pairs
             ]
             name = content_hash([trace.trace_id for trace in traces])
             run_dir.write_rows(traces, Trace, *pool_shards(pool.folder, f"{name}.parquet"))
@@ -248,8 +247,8 @@ def _problem(row: Mapping[str, Any], completion: Completion, teacher: DatasetTea
     return problem_of(asked, columns.problem_pattern, stands_alone=False)
 
 
-def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int, answer_kind: str) -> Trace:
-    """The `Trace` of a graded import. `answer_kind`: of its prompt."""
+def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int, prompt: Prompt) -> Trace:
+    """The `Trace` of a graded import."""
     teacher = pool.teacher
     assert isinstance(teacher, DatasetTeacher)
     reasoning, answer = split_reasoning(row.completion, teacher.reasoning_end)
@@ -273,8 +272,9 @@ def to_trace(row: Imported, grade: Grade, pool: Pool, num_tokens: int, answer_ki
         verdict=grade.verdict,
         extracted=grade.extracted,
         rule=grade.rule,
-        verifier=verifier_version([answer_kind]),
+        verifier=verifier_version([prompt.answer_kind]),
         detail=grade.detail,
+        graded_against=reference_identity(prompt),
     )
 
 

@@ -19,6 +19,7 @@ from distill.generate.asker import Asker, Completion, RequestFailed, RequestRefu
 from distill.generate.chunks import CHUNK_ROWS
 from distill.generate.edits import begun_answer
 from distill.generate.pools import Request, endpoint_params
+from distill.generate.traces import ENDPOINT_ENGINE
 from distill.models.api_key import ApiKey, endpoint_key
 from distill.models.chat_template import chat_messages
 from distill.run.pools import Pool
@@ -98,6 +99,7 @@ class EndpointActor:
     async def write(self, request: Request, pool: Pool, problem: str) -> Completion:
         """One completion by the endpoint."""
         async with self.window:
+            self.asker.require_no_fault()
             await self._check_budget()
             await asyncio.sleep(self.rate_limiter.wait_s(time.monotonic()))
             response = await self._send(request, problem)
@@ -285,7 +287,7 @@ def to_completion(response: Any, reasoning_end: str = DEFAULT_END) -> Completion
         finish_reason=ended,
         prompt_tokens=_count(response, "prompt_tokens"),
         completion_tokens=_count(response, "completion_tokens"),
-        engine=f"endpoint {response.model}",
+        engine=f"{ENDPOINT_ENGINE}{response.model}",
     )
 
 

@@ -16,12 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from distill.core.run_dir import FAILED_REQUESTS, Parts, RunDir, pool_shards
+from distill.core.events import log_event
+from distill.core.run_dir import FAILED_REQUESTS, Parts, RunDir, StageName, pool_shards
 from distill.core.schema import Dropped, Trace
 from distill.generate.pool_index import identity_bytes
 from distill.run.pools import Pool
 
 IsOurs = Callable[[], Awaitable[bool]]
+
+WRITE_WAITS_S = (1.0, 4.0, 16.0)
+"""Waits before the last write of a batch is tried again, seconds: its answers are paid for, and storage may fail for a
+moment."""
 
 
 def whole_shard(batch: str) -> str:
@@ -57,14 +62,30 @@ class BatchShards:
         with suppress(asyncio.CancelledError):
             await self._flusher
         if self._pending_write is not None:
-            await self._pending_write
-        await self._write(self.flush if error else self.finish)
+            await asyncio.wait([self._pending_write])  # what it could not write, the last one does
+        last = self.flush if error else self.finish
+        for wait_s in WRITE_WAITS_S:
+            try:
+                await self._write(last)
+            except OSError as fault:
+                self._log_unwritten(fault)
+                await asyncio.sleep(wait_s)
+            else:
+                return
+        await self._write(last)
 
     async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(self.flush_s)
             if len(self.traces) > self._num_written:
-                await self._write(self.flush)
+                try:
+                    await self._write(self.flush)
+                except OSError as fault:  # the next one writes these traces as well
+                    self._log_unwritten(fault)
+
+    def _log_unwritten(self, fault: OSError) -> None:
+        about = {"batch": self.batch, "traces": len(self.traces) - self._num_written, "error": str(fault)}
+        log_event("traces not written yet", run=self.run_dir.address, stage=StageName.GENERATE, **about)
 
     async def _write(self, write: Callable[[], None]) -> None:
         if await self.is_ours():
@@ -85,6 +106,10 @@ class BatchShards:
         self.traces = [*known.values()]
         self._num_written = len(self.traces)
         return self.traces
+
+    def is_written(self) -> bool:
+        """Whether all traces so far are on disk."""
+        return self._num_written == len(self.traces)
 
     def flush(self) -> None:
         """Write the traces that are not on disk yet as a partial shard."""

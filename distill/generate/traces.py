@@ -4,12 +4,14 @@ A trace takes some 40 bytes: its identity as 16 bytes, its prompt as a number, w
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from distill.core.run_dir import RunDir, pool_shards
@@ -26,6 +28,10 @@ EDIT_COLUMNS = ("parent", "growth")
 """What the drops of a teacher that reads follow from."""
 IDENTITIES = ("trace_id", "prompt_id", "parent")
 """Columns with a word of its own for almost every trace."""
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+"""In the name of a pool's folder, behind its teacher's."""
+ENDPOINT_ENGINE = "endpoint "
+"""How `Trace.engine` begins where an endpoint wrote it; the name that it gave its model follows."""
 WRITTEN_ROWS = 8 * 8192
 """Rows that are turned into text at once, a multiple of a row group."""
 
@@ -135,10 +141,20 @@ def _numbers(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
     return found
 
 
-def stored_tokens(run_dir: RunDir, pool: Pool) -> int:
-    """Completion tokens of all traces of a pool, each counted once."""
-    tables = run_dir.column_tables(["trace_id", "completion_tokens"], *pool_shards(pool.folder))
-    parts = [(identity_bytes(table.column(0)), table.column(1).to_numpy()) for table in tables]
+def paid_tokens(run_dir: RunDir, teacher: str) -> int:
+    """Completion tokens of all traces that endpoints have written under a teacher's name: as it is set now, and as it
+    was set before, which are other pools."""
+    folders = [path.rsplit("/", 1)[1] for path in run_dir.matching(*pool_shards(f"{teacher}-*"))]
+    # Another teacher's name may begin with this one.
+    mine = [folder for folder in folders if FINGERPRINT.fullmatch(folder.removeprefix(f"{teacher}-"))]
+    return sum(_endpoint_tokens(run_dir, folder) for folder in mine)
+
+
+def _endpoint_tokens(run_dir: RunDir, folder: str) -> int:
+    """Completion tokens of a pool's traces, each counted once."""
+    tables = run_dir.column_tables(["trace_id", "completion_tokens", "engine"], *pool_shards(folder))
+    paid = [table.filter(pc.starts_with(table.column("engine"), ENDPOINT_ENGINE)) for table in tables]
+    parts = [(identity_bytes(table.column(0)), table.column(1).to_numpy()) for table in paid if len(table)]
     if not parts:
         return 0
     ids, tokens = (np.concatenate(column)[::-1] for column in zip(*parts, strict=True))  # of equals, the last counts

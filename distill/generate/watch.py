@@ -11,7 +11,7 @@ from distill.core.errors import InputError, StageError
 from distill.generate.progress_actor import Snapshot
 
 POLL_S = 0.5
-TOLD = re.compile(r"\bdistill\.core\.errors\.(InputError|StageError): (.+)")
+TOLD = re.compile(r"\bdistill\.core\.errors\.(InputError|StageError|FullDiskError): (.+)")
 """An error with its remedy, in the text of the error as which Ray brings it from an actor."""
 
 

@@ -23,6 +23,14 @@ How an answer is found is in `extract`, how two answers are compared in `compare
 from distill.core.verifier_version import VERIFIER_VERSION
 from distill.grading.grade import grade
 from distill.grading.grader_pool import GraderPool
-from distill.grading.types import Grade, GradeRequest, grade_request
+from distill.grading.types import Grade, GradeRequest, grade_request, reference_identity
 
-__all__ = ["VERIFIER_VERSION", "Grade", "GradeRequest", "GraderPool", "grade", "grade_request"]
+__all__ = [
+    "VERIFIER_VERSION",
+    "Grade",
+    "GradeRequest",
+    "GraderPool",
+    "grade",
+    "grade_request",
+    "reference_identity",
+]

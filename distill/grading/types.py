@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from distill.core.schema import Verdict
+from distill.core.schema import Verdict, content_hash
 
 
 class HasReference(Protocol):
@@ -17,6 +17,12 @@ class HasReference(Protocol):
     def entry(self) -> str: ...
     @property
     def language(self) -> str: ...
+
+
+def reference_identity(prompt: HasReference) -> str:
+    """Identity of all that decides the verdicts on a prompt's answers. The prompt's own identity has none of it: a
+    corrected reference leaves the problem as it was."""
+    return content_hash("reference", prompt.reference, prompt.answer_kind, prompt.entry, prompt.language)
 
 
 @dataclass(frozen=True)

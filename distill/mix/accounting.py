@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distill.config.decides import identity
 from distill.config.mix import MixConfig, WeightedTokensMix
-from distill.core.schema import Dropped, Style, arrow_schema
+from distill.core.schema import Dropped, Style, arrow_schema, content_hash
 from distill.mix.candidates import Candidates
 from distill.mix.choice import Choice
 from distill.mix.filters import USABLE
@@ -32,8 +32,8 @@ NO_SOURCE = "of a source that no arm teaches"
 def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: TraceIndex) -> dict[str, Any]:
     """The manifest's entry of an arm: rows, tokens and shares by both.
 
-    Tokens are those of the completions, counted by the first student's tokenizer. `digest` identifies the rows and the
-    order in which they are taught: arms with equal digests are the same data.
+    Tokens are those of the completions, counted by the first student's tokenizer. `digest` identifies the rows, how
+    they are asked for and the order in which they are taught: arms with equal digests are the same data.
     """
     rows, sources = choice.rows(candidates), choice.sources(candidates)
     lengths = index.tokens[rows].astype(np.int64)
@@ -57,7 +57,7 @@ def mix_details(mix: MixConfig, choice: Choice, candidates: Candidates, index: T
         "long_tokens": sum(by_tokens[pool] for pool in long),
         "routed": int((sources != choice.pools).sum()),
         "counts": {pool: int((sources == code).sum()) for code, pool in enumerate(candidates.pools) if pool in shown},
-        "digest": _digest(index.trace_keys[rows], choice.phases, index.given[rows]),
+        "digest": _digest(mix, index.trace_keys[rows], choice.phases, index.given[rows]),
         **({"modes": _by_mode(mix, candidates, index, sources, lengths)} if mix.modes else {}),
     }
 
@@ -86,10 +86,12 @@ def _shares(sources: NDArray[np.int64], amounts: NDArray[Any], pools: tuple[str,
     return dict(zip(pools, (sums / sums.sum()).tolist(), strict=True))
 
 
-def _digest(trace_keys: NDArray[np.uint64], phases: NDArray[np.int64], given: NDArray[np.int32]) -> str:
+def _digest(mix: MixConfig, trace_keys: NDArray[np.uint64], phases: NDArray[np.int64], given: NDArray[np.int32]) -> str:
     columns: list[NDArray[Any]] = [trace_keys, phases, *([given] if given.any() else [])]
     stacked = np.stack([column.astype("<u8") for column in columns], axis=1)
-    return hashlib.sha256(np.ascontiguousarray(stacked).tobytes()).hexdigest()
+    modes = {str(style): identity(mode) for style, mode in mix.modes.items()}
+    asked = content_hash("modes", modes, mix.modes_in).encode() if modes else b""
+    return hashlib.sha256(np.ascontiguousarray(stacked).tobytes() + asked).hexdigest()
 
 
 def equal_arms(details: Mapping[str, Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.core.schema import Verdict
-from distill.mix.seeded_order import contains, order_hash
+from distill.mix.seeded_order import order_hash
 from distill.mix.trace_index import VERDICTS, TraceIndex
 
 NO_TRACE = -1
@@ -28,6 +28,15 @@ class Labels:
     """Indices into `names`."""
     names: tuple[str, ...]
     """The distinct labels, sorted."""
+
+
+class Routes(NamedTuple):
+    """Which empty places of the table are filled from another pool."""
+
+    target: str
+    """The pool whose trace is taken."""
+    is_too_long: NDArray[np.bool_]
+    """Whether each trace of the index is correct and too long for a student: its pool solved the prompt."""
 
 
 class Pairs(NamedTuple):
@@ -114,7 +123,7 @@ def build_candidates(
     is_usable: NDArray[np.bool_],
     pools: Sequence[str],
     seed: int,
-    routes: Mapping[str, NDArray[np.uint64]] | None = None,
+    routes: Routes | None = None,
 ) -> Candidates:
     """The table of the common prompts. Of a pool's usable traces for a prompt, the first in a seeded order is selected.
 
@@ -123,14 +132,11 @@ def build_candidates(
         is_usable: whether each of them may be taught.
         pools: those that the arms draw from.
         seed: of the order.
-        routes: pool -> prompts (sorted keys) that take its trace also for pools without a usable one, since theirs
-            are too long for a student.
+        routes: where a pool has no usable trace for a prompt, but one that is too long, that of the target is taken.
     """
     names = tuple(sorted(pools))
     codes = index.pool_codes(names)
-    slices = [
-        _slice(index, rows, codes[rows], (is_usable, names, seed, routes or {})) for rows in _slices(index, codes >= 0)
-    ]
+    slices = [_slice(index, rows, codes[rows], (is_usable, names, seed, routes)) for rows in _slices(index, codes >= 0)]
     prompt_keys, rows, sources, pass_rates, solved = (np.concatenate(column) for column in zip(*slices, strict=True))
     return Candidates(
         prompt_keys=prompt_keys,
@@ -171,7 +177,7 @@ def _slice(
     index: TraceIndex,
     rows: NDArray[np.int64],
     codes: NDArray[np.int16],
-    rules: tuple[NDArray[np.bool_], tuple[str, ...], int, Mapping[str, NDArray[np.uint64]]],
+    rules: tuple[NDArray[np.bool_], tuple[str, ...], int, Routes | None],
 ) -> _Slice:
     """The common prompts of one slice."""
     is_usable, names, seed, routes = rules
@@ -182,8 +188,11 @@ def _slice(
     table = table.reshape(-1, len(names))
     solved = (table != NO_TRACE).sum(axis=0, keepdims=True)
     sources = np.broadcast_to(np.arange(len(names), dtype=np.int16), table.shape).copy()
-    for target, keys in routes.items():
-        _route(table, sources, contains(keys, prompts), names.index(target))
+    if routes is not None:
+        long = np.flatnonzero(routes.is_too_long[rows])
+        was_too_long = np.zeros(table.shape, dtype=np.bool_)
+        was_too_long[prompt_of[long], codes[long]] = True
+        _route(table, sources, was_too_long, names.index(routes.target))
     is_common = (table != NO_TRACE).all(axis=1)
     rates = _pass_rates(index.verdicts[rows], prompt_of, len(prompts))
     return _Slice(prompts[is_common], table[is_common], sources[is_common], rates[is_common], solved)
@@ -209,8 +218,8 @@ def _pass_rates(verdicts: NDArray[np.int8], prompt_of: NDArray[np.int64], num_pr
     return rates
 
 
-def _route(table: NDArray[np.int64], sources: NDArray[np.int16], is_routed: NDArray[np.bool_], target: int) -> None:
-    """Fill the empty slots of routed prompts with the target pool's trace, in place."""
-    is_filled = is_routed[:, None] & (table == NO_TRACE)
+def _route(table: NDArray[np.int64], sources: NDArray[np.int16], was_too_long: NDArray[np.bool_], target: int) -> None:
+    """Fill the slots that are empty since their pool's traces are too long with the target pool's, in place."""
+    is_filled = was_too_long & (table == NO_TRACE)
     table[is_filled] = np.broadcast_to(table[:, [target]], table.shape)[is_filled]
     sources[is_filled] = target

@@ -12,6 +12,7 @@ from distill.config.mix import FiltersConfig
 from distill.generate.edits import CUT
 from distill.mix.seeded_order import contains, keys_of, order_hash
 from distill.mix.trace_index import TraceIndex
+from distill.models.thinking import THINKING_CLOSED
 from distill.verify.edit_drops import DROPS
 
 USABLE = 0
@@ -22,7 +23,7 @@ REASONS = (
     *DROPS[1:],
     "no_completion",
     "end_of_turn_inside",
-    "thinking_closed",
+    THINKING_CLOSED,
     "too long for a student",
     "fewer than filters.min_tokens",
     "more than filters.max_tokens",
@@ -47,6 +48,7 @@ class Features:
     repetition: NDArray[np.float32]
     foreign: NDArray[np.float32]
     digests: NDArray[np.uint64]
+    holds_reasoning: NDArray[np.bool_]
 
     def rows(self, trace_keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Rows of the traces in these columns; all of them must be there."""
@@ -55,9 +57,10 @@ class Features:
 
 
 def features_columns(table: pa.Table) -> Features:
-    """A table of `TraceFeatures` as columns, each trace once."""
-    keys, first = np.unique(keys_of(table.column("trace_id"), "trace id"), return_index=True)
-    column = {name: table.column(name).to_numpy()[first] for name in ("tokens", "most_tokens", "row_tokens")}
+    """A table of `TraceFeatures` as columns, each trace once, as it was read last."""
+    keys, from_end = np.unique(keys_of(table.column("trace_id"), "trace id")[::-1], return_index=True)
+    last = table.num_rows - 1 - from_end
+    column = {name: table.column(name).to_numpy()[last] for name in ("tokens", "most_tokens", "row_tokens")}
     refusals = table.column("refusal").combine_chunks().dictionary_encode()
     codes = np.array([CODES[name] if name else USABLE for name in refusals.dictionary.to_pylist()] or [0], np.int8)
     return Features(
@@ -65,10 +68,11 @@ def features_columns(table: pa.Table) -> Features:
         tokens=column["tokens"].astype(np.int32),
         most_tokens=column["most_tokens"].astype(np.int32),
         row_tokens=column["row_tokens"].astype(np.int32),
-        refusals=codes[refusals.indices.to_numpy()][first],
-        repetition=table.column("repetition").to_numpy()[first].astype(np.float32),
-        foreign=table.column("foreign").to_numpy()[first].astype(np.float32),
-        digests=keys_of(table.column("digest"), "digest")[first],
+        refusals=codes[refusals.indices.to_numpy()][last],
+        repetition=table.column("repetition").to_numpy()[last].astype(np.float32),
+        foreign=table.column("foreign").to_numpy()[last].astype(np.float32),
+        digests=keys_of(table.column("digest"), "digest")[last],
+        holds_reasoning=table.column("holds_reasoning").to_numpy()[last],
     )
 
 
@@ -95,6 +99,7 @@ def reasons_with_text(
     filters: FiltersConfig,
     *,
     max_length: int,
+    closed: frozenset[str] = frozenset(),
     seed: int,
 ) -> NDArray[np.int8]:
     """Adds the reasons that depend on texts. Every trace that is usable so far must have features.
@@ -105,12 +110,15 @@ def reasons_with_text(
         features: of the traces that are usable so far.
         filters: of the recipe.
         max_length: of a training row, tokens.
+        closed: styles that an arm asks for by a prompt which has closed the reasoning.
         seed: decides which of several duplicates is kept.
     """
     rows = np.flatnonzero(reasons == USABLE)
     at = features.rows(index.trace_keys[rows])
     most = filters.max_tokens or max_length
+    in_closed = tuple(pool for pool in index.pool_names if index.styles.get(pool) in closed)
     tests = {
+        THINKING_CLOSED: features.holds_reasoning[at] & (index.pool_codes(in_closed)[rows] >= 0),
         "too long for a student": features.row_tokens[at] > max_length,
         "fewer than filters.min_tokens": features.most_tokens[at] < filters.min_tokens,
         "more than filters.max_tokens": features.most_tokens[at] > most,
@@ -154,9 +162,10 @@ def filter_counts(
     return counts
 
 
-def too_long_prompts(index: TraceIndex, reasons: NDArray[np.int8]) -> NDArray[np.uint64]:
-    """Prompts with a trace that is too long for a student, sorted."""
-    return np.unique(index.prompt_keys[reasons == CODES["too long for a student"]])
+def is_too_long(reasons: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Whether each trace may be taught but for its length: it is too long for a student."""
+    found: NDArray[np.bool_] = reasons == CODES["too long for a student"]
+    return found
 
 
 def with_student_tokens(index: TraceIndex, is_used: NDArray[np.bool_], features: Features) -> NDArray[np.int32]:

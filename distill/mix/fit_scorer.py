@@ -37,6 +37,9 @@ POSITIONS = 512
 """Positions that are ranked at once."""
 BATCH_TOKENS = 16_384
 """Most tokens of a forward pass, padding included; a longer trace is a batch by itself."""
+COPIED_TOKENS = 4 * BATCH_TOKENS
+"""Most tokens of prompts in a forward pass of answers, padding included: each answer has a copy of its prompt's keys
+and values, which under worked examples are far longer than it."""
 
 
 # Producer: FitScorer. Consumers: the policy student_fit, the report.
@@ -92,11 +95,18 @@ def trace_fit(trace_id: str, tokens: Sequence[int], nll: Sequence[float], ranks:
     )
 
 
-def length_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Batches of rows of similar length whose padded size is within the budget; the longest rows first."""
+def length_batches(lengths: Sequence[int], budget: int = BATCH_TOKENS, *, copied: int = 0) -> Iterator[list[int]]:
+    """Batches of rows of similar length whose padded size is within the budget; the longest rows first.
+
+    Args:
+        lengths: of the rows, tokens.
+        budget: of a batch, tokens.
+        copied: tokens that are copied for each row beside its own.
+    """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+        num_rows = len(batch) + 1
+        if batch and (lengths[batch[0]] * num_rows > budget or copied * num_rows > COPIED_TOKENS):
             yield batch
             batch = []
         batch.append(row)
@@ -190,7 +200,8 @@ class FitScorer:
         for batch in shared_batches([split.prompt for split in splits]):
             prompts = list(dict.fromkeys(tuple(splits[row].prompt) for row in batch))
             cache = self._read_prompts(prompts)
-            for positions in length_batches([len(splits[row].answer) for row in batch], budget):
+            copied = 0 if cache is None else cache.mask.shape[1]
+            for positions in length_batches([len(splits[row].answer) for row in batch], budget, copied=copied):
                 part = [batch[position] for position in positions]
                 prompt_of = [prompts.index(tuple(splits[row].prompt)) for row in part]
                 answers = [splits[row] for row in part]

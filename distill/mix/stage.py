@@ -27,21 +27,21 @@ from distill.core.run_dir import HELD_OUT, PROMPTS, VERDICTS, RunDir, StageName,
 from distill.core.schema import Prompt
 from distill.mix.accounting import LostPrompts, equal_arms, joined, lost_prompts, mix_details, unasked_prompts
 from distill.mix.auto_weights import with_found_weights
-from distill.mix.candidates import Candidates, Labels, build_candidates
+from distill.mix.candidates import Candidates, Labels, Routes, build_candidates
 from distill.mix.feature_store import compute_features, distinct_tokenizers, features_key, load_features, missing_keys
 from distill.mix.filters import (
     USABLE,
     filter_counts,
+    is_too_long,
     reasons_with_text,
     reasons_without_text,
-    too_long_prompts,
     totals,
     with_student_tokens,
 )
 from distill.mix.pairs import Sides, find_pairs, pair_details
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out, validate_sizes
 from distill.mix.seeded_order import contains, keys_of
-from distill.mix.source import MixSource, longest_chat
+from distill.mix.source import MixSource, closed_styles, longest_chat
 from distill.mix.student_fit import fit_details, with_fits
 from distill.mix.trace_fates import TraceFates
 from distill.mix.trace_index import TraceIndex, read_index
@@ -196,7 +196,8 @@ def write_chosen(source: MixSource, chosen: Sequence[Chosen], reasons: NDArray[n
         write_arms(run_dir, source.folders, one.arms, chat, fates)
         if len(one.held_out.candidates):
             write_arms(run_dir, source.folders, one.held_out, longest_chat(source.recipe), TraceFates(), HELD_OUT)
-    fates.write(run_dir, chosen[0].arms.index, reasons, [one.arms.candidates for one in chosen])
+    taught, held_out = [one.arms.candidates for one in chosen], [one.held_out.candidates for one in chosen]
+    fates.write(run_dir, chosen[0].arms.index, reasons, taught, held_out)
 
 
 def group_tables(source: MixSource, index: TraceIndex, reasons: NDArray[np.int8]) -> list[Table]:
@@ -218,7 +219,7 @@ def _table(source: MixSource, group: ArmGroup, index: TraceIndex, reasons: NDArr
     recipe = source.recipe.model_copy(update={"mixes": group.mixes})
     prompts = _prompts_of(source.run_dir, group)
     target = recipe.filters.too_long_takes
-    routes = {target: too_long_prompts(index, reasons)} if target and target in group.pools else None
+    routes = Routes(target, is_too_long(reasons)) if target and target in group.pools else None
     is_usable = reasons == USABLE
     if group.sources:
         is_usable &= contains(prompts, index.prompt_keys)
@@ -313,8 +314,9 @@ def filtered_index(source: MixSource, console: Console) -> Filtered:
         _compute_missing(source, key, missing, prompts, folders, console)
     features = load_features(run_dir, key)
     max_length = recipe.train.max_length - mode_tokens(recipe, map(load_tokenizer, folders))
+    closed = closed_styles(recipe, map(load_tokenizer, folders))
     reasons, wrong = (
-        reasons_with_text(index, one, features, recipe.filters, max_length=max_length, seed=recipe.seed)
+        reasons_with_text(index, one, features, recipe.filters, max_length=max_length, closed=closed, seed=recipe.seed)
         for one in (reasons, wrong)
     )
     is_used = (reasons == USABLE) | (wrong == USABLE)

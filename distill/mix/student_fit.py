@@ -143,7 +143,7 @@ def text_parts(source: MixSource, wanted: NDArray[np.uint64]) -> Iterator[pa.Tab
 
 
 def fit_details(source: MixSource, index: TraceIndex, candidates: Candidates) -> dict[str, Any]:
-    """For the report: student -> pool -> quantiles of every score, and the tokens that are most often shifted."""
+    """For the report: student -> pool with a trace -> quantiles of every score, and the tokens most often shifted."""
     details: dict[str, Any] = {}
     for student in sorted({name.split("/")[0] for name in candidates.fits}):
         key = student_key(source, student)
@@ -151,6 +151,8 @@ def fit_details(source: MixSource, index: TraceIndex, candidates: Candidates) ->
         details[student] = {}
         for code, pool in enumerate(candidates.pools):
             rows = candidates.rows[candidates.sources[:, code] == code, code]
+            if not len(rows):  # every prompt was routed away from it
+                continue
             found = np.searchsorted(fits.trace_keys, index.trace_keys[rows])
             columns = {name: np.quantile(column[found], QUANTILES).tolist() for name, column in fits.columns.items()}
             tokens = most_shifted(source, student, key, np.unique(index.trace_keys[rows]))

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distill.core.full_disk import full_disk_said
+
 BUCKET_PROMPTS = 4096
 """Prompts per bucket, at least: with four traces of 8 KB each, 128 MB."""
 MAX_BUCKETS = 256
@@ -52,12 +54,16 @@ class TextBuckets:
             prompts: the index of each text's prompt.
             rows: a number for each text, by which it is found again.
             texts: as many strings.
+
+        Raises:
+            FullDiskError: the disk for temporary files is full.
         """
         buckets = prompts // self.size
         for bucket in np.unique(buckets).tolist():
             mine = np.flatnonzero(buckets == bucket)
             batch = pa.record_batch([pa.array(rows[mine]), texts.take(pa.array(mine))], schema=SCHEMA)
-            self._writer(bucket).write_batch(batch)
+            with full_disk_said(str(self._folder)):
+                self._writer(bucket).write_batch(batch)
 
     def _writer(self, bucket: int) -> pa.ipc.RecordBatchStreamWriter:
         if bucket not in self._writers:
@@ -70,12 +76,13 @@ class TextBuckets:
         return str(self._folder / f"{bucket}.arrow")
 
     def read(self, start: int) -> pa.Table:
-        """`row` and `text` of the bucket that starts at a prompt: sorted by row, each row once."""
+        """`row` and `text` of the bucket that starts at a prompt: sorted by row, each row once, as added last."""
         bucket = start // self.size
         if bucket not in self._writers:
             return SCHEMA.empty_table()
         self._writers[bucket].close()
         with pa.OSFile(self._path(bucket), "rb") as source:
             table = pa.ipc.open_stream(source).read_all()
-        _, first = np.unique(table.column("row").to_numpy(), return_index=True)
-        return table.take(pa.array(first))
+        rows = table.column("row").to_numpy()
+        _, from_end = np.unique(rows[::-1], return_index=True)
+        return table.take(pa.array(len(rows) - 1 - from_end))

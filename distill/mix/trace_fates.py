@@ -21,8 +21,9 @@ GROUP_ROWS = 1 << 16
 SELECTED = "selected from its teacher"
 OTHER_SAMPLE_SELECTED = "another sample of this teacher was selected"
 NOT_COMMON = "its prompt is not common to all pools"
+HELD_OUT = "its prompt is held out"
 CHOSEN, REJECTED = "chosen side of a pair", "rejected side of a pair"
-FATES = (*REASONS[1:], SELECTED, OTHER_SAMPLE_SELECTED, NOT_COMMON, CHOSEN, REJECTED)
+FATES = (*REASONS[1:], SELECTED, OTHER_SAMPLE_SELECTED, NOT_COMMON, CHOSEN, REJECTED, HELD_OUT)
 SCHEMA = pa.schema([("trace_key", pa.uint64()), ("fate", pa.string()), ("shard", pa.string())])
 
 
@@ -38,7 +39,12 @@ class TraceFates:
         self.parts.append((keys, self.shards.setdefault(shard, len(self.shards))))
 
     def write(
-        self, run_dir: RunDir, index: TraceIndex, reasons: NDArray[np.int8], candidates: Sequence[Candidates]
+        self,
+        run_dir: RunDir,
+        index: TraceIndex,
+        reasons: NDArray[np.int8],
+        candidates: Sequence[Candidates],
+        held_out: Sequence[Candidates],
     ) -> None:
         """Write shard and fate of every trace of the index.
 
@@ -47,9 +53,10 @@ class TraceFates:
             index: all verified traces.
             reasons: why each of them is left out, or `USABLE`.
             candidates: the tables that the arms chose from, one per group of arms.
+            held_out: the tables of the prompts that are held out, one per group.
         """
         order = np.argsort(index.trace_keys)
-        keys, fates = index.trace_keys[order], trace_fates(index, reasons, candidates)[order]
+        keys, fates = index.trace_keys[order], trace_fates(index, reasons, candidates, held_out)[order]
         shard_of = np.full(len(keys), len(self.shards), dtype=np.int32)
         for part_keys, shard in self.parts:
             rows = np.searchsorted(keys, part_keys)
@@ -63,12 +70,18 @@ class TraceFates:
                 writer.write_table(pa.table([pa.array(keys[part]), fate, names.take(pa.array(shard_of[part]))], SCHEMA))
 
 
-def trace_fates(index: TraceIndex, reasons: NDArray[np.int8], candidates: Sequence[Candidates]) -> NDArray[np.int8]:
+def trace_fates(
+    index: TraceIndex,
+    reasons: NDArray[np.int8],
+    candidates: Sequence[Candidates],
+    held_out: Sequence[Candidates],
+) -> NDArray[np.int8]:
     """Index in `FATES` of every trace: why it was left out, or that it was selected."""
-    is_common = np.zeros(len(index.prompt_keys), dtype=np.bool_)
-    for table in candidates:
-        is_common |= contains(table.prompt_keys, index.prompt_keys) & (index.pool_codes(table.pools) >= 0)
-    usable = np.where(is_common, FATES.index(OTHER_SAMPLE_SELECTED), FATES.index(NOT_COMMON))
+    usable = np.full(len(index.prompt_keys), FATES.index(NOT_COMMON))
+    for tables, fate in ((held_out, HELD_OUT), (candidates, OTHER_SAMPLE_SELECTED)):
+        for table in tables:
+            is_in = contains(table.prompt_keys, index.prompt_keys) & (index.pool_codes(table.pools) >= 0)
+            usable[is_in] = FATES.index(fate)
     fates = np.where(reasons == USABLE, usable, reasons - 1).astype(np.int8)
     for table in candidates:
         for pairs in table.pairs.values():

@@ -15,10 +15,10 @@ from distill.mix.prompt_facts import PromptFacts
 from distill.mix.scripts import foreign_share
 from distill.mix.seeded_order import keys_of
 from distill.models.chat_template import ENDS_INSIDE, NO_COMPLETION, end_of_turn, holds_published_mark, taught_text
-from distill.models.thinking import THINKING_CLOSED
+from distill.models.thinking import THINKING_CLOSED, holds_reasoning
 from distill.models.token_counts import TokenCounter
 
-FEATURES_VERSION = 5
+FEATURES_VERSION = 6
 """Raised when a feature changes its meaning, so that stored ones are computed again."""
 
 RUN_WORDS = 8
@@ -49,6 +49,8 @@ class TraceFeatures:
     """Share of its letters in a script that neither its problem nor mathematics uses."""
     digest: str
     """Identity of the completion, with white space folded."""
+    holds_reasoning: bool
+    """Whether it reasons within delimiters."""
 
 
 def trace_features(traces: pa.RecordBatch, facts: PromptFacts, counters: Sequence[TokenCounter]) -> pa.Table:
@@ -76,6 +78,7 @@ def trace_features(traces: pa.RecordBatch, facts: PromptFacts, counters: Sequenc
         "refusal": pa.array(REFUSALS).take(pa.array(refusals[first, np.arange(len(rows))])),
         "repetition": repeated_shares(words),
         "foreign": [foreign_share(*one) for one in zip(completions, scripts, strict=True)],
+        "holds_reasoning": list(map(holds_reasoning, stripped)),
         "digest": [sha256(text).hexdigest()[:16] for text in pc.binary_join(words, " ").cast(pa.binary()).to_pylist()],
     }
     schema = arrow_schema(TraceFeatures)

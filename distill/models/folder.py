@@ -22,6 +22,9 @@ from distill.core.saved_files import file_digest
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "tokenizer*")
 """Files that belong to a model: no pickled weights, and no code."""
 
+VOCABULARIES = ("vocab.txt", "merges.txt")
+"""Files of a tokenizer that belong to a model where it has no `TOKENIZER`, which holds what is in them."""
+
 OTHER_FORMATS = ("*/*", "consolidated*", "tekken.json", "params.json", "adapter_*")
 """Of these, copies of the model in other formats, everything in folders below, and adapters that lie beside it."""
 
@@ -35,6 +38,7 @@ INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit: a longer header is none."""
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 
@@ -61,7 +65,10 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def model_files(folder: Path) -> list[Path]:
     """The files that the model consists of, in order."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and is_model_file(file.name))
+    also = () if (folder / TOKENIZER).is_file() else VOCABULARIES
+    return sorted(
+        file for file in folder.iterdir() if file.is_file() and (is_model_file(file.name) or file.name in also)
+    )
 
 
 def notice_files(folder: Path) -> list[Path]:
@@ -119,7 +126,8 @@ def validate_folder(folder: Path) -> None:
         raise InputError(f"{folder}: {'; '.join(cut)} -> copy or download it again")
     if not weights and not pickled_files(folder):
         raise InputError(f"{folder}: it has no *.safetensors and no pytorch_model*.bin -> name a folder with weights")
-    has_tokenizer = any(name.startswith("tokenizer") or name in ("vocab.json", "spiece.model") for name in names)
+    vocabularies = ("vocab.json", "vocab.txt", "spiece.model")
+    has_tokenizer = any(name.startswith("tokenizer") or name in vocabularies for name in names)
     if "tekken.json" in names and not has_tokenizer:
         raise InputError(
             f"{folder}: its only tokenizer is tekken.json, which vLLM and training would read in two ways -> add the "

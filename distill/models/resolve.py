@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from cluster.storage import IN_PACKAGE, cache_dir, fetch, is_uri, link_into_cache, local_folder
 from distill.config.models import ModelConfig, package_parts, text_settings
 from distill.core.errors import InputError
+from distill.core.full_disk import full_disk_said
 from distill.core.run_dir import RunDir, published_model
 from distill.core.schema import content_hash
 from distill.models.chat_template import with_fixed_date
@@ -27,6 +28,7 @@ from distill.models.folder import (
     MODEL_FILES,
     NOTICE_FILES,
     OTHER_FORMATS,
+    VOCABULARIES,
     content_digest,
     count_parameters,
     has_other_formats,
@@ -107,13 +109,16 @@ def resolve_model(
     Raises:
         InputError: no source can be reached, what is there is no whole model, or it has fewer layers than are to be
             kept.
+        FullDiskError: there is no room in the cache for what a source holds.
     """
     skipped: list[str] = []
     for source in config.sources:
         try:
-            folder = _prepare(source, config, on_progress)
+            with full_disk_said(str(cache_dir())):  # another source would not fit either, and would be another model
+                folder = _prepare(source, config, on_progress)
         except (FileNotFoundError, ConnectionError, OSError, ImportError) as error:
-            skipped.append(f"{source}: {str(error).splitlines()[0][:200]}")
+            first = (str(error).splitlines() or [type(error).__name__])[0]  # a timeout may say nothing
+            skipped.append(f"{source}: {first[:200]}")
             continue
         return _describe(name, config, source, folder, tuple(skipped))
     lines = "".join(f"\n    {line}" for line in skipped)
@@ -292,7 +297,7 @@ def _fetch_hub(repo: str, config: ModelConfig, on_progress: Callable[[str], None
         folder = snapshot_download(
             repo,
             revision=config.revision,
-            allow_patterns=[*MODEL_FILES, *NOTICE_FILES],
+            allow_patterns=[*MODEL_FILES, *VOCABULARIES, *NOTICE_FILES],
             ignore_patterns=list(OTHER_FORMATS),
             etag_timeout=5,
         )

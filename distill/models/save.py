@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import InputError
+from distill.core.full_disk import full_disk_said
 from distill.models.folder import CONFIG, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
@@ -63,12 +64,13 @@ def try_save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None
 
     Raises:
         InputError: it cannot be saved or read; the training would have been for nothing.
+        FullDiskError: the disk for temporary files is full.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        with tempfile.TemporaryDirectory() as name:
+        with full_disk_said(tempfile.gettempdir()), tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             model.config.save_pretrained(str(folder))
             if model.generation_config is not None:

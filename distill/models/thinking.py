@@ -111,6 +111,11 @@ def continuation_after(end: PromptEnd, completion: str) -> str | None:
     return body.lstrip() if end.space else body
 
 
+def holds_reasoning(completion: str) -> bool:
+    """Whether a trace holds reasoning within delimiters: no prompt that has closed the reasoning leads to it."""
+    return continuation_after(PromptEnd(closed=KNOWN[0]), completion) is None
+
+
 def reasoning_delimiters(completion: str) -> ThinkTags | None:
     """The delimiters of a trace's reasoning; None where it has none."""
     begun = [one for one in KNOWN if completion.startswith(one.start)]

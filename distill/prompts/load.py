@@ -297,5 +297,5 @@ def write_gym_rows() -> None:
 
 def count_reasons(drops: Sequence[Dropped]) -> dict[str, int]:
     """Drops by reason, most frequent first."""
-    reasons = [drop.reason for drop in drops]
-    return {reason: reasons.count(reason) for reason in sorted(set(reasons), key=lambda r: (-reasons.count(r), r))}
+    counts = Counter(drop.reason for drop in drops)
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))

@@ -29,6 +29,8 @@ LAYOUT = re.compile(
     re.VERBOSE,
 )
 """LaTeX commands of layout, which do not change the meaning of a problem."""
+GROUPED_NUMBER = re.compile(r"(?<![\d.,(\[{])[1-9]\d{0,2}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d|,\d)")
+"""A number with separators of thousands, of text or LaTeX. Behind a bracket it may be a point: (100,200)."""
 MARKS = {"<super>": "^", "<sub>": "_", "<fraction>": " ", "<circle>": " "}
 """What stands for a form in plain text: 3⁴ is 3^4, and 3½ is no 31/2."""
 NUMBER = re.compile(r"\d")
@@ -44,8 +46,10 @@ COMMON_AT_LEAST = 20
 
 
 def tokens(text: str) -> list[str]:
-    """Words in lower case, numbers, and single mathematical signs; layout commands are left out."""
-    return TOKEN.findall(LAYOUT.sub(" ", fold_compatible(text, MARKS)).lower())
+    """Words in lower case, numbers without separators of thousands, and single mathematical signs; layout commands are
+    left out."""
+    plain = LAYOUT.sub(" ", fold_compatible(text, MARKS)).lower()
+    return TOKEN.findall(GROUPED_NUMBER.sub(lambda number: re.sub(r"\D", "", number[0]), plain))
 
 
 def answer_tokens(reference: str) -> list[str]:

@@ -25,9 +25,9 @@ from distill.run.source_files import source_files
 
 LAYOUT_VERSION = 3
 """Raised when a stage's files change their meaning: older runs are then done again rather than misread."""
-CLEANER_VERSION = 3
+CLEANER_VERSION = 4
 """Raised when the same prompts and benchmarks lead to other drops."""
-MIXER_VERSION = 3
+MIXER_VERSION = 4
 """Raised when the same recipe and traces lead to other arms."""
 
 

@@ -9,9 +9,11 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.core.errors import FullDiskError
 from distill.core.events import log_event
 from distill.core.run_dir import RunDir, StageName, Training
 
@@ -130,6 +132,7 @@ def failure_recorder(run_uri: str, cell: str) -> Any:
             """Called by Ray Train once per failure."""
             lines = [line for error in worker_exceptions.values() for line in str(error).splitlines() if line.strip()]
             detail = lines[-1].strip()[:300] if lines else ""
-            record_event(RunDir(run_uri), cell, "end", outcome="lost", detail=detail)
+            with suppress(FullDiskError):  # the record is missed less than the next attempt would be
+                record_event(RunDir(run_uri), cell, "end", outcome="lost", detail=detail)
 
     return FailureRecorder()

@@ -134,6 +134,8 @@ def cell_key(
     texts = [[turn["content"] for turn in messages] for messages in rows.column("messages").to_pylist()]
     phases = rows.column("phase").to_pylist()
     content: list[Any] = [texts, phases] if any(phases) else texts
+    given = rows.column("given").to_pylist()
+    content = [content, ["given", *given]] if any(given) else content
     options = rows.column("template_options").to_pylist()
     content = [content, options] if any(options) else content
     openings = rows.column("opening").to_pylist()

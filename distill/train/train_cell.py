@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from distill.core.errors import StageError
+from distill.core.full_disk import full_disk_said
 from distill.core.manifest import Manifest, now
 from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.saved_files import ADAPTER, MODEL, trained_address
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from distill.config.train import TrainConfig
 
 
+OWN_ERROR = re.compile(r"^distill\.core\.errors\.\w+: ")
 STEP_TIMEOUT_S = 1800
 """Longest wait of a worker for the others, Ray Train's own."""
 ROUND_TIMEOUT_S = 24 * 3600
@@ -54,7 +57,8 @@ def train_cell(work: CellWork, *, train: TrainConfig, run_dir: RunDir, device: D
     rollouts_s = prepare_rollouts(work, train=train, run_dir=run_dir, device=device, threads=threads)
     job = _cell_job(work, train=train, run_dir=run_dir, device=device, threads=threads)
     try:
-        _trainer(job, run_dir).fit()
+        with full_disk_said(run_dir.path(*Training(name).ray)):  # of Ray Train's own files
+            _trainer(job, run_dir).fit()
     except TrainingFailedError as error:
         raise StageError(f"{name}: {_cause(error)}; log: {_log_path(run_dir, name)}") from error
     except RayError as error:
@@ -194,8 +198,9 @@ def _cause(error: TrainingFailedError) -> str:
 
 
 def _last_line(text: str) -> str:
+    """The line of a traceback that names the error; one of ours speaks for itself."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    return OWN_ERROR.sub("", lines[-1]) if lines else "no message"
 
 
 def _log_path(run_dir: RunDir, name: str) -> str:

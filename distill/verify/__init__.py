@@ -1,1 +1,1 @@
-"""Stage 3, verify: the index of all verdicts, graded again where the verifier changed; an optional LLM judge."""
+"""Stage 3, verify: the index of all verdicts, graded again where the verifier or a reference changed; an LLM judge."""

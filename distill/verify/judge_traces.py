@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from distill.config.verify import JudgeConfig, judge_name
@@ -38,26 +38,27 @@ def judge_pools(
     details = {}
     for pool in pools:
         ids = {row.trace_id for row in rejected if row.pool == pool.teacher.name}
-        judge_rejected(run_dir, pool, prompts, judge, len(ids), progress)
+        judge_rejected(run_dir, pool, prompts, judge, ids, progress)
         details[pool.teacher.name] = judge_details(run_dir, pool, ids, judge_name(config))
     return {"name": judge_name(config), "pools": details}
 
 
 def judge_rejected(
-    run_dir: RunDir, pool: Pool, prompts: Mapping[str, Prompt], judge: Judge, num_rejected: int, progress: Progress
+    run_dir: RunDir, pool: Pool, prompts: Mapping[str, Prompt], judge: Judge, rejected: Set[str], progress: Progress
 ) -> None:
-    """Have a pool's rejected traces judged; shards are rewritten in place, by rename."""
+    """Have a pool's rejected traces judged, those of the index alone; shards are rewritten in place, by rename."""
     done = 0
     for shard in run_dir.shards(*pool_shards(pool.folder)):
         if judge.is_given_up:
             return
         traces = [Trace(**row) for row in run_dir.read_table(*shard_parts(pool, shard), row_type=Trace).to_pylist()]
-        asked = _questions(traces, prompts, pool.teacher.reasoning_end, judge_name(judge.config))
+        indexed = [trace for trace in traces if trace.trace_id in rejected]
+        asked = _questions(indexed, prompts, pool.teacher.reasoning_end, judge_name(judge.config))
         if asked:
             judged = _judged(traces, asked, judge)
             run_dir.write_rows(judged, Trace, *shard_parts(pool, shard))
             done += len(asked)
-            progress(f"judging {pool.teacher.name}", done, num_rejected)
+            progress(f"judging {pool.teacher.name}", done, len(rejected))
 
 
 def _questions(

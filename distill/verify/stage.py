@@ -1,7 +1,7 @@
 """Stage 3, verify: the index of graded traces.
 
-The generate stage graded them already. Here they are counted, and graded again where the verifier has changed since or
-could not decide (ERROR). A language model can judge the rejected ones.
+The generate stage graded them already. Here they are counted, and graded again where the verifier or the reference has
+changed since, or it could not decide (ERROR). A language model can judge the rejected ones.
 """
 
 from collections import Counter
@@ -27,18 +27,19 @@ from distill.run.context import RunContext, read_prompt_ids, read_prompts
 from distill.run.pools import Pool
 from distill.verify.edit_drops import Marked, changes, marked, outcomes, with_drops
 from distill.verify.judge_traces import judge_pools
-from distill.verify.regrade import pool_details, regrade
+from distill.verify.regrade import pool_details, read_references, regrade
 
 
 def verify_stage(run: RunContext) -> Manifest:
     """Index the traces of the current prompts, after grading stale ones again."""
     recipe, run_dir, console = run.recipe, run.run_dir, run.console
     ids, prompts = read_prompt_ids(run_dir), cache(lambda: read_prompts(run_dir))
+    references = read_references(run_dir)
     num_regraded, details, read = 0, dict[str, dict[str, Any]](), dict[str, Marked]()
     sources = {read_pool(pool.teacher) for pool in run.pools}
     with run_dir.table_writer(SCHEMA, *VERDICTS) as writer:
         for pool in chain.from_iterable(group_by_engine(run.pools)):  # what is read comes first
-            num_regraded += regrade(run_dir, pool, prompts, recipe.verify)
+            num_regraded += regrade(run_dir, pool, references, prompts, recipe.verify)
             found, traces = write_index(run_dir, pool, ids, writer, read)
             if pool.name in sources:
                 read[pool.name] = marked(traces)

@@ -44,6 +44,11 @@ def test_a_pool_holds_the_traces_of_its_present_fingerprint(run_dir: RunDir) -> 
     assert pool.column("trace_id").to_pylist() == [trace(1, "long").trace_id]
 
 
+def test_a_last_and_a_single_stage_are_not_asked_for_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="until 'mix' and only 'mix'"):
+        distill.run_recipe("quickstart", run_dir=tmp_path / "run", until="mix", only="mix")
+
+
 def test_the_report_has_the_numbers_of_the_page(run_dir: RunDir) -> None:
     report = distill.load_report(run_dir.uri)
     scores = {one.model: one for one in report.models}

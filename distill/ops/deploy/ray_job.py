@@ -148,10 +148,17 @@ def stop(recipe: Recipe, run_uri: str, address: str | None, console: Console) ->
 
 
 def _client(address: str | None) -> Any:
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        told = str(error).partition(" Note:")[0]
+        raise InputError(
+            f"the Ray cluster at {address or 'RAY_ADDRESS'} wants a token: {told} -> set RAY_AUTH_MODE=token, and have "
+            "its token in ~/.ray/auth_token"
+        ) from error
     except (ConnectionError, RuntimeError) as error:
         raise InputError(
             f"no Ray dashboard at {address or 'RAY_ADDRESS'}: {error} -> --address http://HEAD:8265, or a tunnel to it "

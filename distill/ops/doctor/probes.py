@@ -18,7 +18,7 @@ from cluster.storage import IN_PACKAGE, cache_dir, is_uri, matching_files
 from cluster.units import GIB
 from distill.config.models import ModelConfig, package_parts
 from distill.config.sources import FileSource, GymSource, PromptSource
-from distill.core.errors import InputError
+from distill.core.errors import FullDiskError, InputError
 from distill.core.run_dir import DOCTOR_PROBE, RunDir
 from distill.models.resolve import load_tokenizer, resolved_folder
 from distill.ops.doctor.findings import NodeProbe
@@ -193,7 +193,7 @@ def storage_error(run_dir: RunDir) -> str:
         run_dir.write_bytes(b"ready", *probe)
         found = bytes(run_dir.fs.cat_file(run_dir.path(*probe)))
         run_dir.remove(*DOCTOR_PROBE)
-    except (OSError, ValueError, ImportError) as error:
+    except (FullDiskError, OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}"
     return "" if found == b"ready" else "reading returns something else than was written"
 
@@ -231,7 +231,7 @@ def _node_answer(uri: str, probe: tuple[str, ...]) -> tuple[str, float, Mapping[
     versions = {name: version for name, version in installed_versions().items() if name in LIBRARIES}
     try:
         RunDir(uri).write_bytes(b"ready", *probe)
-    except (OSError, ValueError, ImportError) as error:
+    except (FullDiskError, OSError, ValueError, ImportError) as error:
         return f"{type(error).__name__}: {error}", time.time(), versions
     return "", time.time(), versions
 

@@ -23,6 +23,7 @@ from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.models.engine_check import require_engine
 from distill.models.shape import SCORE_LOGIT_BYTES, ModelShape, planned_settings, shape_of
+from distill.ops.forecast.counted import counted_prompts
 from distill.ops.forecast.whole_table import print_whole
 from distill.ops.forecast.workload import source_share
 from distill.run.stage_keys import stage_states
@@ -89,9 +90,9 @@ def expected_data(recipe: Recipe, run_dir: RunDir) -> dict[str, MixData]:
 
 
 def _max_prompts(recipe: Recipe, run_dir: RunDir) -> int | None:
-    manifest = run_dir.read_manifest(StageName.PROMPTS)
-    if manifest is not None:
-        return manifest.rows_out
+    counted = counted_prompts(recipe, run_dir)
+    if counted is not None:
+        return counted
     sizes = [source.size if isinstance(source, GymSource) else None for source in recipe.prompts.sources]
     known = [size for size in sizes if size is not None]
     total = sum(known) if len(known) == len(sizes) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from distill.config.benchmarks import DEFINITIONS, BenchmarkConfig
@@ -11,10 +10,11 @@ from distill.config.recipe import Recipe, benchmark_configs
 from distill.config.sources import GymSource, PromptSource
 from distill.config.teachers import VllmTeacher
 from distill.core.errors import ConfigError
-from distill.core.run_dir import RECIPE, RunDir, StageName
+from distill.core.run_dir import RECIPE, RunDir
 from distill.models.shape import ModelShape
 from distill.ops.forecast.calibration import calibrate, is_same_kind, measured_nodes, measured_work, run_machines
 from distill.ops.forecast.cell_plan import planned_shape, used_models
+from distill.ops.forecast.counted import counted_problems, counted_prompts
 from distill.ops.forecast.feasibility import unplaceable
 from distill.ops.forecast.stage_times import Calibration, Forecast, Inputs, forecast
 from distill.ops.forecast.workload import MeasuredWork, teacher_order, workload
@@ -33,10 +33,11 @@ def model_shapes(recipe: Recipe) -> dict[str, ModelShape]:
 
 
 def num_prompts(recipe: Recipe, run_dir: RunDir | None) -> float | None:
-    """Prompts of a run: counted where it has read them, else as the recipe or its generators say, else None."""
-    manifest = run_dir.read_manifest(StageName.PROMPTS) if run_dir else None
-    if manifest is not None:
-        return float(manifest.rows_out)
+    """Prompts of a run: counted where it has read them as the recipe says now, else as the recipe or its generators
+    say, else None."""
+    counted = counted_prompts(recipe, run_dir)
+    if counted is not None:
+        return float(counted)
     before = recipe.forecast.num_prompts or _generated(recipe.prompts.sources)
     kept = recipe.prompts.num_prompts
     known = [number for number in (before, kept) if number is not None]
@@ -50,8 +51,7 @@ def _generated(sources: tuple[PromptSource, ...]) -> int | None:
 
 def num_problems(recipe: Recipe, run_dir: RunDir | None) -> dict[str, float]:
     """Benchmark -> problems; empty where one of them is unknown."""
-    manifest = run_dir.read_manifest(StageName.PROMPTS) if run_dir else None
-    counted: Mapping[str, int] = manifest.details.get("benchmarks", {}) if manifest else {}
+    counted = counted_problems(recipe, run_dir)
     evaluated = {name: one for name, one in benchmark_configs(recipe).items() if name in recipe.evaluate.benchmarks}
     found = {name: counted.get(name) or _problems(name, one) for name, one in evaluated.items()}
     return {name: float(count) for name, count in found.items() if count} if all(found.values()) else {}

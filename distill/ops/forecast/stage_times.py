@@ -113,6 +113,11 @@ class Forecast:
         return sum(known) if len(known) == len(self.stages) else None
 
     @property
+    def device_s(self) -> float | None:
+        """GPU seconds (CPU: thread seconds) of all stages; None where one is not known."""
+        return None if self.seconds is None else sum(stage.device_s for stage in self.stages)
+
+    @property
     def num_gpus(self) -> float:
         """Of all nodes."""
         return sum(node.gpus for node in self.machines.nodes)

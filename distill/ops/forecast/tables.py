@@ -75,10 +75,8 @@ def _stage_table(found: Forecast) -> Table:
             format_usd(found.usd(stage.seconds)),
             stage.note,
         )
-    total = sum(stage.device_s for stage in found.stages)
-    table.add_row(
-        "total", format_hours(found.seconds), format_hours(total), "", format_usd(found.usd(found.seconds)), ""
-    )
+    hours, device_hours = format_hours(found.seconds), format_hours(found.device_s)
+    table.add_row("total", hours, device_hours, "", format_usd(found.usd(found.seconds)), "")
     return table
 
 
@@ -106,11 +104,10 @@ def _kind_table(rows: Mapping[str, Forecast | str]) -> Table:
         is_own = found.usd_per_gpu_hour is not None and found.usd_per_gpu_hour != kind.usd_per_hour
         price = f"{found.usd_per_gpu_hour}" if found.usd_per_gpu_hour else "unknown"
         source = "(recipe)" if is_own else f"({kind.price_source})" if kind.price_source else ""
-        device_s = sum(stage.device_s for stage in found.stages)
         table.add_row(
             name,
             format_hours(found.seconds),
-            format_hours(device_s),
+            format_hours(found.device_s),
             format_usd(found.usd(found.seconds)),
             f"{price} {source}",
         )

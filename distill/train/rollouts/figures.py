@@ -97,8 +97,15 @@ def faults(figures: Mapping[str, float]) -> list[str]:
     found = []
     if not figures["answers"]:
         found.append("the student wrote no answer that fits train.max_length")
+    elif figures["tokens"] == figures["answers"] and not figures["cut_share"]:
+        found.append("the student writes nothing: every answer is the one token that ends it")
     elif figures["cut_share"] == 1:
         found.append(f"every answer was cut {AT_A_LIMIT}: the student does not end its turns; raise what cuts them")
+    if not all(map(math.isfinite, figures.values())):
+        found.append(
+            "log-probabilities of its tokens are no numbers: weights of the student or of a teacher that scores it are "
+            "broken"
+        )
     if abs(figures.get("self_difference", 0.0)) > SELF_TOLERANCE:
         found.append(
             f"scored by itself the student differs by {figures['self_difference']:.3f} nats a token from what its "

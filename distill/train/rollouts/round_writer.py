@@ -20,6 +20,7 @@ from distill.core.schema import Prompt
 from distill.grading import GraderPool, grade_request
 from distill.models.chat_template import end_of_turn, has_special_tags
 from distill.models.resolve import load_tokenizer
+from distill.train.rollouts.engine_watch import ends_with_engine, started_engine
 from distill.train.rollouts.rewards import OwnAnswer
 from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.rollouts.write import llm_arguments
@@ -58,7 +59,8 @@ class RoundWriter:
         self._skips_special = not has_special_tags(tokenizer)
         self._prompts = read_prompts(RunDir(run_uri))
         self._graders = GraderPool.from_config(plan.verify)
-        self._engine = LLM(model=local_folder(model), **llm_arguments(plan.engine, device, seed=seed, rank=rank))
+        arguments = llm_arguments(plan.engine, device, seed=seed, rank=rank)
+        self._engine, self._processes = started_engine(lambda: LLM(model=local_folder(model), **arguments))
 
     def is_up(self) -> bool:
         """Whether it can write; answered once it can."""
@@ -81,12 +83,13 @@ class RoundWriter:
             )
             for one in questions
         ]
-        outputs = self._engine.generate(
-            [TokensPrompt(prompt_token_ids=one.tokens) for one in questions],
-            params,
-            use_tqdm=False,
-            lora_request=LoRARequest(f"round-{number}", number + 1, adapter),
-        )
+        with ends_with_engine(self._processes):
+            outputs = self._engine.generate(
+                [TokensPrompt(prompt_token_ids=one.tokens) for one in questions],
+                params,
+                use_tqdm=False,
+                lora_request=LoRARequest(f"round-{number}", number + 1, adapter),
+            )
         return self._graded(questions, [output.outputs[0] for output in outputs])
 
     def _graded(self, questions: Sequence[Question], answers: Sequence[Any]) -> list[OwnAnswer]:

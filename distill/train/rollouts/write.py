@@ -22,6 +22,7 @@ from distill.core.schema import Example, seed_for
 from distill.models.chat_template import end_of_turn, render_prompt
 from distill.models.resolve import load_tokenizer
 from distill.models.template_options import read_options
+from distill.train.rollouts.engine_watch import ends_with_engine, started_engine
 from distill.train.rollouts.store import Rollout, write_rollouts
 from serve.config import LORA_RANKS
 
@@ -94,7 +95,8 @@ def write_answers(job: RolloutJob) -> float:
     end = end_of_turn(tokenizer)[-1]
     adapter = LoRARequest("student", 1, local_folder(job.adapter)) if job.adapter else None
     rank = job.rank if job.adapter else 0
-    engine = LLM(model=local_folder(job.model), **llm_arguments(job.engine, job.device, seed=job.seed, rank=rank))
+    arguments = llm_arguments(job.engine, job.device, seed=job.seed, rank=rank)
+    engine, processes = started_engine(lambda: LLM(model=local_folder(job.model), **arguments))
     rollouts: list[Rollout] = []
     started = time.monotonic()
     for start in range(0, len(asked), CHUNK):
@@ -113,7 +115,8 @@ def write_answers(job: RolloutJob) -> float:
             for one in part
         ]
         prompts = [TokensPrompt(prompt_token_ids=one.tokens) for one in part]
-        outputs = engine.generate(prompts, params, use_tqdm=False, lora_request=adapter)
+        with ends_with_engine(processes):
+            outputs = engine.generate(prompts, params, use_tqdm=False, lora_request=adapter)
         rollouts += [_rollout(one.trace_id, output.outputs[0]) for one, output in zip(part, outputs, strict=True)]
     seconds = time.monotonic() - started
     write_rollouts(run_dir, job.cell, [one for one in rollouts if len(one.tokens)])

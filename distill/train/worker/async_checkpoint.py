@@ -11,12 +11,15 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._pytree import tree_map
 
-from distill.train.worker.checkpoint import STATE, writing
+from distill.core.errors import FullDiskError
+from distill.core.full_disk import full_disk_said
+from distill.train.worker.checkpoint import STATE, WRITE_ERRORS, writing
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -111,7 +114,15 @@ class _DeferredWriter:
 
     def save(self, state_dict: Any, path: str) -> None:
         """As DeepSpeed calls it."""
-        self._defer(self._writer.save, tree_map(_copied, state_dict), path)
+        self._defer(self._write, tree_map(_copied, state_dict), path)
+
+    def _write(self, state_dict: Any, path: str) -> None:
+        try:
+            with full_disk_said(path, errors=WRITE_ERRORS):
+                self._writer.save(state_dict, path)
+        except FullDiskError:
+            Path(path).unlink(missing_ok=True)  # with this part on the disk nobody could write a line
+            raise
 
 
 def _copied(value: Any) -> Any:

@@ -7,6 +7,7 @@ continue: at the newest checkpoint of the present key whose files are all there 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from cluster.storage import download, local_folder, upload
+from distill.core.errors import FullDiskError
+from distill.core.full_disk import full_disk_said
 from distill.core.run_dir import Parts, Training
 
 if TYPE_CHECKING:
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 MARKER = "complete.json"
 STATE = "state"
 KEPT = 2
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What Python, torch and safetensors raise where they cannot write."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,22 @@ class Checkpoints:
 
 @contextmanager
 def writing(run_dir: RunDir, *parts: str) -> Iterator[Path]:
-    """A local folder, uploaded to the run directory when the block ends, or that folder itself where it is local."""
+    """A local folder, uploaded to the run directory when the block ends, or that folder itself where it is local.
+
+    Raises:
+        FullDiskError: the disk is full; the folder is gone, for with a part of it there nobody could write a line.
+    """
     if run_dir.is_local:
         folder = run_dir.local_path(*parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        try:
+            with full_disk_said(str(folder), errors=WRITE_ERRORS):
+                folder.mkdir(parents=True, exist_ok=True)
+                yield folder
+        except FullDiskError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with full_disk_said(tempfile.gettempdir(), errors=WRITE_ERRORS), tempfile.TemporaryDirectory() as temporary:
         yield Path(temporary)
         upload(run_dir.fs, Path(temporary), run_dir.path(*parts))
 

@@ -19,8 +19,9 @@ import torch.distributed as dist
 
 from distill.config.objectives import Match, Prefer, Reinforce, is_scored_first
 from distill.config.students import LoraTune
-from distill.core.errors import DistillError, StageError
-from distill.core.run_dir import RunDir, Training
+from distill.core.errors import DistillError, FullDiskError, StageError
+from distill.core.full_disk import full_disk_said
+from distill.core.run_dir import RunDir, Training, written_folders
 from distill.core.schema import Dropped, seed_for
 from distill.models.chat_template import end_of_turn
 from distill.models.resolve import load_tokenizer
@@ -91,6 +92,10 @@ class BatchLoss(NamedTuple):
 
 # The worker
 
+FIRST_ENDS_S = 60.0
+"""As long a worker with an error waits for the first one to end by the same; then the error is its own."""
+POLL_S = 0.5
+
 
 def train_worker(config: dict[str, Any]) -> None:
     """The function that Ray Train runs on every worker: `config["job"]` is the cell."""
@@ -101,14 +106,29 @@ def train_worker(config: dict[str, Any]) -> None:
         if rank() == 0:
             record_begin(run_dir, job.cell, job.num_workers)
         try:
-            outcome = _train(job, run_dir)
+            with full_disk_said(*written_folders(run_dir)):
+                outcome = _train(job, run_dir)
+        except FullDiskError:
+            # It meets one worker, and others may wait for that one: Ray ends them all, and tries again, for room may
+            # have been made by then.
+            raise
         except DistillError as error:
             # Ray Train would restart the cell, and it would fail again: the error goes to the driver instead.
             outcome = Outcome(job.key, error=str(error))
+            if rank() != 0 and not _first_has_ended(run_dir, job.cell):
+                raise  # the others would wait for this worker until they time out, and nobody would know why
         if rank() == 0:
             ended = "failed" if outcome.error else "done"
             record_event(run_dir, job.cell, "end", outcome=ended, detail=outcome.error[:300])
             run_dir.write_bytes(json.dumps(dataclasses.asdict(outcome)).encode(), *Training(job.cell).outcome)
+
+
+def _first_has_ended(run_dir: RunDir, cell: str) -> bool:
+    """Whether the first worker has told the driver how the cell ended, or does within `FIRST_ENDS_S`."""
+    until_s = time.monotonic() + FIRST_ENDS_S
+    while not (has_ended := run_dir.exists(*Training(cell).outcome)) and time.monotonic() < until_s:
+        time.sleep(POLL_S)
+    return has_ended
 
 
 def _train(job: CellJob, run_dir: RunDir) -> Outcome:

@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +53,10 @@ def peak_rss_gib() -> float:
 
 def log_line(text: str) -> None:
     """Write a line to the worker's log."""
-    # Not print: Ray Train replaces it by one that prints everything twice.
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} rank {rank()} pid {os.getpid()} {text}\n")
-    sys.stdout.flush()
+    with suppress(OSError):  # the log's disk is full, which the next file that matters says better
+        # Not print: Ray Train replaces it by one that prints everything twice.
+        sys.stdout.write(f"{time.strftime('%H:%M:%S')} rank {rank()} pid {os.getpid()} {text}\n")
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -70,9 +71,10 @@ def worker_log(job: CellJob, run_dir: RunDir) -> Iterator[None]:
     try:
         yield
     finally:
-        if sys.exc_info()[0] is not None:
-            traceback.print_exc()
-        sys.stdout.flush()
+        with suppress(OSError):  # a full disk under the log must not take the place of the error that is raised
+            if sys.exc_info()[0] is not None:
+                traceback.print_exc()
+            sys.stdout.flush()
 
 
 def keep_freed_memory() -> None:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from distill.config.objectives import Reinforce
 from distill.config.students import LoraTune
 from distill.core.errors import StageError
+from distill.core.full_disk import full_disk_said
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import seed_for
 from distill.models.chat_template import IGNORED, encode
@@ -38,6 +39,7 @@ from distill.train.rollouts.round_writer import Question, start_writer
 from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.rollouts.write import read_examples
 from distill.train.worker.batches import TrainRow
+from distill.train.worker.checkpoint import WRITE_ERRORS
 from distill.train.worker.process import log_line, rank
 
 if TYPE_CHECKING:
@@ -161,9 +163,11 @@ class Rounds:
 
     def _ask(self, number: int, asked: Sequence[Question], model: PreTrainedModel) -> list[OwnAnswer]:
         """Hand the adapter to the engine, and ask."""
-        folder = tempfile.mkdtemp(prefix="adapter-")
+        with full_disk_said(tempfile.gettempdir()):
+            folder = tempfile.mkdtemp(prefix="adapter-")
         try:
-            model.save_pretrained(folder)
+            with full_disk_said(folder, errors=WRITE_ERRORS):
+                model.save_pretrained(folder)
             return self.write(number, folder, asked)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,9 @@ right answers become likelier."""
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,19 @@ from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import Example, Message, Prompt
+from distill.train.attempts import read_attempts
 from distill.train.rollouts.rewards import OwnAnswer
+from distill.train.worker.checkpoint import MARKER
 from distill.train.worker.metrics import read_metrics
+from tests.fixtures.killed_run import only_child
 from tests.fixtures.mix_run import prompt
 from tests.fixtures.tiny_models import ANSWER, make_tiny_model, teach_answers
 from tests.fixtures.train_run import run_train_stage
 
 NUM_ROWS, STEPS, SIZE, SAMPLES, BATCH = 16, 10, 2, 8, 4
 CELL = "s@rl"
+SECONDS = ("write_s", "start_s")
+"""What no two runs share of a round's figures."""
 WRONG = ANSWER.replace("1", "2")
 
 
@@ -103,3 +110,50 @@ def test_run_again_no_round_is_written_twice(rewarded: Rewarded) -> None:
     before = [file.stat().st_mtime_ns for file in files]
     rewarded.train()
     assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not found():
+        assert time.monotonic() < deadline, "it did not come within five minutes"
+        time.sleep(0.02)
+
+
+def kill_writer_in_the_second_round(run_dir: RunDir) -> None:
+    """End the process of the engine. It is held first, so that it dies with the round under way, however fast it is."""
+    wait_for(lambda: run_dir.exists(*Training(CELL).round(0, "json")))
+    writer = only_child("ray::RoundWriter")
+    writer.suspend()
+    wait_for(lambda: run_dir.exists(*Training(CELL).checkpoint(SIZE), MARKER))
+    time.sleep(1.0)
+    assert not run_dir.exists(*Training(CELL).round(1, "json"))
+    writer.kill()
+
+
+def answers_of(run_dir: RunDir, number: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = run_dir.read_table(
+        *Training(CELL).round(number, "parquet"), row_type=OwnAnswer
+    ).to_pylist()
+    return rows
+
+
+def test_a_cell_whose_engine_is_killed_in_a_round_takes_it_again_and_ends_as_it_would_have(
+    rewarded: Rewarded, tmp_path: Path
+) -> None:
+    other = RunDir(str(tmp_path / "run"))
+    write_arm(other)
+    with ThreadPoolExecutor() as pool:
+        killed = pool.submit(kill_writer_in_the_second_round, other)
+        manifest = run_train_stage(rewarded.recipe, rewarded.folder, other)
+        killed.result()
+    attempts = read_attempts(other, CELL)
+    assert [(one.outcome, one.first_step) for one in attempts] == [("lost", 0), ("done", SIZE)]
+    for number in range(STEPS // SIZE):
+        figures = dict(json.loads(other.read_bytes(*Training(CELL).round(number, "json")) or b"{}"))
+        known = rewarded.figures(number)
+        assert {**figures, **dict.fromkeys(SECONDS)} == {**known, **dict.fromkeys(SECONDS)}, f"round {number + 1}"
+        assert answers_of(other, number) == answers_of(rewarded.run_dir, number)
+    assert [line.loss for line in read_metrics(other, CELL)] == pytest.approx(
+        [line.loss for line in read_metrics(rewarded.run_dir, CELL)], rel=1e-4, abs=1e-6
+    )
+    assert manifest.details["cells"][CELL]["steps"] == STEPS

@@ -1,14 +1,18 @@
 """A recipe is refused with every problem at once, each with where, what and remedy."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill.config.load import apply_override, find_recipe, load_recipe, parse_recipe
+from distill.config.load import apply_override, find_recipe, load_recipe, parse_recipe, read_recipe
 from distill.config.recipe import Recipe
 from distill.config.shipped import RECIPES_DIR, shipped_recipes
+from distill.config.sources import FileSource
 from distill.core.errors import ConfigError
+from distill.run.source_files import source_files
 from tests.fixtures.recipes import GOOD, problems_of, recipe_with
 
 
@@ -69,6 +73,8 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"mixes": [{"name": "a", "weights": {"lnog": 1.0}}]}, "mixes[a].weights", "did you mean 'long'"),
         ({"mixes": [{"name": "a", "weights": {"long": 0.2, "short": 0.7}}]}, "mixes[a].weights", "= 0.9, not 1"),
         ({"mixes": [{"name": "a", "weights": {"long": 1.0}}] * 2}, "mixes", "used 2 times"),
+        ({"mixes": [{"name": "traces", "weights": {"long": 1.0}}]}, "mixes[traces].name", "file traces.parquet"),
+        ({"merges": [{"name": "m", "of": ["a", "b"]}] * 2}, "merges", "used 2 times"),
         ({"mixes": [{"name": "a", "policy": "weihgted", "weights": {}}]}, "mixes[a]", "'weihgted'"),
         ({"mixes": [{"name": "a", "weights": {"long": 2.0}}]}, "mixes[a].weights.long", "2.0 is refused"),
         ({"mixes": [{"name": "a", "weihgts": {"long": 1.0}}]}, "mixes[a].weihgts", "did you mean 'weights'"),
@@ -105,6 +111,16 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
         ({"merges": [{"name": "m", "of": ["a", "b"], "density": 0}]}, "merges[m].density", "0 is refused"),
         ({"filters": {"too_long_takes": "shrot"}}, "filters.too_long_takes", "did you mean 'short'"),
         ({"filters": {"min_tokens": 300}}, "filters.min_tokens", "at least 300 and at most 256"),
+        ({"train": {"seeds": [0, 1, 0]}}, "train.seeds", "names 0 twice: the same run would count as two"),
+        ({"train": {"seeds": 0}}, "train.seeds", "write it as a list: [0]"),
+        ({"mixes": [{"name": "a", "pools": ["long"], "policy": "both"}]}, "mixes[a].pools", "at least 2 items"),
+        ({"merges": [{"name": "m", "of": ["mix-long"]}]}, "merges[m].of", "at least 2 items must be in it"),
+        (
+            {"mixes": [{"name": "a", "weights": {"long": 1.0}, "students": ["s", "s"]}]},
+            "mixes[a].students",
+            "names s twice",
+        ),
+        ({"prompts": {"sources": [{"path": "p.jsonl"}]}}, "prompts.sources[0].kind", "add kind = 'file' or kind = "),
         ({"students": [{"name": "s", "model": "x"}]}, "students[s].model", "no model is called 'x'"),
         (
             {"students": [{"name": "s", "model": "m", "base_of": "nobody"}]},
@@ -133,6 +149,17 @@ def test_an_unknown_recipe_names_the_shipped_ones() -> None:
             "'t' is the base of 'u'",
         ),
         ({"evaluate": {"benchmarks": ["gsm9k"]}}, "evaluate.benchmarks", "did you mean 'gsm8k'"),
+        ({"evaluate": {"benchmarks": ["gsm8k"] * 2}}, "evaluate.benchmarks", "names 'gsm8k' twice"),
+        (
+            {"evaluate": {"benchmarks": ["gsm8k"], "sampling": {"max_tokens": 8192}}},
+            "evaluate.sampling.max_tokens",
+            "8192 leaves no room for a problem in serve.engine.max_model_len 8192",
+        ),
+        (
+            {"serve": {"engine": {"max_model_len": 2048}}},
+            "evaluate.sampling.max_tokens",
+            "4096 leaves no room for a problem in serve.engine.max_model_len 2048",
+        ),
         (
             {"evaluate": {"benchmarks": ["gsm8k"], "num_samples": 4}},
             "evaluate",
@@ -193,9 +220,74 @@ def test_overrides_reach_list_items_by_name_and_number() -> None:
     assert recipe.description == "plain words"
 
 
-def test_a_bad_override_is_a_problem_not_a_traceback() -> None:
-    assert apply_override(copy.deepcopy(GOOD), "no equals sign") is not None
-    assert apply_override(copy.deepcopy(GOOD), "teachers.nobody.style=long") is not None
+def test_overrides_reach_names_with_dots() -> None:
+    raw = recipe_with({"mixes": [{"name": "mix-0.2", "weights": {"long": 0.2, "short": 0.8}}]})
+    raw["models"]["m-0.5b"] = {"sources": ["somewhere/else"]}
+    assert apply_override(raw, "mixes.mix-0.2.weights.long=0.3") is None
+    assert apply_override(raw, "mixes.mix-0.2.weights.short=0.7") is None
+    assert apply_override(raw, "models.m-0.5b.revision=v1") is None
+    recipe = parse_recipe(raw)
+    assert recipe.mixes[0].shares == {"long": 0.3, "short": 0.7} and recipe.models["m-0.5b"].revision == "v1"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("no equals sign", "not of the form key.path=value"),
+        ("teachers.lnog.style=long", "did you mean 'long'?"),
+        ("teachers.lnog=3", "did you mean 'long'?"),
+        ("train.max_length.x=3", "nothing that 'x' could be set in: before it stands 256"),
+        ("train.max_length.x.y=3", "nothing that 'x' could be set in"),
+        ("train..max_length=3", "empty name"),
+        ("=3", "empty name"),
+    ],
+)
+def test_a_bad_override_is_a_problem_not_a_traceback(override: str, said: str) -> None:
+    assert said in str(apply_override(copy.deepcopy(GOOD), override))
+
+
+@pytest.mark.parametrize(
+    ("section", "field"), [("evaluate", "benchmarks"), ("train", "seeds"), ("prompts", "sources"), ("models", "m")]
+)
+@pytest.mark.parametrize("value", [3, "gsm8k"])
+def test_a_value_that_is_no_list_is_one_problem_where_it_stands(section: str, field: str, value: object) -> None:
+    raw = copy.deepcopy(GOOD)
+    raw[section][field] = {"sources": value} if section == "models" else value
+    (problem,) = problems_of(raw)
+    assert problem.startswith(f"{section}.{field}") and f"{json.dumps(value)} is refused: a list is needed" in problem
+
+
+def test_a_model_folder_with_a_broken_config_is_no_traceback_of_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    models = {"m": {"sources": [str(tmp_path)]}}
+    assert parse_recipe(recipe_with({"models": models})).models["m"].sources == (str(tmp_path),)
+
+
+def test_a_json_file_that_is_no_recipe_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text("[1]")
+    with pytest.raises(ConfigError, match=r"rows\.json: holds a list"):
+        read_recipe(path)
+
+
+def test_files_of_a_recipe_that_is_extended_stay_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('extends = "languages"\nname = "own"')
+    recipe = load_recipe(tmp_path / "own.toml")
+    (source,) = [one for one in recipe.prompts.sources if isinstance(one, FileSource)]
+    assert source.path == "package://distill/recipes/language-sums.jsonl"
+    assert source_files(source, tmp_path).paths == [str(RECIPES_DIR / "language-sums.jsonl")]
+    (tmp_path / "below").mkdir()
+    (tmp_path / "base.toml").write_text('[[teachers]]\nname = "t"\nsource = { kind = "file", path = "t.jsonl" }')
+    for folder, path in ((tmp_path, "t.jsonl"), (tmp_path / "below", str(tmp_path.resolve() / "t.jsonl"))):
+        (folder / "top.toml").write_text(f'extends = "{tmp_path}/base.toml"')
+        assert read_recipe(folder / "top.toml")["teachers"][0]["source"]["path"] == path
+
+
+def test_an_unknown_base_is_told_where_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('extends = "quikstart"')
+    with pytest.raises(ConfigError, match=r"own\.toml: extends: no file and no shipped recipe named 'quikstart'"):
+        read_recipe(path)
 
 
 @pytest.mark.parametrize(("name", "strong", "weak"), [("mix-long", "long", "short"), ("mix-large", "large", "small")])

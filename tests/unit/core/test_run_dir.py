@@ -8,8 +8,20 @@ import pytest
 
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, Training, benchmark_scores, event_path, log_path, pool_shards
+from distill.core.run_dir import (
+    TRACE_FATES,
+    RunDir,
+    StageName,
+    Training,
+    arm_examples,
+    benchmark_scores,
+    dropped_rows,
+    event_path,
+    log_path,
+    pool_shards,
+)
 from distill.core.schema import Prompt, arrow_schema, prompt_id
+from distill.core.stage_names import NO_ARM_NAMES
 from distill.train.worker.checkpoint import Checkpoints
 
 PROMPT = Prompt(prompt_id("a"), "a", "1", "number", "s", "", "", "")
@@ -40,6 +52,11 @@ def test_rows_come_back_with_their_explicit_schema(run_dir: RunDir) -> None:
     assert table.schema == arrow_schema(Prompt)
     assert [Prompt(**row) for row in table.to_pylist()] == [PROMPT]
     assert not list(Path(run_dir.path("prompts")).glob("*.tmp"))
+
+
+def test_no_mix_may_be_called_as_a_file_of_the_mix_stage() -> None:
+    own = [TRACE_FATES, dropped_rows(StageName.MIX)]
+    assert [arm_examples(name) for name in NO_ARM_NAMES] == own
 
 
 def test_an_absent_folder_reads_as_no_rows(run_dir: RunDir) -> None:
@@ -99,12 +116,12 @@ def test_only_a_line_feed_ends_a_line_of_json(run_dir: RunDir) -> None:
 def test_a_write_that_fails_leaves_nothing(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir.write_bytes(b"before", "folder", "file")
 
-    def full(path: str, data: bytes) -> None:
+    def failing(path: str, data: bytes) -> None:
         Path(path).write_bytes(data[:1])
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(run_dir.fs, "pipe_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(run_dir.fs, "pipe_file", failing)
+    with pytest.raises(OSError, match="Input/output error"):
         run_dir.write_bytes(b"after", "folder", "file")
     assert [file.read_bytes() for file in run_dir.local_path("folder").iterdir()] == [b"before"]
 

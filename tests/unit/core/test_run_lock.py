@@ -35,6 +35,12 @@ def test_a_mount_without_locks_is_told_and_worked_on(
     assert "cannot be locked (no locks here)" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written to"), run_lock(RunDir(str(tmp_path / "file" / "run"))):
+        pass
+
+
 def test_other_faults_of_a_lock_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(*_: object) -> None:
         raise OSError(errno.EIO, "broken disk")

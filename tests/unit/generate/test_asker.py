@@ -1,12 +1,13 @@
 """How a prompt is asked, what is on disk afterwards, and what a crash leaves; without Ray and without an engine."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from distill.core.errors import StageError
+from distill.core.errors import InputError, StageError
 from distill.core.events import events_in
 from distill.core.run_dir import RunDir
 from distill.core.schema import Dropped
@@ -15,6 +16,7 @@ from distill.generate.asker import MAX_GIVEN_UP, Asker, Completion, RequestFaile
 from distill.generate.chunks import CHUNK_ROWS, PAGE_ROWS, Chunk, chunk_table
 from distill.generate.pool_index import decode_states, encode_states
 from distill.generate.pools import Request
+from distill.grading import Grade, GradeRequest
 from distill.run.pools import Pool
 from tests.fixtures.json_lines import json_lines
 from tests.fixtures.teacher_jobs import LocalHandle, answers, ask, job, pool, prompt, traces, write_prompts
@@ -105,6 +107,47 @@ def test_many_requests_in_a_row_that_all_fail_end_the_stage_and_are_not_recorded
     assert len(traces(tmp_path, pools)) == MAX_GIVEN_UP
 
 
+def test_answers_under_way_are_kept_when_an_error_ends_the_stage_and_nothing_more_is_asked(tmp_path: Path) -> None:
+    """No credit is left at an endpoint while it writes long answers, also those of another batch."""
+    pools, sent = [pool("a", num_samples=2, num_correct=2)], []
+
+    async def write(request: Request, pool: Pool, problem: str) -> Completion:
+        sent.append((problem, request.sample_index))
+        await asyncio.sleep(0.1)
+        if problem.startswith("9"):
+            raise InputError("402: no credit")
+        await asyncio.sleep(0.3)
+        return Completion(problem.split()[0], "stop", 5, 7, "test")
+
+    async def both() -> None:
+        asker = Asker(job(tmp_path, pools, LocalHandle()), write)
+        other = asyncio.create_task(asker.answer([prompt(4), prompt(5)]))
+        with pytest.raises(InputError, match="no credit"):
+            await asker.answer([prompt(9), prompt(3)])
+        kept = sorted(row["completion"] for row in traces(tmp_path, pools))  # Ray ends the process now
+        assert kept == ["3", "4", "5"]
+        with pytest.raises(InputError, match="no credit"):
+            await other
+
+    asyncio.run(both())
+    assert {sample for _, sample in sent} == {0}
+
+
+def test_a_grader_that_cannot_be_started_ends_the_batch(tmp_path: Path) -> None:
+    """It was waited for without an end."""
+
+    def grade_batch(requests: Sequence[GradeRequest]) -> list[Grade]:
+        raise OSError(24, "Too many open files")
+
+    async def run() -> None:
+        asker = Asker(job(tmp_path, [pool("a")], LocalHandle()), answers(lambda request, problem: "3"))
+        asker.grader._pool.grade_batch = grade_batch  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="Too many open files"):
+            await asyncio.wait_for(asker.answer([prompt(3)]), timeout=20)
+
+    asyncio.run(run())
+
+
 def test_failures_between_answers_end_nothing(tmp_path: Path) -> None:
     async def moody(request: Request, pool: Pool, problem: str) -> Completion:
         if int(problem.split()[0]) % MAX_GIVEN_UP:
@@ -150,6 +193,48 @@ def test_a_batch_that_keeps_killing_engines_is_given_up_and_counted(tmp_path: Pa
         handle.progress.engine_died("gone", list(handle.progress._starts))
     states = ask(work, deadly, rows)
     assert states == [{"a": PoolState(frozenset({0}), 0)}]
+    (lost,) = RunDir(str(tmp_path)).read_table("generate", "failed", row_type=Dropped).to_pylist()
+    assert "engine died" in lost["detail"]
+
+
+def test_before_they_are_given_up_batches_are_asked_one_by_one_so_that_only_the_deadly_one_is_lost(
+    tmp_path: Path,
+) -> None:
+    """A prompt that killed its engine thrice took all batches beside it with it: up to a thousand prompts."""
+    pools, handle, died = [pool("a", num_samples=1)], LocalHandle(), list[list[str]]()
+    work, rows = job(tmp_path, pools, handle, max_attempts=2), [[prompt(3)], [prompt(9)], [prompt(4)]]
+
+    async def live_and_die() -> bool:
+        """One life of the engine; whether it lasted."""
+        death = asyncio.Event()
+
+        async def write(request: Request, pool: Pool, problem: str) -> Completion:
+            await asyncio.sleep(0.05)
+            if problem.startswith("9") or death.is_set():
+                death.set()
+                await asyncio.Event().wait()  # nothing is answered any more
+            await asyncio.sleep(0.05)
+            return Completion(problem.split()[0], "stop", 5, 7, "test")
+
+        asker = Asker(work, write)
+        asked = [asyncio.create_task(asker.answer(batch)) for batch in rows]
+        ended = asyncio.create_task(death.wait())
+        done = asyncio.gather(*asked)
+        await asyncio.wait([done, ended], return_when=asyncio.FIRST_COMPLETED)
+        if lasted := done.done():
+            ended.cancel()
+        else:
+            died.append(sorted(asker.batches))
+            handle.progress.engine_died(asker.engine, died[-1])
+            done.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        return lasted
+
+    lives = 1
+    while not asyncio.run(live_and_die()):
+        lives += 1
+    assert lives <= 4
+    assert {row["completion"] for row in traces(tmp_path, pools)} == {"3", "4"}
     (lost,) = RunDir(str(tmp_path)).read_table("generate", "failed", row_type=Dropped).to_pylist()
     assert "engine died" in lost["detail"]
 

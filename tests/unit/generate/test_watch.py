@@ -90,7 +90,9 @@ def test_a_failed_job_names_its_cause_and_that_traces_are_kept(progress: Handle)
         watch(fail, progress, deadline_s=5, show=lambda snapshot: None)
 
 
-@pytest.mark.parametrize(("kind", "raised"), [("InputError", InputError), ("StageError", StageError)])
+@pytest.mark.parametrize(
+    ("kind", "raised"), [("InputError", InputError), ("StageError", StageError), ("FullDiskError", StageError)]
+)
 def test_an_error_with_a_remedy_from_an_actor_is_told_as_it_is(
     progress: Handle, kind: str, raised: type[Exception]
 ) -> None:

@@ -8,14 +8,15 @@ import pyarrow as pa
 
 from distill.config.mix import Mode
 from distill.config.teachers import ChatFormat
-from distill.core.schema import Example
+from distill.core.schema import Example, Trace
 from distill.mix.examples import message_column
 from distill.mix.filters import USABLE
 from distill.mix.source import MixSource
 from distill.mix.stage import filtered_index, mix_stage, mode_tokens
-from distill.models.chat_template import with_mode
+from distill.models.chat_template import render_example, with_mode
+from distill.models.template_options import read_options
 from distill.run.context import RunContext
-from tests.fixtures.byte_tokenizer import tokenizer
+from tests.fixtures.byte_tokenizer import CHATML, tokenizer
 from tests.fixtures.mix_run import MODES, make_run, trace, with_modes
 
 
@@ -87,3 +88,25 @@ def test_a_mode_in_the_completion_begins_the_rows_of_its_style_and_leaves_the_pr
     plain = run.run_dir.read_table("mix", "short.parquet", row_type=Example).to_pylist()
     assert {row["opening"] for row in plain} == {0}
     assert mode_tokens(run.recipe, [tokenizer()]) == max(len(line) + 1 for line in MODES.values())
+
+
+SWITCHED = CHATML.replace(
+    "assistant\n' }}", "assistant\n' }}{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+)
+
+
+def test_a_mode_that_closes_the_reasoning_takes_no_trace_that_reasons(tmp_path: Path) -> None:
+    def reasoned(number: int, pool: str) -> Trace:
+        thought = f"<think>\n{number}.\n</think>\n\n" if pool == "long" or number < 5 else "<think>\n\n</think>\n\n"
+        return trace(number, pool, completion=f"{thought}It is {number + 1}.")
+
+    modes = {"long": {"line": "Think."}, "short": {"template_options": {"enable_thinking": False}}}
+    traces = [reasoned(number, pool) for number in range(20) for pool in ("long", "short")]
+    run = make_run(tmp_path, traces, num_prompts=20, change=lambda raw: with_modes(raw, **modes))
+    student = tokenizer(SWITCHED)
+    student.save_pretrained(tmp_path / "model")
+    details = mix_stage(run).details
+    assert details["traces"] == {"long": {"usable": 20}, "short": {"usable": 15, "thinking_closed": 5}}
+    rows = run.run_dir.read_table("mix", "mix-long.parquet", row_type=Example).to_pylist()
+    rendered = [render_example(student, row["messages"], 400, read_options(row["template_options"])) for row in rows]
+    assert len(rows) == 15 and not [one for one in rendered if isinstance(one, str)], "training drops none of them"

@@ -8,11 +8,13 @@ import pytest
 
 from distill.core.errors import StageError
 from distill.core.manifest import Manifest
-from distill.core.schema import Example, IndexRow, Prompt, content_hash
+from distill.core.schema import Example, IndexRow, Prompt, Trace, content_hash
 from distill.mix.accounting import NO_SOURCE, RESERVED
 from distill.mix.stage import mix_stage
+from distill.mix.trace_fates import HELD_OUT as FATE_OF_HELD_OUT
+from distill.mix.trace_fates import find_traces
 from distill.run.context import RunContext
-from tests.fixtures.mix_run import make_run, prompt, trace
+from tests.fixtures.mix_run import MODES, RECIPE, make_run, prompt, trace
 
 POOLS = ("long", "short")
 TRACES = [trace(number, pool, sample) for number in range(20) for pool in POOLS for sample in (0, 1)]
@@ -137,6 +139,31 @@ def test_a_prompt_whose_trace_is_too_long_can_be_routed_to_another_pool(tmp_path
     assert {one["prompt_id"] for one in routed} == {content_hash(f"p{number}") for number in (0, 1, 2)}
 
 
+def test_only_a_pool_whose_trace_is_too_long_takes_that_of_another(tmp_path: Path) -> None:
+    unsolved = [trace(number, "long", verdict="INCORRECT") for number in (0, 1, 2)]
+    longer = [trace(number, "short", 1, completion=TOO_LONG[0].completion) for number in (0, 1, 2)]
+    traces = [*unsolved, *longer, *TOO_LONG[3:]]
+    _, manifest = mixed(tmp_path, traces, change=with_filters(too_long_takes="short"))
+    assert manifest.drops == {"not solved by every pool": 3}
+    assert manifest.details["mixes"]["long"]["routed"] == 0
+
+
+def test_of_a_trace_that_two_shards_hold_the_text_that_was_graded_is_taught(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TRACES, num_prompts=20)
+    for shard in ("!first", "~last"):
+        texts = [replace(one, completion=f"{one.completion} {shard}") for one in TRACES if one.pool == "long"]
+        run.run_dir.write_rows(texts, Trace, "generate", "long-f", f"{shard}.parquet")
+    mix_stage(run)
+    assert {one["messages"][-1]["content"].split()[-1] for one in rows(run, "long")} == {"~last"}
+
+
+def test_arms_that_are_asked_for_otherwise_have_other_digests(tmp_path: Path) -> None:
+    arms = [RECIPE["mixes"][2], RECIPE["mixes"][2] | {"name": "tagged", "modes": MODES}]
+    _, manifest = mixed(tmp_path, TRACES, change=lambda raw: raw | {"mixes": arms})
+    plain, tagged = manifest.details["mixes"].values()
+    assert plain["counts"] == tagged["counts"] and plain["digest"] != tagged["digest"]
+
+
 def test_smaller_arms_hold_a_part_of_the_prompts_and_what_no_arm_teaches_is_counted(tmp_path: Path) -> None:
     sizes = {"long": 6, "short": 15, "mix-long": 15}
 
@@ -246,3 +273,5 @@ def test_prompts_that_one_group_of_arms_holds_out_are_taught_by_none(tmp_path: P
     assert not taught & {row["prompt_id"] for row in held}
     assert manifest.rows_out == 20 - len({row["prompt_id"] for row in held})
     assert manifest.drops == {RESERVED: 20 - manifest.rows_out}
+    names = [one.trace_id for one in TRACES if one.prompt_id in {row["prompt_id"] for row in held}]
+    assert {one["fate"] for one in find_traces(run.run_dir, names).values()} == {FATE_OF_HELD_OUT}

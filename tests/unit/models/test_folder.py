@@ -190,3 +190,14 @@ def test_a_cut_file_of_weights_is_told_before_anything_reads_it(tmp_path: Path) 
         tensor_shapes(str(folder))
     file.write_bytes(whole + b"x")
     assert len(cut_weights(str(folder))) == 1, "nor does anything follow the last tensor"
+
+
+def test_vocabularies_belong_to_a_model_without_the_file_that_holds_them(tmp_path: Path) -> None:
+    whole = make_folder(tmp_path / "whole", **{"merges.txt": "a b", "vocab.txt": "a"})
+    assert not {"merges.txt", "vocab.txt"} & {file.name for file in model_files(whole)}
+    (whole / "tokenizer.json").unlink()
+    link_folder(whole, tmp_path / "linked", "template")
+    assert {"merges.txt", "vocab.txt"} <= {file.name for file in (tmp_path / "linked").iterdir()}
+    before = content_digest(whole)
+    (whole / "merges.txt").write_text("b a")
+    assert content_digest(whole) != before

@@ -195,3 +195,13 @@ def test_a_tokenizer_that_is_code_is_refused(tmp_path: Path) -> None:
 def test_a_converted_folder_loads_with_its_tokenizer(tmp_path: Path) -> None:
     model = resolved(make_tiny_model(tmp_path / "m"), keep_layers=1)
     assert AutoTokenizer.from_pretrained(model.path).chat_template
+
+
+def test_a_source_that_fails_without_a_word_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(uri: str) -> Path:
+        raise TimeoutError
+
+    monkeypatch.setattr("distill.models.resolve.fetch", silent)
+    there = saved(tmp_path / "m", "llama")
+    found = resolve_model("m", ModelConfig(sources=("s3://bucket/m", str(there))))
+    assert (found.source, found.skipped) == (str(there), ("s3://bucket/m: TimeoutError",))

@@ -208,3 +208,15 @@ def test_the_order_of_the_prompts_does_not_matter(seed: int) -> None:
 def test_a_power_in_one_character_reads_like_one_that_is_spelt_out() -> None:
     assert tokens("Solve x² + y₁ = 10⁻²") == tokens("Solve $x^2 + y_1 = 10^{−2}$")
     assert tokens("3⁴") != tokens("34") and tokens("3½ m") != tokens("31⁄2 m")
+
+
+def test_separators_of_thousands_do_not_change_a_number() -> None:
+    plain = "A shop sells 1500 books for 12 dollars each and 12000 pens for 2 dollars each, so how much does it take?"
+    for thousand in ("1,500", "1{,}500", r"1\,500", r"1,\!500"):
+        written = plain.replace("1500", thousand).replace("12000", thousand.replace("1", "12").replace("500", "000"))
+        assert tokens(written) == tokens(plain)
+        assert clean([written], (plain,))[0] == set()
+    assert tokens("f(100,200) {1,200} 3,5 1,500,20 1,5000 0,500 2.1,000 1,000.5") == [
+        *("f", "(", "100", "200", ")", "1", "200", "3", "5", "1", "500", "20", "1", "5000", "0", "500", "2.1", "000"),
+        "1000.5",
+    ]

@@ -13,7 +13,7 @@ import pytest
 
 from distill.config.sources import Columns, FileSource, GymSource, HubSource, Range
 from distill.core.errors import InputError
-from distill.core.schema import prompt_id
+from distill.core.schema import Dropped, prompt_id
 from distill.grading.reasoning_gym_scorer import parse_entry
 from distill.prompts.load import Loaded, count_reasons, load_prompts
 from distill.prompts.references import final_value
@@ -243,3 +243,20 @@ def test_a_generated_problem_without_a_reference_is_left_to_its_scorer() -> None
 def test_superscripts_are_part_of_a_problem() -> None:
     assert prompt_id("What is 3⁴?") != prompt_id("What is 34?")
     assert prompt_id("What is ３４?") == prompt_id("What is 34?")
+
+
+def test_many_reasons_are_counted_in_one_pass() -> None:
+    class Read(str):
+        """A reason that counts how often it is compared."""
+
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Read.compared += 1
+            return str.__eq__(self, other)
+
+    drops = [Dropped("prompts", "", Read(f"unknown role {number % 100}"), "", "") for number in range(1000)]
+    assert count_reasons([*drops, drops[7]])["unknown role 7"] == 11
+    assert next(iter(count_reasons([*drops, drops[7]]))) == "unknown role 7"
+    assert Read.compared < 10 * len(drops)

@@ -49,6 +49,15 @@ def test_an_arm_that_starts_from_another_is_another_result_and_its_parent_is_not
     assert {name for name in before if before[name] != after[name]} == {"s@second", "s@merged", "s@third"}
 
 
+def test_what_of_a_row_is_not_learnt_decides_its_cell(taught: RunDir) -> None:
+    """`teach = "suffix"` changes no text: the cells would have counted as trained."""
+    before = keys(taught, staged())
+    turns = [Message("user", "first"), Message("assistant", "one")]
+    taught.write_rows([Example("t", "p", "first", "long", "long", turns, given=2)], Example, "mix", "first.parquet")
+    after = keys(taught, staged())
+    assert {name for name in before if before[name] != after[name]} == {"s@first", "s@second", "s@merged", "s@third"}
+
+
 def test_the_name_of_an_arm_decides_nothing(taught: RunDir, tmp_path: Path) -> None:
     renamed = [{**mix, "name": "start"} if mix["name"] == "first" else mix for mix in STAGES]
     renamed = [{**mix, "after": "start"} if mix.get("after") == "first" else mix for mix in renamed]

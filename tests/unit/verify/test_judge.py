@@ -122,6 +122,15 @@ def test_judged_answers_are_not_judged_again_unless_the_judge_is_another(run_dir
     assert len(endpoint.requests) == 2
     judged(run_dir, config_of(endpoint, model="judge-2"))
     assert len(endpoint.requests) == 4
+    judged(run_dir, config_of(endpoint, model="judge-2", extra_body={"reasoning_effort": "high"}))
+    assert len(endpoint.requests) == 6
+
+
+def test_traces_that_are_not_in_the_index_are_not_judged(run_dir: RunDir, endpoint: Endpoint) -> None:
+    index = index_rows(run_dir.column_tables(INDEX_COLUMNS, "generate", POOL.folder))
+    some = [row for row in index if row.trace_id != "wrong"]
+    counts = judge_pools(run_dir, [POOL], {"p": PROMPT}, some, config_of(endpoint), lambda *_: None)["pools"]["short"]
+    assert (counts["judged"], len(endpoint.requests)) == (1, 1)
 
 
 def test_a_fault_is_no_judgement_counted_and_asked_again(run_dir: RunDir, endpoint: Endpoint) -> None:

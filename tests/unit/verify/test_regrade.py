@@ -1,4 +1,4 @@
-"""What a pool holds: each trace once, only of the prompts and samples that are asked for."""
+"""What a pool holds: each trace once, only of the prompts and samples that are asked for; and what is graded again."""
 
 import dataclasses
 from typing import Any
@@ -7,13 +7,16 @@ import pyarrow as pa
 import pytest
 
 from distill.config.teachers import VllmTeacher
-from distill.core.run_dir import RunDir
-from distill.core.schema import IndexRow, Trace
+from distill.config.verify import VerifyConfig
+from distill.core.run_dir import PROMPTS, RunDir
+from distill.core.schema import IndexRow, Prompt, Trace
+from distill.core.verifier_version import verifier_version
 from distill.generate import traces as traces_module
-from distill.generate.traces import INDEX_COLUMNS, index_rows, read_traces, stored_tokens
+from distill.generate.traces import INDEX_COLUMNS, index_rows, paid_tokens, read_traces
+from distill.grading import reference_identity
 from distill.run.pools import Pool
-from distill.verify.regrade import pool_details
-from tests.fixtures.mix_run import trace
+from distill.verify.regrade import pool_details, read_references, regrade
+from tests.fixtures.mix_run import prompt, trace
 
 POOL = Pool(VllmTeacher(name="long", model="m", style="long"), "m", "f")
 TRACES = [trace(number, "long", sample) for number in range(7) for sample in (0, 1)]
@@ -59,7 +62,6 @@ def test_a_pool_is_counted(filled: RunDir) -> None:
         "completion_tokens": 88,
         "truncated": 1,
     }
-    assert stored_tokens(filled, POOL) == 102
 
 
 def test_it_knows_which_traces_it_holds(filled: RunDir) -> None:
@@ -71,4 +73,45 @@ def test_a_pool_without_shards_is_empty(run_dir: RunDir) -> None:
     found = read_traces(run_dir, POOL, IDS)
     assert [*found.tables()] == []
     assert pool_details(found)["mean_tokens"] == 0.0
-    assert stored_tokens(run_dir, POOL) == 0
+    assert paid_tokens(run_dir, POOL.name) == 0
+
+
+def test_what_endpoints_were_paid_for_under_a_name_is_counted_whatever_their_settings(run_dir: RunDir) -> None:
+    """A budget began anew with every change of a teacher's sampling."""
+    first = dataclasses.replace(TRACES[0], engine="endpoint remote-1", completion_tokens=3)
+    second = dataclasses.replace(TRACES[1], engine="endpoint remote-1", completion_tokens=10)
+    ours = dataclasses.replace(TRACES[2], engine="vllm 0.29", completion_tokens=100)
+    before, now, other = (f"{name}-{digit * 16}" for name, digit in (("long", "a"), ("long", "b"), ("long-api", "a")))
+    for folder, shard, rows in (
+        (before, "0", [first]), (now, "0", [first, second]), (now, "1", [second, ours]), (other, "0", [first]),
+    ):  # fmt: skip
+        run_dir.write_rows(rows, Trace, "generate", folder, f"{shard}.parquet")
+    assert paid_tokens(run_dir, "long") == 3 + 3 + 10
+    assert paid_tokens(run_dir, "long-api") == 3
+
+
+def graded(run_dir: RunDir, pool: Pool, asked: Prompt) -> tuple[int, Trace]:
+    """How many traces of a run with one prompt are graded again, and the first of them."""
+    run_dir.write_rows([asked], Prompt, *PROMPTS)
+    again = regrade(run_dir, pool, read_references(run_dir), lambda: {asked.prompt_id: asked}, VerifyConfig())
+    return again, Trace(**run_dir.read_table("generate", pool.folder, row_type=Trace).to_pylist()[0])
+
+
+def test_a_corrected_reference_is_graded_against_and_judged_again(run_dir: RunDir) -> None:
+    judged = {"judge_verdict": "CORRECT", "judge": "j", "judge_detail": "same"}
+    known = {"verifier": verifier_version(["number"]), "graded_against": reference_identity(prompt(3))}
+    row = trace(3, "long", completion="It is \\boxed{4}.", **judged, **known)
+    run_dir.write_rows([row], Trace, "generate", POOL.folder, "0.parquet")
+    assert graded(run_dir, POOL, prompt(3)) == (0, row)
+    again, found = graded(run_dir, POOL, dataclasses.replace(prompt(3), reference="5"))
+    assert (again, found.verdict, found.judge, found.judge_verdict) == (1, "INCORRECT", "", "")
+    again, found = graded(run_dir, POOL, dataclasses.replace(prompt(3), reference="4", answer_kind="math"))
+    assert (again, found.verdict) == (1, "CORRECT")
+
+
+def test_traces_of_before_references_were_kept_are_graded_once(run_dir: RunDir) -> None:
+    row = trace(3, "long", completion="\\boxed{4}", verifier=verifier_version(["number"]), judge="j", judge_detail="d")
+    run_dir.write_rows([row], Trace, "generate", POOL.folder, "0.parquet")
+    again, found = graded(run_dir, POOL, prompt(3))
+    assert (again, found.judge) == (1, "j"), "nothing says that it was judged against another"
+    assert graded(run_dir, POOL, prompt(3)) == (0, found)

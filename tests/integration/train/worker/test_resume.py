@@ -9,7 +9,7 @@ from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchChe
 
 from distill.config.students import FullTune, LoraTune, StudentConfig
 from distill.config.train import TrainConfig
-from distill.core.errors import StageError
+from distill.core.errors import FullDiskError, StageError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Example, Message
 from distill.models.resolve import load_tokenizer
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_cell_and_leaves_the_one_b
     run_dir = RunDir(str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(TorchCheckpointEngine, "save", full_disk)
-        with pytest.raises(OSError, match=r"No space left on device: .*step-00000006"):
+        with pytest.raises(FullDiskError, match=r"step-00000006.* could not be written -> make room there"):
             attempt(run_dir, model, "full")
     assert Checkpoints(run_dir, "cell", "key").newest_intact() == 3
     assert curve(attempt(run_dir, model, "full")) == curve(undisturbed["full"])

@@ -122,3 +122,41 @@ def test_a_student_that_writes_nothing_stops_and_does_so_again(tmp_path: Path, m
         cell.rounds.is_mute = True
         with pytest.raises(StageError, match="round 1: the student writes nothing"):
             cell.run()
+
+
+def test_weights_that_are_no_numbers_stop_a_round_which_is_taken_again_from_its_beginning(
+    tmp_path: Path, model: Path, undisturbed: list[StepMetrics]
+) -> None:
+    broken = started(RunDir(str(tmp_path)), model)
+    broken.break_before = 3
+    with pytest.raises(StageError, match=r"nan at step 4 of 8 .*last checkpoint is kept"):
+        broken.run()
+    again = started(RunDir(str(tmp_path)), model)
+    assert curve(lines_of(again)) == curve(undisturbed)
+    assert (asked_of(broken), asked_of(again)) == ((0, 1), (2, 3))
+
+
+@pytest.mark.parametrize(("file", "asked_after"), [("round-000001.parquet", (1, 2, 3)), ("step-00000004", (3,))])
+def test_a_disk_that_is_full_in_a_round_is_said_and_the_round_is_taken_again(
+    tmp_path: Path,
+    model: Path,
+    undisturbed: list[StepMetrics],
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    asked_after: tuple[int, ...],
+) -> None:
+    run_dir = RunDir(str(tmp_path))
+    write = run_dir.fs.pipe_file
+
+    def full(path: str, data: bytes) -> None:
+        if file in path:
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_dir.fs, "pipe_file", full)
+        with pytest.raises(StageError, match=f"{file}.* could not be written -> make room there"):
+            lines_of(started(run_dir, model))
+    again = started(RunDir(str(tmp_path)), model)
+    assert curve(lines_of(again)) == curve(undisturbed)
+    assert asked_of(again) == asked_after

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from ray.exceptions import AuthenticationError
+from rich.console import Console
 
 from distill.config.load import find_recipe, load_recipe
 from distill.core.errors import InputError
@@ -13,6 +15,7 @@ from distill.ops.deploy.ray_job import (
     job_base,
     next_job,
     pack,
+    stop,
     validate_reachable,
     validate_upload_size,
 )
@@ -44,6 +47,16 @@ def test_code_and_the_whole_recipe_travel_and_nothing_else(tmp_path: Path) -> No
     assert not list((tmp_path / "upload").rglob("__pycache__"))
     total = sum(path.stat().st_size for path in (tmp_path / "upload").rglob("*") if path.is_file())
     assert total < 3 * 2**20
+
+
+def test_a_cluster_that_wants_a_token_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: str) -> None:
+        raise AuthenticationError(f"{address}: token is missing")
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", refuse)
+    recipe, console = load_recipe(find_recipe("one-gpu-0.5b")), Console()
+    with pytest.raises(InputError, match=r"wants a token: .* -> set RAY_AUTH_MODE=token"):
+        stop(recipe, "/shared/run", "http://head:8265", console)
 
 
 def test_an_upload_that_is_too_large_names_its_largest_files() -> None:

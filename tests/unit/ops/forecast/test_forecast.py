@@ -34,6 +34,7 @@ def test_hours_are_not_invented_for_gpus_of_no_named_kind_or_an_unmeasured_cpu()
     cpu = forecast_on("1x2cpu", name="quickstart")
     assert {stage.stage for stage in cpu.stages if stage.seconds is None} == {"generate", "train", "evaluate"}
     assert any("--measured" in line for line in notes(cpu))
+    assert cpu.device_s is None, "a sum without them is no total"
 
 
 @settings(max_examples=40, deadline=None)

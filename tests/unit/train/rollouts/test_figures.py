@@ -60,7 +60,18 @@ def test_nothing_is_learnt_from_answers_that_are_not_what_they_seem() -> None:
     assert "probability of 1.0e-05" in faults({**good, "end_teacher": 1e-5})[0]
     assert "every answer was cut" in faults(rollout_figures(ANSWERS[1:], TEACHER))[0]
     assert "wrote no answer" in faults(rollout_figures([], {}))[0]
+    broken = rollout_figures(ANSWERS, TEACHER | {"a": np.full(6, math.nan, dtype=np.float32)})
+    assert "are no numbers" in faults(broken)[0], "no comparison with NaN holds"
     assert self_difference(ANSWERS, {one.trace_id: one.sampled for one in ANSWERS}) == 0.0
+
+
+def test_a_student_that_ends_every_answer_at_once_writes_nothing() -> None:
+    empty = [rollout(name, [-0.1]) for name in "ab"]
+    scores = {name: np.array([-0.1], dtype=np.float32) for name in "ab"}
+    assert faults(rollout_figures(empty, scores)) == [
+        "the student writes nothing: every answer is the one token that ends it"
+    ]
+    assert faults(rollout_figures([*empty, ANSWERS[0]], scores | TEACHER)) == []
 
 
 def test_a_training_stops_where_the_student_leaves_its_teacher_for_several_steps() -> None:
