@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
@@ -55,9 +54,9 @@ def ends_with_engine(
 def _watch(
     processes: Sequence[BaseProcess], is_answered: threading.Event, grace_s: float, end: Callable[[int], object]
 ) -> None:
-    sentinels = [process.sentinel for process in processes]
-    while not is_answered.is_set():
-        if wait(sentinels, timeout=POLL_S) and not is_answered.wait(grace_s):
+    # Not by their sentinels: a worker that the engine's process has forked holds that open beyond its death.
+    while not is_answered.wait(POLL_S):
+        if not all(process.is_alive() for process in processes) and not is_answered.wait(grace_s):
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in processes)
             sys.stderr.write(f"a process of the engine has died, one of {names}: this one ends with it\n")
             end(ENGINE_LOST)

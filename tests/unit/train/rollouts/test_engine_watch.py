@@ -1,6 +1,7 @@
 """A process ends with its engine's, unless the engine says itself why it failed, or has answered."""
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -39,6 +40,23 @@ class Ended:
     def __call__(self, code: int) -> None:
         self.codes.append(code)
         self.has_ended.set()
+
+
+def with_a_worker() -> None:
+    """An engine's process that has forked a worker, which outlives it by some seconds and holds what it inherited."""
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    time.sleep(600)
+
+
+def test_an_engine_is_missed_though_its_worker_lives_on() -> None:
+    process, ended = multiprocessing.get_context("fork").Process(target=with_a_worker, daemon=True), Ended()
+    process.start()
+    time.sleep(0.5)  # until it has forked
+    with ends_with_engine([process], grace_s=0.0, end=ended):
+        process.kill()
+        assert ended.has_ended.wait(10)
 
 
 def test_an_engine_that_is_killed_while_it_is_asked_ends_its_process(engine: BaseProcess) -> None:
