@@ -157,7 +157,8 @@ def show_states(console: Console, states: Mapping[StageName, StageState]) -> Non
         console.print(f"already done: {', '.join(done)}")
     for state in states.values():
         if state.status == "changed":
-            console.print(f"{state.stage} is done again: {state.reason} changed")
+            # A name in brackets, teachers[long], is no markup.
+            console.print(f"{state.stage} is done again: {state.reason} changed", markup=False)
 
 
 def run_stage(stage: Stage, context: RunContext, state: StageState) -> Manifest:
