@@ -144,7 +144,7 @@ def _add_publish(verbs: Any) -> None:
     publish.add_argument("--to", metavar="DIR|hf://OWNER/NAME", help="a new folder or repository (published/MODEL)")
     publish.add_argument("--formats", metavar="A,B", default=SAFETENSORS, help=f"of {', '.join(FORMAT_NAMES)}")
     publish.add_argument("--score", action="store_true", help="ask the GGUF files the run's benchmarks: what they lost")
-    publish.add_argument("--no-calibration", action="store_true", help="round without measuring the student's traces")
+    publish.add_argument("--calibrate", action="store_true", help="round GGUF files to fit the student's own traces")
     publish.add_argument("--dry-run", action="store_true", help="list the files with their sizes, and write nothing")
     publish.set_defaults(verb="publish")
 

@@ -139,7 +139,7 @@ def publish_verb(arguments: argparse.Namespace) -> int:
         *(run_dir, arguments.model, arguments.to or "", formats),
         dry_run=arguments.dry_run,
         score=arguments.score,
-        calibrate=not arguments.no_calibration,
+        calibrate=arguments.calibrate,
     )
 
 

@@ -98,7 +98,7 @@ def write_folder(
     console: Console,
     *,
     is_scored: bool = False,
-    is_calibrated: bool = True,
+    is_calibrated: bool = False,
 ) -> dict[str, int]:
     """Write the folder; returns the sizes of its files.
 
@@ -133,7 +133,7 @@ def write_folder(
         return sizes(folder)
 
 
-def folder_key(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool, is_calibrated: bool = True) -> str:
+def folder_key(student: TrainedStudent, formats: Sequence[str], *, is_scored: bool, is_calibrated: bool = False) -> str:
     """Hash of all that decides what `write_folder` writes, but for the scores that it asks for itself."""
     notices = [(file.name, content_digest(file)) for file in base_notices(student)]
     made_by = [student.recipe.model_dump(mode="json"), asdict(student.manifest), student.cell.name, student.arms]

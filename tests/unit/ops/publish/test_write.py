@@ -120,14 +120,14 @@ def test_a_dry_run_of_gguf_estimates_sizes_and_names_modelfiles(student: Trained
     assert "Modelfile" in planned and "model.safetensors" not in planned
 
 
-def test_files_below_eight_bits_are_calibrated_on_the_arms_traces_unless_told_otherwise(
+def test_files_below_eight_bits_are_calibrated_on_the_arms_traces_where_that_is_asked_for(
     student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Calibration | None] = []
     monkeypatch.setattr(write, "write_gguf", lambda *_, calibration, **__: given.append(calibration) or [])
+    write_folder(student, ("gguf-q4_k_m",), tmp_path / "asked", CONSOLE, is_calibrated=True)
     write_folder(student, ("gguf-q4_k_m",), tmp_path / "default", CONSOLE)
-    write_folder(student, ("gguf-q4_k_m",), tmp_path / "without", CONSOLE, is_calibrated=False)
-    write_folder(student, ("gguf-q8_0",), tmp_path / "eight", CONSOLE)
+    write_folder(student, ("gguf-q8_0",), tmp_path / "eight", CONSOLE, is_calibrated=True)
     calibration, *others = given
     assert calibration is not None and calibration.arms == ("mix-long",) and set(calibration.pools) == {"long", "short"}
     assert others == [None, None]
@@ -260,7 +260,7 @@ def test_all_that_decides_the_folder_is_in_its_key(tmp_path: Path) -> None:
     others = {
         folder_key(student, ("safetensors",), is_scored=True),
         folder_key(student, ("gguf-q8_0",), is_scored=False),
-        folder_key(student, ("safetensors",), is_scored=False, is_calibrated=False),
+        folder_key(student, ("safetensors",), is_scored=False, is_calibrated=True),
         folder_key(find_student(described, student.run_dir, MODEL), ("safetensors",), is_scored=False),
         folder_key(find_student(student.recipe, student.run_dir, MODEL), ("safetensors",), is_scored=False),
     }
