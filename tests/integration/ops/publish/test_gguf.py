@@ -47,7 +47,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> TrainedStudent:
 @pytest.fixture(scope="module")
 def folder(student: TrainedStudent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("published") / "student"
-    write_folder(student, FORMATS, target, Console(quiet=True))
+    write_folder(student, FORMATS, target, Console(quiet=True), is_calibrated=True)
     return target
 
 
