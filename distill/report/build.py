@@ -86,7 +86,7 @@ def build_report(recipe: Recipe, run_dir: RunDir) -> Report:
         sweeps=tuple(sweeps(recipe, lines, macros)),
         budget_curves=tuple(budget_curves(recipe, lines, macros, mixes, cells)),
         answering=tuple(answering_curves(recipe, arms, comparisons)),
-        quantised=tuple(quantised_scores(recipe, run_dir, rng)),
+        quantised=tuple(quantised_scores(recipe, run_dir)),
         families=answering_families(recipe),
         groups=tuple(group_scores(arms, problems)),
         languages=tuple(language_scores(run_dir, arms, problems)),

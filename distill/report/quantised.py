@@ -7,6 +7,7 @@ import numpy as np
 
 from distill.config.recipe import Recipe
 from distill.core.run_dir import RunDir, benchmark_scores, quantised_folders
+from distill.core.schema import seed_for
 from distill.evaluate.power import ALPHA
 from distill.evaluate.read_scores import (
     Scored,
@@ -45,8 +46,11 @@ def quantised_models(recipe: Recipe, run_dir: RunDir) -> Iterator[tuple[ScoredMo
                 yield full[mode], replace(full[mode], name=name, mix=f"{full[mode].mix}/{kind}", cell="")
 
 
-def quantised_scores(recipe: Recipe, run_dir: RunDir, rng: np.random.Generator) -> list[QuantisedScore]:
-    """Every quantised file on every benchmark against its full weights: paired, corrected over all of them."""
+def quantised_scores(recipe: Recipe, run_dir: RunDir) -> list[QuantisedScore]:
+    """Every quantised file on every benchmark against its full weights: paired, corrected over all of them.
+
+    An interval is drawn from a seed of its own, so that card and report say the same.
+    """
     found = []
     for full, quantised in quantised_models(recipe, run_dir):
         for benchmark in recipe.evaluate.benchmarks:
@@ -54,6 +58,7 @@ def quantised_scores(recipe: Recipe, run_dir: RunDir, rng: np.random.Generator) 
             common = np.intersect1d(first.prompt_ids, second.prompt_ids)
             shares = [outcome_shares([one], common) for one in (first, second)] if len(common) else []
             if shares and not np.isnan(shares[0] + shares[1]).all():
+                rng = np.random.default_rng(seed_for("quantised", recipe.seed, quantised.name, benchmark))
                 found.append(_Found(second, first, paired_difference(shares[0], shares[1], rng)))
     adjusted = holm([one.difference.p_value for one in found])
     return [_score(one, p_value) for one, p_value in zip(found, adjusted, strict=True)]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cluster.storage import IN_PACKAGE
 from distill.config.base import one_of
 from distill.config.mix import Mode
@@ -20,7 +18,7 @@ from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training, model_record
 from distill.core.saved_files import MODEL, trained_address
-from distill.core.schema import Style, seed_for
+from distill.core.schema import Style
 from distill.evaluate.read_scores import ScoredModel, expected_models, models_by_itself, read_scored
 from distill.mix.export.licences import Source, base_source, sources
 from distill.mix.export.write import model_folders
@@ -119,9 +117,8 @@ class TrainedStudent:
 
     def quantised(self) -> list[QuantisedScore]:
         """What its quantised files scored, of those that were asked."""
-        rng = np.random.default_rng(seed_for("publish", self.recipe.seed))
         full = {model.name for model in models_by_itself(self.recipe, self.cell.name).values()}
-        return [one for one in quantised_scores(self.recipe, self.run_dir, rng) if one.full in full]
+        return [one for one in quantised_scores(self.recipe, self.run_dir) if one.full in full]
 
 
 def find_student(recipe: Recipe, run_dir: RunDir, name: str) -> TrainedStudent:

@@ -4,7 +4,6 @@ import dataclasses
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from distill.config.recipe import Recipe
@@ -46,7 +45,7 @@ def run(tmp_path: Path) -> tuple[Recipe, RunDir]:
 def test_a_file_that_answers_alike_has_no_loss_and_says_which_loss_is_excluded(run: tuple[Recipe, RunDir]) -> None:
     recipe, run_dir = run
     write_quantised(run_dir, FULL, quantised_name(FULL, "q8_0"), lost=0.0)
-    (one,) = quantised_scores(recipe, run_dir, np.random.default_rng(0))
+    (one,) = quantised_scores(recipe, run_dir)
     assert (one.model, one.full, one.difference, one.is_shown) == (f"{FULL}/q8_0", FULL, 0.0, False)
     assert one.accuracy == one.full_accuracy
     (line,) = quantised_words([one])
@@ -56,7 +55,7 @@ def test_a_file_that_answers_alike_has_no_loss_and_says_which_loss_is_excluded(r
 def test_a_file_that_loses_a_third_has_its_loss_shown_with_its_interval(run: tuple[Recipe, RunDir]) -> None:
     recipe, run_dir = run
     write_quantised(run_dir, FULL, quantised_name(FULL, "q4_k_m"), lost=1 / 3)
-    (one,) = quantised_scores(recipe, run_dir, np.random.default_rng(0))
+    (one,) = quantised_scores(recipe, run_dir)
     assert one.is_shown and one.difference < -0.1
     assert one.difference_interval.low < one.difference < one.difference_interval.high < 0
     (line,) = quantised_words([one])
@@ -66,7 +65,7 @@ def test_a_file_that_loses_a_third_has_its_loss_shown_with_its_interval(run: tup
 def test_what_the_correction_hides_is_said_and_no_loss_is_negative(run: tuple[Recipe, RunDir]) -> None:
     recipe, run_dir = run
     write_quantised(run_dir, FULL, quantised_name(FULL, "q8_0"), lost=0.0)
-    (one,) = quantised_scores(recipe, run_dir, np.random.default_rng(0))
+    (one,) = quantised_scores(recipe, run_dir)
     above = dataclasses.replace(one, difference=0.03, difference_interval=Interval(0.005, 0.06), p_adjusted=0.08)
     (line,) = quantised_words([above])
     assert line.startswith("No loss shown") and "(Holm-corrected p = 0.080); a loss of more than 0.0 % of" in line
@@ -100,5 +99,15 @@ def test_a_mode_is_compared_with_the_same_mode(tmp_path: Path) -> None:
         rows = run_dir.read_table(*benchmark_scores(FULL, "arithmetic"), row_type=Score).to_pylist()
         run_dir.write_rows([Score(**row) for row in rows], Score, *benchmark_scores(f"{FULL}:{mode}", "arithmetic"))
     write_quantised(run_dir, f"{FULL}:short", quantised_name(FULL, "q4_k_m", "short"), lost=0.0)
-    (one,) = quantised_scores(recipe, run_dir, np.random.default_rng(0))
+    (one,) = quantised_scores(recipe, run_dir)
     assert (one.model, one.full) == (f"{FULL}/q4_k_m:short", f"{FULL}:short")
+
+
+def test_an_interval_does_not_depend_on_what_else_was_scored(run: tuple[Recipe, RunDir]) -> None:
+    """The card is written by one command and the report by another, when there may be more files."""
+    recipe, run_dir = run
+    write_quantised(run_dir, FULL, quantised_name(FULL, "q8_0"), lost=1 / 3)
+    (alone,) = quantised_scores(recipe, run_dir)
+    write_quantised(run_dir, FULL, quantised_name(FULL, "q4_k_m"), lost=1 / 2)
+    among = {one.model: one for one in quantised_scores(recipe, run_dir)}
+    assert among[alone.model].difference_interval == alone.difference_interval
