@@ -62,6 +62,7 @@ SWEEP: tuple[dict[str, Any], ...] = (
     {"dtype": "float32"},
     {"enforce_eager": False},
     {"malloc": "tcmalloc"},
+    {"plugins": "mix_cpu_lora,mix_cpu_sampling"},
     {"plugins": "mix_cpu_lora"},
 )
 """Changes of the engine's arguments, its threads, its memory allocator and our plugins that `--sweep` tries."""
