@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from distill.config.base import Name, Section, items_of, one_of, section_of
+from distill.config.base import Name, Section, items_of, one_of, repeated, section_of
 from distill.config.benchmarks import DEFINITIONS
 from distill.config.decides import identity
 from distill.config.mix import MergeConfig, MixConfig
@@ -246,8 +246,7 @@ def _has_language(name: str, own: Mapping[str, Any]) -> bool:
 
 def _limit_problems(where: str, arm: EvaluationArm, sampling: Mapping[str, Any]) -> Iterator[Problem]:
     limit = sampling.get("max_tokens", GreedySampling.model_fields["max_tokens"].default)
-    doubled = sorted({one for one in arm.budget if arm.budget.count(one) > 1})
-    if doubled:
+    if doubled := sorted(repeated(arm.budget)):
         yield Problem(f"{where}.budget", f"{doubled[0]} is listed twice", "keep one")
     if isinstance(limit, int) and (idle := [one for one in arm.budget if one >= limit]):
         what = f"{idle[0]} is not below evaluate.sampling.max_tokens = {limit}: the plain student has that budget"

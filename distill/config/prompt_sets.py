@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distill.config.base import items_of, one_of, section_of
+from distill.config.base import items_of, one_of, repeated, section_of
 from distill.config.mix import MixConfig
 from distill.config.sources import GymSource
 from distill.core.errors import Problem
@@ -89,7 +89,7 @@ def _named_sources(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def source_problems(raw: Mapping[str, Any], mixes: Sequence[MixConfig]) -> Iterator[Problem]:
     """Sources that no mix can name, and settings that count the prompts of all sources together."""
     known = [str(one["name"]) for one in _named_sources(raw)]
-    for name in sorted({name for name in known if known.count(name) > 1}):
+    for name in sorted(repeated(known)):
         yield Problem("prompts.sources", f"the name {name!r} is used {known.count(name)} times", "give each its own")
     for mix in mixes:
         for name in mix.sources:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from distill.config.arm_graph import after_problems
-from distill.config.base import names_of, one_of, section_of
+from distill.config.base import names_of, one_of, repeated, section_of
 from distill.config.eval_arms import arm_problems
 from distill.config.evaluate import benchmark_problems, evaluate_problems, leak_problems, template_problems
 from distill.config.forecast import forecast_problems
@@ -116,7 +116,7 @@ def _numbered(where: str, items: Sequence[Any]) -> list[tuple[str, str]]:
 def _duplicate_names(raw: Mapping[str, Any]) -> Iterator[Problem]:
     for section in ("teachers", "mixes", "merges", "students"):
         names = names_of(raw.get(section))
-        for name in sorted({name for name in names if names.count(name) > 1}):
+        for name in sorted(repeated(names)):
             yield Problem(section, f"the name {name!r} is used {names.count(name)} times", "give each its own name")
 
 

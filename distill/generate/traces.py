@@ -157,8 +157,8 @@ def _endpoint_tokens(run_dir: RunDir, folder: str) -> int:
     parts = [(identity_bytes(table.column(0)), table.column(1).to_numpy()) for table in paid if len(table)]
     if not parts:
         return 0
-    ids, tokens = (np.concatenate(column)[::-1] for column in zip(*parts, strict=True))  # of equals, the last counts
-    return int(tokens[np.unique(ids, return_index=True)[1]].sum())
+    ids, tokens = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return int(tokens[last_of_each(ids)].sum())
 
 
 def index_rows(tables: Iterable[pa.Table]) -> Iterator[IndexRow]:
@@ -172,13 +172,19 @@ def _joined(name: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _sorted_once(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Rows by identity; of a trace that is in two shards (a crash can leave that) the last."""
-    order = np.argsort(columns["trace_id"], kind="stable")
-    ids = columns["trace_id"][order]
+    """Rows by identity, each once."""
+    rows = last_of_each(columns["trace_id"])
+    return {name: columns.pop(name)[rows] for name in [*columns]}
+
+
+def last_of_each(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """One row of each identity, sorted by it: of a trace that is in two shards (a crash can leave that) the last."""
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
     is_last = np.ones(len(ids), dtype=np.bool_)
     is_last[:-1] = ids[1:] != ids[:-1]
-    order = order[is_last]
-    return {name: columns.pop(name)[order] for name in [*columns]}
+    rows: NDArray[np.int64] = order[is_last]
+    return rows
 
 
 def positions(known: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distill.config.mix import FiltersConfig
 from distill.generate.edits import CUT
+from distill.generate.traces import last_of_each
 from distill.mix.seeded_order import contains, keys_of, order_hash
 from distill.mix.trace_index import TraceIndex
 from distill.models.thinking import THINKING_CLOSED
@@ -58,13 +59,13 @@ class Features:
 
 def features_columns(table: pa.Table) -> Features:
     """A table of `TraceFeatures` as columns, each trace once, as it was read last."""
-    keys, from_end = np.unique(keys_of(table.column("trace_id"), "trace id")[::-1], return_index=True)
-    last = table.num_rows - 1 - from_end
+    keys = keys_of(table.column("trace_id"), "trace id")
+    last = last_of_each(keys)
     column = {name: table.column(name).to_numpy()[last] for name in ("tokens", "most_tokens", "row_tokens")}
     refusals = table.column("refusal").combine_chunks().dictionary_encode()
     codes = np.array([CODES[name] if name else USABLE for name in refusals.dictionary.to_pylist()] or [0], np.int8)
     return Features(
-        trace_keys=keys,
+        trace_keys=keys[last],
         tokens=column["tokens"].astype(np.int32),
         most_tokens=column["most_tokens"].astype(np.int32),
         row_tokens=column["row_tokens"].astype(np.int32),

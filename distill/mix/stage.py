@@ -8,6 +8,7 @@ many of them as an arm asks for. Arms with `sources` of their own form groups, e
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -313,8 +314,9 @@ def filtered_index(source: MixSource, console: Console) -> Filtered:
         prompts = np.unique(index.prompt_keys[contains(missing, index.trace_keys)])
         _compute_missing(source, key, missing, prompts, folders, console)
     features = load_features(run_dir, key)
-    max_length = recipe.train.max_length - mode_tokens(recipe, map(load_tokenizer, folders))
-    closed = closed_styles(recipe, map(load_tokenizer, folders))
+    tokenizer_of = cache(load_tokenizer)  # both below load one only where there are modes
+    max_length = recipe.train.max_length - mode_tokens(recipe, map(tokenizer_of, folders))
+    closed = closed_styles(recipe, map(tokenizer_of, folders))
     reasons, wrong = (
         reasons_with_text(index, one, features, recipe.filters, max_length=max_length, closed=closed, seed=recipe.seed)
         for one in (reasons, wrong)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distill.core.full_disk import full_disk_said
+from distill.generate.traces import last_of_each
 
 BUCKET_PROMPTS = 4096
 """Prompts per bucket, at least: with four traces of 8 KB each, 128 MB."""
@@ -83,6 +84,4 @@ class TextBuckets:
         self._writers[bucket].close()
         with pa.OSFile(self._path(bucket), "rb") as source:
             table = pa.ipc.open_stream(source).read_all()
-        rows = table.column("row").to_numpy()
-        _, from_end = np.unique(rows[::-1], return_index=True)
-        return table.take(pa.array(len(rows) - 1 - from_end))
+        return table.take(pa.array(last_of_each(table.column("row").to_numpy())))

@@ -19,8 +19,8 @@ class GgufType(NamedTuple):
 
     @property
     def is_coarse(self) -> bool:
-        """Whether rounding is felt: below eight bits. Such files are calibrated; and small changes of weights that were
-        quantised before are rounded away (findings/gguf_quantised_twice.sh)."""
+        """Whether rounding is felt: below eight bits. Such files can be calibrated; and small changes of weights that
+        were quantised before are rounded away (findings/gguf_quantised_twice.sh)."""
         return self.bits < 8
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distill.ops.publish.kept import weights
 from distill.ops.publish.quantise import Importance
 
 if TYPE_CHECKING:
@@ -103,9 +104,7 @@ def of_tensors(importance: Importance, model: PreTrainedModel, whole: str) -> Im
 
 def has_same_columns(tensor: Any, weight: torch.Tensor) -> bool:
     """Whether the columns of a GGUF file's tensor are those of a layer's weights, its rows in any order."""
-    from gguf.quants import dequantize
-
-    stored = dequantize(tensor.data, tensor.tensor_type)
+    stored = weights(tensor)
     own = weight.detach().float().numpy()
     if stored.shape != own.shape:
         return False

@@ -7,7 +7,11 @@ import gguf
 import numpy as np
 import pytest
 
-from distill.ops.publish.gguf_job import converter, kept_shares
+from distill.ops.publish.gguf_job import converter
+from distill.ops.publish.kept import kept_shares
+from tests.fixtures.gguf_files import make_gguf
+
+TENSOR = "blk.0.ffn_down.weight"
 
 conversions = pytest.importorskip("auto_round.export.export_to_gguf.llama_cpp_conversion")
 
@@ -39,17 +43,6 @@ def test_what_nobody_knows_is_refused(conversion: Any) -> None:
         converter(conversion, "NoSuchForCausalLM")
 
 
-def written(path: Path, weights: np.ndarray[Any, Any], kind: gguf.GGMLQuantizationType | None = None) -> str:
-    writer = gguf.GGUFWriter(path, "llama")
-    raw = weights if kind is None else gguf.quants.quantize(weights, kind)
-    writer.add_tensor("blk.0.ffn_down.weight", raw, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return str(path)
-
-
 @pytest.mark.parametrize(("was_quantised", "low", "high"), [(False, 0.9, 1.1), (True, -0.1, 0.2)])
 def test_a_file_tells_what_it_keeps_of_the_training(
     tmp_path: Path, was_quantised: bool, low: float, high: float
@@ -60,8 +53,11 @@ def test_a_file_tells_what_it_keeps_of_the_training(
     if was_quantised:
         base = gguf.quants.dequantize(gguf.quants.quantize(base, few), few)
     student = base + (0.01 * np.abs(base).mean() * rng.normal(size=base.shape)).astype(np.float32)
-    before, whole = written(tmp_path / "base.gguf", base), written(tmp_path / "whole.gguf", student)
-    coarse = written(tmp_path / "q4.gguf", student, few)
+    before, whole = (
+        make_gguf(tmp_path / "base.gguf", {TENSOR: base}),
+        make_gguf(tmp_path / "whole.gguf", {TENSOR: student}),
+    )
+    coarse = make_gguf(tmp_path / "q4.gguf", {TENSOR: student}, kind=few)
     kept = kept_shares(before, whole, [whole, coarse])
     assert kept[whole] == pytest.approx(1.0)
     assert kept[coarse] is not None and low < kept[coarse] < high

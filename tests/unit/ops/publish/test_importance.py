@@ -1,15 +1,13 @@
 """The importance matrix of a student is what llama.cpp defines, of the tensors whose columns are a layer's."""
 
 from pathlib import Path
-from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distill.ops.publish.importance import mean_squares, of_tensors, tensor_name
+from tests.fixtures.gguf_files import make_gguf
 
 ROWS = [(1, 5, 9, 4), (7, 2)]
 LAYERS = {
@@ -28,18 +26,6 @@ def model() -> LlamaForCausalLM:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     return LlamaForCausalLM(LlamaConfig(vocab_size=11, num_key_value_heads=1, **sizes)).eval()
-
-
-def whole_file(path: Path, tensors: dict[str, np.ndarray[Any, Any]]) -> str:
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    for name, values in tensors.items():
-        writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return str(path)
 
 
 def test_it_is_the_mean_of_squared_inputs_over_the_tokens_of_all_rows(model: LlamaForCausalLM) -> None:
@@ -82,6 +68,10 @@ def test_a_tensor_whose_columns_were_changed_is_left_out(model: LlamaForCausalLM
         "blk.0.ffn_down.weight": down[:, :32].copy(),
     }
     importance = mean_squares(model, ROWS)
-    found = of_tensors(importance, model, whole_file(tmp_path / "whole.gguf", tensors))
+    found = of_tensors(
+        importance,
+        model,
+        make_gguf(tmp_path / "whole.gguf", tensors, describe=lambda writer: writer.add_block_count(2)),
+    )
     assert found.keys() == {"blk.0.attn_q.weight"}
     assert (found["blk.0.attn_q.weight"] == importance["model.layers.0.self_attn.q_proj"]).all()

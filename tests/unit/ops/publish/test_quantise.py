@@ -11,6 +11,7 @@ from gguf.quants import dequantize
 from distill.core.errors import StageError
 from distill.ops.publish import quantise as module
 from distill.ops.publish.quantise import inner_settings, note_list, quantise
+from tests.fixtures.gguf_files import make_gguf
 
 llama_cpp = pytest.importorskip("cyllama.llama.llama_cpp")
 
@@ -22,19 +23,16 @@ IMPORTANCE = np.where(np.arange(256) % 32 < 2, 100.0, 1.0).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("whole") / "whole.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
+    return make_gguf(tmp_path_factory.mktemp("whole") / "whole.gguf", {NAME: WEIGHTS}, describe=describe)
+
+
+def describe(writer: gguf.GGUFWriter) -> None:
+    """What the quantiser wants to know of a model."""
     for add in (writer.add_context_length, writer.add_embedding_length, writer.add_feed_forward_length):
         add(256)
     writer.add_block_count(1)
     writer.add_head_count(1)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_tensor(NAME, WEIGHTS)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return str(path)
 
 
 def error(path: Path) -> float:
