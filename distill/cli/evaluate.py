@@ -33,7 +33,7 @@ from distill.evaluate.judge_refusals import judge_refusals
 from distill.evaluate.models import EvaluatedModel, asked_endpoints, serve_config
 from distill.evaluate.read_scores import Scored, ScoredModel, outcome_shares, read_scored
 from distill.evaluate.requests import items
-from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
+from distill.evaluate.score import EndpointAddress, ScoreSink, score_answered, score_items, unscored
 from distill.evaluate.statistics import accuracy, macro_interval
 from distill.models.resolve import resolve_model
 from distill.prompts.stage import left_out, read_benchmark
@@ -116,11 +116,14 @@ def eval_model(config: EvalConfig, uri: str) -> int:
         run_dir.write_bytes(config.model_dump_json(indent=1).encode(), *EVAL_CONFIG)
         model, config = identify(config, console)
         wanted = items([model], benchmarks, config)
+        sink = ScoreSink(run_dir, console, config.verify)
         if todo := list(unscored(wanted, run_dir)):
-            console.print("  [dim]starting Ray ...[/]")
-            session = resources.enter_context(connect(config.device))
-            with served(config, model, console, session) as address:
-                score_items(todo, benchmarks, config, ScoreSink(run_dir, console, config.verify), address)
+            todo = score_answered(todo, benchmarks, config, sink, config if config.url else None)
+            if todo:
+                console.print("  [dim]starting Ray ...[/]")
+                session = resources.enter_context(connect(config.device))
+                with served(config, model, console, session) as address:
+                    score_items(todo, benchmarks, config, sink, address)
         else:
             console.print("nothing to do: all scores are on disk")
         if config.evaluate.judge:

@@ -1,7 +1,7 @@
 """Log of answers while a benchmark is being answered: an evaluation that is killed continues from it.
 
-Shards are written beside the scores that they become, under the score's key, and deleted once the score is written. A
-failed request is not logged: it is sent again.
+Shards are written beside the scores that they become, under the key of the answers, and deleted once the score is
+written. A failed request is not logged: it is sent again.
 """
 
 import time
@@ -30,7 +30,7 @@ class Answered:
 
 
 class AnswerLog:
-    """The answers of one model to one benchmark, under the key of their score."""
+    """The answers of one model to one benchmark, under their key."""
 
     def __init__(self, run_dir: RunDir, model: str, benchmark: str, key: str) -> None:
         self._run_dir = run_dir

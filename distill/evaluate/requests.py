@@ -1,7 +1,7 @@
 """What an evaluation asks, and how answers become scores: requests, their keys, and graded rows. Pure functions."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from distill.config.benchmarks import BenchmarkConfig, benchmark_config
 from distill.config.decides import identity
 from distill.config.evaluate import EvaluateConfig
-from distill.config.mix import Mode
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.run_dir import Parts, score_item
@@ -18,7 +17,7 @@ from distill.core.verifier_version import verifier_version
 from distill.evaluate.language_detector import completion_languages
 from distill.evaluate.models import EvaluatedModel
 from distill.generate.pools import RequestFields, extra_body, sampling_params, taken_params
-from distill.grading import Grade, GradeRequest, grade_request
+from distill.grading import Grade, GradeRequest, grade_request, reference_identity
 from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
 from distill.models.chat_template import chat_messages, with_mode
@@ -27,6 +26,9 @@ ASKING_VERSION = 2
 """Raised when models are asked differently, so that scores of before are not kept."""
 LANGUAGES_VERSION = 1
 """Raised when languages are told differently."""
+
+ENDPOINT_RULE = "endpoint"
+"""Rule of a score whose request failed: there is no answer."""
 
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """What vLLM samples with where a request says nothing, once the model's own defaults are off."""
@@ -53,7 +55,15 @@ class EvaluationItem:
 
     model: EvaluatedModel
     benchmark: str
-    key: str
+    answers_key: str
+    """Of what decides the answers. Under it they are kept: what else changes has them graded anew, not asked again."""
+    verdicts_key: str = ""
+    """Of what decides the verdicts on them beside that: references, verifier, detection of languages."""
+
+    @property
+    def key(self) -> str:
+        """Key of the score."""
+        return content_hash(self.answers_key, self.verdicts_key)
 
     @property
     def folder(self) -> Parts:
@@ -64,40 +74,32 @@ class EvaluationItem:
 def items(
     models: Iterable[EvaluatedModel], benchmarks: Mapping[str, Sequence[Prompt]], recipe: Scoring
 ) -> list[EvaluationItem]:
-    """Every model on every benchmark, with the key of its score."""
+    """Every model on every benchmark, with the keys of its answers and of their verdicts."""
     return [
-        EvaluationItem(
-            model,
-            name,
-            content_hash(
-                model.key,
-                [prompt.prompt_id for prompt in prompts],
-                _settings(recipe, name, model.asked_as, {prompt.answer_kind for prompt in prompts}),
-                *([["opening", model.opening]] if model.opening else []),
-                *_languages(prompts),
-            ),
-        )
+        EvaluationItem(model, name, _answers_key(model, name, prompts, recipe), _verdicts_key(prompts))
         for model in models
         for name, prompts in benchmarks.items()
     ]
 
 
-def _languages(prompts: Sequence[Prompt]) -> list[Any]:
-    """What languages add to the key of a score: nothing where no prompt has one."""
-    found = [prompt.language for prompt in prompts]
-    return [["languages", LANGUAGES_VERSION, found]] if any(found) else []
-
-
-def _settings(recipe: Scoring, benchmark: str, mode: Mode | None, kinds: Set[str]) -> list[Any]:
-    """What decides a score, beside the model and the problems; settings of other benchmarks are no part of it."""
-    return [
+def _answers_key(model: EvaluatedModel, benchmark: str, prompts: Sequence[Prompt], recipe: Scoring) -> str:
+    """Settings of other benchmarks are no part of it."""
+    return content_hash(
+        model.key,
+        [prompt.prompt_id for prompt in prompts],
         identity(benchmark_settings(recipe.evaluate, benchmark)),
         ASKING_VERSION,
-        identity(with_mode(recipe.student_chat, mode)),
+        identity(with_mode(recipe.student_chat, model.asked_as)),
         identity(recipe.serve.engine),
-        verifier_version(kinds),
         benchmark_config(recipe.benchmarks, benchmark).template,
-    ]
+        model.opening,
+    )
+
+
+def _verdicts_key(prompts: Sequence[Prompt]) -> str:
+    kinds = {prompt.answer_kind for prompt in prompts}
+    languages = [LANGUAGES_VERSION] if any(prompt.language for prompt in prompts) else []
+    return content_hash([reference_identity(prompt) for prompt in prompts], verifier_version(kinds), languages)
 
 
 def benchmark_settings(evaluate: EvaluateConfig, benchmark: str) -> EvaluateConfig:
@@ -256,7 +258,7 @@ def _with_languages(score: Score, own: str, evaluate: EvaluateConfig, opening: s
 
 
 def _failed(row: Mapping[str, Any]) -> Grade:
-    return Grade(verdict=Verdict.ERROR, extracted="", rule="endpoint", detail=str(row["error"])[:500])
+    return Grade(verdict=Verdict.ERROR, extracted="", rule=ENDPOINT_RULE, detail=str(row["error"])[:500])
 
 
 def _score(row: Mapping[str, Any], grade: Grade, compared: str = "") -> Score:

@@ -1,8 +1,8 @@
 """Scores served models: sends the requests and grades the answers. Shared by a run's evaluation and `distill eval`."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from distill.core.run_dir import RunDir, StageName, benchmark_scores
 from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.answer_log import AnswerLog
 from distill.evaluate.requests import (
+    ENDPOINT_RULE,
     EvaluationItem,
     Scoring,
     asked_sampling,
@@ -30,8 +31,10 @@ from distill.models.conversation import prompt_start
 from serve.config import engine_key
 from serve.dataset_client import BatchConfig, complete
 
+ANSWER_FIELDS = ("completion", "finish_reason", "prompt_tokens", "completion_tokens")
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclass(frozen=True)
 class ScoreSink:
     """Where scores and progress go, and how answers are graded."""
 
@@ -40,7 +43,7 @@ class ScoreSink:
     verify: VerifyConfig
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class EndpointAddress:
     """Where requests are sent, and how."""
 
@@ -63,16 +66,14 @@ def score_items(
     address: EndpointAddress,
 ) -> None:
     """Send the requests that have no answer yet, and write each score as soon as its last answer has come."""
+    todo = score_answered(todo, benchmarks, recipe, sink, address.fields)
     requests = {item: _requests(item, benchmarks, recipe, address) for item in todo}
-    logs = {item: AnswerLog(sink.run_dir, item.model.name, item.benchmark, item.key) for item in todo}
-    answered = {item: list(logs[item].answered(rows)) for item, rows in requests.items()}
+    logs = {item: _log(item, sink.run_dir) for item in todo}
+    answered = {item: _answered(item, rows, sink.run_dir) for item, rows in requests.items()}
     open_rows = {item: _unanswered(rows, answered[item]) for item, rows in requests.items()}
     if known := sum(map(len, answered.values())):
         sink.console.print(f"  {known} answers are on disk already")
     by_name = {(item.model.name, item.benchmark): item for item in todo}
-    for item in todo:
-        if not open_rows[item]:
-            _finish(item, answered[item], benchmarks, recipe, sink, logs[item], address.fields)
     rows = list(interleave(_by_engine(open_rows), address.engines_at_once))
     try:
         with bars(sink.console) as shown:
@@ -83,10 +84,63 @@ def score_items(
                 total = len(requests[item])
                 shown.update(f"{item.model.name} on {item.benchmark}", len(answered[item]), total)
                 if len(answered[item]) == total:
-                    _finish(item, answered.pop(item), benchmarks, recipe, sink, logs[item], address.fields)
+                    logs[item].flush()
+                    _finish(item, answered.pop(item), benchmarks, recipe, sink, address.fields)
     finally:
         for log in logs.values():
             log.flush()
+
+
+def score_answered(
+    todo: Sequence[EvaluationItem],
+    benchmarks: Mapping[str, Sequence[Prompt]],
+    recipe: Scoring,
+    sink: ScoreSink,
+    fields: RequestFields | None = None,
+) -> list[EvaluationItem]:
+    """Score the items whose answers are all on disk, before an engine is started; those that are left.
+
+    Answers outlive their verdicts: a corrected reference or a newer verifier has them graded anew.
+
+    `fields`: what an endpoint takes in requests; None: what our own endpoints take.
+    """
+    left, graded = list[EvaluationItem](), 0
+    for item in todo:
+        rows = list(request_rows(item, benchmarks[item.benchmark], recipe, fields=fields))
+        answered = _answered(item, rows, sink.run_dir)
+        if len(answered) == len(rows):
+            _finish(item, answered, benchmarks, recipe, sink, fields)
+            graded += len(answered)
+        else:
+            left.append(item)
+    if graded:
+        sink.console.print(f"  {graded} answers that are on disk were graded")
+    return left
+
+
+def _log(item: EvaluationItem, run_dir: RunDir) -> AnswerLog:
+    return AnswerLog(run_dir, item.model.name, item.benchmark, item.answers_key)
+
+
+def _answered(item: EvaluationItem, rows: Sequence[dict[str, Any]], run_dir: RunDir) -> list[dict[str, Any]]:
+    """Those of the requests that have an answer on disk, with it: in the log, or in a score of other verdicts."""
+    scored = {(one.prompt_id, one.sample_index): one for one in _stored(item, run_dir) if one.rule != ENDPOINT_RULE}
+    found = {(row["prompt_id"], row["sample_index"]): row for row in _log(item, run_dir).answered(rows)}
+    for row in rows:
+        place = (row["prompt_id"], row["sample_index"])
+        if place not in found and place in scored:
+            answer = asdict(scored[place])
+            found[place] = {**row, **{name: answer[name] for name in ANSWER_FIELDS}, "error": ""}
+    return list(found.values())
+
+
+def _stored(item: EvaluationItem, run_dir: RunDir) -> list[Score]:
+    """The rows of a score whose answers would be given again."""
+    manifest = run_dir.read_manifest(*item.folder)
+    if manifest is None or manifest.details.get("answers") != item.answers_key:
+        return []
+    rows = run_dir.read_table(*benchmark_scores(item.model.name, item.benchmark), row_type=Score)
+    return [Score(**row) for row in rows.to_pylist()]
 
 
 def _by_engine(rows: Mapping[EvaluationItem, Sequence[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
@@ -115,11 +169,10 @@ def _finish(
     benchmarks: Mapping[str, Sequence[Prompt]],
     recipe: Scoring,
     sink: ScoreSink,
-    log: AnswerLog,
     fields: RequestFields | None,
 ) -> None:
-    """Grade all answers of an item; they stay in the log until the score is written."""
-    log.flush()
+    """Grade all answers of an item; they stay in the log until the score is written. What a judge said of one stays."""
+    judged = {(one.prompt_id, one.sample_index): one for one in _stored(item, sink.run_dir) if one.judge}
     with GraderPool.from_config(sink.verify) as graders:
         by_id = {prompt.prompt_id: prompt for prompt in benchmarks[item.benchmark]}
         scores = score_rows(
@@ -130,9 +183,18 @@ def _finish(
             must_reason=is_opened(item, recipe),
             opening=item.model.plan.opening if item.model.plan else "",
         )
-    named = [dataclasses.replace(score, model=item.model.name) for score in scores]
+    named = [
+        _with_judgement(replace(score, model=item.model.name), judged.get((score.prompt_id, score.sample_index)))
+        for score in scores
+    ]
     write_scores(sink.run_dir, item, named, asked_sampling(item, recipe, fields))
-    log.clear()
+    _log(item, sink.run_dir).clear()
+
+
+def _with_judgement(score: Score, before: Score | None) -> Score:
+    if before is None:
+        return score
+    return replace(score, judge_verdict=before.judge_verdict, judge=before.judge, judge_detail=before.judge_detail)
 
 
 def is_opened(item: EvaluationItem, recipe: Scoring) -> bool:
@@ -156,9 +218,9 @@ def write_scores(run_dir: RunDir, item: EvaluationItem, scores: Sequence[Score],
         rows_in=len(scores),
         rows_out=len(scores) - errors,
         drops=drops,
-        details={"sampling": dict(sampling), "weights": item.model.key},
+        details={"sampling": dict(sampling), "weights": item.model.key, "answers": item.answers_key},
     )
-    run_dir.write_manifest(dataclasses.replace(manifest, finished_at=now()), *item.folder)
+    run_dir.write_manifest(replace(manifest, finished_at=now()), *item.folder)
     about = {"model": item.model.name, "benchmark": item.benchmark, "answers": len(scores), "errors": errors}
     log_event("model scored", run=run_dir.address, stage=StageName.EVALUATE, **about)
 

@@ -27,7 +27,7 @@ from distill.evaluate.models import (
 )
 from distill.evaluate.proof import check_weights
 from distill.evaluate.requests import EvaluationItem, asked_sampling, benchmark_settings, items
-from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored, write_scores
+from distill.evaluate.score import EndpointAddress, ScoreSink, score_answered, score_items, unscored, write_scores
 from distill.evaluate.shared_engines import share_engines
 from distill.run.context import read_benchmark
 from serve.config import group_engines
@@ -67,14 +67,14 @@ def score_models(
     """
     benchmarks = {name: list(read_benchmark(run_dir, name).values()) for name in recipe.evaluate.benchmarks}
     wanted, first = items(evaluated, benchmarks, recipe), same_weights(evaluated)
-    todo = list(unscored(wanted, run_dir))
+    sink, todo = ScoreSink(run_dir, console, recipe.verify), list(unscored(wanted, run_dir))
     if len(todo) < len(wanted):
         console.print(f"  {len(wanted) - len(todo)} of {len(wanted)} scores are on disk already")
+    todo = score_answered(todo, benchmarks, recipe, sink)
     alone = [item for item in todo if first[item.model.name] == item.model.name]
     times: defaultdict[str, float] = defaultdict(float)
     if alone:
         check_weights(recipe, run_dir, _loaded(alone, plain), console)
-        sink = ScoreSink(run_dir, console, recipe.verify)
         session = connect()
         engines = _Engines(recipe, session, plain, engines_at_once(recipe.serve, session))
         for name, value in _score_in_waves(engines.shared(alone), alone, benchmarks, engines, sink):

@@ -11,7 +11,7 @@ from distill.core.schema import Prompt, content_hash
 from distill.core.versions import package_versions
 from distill.evaluate.models import EvaluatedModel
 from distill.evaluate.requests import items
-from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
+from distill.evaluate.score import EndpointAddress, ScoreSink, score_answered, score_items, unscored
 from distill.models.folder import content_digest
 from distill.ops.publish.gguf import GgufFile
 from distill.ops.publish.llama_server import llama_server
@@ -30,9 +30,13 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
     """
     recipe, run_dir = student.recipe, student.run_dir
     benchmarks = benchmark_prompts(run_dir, recipe.evaluate.benchmarks)
-    todo = list(unscored(items(quantised_students(student, file), benchmarks, recipe), run_dir))
+    sink, wanted = (
+        ScoreSink(run_dir, console, recipe.verify),
+        items(quantised_students(student, file), benchmarks, recipe),
+    )
+    todo = score_answered(list(unscored(wanted, run_dir)), benchmarks, recipe, sink)
     if not todo:
-        console.print(f"  {file.path.name}: all scores are on disk already", markup=False)
+        console.print(f"  {file.path.name}: all scores are on disk", markup=False)
         return
     console.print(f"  [dim]starting llama.cpp on {file.path.name} ...[/]")
     log = log_path(run_dir).with_name(f"llama-{student.name}-{file.kind.name}.log")
@@ -44,7 +48,7 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
         llama_server(file.path, context_tokens=longest, num_parallel=at_once, log=log) as url,
     ):
         address = EndpointAddress(url, BatchConfig(max_in_flight=at_once), served_as=student.name)
-        score_items(todo, benchmarks, recipe, ScoreSink(run_dir, console, recipe.verify), address)
+        score_items(todo, benchmarks, recipe, sink, address)
 
 
 def quantised_students(student: TrainedStudent, file: GgufFile) -> list[EvaluatedModel]:

@@ -8,11 +8,10 @@ import numpy as np
 
 from distill.config.eval_command import EvalConfig
 from distill.core.run_dir import RunDir
-from distill.core.schema import Prompt, Score, Verdict, content_hash
+from distill.core.schema import Prompt, Score, Verdict
 from distill.evaluate.read_scores import ScoredModel, read_scored
 from distill.evaluate.requests import (
     EvaluationItem,
-    _settings,
     asked_sampling,
     interleave,
     items,
@@ -144,16 +143,14 @@ def test_a_prompt_with_a_language_has_scores_that_say_in_which_it_was_answered()
             assert {first.reasoning_language, second.reasoning_language} == {""} and first.told_letters == 0
 
 
-def test_the_language_of_prompts_is_part_of_a_scores_key_and_none_changes_no_key() -> None:
-    recipe, keys = make_recipe(), list[str]()
-    for code in ("", "de", "fr"):
-        ((item),) = items([MODEL], {"arithmetic": list(in_language(code).values())}, recipe)
-        keys.append(item.key)
-    assert len(set(keys)) == 3
-    ids = [one.prompt_id for one in make_prompts(2)]
-    assert keys[0] == content_hash(
-        MODEL.key, ids, _settings(recipe, "arithmetic", None, {one.answer_kind for one in make_prompts(2)})
-    )
+def test_what_decides_verdicts_alone_leaves_the_answers_their_key() -> None:
+    """The language of prompts, their references and the verifier: nothing is asked again for them."""
+    recipe, prompts = make_recipe(), make_prompts(2)
+    told = [list(in_language(code).values()) for code in ("", "de", "fr")]
+    corrected = [dataclasses.replace(prompts[0], reference="28"), prompts[1]]
+    found = [items([MODEL], {"arithmetic": asked}, recipe)[0] for asked in (*told, corrected)]
+    assert len({item.answers_key for item in found}) == 1
+    assert len({item.verdicts_key for item in found}) == len({item.key for item in found}) == 4
 
 
 def test_a_decimal_comma_is_read_in_the_prompts_language() -> None:

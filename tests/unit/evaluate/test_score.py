@@ -1,6 +1,7 @@
 """A benchmark asked through a fake endpoint: stopped half-way, continued, written once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from distill.config.verify import VerifyConfig
 from distill.core.run_dir import RunDir
 from distill.core.schema import Score
 from distill.evaluate.models import EvaluatedModel
-from distill.evaluate.requests import items
-from distill.evaluate.score import EndpointAddress, ScoreSink, score_items, unscored
+from distill.evaluate.requests import ENDPOINT_RULE, items
+from distill.evaluate.score import EndpointAddress, ScoreSink, score_answered, score_items, unscored
 from serve.dataset_client import BatchConfig
 from tests.fixtures.benchmark_prompts import make_prompts, two_benchmarks
 
@@ -81,3 +82,32 @@ def test_a_benchmark_with_all_answers_is_graded_without_requests(
             score_items(wanted, prompts, recipe, place, address)
     score_items(wanted, prompts, recipe, place, address)
     assert len(asked) == 3 and not list(unscored(wanted, run_dir))
+
+
+def test_corrected_references_grade_the_same_answers_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run_dir, asked = two_benchmarks(), RunDir(str(tmp_path)), list[str]()
+    place, address = ScoreSink(run_dir, Console(quiet=True), VerifyConfig()), EndpointAddress("http://x", BatchConfig())
+    before = {"arithmetic": make_prompts(3)}
+    monkeypatch.setattr(distill.evaluate.score, "complete", FakeRows(asked, stop_after=99))
+    score_items(items([MODEL], before, recipe), before, recipe, place, address)
+    scores = [replace(one, judge_verdict="CORRECT", judge="j") for one in stored(run_dir)]
+    assert sorted(one.verdict for one in scores) == ["CORRECT", "INCORRECT", "INCORRECT"]
+    failed = replace(scores[0], rule=ENDPOINT_RULE, completion="", verdict="ERROR")
+
+    corrected = {"arithmetic": [replace(one, reference="27") for one in before["arithmetic"]]}
+    wanted = items([MODEL], corrected, recipe)
+    run_dir.write_rows([failed, *scores[1:]], Score, "evaluate", "student", "arithmetic.parquet")
+    assert score_answered(wanted, corrected, recipe, place) == wanted, "a failed request has no answer"
+    run_dir.write_rows(scores, Score, "evaluate", "student", "arithmetic.parquet")
+    assert list(unscored(wanted, run_dir)) == wanted and not score_answered(wanted, corrected, recipe, place)
+    assert not list(unscored(wanted, run_dir)) and len(asked) == 3
+    assert {(one.verdict, one.completion, one.judge) for one in stored(run_dir)} == {("CORRECT", r"\boxed{27}", "j")}
+
+    other = two_benchmarks(sampling={"max_tokens": 17})
+    again = items([MODEL], corrected, other)
+    assert score_answered(again, corrected, other, place) == again, "other answers"
+
+
+def stored(run_dir: RunDir) -> list[Score]:
+    rows = run_dir.read_table("evaluate", "student", "arithmetic.parquet", row_type=Score).to_pylist()
+    return [Score(**row) for row in rows]
