@@ -14,9 +14,10 @@ from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, Training
+from distill.core.run_dir import RunDir, StageName, Training
 from distill.core.saved_files import ADAPTER, MODEL, saved_of, trained_address, weight_hashes
 from distill.core.schema import content_hash
+from distill.mix.reasoning_marks import unmarked_arms
 from distill.models.adapters import unmatched_modules
 from distill.models.conversation import Conversation, conversation, prompt_start
 from distill.models.folder import tensor_shapes
@@ -45,6 +46,8 @@ class EvaluatedModel:
     """Folder or address of its tokenizer, that of the untouched model; empty where another's endpoint serves it."""
     shared_engine: str = ""
     """Label of the engine in which it takes turns with others of its shapes; empty: it has one of its own."""
+    is_marked: bool = True
+    """Whether it may reason between delimiters; not a student that was taught without any."""
     plan: AnsweringPlan | None = None
     """The way in which it is made to answer; None: as it answers by itself."""
 
@@ -84,8 +87,12 @@ def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_di
         for student in recipe.students
         for address in [models[student.model].address]
     ]
-    mixes = {mix.name: mix for mix in recipe.mixes}
-    trained = [(_trained(cell, models, run_dir), mixes.get(cell.mix)) for cell in all_cells(recipe)]
+    mixes, written = {mix.name: mix for mix in recipe.mixes}, run_dir.read_manifest(StageName.MIX)
+    unmarked = unmarked_arms(recipe, written.details.get("mixes", {}) if written else {})
+    trained = [
+        (replace(_trained(cell, models, run_dir), is_marked=cell.mix not in unmarked), mixes.get(cell.mix))
+        for cell in all_cells(recipe)
+    ]
     return untouched + [one for model, mix in trained for one in _in_modes(model, mix)]
 
 
@@ -203,10 +210,13 @@ def asked_endpoints(models: Sequence[EvaluatedModel], chat: ChatFormat, reasonin
     """The endpoints with what their chat templates need: end tokens, options, a fixed date, delimiters. Reads
     tokenizers. The reasoning stays in the text, where the verifier looks at it."""
     folders = {model.served_name: model.tokenizer for model in models}
+    ends = {model.served_name: reasoning_end if model.is_marked else "" for model in models}
     return [
         _asked(endpoint, conversation(folder), chat).model_copy(
             update={
-                "reasoning": endpoint_delimiters(folder, chat, reasoning_end, list(endpoint.mode_openings.values())),
+                "reasoning": endpoint_delimiters(
+                    folder, chat, ends[endpoint.name], list(endpoint.mode_openings.values())
+                ),
                 "reasoning_in_content": True,
             }
         )

@@ -22,7 +22,7 @@ from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
 from distill.models.chat_template import chat_messages, with_mode
 
-ASKING_VERSION = 2
+ASKING_VERSION = 3
 """Raised when models are asked differently, so that scores of before are not kept."""
 LANGUAGES_VERSION = 1
 """Raised when languages are told differently."""

@@ -12,12 +12,15 @@ from distill.evaluate.arms import arm_models
 from distill.evaluate.judge_refusals import judge_refusals
 from distill.evaluate.models import evaluated_models
 from distill.evaluate.score_models import score_models
+from distill.mix.reasoning_marks import check_marks
 from distill.run.context import RunContext
 
 
 def evaluate_stage(run: RunContext) -> Manifest:
     """Score every model on every benchmark that has no score yet."""
     recipe, run_dir = run.recipe, run.run_dir
+    mixed = run_dir.read_manifest(StageName.MIX)
+    check_marks(recipe, mixed.details.get("mixes", {}) if mixed else {})
     plain = evaluated_models(recipe, run.models, run_dir)
     evaluated = [*plain, *arm_models(recipe, plain)]
     items, times = score_models(recipe, run_dir, lambda: run.session, run.console, evaluated=evaluated, plain=plain)

@@ -8,7 +8,7 @@ many of them as an arm asks for. Arms with `sources` of their own form groups, e
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ from distill.mix.filters import (
 )
 from distill.mix.pairs import Sides, find_pairs, pair_details
 from distill.mix.policies import choose, choose_single, pools_of, validate_common, validate_held_out, validate_sizes
+from distill.mix.reasoning_marks import REASONING_ROWS, check_marks
 from distill.mix.seeded_order import contains, keys_of
 from distill.mix.source import MixSource, closed_styles, longest_chat
 from distill.mix.student_fit import fit_details, with_fits
@@ -133,10 +134,13 @@ def mix_stage(run: RunContext) -> Manifest:
     index, reasons = traces.index, traces.reasons
     tables = group_tables(source, index, reasons)
     chosen = [choose_arms(table, traces, lambda: run.session, console) for table in tables]
-    write_chosen(source, chosen, reasons)
+    reasoning = write_chosen(source, chosen, reasons)
     filtered = filter_counts(index, reasons, pools_of(recipe.mixes))
     paired = pools_of([mix for mix in recipe.mixes if isinstance(mix, PairsMix)])
-    details = {name: entry for one in chosen for name, entry in one.details().items()}
+    details = {
+        name: entry | {REASONING_ROWS: reasoning[name]} for one in chosen for name, entry in one.details().items()
+    }
+    check_marks(recipe, details)
     sentences = [_equal_arms(one, details, len(chosen)) for one in chosen]
     _print_arms(console, details, totals(filtered), sentences)
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))
@@ -189,16 +193,19 @@ def all_lost(
     return joined([*found, unasked_prompts(left)])
 
 
-def write_chosen(source: MixSource, chosen: Sequence[Chosen], reasons: NDArray[np.int8]) -> None:
-    """Write the arms, the held-out traces, and the fate of every trace."""
+def write_chosen(source: MixSource, chosen: Sequence[Chosen], reasons: NDArray[np.int8]) -> dict[str, int]:
+    """Write the arms, the held-out traces, and the fate of every trace; arm -> rows that reason between delimiters."""
     run_dir, chat, fates = source.run_dir, source.recipe.student_chat, TraceFates()
+    write = partial(write_arms, run_dir, source.folders, reasoning_end=source.recipe.evaluate.reasoning_end)
     run_dir.remove(*HELD_OUT)
+    reasoning: dict[str, int] = {}
     for one in chosen:
-        write_arms(run_dir, source.folders, one.arms, chat, fates)
+        reasoning |= write(one.arms, chat, fates)
         if len(one.held_out.candidates):
-            write_arms(run_dir, source.folders, one.held_out, longest_chat(source.recipe), TraceFates(), HELD_OUT)
+            write(one.held_out, longest_chat(source.recipe), TraceFates(), folder=HELD_OUT)
     taught, held_out = [one.arms.candidates for one in chosen], [one.held_out.candidates for one in chosen]
     fates.write(run_dir, chosen[0].arms.index, reasons, taught, held_out)
+    return reasoning
 
 
 def group_tables(source: MixSource, index: TraceIndex, reasons: NDArray[np.int8]) -> list[Table]:

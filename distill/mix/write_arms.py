@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from distill.mix.candidates import Candidates
 from distill.mix.choice import SIDES, Choice
 from distill.mix.examples import SCHEMA, decode_names, message_column
 from distill.mix.feature_store import text_batches
+from distill.mix.reasoning_marks import count_reasoning
 from distill.mix.seeded_order import contains, identities_of, keys_of
 from distill.mix.text_buckets import TextBuckets
 from distill.mix.trace_fates import TraceFates
@@ -51,8 +53,15 @@ class Arms:
 
 
 def write_arms(
-    run_dir: RunDir, folders: Sequence[str], arms: Arms, chat: ChatFormat, fates: TraceFates, folder: Parts = ARMS
-) -> None:
+    run_dir: RunDir,
+    folders: Sequence[str],
+    arms: Arms,
+    chat: ChatFormat,
+    fates: TraceFates,
+    *,
+    reasoning_end: str,
+    folder: Parts = ARMS,
+) -> dict[str, int]:
     """Write `NAME.parquet` for every arm, rows by prompt, then pool or side. The same choice gives the same bytes.
 
     Args:
@@ -61,12 +70,16 @@ def write_arms(
         arms: what to write.
         chat: how students are asked.
         fates: records which shard each trace is in.
+        reasoning_end: what ends the reasoning of a trace.
         folder: where the files are written.
+
+    Returns:
+        Arm -> rows that reason between delimiters.
 
     Raises:
         StageError: the text of a chosen trace is in no shard.
     """
-    candidates = arms.candidates
+    candidates, reasoning = arms.candidates, dict.fromkeys(arms.chosen, 0)
     with ExitStack() as files:
         problems = files.enter_context(TextBuckets(len(candidates)))
         texts = files.enter_context(TextBuckets(len(candidates)))
@@ -79,7 +92,10 @@ def write_arms(
             asked = problems.read(start).column("text").to_pylist()
             table = texts.read(start)
             for name, writer in writers.items():
-                writer.write_table(_arm_part(arms, name, (start, stop), asked, table, chat))
+                part = _arm_part(arms, name, (start, stop), asked, table, chat)
+                writer.write_table(part)
+                reasoning[name] += count_reasoning(_completions(part), reasoning_end)
+    return reasoning
 
 
 def _spread_problems(run_dir: RunDir, candidates: Candidates, problems: TextBuckets) -> None:
@@ -144,6 +160,12 @@ def _arm_part(
         "side": decode_names(choice.sides[part], SIDES),
     }
     return pa.table(columns, schema=SCHEMA)
+
+
+def _completions(part: pa.Table) -> pa.Array:
+    """The last turn of every row."""
+    turns = part.column("messages").combine_chunks()
+    return turns.values.take(pc.subtract(turns.offsets[1:], 1)).field("content")
 
 
 def _identities(keys: NDArray[np.uint64]) -> pa.Array:

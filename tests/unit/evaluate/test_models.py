@@ -1,4 +1,4 @@
-"""How many engines of an evaluation work at the same time."""
+"""Engines of an evaluation: how many work at the same time, and what they know of their students' reasoning."""
 
 from pathlib import Path
 
@@ -6,7 +6,9 @@ import pytest
 
 from cluster.placement import Resources
 from cluster.session import Device
-from distill.evaluate.models import engines_at_work
+from distill.config.teachers import ChatFormat
+from distill.evaluate.models import EvaluatedModel, asked_endpoints, engines_at_work
+from tests.fixtures.byte_tokenizer import tokenizer
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,13 @@ def test_as_many_of_three_engines_are_asked_at_once_as_take_no_core_from_each_ot
         file.truncate(megabytes * 10**6)  # a sparse file
     nodes = [Resources(cpus=count) for count in cores]
     assert engines_at_work(3, device, nodes, ["s3://elsewhere/model", str(tmp_path)]) == at_work
+
+
+def test_a_student_that_was_taught_without_delimiters_has_none(tmp_path: Path) -> None:
+    tokenizer().save_pretrained(tmp_path)
+    models = [
+        EvaluatedModel(name, str(tmp_path), None, "k", tokenizer=str(tmp_path), is_marked=is_marked)
+        for name, is_marked in (("s@marked", True), ("s@plain", False))
+    ]
+    marked, plain = (one.reasoning for one in asked_endpoints(models, ChatFormat(), "</think>"))
+    assert marked is not None and (marked.start, marked.end) == ("<think>", "</think>") and plain is None

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from distill.core.errors import StageError
+from distill.config.recipe import Recipe
+from distill.core.errors import InputError, StageError
 from distill.core.manifest import Manifest
 from distill.core.schema import Example, IndexRow, Prompt, Trace, content_hash
 from distill.mix.accounting import NO_SOURCE, RESERVED
+from distill.mix.reasoning_marks import unmarked_arms
 from distill.mix.stage import mix_stage
 from distill.mix.trace_fates import HELD_OUT as FATE_OF_HELD_OUT
 from distill.mix.trace_fates import find_traces
@@ -192,6 +194,38 @@ def test_tokens_are_counted_as_the_student_counts_them(tmp_path: Path) -> None:
     run, manifest = mixed(tmp_path, TRACES)
     letters = sum(len(one["messages"][-1]["content"]) + 1 for one in rows(run, "mix-long"))
     assert manifest.details["mixes"]["mix-long"]["tokens"] == letters
+
+
+def test_an_arm_that_acts_on_the_end_of_reasoning_is_refused_where_no_trace_has_one(tmp_path: Path) -> None:
+    arms = [{"of": ["s", "s@short", "s@again"], "budget": [8]}, {"of": "s@long", "think": False}]
+    after = {"name": "again", "weights": {"short": 1.0}, "after": "short"}
+
+    def change(raw: dict[str, Any]) -> dict[str, Any]:
+        return raw | {"mixes": [*raw["mixes"], after], "evaluate": {"benchmarks": ["gsm8k"], "arms": arms}}
+
+    thought = [
+        trace(number, "long", 0, completion=f"<think>\n{number} and 1\n</think>\n\nIt is {number + 1}.")
+        for number in range(20)
+    ]
+    plain = [trace(number, "short") for number in range(20)]
+    with pytest.raises(InputError) as told:
+        mixed(tmp_path, [*thought, *plain], change=change)
+    assert "evaluate.arms[0].budget: no trace of s@short, s@again ends its reasoning with '</think>'" in str(told.value)
+    assert "arms[1]" not in str(told.value)
+
+
+def test_which_students_reason_between_delimiters_follows_from_all_that_they_were_taught() -> None:
+    mixes = [
+        {"name": "plain", "weights": {"short": 1.0}},
+        {"name": "marked", "weights": {"long": 1.0}},
+        {"name": "later", "weights": {"short": 1.0}, "after": "marked"},
+    ]
+    merges = [{"name": "both", "of": ["plain", "marked"]}]
+    recipe = Recipe.model_validate(RECIPE | {"mixes": mixes, "merges": merges})
+    entries = {name: {"reasoning_rows": count} for name, count in (("plain", 0), ("marked", 3), ("later", 0))}
+    assert unmarked_arms(recipe, entries) == {"plain"}
+    assert unmarked_arms(recipe, {name: {"reasoning_rows": 0} for name in entries}) == {*entries, "both"}
+    assert not unmarked_arms(recipe, {name: {} for name in entries}), "of an earlier version: not known"
 
 
 def test_strata_and_levels_come_from_the_prompts(tmp_path: Path) -> None:
