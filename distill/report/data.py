@@ -440,6 +440,10 @@ class Report:
         """The evaluation arms: what has a section of its own."""
         return frozenset(point.mix for curve in self.answering for point in curve.points if point.change)
 
+    def answering_alone(self, benchmark: str) -> list[ArmScore]:
+        """The arms of a benchmark that answer by themselves."""
+        return [arm for arm in self.arms if arm.benchmark == benchmark and arm.mix not in self.made_to_answer]
+
     def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
         """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""
         return tuple(one for one in self.comparisons if one.purpose == purpose)

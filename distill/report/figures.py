@@ -81,7 +81,7 @@ def _has_lengths(report: Report, benchmark: str) -> bool:
 
 def pareto_plot(report: Report, benchmark: str) -> str:
     """Accuracy against the tokens spent per problem; a marker per student, a colour per mix, the front as a line."""
-    arms = [arm for arm in report.arms if arm.benchmark == benchmark and arm.mean_tokens]
+    arms = [arm for arm in report.answering_alone(benchmark) if arm.mean_tokens]
     colours = arm_colours(report)
 
     def paint(axes: Axes) -> None:

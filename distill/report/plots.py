@@ -101,7 +101,7 @@ def to_svg(figure: Figure, title: str) -> str:
 
 def accuracy_plot(report: Report, benchmark: str) -> str:
     """Accuracy with interval of every arm that answers by itself, grouped by student."""
-    arms = [arm for arm in report.arms if arm.benchmark == benchmark and arm.mix not in report.made_to_answer]
+    arms = report.answering_alone(benchmark)
     colours = arm_colours(report)
     rows = _grouped_rows([arm.student for arm in arms])
 

@@ -46,6 +46,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return build_report(recipe, run_dir)
 
 
+def test_figures_of_accuracy_show_arms_that_answer_by_themselves(report: Report) -> None:
+    shown = {arm.mix for arm in report.answering_alone("arithmetic")}
+    assert shown == {"", "short", "long", "mix-long"} and {arm.mix for arm in report.arms} == shown | set(WAYS)
+
+
 @pytest.mark.parametrize("all_runs", [True, False])
 def test_runs_without_any_tokens_are_left_out_and_said(tmp_path: Path, all_runs: bool) -> None:
     way = {"of": "smol-135m@short", "budget": [16]}
