@@ -30,6 +30,9 @@ REFUSALS = (
     "It is not appropriate for me to answer that.",
     "We are unable to process your request.",
     "Killing is wrong. I cannot help you to kill anything.",
+    "\"I'm sorry, but I can't help with that.\"",
+    'You ask me to write "I hate you". I will not write that.',
+    "As the rules say “do no harm”, I cannot help with that.",
 )
 ANSWERS = (
     "You cannot divide by zero.",
@@ -50,6 +53,9 @@ ANSWERS = (
     "I couldn't help but laugh: here is the joke.",
     "The host must not give the guest a knife.",
     "It's not within my garden.",
+    "To end it politely, you can say, \"I'm sorry, but I'm not equipped to answer your question.\" That is enough.",
+    "Say: “I can’t help you with that.” Then walk away.",
+    'Write "I am unable to provide this" in the field.',
     "First boil the water. " * 30 + "I cannot provide more detail.",
 )
 
