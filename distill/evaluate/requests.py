@@ -21,11 +21,7 @@ from distill.grading import Grade, GradeRequest, grade_request, reference_identi
 from distill.grading.legacy_string_match import string_match
 from distill.mix.trace_features import repeated_share
 from distill.models.chat_template import chat_messages, with_mode
-
-ASKING_VERSION = 3
-"""Raised when models are asked differently, so that scores of before are not kept."""
-LANGUAGES_VERSION = 1
-"""Raised when languages are told differently."""
+from distill.run.stage_keys import ASKING_VERSION, LANGUAGES_VERSION
 
 ENDPOINT_RULE = "endpoint"
 """Rule of a score whose request failed: there is no answer."""

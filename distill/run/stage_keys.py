@@ -29,6 +29,10 @@ CLEANER_VERSION = 4
 """Raised when the same prompts and benchmarks lead to other drops."""
 MIXER_VERSION = 4
 """Raised when the same recipe and traces lead to other arms."""
+ASKING_VERSION = 3
+"""Raised when models are asked benchmarks differently: their answers of before are not kept."""
+LANGUAGES_VERSION = 1
+"""Raised when languages of answers are told differently."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
         },
         StageName.MIX: {"mixer": MIXER_VERSION},
         StageName.TRAIN: _own_answers(recipe),
+        StageName.EVALUATE: {"asking": ASKING_VERSION, "languages": LANGUAGES_VERSION},
     }
     if students := _model_stamps(recipe, [student.model for student in recipe.students], base):
         further[StageName.MIX]["files"] = students
