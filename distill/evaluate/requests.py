@@ -79,11 +79,13 @@ def items(
 
 
 def _answers_key(model: EvaluatedModel, benchmark: str, prompts: Sequence[Prompt], recipe: Scoring) -> str:
-    """Settings of other benchmarks are no part of it."""
+    """Settings of other benchmarks are no part of it, and the seed only where answers are sampled."""
+    settings = benchmark_settings(recipe.evaluate, benchmark)
     return content_hash(
         model.key,
         [prompt.prompt_id for prompt in prompts],
-        identity(benchmark_settings(recipe.evaluate, benchmark)),
+        identity(settings),
+        recipe.seed if settings.sampling.temperature > 0 else None,
         ASKING_VERSION,
         identity(with_mode(recipe.student_chat, model.asked_as)),
         identity(recipe.serve.engine),

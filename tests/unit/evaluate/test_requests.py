@@ -81,6 +81,13 @@ def test_scores_of_other_benchmarks_stay_valid() -> None:
     assert states[0] != states[1], "the stage looks for scores that are missing"
 
 
+def test_another_seed_asks_again_where_answers_are_sampled() -> None:
+    prompts = {"arithmetic": make_prompts(), "other": make_prompts()}
+    recipes = [two_benchmarks(**repeated(4)).model_copy(update={"seed": seed}) for seed in (1, 2)]
+    first, second = ([item.answers_key for item in items([MODEL], prompts, recipe)] for recipe in recipes)
+    assert first[0] != second[0] and first[1] == second[1]
+
+
 def test_a_benchmark_can_have_its_own_prompt_template() -> None:
     plain = two_benchmarks()
     named = {name: one.model_copy(update={"template": "Pick.\n{problem}"}) for name, one in plain.benchmarks.items()}
