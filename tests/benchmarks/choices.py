@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from cluster.session import connect
 from distill.core.errors import InputError
 from serve.config import Endpoint, ServeConfig
 from serve.deploy import deploy, undeploy
@@ -85,13 +86,14 @@ def likelihoods(harness: str, model: str, arguments: Mapping[str, Any], place: P
 
 
 def compare(served: np.ndarray, alone: np.ndarray, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The largest difference of a choice, and both accuracies."""
+    """How far apart the choices are, and both accuracies."""
     labels = np.array([item["label"] for item in items])
     apart = np.abs(served - alone)
     return {
         "items": len(items),
         "choices": int(apart.size),
         "largest_difference": float(apart.max()),
+        "median_difference": float(np.median(apart)),
         "mean_difference": float(apart.mean()),
         "accuracy_served": round(float((served.argmax(axis=1) == labels).mean()), 4),
         "accuracy_alone": round(float((alone.argmax(axis=1) == labels).mean()), 4),
@@ -130,10 +132,14 @@ def check_choices(
 
 @contextmanager
 def served_folder(folder: str, adapter: str | None, dtype: str) -> Iterator[str]:
-    """An endpoint for full weights, or for an adapter on them, that computes in `dtype`."""
+    """An endpoint for full weights, or for an adapter on them, that computes in `dtype`, on a Ray of its own."""
     config = ServeConfig(port=0, max_model_len=512, kv_cache_gib=0.5, engine_kwargs={"dtype": dtype})
-    yield deploy([Endpoint(name=MODEL, source=folder, adapter=adapter)], config)
-    undeploy()
+    with connect():
+        url = deploy([Endpoint(name=MODEL, source=folder, adapter=adapter)], config)
+        try:
+            yield url
+        finally:
+            undeploy()
 
 
 def main() -> None:
