@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.pipeline_run import NUM_SOLVABLE, RECIPE, Setup
-from tests.fixtures.tiny_models import make_tiny_model, teach_one_answer
+from tests.fixtures.pipeline_run import NUM_SOLVABLE, REASONED, RECIPE, Setup
+from tests.fixtures.tiny_models import make_tiny_model, teach_answers
 
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     folder = tmp_path_factory.mktemp("pipeline")
     teacher, student = make_tiny_model(folder / "teacher"), make_tiny_model(folder / "student", seed=1)
-    teach_one_answer(teacher)
+    teach_answers(teacher, REASONED)
     solvable: list[Any] = [{"problem": f"What is {n} - {n - 1}?", "answer": "1"} for n in range(10, 10 + NUM_SOLVABLE)]
     unsolvable: list[Any] = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(2, 4)]
     bad: list[Any] = [
