@@ -44,7 +44,9 @@ NOT_OFFERED: Mapping[str, str] = {
     "/v1/embeddings": "models here write text",
     "/tokenize": "return_token_ids in a request tells the token ids",
     "/detokenize": "return_token_ids in a request tells the token ids",
+    "/tokenizer_info": "the tokenizer's files lie beside the model's weights",
     "/invocations": "use /v1/chat/completions or /v1/completions",
+    "/load": "a model with as many requests as it takes answers 429",
     "/version": "see /v1/models",
 }
 """Paths of other servers -> what to do here instead."""

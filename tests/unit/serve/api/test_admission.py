@@ -159,6 +159,12 @@ def test_other_routes_do_not_exist(path: str) -> None:
     assert_refused(ask(method="GET", path=path), 404)
 
 
+@pytest.mark.parametrize("path", ["/tokenize", "/tokenizer_info/", "/load", "/version", "/v1/chat/completions/batch"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_route_of_vllm_is_refused_with_what_to_do_instead(path: str, method: str) -> None:
+    assert_refused(ask(method=method, path=path), 404, "not offered: ")
+
+
 def test_a_large_body_is_refused_by_its_declared_and_by_its_received_length() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
