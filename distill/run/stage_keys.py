@@ -21,6 +21,7 @@ from distill.core.schema import content_hash
 from distill.core.verifier_version import verifier_version
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
+from distill.models.thinking import ENDS
 from distill.run.source_files import source_files
 
 LAYOUT_VERSION = 3
@@ -69,13 +70,20 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
             "verifier": verifier_version(map(kind_of, asked)),
             "judge": judge_name(judge) if judge else None,
         },
-        StageName.MIX: {"mixer": MIXER_VERSION},
+        StageName.MIX: {"mixer": MIXER_VERSION, **_own_reasoning_end(recipe)},
         StageName.TRAIN: _own_answers(recipe),
         StageName.EVALUATE: {"asking": ASKING_VERSION, "languages": LANGUAGES_VERSION},
     }
     if students := _model_stamps(recipe, [student.model for student in recipe.students], base):
         further[StageName.MIX]["files"] = students
     return {stage: {**parts[stage], **further.get(stage, {})} for stage in StageName}
+
+
+def _own_reasoning_end(recipe: Recipe) -> dict[str, str]:
+    """The end of the reasoning that rows are searched for, where it is none of those that they are always searched
+    for."""
+    end = recipe.evaluate.reasoning_end
+    return {} if end in {"", *ENDS} else {"reasoning_end": end}
 
 
 def _own_answers(recipe: Recipe) -> dict[str, Any]:

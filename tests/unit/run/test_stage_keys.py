@@ -56,6 +56,8 @@ def test_without_the_folder_of_the_input_files_they_count_as_unchanged(run_dir: 
             "evaluate",
             "evaluate.sampling.max_tokens",
         ),
+        ({"evaluate": {"benchmarks": ["gsm8k"], "reasoning_end": "<END>"}}, "mix", "reasoning_end"),
+        ({"evaluate": {"benchmarks": ["gsm8k"], "reasoning_end": "[/THINK]"}}, "evaluate", "evaluate.reasoning_end"),
         ({"seed": 99}, "prompts", "seed"),
     ],
 )
