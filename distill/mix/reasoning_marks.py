@@ -26,7 +26,7 @@ REASONING_ROWS = "reasoning_rows"
 
 def count_reasoning(completions: pa.Array, end: str) -> int:
     """Completions in which the reasoning ends: with `end`, or in the way of a published model."""
-    has_end = pa.array([False] * len(completions))
+    has_end = pa.array([False] * len(completions), pa.bool_())
     for text in filter(None, {*ENDS, end}):
         has_end = pc.or_(has_end, pc.match_substring(completions, text))
     return int(pc.sum(has_end).as_py() or 0)

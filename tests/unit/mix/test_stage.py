@@ -10,6 +10,7 @@ from distill.config.recipe import Recipe
 from distill.core.errors import InputError, StageError
 from distill.core.manifest import Manifest
 from distill.core.schema import Example, IndexRow, Prompt, Trace, content_hash
+from distill.mix import text_buckets
 from distill.mix.accounting import NO_SOURCE, RESERVED
 from distill.mix.reasoning_marks import check_marks, unmarked_arms
 from distill.mix.stage import mix_stage
@@ -251,6 +252,14 @@ def test_which_students_reason_between_delimiters_follows_from_all_that_they_wer
     recipe = Recipe.model_validate(RECIPE | tuned | steps | {"mixes": own})
     entries = {name: {"reasoning_rows": count} for name, count in (("plain", 0), ("own", 0), ("own-later", 3))}
     assert unmarked_arms(recipe, entries) == {"plain", "own-later"}, "traces that are not looked at teach nothing"
+
+
+def test_an_arm_may_have_no_row_in_a_bucket_of_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_buckets, "BUCKET_PROMPTS", 4)
+    few = {"name": "few", "weights": {"short": 1.0}, "num_prompts": 2}
+    run, manifest = mixed(tmp_path, TRACES, change=lambda raw: raw | {"mixes": [*raw["mixes"], few]})
+    assert len(rows(run, "few")) == 2 and len(rows(run, "short")) == 20
+    assert {entry["reasoning_rows"] for entry in manifest.details["mixes"].values()} == {0}
 
 
 def test_strata_and_levels_come_from_the_prompts(tmp_path: Path) -> None:
