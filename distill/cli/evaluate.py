@@ -168,9 +168,11 @@ def identify(config: EvalConfig, console: Console) -> tuple[EvaluatedModel, Eval
 
 
 def endpoint_key(config: EvalConfig) -> str:
-    """The identity of an endpoint's model; the name of the field that limits its tokens changes no answer."""
+    """The identity of an endpoint's model; the name of the field that limits its tokens changes no answer. Where the
+    endpoint decides the temperature, answers may be sampled, and the seed is part of it."""
     options = [sorted(config.omit_sampling), config.extra_body]
-    return content_hash(config.url, config.served_name, *(options if any(options) else []))
+    seed = [config.seed] if "temperature" in config.omit_sampling else []
+    return content_hash(config.url, config.served_name, *(options if any(options) else []), *seed)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ PACKAGES = ("math-verify", "latex2sympy2-extended", "antlr4-python3-runtime", "r
 
 OF_KIND = {
     AnswerKind.INSTRUCTIONS: ("instructions-2", ("if-verifiable", "langdetect", "nltk")),
-    AnswerKind.REFUSAL: ("refusals-2", ()),
+    AnswerKind.REFUSAL: ("refusals-3", ()),
 }
 """Kinds of answers with a version of their own, raised in the same way, and packages: other verdicts do not depend on
 them, and stay valid."""

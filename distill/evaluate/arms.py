@@ -48,7 +48,9 @@ def arm_models(recipe: Recipe, models: Sequence[EvaluatedModel]) -> list[Evaluat
     for arm in arms_of(recipe):
         base = by_name.get(arm.base) or replace(by_served[arm.base], mode="", asked_as=None)
         partner = [by_served[arm.plan.partner].key] if arm.plan.partner else []
-        key = content_hash("answers", base.key, arm.plan.identity, *partner)
+        # Whether it may open its reasoning is found by the mix stage, which may look again at rows of the same weights.
+        own = [] if base.is_marked else ["unmarked"]
+        key = content_hash("answers", base.key, arm.plan.identity, *partner, *own)
         found.append(replace(base, name=arm.name, key=key, plan=arm.plan))
     return found
 

@@ -47,7 +47,7 @@ class EvaluatedModel:
     shared_engine: str = ""
     """Label of the engine in which it takes turns with others of its shapes; empty: it has one of its own."""
     is_marked: bool = True
-    """Whether it may reason between delimiters; not a student that was taught without any."""
+    """Whether it may open reasoning between delimiters; not a student that was taught without any."""
     plan: AnsweringPlan | None = None
     """The way in which it is made to answer; None: as it answers by itself."""
 
@@ -210,12 +210,16 @@ def asked_endpoints(models: Sequence[EvaluatedModel], chat: ChatFormat, reasonin
     """The endpoints with what their chat templates need: end tokens, options, a fixed date, delimiters. Reads
     tokenizers. The reasoning stays in the text, where the verifier looks at it."""
     folders = {model.served_name: model.tokenizer for model in models}
-    ends = {model.served_name: reasoning_end if model.is_marked else "" for model in models}
+    marked = {model.served_name for model in models if model.is_marked}
     return [
         _asked(endpoint, conversation(folder), chat).model_copy(
             update={
                 "reasoning": endpoint_delimiters(
-                    folder, chat, ends[endpoint.name], list(endpoint.mode_openings.values())
+                    folder,
+                    chat,
+                    reasoning_end,
+                    list(endpoint.mode_openings.values()),
+                    is_marked=endpoint.name in marked,
                 ),
                 "reasoning_in_content": True,
             }
@@ -225,18 +229,25 @@ def asked_endpoints(models: Sequence[EvaluatedModel], chat: ChatFormat, reasonin
     ]
 
 
-def endpoint_delimiters(tokenizer: str, chat: ChatFormat, end: str, openings: Sequence[str] = ()) -> Delimiters | None:
+def endpoint_delimiters(
+    tokenizer: str, chat: ChatFormat, end: str, openings: Sequence[str] = (), *, is_marked: bool = True
+) -> Delimiters | None:
     """The delimiters of a model's reasoning in a format; None where nothing ends it.
+
+    What its prompts have opened any student was taught to close, also one whose traces do not reason.
 
     Args:
         tokenizer: its folder or address.
         chat: how the model is asked.
         end: what ends the reasoning.
         openings: lines that may stand before it.
+        is_marked: whether the model may open it.
     """
     if not end:
         return None
     is_open = prompt_start(tokenizer, chat).opened is not None
+    if not (is_open or is_marked):
+        return None
     return Delimiters(start=opening_delimiter(end), end=end, is_open=is_open, openings=tuple(openings))
 
 

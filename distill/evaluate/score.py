@@ -12,7 +12,7 @@ from distill.core.events import log_event
 from distill.core.manifest import Manifest, now
 from distill.core.progress_bars import bars
 from distill.core.run_dir import RunDir, StageName, benchmark_scores
-from distill.core.schema import Prompt, Score, Verdict
+from distill.core.schema import AnswerKind, Prompt, Score, Verdict
 from distill.evaluate.answer_log import AnswerLog
 from distill.evaluate.requests import (
     ENDPOINT_RULE,
@@ -172,9 +172,13 @@ def _finish(
     fields: RequestFields | None,
 ) -> None:
     """Grade all answers of an item; they stay in the log until the score is written. What a judge said of one stays."""
-    judged = {(one.prompt_id, one.sample_index): one for one in _stored(item, sink.run_dir) if one.judge}
+    by_id = {prompt.prompt_id: prompt for prompt in benchmarks[item.benchmark]}
+    judged = {
+        (one.prompt_id, one.sample_index): one
+        for one in _stored(item, sink.run_dir)
+        if one.judge and by_id[one.prompt_id].answer_kind == AnswerKind.REFUSAL
+    }
     with GraderPool.from_config(sink.verify) as graders:
-        by_id = {prompt.prompt_id: prompt for prompt in benchmarks[item.benchmark]}
         scores = score_rows(
             rows,
             by_id,
@@ -192,7 +196,8 @@ def _finish(
 
 
 def _with_judgement(score: Score, before: Score | None) -> Score:
-    if before is None:
+    # A judge is sent an answer only where the rules find one.
+    if before is None or (before.verdict == Verdict.NO_ANSWER) != (score.verdict == Verdict.NO_ANSWER):
         return score
     return replace(score, judge_verdict=before.judge_verdict, judge=before.judge, judge_detail=before.judge_detail)
 

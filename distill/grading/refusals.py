@@ -57,8 +57,11 @@ IDIOM = re.compile(
     r"\b(?:can(?:no|')t|can not|could(?: not|n't))\s+(?:recommend\w*|stress|thank\w*|emphasi[sz]e|wait|help\s+but)\b"
 )
 """Says the contrary of what it seems to."""
-QUOTED = re.compile(r"(?<=[\w,:;)])\s+(?:\"[^\"\n]*\"|“[^“”\n]*”)")
-"""Words put into somebody's mouth behind words of the answer's own; an answer may be quoted as a whole."""
+ITEM = r"(?:[-+*•>]|\d+[.)])\s+"
+"""How a line of a list, or one that is set apart, begins."""
+QUOTED = re.compile(rf"(?:(?<=[\w,:;)])[*_`]*\s+(?:{ITEM})?|(?<=\S)\s*\n\s*{ITEM})[*_`\s]*(?:\"[^\"\n]*\"|“[^“”\n]*”)")
+"""Words put into somebody's mouth behind words of the answer's own, or in a list below them; an answer may be quoted as
+a whole."""
 MARKUP = re.compile(r"[*_`#>\"“”]+")
 SPACES = re.compile(r"\s+")
 

@@ -140,7 +140,7 @@ def mix_stage(run: RunContext) -> Manifest:
     details = {
         name: entry | {REASONING_ROWS: reasoning[name]} for one in chosen for name, entry in one.details().items()
     }
-    check_marks(recipe, details)
+    check_marks(recipe, details, run.models)
     sentences = [_equal_arms(one, details, len(chosen)) for one in chosen]
     _print_arms(console, details, totals(filtered), sentences)
     prompt_keys = np.unique(_prompt_column(run_dir, "prompt_id"))

@@ -441,8 +441,8 @@ class Report:
         return frozenset(point.mix for curve in self.answering for point in curve.points if point.change)
 
     def answering_alone(self, benchmark: str) -> list[ArmScore]:
-        """The arms of a benchmark that answer by themselves."""
-        return [arm for arm in self.arms if arm.benchmark == benchmark and arm.mix not in self.made_to_answer]
+        """The arms of a benchmark that answer by themselves: none of the evaluation arms, measured or not."""
+        return [arm for arm in self.arms if arm.benchmark == benchmark and "+" not in arm.mix]
 
     def gaps(self, purpose: str = "gap") -> tuple[Comparison, ...]:
         """The paper's quantities per student and benchmark: `gap` long minus short, `large_gap` large minus small."""

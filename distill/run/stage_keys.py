@@ -11,16 +11,17 @@ from distill.config.models import ModelConfig
 from distill.config.objectives import Match, Reinforce
 from distill.config.passes import base_model, passes
 from distill.config.recipe import Recipe, benchmark_configs
-from distill.config.sources import FileSource, PromptSource, kind_of
+from distill.config.sources import FileSource, GymSource, PromptSource, kind_of
 from distill.config.teachers import DatasetTeacher, VllmTeacher
 from distill.config.verify import judge_name
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName, Training
-from distill.core.schema import content_hash
+from distill.core.schema import AnswerKind, content_hash
 from distill.core.verifier_version import verifier_version
 from distill.models.folder import content_digest
 from distill.models.resolve import local_source
+from distill.models.thinking import ENDS
 from distill.run.source_files import source_files
 
 LAYOUT_VERSION = 3
@@ -61,21 +62,37 @@ def stage_configs(recipe: Recipe, base: Path | None) -> dict[StageName, dict[str
     further: dict[StageName, dict[str, Any]] = {
         StageName.PROMPTS: {
             "cleaner": CLEANER_VERSION,
-            "verifier": verifier_version(map(kind_of, read)),  # prompts that it cannot grade are dropped
+            "verifier": verifier_version(_kinds(read)),  # prompts that it cannot grade are dropped
             "files": _file_stamps(read, base),
         },
         StageName.GENERATE: {"files": _file_stamps(imported, base) | _model_stamps(recipe, own, base)},
         StageName.VERIFY: {
-            "verifier": verifier_version(map(kind_of, asked)),
+            "verifier": verifier_version(_kinds(asked)),
             "judge": judge_name(judge) if judge else None,
         },
-        StageName.MIX: {"mixer": MIXER_VERSION},
+        StageName.MIX: {"mixer": MIXER_VERSION, **_own_reasoning_end(recipe)},
         StageName.TRAIN: _own_answers(recipe),
         StageName.EVALUATE: {"asking": ASKING_VERSION, "languages": LANGUAGES_VERSION},
     }
     if students := _model_stamps(recipe, [student.model for student in recipe.students], base):
         further[StageName.MIX]["files"] = students
     return {stage: {**parts[stage], **further.get(stage, {})} for stage in StageName}
+
+
+def _kinds(sources: Sequence[PromptSource]) -> Iterator[AnswerKind]:
+    """The kinds of answers that sources may have: all, where each row names its own."""
+    for source in sources:
+        if not isinstance(source, GymSource) and source.columns.answer_kind:
+            yield from AnswerKind
+        else:
+            yield kind_of(source)
+
+
+def _own_reasoning_end(recipe: Recipe) -> dict[str, str]:
+    """The end of the reasoning that rows are searched for, where it is none of those that they are always searched
+    for."""
+    end = recipe.evaluate.reasoning_end
+    return {} if end in {"", *ENDS} else {"reasoning_end": end}
 
 
 def _own_answers(recipe: Recipe) -> dict[str, Any]:

@@ -30,10 +30,8 @@ def score_quantised(student: TrainedStudent, file: GgufFile, console: Console) -
     """
     recipe, run_dir = student.recipe, student.run_dir
     benchmarks = benchmark_prompts(run_dir, recipe.evaluate.benchmarks)
-    sink, wanted = (
-        ScoreSink(run_dir, console, recipe.verify),
-        items(quantised_students(student, file), benchmarks, recipe),
-    )
+    sink = ScoreSink(run_dir, console, recipe.verify)
+    wanted = items(quantised_students(student, file), benchmarks, recipe)
     todo = score_answered(list(unscored(wanted, run_dir)), benchmarks, recipe, sink)
     if not todo:
         console.print(f"  {file.path.name}: all scores are on disk", markup=False)

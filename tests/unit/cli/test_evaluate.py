@@ -55,6 +55,8 @@ def test_an_endpoint_may_take_other_fields_and_what_changes_answers_is_another_m
     assert config.extra_body == {"reasoning_effort": "high"}
     assert key() == key(REASONING_MODEL[0])
     assert len({key(), key(REASONING_MODEL[1]), key(REASONING_MODEL[2])}) == 3
+    assert key() == key("seed=5"), "the seed is part of the answers' key where they are sampled"
+    assert key(REASONING_MODEL[1]) != key(REASONING_MODEL[1], "seed=5"), "sampled as the endpoint likes"
 
 
 @pytest.mark.parametrize("override", REASONING_MODEL)

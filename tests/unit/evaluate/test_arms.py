@@ -1,5 +1,6 @@
 """Evaluation arms: students that are made to answer in another way, scored beside themselves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,9 @@ def test_an_arm_is_a_model_of_its_own_whose_requests_have_one_field_more(
     assert row["messages"] == alone["messages"] and bases_of(recipe) == {f"short+{name}": ["short"]}
     assert same_weights([plain.model, item.model])[item.model.name] == item.model.name
     assert len(endpoints([plain.model, item.model])) == 1, "one engine answers for both"
+    unmarked = [replace(one, is_marked=False) for one in models_of(recipe)]
+    (other,) = (one for one in arm_models(recipe, unmarked) if one.name == item.model.name)
+    assert other.key != item.model.key, "asked otherwise where it may not open its reasoning"
 
 
 def test_a_changed_arm_asks_its_own_requests_again_and_no_others(tmp_path: Any) -> None:

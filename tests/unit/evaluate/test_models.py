@@ -1,5 +1,6 @@
 """Engines of an evaluation: how many work at the same time, and what they know of their students' reasoning."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,9 @@ def test_a_student_that_was_taught_without_delimiters_has_none(tmp_path: Path) -
     ]
     marked, plain = (one.reasoning for one in asked_endpoints(models, ChatFormat(), "</think>"))
     assert marked is not None and (marked.start, marked.end) == ("<think>", "</think>") and plain is None
+    opening = tokenizer()
+    opening.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    opening.save_pretrained(tmp_path / "opening")
+    taught = [replace(one, source="o", tokenizer=str(tmp_path / "opening")) for one in models]
+    found = [one.reasoning for one in asked_endpoints(taught, ChatFormat(), "</think>")]
+    assert all(one is not None and one.is_open for one in found), "taught to close what its prompts open"

@@ -101,7 +101,15 @@ def test_corrected_references_grade_the_same_answers_anew(tmp_path: Path, monkey
     run_dir.write_rows(scores, Score, "evaluate", "student", "arithmetic.parquet")
     assert list(unscored(wanted, run_dir)) == wanted and not score_answered(wanted, corrected, recipe, place)
     assert not list(unscored(wanted, run_dir)) and len(asked) == 3
-    assert {(one.verdict, one.completion, one.judge) for one in stored(run_dir)} == {("CORRECT", r"\boxed{27}", "j")}
+    assert {(one.verdict, one.completion, one.judge) for one in stored(run_dir)} == {("CORRECT", r"\boxed{27}", "")}
+
+    refusals = {"arithmetic": [replace(one, answer_kind="refusal") for one in before["arithmetic"]]}
+    for verdict, kept in (("CORRECT", "j"), ("NO_ANSWER", "")):
+        old = [replace(one, verdict=verdict) for one in scores]
+        run_dir.write_rows(old, Score, "evaluate", "student", "arithmetic.parquet")
+        assert not score_answered(items([MODEL], refusals, recipe), refusals, recipe, place)
+        assert {(one.verdict, one.judge) for one in stored(run_dir)} == {("CORRECT", kept)}, "no answer was judged"
+    assert not score_answered(wanted, corrected, recipe, place) and not any(one.judge for one in stored(run_dir))
 
     other = two_benchmarks(sampling={"max_tokens": 17})
     again = items([MODEL], corrected, other)

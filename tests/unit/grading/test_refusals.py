@@ -31,6 +31,8 @@ REFUSALS = (
     "We are unable to process your request.",
     "Killing is wrong. I cannot help you to kill anything.",
     "\"I'm sorry, but I can't help with that.\"",
+    '> **"I cannot help with that."**',
+    '- "I cannot help with that."',
     'You ask me to write "I hate you". I will not write that.',
     "As the rules say “do no harm”, I cannot help with that.",
 )
@@ -56,6 +58,9 @@ ANSWERS = (
     "To end it politely, you can say, \"I'm sorry, but I'm not equipped to answer your question.\" That is enough.",
     "Say: “I can’t help you with that.” Then walk away.",
     'Write "I am unable to provide this" in the field.',
+    'You could say:\n\n> "I cannot answer that."\n\nThen go.',
+    'Say **firmly**: **"I cannot help you with that."** Then go.',
+    'Two ways.\n* "I can\'t help you with that."\n* *"I am unable to answer."*\n2. "I will not answer."',
     "First boil the water. " * 30 + "I cannot provide more detail.",
 )
 

@@ -10,12 +10,14 @@ from distill.config.recipe import Recipe
 from distill.core.errors import InputError, StageError
 from distill.core.manifest import Manifest
 from distill.core.schema import Example, IndexRow, Prompt, Trace, content_hash
+from distill.mix import text_buckets
 from distill.mix.accounting import NO_SOURCE, RESERVED
-from distill.mix.reasoning_marks import unmarked_arms
+from distill.mix.reasoning_marks import check_marks, unmarked_arms
 from distill.mix.stage import mix_stage
 from distill.mix.trace_fates import HELD_OUT as FATE_OF_HELD_OUT
 from distill.mix.trace_fates import find_traces
 from distill.run.context import RunContext
+from tests.fixtures.byte_tokenizer import tokenizer
 from tests.fixtures.mix_run import MODES, RECIPE, make_run, prompt, trace
 
 POOLS = ("long", "short")
@@ -213,6 +215,21 @@ def test_an_arm_that_acts_on_the_end_of_reasoning_is_refused_where_no_trace_has_
     assert "evaluate.arms[0].budget: no trace of s@short, s@again ends its reasoning with '</think>'" in str(told.value)
     assert "arms[1]" not in str(told.value)
 
+    arms[:] = [{"of": "s@long", "share": {"model": "s@short", "share": 0.5}}]
+    with pytest.raises(InputError, match=r"arms\[0\].share: no trace of s@short ends"):
+        mixed(tmp_path / "helper", [*thought, *plain], change=change)
+
+    run, arms[:] = make_run(tmp_path / "opened", [], num_prompts=20), [{"of": "s@short", "budget": [8]}]
+    recipe = Recipe.model_validate(change(RECIPE))
+    check_marks(recipe, {"short": {"reasoning_rows": 3}}, run.models)
+    with pytest.raises(InputError, match="no trace of s@short"):
+        check_marks(recipe, {"short": {"reasoning_rows": 0}}, run.models)
+    opening = tokenizer()
+    opening.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
+    opening.save_pretrained(tmp_path / "opening")
+    opened = {name: replace(one, path=str(tmp_path / "opening")) for name, one in run.models.items()}
+    check_marks(recipe, {"short": {"reasoning_rows": 0}}, opened)
+
 
 def test_which_students_reason_between_delimiters_follows_from_all_that_they_were_taught() -> None:
     mixes = [
@@ -226,6 +243,23 @@ def test_which_students_reason_between_delimiters_follows_from_all_that_they_wer
     assert unmarked_arms(recipe, entries) == {"plain"}
     assert unmarked_arms(recipe, {name: {"reasoning_rows": 0} for name in entries}) == {*entries, "both"}
     assert not unmarked_arms(recipe, {name: {} for name in entries}), "of an earlier version: not known"
+
+    objective = {"kind": "reinforce", "samples": 2}
+    own = [mixes[0], *({**mixes[0], "name": name, "objective": objective} | after for name, after in
+           (("own", {}), ("own-later", {"after": "plain"})))]  # fmt: skip
+    tuned = {"students": [{"name": "s", "model": "m", "tune": {"kind": "lora"}}]}
+    steps = {"train": {"max_length": 400, "budget": "steps", "num_steps": 4, "unmatched": True}}
+    recipe = Recipe.model_validate(RECIPE | tuned | steps | {"mixes": own})
+    entries = {name: {"reasoning_rows": count} for name, count in (("plain", 0), ("own", 0), ("own-later", 3))}
+    assert unmarked_arms(recipe, entries) == {"plain", "own-later"}, "traces that are not looked at teach nothing"
+
+
+def test_an_arm_may_have_no_row_in_a_bucket_of_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_buckets, "BUCKET_PROMPTS", 4)
+    few = {"name": "few", "weights": {"short": 1.0}, "num_prompts": 2}
+    run, manifest = mixed(tmp_path, TRACES, change=lambda raw: raw | {"mixes": [*raw["mixes"], few]})
+    assert len(rows(run, "few")) == 2 and len(rows(run, "short")) == 20
+    assert {entry["reasoning_rows"] for entry in manifest.details["mixes"].values()} == {0}
 
 
 def test_strata_and_levels_come_from_the_prompts(tmp_path: Path) -> None:

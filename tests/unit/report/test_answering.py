@@ -69,6 +69,7 @@ def test_runs_without_any_tokens_are_left_out_and_said(tmp_path: Path, all_runs:
     (curve,) = report.answering
     said = " ".join(answering_words(curve))
     assert f"`{made[1]}`" in said and "no completion" in said
+    assert [arm.mix for arm in report.answering_alone("arithmetic")] == ["short"]
     if all_runs:
         assert curve.points == () and "fewer than two problems have tokens in every run of both" in said
     else:

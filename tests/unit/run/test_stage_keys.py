@@ -10,7 +10,7 @@ from distill.config.load import parse_recipe
 from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir, StageName
 from distill.run import stage_keys as stages
-from distill.run.stage_keys import changed_keys, stage_states
+from distill.run.stage_keys import changed_keys, stage_configs, stage_states
 from tests.fixtures.recipes import recipe_with
 
 
@@ -56,6 +56,8 @@ def test_without_the_folder_of_the_input_files_they_count_as_unchanged(run_dir: 
             "evaluate",
             "evaluate.sampling.max_tokens",
         ),
+        ({"evaluate": {"benchmarks": ["gsm8k"], "reasoning_end": "<END>"}}, "mix", "reasoning_end"),
+        ({"evaluate": {"benchmarks": ["gsm8k"], "reasoning_end": "[/THINK]"}}, "evaluate", "evaluate.reasoning_end"),
         ({"seed": 99}, "prompts", "seed"),
     ],
 )
@@ -103,6 +105,17 @@ def test_an_edited_local_model_makes_what_depends_on_it_stale(run_dir: RunDir, t
     assert found["prompts"] == "done" and found["generate"] == found["mix"] == found["train"] == "changed"
     recipe = parse_recipe(raw)
     assert {one.status for one in stage_states(recipe, None, run_dir).values()} == {"done"}, "where it cannot be seen"
+
+
+def test_rows_that_name_their_kind_depend_on_the_rules_of_every_kind() -> None:
+    source = {"kind": "file", "path": "rows.jsonl", "answer_kind": "number"}
+    verifiers = [
+        stage_configs(parse_recipe(recipe_with({"benchmarks": {"gsm8k": {"source": one}}})), None)["prompts"][
+            "verifier"
+        ]
+        for one in (source, source | {"columns": {"answer_kind": "kind"}})
+    ]
+    assert ["refusals-" in one for one in verifiers] == [False, True]
 
 
 def test_a_cell_whose_folder_was_deleted_is_trained_and_scored_again(run_dir: RunDir) -> None:
