@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from distill.config.arm_graph import ArmBudget, arm_budgets
 from distill.config.recipe import Recipe
@@ -84,7 +84,24 @@ def findings(comparisons: Sequence[Comparison], changes: Sequence[GapChange]) ->
     left = len(lines) - MAX_FINDINGS
     more = [f"Further combinations of student and benchmark under Comparisons: {left}."] if left > 0 else []
     changed = [_gap_change_words(changes)] if changes else []
-    return [*([_gain_count(gains)] if gains else []), *changed, *lines[:MAX_FINDINGS], *more]
+    return [
+        *([_gain_count(gains)] if gains else []),
+        *changed,
+        *_stage_words(comparisons),
+        *lines[:MAX_FINDINGS],
+        *more,
+    ]
+
+
+def _stage_words(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """What later stages are shown to change, the largest differences first; one sentence, and none without stages."""
+    stages = [one for one in comparisons if one.purpose == "stage"]
+    if not stages:
+        return
+    found = sorted((one for one in stages if one.is_shown), key=lambda one: -abs(one.difference))
+    parts = [f"`{one.first}` minus `{one.second}` on `{one.benchmark}` {_signed(one)}" for one in found[:MAX_IN_LINE]]
+    more = f", and {len(found) - len(parts)} more under Comparisons" if len(found) > len(parts) else ""
+    yield f"Stages: {', '.join(parts)}{more} (Holm-corrected)." if found else "Stages: no difference is shown."
 
 
 def _gap_change_words(changes: Sequence[GapChange]) -> str:

@@ -15,7 +15,7 @@ from distill.core.manifest import Manifest
 from distill.core.run_dir import RunDir
 from distill.core.schema import Prompt
 from distill.evaluate.read_scores import read_scores
-from distill.evaluate.statistics import holm
+from distill.evaluate.statistics import Interval, holm
 from distill.prompts.load import versioned
 from distill.report.arms import arm_scores, build_arms
 from distill.report.build import build_report
@@ -26,6 +26,8 @@ from distill.report.figures import all_plots, pareto_front, token_ticks
 from distill.report.html import render_page
 from distill.report.paper_metrics import sweeps
 from distill.report.paper_numbers import paper_rows
+from distill.report.score_data import Comparison
+from distill.report.wording import findings
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run, write_scores
 
 pytestmark = pytest.mark.usefixtures("unrendered_plots")
@@ -86,6 +88,33 @@ def test_an_arm_in_stages_is_compared_with_its_parent_and_with_one_stage_of_its_
     }  # fmt: skip
     assert ("chilled", "staged") in found["other"] and ("control", "chilled") in found["other"]
     assert ("staged", "long") not in found["blend"] and ("direct", "warm") in found["blend"]
+
+
+def test_what_later_stages_are_shown_to_change_is_said_first() -> None:
+    def stage(first: str, second: str, difference: float, p_value: float) -> Comparison:
+        ends, sides = Interval(difference - 0.05, difference + 0.05), (f"s@{first}", f"s@{second}")
+        of = (
+            "stage",
+            "stages",
+            "s",
+            "sums",
+            *sides,
+            difference,
+            ends,
+            0.02,
+            None,
+            p_value,
+            p_value,
+            "t",
+            100,
+            p_value < 0.05,
+        )
+        return Comparison(*of)
+
+    lines = [stage("dpo", "sft", -0.25, 0.001), stage("joint", "sft", 0.1, 0.01), stage("more", "sft", 0.2, 0.4)]
+    (told,) = findings(lines, [])
+    assert told.startswith("Stages: `s@dpo` minus `s@sft` on `sums` −25") and "s@joint" in told and "more" not in told
+    assert findings(lines[2:], []) == ["Stages: no difference is shown."] and findings([], []) == []
 
 
 OWN_ANSWERS = {"objective": {"kind": "reinforce"}}
