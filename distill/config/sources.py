@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from cluster.storage import is_uri
-from distill.config.base import Name, Section
+from distill.config.base import Name, Section, section_of
 from distill.config.decides import EXTENT, IF_SET, NOTHING
 from distill.core.languages import KNOWN_LANGUAGES
 from distill.core.schema import AnswerKind
@@ -172,7 +172,24 @@ class Columns(Section):
         return self
 
 
-class FileSource(Section):
+class _RowSource(Section):
+    """What sources of rows have in common."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choices_are_compared_by_letter(cls, values: Any) -> Any:
+        columns = section_of(values, "columns") if isinstance(values, dict) else {}
+        return {"answer_kind": AnswerKind.CHOICE, **values} if columns.get("choices") else values
+
+    @model_validator(mode="after")
+    def _choices_are_letters(self) -> Self:
+        kind, columns = getattr(self, "answer_kind", None), getattr(self, "columns", None)
+        if columns and columns.choices and not columns.answer_kind and kind != AnswerKind.CHOICE:
+            raise ValueError(f"columns.choices makes letters of the answers, and answer_kind is {kind!r}: remove it")
+        return self
+
+
+class FileSource(_RowSource):
     """Rows of local or remote files: JSON Lines, JSON, CSV, TSV, Parquet or Arrow, also compressed (`.gz`, `.zst`,
     `.bz2`, `.xz`), or a data set that `save_to_disk` wrote."""
 
@@ -192,8 +209,9 @@ class FileSource(Section):
     max_rows: int | None = Field(default=None, ge=1, json_schema_extra=EXTENT)
     """Read at most this many rows, from the start of the source and before `where`. Absent: all."""
     answer_kind: AnswerKind = AnswerKind.MATH
-    """How answers are compared. Without a reference answer: `instructions` checks by rules whether an answer follows
-    those of its row, `refusal` whether a harmless question is answered."""
+    """How answers are compared; with `columns.choices` by letter (`choice`). Without a reference answer:
+    `instructions` checks by rules whether an answer follows those of its row, `refusal` whether a harmless question is
+    answered."""
     language: Language | None = Field(default=None, json_schema_extra=IF_SET)
     """Code of the language that its problems are in (`de`): the verifier reads decimal commas where that language has
     them, and the report says how much of the reasoning is in it. Absent: not known."""
@@ -202,7 +220,7 @@ class FileSource(Section):
     it, and are refused where it forbids them. Absent: not known."""
 
 
-class HubSource(Section):
+class HubSource(_RowSource):
     """Rows of a Hugging Face data set."""
 
     kind: Literal["hub"] = "hub"

@@ -4,6 +4,9 @@ import json
 from collections import Counter
 from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
 from distill.config.shipped import RECIPES_DIR
 from distill.config.sources import FileSource
 from distill.prompts.load import Loaded, load_prompts
@@ -61,3 +64,6 @@ def test_the_files_are_read_as_prompts_of_one_language_and_split() -> None:
     choices = read(path="levels.jsonl", columns=columns, where={"language": "zh"})
     assert Counter(prompt.level for prompt in choices.prompts) == {"1": 5, "2": 5, "3": 5} and not choices.drops
     assert all("\nD) " in prompt.problem for prompt in choices.prompts)
+    assert {prompt.answer_kind for prompt in choices.prompts} == {"choice"}, "a letter, though no recipe says so"
+    with pytest.raises(ValidationError, match=r"columns\.choices makes letters of the answers"):
+        read(path="levels.jsonl", columns=columns, answer_kind="math")
