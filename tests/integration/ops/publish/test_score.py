@@ -46,4 +46,4 @@ def test_what_quantisation_cost_is_measured_once_and_stands_in_card_and_report(
     assert not (tmp_path / "out" / "model.safetensors").exists()
     capfd.readouterr()
     assert main([*command, str(tmp_path / "again")]) == 0
-    assert "all scores are on disk already" in capfd.readouterr().out
+    assert "all scores are on disk" in capfd.readouterr().out
