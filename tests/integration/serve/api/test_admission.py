@@ -258,7 +258,7 @@ def test_two_thousand_malformed_requests_get_4xx_and_the_endpoint_survives(url: 
             assert 400 <= status < 500, (status, request)
             statuses[status] = statuses.get(status, 0) + 1
     print(statuses)
-    assert sum(statuses.values()) == 2000 and len(statuses) >= 6
+    assert sum(statuses.values()) == 2000 and len(statuses) >= 5
     assert create(url, max_tokens=4).usage.completion_tokens == 4
 
 
