@@ -236,6 +236,11 @@ class RunDir:
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a manifest ({error}); delete it to have the stage done again") from error
 
+    def arm_entries(self, stage: str = "mix") -> dict[str, dict[str, Any]]:
+        """Arm -> what the stage that wrote its rows recorded of them; empty where it is not done."""
+        manifest = self.read_manifest(stage)
+        return manifest.details.get("mixes", {}) if manifest else {}
+
     def has_manifest(self, *item: str) -> bool:
         """Whether the item was finished, with whatever key."""
         return self.exists(*item, "manifest.json")

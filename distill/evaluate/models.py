@@ -14,7 +14,7 @@ from distill.config.recipe import Recipe
 from distill.config.serve import ServeSection
 from distill.config.teachers import ChatFormat
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.run_dir import RunDir, Training
 from distill.core.saved_files import ADAPTER, MODEL, saved_of, trained_address, weight_hashes
 from distill.core.schema import content_hash
 from distill.mix.reasoning_marks import unmarked_arms
@@ -87,8 +87,7 @@ def evaluated_models(recipe: Recipe, models: Mapping[str, ResolvedModel], run_di
         for student in recipe.students
         for address in [models[student.model].address]
     ]
-    mixes, written = {mix.name: mix for mix in recipe.mixes}, run_dir.read_manifest(StageName.MIX)
-    unmarked = unmarked_arms(recipe, written.details.get("mixes", {}) if written else {})
+    mixes, unmarked = {mix.name: mix for mix in recipe.mixes}, unmarked_arms(recipe, run_dir.arm_entries())
     trained = [
         (replace(_trained(cell, models, run_dir), is_marked=cell.mix not in unmarked), mixes.get(cell.mix))
         for cell in all_cells(recipe)

@@ -66,7 +66,6 @@ def score_items(
     address: EndpointAddress,
 ) -> None:
     """Send the requests that have no answer yet, and write each score as soon as its last answer has come."""
-    todo = score_answered(todo, benchmarks, recipe, sink, address.fields)
     requests = {item: _requests(item, benchmarks, recipe, address) for item in todo}
     logs = {item: _log(item, sink.run_dir) for item in todo}
     answered = {item: _answered(item, rows, sink.run_dir) for item, rows in requests.items()}
@@ -74,6 +73,9 @@ def score_items(
     if known := sum(map(len, answered.values())):
         sink.console.print(f"  {known} answers are on disk already")
     by_name = {(item.model.name, item.benchmark): item for item in todo}
+    for item in todo:
+        if not open_rows[item]:  # its score could not be written, and the engines were started anew
+            _finish(item, answered[item], benchmarks, recipe, sink, address.fields)
     rows = list(interleave(_by_engine(open_rows), address.engines_at_once))
     try:
         with bars(sink.console) as shown:

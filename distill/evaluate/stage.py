@@ -19,8 +19,7 @@ from distill.run.context import RunContext
 def evaluate_stage(run: RunContext) -> Manifest:
     """Score every model on every benchmark that has no score yet."""
     recipe, run_dir = run.recipe, run.run_dir
-    mixed = run_dir.read_manifest(StageName.MIX)
-    check_marks(recipe, mixed.details.get("mixes", {}) if mixed else {}, run.models)
+    check_marks(recipe, run_dir.arm_entries(), run.models)
     plain = evaluated_models(recipe, run.models, run_dir)
     evaluated = [*plain, *arm_models(recipe, plain)]
     items, times = score_models(recipe, run_dir, lambda: run.session, run.console, evaluated=evaluated, plain=plain)

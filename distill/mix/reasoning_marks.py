@@ -4,7 +4,7 @@ The end of the reasoning is a text between delimiters. A student none of whose r
 a cue would put a text into its mouth that it was not shown, and a forced sentence must not open a block.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -79,7 +79,7 @@ def _problems(
         asked = [*arm.answering, *([arm.share.model] if arm.share else [])]
         if arm.key in NEED_MARKS and (without := list(filter(is_unmarked, dict.fromkeys(asked)))):
             where = f"evaluate.arms[{arm.name or number}]"
-            what = f"no trace of {_listed(without)} ends its reasoning with {recipe.evaluate.reasoning_end!r}"
+            what = f"no trace of {', '.join(without)} ends its reasoning with {recipe.evaluate.reasoning_end!r}"
             remedy = (
                 "take the arm out, or let the traces reason between delimiters (the worked examples of their teacher)"
             )
@@ -89,7 +89,3 @@ def _problems(
 def _mix_of(answering: str) -> str:
     """The mix or merge of `student@mix:mode`; empty for an untouched student, which may know delimiters of its own."""
     return answering.partition("@")[2].partition(":")[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)

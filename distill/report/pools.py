@@ -14,7 +14,7 @@ from distill.config.passes import base_model
 from distill.config.recipe import Recipe
 from distill.config.teachers import DatasetTeacher, EndpointTeacher, RuleTeacher, TeacherConfig, VllmTeacher
 from distill.core.manifest import Manifest
-from distill.core.run_dir import VERDICTS, RunDir, StageName, arm_examples, model_record
+from distill.core.run_dir import VERDICTS, RunDir, arm_examples, model_record
 from distill.core.schema import Example, IndexRow, Verdict
 from distill.evaluate.statistics import wilson_interval
 from distill.prompts.load import source_name
@@ -145,8 +145,7 @@ def _histogram(tokens: NDArray[np.int64], edges: NDArray[np.float64]) -> Histogr
 
 def mix_rows(recipe: Recipe, run_dir: RunDir, traces: Traces) -> list[MixRow]:
     """One row per mix that was drawn. Token counts are the manifest's; until it is written, those of the traces."""
-    manifest = run_dir.read_manifest(StageName.MIX)
-    recorded = manifest.details.get("mixes", {}) if manifest else {}
+    recorded = run_dir.arm_entries()
     lengths = dict(zip(traces.trace_ids.tolist(), traces.tokens.tolist(), strict=True))
     tables = {mix.name: read_examples(run_dir, mix.name, ("trace_id", "pool")) for mix in recipe.mixes}
     return [

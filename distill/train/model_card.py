@@ -8,7 +8,7 @@ from typing import Any
 from distill.config.objectives import Match, Prefer, Reinforce
 from distill.config.recipe import Recipe
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, StageName, Training
+from distill.core.run_dir import RunDir, Training
 from distill.core.saved_files import ADAPTER, CARD, MIX, MODEL, SavedFiles, saved_of
 from distill.mix.export.dataset_card import counts_table
 from distill.mix.export.licences import is_hub_id
@@ -20,8 +20,7 @@ from distill.train.merge_students import describe_merge
 
 def write_cards(run_dir: RunDir, recipe: Recipe, cells: Sequence[Cell], models: Mapping[str, ResolvedModel]) -> None:
     """Write a card, and the mix manifest's entries of its arms, into the folder of every finished student."""
-    mix = run_dir.read_manifest(StageName.MIX)
-    entries = mix.details.get("mixes", {}) if mix else {}
+    entries = run_dir.arm_entries()
     for cell in cells:
         manifest = run_dir.read_manifest(*Training(cell.name).folder)
         if manifest is None:

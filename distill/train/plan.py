@@ -260,11 +260,9 @@ def resolved_shapes(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> dict
 
 def read_mix_data(run_dir: RunDir, stage: str = "mix") -> dict[str, MixData]:
     """Rows and supervised tokens of each mix, by the manifest of the stage that wrote it; a row's end token counts."""
-    manifest = run_dir.read_manifest(stage)
-    entries = manifest.details.get("mixes", {}) if manifest else {}
     return {
         name: MixData(entry.get("pairs", entry["rows"]), entry["tokens"] + entry["rows"])
-        for name, entry in entries.items()
+        for name, entry in run_dir.arm_entries(stage).items()
         if "rows" in entry and "tokens" in entry
     }
 

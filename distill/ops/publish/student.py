@@ -16,7 +16,7 @@ from distill.config.students import StudentConfig
 from distill.config.teachers import ChatFormat
 from distill.core.errors import InputError
 from distill.core.manifest import Manifest
-from distill.core.run_dir import RunDir, StageName, Training, model_record
+from distill.core.run_dir import RunDir, Training, model_record
 from distill.core.saved_files import MODEL, trained_address
 from distill.core.schema import Style
 from distill.evaluate.read_scores import ScoredModel, expected_models, models_by_itself, read_scored
@@ -90,8 +90,7 @@ class TrainedStudent:
     @cached_property
     def arms(self) -> dict[str, dict[str, Any]]:
         """The mix manifest's entries of the arms that it was trained on."""
-        mix = self.run_dir.read_manifest(StageName.MIX)
-        entries = mix.details.get("mixes", {}) if mix else {}
+        entries = self.run_dir.arm_entries()
         return {one.mix: entries[one.mix] for one in self.cell.lineage if one.mix in entries}
 
     @property
