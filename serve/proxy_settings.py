@@ -4,6 +4,7 @@ They must be set where Ray is started (`prepare_environment`). Without them ever
 the CPU on its way, and a header that is not UTF-8 gets a plain 500 from Ray. Replicas get `FAST_PROXY_ENV` in any case.
 """
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from cluster.session import is_joined
+from serve.api.admission import BODY_AHEAD
 from serve.api.http_errors import APIError
 from serve.engines.ray_serve import PROXY_CALLBACK_VARIABLE
 
@@ -54,6 +56,13 @@ SERVE_HEADERS = frozenset(
 after it disconnected."""
 
 
+AHEAD_BYTES = 64 << 10
+"""Largest body, in bytes, that goes with its request from the proxy to the ingress."""
+
+AHEAD_S = 0.02
+"""Seconds that the proxy waits for such a body; one that is later is fetched by the ingress, which limits its time."""
+
+
 def prepare_environment() -> None:
     """Set the variables for a Ray that this process starts or joins afterwards; those already set stay."""
     for name, value in (SERVE_ENV if is_joined() else SERVE_ENV | SINGLE_NODE_ENV).items():
@@ -62,7 +71,7 @@ def prepare_environment() -> None:
 
 def build_middlewares() -> list[Any]:
     """Called by Serve's proxy, which finds it by `PROXY_CALLBACK_VARIABLE`."""
-    return [Middleware(HeaderFilter)]
+    return [Middleware(HeaderFilter), Middleware(BodyAhead)]
 
 
 class HeaderFilter:
@@ -80,6 +89,46 @@ class HeaderFilter:
             await _send_error(send, APIError(400, "headers must be ASCII", code="invalid_header"))
             return
         await self._app({**scope, "headers": without_serve_headers(scope["headers"])}, receive, send)
+
+
+class BodyAhead:
+    """ASGI middleware of the proxy that sends a small body along with its request.
+
+    Serve has the ingress ask the proxy for the body by a call to its actor, and by another one for what comes after:
+    7 to 10 ms of the first token of four to eight streams at a time on 2 cores (Ray 2.60.0).
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Put the body into the request's scope where it is small and has arrived."""
+        if not _is_small(scope):
+            await self._app(scope, receive, send)
+            return
+        first = asyncio.ensure_future(receive())
+        await asyncio.wait([first], timeout=AHEAD_S)
+        if first.done() and _is_whole(message := first.result()):
+            await self._app({**scope, BODY_AHEAD: message.get("body", b"")}, receive, send)
+            return
+        unread = [first]
+
+        async def from_first() -> Any:
+            return await (unread.pop() if unread else receive())
+
+        try:
+            await self._app(scope, from_first, send)
+        finally:
+            first.cancel()
+
+
+def _is_small(scope: Any) -> bool:
+    length = dict(scope.get("headers", ())).get(b"content-length", b"")
+    return scope["type"] == "http" and len(length) < 10 and length.isdigit() and 0 < int(length) <= AHEAD_BYTES
+
+
+def _is_whole(message: Any) -> bool:
+    return message["type"] == "http.request" and not message.get("more_body")
 
 
 def without_serve_headers(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -24,6 +24,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+BODY_AHEAD = "distill_body"
+"""Name in a request's scope: its whole body, where the proxy sent it along. No client can set it."""
+
 PUBLIC_PATHS = frozenset({"/", "/health"})
 """Answered without a key: they reveal nothing of models or requests."""
 
@@ -128,7 +131,8 @@ class AdmissionMiddleware:
                 self._engine(path.removeprefix(MODEL_PREFIX), key)
             return Admitted(b"", (), key)
         _check_length(headers, self._settings.limits)
-        body = await read_body(receive, self._settings.limits)
+        ahead = scope.get(BODY_AHEAD)  # as long as the header says
+        body = ahead if ahead is not None else await read_body(receive, self._settings.limits)
         if path not in BODIES:  # verdicts, which have slots of their own
             self._limiter.acquire((path,), key, time.monotonic())
             return Admitted(body, (path,), key)

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.api.admission import ALLOWED_MODELS, AdmissionMiddleware, AdmissionSettings
+from serve.api.admission import ALLOWED_MODELS, BODY_AHEAD, AdmissionMiddleware, AdmissionSettings, read_body
 from serve.api.http_errors import APIError
 from serve.api.limits import Limits
 from serve.keys import Key, hash_key
-from serve.proxy_settings import HeaderFilter
+from serve.proxy_settings import AHEAD_BYTES, AHEAD_S, BodyAhead, HeaderFilter
 
 SECRET = "sk-distill-alice"
 MESSAGES = [{"role": "user", "content": "1 + 1?"}]
@@ -242,6 +242,71 @@ def test_headers_that_steer_the_proxy_are_dropped_and_odd_ones_refused() -> None
     async def run() -> None:
         upstream = Upstream()
         transport = httpx.ASGITransport(app=HeaderFilter(upstream))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await test(client, upstream)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "is_ahead"),
+    [
+        ([b"{}"], True),
+        ([b"{", b"}"], False),
+        ([b"x" * (AHEAD_BYTES + 1)], False),
+        ([None, b"{}"], False),
+        ([b""], False),
+    ],
+    ids=["small", "in pieces", "large", "late", "empty"],
+)
+def test_a_small_body_goes_with_its_request_and_any_other_is_read_where_it_is_needed(
+    pieces: list[bytes | None], is_ahead: bool
+) -> None:
+    """`None`: the next piece is late."""
+    seen: dict[str, Any] = {}
+
+    async def upstream(scope: Any, receive: Any, send: Any) -> None:
+        seen["ahead"] = scope.get(BODY_AHEAD)
+        seen["read"] = [] if is_ahead else [await receive() for piece in pieces if piece is not None]
+        seen["after"] = await receive()
+
+    left = list(pieces)
+
+    async def receive() -> Any:
+        if left and left[0] is None:
+            await asyncio.sleep(3 * AHEAD_S)
+            left.pop(0)
+        if not left:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    length = str(sum(len(piece or b"") for piece in pieces)).encode()
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-length", length)]}
+    asyncio.run(BodyAhead(upstream)(scope, receive, None))
+    whole = b"".join(piece or b"" for piece in pieces)
+    assert seen["ahead"] == (whole if is_ahead else None)
+    assert b"".join(message["body"] for message in seen["read"]) == (b"" if is_ahead else whole)
+    assert seen["after"] == {"type": "http.disconnect"}
+
+
+def test_a_body_that_came_with_its_request_is_checked_like_any_other() -> None:
+    async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
+        assert (await client.post(CHAT_PATH, json=CHAT)).status_code == 200
+        assert upstream.bodies[-1]["messages"] == CHAT["messages"]
+        assert_refused(await client.post(CHAT_PATH, json=CHAT | {"n": 0}), 400)
+        assert_refused(await client.post(CHAT_PATH, json=CHAT | {"user": "x" * 2000}), 413, "at most 1024")
+
+    async def run() -> None:
+        upstream = Upstream()
+        door = AdmissionMiddleware(upstream, settings(limits=Limits(max_body_bytes=1024)))
+
+        async def nothing() -> Any:
+            raise AssertionError("the body is there")
+
+        async def proxy(scope: Any, receive: Any, send: Any) -> None:
+            await door({**scope, BODY_AHEAD: await read_body(receive, Limits())}, nothing, send)
+
+        transport = httpx.ASGITransport(app=proxy)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             await test(client, upstream)
 
