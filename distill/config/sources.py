@@ -272,8 +272,9 @@ class GymSource(Section):
     language: Language | None = Field(default=None, json_schema_extra=IF_SET)
     """Code of the language that its problems are in, as for files."""
     level: str | None = Field(default=None, json_schema_extra=IF_SET)
-    """What the task tells of every problem that becomes its level, for example `num_terms` of `chain_sum`: arms can
-    choose by it, and the report shows scores by it. Absent: no level."""
+    """What the task tells of every problem that becomes its level, for example `num_terms` of `chain_sum`, or what the
+    problem was made with, as `n_people` of `knights_knaves`: arms can choose by it, and the report shows scores by it.
+    Absent: no level."""
 
 
 PromptSource = Annotated[FileSource | HubSource | GymSource, Field(discriminator="kind")]

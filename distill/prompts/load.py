@@ -265,11 +265,14 @@ def _read_reasoning_gym(source: GymSource) -> Iterator[RawRow]:
 def _gym_level(source: GymSource, told: Mapping[str, Any]) -> dict[str, Any]:
     if source.level is None:
         return {}
-    if source.level not in told:
-        names = ", ".join(name for name, value in told.items() if isinstance(value, int | float | str))
+    # A task tells of a problem what it measured, and as its difficulty the parameters that it was made with.
+    made_with = told.get("difficulty")
+    values = {**(made_with if isinstance(made_with, Mapping) else {}), **told}
+    if source.level not in values:
+        names = ", ".join(name for name, value in values.items() if isinstance(value, int | float | str))
         what = f"reasoning_gym task {source.task!r} tells no {source.level!r} of a problem"
         raise InputError(f"prompts: {what} -> set level to one of: {names}")
-    return {"level": told[source.level]}
+    return {"level": values[source.level]}
 
 
 def _read_in_fixed_process(source: GymSource) -> Iterator[RawRow]:

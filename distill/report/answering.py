@@ -34,6 +34,10 @@ VERDICTS = {
 }
 """(accuracy, tokens) -> what is shown against the same student by itself."""
 
+TOKENS = {-1: "fewer tokens", 0: "no difference in tokens shown", 1: "more tokens"}
+UNCONFIRMED = "{tokens}; {word} accurate by this interval alone, not shown beside the other comparisons"
+"""What is said where an interval is on one side of 0, and the correction for all comparisons does not confirm it."""
+
 
 def answering_curves(recipe: Recipe, arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[AnsweringCurve]:
     """One curve per student, arm and benchmark whose student is made to answer in another way.
@@ -81,6 +85,9 @@ def verdict(accuracy: Comparison, tokens: Difference) -> str:
     """What is shown of a way of answering, against the same student by itself."""
     more_accurate = int(np.sign(accuracy.difference)) if accuracy.is_shown else 0
     more_tokens = 0 if tokens.interval.covers(0.0) else int(np.sign(tokens.estimate))
+    if not accuracy.is_shown and not accuracy.interval.covers(0.0):
+        word = "more" if accuracy.difference > 0 else "less"
+        return UNCONFIRMED.format(tokens=TOKENS[more_tokens], word=word)
     limits = {"loss": max(0.0, -accuracy.interval.low), "gain": max(0.0, accuracy.interval.high)}
     return VERDICTS[more_accurate, more_tokens].format(**{name: f"{one * 100:.1f}" for name, one in limits.items()})
 

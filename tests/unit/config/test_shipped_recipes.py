@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from distill.config.load import find_recipe, load_recipe, read_recipe
 from distill.config.recipe import benchmark_configs
 from distill.config.shipped import shipped_recipes
-from distill.config.sources import HubSource
+from distill.config.sources import GymSource, HubSource
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
 from distill.ops.forecast import cell_plan as planning
+from distill.prompts.load import read_source
 from distill.train.machines import described_machines
 from distill.train.plan import MixData
 from tests.fixtures.model_shapes import SIZES, shape
@@ -47,6 +49,16 @@ def test_every_shipped_recipe_can_be_placed(name: str, tmp_path: Path, monkeypat
     own = {one.cell.name: one.steps or 0 for one in plan.cells}
     steps = {(one.cell.amount, sum(own[cell.name] for cell in one.cell.lineage)) for one in plan.cells}
     assert len(steps) == len({one.cell.amount for one in plan.cells}), "arms of equal budgets take equally many steps"
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_made_problems_of_every_shipped_recipe_can_be_read(name: str) -> None:
+    recipe = load_recipe(find_recipe(name))
+    sources = [*recipe.prompts.sources, *(one.source for one in benchmark_configs(recipe).values())]
+    for source in sources:
+        if isinstance(source, GymSource):
+            (row,) = read_source(source.model_copy(update={"size": 1}), Path(), Counter())
+            assert ("level" in row.row) == (source.level is not None)
 
 
 def test_the_worked_sums_are_what_the_program_writes_and_are_right() -> None:

@@ -114,6 +114,12 @@ def test_what_a_gym_task_tells_of_a_problem_becomes_its_level() -> None:
     assert terms == {"2": 2, "3": 3}
 
 
+def test_what_a_gym_problem_was_made_with_becomes_its_level() -> None:
+    source = GymSource(task="knights_knaves", seed=3, size=4, params={"n_people": 3}, level="n_people")
+    loaded = load_prompts([source], base=Path(), max_problem_chars=2000, num_prompts=None, seed=0)
+    assert [prompt.level for prompt in loaded.prompts] == ["3"] * 4
+
+
 def test_a_level_that_a_gym_task_does_not_tell_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"tells no .terms. of a problem -> set level to one of: .*num_terms"):
         load_prompts(

@@ -127,21 +127,23 @@ def test_dominance_is_said_of_what_is_shown(report: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    ("points", "is_shown", "tokens", "said"),
+    ("points", "half", "is_shown", "tokens", "said"),
     [
-        (0.1, True, (-5.0, -3.0), "dominates it"),
-        (0.1, True, (-5.0, 3.0), "more accurate, no difference in tokens"),
-        (0.1, True, (3.0, 5.0), "more accurate with more tokens"),
-        (0.1, False, (-5.0, 3.0), "no difference shown"),
-        (0.1, False, (3.0, 5.0), "a gain of more than 20.0 points is excluded"),
-        (-0.1, False, (-5.0, -3.0), "a loss of more than 20.0 points is excluded"),
-        (-0.1, True, (3.0, 5.0), "is dominated by it"),
+        (0.1, 0.1, True, (-5.0, -3.0), "dominates it"),
+        (0.1, 0.1, True, (-5.0, 3.0), "more accurate, no difference in tokens"),
+        (0.1, 0.1, True, (3.0, 5.0), "more accurate with more tokens"),
+        (0.1, 0.1, False, (-5.0, 3.0), "no difference shown"),
+        (0.1, 0.1, False, (3.0, 5.0), "a gain of more than 20.0 points is excluded"),
+        (-0.1, 0.1, False, (-5.0, -3.0), "a loss of more than 20.0 points is excluded"),
+        (-0.1, 0.1, True, (3.0, 5.0), "is dominated by it"),
+        (-0.1, 0.05, False, (-5.0, -3.0), "fewer tokens; less accurate by this interval alone, not shown"),
+        (0.1, 0.05, False, (-5.0, 3.0), "no difference in tokens shown; more accurate by this interval alone"),
     ],
 )
 def test_neither_side_is_called_dominant_without_both_intervals(
-    points: float, is_shown: bool, tokens: tuple[float, float], said: str
+    points: float, half: float, is_shown: bool, tokens: tuple[float, float], said: str
 ) -> None:
-    ends = Interval(points - 0.1, points + 0.1)
+    ends = Interval(points - half, points + half)
     change = Comparison(
         "answering", "answering", "s", "b", "s@a+x", "s@a", points, ends, 0.05, None, 0.01, 0.02, "t", 50, is_shown
     )
