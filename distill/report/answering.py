@@ -16,7 +16,7 @@ from distill.evaluate.variance import Shares, estimate
 from distill.report.arms import Arm, arm_score
 from distill.report.comparisons import MACRO
 from distill.report.families import arm_families
-from distill.report.formats import bounds, percent, points
+from distill.report.formats import bounds, number, percent, points, signed
 from distill.report.score_data import AnsweringCurve, AnsweringPoint, Comparison
 
 BY_ITSELF = "by itself"
@@ -93,8 +93,9 @@ def verdict(accuracy: Comparison, tokens: Difference) -> str:
 
 
 def answering_words(curve: AnsweringCurve) -> list[str]:
-    """A sentence for each way of answering, and for what is left out."""
-    return [*(_point_words(curve, one) for one in curve.points if one.change), *curve.left_out]
+    """A sentence for each way of answering that is shown to be more or less accurate, and for what is left out."""
+    shown = [one for one in curve.points if one.change and one.change.is_shown]
+    return [*(_point_words(curve, one) for one in shown), *curve.left_out]
 
 
 def equal_words(comparisons: Sequence[Comparison]) -> list[str]:
@@ -203,6 +204,7 @@ def _point_words(curve: AnsweringCurve, one: AnsweringPoint) -> str:
     return (
         f"`{curve.label}`, {one.way}, on `{curve.benchmark}`: {percent(one.accuracy, 1)} {bounds(one.interval, 1)} "
         f"with {one.mean_tokens:,.0f} tokens; against itself {points(one.change.difference, 1)} points "
-        f"{bounds(one.change.interval, 1)} and {more:+,.0f} tokens [{ends.low:,.0f}, {ends.high:,.0f}]: {one.verdict} "
+        f"{bounds(one.change.interval, 1)} and {signed(more)} tokens [{number(ends.low)}, {number(ends.high)}]: "
+        f"{one.verdict} "
         f"({', '.join(f'{name} {percent(share, 1)}' for name, share in shares.items())})."
     )

@@ -19,8 +19,12 @@ def bounds(interval: Interval, digits: int = 0) -> str:
 
 
 def _plain(value: float, digits: int) -> str:
-    text = f"{value * 100:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+    return _minus(f"{value * 100:.{digits}f}")
+
+
+def _minus(text: str) -> str:
+    """With the minus sign of print, and 0 without one."""
+    return text.replace("-", "−" if text.strip("-0.,") else "")
 
 
 def share_of(count: int, total: int, interval: Interval) -> str:
@@ -36,7 +40,13 @@ def points(value: float, digits: int = 0) -> str:
 
 def number(value: float | None, digits: int = 0) -> str:
     """`12,345`."""
-    return MISSING if value is None else f"{value:,.{digits}f}"
+    return MISSING if value is None else _minus(f"{value:,.{digits}f}")
+
+
+def signed(value: float) -> str:
+    """`+39` or `−22`; `0` for what rounds to it."""
+    text = _minus(f"{value:,.0f}")
+    return text if text.startswith("−") or text == "0" else f"+{text}"
 
 
 def usd(value: float | None) -> str:

@@ -61,6 +61,7 @@ def _environment() -> Environment:
         formats.share_of,
         formats.points,
         formats.number,
+        formats.signed,
         formats.power,
         formats.usd,
         formats.duration,

@@ -21,6 +21,7 @@ from distill.train.machines import described_machines
 from distill.train.plan import MixData
 from tests.fixtures.model_shapes import SIZES, shape
 from tests.fixtures.paths import ROOT
+from tests.fixtures.worked_puzzles import worked_puzzles
 from tests.fixtures.worked_sums import worked_sums
 
 SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
@@ -178,3 +179,18 @@ def test_every_data_set_of_a_shipped_recipe_has_a_licence_on_that_page() -> None
         sources = [one.source for one in benchmark_configs(recipe).values()] + list(recipe.prompts.sources)
         for source in sources:
             assert not isinstance(source, HubSource) or licensed.get(source.dataset), f"{name}: {source.dataset}"
+
+
+def test_the_worked_puzzles_are_what_the_program_writes_and_are_right_and_asked() -> None:
+    rows = list(worked_puzzles())
+    folder = find_recipe("warm-up").parent
+    assert [json.loads(line) for line in (folder / "worked-puzzles.jsonl").read_text().splitlines()] == rows
+    for row in rows:
+        answer = str(row["answer"]).removesuffix(".")
+        assert str(row["short"]) == f"The answer is \\boxed{{{answer}}}."
+        assert str(row["long"]).endswith(f"as it must be. {row['short']}") and str(row["long"]).startswith("Suppose ")
+    sources = [
+        one for one in load_recipe(find_recipe("warm-up")).prompts.sources if "knights" in getattr(one, "task", "")
+    ]
+    asked = {row.row["problem"] for one in sources for row in read_source(one, folder, Counter())}
+    assert len(sources) == 2 and asked <= {row["problem"] for row in rows}
