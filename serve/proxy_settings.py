@@ -123,8 +123,10 @@ class BodyAhead:
 
 
 def _is_small(scope: Any) -> bool:
-    length = dict(scope.get("headers", ())).get(b"content-length", b"")
-    return scope["type"] == "http" and len(length) < 10 and length.isdigit() and 0 < int(length) <= AHEAD_BYTES
+    headers = dict(scope.get("headers", ()))
+    length = headers.get(b"content-length", b"")
+    is_told = len(length) < 10 and length.isdigit() and b"transfer-encoding" not in headers
+    return scope["type"] == "http" and is_told and 0 < int(length) <= AHEAD_BYTES
 
 
 def _is_whole(message: Any) -> bool:

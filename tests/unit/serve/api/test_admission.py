@@ -289,6 +289,17 @@ def test_a_small_body_goes_with_its_request_and_any_other_is_read_where_it_is_ne
     assert seen["after"] == {"type": "http.disconnect"}
 
 
+def test_a_body_whose_length_is_not_its_headers_is_read_where_it_is_limited() -> None:
+    async def upstream(scope: Any, receive: Any, send: Any) -> None:
+        assert BODY_AHEAD not in scope and await receive() == {"type": "http.request", "body": b"{}"}
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}"}
+
+    headers = [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")]
+    asyncio.run(BodyAhead(upstream)({"type": "http", "headers": headers}, receive, None))
+
+
 def test_a_body_that_came_with_its_request_is_checked_like_any_other() -> None:
     async def test(client: httpx.AsyncClient, upstream: Upstream) -> None:
         assert (await client.post(CHAT_PATH, json=CHAT)).status_code == 200
