@@ -23,9 +23,12 @@ MAX_FINDINGS = 5
 def headline(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> str:
-    """About the first student trained on the first blend (else on the first mix): its mean over all benchmarks, or the
-    first benchmark where there is one only. Where another arm of that student solves more, its score follows."""
-    mixes = main_mixes(recipe)
+    """About the first student trained on the first blend (else on the first mix), first stages of others aside: its mean
+    over all benchmarks, or the first benchmark where there is one only. Where another arm of that student solves more,
+    its score follows."""
+    first_stages = {mix.after for mix in recipe.mixes}
+    last = [mix for mix in recipe.mixes if first_stages.isdisjoint(mix.arms)]
+    mixes = [mix for mix in main_mixes(recipe) if mix in last] or last
     mix = next(iter((blends(mixes) or mixes)[0].arms))
     if macro := next((one for one in macros if one.mix == mix), None):
         what, gain = f"{macro.num_benchmarks} benchmarks on average", _macro_gain(macro, comparisons)

@@ -74,6 +74,16 @@ def test_the_headline_names_the_arm_that_solves_most_where_it_is_another(recipe:
     assert "Most is solved" not in headline(recipe, first, report.macros, report.comparisons)
 
 
+def test_the_headline_is_not_about_a_stage_that_others_start_from(report: Report) -> None:
+    stages = [
+        {"name": "long", "weights": {"long": 1.0}},
+        {"name": "short", "weights": {"short": 1.0}, "num_prompts": 20, "after": "long"},
+    ]
+    staged = make_recipe(mixes=stages, train={"budget": "steps", "num_steps": 20})
+    said = headline(staged, report.arms, [], report.comparisons)
+    assert said.startswith("`smol-135m@short` solves ")
+
+
 def test_headline_says_when_no_difference_is_shown(tmp_path: Path, recipe: Recipe) -> None:
     run_dir = make_run(tmp_path, recipe, num_scored=8)
     assert "no difference from the untouched `smol-135m` is shown" in build_report(recipe, run_dir).headline
