@@ -267,9 +267,12 @@ def _gym_level(source: GymSource, told: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     # A task tells of a problem what it measured, and as its difficulty the parameters that it was made with.
     made_with = told.get("difficulty")
-    values = {**(made_with if isinstance(made_with, Mapping) else {}), **told}
+    both = {**(made_with if isinstance(made_with, Mapping) else {}), **told}
+    values = {
+        name: value for name, value in both.items() if isinstance(value, int | float | str)
+    }  # ranges are no level
     if source.level not in values:
-        names = ", ".join(name for name, value in values.items() if isinstance(value, int | float | str))
+        names = ", ".join(values)
         what = f"reasoning_gym task {source.task!r} tells no {source.level!r} of a problem"
         raise InputError(f"prompts: {what} -> set level to one of: {names}")
     return {"level": values[source.level]}

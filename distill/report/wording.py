@@ -27,7 +27,7 @@ def headline(
     over all benchmarks, or the first benchmark where there is one only. Where another arm of that student solves more,
     its score follows."""
     first_stages = {mix.after for mix in recipe.mixes}
-    last = [mix for mix in recipe.mixes if first_stages.isdisjoint(mix.arms)]
+    last = [mix for mix in recipe.mixes if mix.name not in first_stages]
     mixes = [mix for mix in main_mixes(recipe) if mix in last] or last
     mix = next(iter((blends(mixes) or mixes)[0].arms))
     if macro := next((one for one in macros if one.mix == mix), None):

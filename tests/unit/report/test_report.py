@@ -82,6 +82,8 @@ def test_the_headline_is_not_about_a_stage_that_others_start_from(report: Report
     staged = make_recipe(mixes=stages, train={"budget": "steps", "num_steps": 20})
     said = headline(staged, report.arms, [], report.comparisons)
     assert said.startswith("`smol-135m@short` solves ")
+    equal = make_recipe(mixes=[stages[0], {"name": "short", "weights": {"short": 1.0}, "after": "long"}])
+    assert headline(equal, report.arms, [], report.comparisons).startswith("`smol-135m@short` solves ")
 
 
 def test_headline_says_when_no_difference_is_shown(tmp_path: Path, recipe: Recipe) -> None:
