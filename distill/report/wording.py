@@ -23,9 +23,9 @@ MAX_FINDINGS = 5
 def headline(
     recipe: Recipe, arms: Sequence[ArmScore], macros: Sequence[MacroScore], comparisons: Sequence[Comparison]
 ) -> str:
-    """About the first student trained on the first blend (else on the first mix), first stages of others aside: its mean
-    over all benchmarks, or the first benchmark where there is one only. Where another arm of that student solves more,
-    its score follows."""
+    """About the first student trained on the first blend (else on the first mix), first stages of others aside: its
+    mean over all benchmarks, or the first benchmark where there is one only. Where another arm of that student solves
+    more, its score follows."""
     first_stages = {mix.after for mix in recipe.mixes}
     last = [mix for mix in recipe.mixes if mix.name not in first_stages]
     mixes = [mix for mix in main_mixes(recipe) if mix in last] or last

@@ -129,7 +129,7 @@ def test_a_level_that_a_gym_task_does_not_tell_is_an_input_error() -> None:
 
 def test_the_range_that_a_gym_problem_was_drawn_from_is_no_level() -> None:
     source = GymSource(task="leg_counting", size=1, level="num_instances")
-    with pytest.raises(InputError, match="tells no .num_instances. of a problem"):
+    with pytest.raises(InputError, match=r"tells no .num_instances. of a problem"):
         load_prompts([source], base=Path(), max_problem_chars=999, num_prompts=None, seed=0)
 
 
