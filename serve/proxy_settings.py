@@ -70,8 +70,8 @@ def prepare_environment() -> None:
 
 
 def build_middlewares() -> list[Any]:
-    """Called by Serve's proxy, which finds it by `PROXY_CALLBACK_VARIABLE`."""
-    return [Middleware(HeaderFilter), Middleware(BodyAhead)]
+    """Called by Serve's proxy, which finds it by `PROXY_CALLBACK_VARIABLE`; the last one sees a request first."""
+    return [Middleware(BodyAhead), Middleware(HeaderFilter)]
 
 
 class HeaderFilter:

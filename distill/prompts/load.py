@@ -267,10 +267,9 @@ def _gym_level(source: GymSource, told: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     # A task tells of a problem what it measured, and as its difficulty the parameters that it was made with.
     made_with = told.get("difficulty")
-    both = {**(made_with if isinstance(made_with, Mapping) else {}), **told}
-    values = {
-        name: value for name, value in both.items() if isinstance(value, int | float | str)
-    }  # ranges are no level
+    everything = {**(made_with if isinstance(made_with, Mapping) else {}), **told}
+    # The range that a value was drawn from is no level.
+    values = {name: value for name, value in everything.items() if isinstance(value, int | float | str)}
     if source.level not in values:
         names = ", ".join(values)
         what = f"reasoning_gym task {source.task!r} tells no {source.level!r} of a problem"

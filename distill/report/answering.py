@@ -203,7 +203,7 @@ def _point_words(curve: AnsweringCurve, one: AnsweringPoint) -> str:
     more, ends = one.tokens_change, one.tokens_change_interval
     return (
         f"`{curve.label}`, {one.way}, on `{curve.benchmark}`: {percent(one.accuracy, 1)} {bounds(one.interval, 1)} "
-        f"with {one.mean_tokens:,.0f} tokens; against itself {points(one.change.difference, 1)} points "
+        f"with {number(one.mean_tokens)} tokens; against itself {points(one.change.difference, 1)} points "
         f"{bounds(one.change.interval, 1)} and {signed(more)} tokens [{number(ends.low)}, {number(ends.high)}]: "
         f"{one.verdict} "
         f"({', '.join(f'{name} {percent(share, 1)}' for name, share in shares.items())})."

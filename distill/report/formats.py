@@ -22,6 +22,11 @@ def _plain(value: float, digits: int) -> str:
     return _minus(f"{value * 100:.{digits}f}")
 
 
+def _plus(text: str) -> str:
+    """With the sign of what is above 0."""
+    return text if text.startswith("−") or not text.strip("0.,") else f"+{text}"
+
+
 def _minus(text: str) -> str:
     """With the minus sign of print, and 0 without one."""
     return text.replace("-", "−" if text.strip("-0.,") else "")
@@ -34,8 +39,7 @@ def share_of(count: int, total: int, interval: Interval) -> str:
 
 def points(value: float, digits: int = 0) -> str:
     """`+21` or `−3`, in percentage points."""
-    text = _plain(value, digits)
-    return text if text.startswith("−") or float(text) == 0 else f"+{text}"
+    return _plus(_plain(value, digits))
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -45,8 +49,7 @@ def number(value: float | None, digits: int = 0) -> str:
 
 def signed(value: float) -> str:
     """`+39` or `−22`; `0` for what rounds to it."""
-    text = _minus(f"{value:,.0f}")
-    return text if text.startswith("−") or text == "0" else f"+{text}"
+    return _plus(_minus(f"{value:,.0f}"))
 
 
 def usd(value: float | None) -> str:

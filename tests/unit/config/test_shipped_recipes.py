@@ -21,7 +21,7 @@ from distill.train.machines import described_machines
 from distill.train.plan import MixData
 from tests.fixtures.model_shapes import SIZES, shape
 from tests.fixtures.paths import ROOT
-from tests.fixtures.worked_puzzles import worked_puzzles
+from tests.fixtures.worked_puzzles import solutions, worked_puzzles
 from tests.fixtures.worked_sums import worked_sums
 
 SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b", "qwen2-5-3b")}
@@ -189,8 +189,19 @@ def test_the_worked_puzzles_are_what_the_program_writes_and_are_right_and_asked(
         answer = str(row["answer"]).removesuffix(".")
         assert str(row["short"]) == f"The answer is \\boxed{{{answer}}}."
         assert str(row["long"]).endswith(f"as it must be. {row['short']}") and str(row["long"]).startswith("Suppose ")
-    sources = [
-        one for one in load_recipe(find_recipe("warm-up")).prompts.sources if "knights" in getattr(one, "task", "")
-    ]
+    gym = [one for one in load_recipe(find_recipe("warm-up")).prompts.sources if isinstance(one, GymSource)]
+    sources = [one for one in gym if one.task == "knights_knaves"]
     asked = {row.row["problem"] for one in sources for row in read_source(one, folder, Counter())}
     assert len(sources) == 2 and asked <= {row["problem"] for row in rows}
+
+
+def test_a_puzzle_is_solved_as_by_hand() -> None:
+    terms = {"a_knight": "a knight", "a_knave": "a knave"}
+    both = ("and", ("telling-truth", 0), ("telling-truth", 1))
+    told = {"names": ["Ada", "Tom"], "statements": (("lying", 1), both), "knight_knave_terms": terms}
+    short, long = solutions(told)
+    assert short == "The answer is \\boxed{Ada is a knight, and Tom is a knave}."
+    assert long == (
+        "Suppose Ada is a knight, and Tom is a knight. Then what Ada says is false. That cannot be. "
+        f"Suppose Ada is a knight, and Tom is a knave. Then all that is said is as it must be. {short}"
+    )
