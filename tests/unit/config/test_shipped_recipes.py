@@ -28,6 +28,7 @@ SIZES |= {f"{name}-base": SIZES[name] for name in ("qwen2-5-0-5b", "qwen2-5-1-5b
 ONE_GPU = (
     *("one-gpu-0.5b", "one-gpu-1.5b", "gpu-gap", "gpu-sizes", "gpu-confound", "gpu-warm-up"),
     *("gpu-prune", "gpu-expand", "gpu-budget-curve", "gpu-regression", "gpu-levels"),
+    *("gpu-dpo-ladder", "gpu-refine", "gpu-choose-mode", "gpu-warm-up-rl"),
 )
 TWO_CORES = (
     *("quickstart", "small-evidence", "graded-sums", "tagged-sums", "sums-confound"),
