@@ -56,20 +56,20 @@ def answering_curves(recipe: Recipe, arms: Sequence[Arm], comparisons: Sequence[
             points, plain, left_out = [], [], []
             for suffix, budget in plans.items():
                 name = arm_name(mix, suffix)
-                arm, *others = (by_key.get((student, one, benchmark)) for one in (name, *bases[name]))
-                base = next((one for one in others if one), None)
-                change = changes.get((arm.label, base.label, benchmark)) if arm and base else None
-                if arm and base and change:
-                    way = suffix.removeprefix("+")
+                arm = by_key.get((student, name, benchmark))
+                for base in filter(None, (by_key.get((student, one, benchmark)) for one in bases[name])):
+                    change = changes.get((arm.label, base.label, benchmark)) if arm else None
+                    if not arm or not change:
+                        continue
                     left_out += [_silent_words(one) for one in (arm, base) if _silent(one)]
                     if _answered(arm, base):
-                        points.append(_point(arm, way, budget, base, change))
-                        plain += [one for one in others if one and one not in plain and _answered(one)]
+                        points.append(_point(arm, suffix.removeprefix("+"), budget, base, change))
+                        plain += [base] if base not in plain else []
                     else:
                         left_out.append(_unmeasured_words(arm, base))
             if points or left_out:
                 points.sort(key=lambda point: (point.budget is None, point.budget or 0))
-                itself = [_point(one, BY_ITSELF, None, one, None) for one in plain]
+                itself = [_point(one, _told(one), None, one, None) for one in plain]
                 said = tuple(dict.fromkeys(left_out))
                 found.append(AnsweringCurve(student, mix, benchmark, (*points, *itself), said))
     return found
@@ -125,6 +125,12 @@ def _plans(recipe: Recipe) -> Mapping[str, dict[str, int | None]]:
     return found
 
 
+def _told(arm: Arm) -> str:
+    """How an arm answers that no evaluation arm makes answer: by itself, or in the mode that it is told."""
+    mode = arm.mix.partition(":")[2]
+    return f"told to be {mode}" if mode else BY_ITSELF
+
+
 def _point(arm: Arm, way: str, budget: int | None, base: Arm, change: Comparison | None) -> AnsweringPoint:
     score = arm_score(arm)
     tokens, more = _mean_tokens(arm), _more_tokens(arm, base)
@@ -139,6 +145,7 @@ def _point(arm: Arm, way: str, budget: int | None, base: Arm, change: Comparison
         truncated_share=score.truncated_share,
         looping_share=score.looping_share,
         no_answer_share=score.no_answer_share,
+        against=_told(base) if change else "",
         change=change,
         tokens_change=more.estimate,
         tokens_change_interval=more.interval,
@@ -201,10 +208,11 @@ def _point_words(curve: AnsweringCurve, one: AnsweringPoint) -> str:
     assert one.change is not None, "a student is not compared with itself"
     shares = {"truncated": one.truncated_share, "looping": one.looping_share, "no answer": one.no_answer_share}
     more, ends = one.tokens_change, one.tokens_change_interval
+    itself = "itself" if one.against == BY_ITSELF else f"itself, {one.against},"
     return (
         f"`{curve.label}`, {one.way}, on `{curve.benchmark}`: {percent(one.accuracy, 1)} {bounds(one.interval, 1)} "
-        f"with {number(one.mean_tokens)} tokens; against itself {points(one.change.difference, 1)} points "
-        f"{bounds(one.change.interval, 1)} and {signed(more)} tokens [{number(ends.low)}, {number(ends.high)}]: "
+        f"with {number(one.mean_tokens)} tokens; against {itself} {points(one.change.difference, 1)} points "
+        f"{bounds(one.change.interval, 1)} and {signed(more)} tokens [{signed(ends.low)}, {signed(ends.high)}]: "
         f"{one.verdict} "
         f"({', '.join(f'{name} {percent(share, 1)}' for name, share in shares.items())})."
     )

@@ -35,12 +35,14 @@ def _answering_plot(report: Report, curves: Sequence[AnsweringCurve]) -> str:
             at = sorted(curve.sweep, key=lambda one: one.mean_tokens)
             if at:
                 banded_line(axes, [one.mean_tokens for one in at], [_percent(one) for one in at], colour)
-            for one in [curve.points[-1], *_others(curve)]:
+            itself = [one for one in curve.points if not one.change]
+            for one in [*itself, *{other.way: other for other in _others(curve)}.values()]:
                 marker = MARKERS[ways.index(one.way) % len(MARKERS)] if one.change else "o"
                 _, low, high = _percent(one)
-                axes.plot([one.mean_tokens] * 2, (low, high), color=colour, linewidth=2, alpha=0.3)
-                axes.plot([one.mean_tokens], [one.accuracy * 100], marker, color=colour, markersize=8)
-            axes.plot([], [], "-o", color=colour, label=curve.mix or "untouched")
+                axes.plot([one.mean_tokens] * 2, (low, high), color=colours[one.mix], linewidth=2, alpha=0.3)
+                axes.plot([one.mean_tokens], [one.accuracy * 100], marker, color=colours[one.mix], markersize=8)
+            for one in itself:
+                axes.plot([], [], "-o" if at else "o", color=colours[one.mix], label=one.mix or "untouched")
         for number, way in enumerate(ways):
             axes.plot([], [], MARKERS[number % len(MARKERS)], color=colours[""], label=way)
         axes.set_xscale("log")

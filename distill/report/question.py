@@ -142,12 +142,16 @@ def _listed(names: Sequence[str]) -> str:
 def _answer_words(
     results: Sequence[CandidateResult], missing: Sequence[str], *, are_several: bool, margin_points: float
 ) -> str:
-    """Yes with every arm that is shown to be better, or the best candidate and what would have been detected."""
+    """Yes with every arm that is shown to be better, no where each is shown to be worse, else the best candidate and
+    what would have been detected."""
     left = [f"Not compared yet: {_listed(missing)}."] if missing else []
     if not results:
         return " ".join(["Not answered: no candidate was scored beside all arms that it must beat.", *left])
     better = [one for one in results if one.verdict in ("better", "held")]
     worse = [one for one in results if one.verdict == "worse"]
+    if len(worse) == len(results) and not margin_points:
+        words = "; ".join(_shown_words(one, are_several) for one in worse)
+        return " ".join([f"No, the opposite is shown: {words}.", *left])
     words = [_held_words(one, are_several) if margin_points else _shown_words(one, are_several) for one in better]
     start = f"Yes: {'; '.join(words)}." if better else _not_shown_words(results, are_several, margin_points)
     warning = [f"Shown to be worse than all: {'; '.join(_shown_words(one, are_several) for one in worse)}."]

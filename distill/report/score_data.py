@@ -249,7 +249,7 @@ class AnsweringPoint:
     mix: str
     """Name of the evaluation arm; where it answers by itself, of its arm."""
     way: str
-    """In words: `budget-64`, or `by itself`."""
+    """In words: `budget-64`, or `by itself`; of a student that is told its mode, `told to be long`."""
     budget: int | None
     """Tokens of reasoning; None: no budget."""
     accuracy: float
@@ -260,8 +260,11 @@ class AnsweringPoint:
     truncated_share: float | None
     looping_share: float | None
     no_answer_share: float | None
+    against: str
+    """The way that it is compared with; empty where it is one of those itself. A student that chooses its mode is a
+    point for each of its modes."""
     change: Comparison | None
-    """Against itself; None where it is itself."""
+    """Against itself in that way; None where it is itself."""
     tokens_change: float
     """Tokens more than by itself, mean of a completion."""
     tokens_change_interval: Interval

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from distill.report.answering import BY_ITSELF
 from distill.report.data import EditRow, FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.formats import (
     MISSING,
@@ -98,7 +99,8 @@ def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
                 percent(one.looping_share, 1),
                 one.verdict,
             ]
-            table.add_row(*map(Text, (curve.label, curve.benchmark, one.way, *values)))
+            way = f"{one.way} against {one.against}" if one.against not in ("", BY_ITSELF) else one.way
+            table.add_row(*map(Text, (curve.label, curve.benchmark, way, *values)))
     return table
 
 

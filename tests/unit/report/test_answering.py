@@ -179,3 +179,26 @@ def test_a_helped_student_is_compared_with_itself(tmp_path: Path) -> None:
     report = build_report(recipe, run_dir)
     (found,) = [one for one in report.comparisons if one.purpose == "answering"]
     assert (found.first, found.second) == ("smol-135m@short+smol-8l@long", "smol-135m@short")
+
+
+def test_a_student_that_chooses_is_compared_with_itself_as_it_is_told(tmp_path: Path) -> None:
+    modes = {"short": "Briefly:", "long": "Step by step:"}
+    mix = {"name": "routed", "weights": {"long": 0.5, "short": 0.5}, "modes": modes, "modes_in": "completion"}
+    arms = [{"of": "smol-135m@routed", "mode": "auto"}]
+    recipe = make_recipe(mixes=[mix], evaluate={"benchmarks": ["arithmetic"], "arms": arms})
+    run_dir, rng = RunDir(str(tmp_path)), random.Random(3)
+    for way, accuracy, tokens in (("routed:short", 0.2, 20), ("routed:long", 0.9, 60), ("routed+auto", 0.5, 40)):
+        write_answers(run_dir, rng, f"smol-135m@{way}", accuracy, tokens)
+    report = build_report(recipe, run_dir)
+    (curve,) = report.answering
+    assert [(one.way, one.against) for one in curve.points] == [
+        ("auto", "told to be short"), ("auto", "told to be long"), ("told to be short", ""), ("told to be long", ""),
+    ]  # fmt: skip
+    above, below = (one.change.difference for one in curve.points if one.change)
+    assert above == pytest.approx(0.3, abs=0.15) and below == pytest.approx(-0.4, abs=0.15)
+    above_words, below_words = answering_words(curve)
+    assert "against itself, told to be short, +" in above_words and "against itself, told to be long, −" in below_words
+    page = render_page(report)
+    assert (
+        "against told to be long" in page and ">routed:short<" in all_plots(report)["answering smol-135m on arithmetic"]
+    )

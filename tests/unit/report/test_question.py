@@ -114,6 +114,15 @@ def test_without_a_better_arm_the_best_is_named_with_what_would_have_been_detect
     assert [one.verdict for one in found.candidates] == ["worse", "not shown"]
 
 
+def test_where_every_candidate_is_worse_the_answer_is_no() -> None:
+    worse = [compared("mix", "long", -6, 0.002), compared("mix", "short", -9, 0.0001)]
+    found = answered(*worse, recipe=asked(arms=["mix"]))
+    assert found.answer == (
+        "No, the opposite is shown: `mix` is below `long` by 6.0 points [2.0, 10.0] and `short` by 9.0 points "
+        "[5.0, 13.0]."
+    )
+
+
 def test_a_difference_whose_interval_holds_zero_is_not_shown() -> None:
     wide = Interval(-0.001, 0.2)
     found = answered(
