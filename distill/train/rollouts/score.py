@@ -62,7 +62,7 @@ def score_answers(job: ScoreJob) -> float:
     problems = read_problems(run_dir) if job.chat else {}
     rows = [answer_row(scorer_prompt(tokenizer, examples[one.trace_id], job.chat, problems), one) for one in rollouts]
     longest = max((len(row.input_ids) for row in rows), default=0)
-    scorer = FitScorer(FitJob(job.model, job.chat or ChatFormat(), longest, job.device))
+    scorer = FitScorer(FitJob(job.model, job.chat or ChatFormat(), longest, job.device, is_quick=True))
     started = time.monotonic()
     scores = scorer.log_probabilities(rows)
     seconds = time.monotonic() - started

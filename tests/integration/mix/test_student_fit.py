@@ -68,19 +68,23 @@ def test_a_batch_of_unequal_lengths_scores_as_each_trace_alone(model: Path, run:
         assert scored["num_tokens"][place] == len(ranks)
 
 
+@pytest.mark.parametrize("is_quick", [False, True])
 def test_log_probabilities_are_those_of_each_row_alone_whatever_fits_a_pass(
-    model: Path, run: RunContext, monkeypatch: pytest.MonkeyPatch
+    model: Path, run: RunContext, monkeypatch: pytest.MonkeyPatch, is_quick: bool
 ) -> None:
-    scorer = FitScorer(FitJob(str(model), run.recipe.student_chat, 400, "cpu"))
+    monkeypatch.setattr("distill.mix.fit_scorer.has_fast_bf16", lambda: True)
+    scorer = FitScorer(FitJob(str(model), run.recipe.student_chat, 400, "cpu", is_quick=is_quick))
+    assert (scorer.model.dtype == torch.bfloat16) == is_quick
+    relative, apart = (1e-2, 5e-2) if is_quick else (1e-3, 1e-4)
     wanted = [(3, "short"), (10, "long"), (7, "short"), (3, "long")]
     rows = [scorer.render(prompt(number).problem, trace(number, pool).completion) for number, pool in wanted]
     found = scorer.log_probabilities(rows)
     for (number, pool), values in zip(wanted, found, strict=True):
         nll, ranks = reference(model, run, number, pool)
-        assert len(values) == len(ranks) and -float(values.mean()) == pytest.approx(nll, rel=1e-3)
+        assert len(values) == len(ranks) and -float(values.mean()) == pytest.approx(nll, rel=relative)
     monkeypatch.setattr("distill.mix.fit_scorer.SCORE_LOGIT_BYTES", 1)  # a row at a time
     for one, other in zip(scorer.log_probabilities(rows), found, strict=True):
-        assert one.tolist() == pytest.approx(other.tolist(), abs=1e-4)
+        assert one.tolist() == pytest.approx(other.tolist(), abs=apart)
 
 
 def test_the_arm_and_the_report_follow_the_scores_and_nothing_is_scored_twice(run: RunContext) -> None:

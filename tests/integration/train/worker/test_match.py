@@ -103,8 +103,9 @@ def test_the_student_comes_nearer_and_a_cell_stopped_anywhere_continues_on_the_v
 
 
 def test_each_answer_has_the_teacher_of_its_pool_and_a_row_without_one_is_counted(
-    tmp_path: Path, model: Path, teacher: Path
+    tmp_path: Path, model: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("distill.mix.fit_scorer.has_fast_bf16", in_fp32)
     run_dir = RunDir(str(tmp_path))
     cell = started(run_dir, model, teacher, "full")
     assert cell.rows.reasons == {NO_ROLLOUT: 1} and len(cell.rows.kept) == NUM_ROWS - 1
