@@ -40,6 +40,9 @@ def reinforce_problems(
             if full := [one.name for one in trained if one.tune.kind != "lora"]:
                 what = f"an adapter is what the engine is given in each round, and {', '.join(full)} trains all weights"
                 yield Problem(where, what, 'set students.tune = { kind = "lora" }, or another objective')
+            if spread := [one.name for one in trained if one.zero_stage == 3]:
+                what = f"an adapter is what the engine is given in each round, and zero_stage 3 of {', '.join(spread)}"
+                yield Problem(where, f"{what} spreads it over workers", "set students.zero_stage to 2 or less")
 
 
 def _round_problems(

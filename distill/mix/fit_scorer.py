@@ -28,14 +28,12 @@ from distill.config.teachers import ChatFormat
 from distill.core.schema import content_hash
 from distill.models.chat_template import IGNORED, Rendered, chat_messages, render_example
 from distill.models.resolve import load_tokenizer
-from distill.models.shape import SCORE_LOGIT_BYTES
+from distill.models.shape import SCORE_LOGIT_BYTES, SCORE_POSITIONS
 
 FIT_VERSION = 2
 MAX_RANK = 100
 """Cap of the ranks in the ratio, as in the paper's code."""
 MARGINAL_RANKS = (2, 3)
-POSITIONS = 512
-"""Positions that are ranked at once."""
 BATCH_TOKENS = 16_384
 """Most tokens of a forward pass, padding included; a longer trace is a batch by itself."""
 COPIED_TOKENS = 4 * BATCH_TOKENS
@@ -282,7 +280,7 @@ def surprisal_and_rank(logits: torch.Tensor, targets: torch.Tensor) -> tuple[tor
     The rank is one more than the number of more likely tokens, so that ties share the better rank.
     """
     nll, ranks = [], []
-    for part, wanted in zip(logits.split(POSITIONS), targets.split(POSITIONS), strict=True):
+    for part, wanted in zip(logits.split(SCORE_POSITIONS), targets.split(SCORE_POSITIONS), strict=True):
         scores = part.float()
         chosen = scores.gather(1, wanted[:, None])
         nll.append(scores.logsumexp(dim=1) - chosen[:, 0])

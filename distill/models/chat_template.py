@@ -367,5 +367,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def opening_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], openings: Sequence[str]) -> int:
+    """How many of the first tokens it takes to write one of the openings; 0 where the text begins with none.
+
+    By the text, not by the opening's own tokens: a model may write it in others, and a longer one may hold its end.
+    """
+    longest = max((len(one.encode()) for one in openings), default=0)
+    for number in range(1, min(len(tokens), longest) + 1):
+        text = str(tokenizer.decode(list(tokens[:number]), clean_up_tokenization_spaces=False))
+        if text.startswith(tuple(openings)):
+            return number
+    return 0
+
+
 def _name(tokenizer: PreTrainedTokenizerBase) -> str:
     return f"model {tokenizer.name_or_path or '(unnamed)'}"

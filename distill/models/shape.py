@@ -27,8 +27,21 @@ if TYPE_CHECKING:
     from distill.config.students import LoraTune
 
 SCORE_LOGIT_BYTES = 1 << 29
-"""Most that the logits of one pass take where log-probabilities are asked for: half a GiB, twice that with what is
-derived from them."""
+"""Most that the logits of one pass take where log-probabilities are asked for, unless those of one row take more."""
+SCORE_POSITIONS = 512
+"""Positions that are compared with their logits at once, in fp32."""
+
+
+def score_memory_bytes(vocab: int, longest: int, itemsize: int) -> int:
+    """Most that scoring takes beside the model: the logits of a pass, and what is derived from some positions of it.
+
+    Args:
+        vocab: of the model, tokens.
+        longest: answer, tokens.
+        itemsize: bytes of a logit.
+    """
+    derived = SCORE_POSITIONS * vocab * (4 + 4 + 1)  # in fp32, their exponentials, and which are above the target's
+    return max(SCORE_LOGIT_BYTES, longest * vocab * itemsize) + derived
 
 
 @dataclass(frozen=True)

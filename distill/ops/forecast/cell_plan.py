@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cluster.storage import IN_PACKAGE
 from cluster.units import GIB
+from distill.config.arm_graph import arms_by_name, own_steps
 from distill.config.match_problems import scorers
 from distill.config.mix import BothMix, MixConfig, PairsMix
 from distill.config.objectives import Match, Reinforce
@@ -22,7 +23,7 @@ from distill.config.sources import GymSource
 from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
 from distill.models.engine_check import require_engine
-from distill.models.shape import SCORE_LOGIT_BYTES, ModelShape, planned_settings, shape_of
+from distill.models.shape import ModelShape, planned_settings, score_memory_bytes, shape_of
 from distill.ops.forecast.counted import counted_prompts
 from distill.ops.forecast.whole_table import print_whole
 from distill.ops.forecast.workload import source_share
@@ -163,7 +164,9 @@ def show_students_work(recipe: Recipe, machines: Machines, console: Console) -> 
             console.print(f"{what}, once that is trained", markup=False)
     for mix in recipe.mixes:
         if isinstance(mix.objective, Match):
-            scored = ", ".join(f"{name} ({_scoring_gib(recipe, name, machines):.1f} GiB)" for name in scorers(mix))
+            longest = mix.objective.max_tokens
+            gib = {name: _scoring_gib(recipe, name, longest, machines) for name in scorers(mix)}
+            scored = ", ".join(f"{name} ({size:.1f} GiB)" for name, size in gib.items())
             console.print(
                 f"{mix.name}: before its training the student of {mix.after} answers every row (at most "
                 f"{mix.objective.max_tokens} tokens), and the tokens are scored by {scored}",
@@ -173,11 +176,12 @@ def show_students_work(recipe: Recipe, machines: Machines, console: Console) -> 
 
 def show_rounds(recipe: Recipe, console: Console) -> None:
     """Say how much students write that are rewarded for their own answers."""
+    arms = arms_by_name(recipe.mixes, recipe.merges)
     for mix in recipe.mixes:
         how = mix.objective
         if isinstance(how, Reinforce):
             asked = recipe.train.batch_size * how.steps_per_round
-            steps = mix.num_steps or recipe.train.num_steps
+            steps = own_steps(mix, arms, recipe.train.num_steps) or recipe.train.num_steps
             rounds = f"{steps // how.steps_per_round} rounds, each" if steps else "in each round"
             console.print(
                 f"{mix.name}: {rounds} {asked} prompts with {how.samples} answers of at most {how.max_tokens} tokens "
@@ -187,12 +191,12 @@ def show_rounds(recipe: Recipe, console: Console) -> None:
             )
 
 
-def _scoring_gib(recipe: Recipe, teacher: str, machines: Machines) -> float:
-    """Memory at most of scoring with a teacher: its weights, and logits of one pass with what is derived from them."""
+def _scoring_gib(recipe: Recipe, teacher: str, longest: int, machines: Machines) -> float:
+    """Memory at most of scoring answers of so many tokens with a teacher: its weights and what a pass takes."""
     model = next(one.model for one in recipe.teachers if isinstance(one, VllmTeacher) and one.name == teacher)
     weight_bytes = 2 if machines.device == "gpu" else 4
-    parameters = planned_shape(recipe, base_model(recipe, model)).num_parameters
-    return (parameters * weight_bytes + 2 * SCORE_LOGIT_BYTES) / GIB
+    shape = planned_shape(recipe, base_model(recipe, model))
+    return (shape.num_parameters * weight_bytes + score_memory_bytes(shape.vocab, longest, weight_bytes)) / GIB
 
 
 def _row(one: PlannedCell) -> list[str]:

@@ -265,15 +265,14 @@ class TrainingCell:
         """Have the student as it is now answer the prompts of a round, and take its answers as the rows."""
         steps = range(step, step + rounds.size)
         prompts = [[self._prompts[row] for row in self._asked.rows(one)] for one in steps]
-        made = rounds.answers(step, prompts, self.engine.module.model)
+        made = rounds.answers(step, prompts, self.engine.module.model, self.lease)
         self.rows, self.order = self.rows._replace(kept=made.answers), made
         self.lengths = [len(row.input_ids) for row in made.answers]
-        self._written = {}
-        if rounds.size > 1:
-            self._written = {
-                one: [losses for _, losses in scored(self.engine, map(self._made, self._split(made.rows(one))))]
-                for one in steps
-            }
+        # In the first step the student still is the one that wrote.
+        self._written = {
+            one: [losses for _, losses in scored(self.engine, map(self._made, self._split(made.rows(one))))]
+            for one in steps[1:]
+        }
         self._feed = made_ahead(self._micro_batches(steps), self._made)
 
     def held_out_loss(self) -> dict[str, float]:
@@ -444,8 +443,8 @@ class TrainingCell:
     def _accumulate_rewarded(self, answers: RoundRows, step: int, objective: Reinforce) -> BatchLoss:
         """The same for answers with a reward: each token weighs what its answer is better than the others."""
         micros, num_tokens = list(self._step_micros()), answers.num_tokens(step)
-        # Before the first step of a round the student is the one that wrote: every ratio is 1.
-        is_moved = step > answers.first and bool(self._written)
+        # In the first step of a round the student is the one that wrote: every ratio is 1.
+        is_moved = step in self._written
         now = [losses for _, losses in scored(self.engine, micros)] if is_moved else []
         table, weights = torch.zeros(2, dtype=torch.double, device=self.engine.device), []
         for number, micro in enumerate(micros):

@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from distill.core.errors import StageError
 from distill.core.full_disk import full_disk_said
 from distill.core.run_dir import RunDir, Training
 from distill.core.schema import seed_for
-from distill.models.chat_template import IGNORED, encode
+from distill.models.chat_template import IGNORED, opening_tokens
 from distill.models.thinking import prompt_end
 from distill.train.rollouts.rewards import (
     CONSTANT_ROUNDS,
@@ -45,6 +45,7 @@ from distill.train.worker.process import log_line, rank
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from distill.train.attempts import Lease
     from distill.train.worker.job import CellJob
 
 ANSWERS, FIGURES = "parquet", "json"
@@ -90,38 +91,46 @@ class Rounds:
             )
         self.objective, self.size = job.objective, job.objective.steps_per_round
         self._job, self._plan, self._run_dir, self._tokenizer = job, plan, run_dir, tokenizer
-        self._openings = [encode(tokenizer, one) for one in plan.openings]
         self._prompt_ids: dict[str, str] = {}
         self._writer: Any = None
 
-    def answers(self, first: int, steps: Sequence[Sequence[TrainRow]], model: PreTrainedModel) -> RoundRows:
+    def answers(
+        self, first: int, steps: Sequence[Sequence[TrainRow]], model: PreTrainedModel, lease: Lease
+    ) -> RoundRows:
         """The answers of the student as it is to the prompts of a round's steps. Every worker must call it.
 
         Args:
             first: the round's first step.
             steps: the prompts of each step.
             model: the student, with its adapter.
+            lease: of this attempt, which may have been given up while its engine wrote.
 
         Raises:
             StageError: nothing can be learnt from them, or from those of the last rounds.
+            FullDiskError: they could not be written.
         """
         number = first // self.size
-        shared: list[Any] = [None, ""]
+        shared: list[Any] = [None, None]
         if rank() == 0:
             try:
-                shared[0] = self._written(number, steps, model)
+                shared[0] = self._written(number, steps, model, lease)
             except StageError as error:  # said to all workers, which would wait for the answers otherwise
-                shared[1] = str(error)
+                shared[1] = error
         dist.broadcast_object_list(shared)
         if shared[1]:
-            raise StageError(shared[1])
+            raise shared[1]
         try:
-            return round_rows(self.objective, first, steps, shared[0], self._openings)
+            return round_rows(self.objective, first, steps, shared[0], self._mode_tokens)
         except StageError:
-            self._forget_errors(number)
+            self._forget_errors(number, lease)
             raise
 
-    def _written(self, number: int, steps: Sequence[Sequence[TrainRow]], model: PreTrainedModel) -> list[OwnAnswer]:
+    def _mode_tokens(self, tokens: Sequence[int]) -> int:
+        return opening_tokens(self._tokenizer, tokens, self._plan.openings)
+
+    def _written(
+        self, number: int, steps: Sequence[Sequence[TrainRow]], model: PreTrainedModel, lease: Lease
+    ) -> list[OwnAnswer]:
         """The answers of a round: those on disk where they are whole, else new ones."""
         known, job = Training(self._job.cell), self._job
         if self._figures(number).get("key") == job.key:
@@ -132,24 +141,27 @@ class Rounds:
             self.start()
             start_s, started = time.monotonic() - started, time.monotonic()
             found = self._ask(number, questions(steps, self, number), model)
+            lease.check()
             self._run_dir.write_rows(found, OwnAnswer, *known.round(number, ANSWERS))
             written = {"key": job.key, **round_figures(self.objective, found)}
             written |= {"write_s": round(time.monotonic() - started, 2), "start_s": round(start_s, 2)}
+            lease.check()
             self._run_dir.write_bytes(json.dumps(written, indent=1).encode(), *known.round(number, FIGURES))
         rounds = [self._figures(one) for one in range(max(0, number - CONSTANT_ROUNDS + 1), number + 1)]
         log_line(f"round {number + 1}: {round_words(rounds[-1])}")
         if fault := round_fault(rounds):
-            self._forget_errors(number)
+            self._forget_errors(number, lease)
             raise StageError(f"{job.cell}: round {number + 1}: {fault}")
         return found
 
     def _figures(self, number: int) -> dict[str, Any]:
         return dict(json.loads(self._run_dir.read_bytes(*Training(self._job.cell).round(number, FIGURES)) or b"{}"))
 
-    def _forget_errors(self, number: int) -> None:
+    def _forget_errors(self, number: int, lease: Lease) -> None:
         """Have a round that stopped the training written and graded anew, should the cell be continued, where verdicts
         are missing: more time for the verifier may find them."""
         if rank() == 0 and self._figures(number).get("errors"):
+            lease.check()
             self._run_dir.remove(*Training(self._job.cell).round(number, FIGURES))
 
     def totals(self, num_steps: int) -> dict[str, float]:
@@ -230,7 +242,7 @@ def round_rows(
     first: int,
     steps: Sequence[Sequence[TrainRow]],
     answers: Sequence[OwnAnswer],
-    openings: Sequence[Sequence[int]],
+    mode_tokens: Callable[[Sequence[int]], int],
 ) -> RoundRows:
     """The usable answers of a round as rows, by step. Pure.
 
@@ -239,7 +251,7 @@ def round_rows(
         first: the round's first step.
         steps: the prompts of each step.
         answers: in the order of `questions`.
-        openings: token ids of the lines of which one begins an answer that says its mode.
+        mode_tokens: how many of an answer's first tokens say its mode.
 
     Raises:
         StageError: a step has none.
@@ -261,7 +273,7 @@ def round_rows(
     every = [one for group in learnt for one in group]
     return RoundRows(
         first=first,
-        answers=[answer_row(prompts[one.trace_id], one, openings) for one in every],
+        answers=[answer_row(prompts[one.trace_id], one, mode_tokens(one.tokens)) for one in every],
         steps=tuple(tuple(range(start, end)) for start, end in pairwise(ends)),
         tokens=tuple(sum(len(one.tokens) for one in group) for group in usable),
         advantages=[found[one.answer_id] for one in every],
@@ -269,9 +281,8 @@ def round_rows(
     )
 
 
-def answer_row(prompt: TrainRow, answer: OwnAnswer, openings: Sequence[Sequence[int]]) -> TrainRow:
+def answer_row(prompt: TrainRow, answer: OwnAnswer, mode_tokens: int) -> TrainRow:
     """An answer behind its prompt, every token of it learnt."""
-    mode = next((len(one) for one in openings if list(answer.tokens[: len(one)]) == list(one)), 0)
     ids = [*prompt.input_ids, *answer.tokens]
     labels = [*[IGNORED] * len(prompt.input_ids), *answer.tokens]
-    return TrainRow(answer.answer_id, prompt.pool, ids, labels, prompt.phase, mode)
+    return TrainRow(answer.answer_id, prompt.pool, ids, labels, prompt.phase, mode_tokens)

@@ -36,6 +36,7 @@ def test_rounds_are_made_of_the_arms_steps() -> None:
         ),
         ({"train": {"budget": "tokens", "num_steps": 12, "num_tokens": 100}}, "how many tokens the student writes"),
         ({"students": [{"name": "s", "model": "m", "tune": {"kind": "full"}}]}, "s trains all weights"),
+        ({"students": [LORA[0] | {"zero_stage": 3}]}, "zero_stage 3 of s spreads it over workers"),
         ({"length_levels": [20]}, "have no effect by themselves"),
         ({"length_levels": [40, 20], "length_cost": 0.5}, "do not rise"),
         ({"length_levels": [20, 64], "length_cost": 0.5}, "below max_tokens = 64"),

@@ -1,9 +1,10 @@
 """Chat rows to token ids: what is learnt, what is not, and what is refused."""
 
 import copy
+from typing import cast
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distill.config.mix import Mode
 from distill.config.teachers import ChatFormat, WorkedExample
@@ -16,8 +17,10 @@ from distill.models.chat_template import (
     Asked,
     Rendered,
     chat_messages,
+    encode,
     has_special_tags,
     line_breaks_before,
+    opening_tokens,
     prompt_text,
     render_example,
     render_prompt,
@@ -322,3 +325,23 @@ def test_what_a_teacher_was_given_stands_behind_the_mode() -> None:
     tok, mode, given = tokenizer(PLAIN), "Think.\n", "It is 4. Wait,"
     whole = render_example(tok, row(f"{mode}{given} no."), 500, given=len(given), opening=len(mode))
     assert learnt(tok, whole).startswith(f"{mode} no.")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("Briefly:\n6 = 6", 9), ("Step by step:\nWe", 14), ("Briefly: 6", 0), (" Briefly:\n", 0), ("Brief", 0), ("", 0)],
+)
+def test_the_tokens_of_a_mode_are_found_by_their_text(text: str, count: int) -> None:
+    tok = tokenizer()
+    assert opening_tokens(tok, encode(tok, text), ["Briefly:\n", "Step by step:\n"]) == count
+    assert opening_tokens(tok, encode(tok, text), []) == 0
+
+
+def test_a_mode_whose_end_is_part_of_a_longer_token_is_found() -> None:
+    class Merged:
+        words = ("Brief", "ly", ":\n6", " = 6")
+
+        def decode(self, tokens: list[int], **_: bool) -> str:
+            return "".join(self.words[token] for token in tokens)
+
+    assert opening_tokens(cast(PreTrainedTokenizerBase, Merged()), [0, 1, 2, 3], ["Briefly:\n"]) == 3

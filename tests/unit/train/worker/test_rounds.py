@@ -34,7 +34,7 @@ def test_a_prompt_that_is_drawn_twice_in_a_step_is_answered_anew() -> None:
     ]
     worth = advantages(OBJECTIVE, answers)
     assert worth[found[0].answer_id] == 1 - 1 / 6 and worth[found[1].answer_id] == -1 / 6
-    made = round_rows(OBJECTIVE, 0, [[ROW, ROW], [ROW]], answers, [])
+    made = round_rows(OBJECTIVE, 0, [[ROW, ROW], [ROW]], answers, lambda tokens: 0)
     assert [len(made.rows(step)) for step in (0, 1)] == [4, 2]
 
 
@@ -46,8 +46,19 @@ def test_answers_as_good_as_the_others_take_no_pass_and_count_in_the_mean() -> N
         OwnAnswer(one.answer_id, one.trace_id, [7, 8, 9], "x", is_finished=True, verdict=verdict.value)
         for one, verdict in zip(asked(steps), verdicts, strict=True)
     ]
-    made = round_rows(OBJECTIVE, 4, steps, answers, [])
+    made = round_rows(OBJECTIVE, 4, steps, answers, lambda tokens: 0)
     assert [one.trace_id for one in made.answers] == [answers[0].answer_id, answers[1].answer_id, answers[4].answer_id]
     assert (made.rows(4), made.rows(5)) == ((0, 1), (2,)), "where nothing differs one row is left"
     assert (made.num_tokens(4), made.num_tokens(5)) == (12, 6)
     assert made.advantages == [0.5, -0.5, 0.0]
+
+
+def test_the_tokens_of_a_mode_are_those_at_the_beginning_of_an_answer() -> None:
+    answers = [
+        OwnAnswer(one.answer_id, one.trace_id, tokens, "x", is_finished=True, verdict=verdict.value)
+        for one, tokens, verdict in zip(
+            asked([[ROW]]), ([7, 8, 9], [9]), (Verdict.CORRECT, Verdict.INCORRECT), strict=True
+        )
+    ]
+    made = round_rows(OBJECTIVE, 0, [[ROW]], answers, lambda tokens: len(tokens) - 1)
+    assert [one.mode_tokens for one in made.answers] == [2, 0]
