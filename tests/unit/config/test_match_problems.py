@@ -13,7 +13,15 @@ ONLY = {"name": "only", "weights": {"long": 1.0}}
 OBJECTIVE = {"kind": "match", "max_tokens": 64}
 FAR = {"kind": "endpoint", "name": "far", "style": "long", "base_url": "http://x/v1", "remote_model": "far"}
 EDIT = {"name": "edit", "model": "m", "style": "long", "reads": "long", "chat": {"template": "{problem} {trace}"}}
-TEACHERS = [*GOOD["teachers"], FAR, {**EDIT, "sampling": {"max_tokens": 64}}]
+FILE = {
+    "kind": "dataset",
+    "name": "file",
+    "style": "long",
+    "source": {"kind": "file", "path": "traces.jsonl"},
+    "columns": {"problem": "q", "completion": "a"},
+}
+RULE = {"kind": "rule", "name": "rule", "style": "long", "reads": "long", "replace": [{"pattern": "So "}]}
+TEACHERS = [*GOOD["teachers"], FAR, FILE, RULE, {**EDIT, "sampling": {"max_tokens": 64}}]
 
 
 def refine(**changes: Any) -> dict[str, Any]:
@@ -40,6 +48,9 @@ def test_each_answer_is_compared_by_the_teacher_of_its_mode_or_all_by_the_one_th
         ({"objective": {**OBJECTIVE, "teacher": "lang"}}, "no teacher is called 'lang'"),
         ({"objective": {**OBJECTIVE, "teacher": "far"}}, "'far' is of kind endpoint: it cannot say how likely"),
         ({"objective": {**OBJECTIVE, "teacher": "edit"}}, "'edit' reads 'long'"),
+        ({"objective": {**OBJECTIVE, "teacher": "file"}}, "'file' is of kind dataset: it cannot say how likely"),
+        ({"objective": {**OBJECTIVE, "teacher": "rule"}}, "'rule' is of kind rule: it cannot say how likely"),
+        ({"modes_in": "completion"}, "the student writes its mode itself"),
         ({"after": "only"}, "short did not write the rows of 'only' (long)"),
         ({"objective": {**OBJECTIVE, "max_tokens": 8192}}, "no room for a prompt in serve.engine.max_model_len 8192"),
         ({"policy": "pairs", "pools": ["long"], "weights": None, "modes": {}}, "the policy is pairs"),

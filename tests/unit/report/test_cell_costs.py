@@ -1,6 +1,7 @@
-"""What cells cost beside their steps, in a synthetic run's report."""
+"""What cells cost beside their steps, and what they learnt of teachers and pairs, in a synthetic run's report."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ REWARDED = {
     "resources": RESOURCES,
     "rounds": {"answers": 64, "cut": 1, "errors": 0, "tokens": 2000, "write_s": 35.0, "start_s": 4.0},
 }
+LEARNT = {
+    "answers": 12, "mean_tokens": 40.5, "cut_share": 0.25, "self_difference": 0.0123, "start_kl": 0.5,
+    "start_kl_first": 0.1, "start_kl_middle": 0.4, "start_kl_last": 1.1, "end_student": 0.96, "end_teacher": 0.72,
+}  # fmt: skip
+LAST = {"kl": 0.25, "kl_first": 0.05, "kl_middle": 0.2, "kl_last": 1.6, "drift": 0.0456, "end": math.log(0.81)}
 RESUMED = REWARDED | {"seconds": SECONDS | {"train": 9.0}}
 """Killed once: the last attempt had a few seconds, all steps and answers more."""
 
@@ -67,3 +73,20 @@ def test_arms_of_one_objective_that_write_nothing_have_no_such_table(
     tmp_path: Path, details: tuple[dict[str, Any], ...]
 ) -> None:
     assert "What the objectives cost" not in render_page(report_of(tmp_path, *details))
+
+
+def test_the_divergence_from_the_teacher_is_told_before_and_after_by_thirds(tmp_path: Path) -> None:
+    rollouts = {**MATCHED["rollouts"], **LEARNT}
+    found = report_of(tmp_path, IMITATED, MATCHED | {"rollouts": rollouts, "match": LAST})
+    imitated, matched = (cell.match for cell in found.cells[:2])
+    assert imitated is None and matched is not None
+    assert (matched.start["last"], matched.last["last"]) == (1.1, 1.6), "an answer's end may go wrong alone"
+    assert matched.end_after == pytest.approx(0.81)
+    table = render_page(found).partition("Matching the teacher")[2]
+    assert found.cells[1].cell in table and found.cells[0].cell not in table.partition("</table>")[0]
+    for words in ("0.500 → 0.250", "0.100 → 0.050", "1.100 → 1.600", "96 % → 81 %", "72 %", "25 %", "0.046", "0.012"):
+        assert words in table.partition("</table>")[0], words
+
+
+def test_a_run_that_matches_no_teacher_has_no_such_table(tmp_path: Path) -> None:
+    assert "Matching the teacher" not in render_page(report_of(tmp_path, IMITATED, REWARDED))
