@@ -1,6 +1,7 @@
 """Learning from a student's own answers: the seconds of a round beside TRL's GRPOTrainer, and scoring beside writing.
 
-    python -m tests.benchmarks.rounds [--rounds N] [--prompts N] [--samples N] [--max-tokens N] [--run-dir DIR]
+    python -m tests.benchmarks.rounds [--rounds N] [--prompts N] [--samples N] [--max-tokens N] [--imitated N]
+        [--run-dir DIR]
 
 A recipe is run as a user would run it: SmolLM2-135M (LoRA of rank 16) imitates short solutions of sums, then it is
 rewarded by the verifier for its own answers in rounds of one step each, and in another arm it is matched with its
@@ -11,8 +12,12 @@ TRL trains the same adapter on the same prompts, with as many answers of as many
 model and the advantage without deviation, rewarded where the last number is right; it writes with transformers, since
 its vLLM engine needs a GPU. It runs at several sizes of a pass, and the quickest is compared.
 
+How long a round of ours takes depends on how many prompts have answers that differ (`differing`): the others' take no
+pass. After few steps of imitation (`--imitated`) nearly all do.
+
 Keys: `round_s` (goal <= 30), `score_over_write` (positions that are scored per second over tokens that are written per
-second, goal >= 5), `ratio_vs_trl` (TRL's seconds over ours, goal >= 1.5). The last line is a JSON object.
+second, goal >= 5; `answers_over_write` counts the answers' positions alone), `ratio_vs_trl` (TRL's seconds over ours,
+goal >= 1.5). The last line is a JSON object.
 """
 
 import argparse
@@ -66,7 +71,7 @@ examples = [
 [[mixes]]
 name = "sft"
 weights = { short = 1.0 }
-num_steps = 40
+num_steps = IMITATED
 [[mixes]]
 name = "rl"
 weights = { short = 1.0 }
@@ -98,6 +103,7 @@ PASSES = (8, 32)
 def recipe_text(asked: argparse.Namespace) -> str:
     """The recipe of one measurement."""
     sizes = {"ROUNDS": asked.rounds, "SAMPLES": asked.samples, "TOKENS": asked.max_tokens, "PROMPTS": asked.prompts}
+    sizes["IMITATED"] = asked.imitated
     text = RECIPE
     for name, size in sizes.items():
         text = text.replace(name, str(size))
@@ -123,14 +129,24 @@ def measured_rounds(run_dir: RunDir) -> dict[str, Any]:
     """Of the rounds after the first: seconds from one round's answers to the next one's, and what was written."""
     paths = sorted(Path(path) for path in run_dir.matching(*cell_of(run_dir, "rl").file("rounds"), "*.json"))
     figures = [json.loads(path.read_text()) for path in paths]
+    differing = [num_differing(run_dir, path.with_suffix(".parquet").name) for path in paths]
     times = [path.stat().st_mtime for path in paths]
     return {
         "round_s": (times[-1] - times[0]) / (len(times) - 1),
         "write_s": mean(one["write_s"] for one in figures[1:]),
         "tokens": mean(one["tokens"] for one in figures[1:]),
         "right": [round(one["right"], 3) for one in figures],
+        "differing": differing,
         "cut": sum(one["cut"] for one in figures),
     }
+
+
+def num_differing(run_dir: RunDir, name: str) -> int:
+    """Prompts of a round whose answers are not all right or all wrong."""
+    verdicts: dict[str, set[str]] = {}
+    for row in read(run_dir, (*cell_of(run_dir, "rl").file("rounds"), name), OwnAnswer):
+        verdicts.setdefault(row["answer_id"].rpartition("/")[0], set()).add(row["verdict"])
+    return sum(len(found) > 1 for found in verdicts.values())
 
 
 def measured_scoring(run_dir: RunDir) -> dict[str, float]:
@@ -145,8 +161,14 @@ def measured_scoring(run_dir: RunDir) -> dict[str, float]:
         len(scorer_prompt(tokenizer, examples[one.trace_id], chat, problems)) + len(one.tokens)
         for one in read_rollouts(run_dir, Path(cell.folder[-1]).name)
     )
-    written, scored = found["tokens"] / found["seconds"]["write"], positions / found["seconds"]["score_short"]
-    return {"written_per_s": written, "scored_per_s": scored, "score_over_write": scored / written}
+    seconds, tokens = found["seconds"], found["tokens"]
+    written, scored = tokens / seconds["write"], positions / seconds["score_short"]
+    return {
+        "written_per_s": written,
+        "scored_per_s": scored,
+        "score_over_write": scored / written,
+        "answers_over_write": tokens / seconds["score_short"] / written,
+    }
 
 
 def base_of(run_dir: RunDir) -> str:
@@ -263,7 +285,7 @@ def trl_rows(run_dir: RunDir, asked: argparse.Namespace) -> list[dict[str, Any]]
     return found
 
 
-SIZES = ("rounds", "prompts", "samples", "max-tokens")
+SIZES = ("rounds", "prompts", "samples", "max-tokens", "imitated")
 
 
 def main() -> None:
@@ -273,6 +295,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=60)
+    parser.add_argument("--imitated", type=int, default=40, help="steps of imitation before the first round")
     parser.add_argument("--run-dir", help="kept afterwards; a run that is there goes on")
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--of", help=argparse.SUPPRESS)
@@ -291,6 +314,7 @@ def main() -> None:
     found = {
         "ratio_vs_trl": round(best["round_s"] / ours["round_s"], 2),
         "score_over_write": round(scoring["score_over_write"], 2),
+        "answers_over_write": round(scoring["answers_over_write"], 2),
         "round_s": round(ours["round_s"], 2),
         "round_s_trl": round(best["round_s"], 2),
         "trl_per_pass": best["per_pass"],
@@ -299,6 +323,7 @@ def main() -> None:
         "tokens_per_round_trl": round(best["mean_tokens"] * asked.prompts * asked.samples),
         "written_per_s": round(scoring["written_per_s"]),
         "scored_per_s": round(scoring["scored_per_s"]),
+        "differing": ours["differing"],
         "right": ours["right"],
         "right_trl": best["right"],
         "cut": ours["cut"],
