@@ -27,9 +27,9 @@ def run_recipe(recipe: Recipe, base: Path, uri: str, *, until: StageName | None,
         is_whole = run_dir.exists(*REPORT_PAGE) and only is None and until in (None, StageName.REPORT)
         if had_work and is_whole:
             from distill.report.build import build_report  # start time: a finished run needs no statistics
-            from distill.report.tables import render_terminal  # start time
+            from distill.report.tables import print_report  # start time
 
-            console.print(render_terminal(build_report(recipe, run_dir)))
+            print_report(build_report(recipe, run_dir), console)
         minutes = (time.monotonic() - started) / 60
         nothing = f"nothing to do: {only or until} is done" if only or until else "nothing to do: every stage is done"
         console.print(f"finished in {minutes:.1f} minutes" if had_work else nothing)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from distill.core.whole_table import print_whole
 from distill.report.answering import BY_ITSELF
 from distill.report.data import EditRow, FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.formats import (
@@ -39,9 +40,9 @@ from distill.report.score_data import (
 from distill.report.searches import search_words
 
 
-def render_terminal(report: Report) -> RenderableType:
+def print_report(report: Report, console: Console) -> None:
     """The question and its answer, the headline, accuracies with gains, pools, mixes, wall time and caveats; parts
-    without rows are left out."""
+    without rows are left out. Tables are as wide as they are."""
     question = [(report.question.candidates, candidate_table(report.question))] if report.question else []
     tables: list[tuple[Sequence[object], Table]] = [
         *question,
@@ -65,8 +66,12 @@ def render_terminal(report: Report) -> RenderableType:
     searched = [Text(search_words(one).replace("`", "")) for one in report.searches]
     asked = [report.question.question, report.question.answer, ""] if report.question else []
     head = [Text(line.replace("`", ""), style="bold") for line in (*asked, report.headline)]
-    parts = [part for rows, table in tables if rows for part in (Text(), table)]
-    return Group(*head, *searched, *parts, Text(), *notes)
+    console.print(Group(*head, *searched))
+    for rows, table in tables:
+        if rows:
+            console.print()
+            print_whole(table, console)
+    console.print(Group(Text(), *notes))
 
 
 def arm_table(report: Report) -> Table:

@@ -22,10 +22,10 @@ from distill.config.recipe import Recipe
 from distill.config.sources import GymSource
 from distill.config.teachers import AskedTeacher, VllmTeacher
 from distill.core.run_dir import RunDir, StageName
+from distill.core.whole_table import print_whole
 from distill.models.engine_check import require_engine
 from distill.models.shape import ModelShape, planned_settings, score_memory_bytes, shape_of
 from distill.ops.forecast.counted import counted_prompts
-from distill.ops.forecast.whole_table import print_whole
 from distill.ops.forecast.workload import source_share
 from distill.run.stage_keys import stage_states
 from distill.train.cells import cells

@@ -16,10 +16,10 @@ from distill.config.recipe import Recipe
 from distill.config.teachers import AskedTeacher
 from distill.core.errors import ConfigError
 from distill.core.run_dir import RunDir
+from distill.core.whole_table import print_whole
 from distill.ops.forecast.inputs import forecast_recipe
 from distill.ops.forecast.scaling_limits import NEAR_SHARE, ScalingLimit, scaling_limits
 from distill.ops.forecast.stage_times import Forecast
-from distill.ops.forecast.whole_table import print_whole
 from distill.ops.forecast.workload import Assumption, PoolWork
 from distill.train.machines import Machines
 

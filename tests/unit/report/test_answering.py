@@ -19,7 +19,7 @@ from distill.report.data import Report
 from distill.report.figures import all_plots
 from distill.report.html import render_page
 from distill.report.score_data import Comparison
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run, make_score
 
 NUM = 100
@@ -160,7 +160,7 @@ def test_the_page_and_the_terminal_show_every_way_and_a_plot_per_student(report:
     plots = [name for name in all_plots(report) if name.startswith("answering ")]
     assert plots == ["answering smol-135m on arithmetic"]
     console = Console(file=io.StringIO(), width=300)
-    console.print(render_terminal(report))
+    print_report(report, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]  # the file above
     assert "Made to answer" in text and "budget-32" in text
 

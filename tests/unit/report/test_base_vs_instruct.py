@@ -22,7 +22,7 @@ from distill.report.build import build_report
 from distill.report.comparisons import MACRO, compare
 from distill.report.data import Report
 from distill.report.html import render_page
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from distill.report.write import write_report
 from distill.run.stage_keys import stage_configs
 from tests.fixtures.report_run import make_prompt, make_recipe
@@ -98,7 +98,7 @@ def test_too_few_problems_show_no_difference(tmp_path: Path) -> None:
 def test_page_terminal_and_json_hold_the_same_numbers(report: Report, tmp_path: Path) -> None:
     (change,) = report.gap_changes
     page, stream = render_page(report), io.StringIO()
-    Console(file=stream, width=160).print(render_terminal(report))
+    print_report(report, Console(file=stream, width=160))
     for text in (page, stream.getvalue()):
         assert "Base against instruct" in text and "[−15" in text
     run_dir = RunDir(str(tmp_path))

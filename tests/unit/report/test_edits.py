@@ -11,7 +11,7 @@ from distill.core.run_dir import RunDir, StageName
 from distill.report.build import build_report
 from distill.report.data import EditRow
 from distill.report.html import render_page
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from tests.fixtures.report_run import make_recipe, make_run
 
 pytestmark = pytest.mark.usefixtures("unrendered_plots")
@@ -49,7 +49,7 @@ def test_every_edit_that_was_asked_for_is_kept_or_has_a_reason(tmp_path: Path) -
     assert row.asked == row.kept + sum(row.drops.values())
     assert list(row.drops) == ["still wrong", "answer changed", "part missing"], "the most frequent first"
     console = Console(file=io.StringIO(), width=250)
-    console.print(render_terminal(report))
+    print_report(report, console)
     for shown in (render_page(report), console.file.getvalue()):  # type: ignore[attr-defined]
         for text in ("4 of 16, 25 % [10, 49]", "26 of 32, 81 % [65, 91]", "12 still wrong, 6 answer changed", "0.51"):
             assert text in shown

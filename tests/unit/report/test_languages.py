@@ -15,7 +15,7 @@ from distill.report.build import build_report
 from distill.report.html import render_page
 from distill.report.languages import language_scores, language_words, level_scores
 from distill.report.level_table import level_table
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from distill.run.context import read_benchmark
 from tests.fixtures.report_run import make_recipe, make_run
 
@@ -103,7 +103,7 @@ def test_the_page_and_the_terminal_show_both_tables(run_dir: RunDir, unrendered_
     assert "By the language of the prompts" in page and "By level and language" in page
     assert "levels-zh (zh)" in page and "4 of 12, 1 without answer" in page
     console = Console(width=240, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render_terminal(report))
+    print_report(report, console)
     said = console.export_text()
     assert "reasoning in it [95 %]" in said and "4 of 12, 1 without answer" in said
 

@@ -12,7 +12,7 @@ from distill.report.build import build_report
 from distill.report.html import render_page
 from distill.report.level_table import choice_words
 from distill.report.mode_choices import mode_choices
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from distill.run.context import read_benchmark
 from tests.fixtures.report_run import make_recipe, make_run
 
@@ -70,6 +70,6 @@ def test_the_choices_are_counted_by_level_and_errors_are_left_out(run_dir: RunDi
 def test_page_and_terminal_show_the_choices(run_dir: RunDir) -> None:
     report = build_report(recipe(), run_dir)
     console = Console(record=True, width=200)
-    console.print(render_terminal(report))
+    print_report(report, console)
     for shown in (render_page(report), console.export_text()):
         assert "Modes that students chose" in shown and "long 25 % (100 % of them correct)" in shown

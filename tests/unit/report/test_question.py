@@ -18,7 +18,7 @@ from distill.report.build import build_report
 from distill.report.html import render_page
 from distill.report.question import answer_question, intersection_union_p
 from distill.report.score_data import Comparison, QuestionResult
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from distill.report.write import write_report
 from tests.fixtures.report_run import make_recipe, make_run
 
@@ -205,7 +205,7 @@ def test_a_run_is_answered_over_all_its_students_from_the_reports_own_comparison
     page, stream = render_page(report), io.StringIO()
     assert page.index("Does <code>mix-long</code> beat") < page.index("Yes: <code>smol-135m@mix-long</code>")
     assert page.index("Yes: ") < page.index('id="question"') < page.index('id="accuracy"')
-    Console(file=stream, width=200).print(render_terminal(report))
+    print_report(report, Console(file=stream, width=200))
     assert stream.getvalue().startswith("Does mix-long beat both short and long on the mean of all benchmarks")
     assert "The question's arms on mean of all" in stream.getvalue()
     write_report(report, run_dir)

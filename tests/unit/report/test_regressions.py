@@ -20,7 +20,7 @@ from distill.report.comparisons import MACRO
 from distill.report.data import Report
 from distill.report.html import render_page
 from distill.report.regressions import regression_words, regressions, without_regressions
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from tests.fixtures.report_run import make_prompt, make_recipe
 
 pytestmark = pytest.mark.usefixtures("unrendered_plots")
@@ -149,7 +149,7 @@ def test_sentences_table_and_page_say_it(report: Report) -> None:
     section = page.partition('id="regression"')[2].partition('id="comparisons"')[0]
     assert section.count('class="bad"') == sum(one.is_below for one in report.regressions) > 0
     console = Console(file=io.StringIO(), width=240, force_terminal=True)
-    console.print(render_terminal(report))
+    print_report(report, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "What training broke" in shown and "\x1b[31m" in shown
 

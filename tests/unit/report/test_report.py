@@ -21,7 +21,7 @@ from distill.report.build import build_report
 from distill.report.data import Report
 from distill.report.html import render_page, ticks
 from distill.report.run_history import read_curve
-from distill.report.tables import model_table, render_terminal
+from distill.report.tables import model_table, print_report
 from distill.report.wording import headline
 from distill.report.write import write_report
 from tests.fixtures.report_run import make_prompt, make_recipe, make_run, make_score
@@ -313,7 +313,7 @@ def test_the_page_asks_a_student_by_the_name_that_is_served(report: Report, mode
 
 def test_terminal_shows_every_arm_with_its_interval(report: Report) -> None:
     stream = io.StringIO()
-    Console(file=stream, width=120).print(render_terminal(report))
+    print_report(report, Console(file=stream, width=120))
     text = stream.getvalue()
     for arm in report.arms:
         assert f"{arm.accuracy * 100:.0f} % [{arm.interval.low * 100:.0f}, {arm.interval.high * 100:.0f}]" in text

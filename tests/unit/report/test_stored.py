@@ -12,7 +12,7 @@ from distill.core.run_dir import REPORT_JSON, RunDir, StageName
 from distill.report import stored
 from distill.report.data import Report
 from distill.report.stored import stored_report
-from distill.report.tables import render_terminal
+from distill.report.tables import print_report
 from tests.fixtures.report_run import finish, make_recipe, make_run
 
 
@@ -28,7 +28,7 @@ def run_dir(recipe: Recipe, tmp_path: Path) -> RunDir:
 
 def printed(report: Report) -> str:
     console = Console(file=io.StringIO(), width=200)
-    console.print(render_terminal(report))
+    print_report(report, console)
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 

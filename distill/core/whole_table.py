@@ -13,5 +13,7 @@ WIDEST = 1000
 def print_whole(table: Table, console: Console) -> None:
     """Print a table as wide as it is: rich would cut numbers on a narrow terminal, which wraps lines instead."""
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    console.width = max(console.width, needed)
+    width = console.width
+    console.width = max(width, needed)
     console.print(table, crop=False)
+    console.width = width
