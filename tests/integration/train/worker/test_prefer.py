@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.multiprocessing
 
 from distill.config.objectives import IMITATE, Prefer
 from distill.config.teachers import ChatFormat
-from distill.core.errors import StageError
+from distill.core.errors import FullDiskError, StageError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Dropped, Example, Message
 from distill.mix.fit_scorer import FitJob, FitScorer
@@ -20,6 +21,7 @@ from distill.models.chat_template import render_example
 from distill.models.resolve import load_tokenizer
 from distill.train.layout import Layout
 from distill.train.worker import job as worker_job
+from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.pairs import REFERENCE_FILE, ReferenceScore
@@ -96,6 +98,56 @@ def test_the_reference_is_computed_once_and_is_what_the_fit_scorer_finds(tmp_pat
     lines_of(cell)
     assert cell.reference == [row["nll"] for row in stored]
     assert run_dir.local_path(*parts).stat().st_mtime_ns == written
+
+
+class BrokenGradient(Attempt):
+    """An attempt whose loss is a number before the fifth step, and its gradient is not."""
+
+    def _update(self, rate: float, step: int, batch: Sequence[int]) -> float:
+        if step == 4:
+            next(one.grad for one in self.engine.module.parameters() if one.grad is not None).fill_(float("nan"))
+        return super()._update(rate, step, batch)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_no_number_stops_the_pairs_names_rows_and_remedy_and_keeps_the_last_checkpoint(
+    tmp_path: Path, model: Path, what: str
+) -> None:
+    known = lines_of(started(RunDir(str(tmp_path / "undisturbed")), model, "full"))
+    run_dir = RunDir(str(tmp_path / "broken"))
+    broken = started(run_dir, model, "full")
+    if what == "gradient":
+        broken.__class__ = BrokenGradient
+    else:
+        broken.break_before = 4
+    said = r"cell: the loss or its gradient is nan at step 5 of 8 \(rows t\d+chosen, t\d+rejected, .*"
+    with pytest.raises(StageError, match=rf"{said}last checkpoint is kept\. Lower students\.tune\.learning_rate"):
+        broken.run()
+    assert Checkpoints(run_dir, "cell", "key").newest_intact() == 3
+    assert [line.step for line in read_metrics(run_dir, "cell")] == [1, 2, 3, 4]
+    assert curve(lines_of(started(run_dir, model, "full"))) == curve(known)
+
+
+def test_a_disk_that_is_full_while_the_reference_is_written_is_said_and_leaves_no_part_of_it(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, parts = RunDir(str(tmp_path)), ("train", "cell", REFERENCE_FILE)
+    write = run_dir.fs.pipe_file
+
+    def full(path: str, data: bytes) -> None:
+        if REFERENCE_FILE in path:
+            write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_dir.fs, "pipe_file", full)
+        with pytest.raises(FullDiskError, match=f"{REFERENCE_FILE} could not be written -> make room there"):
+            started(run_dir, model, "full").run()
+    assert not list(run_dir.local_path("train").rglob(f"{REFERENCE_FILE}*"))
+    lines = lines_of(started(run_dir, model, "full"))
+    assert len(lines) == 8 and lines[0].pairs["margin"] == pytest.approx(0.0, abs=1e-3)
+    assert run_dir.exists(*parts)
 
 
 def in_fp32() -> bool:

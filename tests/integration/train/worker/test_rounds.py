@@ -21,8 +21,9 @@ from distill.models.resolve import load_tokenizer
 from distill.train.rollouts.rewards import OwnAnswer
 from distill.train.rollouts.round_writer import Question
 from distill.train.rollouts.rounds_plan import RoundsPlan
+from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
-from distill.train.worker.metrics import StepMetrics
+from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.process import prepare_process
 from distill.train.worker.rounds import Rounds
 from distill.train.worker.rows import load_rows
@@ -39,6 +40,8 @@ class Sampled(Rounds):
 
     asked: tuple[int, ...] = ()
     is_mute = False
+    verdict: Verdict | None = None
+    """Of every answer; None: each by its first letter."""
 
     def start(self) -> None:
         """There is no engine to start."""
@@ -64,7 +67,7 @@ class Sampled(Rounds):
     def _graded(self, one: Question, tokens: list[int]) -> OwnAnswer:
         text = "" if self.is_mute else self._tokenizer.decode(tokens)
         is_right = text[:1].lower() in tuple("abcdefghijklm")
-        verdict = Verdict.CORRECT if is_right else Verdict.INCORRECT
+        verdict = self.verdict or (Verdict.CORRECT if is_right else Verdict.INCORRECT)
         return OwnAnswer(one.answer_id, one.trace_id, tokens, text, is_finished=True, verdict=verdict.value)
 
 
@@ -122,6 +125,24 @@ def test_a_student_that_writes_nothing_stops_and_does_so_again(tmp_path: Path, m
         cell.rounds.is_mute = True
         with pytest.raises(StageError, match="round 1: the student writes nothing"):
             cell.run()
+
+
+@pytest.mark.parametrize(("verdict", "mean"), [(Verdict.CORRECT, "1.00"), (Verdict.INCORRECT, "0.00")])
+def test_answers_that_are_all_as_good_stop_after_three_rounds_and_do_so_again_without_being_asked(
+    tmp_path: Path, model: Path, verdict: Verdict, mean: str
+) -> None:
+    run_dir, asked = RunDir(str(tmp_path)), []
+    for _ in range(2):
+        cell = started(run_dir, model)
+        assert isinstance(cell.rounds, Sampled)
+        cell.rounds.verdict = verdict
+        reason = rf"cell: round 3: the reward is constant: in 3 rounds .*\(means {mean}, {mean}, {mean}\).*take harder"
+        with pytest.raises(StageError, match=reason):
+            cell.run()
+        asked.append(asked_of(cell))
+        assert Checkpoints(run_dir, "cell", "key").newest_intact() == 2 * SIZE
+        assert [line.step for line in read_metrics(run_dir, "cell")] == [1, 2, 3, 4]
+    assert asked == [(0, 1, 2), ()]
 
 
 def test_weights_that_are_no_numbers_stop_a_round_which_is_taken_again_from_its_beginning(
