@@ -2,7 +2,7 @@
 scores, and the cell is trained from its parent's adapter."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,12 @@ def recipe_of(student: Path, teacher: Path) -> Recipe:
     )
 
 
-def write_arms(run_dir: RunDir) -> None:
-    """The files of the stages before: prompts, and both arms with the teacher's traces."""
+def write_arms(run_dir: RunDir, arms: Sequence[str] = ("sft", "refine")) -> None:
+    """The files of the stages before: prompts, and the arms with the teacher's traces."""
     problems = [dataclasses.replace(prompt(number), problem=text) for number, text in enumerate(PROBLEMS)]
     run_dir.write_rows(problems, Prompt, "prompts", "prompts.parquet")
     details = {}
-    for arm in ("sft", "refine"):
+    for arm in arms:
         turns = [[Message("user", one.problem), Message("assistant", ANSWER)] for one in problems]
         rows = [
             Example(f"t{number}", one.prompt_id, arm, "long", "long", turns[number])

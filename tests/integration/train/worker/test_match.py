@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from distill.config.objectives import Match
 from distill.config.teachers import ChatFormat, EngineConfig
@@ -25,6 +24,7 @@ from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.match import NO_ROLLOUT
 from distill.train.worker.process import prepare_process
 from distill.train.worker.rows import load_rows
+from tests.fixtures.own_answers import load_student, sample
 from tests.fixtures.tiny_models import make_tiny_model
 from tests.integration.train.worker.test_prefer import in_fp32
 from tests.integration.train.worker.test_resume import Attempt, Stopped, curve, job_for, lines_of
@@ -48,22 +48,14 @@ def write_arm(run_dir: RunDir) -> None:
     run_dir.write_rows(rows, Example, "mix", "part-0.parquet")
 
 
-@torch.no_grad()
 def write_answers(run_dir: RunDir, path: Path) -> None:
     """Answers that the model samples itself, token by token; the last row has none."""
     torch.manual_seed(0)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval(), load_tokenizer(str(path))
+    model, tokenizer = load_student(str(path), ""), load_tokenizer(str(path))
     end, rollouts = tokenizer.convert_tokens_to_ids("<|im_end|>"), []
     for example in run_dir.read_table("mix", "part-0.parquet", row_type=Example).to_pylist()[:-1]:
-        prompt = student_prompt(tokenizer, example)
-        tokens: list[int] = []
-        sampled: list[float] = []
-        while len(tokens) < MAX_TOKENS and end not in tokens:
-            chances = model(torch.tensor([[*prompt, *tokens]])).logits[0, -1].log_softmax(dim=0)
-            tokens.append(int(torch.multinomial(chances.exp(), 1)))
-            sampled.append(float(chances[tokens[-1]]))
-        columns = np.asarray(tokens, np.int32), np.asarray(sampled, np.float32)
-        rollouts.append(Rollout(example["trace_id"], *columns, end in tokens))
+        tokens, sampled = sample(model, student_prompt(tokenizer, example), end=end, room=MAX_TOKENS)
+        rollouts.append(Rollout(example["trace_id"], tokens, sampled, end in tokens))
     write_rollouts(run_dir, "cell", rollouts)
 
 

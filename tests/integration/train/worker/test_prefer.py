@@ -100,24 +100,27 @@ def test_the_reference_is_computed_once_and_is_what_the_fit_scorer_finds(tmp_pat
     assert run_dir.local_path(*parts).stat().st_mtime_ns == written
 
 
-class BrokenGradient(Attempt):
-    """An attempt whose loss is a number before the fifth step, and its gradient is not."""
+def break_gradient(cell: Attempt, step: int, patch: pytest.MonkeyPatch) -> None:
+    """Have a step's gradient be no number, though its loss is one."""
+    update = cell._update
 
-    def _update(self, rate: float, step: int, batch: Sequence[int]) -> float:
-        if step == 4:
-            next(one.grad for one in self.engine.module.parameters() if one.grad is not None).fill_(float("nan"))
-        return super()._update(rate, step, batch)
+    def broken(rate: float, number: int, batch: Sequence[int]) -> float:
+        if number == step:
+            next(one.grad for one in cell.engine.module.parameters() if one.grad is not None).fill_(float("nan"))
+        return update(rate, number, batch)
+
+    patch.setattr(cell, "_update", broken)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_what_is_no_number_stops_the_pairs_names_rows_and_remedy_and_keeps_the_last_checkpoint(
-    tmp_path: Path, model: Path, what: str
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     known = lines_of(started(RunDir(str(tmp_path / "undisturbed")), model, "full"))
     run_dir = RunDir(str(tmp_path / "broken"))
     broken = started(run_dir, model, "full")
     if what == "gradient":
-        broken.__class__ = BrokenGradient
+        break_gradient(broken, 4, monkeypatch)
     else:
         broken.break_before = 4
     said = r"cell: the loss or its gradient is nan at step 5 of 8 \(rows t\d+chosen, t\d+rejected, .*"

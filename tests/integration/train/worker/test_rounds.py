@@ -2,14 +2,9 @@
 become likelier, and a stopped cell goes on at the beginning of a round."""
 
 import dataclasses
-from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 import pytest
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from distill.config.objectives import Reinforce
 from distill.config.teachers import EngineConfig
@@ -18,57 +13,18 @@ from distill.core.errors import StageError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Verdict
 from distill.models.resolve import load_tokenizer
-from distill.train.rollouts.rewards import OwnAnswer
-from distill.train.rollouts.round_writer import Question
 from distill.train.rollouts.rounds_plan import RoundsPlan
 from distill.train.worker.checkpoint import Checkpoints
 from distill.train.worker.deepspeed_engine import build_engine, build_loss
 from distill.train.worker.metrics import StepMetrics, read_metrics
 from distill.train.worker.process import prepare_process
-from distill.train.worker.rounds import Rounds
 from distill.train.worker.rows import load_rows
+from tests.fixtures.own_answers import TOKENS, Sampled
 from tests.integration.train.worker.test_resume import NUM_STEPS, Attempt, Stopped, curve, job_for, lines_of
 
-SIZE, SAMPLES, TOKENS = 2, 4, 3
+SIZE, SAMPLES = 2, 4
 OBJECTIVE = Reinforce(samples=SAMPLES, steps_per_round=SIZE, max_tokens=TOKENS)
 PLAN = RoundsPlan(EngineConfig(), VerifyConfig(), "", ())
-
-
-class Sampled(Rounds):
-    """Rounds that transformers writes, with the adapter as it was handed over; a first letter in the first half of the
-    alphabet is right."""
-
-    asked: tuple[int, ...] = ()
-    is_mute = False
-    verdict: Verdict | None = None
-    """Of every answer; None: each by its first letter."""
-
-    def start(self) -> None:
-        """There is no engine to start."""
-
-    @torch.no_grad()
-    def write(self, number: int, adapter: str, asked: Sequence[Question]) -> list[OwnAnswer]:
-        self.asked = (*self.asked, number)
-        base = AutoModelForCausalLM.from_pretrained(self._job.model_path, dtype=torch.float32)
-        model = PeftModel.from_pretrained(base, adapter).eval()
-        groups = [list(group) for _, group in groupby(asked, key=lambda one: one.tokens)]
-        return [answer for group in groups for answer in self._answers(model, group)]
-
-    def _answers(self, model: torch.nn.Module, asked: Sequence[Question]) -> list[OwnAnswer]:
-        """Of questions with one prompt, each with its own seed."""
-        chances = [torch.Generator().manual_seed(one.seed % 2**31) for one in asked]
-        rows = torch.tensor([one.tokens for one in asked])
-        for _ in range(TOKENS):
-            likely = model(input_ids=rows).logits[:, -1].softmax(dim=1)
-            drawn = [torch.multinomial(one, 1, generator=chance) for one, chance in zip(likely, chances, strict=True)]
-            rows = torch.cat([rows, torch.stack(drawn)], dim=1)
-        return [self._graded(one, row[-TOKENS:].tolist()) for one, row in zip(asked, rows, strict=True)]
-
-    def _graded(self, one: Question, tokens: list[int]) -> OwnAnswer:
-        text = "" if self.is_mute else self._tokenizer.decode(tokens)
-        is_right = text[:1].lower() in tuple("abcdefghijklm")
-        verdict = self.verdict or (Verdict.CORRECT if is_right else Verdict.INCORRECT)
-        return OwnAnswer(one.answer_id, one.trace_id, tokens, text, is_finished=True, verdict=verdict.value)
 
 
 def started(run_dir: RunDir, model: Path) -> Attempt:
