@@ -9,7 +9,7 @@ import pytest
 from distill.config.objectives import Reinforce
 from distill.config.teachers import EngineConfig
 from distill.config.verify import VerifyConfig
-from distill.core.errors import StageError
+from distill.core.errors import FullDiskError, StageError
 from distill.core.run_dir import RunDir
 from distill.core.schema import Verdict
 from distill.models.resolve import load_tokenizer
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_in_a_round_is_said_and_the_round_is_taken_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(run_dir.fs, "pipe_file", full)
-        with pytest.raises(StageError, match=f"{file}.* could not be written -> make room there"):
+        with pytest.raises(FullDiskError, match=f"{file}.* could not be written -> make room there"):
             lines_of(started(run_dir, model))
     again = started(RunDir(str(tmp_path)), model)
     assert curve(lines_of(again)) == curve(undisturbed)
