@@ -1,5 +1,6 @@
 """Plots about how much arms are trained on: budget curves, and gaps with unequal and with matched steps."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -39,17 +40,18 @@ def budget_plots(report: Report) -> dict[str, str]:
 
 
 def _curves_plot(report: Report, curves: Sequence[BudgetCurve], *, per_tokens: bool) -> str:
-    """A line with its band for each family; its further curves are dashed."""
+    """A line with its band for each curve; further ones of one colour, which a family or many arms have, are dashed."""
     colours, first = arm_colours(report), curves[0]
     what = "problems solved per 1,000 tokens" if per_tokens else "problems solved, %"
 
     def paint(axes: Axes) -> None:
-        for number, curve in enumerate(curves):
-            nth = sum(other.family == curve.family for other in curves[:number])
+        used: Counter[str] = Counter()
+        for curve in curves:
             at = [float(point.amount) for point in curve.points]
             values = [_values(point, per_tokens=per_tokens) for point in curve.points]
             colour = colours[curve.points[0].mix]
-            banded_line(axes, at, values, colour, label=curve.label, linestyle=LINES[nth % len(LINES)])
+            banded_line(axes, at, values, colour, label=curve.label, linestyle=LINES[used[colour] % len(LINES)])
+            used[colour] += 1
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_major_locator(FixedLocator(_ticks([point.amount for one in curves for point in one.points])))

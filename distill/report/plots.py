@@ -26,6 +26,10 @@ CSS = {INK: "currentColor", GRID: "var(--grid)", UNTOUCHED: "var(--series-untouc
 CSS |= {colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)}
 WIDTH = 5.4
 """Inches. A plot is shown at 72 px per inch, two side by side on a wide screen."""
+LEGEND_WIDTH, LEGEND_GAP, LEGEND_LINE = 64, 5, 0.21
+"""Characters beside each other in a legend, between two of its columns, and inches of a line."""
+FILLS = ("full", "none", "left")
+"""How markers of a colour are filled, one arm after the other, where there are more arms than colours."""
 
 STYLE = {
     "svg.fonttype": "none",
@@ -61,6 +65,16 @@ def arm_colours(report: Report) -> dict[str, str]:
     colours = {arm: of_family[name] for arm, name in family.items()}
     of_mixes = {arm.partition(":")[0]: colour for arm, colour in reversed(colours.items())}
     return {"": UNTOUCHED, **of_mixes, **colours}
+
+
+def arm_fills(report: Report) -> dict[str, str]:
+    """How the marker of each mix and mode is filled, so that arms of one colour can be told apart."""
+    family = {arm: report.families.get(arm, arm) for arm in report.mixes}
+    trained = [name for name in dict.fromkeys(family.values()) if name]
+    return {
+        arm: FILLS[trained.index(name) // len(SERIES) % len(FILLS)] if name else FILLS[0]
+        for arm, name in family.items()
+    }
 
 
 def one_of_each_family(report: Report, arms: Sequence[str]) -> dict[str, str]:
@@ -153,7 +167,7 @@ def row_labels(axes: Axes, rows: Sequence[float], labels: Sequence[str]) -> None
 def gap_plot(report: Report, purpose: str, first: str, second: str) -> str:
     """First minus second per student (and benchmark), smallest student first."""
     gaps = sorted(report.gaps(purpose), key=lambda one: (report.student_sizes[one.student] or 0, one.student))
-    labels = [_gap_label(report, one) for one in gaps]
+    labels = [_gap_label(report, one, gaps) for one in gaps]
     rows = [float(number) for number in range(len(gaps))]
 
     def paint(axes: Axes) -> None:
@@ -168,9 +182,12 @@ def gap_plot(report: Report, purpose: str, first: str, second: str) -> str:
     return draw(1.0 + 0.42 * len(gaps), f"Gap {first} minus {second} by student", paint)
 
 
-def _gap_label(report: Report, one: Comparison) -> str:
+def _gap_label(report: Report, one: Comparison, gaps: Sequence[Comparison]) -> str:
+    """Student and benchmark; the arms where the student has several gaps on it."""
     weight = size(report.student_sizes[one.student])
     name = f"{one.student} ({weight})" if weight and weight.lower() not in one.student.lower() else one.student
+    if sum((other.student, other.benchmark) == (one.student, one.benchmark) for other in gaps) > 1:
+        name = " − ".join(label.removeprefix(f"{one.student}@") for label in (one.first, one.second))
     return f"{name}\n{one.benchmark}" if len(report.benchmarks) > 1 else name
 
 
@@ -232,10 +249,15 @@ def loss_plot(report: Report, student: str) -> str:
 
 
 def legend_above(axes: Axes) -> None:
-    # Above the axes it cannot hide a curve.
+    """A legend above the axes, where it cannot hide a curve; the figure grows with its lines."""
+    labels = axes.get_legend_handles_labels()[1]
+    ncols = max(1, min(3, LEGEND_WIDTH // (max(map(len, labels), default=0) + LEGEND_GAP)))
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=ncols, borderaxespad=0.2, handlelength=1.2, columnspacing=1.4
     )
+    figure = axes.get_figure(root=True)
+    if figure and (more := -(-len(labels) // ncols) - 3) > 0:
+        figure.set_figheight(figure.get_figheight() + LEGEND_LINE * more)
 
 
 def _once(cell: CellRow, cells: Sequence[CellRow], families: Mapping[str, str]) -> str:
