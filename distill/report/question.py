@@ -149,9 +149,9 @@ def _answer_words(
         return " ".join(["Not answered: no candidate was scored beside all arms that it must beat.", *left])
     better = [one for one in results if one.verdict in ("better", "held")]
     worse = [one for one in results if one.verdict == "worse"]
-    if len(worse) == len(results) and not margin_points:
+    if len(worse) == len(results) and not missing and not margin_points:
         below = "; ".join(_shown_words(one, are_several) for one in worse)
-        return " ".join([f"No, the opposite is shown: {below}.", *left])
+        return f"No, the opposite is shown: {below}."
     words = [_held_words(one, are_several) if margin_points else _shown_words(one, are_several) for one in better]
     start = f"Yes: {'; '.join(words)}." if better else _not_shown_words(results, are_several, margin_points)
     warning = [f"Shown to be worse than all: {'; '.join(_shown_words(one, are_several) for one in worse)}."]

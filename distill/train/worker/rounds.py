@@ -26,6 +26,7 @@ from distill.core.run_dir import RunDir, Training
 from distill.core.schema import seed_for
 from distill.models.chat_template import IGNORED, opening_tokens
 from distill.models.thinking import prompt_end
+from distill.train.attempts import Lease, SupersededError
 from distill.train.rollouts.rewards import (
     CONSTANT_ROUNDS,
     SAME,
@@ -45,7 +46,6 @@ from distill.train.worker.process import log_line, rank
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from distill.train.attempts import Lease
     from distill.train.worker.job import CellJob
 
 ANSWERS, FIGURES = "parquet", "json"
@@ -108,13 +108,17 @@ class Rounds:
         Raises:
             StageError: nothing can be learnt from them, or from those of the last rounds.
             FullDiskError: they could not be written.
+            SupersededError: the lease was lost.
         """
         number = first // self.size
         shared: list[Any] = [None, None]
         if rank() == 0:
             try:
                 shared[0] = self._written(number, steps, model, lease)
-            except StageError as error:  # said to all workers, which would wait for the answers otherwise
+            except (
+                StageError,
+                SupersededError,
+            ) as error:  # said to all workers, which would wait for answers otherwise
                 shared[1] = error
         dist.broadcast_object_list(shared)
         if shared[1]:

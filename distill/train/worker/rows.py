@@ -13,7 +13,7 @@ from distill.config.objectives import Match, Reinforce
 from distill.core.errors import StageError
 from distill.core.run_dir import StageName
 from distill.core.schema import Dropped, Example, arrow_schema, dropped, with_defaults
-from distill.models.chat_template import IGNORED, TOO_LONG, Rendered, opening_tokens, render_row
+from distill.models.chat_template import IGNORED, TOO_LONG, Rendered, encode, opening_tokens, render_row
 from distill.train.rollouts.write import read_examples, student_prompt
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.match import OwnToken, load_answers
@@ -113,6 +113,9 @@ def _compact(example: Mapping[str, Any], rendered: Rendered, tokenizer: PreTrain
     # Lists of Python integers would take ten times the memory.
     ids, labels = (array("i", values) for values in rendered)
     opening = example["messages"][-1]["content"][: example["opening"]]
-    learnt = [token for token in rendered.labels if token != IGNORED]
-    mode_tokens = opening_tokens(tokenizer, learnt, [opening]) if opening else 0
+    mode_tokens = 0
+    if opening:
+        # A tokenizer that does not give back what it was given writes the opening in as many tokens as alone.
+        learnt = [token for token in rendered.labels if token != IGNORED]
+        mode_tokens = opening_tokens(tokenizer, learnt, [opening]) or len(encode(tokenizer, opening))
     return TrainRow(example["trace_id"], example["pool"], ids, labels, example["phase"], mode_tokens)

@@ -121,6 +121,8 @@ def test_where_every_candidate_is_worse_the_answer_is_no() -> None:
         "No, the opposite is shown: `mix` is below `long` by 6.0 points [2.0, 10.0] and `short` by 9.0 points "
         "[5.0, 13.0]."
     )
+    unfinished = answered(*worse, recipe=asked(arms=["mix", "half"]))
+    assert unfinished.answer.startswith("Not shown") and unfinished.answer.endswith("Not compared yet: `s@half`.")
 
 
 def test_a_difference_whose_interval_holds_zero_is_not_shown() -> None:

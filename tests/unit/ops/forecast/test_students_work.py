@@ -29,7 +29,7 @@ def test_the_rounds_of_an_arm_with_the_steps_of_two_stages_are_all_counted(monke
 def test_who_writes_in_which_pass_and_who_scores_in_how_much_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     words = said("gpu-refine", monkeypatch)
     assert "long: written by tutor@reasoned@0 in pass 2" in words
-    # 7.6 billion weights of two bytes, 4,000 answers' logits of two bytes, and 512 positions compared
+    # 7.6 billion weights of two bytes, the logits of one answer of 4,000 tokens, and 512 positions compared
     assert "refine-long: before its training the student of sft-long answers every row (at most 4000 tokens)" in words
     assert "scored by long (16.0 GiB)" in words
 

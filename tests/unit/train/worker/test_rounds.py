@@ -1,5 +1,6 @@
 """What is asked in a round, and what its answers are worth."""
 
+import pickle
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -15,6 +16,7 @@ from distill.core.schema import Verdict
 from distill.models.chat_template import IGNORED
 from distill.train.attempts import Lease, SupersededError
 from distill.train.rollouts.rewards import OwnAnswer, advantages
+from distill.train.worker import rounds as rounds_module
 from distill.train.worker.batches import TrainRow
 from distill.train.worker.rounds import Rounds, questions, round_rows
 from tests.fixtures.byte_tokenizer import tokenizer
@@ -79,7 +81,11 @@ class Written(Rounds):
     def start(self) -> None:
         pass
 
+    def while_it_writes(self) -> None:
+        pass
+
     def _ask(self, number: int, asked: Sequence[Any], model: Any) -> list[OwnAnswer]:
+        self.while_it_writes()
         verdicts = cycle([Verdict.CORRECT.value, Verdict.INCORRECT.value])
         return [
             OwnAnswer(one.answer_id, one.trace_id, [7], "x", is_finished=True, verdict=verdict)
@@ -107,18 +113,29 @@ def round_files(rounds: Written) -> list[str]:
     return sorted(Path(path).name for path in rounds._run_dir.matching(*Training("c").file("rounds"), "*"))
 
 
-def test_an_attempt_that_was_given_up_while_its_engine_wrote_leaves_nothing(rounds: Written) -> None:
+def test_an_attempt_that_was_given_up_while_its_engine_wrote_leaves_nothing(
+    rounds: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease, newer = (Lease(rounds._run_dir, "c", name) for name in ("first", "second"))
     lease.claim()
     rounds.answers(0, [[ROW]], cast(Any, None), lease)
     assert round_files(rounds) == ["round-000000.json", "round-000000.parquet"]
-    newer.claim()
+    monkeypatch.setattr(rounds, "while_it_writes", newer.claim)
     with pytest.raises(SupersededError, match="attempt second has claimed the cell"):
         rounds.answers(1, [[ROW]], cast(Any, None), lease)
     assert round_files(rounds) == ["round-000000.json", "round-000000.parquet"]
 
 
 def test_a_full_disk_in_a_round_stays_one_for_every_worker(rounds: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    def broadcast(shared: list[Any]) -> None:
+        if rounds_module.rank() == 0:
+            sent.append(pickle.dumps(shared))
+        else:
+            shared[:] = pickle.loads(sent[-1])
+
+    monkeypatch.setattr(rounds_module.dist, "broadcast_object_list", broadcast)
     lease = Lease(rounds._run_dir, "c", "only")
     lease.claim()
 
@@ -127,6 +144,8 @@ def test_a_full_disk_in_a_round_stays_one_for_every_worker(rounds: Written, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(rounds._run_dir, "write_rows", full)
-        with pytest.raises(FullDiskError, match="no room"):  # which Ray tries again, unlike other ends of a stage
-            rounds.answers(0, [[ROW]], cast(Any, None), lease)
+        for rank in (0, 1):
+            patch.setattr(rounds_module, "rank", lambda rank=rank: rank)
+            with pytest.raises(FullDiskError, match="no room"):  # which Ray tries again, unlike other ends of a stage
+                rounds.answers(0, [[ROW]], cast(Any, None), lease)
     assert len(rounds.answers(0, [[ROW]], cast(Any, None), lease).answers) == 2
