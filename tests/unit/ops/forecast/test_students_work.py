@@ -23,7 +23,7 @@ def said(name: str, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> str:
 def test_the_rounds_of_an_arm_with_the_steps_of_two_stages_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     words = said("warm-up-rl", monkeypatch)
     assert "rl: 40 rounds, each 4 prompts with 8 answers of at most 64 tokens" in words
-    assert "rl-alone: 100 rounds, each 4 prompts" in words
+    assert "rl-alone: 180 rounds, each 16 prompts" in said("gpu-warm-up-rl", monkeypatch)
 
 
 def test_who_writes_in_which_pass_and_who_scores_in_how_much_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
