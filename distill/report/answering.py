@@ -17,9 +17,7 @@ from distill.report.arms import Arm, arm_score
 from distill.report.comparisons import MACRO
 from distill.report.families import arm_families
 from distill.report.formats import bounds, number, percent, points, signed
-from distill.report.score_data import AnsweringCurve, AnsweringPoint, Comparison
-
-BY_ITSELF = "by itself"
+from distill.report.score_data import BY_ITSELF, AnsweringCurve, AnsweringPoint, Comparison
 
 VERDICTS = {
     (1, -1): "dominates it: more accurate with fewer tokens",

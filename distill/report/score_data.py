@@ -9,6 +9,10 @@ GAPS = {"gap": "long gap", "large_gap": "large gap"}
 """Purpose of a comparison -> what the report calls it."""
 
 
+BY_ITSELF = "by itself"
+"""How a student answers that nothing is asked of beside the problem."""
+
+
 @dataclass(frozen=True)
 class PassRate:
     """Chance that one of k completions of a problem is correct, by the unbiased estimator."""

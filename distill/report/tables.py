@@ -7,7 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.core.whole_table import print_whole
-from distill.report.answering import BY_ITSELF
 from distill.report.data import EditRow, FitRow, MixRow, PoolRow, Report, StageRow
 from distill.report.formats import (
     MISSING,
@@ -24,6 +23,7 @@ from distill.report.formats import (
 )
 from distill.report.level_table import choice_words, level_table
 from distill.report.score_data import (
+    BY_ITSELF,
     AnsweringCurve,
     ArmScore,
     GapChange,

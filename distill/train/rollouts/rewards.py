@@ -6,6 +6,7 @@ answers are left out, as are those that the token limit cut, of which nobody kno
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from distill.config.objectives import Reinforce
 from distill.core.schema import Verdict
@@ -13,8 +14,9 @@ from distill.train.rollouts.figures import CUT_WARNING
 
 SAME = 1e-9
 """Advantages up to this are rounding: the answers to the prompt have the same reward."""
-CONSTANT_ROUNDS = 3
-"""Rounds without any difference in reward after which a training stops."""
+CONSTANT_ROUNDS, CONSTANT_PROMPTS = 3, 64
+"""A training stops after so many rounds, with so many prompts together, without any difference in reward. A student that
+still learns often solves few prompts always or never."""
 
 
 # Producer: the engine's actor. Consumers: the training process, and who looks at a round.
@@ -91,14 +93,23 @@ def round_fault(rounds: Sequence[Mapping[str, float]]) -> str:
             f"no answer of the round has a reward: {last['cut']:g} were cut at objective.max_tokens, "
             f"{last['errors']:g} could not be graded"
         )
-    newest = rounds[-CONSTANT_ROUNDS:]
-    if len(newest) == CONSTANT_ROUNDS and not any(one["prompts_that_differ"] for one in newest):
-        values = ", ".join(f"{one['reward']:.2f}" for one in newest)
+    same = list(takewhile(lambda one: not one["prompts_that_differ"], reversed(rounds)))
+    prompts = sum(one["prompts"] for one in same)
+    if len(same) >= CONSTANT_ROUNDS and prompts >= CONSTANT_PROMPTS:
+        values = ", ".join(f"{one['reward']:.2f}" for one in same[CONSTANT_ROUNDS - 1 :: -1])
         return (
-            f"the reward is constant: in {CONSTANT_ROUNDS} rounds no prompt had answers that differ in it (means "
-            f"{values}), so that nothing is learnt; take harder or easier prompts, or more objective.samples"
+            f"the reward is constant: in {len(same)} rounds none of {prompts:g} prompts had answers that differ in it "
+            f"(means at last {values}), so that nothing is learnt; take harder or easier prompts, or more "
+            "objective.samples"
         )
     return ""
+
+
+def is_told(rounds: Sequence[Mapping[str, float]]) -> bool:
+    """Whether so many of the newest rounds, in any order, tell whether the reward is constant: no earlier ones could
+    change it."""
+    is_long = len(rounds) >= CONSTANT_ROUNDS and sum(one["prompts"] for one in rounds) >= CONSTANT_PROMPTS
+    return is_long or any(one["prompts_that_differ"] for one in rounds)
 
 
 def round_words(figures: Mapping[str, float]) -> str:

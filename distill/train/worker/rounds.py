@@ -28,10 +28,10 @@ from distill.models.chat_template import IGNORED, opening_tokens
 from distill.models.thinking import prompt_end
 from distill.train.attempts import Lease, SupersededError
 from distill.train.rollouts.rewards import (
-    CONSTANT_ROUNDS,
     SAME,
     OwnAnswer,
     advantages,
+    is_told,
     round_fault,
     round_figures,
     round_words,
@@ -151,11 +151,20 @@ class Rounds:
             written |= {"write_s": round(time.monotonic() - started, 2), "start_s": round(start_s, 2)}
             lease.check()
             self._run_dir.write_bytes(json.dumps(written, indent=1).encode(), *known.round(number, FIGURES))
-        rounds = [self._figures(one) for one in range(max(0, number - CONSTANT_ROUNDS + 1), number + 1)]
+        rounds = self._newest(number)
         log_line(f"round {number + 1}: {round_words(rounds[-1])}")
         if fault := round_fault(rounds):
             self._forget_errors(number, lease)
             raise StageError(f"{job.cell}: round {number + 1}: {fault}")
+        return found
+
+    def _newest(self, number: int) -> list[dict[str, Any]]:
+        """Figures of a round and of those before it, as far as they tell whether the reward is constant."""
+        found: list[dict[str, Any]] = []
+        for one in range(number, -1, -1):
+            found.insert(0, self._figures(one))
+            if is_told(found):
+                break
         return found
 
     def _figures(self, number: int) -> dict[str, Any]:

@@ -85,14 +85,16 @@ def test_a_student_that_writes_nothing_stops_and_does_so_again(tmp_path: Path, m
 
 @pytest.mark.parametrize(("verdict", "mean"), [(Verdict.CORRECT, "1.00"), (Verdict.INCORRECT, "0.00")])
 def test_answers_that_are_all_as_good_stop_after_three_rounds_and_do_so_again_without_being_asked(
-    tmp_path: Path, model: Path, verdict: Verdict, mean: str
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, mean: str
 ) -> None:
+    monkeypatch.setattr("distill.train.rollouts.rewards.CONSTANT_PROMPTS", 6)
     run_dir, asked = RunDir(str(tmp_path)), []
     for _ in range(2):
         cell = started(run_dir, model)
         assert isinstance(cell.rounds, Sampled)
         cell.rounds.verdict = verdict
-        reason = rf"cell: round 3: the reward is constant: in 3 rounds .*\(means {mean}, {mean}, {mean}\).*take harder"
+        means = rf"\(means at last {mean}, {mean}, {mean}\)"
+        reason = f"cell: round 3: the reward is constant: in 3 rounds .*{means}.*take harder"
         with pytest.raises(StageError, match=reason):
             cell.run()
         asked.append(asked_of(cell))

@@ -4,7 +4,15 @@ import pytest
 
 from distill.config.objectives import Reinforce
 from distill.core.schema import Verdict
-from distill.train.rollouts.rewards import OwnAnswer, advantages, reward, round_fault, round_figures, round_words
+from distill.train.rollouts.rewards import (
+    OwnAnswer,
+    advantages,
+    is_told,
+    reward,
+    round_fault,
+    round_figures,
+    round_words,
+)
 
 PLAIN = Reinforce()
 RIGHT, WRONG, NONE, ERROR = Verdict.CORRECT, Verdict.INCORRECT, Verdict.NO_ANSWER, Verdict.ERROR
@@ -60,5 +68,12 @@ def test_a_round_of_which_nothing_can_be_learnt_stops(answers: list[OwnAnswer], 
 def test_a_constant_reward_stops_after_some_rounds_and_a_difference_begins_anew() -> None:
     constant = round_figures(PLAIN, [answer("a1", RIGHT), answer("a2", RIGHT)])
     moved = round_figures(PLAIN, [answer("a1", RIGHT), answer("a2", WRONG)])
-    assert not round_fault([constant] * 2) and not round_fault([constant, moved, constant])
-    assert "the reward is constant" in round_fault([moved, constant, constant, constant])
+    constant, moved = ({**one, "prompts": 20} for one in (constant, moved))
+    assert not round_fault([constant] * 3), "60 prompts may all be solved by chance"
+    assert not round_fault([constant, constant, moved, constant, constant])
+    assert "in 4 rounds none of 80 prompts had answers that differ" in round_fault([moved, *[constant] * 4])
+    large = {**constant, "prompts": 128}
+    assert not round_fault([large] * 2) and "(means at last 1.00, 1.00, 1.00)" in round_fault([large] * 3)
+    assert [is_told(one) for one in ([constant] * 3, [constant] * 4, [large] * 2, [large] * 3, [moved])] == [
+        False, True, False, True, True,
+    ]  # fmt: skip
