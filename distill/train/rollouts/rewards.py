@@ -15,8 +15,8 @@ from distill.train.rollouts.figures import CUT_WARNING
 SAME = 1e-9
 """Advantages up to this are rounding: the answers to the prompt have the same reward."""
 CONSTANT_ROUNDS, CONSTANT_PROMPTS = 3, 64
-"""A training stops after so many rounds, with so many prompts together, without any difference in reward. A student that
-still learns often solves few prompts always or never."""
+"""A training stops after so many rounds, with so many prompts together, without any difference in reward. Few prompts
+are often solved always or never by a student that still learns."""
 
 
 # Producer: the engine's actor. Consumers: the training process, and who looks at a round.
