@@ -17,7 +17,9 @@ from distill.report.arms import Arm, arm_score
 from distill.report.comparisons import MACRO
 from distill.report.families import arm_families
 from distill.report.formats import bounds, number, percent, points, signed
-from distill.report.score_data import BY_ITSELF, AnsweringCurve, AnsweringPoint, Comparison
+from distill.report.score_data import AnsweringCurve, AnsweringPoint, Comparison
+
+BY_ITSELF = "by itself"
 
 VERDICTS = {
     (1, -1): "dominates it: more accurate with fewer tokens",
@@ -67,7 +69,7 @@ def answering_curves(recipe: Recipe, arms: Sequence[Arm], comparisons: Sequence[
                         left_out.append(_unmeasured_words(arm, base))
             if points or left_out:
                 points.sort(key=lambda point: (point.budget is None, point.budget or 0))
-                itself = [_point(one, _told(one), None, one, None) for one in plain]
+                itself = [_point(one, _told(one) or BY_ITSELF, None, one, None) for one in plain]
                 said = tuple(dict.fromkeys(left_out))
                 found.append(AnsweringCurve(student, mix, benchmark, (*points, *itself), said))
     return found
@@ -124,9 +126,9 @@ def _plans(recipe: Recipe) -> Mapping[str, dict[str, int | None]]:
 
 
 def _told(arm: Arm) -> str:
-    """How an arm answers that no evaluation arm makes answer: by itself, or in the mode that it is told."""
+    """The mode that an arm is told, in words; empty where it is told none."""
     mode = arm.mix.partition(":")[2]
-    return f"told to be {mode}" if mode else BY_ITSELF
+    return f"told to be {mode}" if mode else ""
 
 
 def _point(arm: Arm, way: str, budget: int | None, base: Arm, change: Comparison | None) -> AnsweringPoint:
@@ -206,7 +208,7 @@ def _point_words(curve: AnsweringCurve, one: AnsweringPoint) -> str:
     assert one.change is not None, "a student is not compared with itself"
     shares = {"truncated": one.truncated_share, "looping": one.looping_share, "no answer": one.no_answer_share}
     more, ends = one.tokens_change, one.tokens_change_interval
-    itself = "itself" if one.against == BY_ITSELF else f"itself, {one.against},"
+    itself = f"itself, {one.against}," if one.against else "itself"
     return (
         f"`{curve.label}`, {one.way}, on `{curve.benchmark}`: {percent(one.accuracy, 1)} {bounds(one.interval, 1)} "
         f"with {number(one.mean_tokens)} tokens; against {itself} {points(one.change.difference, 1)} points "

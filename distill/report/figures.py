@@ -10,7 +10,6 @@ from distill.report.answering_figures import answering_plots
 from distill.report.budget_figures import budget_plots, token_ticks, unequal_plot
 from distill.report.data import FitRow, Report
 from distill.report.plots import (
-    FILLS,
     SERIES,
     accuracy_plot,
     arm_colours,
@@ -95,10 +94,10 @@ def pareto_plot(report: Report, benchmark: str) -> str:
             marker = MARKERS[report.students.index(arm.student) % len(MARKERS)]
             ends = (arm.interval.low * 100, arm.interval.high * 100)
             axes.plot([arm.mean_tokens] * 2, ends, color=colours[arm.mix], linewidth=2, alpha=0.3)
-            style = {"color": colours[arm.mix], "fillstyle": fills.get(arm.mix, FILLS[0]), "markersize": 7}
+            style = {"color": colours[arm.mix], "fillstyle": fills[arm.mix], "markersize": 7}
             axes.plot([arm.mean_tokens], [arm.accuracy * 100], marker, **style)
         for mix, family in one_of_each_family(report, [arm.mix for arm in arms]).items():
-            axes.plot([], [], "s", color=colours[mix], fillstyle=fills.get(mix, FILLS[0]), label=family or "untouched")
+            axes.plot([], [], "s", color=colours[mix], fillstyle=fills[mix], label=family or "untouched")
         for number, student in enumerate(report.students if len(report.students) > 1 else ()):
             axes.plot([], [], MARKERS[number % len(MARKERS)], color=colours[""], label=student)
         axes.set_xscale("log")

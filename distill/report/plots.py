@@ -59,22 +59,25 @@ STYLE = {
 def arm_colours(report: Report) -> dict[str, str]:
     """One colour per mix and mode; mixes that differ only in how much they are trained on share it, as do the ways in
     which an arm is made to answer."""
-    family = {arm: report.families.get(arm, arm) for arm in report.mixes}
-    trained = dict.fromkeys(name for name in family.values() if name)
-    of_family = {name: SERIES[number % len(SERIES)] for number, name in enumerate(trained)} | {"": UNTOUCHED}
-    colours = {arm: of_family[name] for arm, name in family.items()}
+    colours = {
+        arm: UNTOUCHED if number is None else SERIES[number % len(SERIES)]
+        for arm, number in _family_numbers(report).items()
+    }
     of_mixes = {arm.partition(":")[0]: colour for arm, colour in reversed(colours.items())}
     return {"": UNTOUCHED, **of_mixes, **colours}
 
 
 def arm_fills(report: Report) -> dict[str, str]:
     """How the marker of each mix and mode is filled, so that arms of one colour can be told apart."""
+    fills = {arm: FILLS[(number or 0) // len(SERIES) % len(FILLS)] for arm, number in _family_numbers(report).items()}
+    return {"": FILLS[0], **fills}
+
+
+def _family_numbers(report: Report) -> dict[str, int | None]:
+    """Mix and mode -> which family it is of, in the order of the report; None: of the untouched student."""
     family = {arm: report.families.get(arm, arm) for arm in report.mixes}
-    trained = [name for name in dict.fromkeys(family.values()) if name]
-    return {
-        arm: FILLS[trained.index(name) // len(SERIES) % len(FILLS)] if name else FILLS[0]
-        for arm, name in family.items()
-    }
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, family.values())))}
+    return {arm: numbers.get(name) for arm, name in family.items()}
 
 
 def one_of_each_family(report: Report, arms: Sequence[str]) -> dict[str, str]:

@@ -9,10 +9,6 @@ GAPS = {"gap": "long gap", "large_gap": "large gap"}
 """Purpose of a comparison -> what the report calls it."""
 
 
-BY_ITSELF = "by itself"
-"""How a student answers that nothing is asked of beside the problem."""
-
-
 @dataclass(frozen=True)
 class PassRate:
     """Chance that one of k completions of a problem is correct, by the unbiased estimator."""
@@ -265,10 +261,10 @@ class AnsweringPoint:
     looping_share: float | None
     no_answer_share: float | None
     against: str
-    """The way that it is compared with; empty where it is one of those itself. A student that chooses its mode is a
-    point for each of its modes."""
+    """The mode that it is told in the comparison; empty where there is none. A student that chooses its mode is a point
+    for each of them."""
     change: Comparison | None
-    """Against itself in that way; None where it is itself."""
+    """Against itself; None where it is itself."""
     tokens_change: float
     """Tokens more than by itself, mean of a completion."""
     tokens_change_interval: Interval

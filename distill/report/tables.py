@@ -23,7 +23,6 @@ from distill.report.formats import (
 )
 from distill.report.level_table import choice_words, level_table
 from distill.report.score_data import (
-    BY_ITSELF,
     AnsweringCurve,
     ArmScore,
     GapChange,
@@ -104,7 +103,7 @@ def answering_table(curves: Sequence[AnsweringCurve]) -> Table:
                 percent(one.looping_share, 1),
                 one.verdict,
             ]
-            way = f"{one.way} against {one.against}" if one.against not in ("", BY_ITSELF) else one.way
+            way = f"{one.way} against {one.against}" if one.against else one.way
             table.add_row(*map(Text, (curve.label, curve.benchmark, way, *values)))
     return table
 

@@ -169,7 +169,7 @@ def show_students_work(recipe: Recipe, machines: Machines, console: Console) -> 
             scored = ", ".join(f"{name} ({size:.1f} GiB)" for name, size in gib.items())
             console.print(
                 f"{mix.name}: before its training the student of {mix.after} answers every row (at most "
-                f"{mix.objective.max_tokens} tokens), and the tokens are scored by {scored}",
+                f"{longest} tokens), and the tokens are scored by {scored}",
                 markup=False,
             )
 

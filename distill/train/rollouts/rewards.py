@@ -94,8 +94,8 @@ def round_fault(rounds: Sequence[Mapping[str, float]]) -> str:
             f"{last['errors']:g} could not be graded"
         )
     same = list(takewhile(lambda one: not one["prompts_that_differ"], reversed(rounds)))
-    prompts = sum(one["prompts"] for one in same)
-    if len(same) >= CONSTANT_ROUNDS and prompts >= CONSTANT_PROMPTS:
+    if _are_enough(same):
+        prompts = sum(one["prompts"] for one in same)
         values = ", ".join(f"{one['reward']:.2f}" for one in same[CONSTANT_ROUNDS - 1 :: -1])
         return (
             f"the reward is constant: in {len(same)} rounds none of {prompts:g} prompts had answers that differ in it "
@@ -108,8 +108,12 @@ def round_fault(rounds: Sequence[Mapping[str, float]]) -> str:
 def is_told(rounds: Sequence[Mapping[str, float]]) -> bool:
     """Whether so many of the newest rounds, in any order, tell whether the reward is constant: no earlier ones could
     change it."""
-    is_long = len(rounds) >= CONSTANT_ROUNDS and sum(one["prompts"] for one in rounds) >= CONSTANT_PROMPTS
-    return is_long or any(one["prompts_that_differ"] for one in rounds)
+    return _are_enough(rounds) or any(one["prompts_that_differ"] for one in rounds)
+
+
+def _are_enough(rounds: Sequence[Mapping[str, float]]) -> bool:
+    """To call their reward constant, where it is."""
+    return len(rounds) >= CONSTANT_ROUNDS and sum(one["prompts"] for one in rounds) >= CONSTANT_PROMPTS
 
 
 def round_words(figures: Mapping[str, float]) -> str:

@@ -115,11 +115,8 @@ class Rounds:
         if rank() == 0:
             try:
                 shared[0] = self._written(number, steps, model, lease)
-            except (
-                StageError,
-                SupersededError,
-            ) as error:  # said to all workers, which would wait for answers otherwise
-                shared[1] = error
+            except (StageError, SupersededError) as error:
+                shared[1] = error  # said to all workers, which would wait for the answers otherwise
         dist.broadcast_object_list(shared)
         if shared[1]:
             raise shared[1]
